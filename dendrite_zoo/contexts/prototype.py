@@ -1,0 +1,86 @@
+"""Prototype contexts: the mean input of each task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from dendrite_zoo.contexts.base import TaskContext, mean_over_ranks
+from dendrite_zoo.functional import Context, check_ids
+
+__all__ = ["PrototypeContext", "nearest_prototype"]
+
+
+class PrototypeContext(TaskContext):
+    """The mean of all training inputs of a task as its context (Iyer et al. 2022, section on permuted MNIST).
+
+    A prototype is computed in one pass when its task starts, then fixed. At test time each single input takes the
+    nearest prototype (Euclidean): no task id is needed. Before any task is learned the context is zero, and every gate
+    one half.
+
+    Args:
+        num_features: size of an input row, and of the context.
+        max_tasks: capacity, in tasks.
+
+    Example:
+        >>> context = PrototypeContext(num_features=2, max_tasks=3)
+        >>> context.start_task(0, [torch.tensor([[0.0, 1.0], [0.0, 3.0]])])
+        >>> context.start_task(1, [torch.tensor([[5.0, 5.0]])])
+        >>> context.prototypes[:2], context.num_tasks
+        (tensor([[0., 2.],
+                [5., 5.]]), 2)
+        >>> context.infer(torch.tensor([[4.0, 4.0], [0.0, 0.0]]))
+        tensor([1, 0])
+    """
+
+    prototypes: Tensor
+
+    def __init__(self, num_features: int, max_tasks: int) -> None:
+        super().__init__(context_dim=num_features, max_tasks=max_tasks)
+        self.register_buffer("prototypes", torch.zeros(max_tasks, num_features))
+
+    @torch.no_grad()
+    def start_task(self, task: int, batches: Iterable[Tensor]) -> None:
+        """Set the task's prototype to the mean of its inputs; see `TaskContext.start_task`."""
+        self.check_task(task)
+        mean, rows = mean_over_ranks(batches)
+        if mean.numel() != self.context_dim:
+            raise ValueError(
+                f"Inputs of {mean.numel()} features came to prototypes of {self.context_dim}; build the model with "
+                f"in_features={mean.numel()}."
+            )
+        self.prototypes[task] = mean.to(self.prototypes)
+        self.counts[task] = rows
+
+    @torch.no_grad()
+    def infer(self, x: Tensor) -> Tensor:
+        """The task with the nearest prototype for each row of ``x`` ``(B, features)``, as ``(B,)`` integers."""
+        return nearest_prototype(x, self.prototypes, self.counts > 0)
+
+    def forward(self, x: Tensor, task: int | Tensor | None = None) -> Context:
+        """``(C,)`` for one given task, else ``(prototypes, index (B,))``."""
+        if task is None:
+            return self.prototypes, self.infer(x)
+        if isinstance(task, int) or task.ndim == 0:
+            self.check_task(int(task))
+            return self.prototypes[int(task)]
+        check_ids(task, self.max_tasks, what="task")
+        return self.prototypes, task
+
+
+def nearest_prototype(x: Tensor, prototypes: Tensor, known: Tensor) -> Tensor:
+    r"""The index of the nearest known prototype, :math:`\arg\min_k \lVert x - p_k \rVert`, in float32.
+
+    Shape:
+        x ``(B, C)``, prototypes ``(K, C)``, known ``(K,)`` bool; result ``(B,)`` integers, 0 where none is known.
+
+    Example:
+        >>> nearest_prototype(torch.ones(1, 2), torch.tensor([[1.0, 1.0], [0.0, 1.0]]), torch.tensor([False, True]))
+        tensor([1])
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        x, prototypes = x.flatten(1).float(), prototypes.float()
+        distance = prototypes.square().sum(1) - 2 * x @ prototypes.T  # |x - p|² less |x|², the same for every k
+        return distance.masked_fill(~known, torch.inf).argmin(1)

@@ -1,0 +1,199 @@
+"""Layers whose units are gated by active dendrites."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dendrite_zoo import functional as DF
+from dendrite_zoo.functional import Context, Gate
+from dendrite_zoo.layers.sparse import SparseLinear, check_density, check_size, random_mask, uniform_
+
+__all__ = ["ActiveDendriteConv2d", "ActiveDendriteLinear"]
+
+
+class ActiveDendriteLinear(SparseLinear):
+    r"""A linear layer of units with active dendrites (Iyer et al. 2022, eq. 1-4; figure 3).
+
+    Each unit has ``num_segments`` dendritic segments that recognise contexts; the strongest one gates the unit:
+    :math:`y = (w \cdot x + b) \cdot \sigma(u_{s^*} \cdot c)` with :math:`s^* = \arg\max_s |u_s \cdot c|`.
+
+    Args:
+        in_features: size of each input row, ``I``.
+        out_features: number of units, ``U``.
+        context_dim: size of the context, ``C``.
+        num_segments: segments a unit, ``S``; 0 makes a plain (sparse) linear layer that ignores the context.
+        gate: ``abs_max`` (the paper's), ``max``, ``abs_max_unsigned`` or ``bias``
+            (see `dendrite_zoo.functional.select_winners`).
+        weight_density: share of inputs each unit sees, in (0, 1].
+        segment_density: share of the context each segment sees, in (0, 1].
+        bias: learn an additive bias.
+
+    Shape:
+        x ``(B, ..., I)`` and a context of any form of `dendrite_zoo.functional` to ``(B, ..., U)``; ``weight``
+        ``(U, I)``, ``segments`` ``(U, S, C)``.
+
+    Raises:
+        ValueError: a size or density out of range, an unknown gate, or a context of another size.
+
+    Example:
+        >>> layer = ActiveDendriteLinear(8, 4, context_dim=3, num_segments=5)
+        >>> x = torch.randn(2, 8)
+        >>> layer(x, torch.randn(3)).shape                      # one context for the batch
+        torch.Size([2, 4])
+        >>> layer(x, torch.tensor([0, 2])).shape                # ids of one-hot contexts
+        torch.Size([2, 4])
+    """
+
+    segment_mask: Tensor | None
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        context_dim: int,
+        num_segments: int,
+        gate: Gate = "abs_max",
+        weight_density: float = 1.0,
+        segment_density: float = 1.0,
+        bias: bool = True,
+    ) -> None:
+        check_density(weight_density=weight_density)
+        super().__init__(in_features, out_features, density=weight_density, bias=bias)
+        _add_segments(self, out_features, context_dim, num_segments, gate, segment_density)
+
+    @torch.no_grad()
+    def reset_parameters(self, *, input_density: float = 1.0, context_density: float = 1.0) -> None:
+        """Draw weights and segments anew; the masks stay.
+
+        Args:
+            input_density: share of this layer's inputs that are active (k / units after a k-winners layer).
+            context_density: share of the context that is active; the paper takes 0.1 for prototypes, 1 for one-hot.
+        """
+        super().reset_parameters(input_density=input_density)
+        _reset_segments(self, context_density)
+
+    def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
+        """Apply the layer to ``x`` ``(B, ..., I)`` in a context; without segments the context is ignored."""
+        drive = super().forward(x)
+        return drive if self.segments is None else _modulate(self, drive, context, unit_dim=-1)
+
+    def extra_repr(self) -> str:
+        """The arguments, as ``print(model)`` shows them."""
+        return f"{super().extra_repr()}, {_segments_repr(self)}"
+
+
+class ActiveDendriteConv2d(nn.Conv2d):
+    r"""A 2-d convolution whose output channels are units with active dendrites: one gate a channel.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output: the units, ``U``.
+        kernel_size: as in `torch.nn.Conv2d`, as are stride, padding, dilation, groups, bias and padding_mode.
+        context_dim: size of the context, ``C``.
+        num_segments: segments a channel, ``S``; 0 makes a plain convolution.
+        gate: see `ActiveDendriteLinear`.
+        segment_density: share of the context each segment sees, in (0, 1].
+
+    Shape:
+        x ``(B, in_channels, H, W)`` to ``(B, U, H', W')``; ``segments`` ``(U, S, C)``.
+
+    Raises:
+        ValueError: as for `ActiveDendriteLinear`.
+
+    Example:
+        >>> layer = ActiveDendriteConv2d(1, 4, 3, context_dim=2, num_segments=5)
+        >>> layer(torch.randn(2, 1, 8, 8), torch.tensor([0, 1])).shape
+        torch.Size([2, 4, 6, 6])
+    """
+
+    segment_mask: Tensor | None
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        *,
+        context_dim: int,
+        num_segments: int,
+        gate: Gate = "abs_max",
+        segment_density: float = 1.0,
+        stride: int | tuple[int, int] = 1,
+        padding: str | int | tuple[int, int] = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+    ) -> None:
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            groups=groups,
+            bias=bias,
+            padding_mode=padding_mode,  # type: ignore[arg-type]
+        )
+        _add_segments(self, out_channels, context_dim, num_segments, gate, segment_density)
+
+    def forward(self, x: Tensor, context: Context | None = None) -> Tensor:  # type: ignore[override]
+        """Convolve ``x`` ``(B, in_channels, H, W)`` and gate each output channel by the context."""
+        drive = super().forward(x)
+        return drive if self.segments is None else _modulate(self, drive, context, unit_dim=-3)
+
+    def extra_repr(self) -> str:
+        """The arguments, as ``print(model)`` shows them."""
+        return f"{super().extra_repr()}, {_segments_repr(self)}"
+
+
+def _add_segments(
+    layer: nn.Module, num_units: int, context_dim: int, num_segments: int, gate: Gate, density: float
+) -> None:
+    check_density(segment_density=density)
+    DF.check_gate(gate)
+    if num_segments != 0:
+        check_size(context_dim=context_dim, num_segments=num_segments)
+    layer.context_dim, layer.num_segments, layer.gate, layer.segment_density = context_dim, num_segments, gate, density
+    shape = (num_units, num_segments, context_dim)
+    layer.register_parameter("segments", nn.Parameter(torch.empty(shape)) if num_segments else None)
+    layer.register_buffer("segment_mask", random_mask(shape, density) if num_segments else None)
+    _reset_segments(layer)
+
+
+@torch.no_grad()
+def _reset_segments(layer: nn.Module, context_density: float = 1.0) -> None:
+    segments: Tensor | None = getattr(layer, "segments", None)  # absent while the base class is set up
+    if segments is not None:
+        uniform_(segments, fan_in=context_density * layer.segment_density * layer.context_dim)
+        if layer.segment_mask is not None:
+            segments.masked_fill_(~layer.segment_mask, 0.0)
+
+
+def _modulate(layer: nn.Module, drive: Tensor, context: Context | None, unit_dim: int) -> Tensor:
+    if context is None:
+        raise TypeError(
+            f"A layer with {layer.num_segments} segments a unit was called without a context; expected "
+            "layer(x, context). Build it with num_segments=0 for a layer without dendrites."
+        )
+    segments = layer.segments if layer.segment_mask is None else layer.segments * layer.segment_mask
+    strength = DF.winning_activations(segments, context, layer.gate)
+    if strength.ndim == 2:  # one gate a row: (B, U) meets (B, ..., U, ...)
+        if len(strength) != len(drive):
+            raise ValueError(
+                f"{len(strength)} contexts came for a batch of {len(drive)} rows; expected one for each row, or one "
+                "of shape (C,) for all."
+            )
+        strength = strength.reshape(len(drive), *[1] * (drive.ndim + unit_dim - 1), *strength.shape[1:])
+    trailing = -1 - unit_dim
+    return DF.apply_gate(drive, strength.reshape(*strength.shape, *[1] * trailing), layer.gate)
+
+
+def _segments_repr(layer: nn.Module) -> str:
+    return (
+        f"context_dim={layer.context_dim}, num_segments={layer.num_segments}, gate={layer.gate!r}, "
+        f"segment_density={layer.segment_density}"
+    )

@@ -1,0 +1,50 @@
+"""k-winner-take-all."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from dendrite_zoo.functional import k_winners
+from dendrite_zoo.layers.sparse import check_density, check_size
+
+__all__ = ["KWinners"]
+
+
+class KWinners(nn.Module):
+    """Let the ``k`` most active units of each row pass, zero the others (Iyer et al. 2022, eq. 5).
+
+    All winners pass, negative ones included; there is no ReLU and no boosting.
+
+    Args:
+        k: how many win; or
+        density: the share that wins, in (0, 1].
+
+    Shape:
+        ``(..., U)`` to ``(..., U)``, exactly ``k`` winners a row.
+
+    Raises:
+        ValueError: neither or both were given, or out of range; in the forward pass, ``k`` above ``U``.
+
+    Example:
+        >>> KWinners(density=0.5)(torch.tensor([[0.1, -3.0, 0.7, 0.2]]))
+        tensor([[0.0000, 0.0000, 0.7000, 0.2000]])
+    """
+
+    def __init__(self, k: int | None = None, density: float | None = None) -> None:
+        super().__init__()
+        if (k is None) == (density is None):
+            raise ValueError(f"KWinners came with k={k}, density={density}; give exactly one of them.")
+        if k is not None:
+            check_size(k=k)
+        if density is not None:
+            check_density(density=density)
+        self.k, self.density = k, density
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Keep the winners of each row of ``x`` ``(..., U)``."""
+        k = self.k if self.k is not None else max(1, round(self.density * x.shape[-1]))
+        return k_winners(x, k)
+
+    def extra_repr(self) -> str:
+        """The argument, as ``print(model)`` shows it."""
+        return f"k={self.k}" if self.k is not None else f"density={self.density}"

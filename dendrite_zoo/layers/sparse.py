@@ -1,0 +1,110 @@
+"""Linear layers with a fixed sparse weight."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["SparseLinear"]
+
+
+class SparseLinear(nn.Module):
+    """A linear layer whose units each see the same fixed number of inputs, drawn at random once.
+
+    ``weight`` itself holds zeros where masked: the gradient is zero there, so no element-wise optimizer, with or
+    without weight decay, ever moves them, and neither loading nor copying brings them back.
+
+    Args:
+        in_features: size of each input row.
+        out_features: number of units.
+        density: share of inputs each unit sees, in (0, 1]; 1 makes a dense layer without a mask.
+        bias: learn an additive bias.
+
+    Shape:
+        ``(..., in_features)`` to ``(..., out_features)``; ``weight`` ``(U, I)``, ``bias`` ``(U,)``, buffer ``mask``
+        ``(U, I)`` of bool, or None where dense.
+
+    Raises:
+        ValueError: a size below 1, or a density outside (0, 1].
+
+    Example:
+        >>> layer = SparseLinear(10, 4, density=0.5)
+        >>> (layer.weight != 0).sum(dim=1)
+        tensor([5, 5, 5, 5])
+    """
+
+    mask: Tensor | None
+
+    def __init__(self, in_features: int, out_features: int, *, density: float, bias: bool = True) -> None:
+        super().__init__()
+        check_size(in_features=in_features, out_features=out_features)
+        check_density(density=density)
+        self.in_features = in_features
+        self.out_features = out_features
+        self.density = density
+        self.weight = nn.Parameter(torch.empty(out_features, in_features))
+        self.bias = nn.Parameter(torch.empty(out_features)) if bias else None
+        self.register_buffer("mask", random_mask((out_features, in_features), density))
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self, *, input_density: float = 1.0) -> None:
+        """Draw weights anew, uniform in ±1/sqrt(input_density · density · in_features); the mask stays.
+
+        Args:
+            input_density: share of this layer's inputs that are active (k / units after a k-winners layer).
+        """
+        uniform_(self.weight, fan_in=input_density * self.density * self.in_features)
+        if self.bias is not None:
+            uniform_(self.bias, fan_in=self.in_features)
+        self._zero_masked()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the layer to ``x`` of shape ``(..., in_features)``."""
+        weight = self.weight if self.mask is None else self.weight * self.mask
+        return F.linear(x, weight, self.bias)
+
+    def extra_repr(self) -> str:
+        """The arguments, as ``print(model)`` shows them."""
+        return f"{self.in_features}, {self.out_features}, density={self.density}, bias={self.bias is not None}"
+
+    @torch.no_grad()
+    def _zero_masked(self) -> None:
+        if self.mask is not None:
+            self.weight.masked_fill_(~self.mask, 0.0)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._zero_masked()
+
+
+def random_mask(shape: tuple[int, ...], density: float) -> Tensor | None:
+    """A bool mask with the same number of entries in each row of the last dimension; None where dense."""
+    if density == 1.0:
+        return None
+    kept = max(1, round(density * shape[-1]))
+    return torch.zeros(shape, dtype=torch.bool).scatter(-1, torch.rand(shape).topk(kept, dim=-1).indices, True)
+
+
+def uniform_(tensor: Tensor, fan_in: float) -> None:
+    """Fill with numbers uniform in ±1/sqrt(fan_in)."""
+    bound = 1 / math.sqrt(fan_in)
+    nn.init.uniform_(tensor, -bound, bound)
+
+
+def check_size(**sizes: int) -> None:
+    """Raise a ValueError for the first size that is no whole number of at least 1."""
+    for name, size in sizes.items():
+        if not isinstance(size, int) or size < 1:
+            raise ValueError(f"{name}={size!r} came; expected a whole number of at least 1.")
+
+
+def check_density(**densities: float) -> None:
+    """Raise a ValueError for the first density outside (0, 1]."""
+    for name, density in densities.items():
+        if not 0 < density <= 1:
+            raise ValueError(f"{name}={density!r} came; expected a share in (0, 1], such as 0.5 for one half.")

@@ -1,0 +1,80 @@
+"""Contexts: prototypes in one pass, nearest prototype at test, state in buffers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dendrite_zoo.contexts import OneHotContext, PrototypeContext
+from tests import reference
+
+
+def learned(num_tasks=3, max_tasks=5, features=4):
+    torch.manual_seed(0)
+    context = PrototypeContext(features, max_tasks)
+    data = [torch.randn(20, features) + 3 * t for t in range(num_tasks)]
+    for task, x in enumerate(data):
+        context.start_task(task, x.split(7))
+    return context, data
+
+
+def test_a_prototype_is_the_mean_of_all_inputs_short_last_batch_included():
+    context, data = learned()
+    for task, x in enumerate(data):
+        torch.testing.assert_close(context.prototypes[task], x.mean(0))
+    assert context.counts.tolist() == [20, 20, 20, 0, 0] and context.num_tasks == 3 and context.max_tasks == 5
+
+
+def test_infers_the_nearest_learned_prototype():
+    context, data = learned()
+    x = torch.cat(data)
+    assert context.infer(x).tolist() == reference.nearest_prototype(x, context.prototypes[:3])
+    codebook, index = context(x)
+    assert codebook is context.prototypes and torch.equal(index, context.infer(x))
+
+
+def test_given_tasks():
+    context, data = learned()
+    assert torch.equal(context(data[0], task=2), context.prototypes[2])
+    codebook, index = context(data[0][:2], task=torch.tensor([1, 2]))
+    assert torch.equal(codebook[index], context.prototypes[[1, 2]])
+    one_hot = OneHotContext(4)
+    assert one_hot(data[0], task=3).tolist() == 3
+    assert one_hot(data[0][:2], task=torch.tensor([1, 2])).tolist() == [1, 2]
+
+
+def test_state_survives_half_precision_and_reload():
+    context, data = learned()
+    exact = context.prototypes.clone()
+    context.half()
+    assert context.prototypes.dtype == torch.float32 and torch.equal(context.prototypes, exact)
+    other = PrototypeContext(4, 5)
+    other.load_state_dict(context.state_dict())
+    assert other.num_tasks == 3 and torch.equal(other.infer(data[1]), context.infer(data[1]))
+
+
+def test_inference_is_float32_under_autocast():
+    context, data = learned()
+    x = torch.cat(data)
+    expected = context.infer(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(context.infer(x), expected)
+
+
+def test_before_any_task_the_context_is_zero():
+    codebook, index = PrototypeContext(4, 3)(torch.randn(2, 4))
+    assert (codebook[index] == 0).all()
+
+
+def test_bad_input():
+    context, data = learned()
+    with pytest.raises(ValueError, match=r"Task 5 came to a context with room for 5 tasks .* larger max_tasks"):
+        context.start_task(5, [data[0]])
+    with pytest.raises(ValueError, match="Inputs of 9 features came to prototypes of 4; .* in_features=9"):
+        context.start_task(3, [torch.zeros(2, 9)])
+    with pytest.raises(ValueError, match="without inputs"):
+        context.start_task(3, [])
+    with pytest.raises(ValueError, match=r"cannot be inferred .* task="):
+        OneHotContext(3)(data[0])
+    with pytest.raises(ValueError, match="max_tasks=0"):
+        OneHotContext(0)

@@ -1,0 +1,48 @@
+"""Exactly k units of a row win."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dendrite_zoo.functional import k_winners
+from dendrite_zoo.layers import KWinners
+from tests import reference
+
+
+@given(st.lists(st.integers(1, 1000), min_size=2, max_size=20, unique=True), st.data())
+def test_equals_sorting(values, data):
+    x = torch.tensor([values], dtype=torch.float32)
+    k = data.draw(st.integers(1, len(values)))
+    assert torch.equal(k_winners(x, k), reference.k_winners(x, k))
+
+
+def test_exactly_k_win_also_among_equals():
+    x = torch.ones(7, 10)
+    assert (k_winners(x, 3) != 0).sum(1).tolist() == [3] * 7
+
+
+def test_negative_winners_pass_and_only_winners_have_gradient():
+    x = torch.tensor([[-1.0, -2.0, -3.0]], requires_grad=True)
+    out = k_winners(x, 2)
+    assert out.tolist() == [[-1.0, -2.0, 0.0]]
+    out.sum().backward()
+    assert x.grad.tolist() == [[1.0, 1.0, 0.0]]
+
+
+def test_density_is_a_share_of_the_layer():
+    assert (KWinners(density=0.05)(torch.rand(2, 2048)) != 0).sum(1).tolist() == [102, 102]
+    assert (KWinners(k=4)(torch.rand(2, 3, 9)) != 0).sum(-1).unique().tolist() == [4]
+
+
+@pytest.mark.parametrize("arguments", [{}, {"k": 1, "density": 0.5}, {"k": 0}, {"density": 0.0}, {"density": 1.1}])
+def test_bad_arguments(arguments):
+    with pytest.raises(ValueError, match="came"):
+        KWinners(**arguments)
+
+
+def test_more_winners_than_units():
+    with pytest.raises(ValueError, match="k=11 winners were asked of a layer of 10 units; choose 1 <= k <= 10"):
+        KWinners(k=11)(torch.rand(2, 10))
