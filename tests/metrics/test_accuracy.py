@@ -1,0 +1,163 @@
+"""TaskAccuracy and AccuracyMatrix against torchmetrics' own accuracy, loops, and two processes."""
+
+import copy
+import pickle
+import socket
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassAccuracy
+
+from dendrite_zoo.metrics import (
+    AccuracyMatrix,
+    AverageAccuracy,
+    BackwardTransfer,
+    Forgetting,
+    ForwardTransfer,
+    LearningAccuracy,
+    TaskAccuracy,
+)
+from dendrite_zoo.metrics import functional as F
+
+torch.set_num_threads(1)
+TASKS, CLASSES = 3, 5
+
+
+def batches(seed=0, sizes=(8, 8, 3)):
+    """Batches with a short last one; tasks mixed within a batch."""
+    generator = torch.Generator().manual_seed(seed)
+    for size in sizes:
+        yield (
+            torch.randn(size, CLASSES, generator=generator),
+            torch.randint(CLASSES, (size,), generator=generator),
+            torch.randint(TASKS, (size,), generator=generator),
+        )
+
+
+def test_equals_torchmetrics_on_each_task():
+    metric = TaskAccuracy(TASKS)
+    oracles = [MulticlassAccuracy(CLASSES, average="micro") for _ in range(TASKS)]
+    for preds, target, task in batches():
+        metric.update(preds, target, task)
+        for j, oracle in enumerate(oracles):
+            if (task == j).any():
+                oracle.update(preds[task == j], target[task == j])
+    torch.testing.assert_close(metric.compute(), torch.stack([oracle.compute() for oracle in oracles]))
+
+
+def test_a_short_last_batch_weighs_what_it_holds():
+    metric = TaskAccuracy(1)
+    metric.update(torch.ones(9, dtype=torch.long), torch.ones(9, dtype=torch.long), task=0)
+    metric.update(torch.zeros(1, dtype=torch.long), torch.ones(1, dtype=torch.long), task=0)
+    assert metric.compute().item() == pytest.approx(0.9)  # the mean of batch means would be .5
+
+
+def test_a_task_without_samples_is_nan_and_reset_forgets():
+    metric = TaskAccuracy(2)
+    metric.update(torch.tensor([1]), torch.tensor([1]), task=torch.tensor(1))
+    assert metric.compute()[0].isnan() and metric.compute()[1] == 1
+    metric.reset()
+    metric.update(torch.tensor([1]), torch.tensor([0]), task=0)
+    assert metric.compute()[0] == 0
+
+
+def test_forward_gives_the_batch_and_keeps_the_sum():
+    metric = TaskAccuracy(1)
+    target = torch.tensor([1, 1])
+    assert metric(torch.tensor([1, 1]), target, 0) == 1
+    assert metric(torch.tensor([0, 0]), target, 0) == 0
+    assert metric.compute() == 0.5
+
+
+def test_copies_are_independent():
+    metric = TaskAccuracy(1)
+    metric.update(torch.tensor([1]), torch.tensor([1]), 0)
+    for other in (copy.deepcopy(metric), pickle.loads(pickle.dumps(metric))):
+        other.update(torch.tensor([0]), torch.tensor([1]), 0)
+        assert other.compute() == 0.5
+    assert metric.compute() == 1
+
+
+@pytest.mark.parametrize("task", [-1, 2, torch.tensor([0, 2])])
+def test_a_task_out_of_range_is_refused(task):
+    with pytest.raises(ValueError, match=r"expected 0\.\.1"):
+        TaskAccuracy(2).update(torch.tensor([1, 1]), torch.tensor([1, 1]), task)
+
+
+def test_shapes_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="expected preds of"):
+        TaskAccuracy(2).update(torch.zeros(3, 2), torch.zeros(2), 0)
+    with pytest.raises(ValueError, match="after=2; expected a task in 0..1"):
+        AccuracyMatrix(2).update(torch.tensor([1]), torch.tensor([1]), 0, after=2)
+
+
+def filled(metric):
+    """Untrained, then after each task but the last: all tasks are measured."""
+    for row, after in enumerate([None, 0, 1]):
+        for task in range(TASKS):
+            for preds, target, _ in batches(seed=10 * row + task):
+                metric.update(preds, target, task=task, after=after)
+    return metric
+
+
+def test_matrix_holds_what_was_measured_when():
+    metric = filled(AccuracyMatrix(TASKS))
+    R, baseline = metric.compute(), metric.baseline
+    for row, after in enumerate([None, 0, 1]):
+        for task in range(TASKS):
+            oracle = MulticlassAccuracy(CLASSES, average="micro")
+            for preds, target, _ in batches(seed=10 * row + task):
+                oracle.update(preds, target)
+            got = baseline[task] if after is None else R[after, task]
+            torch.testing.assert_close(got, oracle.compute())
+    assert R[2].isnan().all()
+
+
+def test_matrix_metrics_are_the_functions_of_the_matrix():
+    metric = filled(AccuracyMatrix(TASKS))
+    R, b = metric.compute()[:2, :2], metric.baseline[:2]
+    assert filled(AverageAccuracy(TASKS)).compute() == F.average_accuracy(R)
+    assert filled(Forgetting(TASKS)).compute() == F.forgetting(R)
+    assert filled(BackwardTransfer(TASKS)).compute() == F.backward_transfer(R)
+    assert filled(ForwardTransfer(TASKS)).compute() == F.forward_transfer(R, b)
+    assert filled(LearningAccuracy(TASKS)).compute() == F.learning_accuracy(R)
+
+
+def test_a_collection_counts_once():
+    metrics = [AverageAccuracy(TASKS), Forgetting(TASKS), LearningAccuracy(TASKS)]
+    collection = filled(MetricCollection(metrics))
+    collection.compute()["Forgetting"] == filled(Forgetting(TASKS)).compute()
+
+
+def process(rank, port, results):
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    tasks, matrix = TaskAccuracy(TASKS), Forgetting(TASKS)
+    # unequal shares: the second process sees one short batch only, so a mean of means would be wrong
+    mine = list(batches())[:2] if rank == 0 else list(batches())[2:]
+    for preds, target, task in mine:
+        tasks.update(preds, target, task)
+        matrix.update(preds, target, task=task, after=1)
+        matrix.update(preds.flip(0), target, task=task, after=0)
+    results[rank] = (tasks.compute().tolist(), matrix.compute().item())
+    dist.destroy_process_group()
+
+
+def test_two_processes_give_what_one_gives():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with mp.Manager() as manager:
+        results = manager.dict()
+        mp.spawn(process, args=(port, results), nprocs=2)
+        got = dict(results)
+    tasks, matrix = TaskAccuracy(TASKS), Forgetting(TASKS)
+    for preds, target, task in batches():
+        tasks.update(preds, target, task)
+        matrix.update(preds, target, task=task, after=1)
+        matrix.update(preds.flip(0), target, task=task, after=0)
+    expected = (tasks.compute().tolist(), matrix.compute().item())
+    assert got[0] == expected and got[1] == expected
