@@ -1,1 +1,8 @@
-"""Being written."""
+"""Pretrained models as files: the registry, and what models inherit to be saved, loaded and published.
+
+Importing it needs no network and no Hub client; both are used where something is fetched or sent.
+"""
+
+from dendrite_zoo.hub.mixin import HubModel, build, register_model
+
+__all__ = ["HubModel", "build", "register_model"]

@@ -1,0 +1,161 @@
+"""The artifact on disk: ``config.json`` and ``model.safetensors`` in one folder, nothing pickled."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+CONFIG, WEIGHTS, RESULTS, CARD = "config.json", "model.safetensors", "results.json", "README.md"
+
+
+def sha256(path: Path) -> str:
+    """Give the sha256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def fingerprint(state: Mapping[str, Tensor]) -> str:
+    """Give the sha256 of all names, types, shapes and bytes of a state dict, in the order of names.
+
+    It stands in the file's header, so that altered weights are seen without a registry, and it tells whether
+    a model still is the one whose results it carries.
+
+    Example:
+        >>> fingerprint({"weight": torch.zeros(2)}) == fingerprint({"weight": torch.zeros(3)})
+        False
+    """
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def read_weights(path: Path, expected_sha256: str | None = None) -> dict[str, Tensor]:
+    """Read a state dict from a safetensors file, all of it or an error.
+
+    Args:
+        path: the file.
+        expected_sha256: of the whole file, where somebody pinned it.
+
+    Raises:
+        FileNotFoundError: there is no such file; other weight files beside it are never opened.
+        ValueError: the file is truncated or altered.
+    """
+    remedy = "The file is truncated or altered: restore it, or download or train the model again."
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path.parent} has no {path.name}; expected the weights there, in safetensors format. Weights "
+            "in any "
+            "other format are not opened: save the model again with save_pretrained."
+        )
+    if expected_sha256 is not None and (found := sha256(path)) != expected_sha256:
+        raise ValueError(f"{path} has sha256 {found}; expected {expected_sha256}. {remedy}")
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            marks = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path} cannot be read ({error}); expected a whole safetensors file. {remedy}"
+        ) from None
+    if "fingerprint" in marks and marks["fingerprint"] != fingerprint(state):
+        raise ValueError(f"{path} does not hold the tensors that its header vouches for. {remedy}")
+    return state
+
+
+def write(
+    folder: Path,
+    config: Mapping[str, Any],
+    state: Mapping[str, Tensor],
+    *,
+    results: Any = None,
+    card: str | None = None,
+) -> None:
+    """Write an artifact into ``folder``: whole, or not at all.
+
+    Everything is written and flushed beside its place first, then moved there; an error on the way leaves an
+    earlier artifact as it was. Results and card of an earlier artifact go where none are given: they spoke of
+    other weights.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written.
+    """
+    fresh = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        waiting = Path(tempfile.mkdtemp(prefix=".saving-", dir=folder))
+    except OSError as error:
+        raise OSError(f"cannot save to {folder}: {error}. Choose a folder that can be written.") from None
+    try:
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+        save_file(tensors, waiting / WEIGHTS, {"format": "pt", "fingerprint": fingerprint(tensors)})
+        # Weights first: the config is what makes a folder an artifact.
+        texts = {
+            RESULTS: to_json(results) if results is not None else None,
+            CARD: card,
+            CONFIG: to_json(config),
+        }
+        for name, text in texts.items():
+            if text is not None:
+                (waiting / name).write_text(text, encoding="utf-8")
+        for path in waiting.iterdir():
+            os.chmod(path, 0o666 & ~_umask())
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+        for name in (WEIGHTS, *texts):
+            if (waiting / name).exists():
+                os.replace(waiting / name, folder / name)
+            else:
+                (folder / name).unlink(missing_ok=True)
+    except (OSError, SafetensorError) as error:
+        raise OSError(
+            f"cannot save to {folder}: {error}. What stood there before is untouched; make room and save "
+            "again."
+        ) from None
+    finally:
+        shutil.rmtree(waiting, ignore_errors=True)
+        if fresh and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def to_json(value: Any) -> str:
+    """Write a JSON document as a person would like to read it; what is not a finite number becomes null.
+
+    Example:
+        >>> print(to_json({"forgetting": float("nan")}), end="")
+        {
+          "forgetting": null
+        }
+    """
+    return json.dumps(_finite(value), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,297 @@
+"""The mixin that lets a model be saved and loaded by name, and the table of model types."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+import dendrite_zoo
+from dendrite_zoo.hub import artifact
+from dendrite_zoo.hub import config as configs
+from dendrite_zoo.hub.locate import Place, locate
+
+logger = logging.getLogger(__name__)
+
+MODEL_TYPES: dict[str, type[HubModel]] = {}
+"""``model_type`` of a config to the class it stands for."""
+
+M = TypeVar("M", bound="HubModel")
+
+
+def register_model(model_type: str) -> Callable[[type[M]], type[M]]:
+    """Register the decorated class under the name its configs will carry.
+
+    Args:
+        model_type: lower case words joined by hyphens, for ever: artifacts hold it.
+
+    Raises:
+        ValueError: the name has another form or belongs to another class.
+    """
+    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", model_type):
+        raise ValueError(
+            f"model_type {model_type!r}; expected lower case words joined by hyphens. Rename it."
+        )
+
+    def register(cls: type[M]) -> type[M]:
+        held = MODEL_TYPES.get(model_type)
+        if held is not None and (held.__module__, held.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise ValueError(
+                f"model_type {model_type!r} belongs to {held.__qualname__}; choose another name."
+            )
+        MODEL_TYPES[model_type] = cls
+        cls.model_type = model_type
+        return cls
+
+    return register
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a model was loaded from, and which weights its results speak of.
+
+    Attributes:
+        base_model: ``org/repo`` that a model trained from here names as its base, else None.
+        fingerprint: of the weights as loaded.
+        results: as loaded.
+    """
+
+    base_model: str | None
+    fingerprint: str
+    results: Any
+
+
+class HubModel:
+    """Mixin for an ``nn.Module`` that lives as ``config.json`` and ``model.safetensors``.
+
+    A class registers itself with `register_model` and sets ``self.config`` to its constructor's arguments, as
+    JSON values. It must be constructible on the meta device, which is how a config is held against a
+    file's tensors before memory is taken.
+
+    Attributes:
+        config: the constructor's arguments.
+        results: result records of these weights, or None; written with them.
+        origin: where it was loaded from, or None.
+
+    Example:
+        >>> import tempfile
+        >>> @register_model("doctest-linear")
+        ... class Linear(HubModel, nn.Linear):
+        ...     def __init__(self, in_features: int, out_features: int):
+        ...         super().__init__(in_features, out_features)
+        ...         self.config = {"in_features": in_features, "out_features": out_features}
+        >>> model = Linear(3, 2)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     model.save_pretrained(folder)
+        ...     again = Linear.from_pretrained(folder)
+        >>> bool((again.weight == model.weight).all())
+        True
+    """
+
+    model_type: ClassVar[str]
+    config: dict[str, Any]
+    results: Any = None
+    origin: Origin | None = None
+
+    @classmethod
+    def validate_config(cls, config: Mapping[str, Any]) -> None:
+        """Refuse arguments that make no model of this class, before anything is allocated; to be overridden.
+
+        Raises:
+            ValueError: naming the argument, what was expected, and what to do.
+        """
+
+    @classmethod
+    def adapt(
+        cls, config: dict[str, Any], state: dict[str, Tensor], changes: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Tensor], list[str]]:
+        """Change a loaded model as ``from_pretrained(x, **changes)`` asks; to be overridden.
+
+        Returns:
+            The new constructor arguments; the new state, in the new shapes, without the tensors that are to
+            stay as a new model has them; and the names of all tensors that start anew, in whole or in part.
+
+        Raises:
+            TypeError: for a change this class does not know.
+        """
+        raise TypeError(
+            f"{cls.__name__}.from_pretrained does not know {sorted(changes)}; it takes no changes. "
+            "Leave them out, or build a new model and copy what you need."
+        )
+
+    @classmethod
+    def from_pretrained(
+        cls: type[M],
+        x: str | os.PathLike[str],
+        *,
+        revision: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        token: str | bool | None = None,
+        **changes: Any,
+    ) -> M:
+        """Load a model, all of it or an error, in eval mode and on the CPU.
+
+        Called on `HubModel` itself, the class comes from the config.
+
+        Args:
+            x: a zoo name, ``org/repo``, ``org/repo@revision``, or a folder (an artifact or a run).
+            revision: branch, tag or commit of the repo.
+            cache_dir: where downloads are kept; the Hub client's own cache by default.
+            token: for private repos; the Hub client's own by default.
+            **changes: what is to differ from the saved model, such as ``num_classes=`` or ``max_tasks=``,
+                where the class knows how; what starts anew by it is logged.
+
+        Raises:
+            FileNotFoundError: the folder, or a file in it, is missing.
+            ValueError: the name is unknown, or a file is not what it should be.
+            TypeError: the class does not know how to make a change.
+        """
+        place = locate(x, revision=revision, cache_dir=cache_dir, token=token)
+        loaded = configs.read(place.path(artifact.CONFIG))
+        model_class = class_of(loaded)
+        if not issubclass(model_class, cls):
+            raise ValueError(
+                f"{place} is a {loaded['model_type']!r}; expected a {cls.__name__}. "
+                f"Load it with {model_class.__name__}.from_pretrained or dendrite_zoo.load."
+            )
+        state = artifact.read_weights(place.path(artifact.WEIGHTS), place.pin(artifact.WEIGHTS))
+        stored = artifact.fingerprint(state)
+        loaded, state = configs.migrate(loaded, state)
+        arguments = _arguments(loaded)
+        _compare(_skeleton(model_class, arguments), state, place)
+        fresh: list[str] = []
+        if changes:
+            arguments, state, fresh = model_class.adapt(arguments, state, changes)
+            skeleton = _skeleton(model_class, arguments)
+            _compare(skeleton, state, place, absent=fresh)
+            logger.info(
+                "%s: %s given; started anew: %s", place, sorted(changes), ", ".join(fresh) or "nothing"
+            )
+        # Loading draws no random numbers from the user's generator, unless something starts anew.
+        with contextlib.nullcontext() if changes else torch.random.fork_rng(devices=[]):
+            model = model_class(**arguments)
+        _fill(cast(nn.Module, model), state)
+        results = place.results()
+        model.results = None if changes else results
+        model.origin = Origin(place.base_model(), "" if changes else stored, results)
+        cast(nn.Module, model).eval()
+        return model
+
+    def save_pretrained(
+        self, folder: str | os.PathLike[str], *, results: Any = None, card: str | None = None
+    ) -> None:
+        """Write ``config.json`` and ``model.safetensors`` (with ``results.json`` and the card), or nothing.
+
+        Results that the model was loaded with are written again as long as its weights are unchanged.
+
+        Args:
+            folder: made where missing; an earlier artifact in it is replaced.
+            results: result records; by default the model's own.
+            card: text of the README.md.
+
+        Raises:
+            OSError: the disk is full or the folder cannot be written; an earlier artifact is untouched.
+        """
+        state = cast(nn.Module, self).state_dict()
+        if results is None:
+            results = self.current_results(state)
+        artifact.write(Path(folder), full_config(self), state, results=results, card=card)
+
+    def current_results(self, state: Mapping[str, Tensor] | None = None) -> Any:
+        """Give the results that speak of the present weights: none where training went on after loading."""
+        if self.origin is None or self.results is None or self.results != self.origin.results:
+            return self.results
+        state = cast(nn.Module, self).state_dict() if state is None else state
+        return self.results if artifact.fingerprint(state) == self.origin.fingerprint else None
+
+
+def class_of(config: Mapping[str, Any]) -> type[HubModel]:
+    """Give the class that a full config names, after checking the config's header."""
+    configs.check_header(config, MODEL_TYPES)
+    return MODEL_TYPES[config["model_type"]]
+
+
+def full_config(model: HubModel) -> dict[str, Any]:
+    """Give the config.json of a model: the header, then the constructor's arguments."""
+    if MODEL_TYPES.get(getattr(type(model), "model_type", "")) is not type(model):
+        raise TypeError(
+            f"{type(model).__name__} is not registered; decorate it with dendrite_zoo.hub.register_model."
+        )
+    configs.check_arguments(type(model).__init__, model.config, type(model).__name__)
+    header = (configs.LIBRARY_NAME, dendrite_zoo.__version__, configs.FORMAT_VERSION, model.model_type)
+    return {**dict(zip(configs.HEADER, header, strict=True)), **model.config}
+
+
+def build(config: Mapping[str, Any]) -> HubModel:
+    """Build an untrained model from a full config.
+
+    Raises:
+        ValueError: the config is not one of ours, or an argument is not what the class takes.
+    """
+    model_class = class_of(config)
+    config, _ = configs.migrate(dict(config), {})
+    arguments = _arguments(config)
+    _skeleton(model_class, arguments)
+    return model_class(**arguments)
+
+
+def _arguments(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in configs.HEADER}
+
+
+def _skeleton(model_class: type[HubModel], arguments: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Check the arguments; give the state dict they lead to, on the meta device: shapes without memory."""
+    configs.check_arguments(model_class.__init__, arguments, model_class.__name__)
+    model_class.validate_config(arguments)
+    try:
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+            return cast(nn.Module, model_class(**arguments)).state_dict()
+    except (RuntimeError, OverflowError, MemoryError) as error:
+        raise ValueError(
+            f"config.json makes no {model_class.__name__} ({str(error).splitlines()[0]}): sizes that no "
+            "machine holds, or "
+            "that do not agree. Correct the file or fetch it again."
+        ) from error
+
+
+def _compare(
+    skeleton: Mapping[str, Tensor], state: Mapping[str, Tensor], place: Place, absent: list[str] | None = None
+) -> None:
+    """Hold the tensors of a file against those that the config leads to: names, shapes, kinds."""
+    missing = sorted(set(skeleton) - set(state) - set(absent or ()))
+    unknown = sorted(set(state) - set(skeleton))
+    if missing or unknown:
+        raise ValueError(
+            f"{place}: the weights lack {missing[:5]} and have {unknown[:5]} besides; expected the "
+            f"{len(skeleton)} tensors "
+            "that config.json describes. The two files do not belong together; fetch or save both again."
+        )
+    for name, tensor in state.items():
+        expected = skeleton[name]
+        floats = tensor.is_floating_point() and expected.is_floating_point()
+        if tensor.shape != expected.shape or not (floats or tensor.dtype == expected.dtype):
+            raise ValueError(
+                f"{place}: {name} is {list(tensor.shape)} {tensor.dtype}; config.json leads to "
+                f"{list(expected.shape)} "
+                f"{expected.dtype}. A different head or capacity is an explicit argument, such as "
+                "num_classes= or "
+                "max_tasks=; else the two files do not belong together, and both must be fetched or saved "
+                "again."
+            )
+
+
+def _fill(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load a state into a model, each tensor in the precision it was stored in."""
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if name in state and tensor.dtype != state[name].dtype:
+            tensor.data = tensor.data.to(state[name].dtype)
+    present = {**model.state_dict(), **state}  # what starts anew stays as it is
+    model.load_state_dict(present, strict=True)

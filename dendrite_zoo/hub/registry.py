@@ -1,0 +1,106 @@
+"""The zoo: which pretrained models there are, where they live, and what their files must be.
+
+``model_cards/registry.json`` maps a name to its repo on the Hub, the full commit SHA (null until it is
+published), sha256 and size of each file, and a line or two for people.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dendrite_zoo.hub import artifact
+from dendrite_zoo.hub.config import nearest
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One pretrained model of the zoo.
+
+    Attributes:
+        name: what users say, ``<benchmark>-<recipe>``.
+        repo: ``org/name`` on the Hub; None until it is published.
+        revision: full commit SHA; None until it is published.
+        files: path to ``{"sha256": ..., "size": ...}``.
+        trained_on: the stream of tasks, for people.
+        headline: the result, for people.
+        build: the command that trains it.
+    """
+
+    name: str
+    repo: str | None = None
+    revision: str | None = None
+    files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    trained_on: str = ""
+    headline: str = ""
+    build: str = ""
+
+    @property
+    def folder(self) -> Path:
+        """The entry's folder in ``model_cards/``: its card, config and results."""
+        return cards_folder() / self.name
+
+    @property
+    def bundled(self) -> bool:
+        """Whether the weights come with the package, so that no network is needed."""
+        return (self.folder / artifact.WEIGHTS).is_file()
+
+    @property
+    def size(self) -> int:
+        """Bytes of all its files."""
+        return sum(int(file["size"]) for file in self.files.values())
+
+
+def cards_folder() -> Path:
+    """Give the folder of ``dendrite_zoo.model_cards``."""
+    return Path(str(importlib.resources.files("dendrite_zoo.model_cards")))
+
+
+def entries(folder: Path | None = None) -> dict[str, Entry]:
+    """Read the registry.
+
+    Args:
+        folder: another ``model_cards`` than the package's.
+
+    Example:
+        >>> all(name == entry.name for name, entry in entries().items())
+        True
+    """
+    held = json.loads(((folder or cards_folder()) / "registry.json").read_text(encoding="utf-8"))
+    return {name: Entry(name=name, **values) for name, values in held.items()}
+
+
+def entry(name: str) -> Entry:
+    """Give one entry.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    known = entries()
+    if name not in known:
+        raise ValueError(
+            f"no model {name!r} in the zoo; expected one of {sorted(known)}, 'org/repo', or a folder."
+            f"{nearest(name, known)} See all: dendrite-zoo list"
+        )
+    return known[name]
+
+
+def record(new: Entry, folder: Path | None = None) -> None:
+    """Write one entry into the registry, the others as they were; whole or not at all."""
+    folder = folder or cards_folder()
+    held = {**entries(folder), new.name: new}
+    plain = {name: {k: v for k, v in asdict(e).items() if k != "name"} for name, e in sorted(held.items())}
+    waiting = folder / ".registry.json"
+    waiting.write_text(artifact.to_json(plain), encoding="utf-8")
+    os.replace(waiting, folder / "registry.json")
+
+
+def pins(folder: Path) -> dict[str, dict[str, Any]]:
+    """Give sha256 and size of the config and weights in ``folder``, as an entry's ``files``."""
+    paths = [folder / name for name in (artifact.CONFIG, artifact.WEIGHTS)]
+    return {p.name: {"sha256": artifact.sha256(p), "size": p.stat().st_size} for p in paths if p.is_file()}

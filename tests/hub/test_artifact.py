@@ -1,0 +1,285 @@
+"""Save and load: the same to the bit, whole or not at all."""
+
+import copy
+import json
+import logging
+import os
+import resource
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+import dendrite_zoo
+from dendrite_zoo.hub import HubModel, build, register_model
+from tests.hub.toy import Toy
+
+RESULTS = [{"benchmark": "toy", "row": "ours", "average_accuracy": 0.5}]
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    model = Toy(4, 2, hidden=(8, 8), note="a")
+    model.prototypes.normal_()
+    model.count += 2
+    return model
+
+
+def test_save_and_load_are_identical(model, tmp_path):
+    model.save_pretrained(tmp_path / "a")
+    again = Toy.from_pretrained(tmp_path / "a")
+    assert not again.training
+    assert again.config == model.config
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name])
+    assert sorted(os.listdir(tmp_path / "a")) == ["config.json", "model.safetensors"]
+    config = json.loads((tmp_path / "a/config.json").read_text())
+    assert list(config)[:4] == ["library_name", "library_version", "format_version", "model_type"]
+    assert config["library_version"] == dendrite_zoo.__version__
+    assert {key: config[key] for key in model.config} == model.config
+
+
+def test_the_class_comes_from_the_config(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    assert type(HubModel.from_pretrained(str(tmp_path))) is Toy
+    assert type(build(json.loads((tmp_path / "config.json").read_text()))) is Toy
+
+    @register_model("toy-stranger")
+    class Stranger(HubModel, nn.Module):
+        pass
+
+    with pytest.raises(ValueError, match="is a 'toy'; expected a Stranger. Load it with Toy.from_pretrained"):
+        Stranger.from_pretrained(tmp_path)
+
+
+def test_a_run_folder_leads_to_its_model(model, tmp_path):
+    model.save_pretrained(tmp_path / "run/model")
+    (tmp_path / "run/metrics.csv").touch()
+    assert Toy.from_pretrained(tmp_path / "run").config == model.config
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_each_tensor_keeps_its_precision(model, tmp_path, dtype):
+    model.to(dtype).save_pretrained(tmp_path)
+    again = Toy.from_pretrained(tmp_path)
+    assert again.head.weight.dtype == dtype
+    assert again.prototypes.dtype == torch.float32
+    assert torch.equal(again.head.weight, model.head.weight)
+    assert torch.equal(again.prototypes, model.prototypes)
+    assert again.head.weight.requires_grad
+
+
+def test_loading_draws_no_random_numbers(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    Toy.from_pretrained(tmp_path)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_saving_into_a_failed_place_says_so(model, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="cannot save to .*Choose a folder"):
+        model.save_pretrained(tmp_path / "file" / "model")
+
+
+def test_a_model_without_its_arguments_cannot_be_saved(model, tmp_path):
+    del model.config["num_classes"]
+    with pytest.raises(ValueError, match="lacks"):
+        model.save_pretrained(tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
+# Results stay with the weights they speak of.
+
+
+def test_results_come_back_and_are_written_again(model, tmp_path):
+    model.save_pretrained(tmp_path / "a", results=RESULTS)
+    again = Toy.from_pretrained(tmp_path / "a")
+    assert again.results == RESULTS
+    copy.deepcopy(again).save_pretrained(tmp_path / "b")
+    assert Toy.from_pretrained(tmp_path / "b").results == RESULTS
+
+
+def test_results_of_other_weights_are_dropped(model, tmp_path):
+    model.save_pretrained(tmp_path / "a", results=RESULTS)
+    again = Toy.from_pretrained(tmp_path / "a")
+    with torch.no_grad():
+        again.head.bias += 1
+    again.save_pretrained(tmp_path / "a")
+    assert not (tmp_path / "a/results.json").exists()
+    again.results = [{"row": "new"}]
+    again.save_pretrained(tmp_path / "a")
+    assert Toy.from_pretrained(tmp_path / "a").results == [{"row": "new"}]
+
+
+def test_nan_in_results_is_written_as_null(model, tmp_path):
+    model.save_pretrained(tmp_path, results={"matrix": [[0.5, float("nan")]]})
+    assert Toy.from_pretrained(tmp_path).results == {"matrix": [[0.5, None]]}
+
+
+# Explicit changes.
+
+
+def test_another_head_by_an_explicit_argument(model, tmp_path, caplog):
+    model.save_pretrained(tmp_path, results=RESULTS)
+    with caplog.at_level(logging.INFO, "dendrite_zoo"):
+        again = Toy.from_pretrained(tmp_path, num_classes=5)
+    assert "started anew: head.weight, head.bias" in caplog.text
+    assert again.head.weight.shape == (5, 8)
+    assert torch.equal(again.body[0].weight, model.body[0].weight)
+    assert again.config["num_classes"] == 5
+    assert again.results is None
+
+
+def test_a_larger_capacity_keeps_what_was_learned(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    again = Toy.from_pretrained(tmp_path, max_tasks=7)
+    assert torch.equal(again.prototypes[:3], model.prototypes)
+    assert again.prototypes.shape == (7, 4)
+
+
+def test_a_change_that_no_one_knows_is_refused(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    with pytest.raises(TypeError, match=r"does not know \['wings'\]"):
+        Toy.from_pretrained(tmp_path, wings=2)
+
+
+# Faults: each one clear error, and what stood there before stays.
+
+
+def corrupt(path, offset):
+    data = bytearray(path.read_bytes())
+    data[offset] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, -1])
+def test_truncated_weights(model, tmp_path, keep):
+    model.save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(ValueError, match="truncated or altered"):
+        Toy.from_pretrained(tmp_path)
+
+
+def test_every_altered_byte_is_noticed(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    whole = path.read_bytes()
+    for offset in range(0, len(whole), 11):
+        corrupt(path, offset)
+        # Bytes of the header that carry no meaning may change; what is loaded may not.
+        try:
+            again = Toy.from_pretrained(tmp_path)
+        except ValueError:
+            pass
+        else:
+            assert all(torch.equal(t, again.state_dict()[n]) for n, t in model.state_dict().items())
+        path.write_bytes(whole)
+    assert torch.equal(Toy.from_pretrained(tmp_path).head.weight, model.head.weight)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state.pop("head.bias"), r"lack \['head.bias'\]"),
+        (lambda state: state.update(extra=torch.zeros(1)), r"have \['extra'\] besides"),
+        (lambda state: state.update({"head.bias": torch.zeros(3)}), r"head.bias is \[3\].*num_classes="),
+        (lambda state: state.update({"head.bias": torch.zeros(2, dtype=torch.long)}), "torch.int64"),
+        (lambda state: state.update(count=torch.zeros(())), "count is"),
+    ],
+)
+def test_weights_and_config_must_belong_together(model, tmp_path, change, message):
+    model.save_pretrained(tmp_path)
+    state = load_file(tmp_path / "model.safetensors")
+    change(state)
+    save_file(state, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=message):
+        Toy.from_pretrained(tmp_path)
+
+
+def test_missing_weights_are_not_replaced_by_a_pickle(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / "pytorch_model.bin").write_bytes(b"never opened")
+    with pytest.raises(FileNotFoundError, match="no model.safetensors"):
+        Toy.from_pretrained(tmp_path)
+
+
+def test_a_hostile_config_beside_small_weights(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "in_features": 2**28, "hidden": [2**28]}))
+    with pytest.raises(ValueError, match="do not belong together"):
+        Toy.from_pretrained(tmp_path)
+
+
+FULL_DISK = """
+import resource, sys
+import torch
+from tests.hub.toy import Toy
+torch.manual_seed(0)
+model = Toy(64, 64)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+try:
+    model.save_pretrained(sys.argv[1])
+except OSError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("earlier", [True, False])
+def test_a_full_disk_keeps_the_earlier_artifact(model, tmp_path, earlier):
+    assert resource.RLIMIT_FSIZE >= 0
+    folder = tmp_path / "a"
+    if earlier:
+        model.save_pretrained(folder, results=RESULTS)
+    before = {path.name: path.read_bytes() for path in folder.glob("*")}
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, folder], capture_output=True, text=True, check=True
+    )
+    assert "cannot save to" in done.stdout and "untouched" in done.stdout
+    assert {path.name: path.read_bytes() for path in folder.glob("*")} == before
+    assert folder.exists() is earlier
+
+
+# Names.
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("permuted-digit", ValueError, "no model 'permuted-digit' in the zoo.*dendrite-zoo list"),
+        ("./nowhere", FileNotFoundError, "no folder here"),
+        ("a/b/c", FileNotFoundError, "no folder here"),
+        ("a/b@c@d", FileNotFoundError, "no folder here"),
+        ("../x/config.json", FileNotFoundError, "no folder here"),
+    ],
+)
+def test_an_unknown_name_says_what_is_expected(name, error, message):
+    with pytest.raises(error, match=message):
+        Toy.from_pretrained(name)
+
+
+def test_an_empty_folder_is_no_artifact(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no config.json"):
+        Toy.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="a revision"):
+        Toy.from_pretrained(tmp_path, revision="main")
+
+
+def test_a_model_type_belongs_to_one_class():
+    with pytest.raises(ValueError, match="belongs to Toy"):
+
+        @register_model("toy")
+        class Other(HubModel, nn.Module):
+            pass
+
+    with pytest.raises(ValueError, match="lower case"):
+        register_model("os.system")

@@ -1,0 +1,143 @@
+"""A config from a stranger: what is refused, and that nothing is allocated or imported on the way."""
+
+import json
+import sys
+import tracemalloc
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import pytest
+
+from dendrite_zoo.hub import build
+from dendrite_zoo.hub import config as configs
+from tests.hub.toy import Toy
+
+GOOD = {
+    "library_name": "dendrite-zoo",
+    "library_version": "0.1.0",
+    "format_version": 1,
+    "model_type": "toy",
+    "in_features": 4,
+    "num_classes": 2,
+}
+
+
+def test_a_good_config_builds_the_model():
+    model = build(GOOD)
+    assert type(model) is Toy
+    assert model.config["in_features"] == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"library_name": "transformers"}, "library_name 'transformers'.*not an artifact of this library"),
+        ({"library_name": None}, "library_name None"),
+        ({"format_version": 2}, "Upgrade: pip install -U dendrite-zoo"),
+        ({"format_version": True}, "format_version True"),
+        ({"format_version": "1"}, "format_version '1'"),
+        ({"format_version": 0}, "format_version 0"),
+        ({"model_type": "toyy"}, "Did you mean 'toy'"),
+        ({"model_type": "os.system"}, "never a path to import"),
+        ({"model_type": "tests.hub.trap.Trap"}, "never a path to import"),
+        ({"model_type": ["toy"]}, "model_type"),
+        ({"in_featuress": 4}, "'in_featuress'.*Did you mean 'in_features'"),
+        ({"self": 4}, "'self'"),
+        ({"in_features": True}, "in_features is True"),
+        ({"in_features": -1}, "came -1"),
+        ({"in_features": 4.5}, "in_features is 4.5"),
+        ({"in_features": "4"}, "in_features is '4'"),
+        ({"in_features": 2**40}, str(2**40)),
+        ({"in_features": 2**31 - 1, "hidden": [2**31 - 1] * 3}, "no machine holds"),
+        ({"max_tasks": 10_001}, "at most 10000"),
+        ({"hidden": [1] * 5000}, "5000 items"),
+        ({"hidden": [4, True]}, "hidden is"),
+        ({"hidden": 4}, "hidden is 4"),
+        ({"scale": True}, "scale is True"),
+        ({"scale": float("nan")}, "finite"),
+        ({"scale": float("inf")}, "finite"),
+        ({"note": 4}, "note is 4"),
+    ],
+)
+def test_a_bad_value_is_refused(change, message):
+    modules = set(sys.modules)
+    with pytest.raises(ValueError, match=message):
+        build({**GOOD, **change})
+    assert set(sys.modules) == modules
+
+
+def test_a_missing_argument_is_named():
+    with pytest.raises(ValueError, match=r"lacks \['num_classes'\]"):
+        build({key: value for key, value in GOOD.items() if key != "num_classes"})
+
+
+def test_huge_sizes_allocate_nothing():
+    tracemalloc.start()
+    with pytest.raises(ValueError):
+        build({**GOOD, "in_features": 2**31 - 1, "hidden": [2**31 - 1] * 100})
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 10e6
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "no valid JSON"),
+        ('{"a": 1', "no valid JSON"),
+        ("[1]", "expected one JSON object"),
+        ('{"a": NaN}', "NaN is not JSON"),
+        ('{"a": -Infinity}', "-Infinity is not JSON"),
+        ('{"a": 1e999}', "finite"),
+        ('{"a": 1, "a": 2}', "stands twice"),
+        ('{"a": {"b": [1, -2]}}', "a: b: 1: came -2"),
+        ('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", "no valid JSON"),
+        (b'{"a": "\xff"}', "no valid JSON"),
+        ('{"a": "' + "x" * (1 << 20) + '"}', "no model's config is as long"),
+    ],
+)
+def test_json_is_strict(text, message):
+    with pytest.raises(ValueError, match=message):
+        configs.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("value", "hint", "answer"),
+    [
+        (1, float, True),
+        (1.0, int, False),
+        (True, bool, True),
+        (1, bool, False),
+        ("a", Literal["a", "b"], True),
+        ("c", Literal["a", "b"], False),
+        (True, Literal[1], False),
+        ([1, 2], Sequence[int], True),
+        (["a"], Sequence[int], False),
+        ("ab", Sequence[str], False),
+        ([1, "a"], tuple[int, str], True),
+        ([1], tuple[int, str], False),
+        ({"a": 1}, dict[str, int], True),
+        ({"a": "b"}, dict[str, int], False),
+        ([1], dict[str, int], False),
+        (None, int | None, True),
+        ([1], int | Sequence[int], True),
+        ({"a": 1}, Any, True),
+    ],
+)
+def test_types_are_held_against_the_signature(value, hint, answer):
+    assert configs.fits(value, hint) is answer
+
+
+def test_an_older_format_is_migrated_step_by_step(monkeypatch):
+    def rename(config, state):
+        config["in_features"] = config.pop("width")
+        return config, {name.replace("old", "new"): tensor for name, tensor in state.items()}
+
+    monkeypatch.setattr(configs, "FORMAT_VERSION", 3)
+    monkeypatch.setitem(configs.MIGRATIONS, 1, rename)
+    monkeypatch.setitem(configs.MIGRATIONS, 2, lambda config, state: ({**config, "scale": 2.0}, state))
+    old = {key: value for key, value in GOOD.items() if key != "in_features"} | {"width": 4}
+    config, state = configs.migrate(json.loads(json.dumps(old)), {"old.weight": 1})
+    assert config == {**GOOD, "format_version": 3, "scale": 2.0}
+    assert state == {"new.weight": 1}
+    assert build(old).config["scale"] == 2.0

@@ -1,0 +1,60 @@
+"""The zoo's registry: complete, honest about what is bundled, written whole."""
+
+import re
+
+import pytest
+
+from dendrite_zoo.hub import HubModel, artifact, registry
+
+
+def test_every_entry_is_complete():
+    for name, entry in registry.entries().items():
+        assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)+", name)
+        assert entry.trained_on and entry.headline and entry.build.startswith("dendrite-zoo ")
+        assert (entry.revision is None) or (entry.repo and re.fullmatch("[0-9a-f]{40}", entry.revision))
+        assert {"README.md", "config.json", "results.json"} <= {path.name for path in entry.folder.iterdir()}
+        for file, pin in entry.files.items():
+            path = entry.folder / file
+            if path.exists():
+                assert artifact.sha256(path) == pin["sha256"]
+                assert path.stat().st_size == pin["size"]
+
+
+@pytest.fixture
+def shelf(tmp_path, monkeypatch):
+    (tmp_path / "registry.json").write_text("{}")
+    monkeypatch.setattr(registry, "cards_folder", lambda: tmp_path)
+    return tmp_path
+
+
+def test_entries_are_written_and_read(shelf):
+    first = registry.Entry("b", trained_on="x", files={"config.json": {"sha256": "0", "size": 3}})
+    registry.record(first)
+    registry.record(registry.Entry("a", repo="org/a", revision="0" * 40))
+    assert list(registry.entries()) == ["a", "b"]
+    assert registry.entries()["b"] == first and first.size == 3
+    assert [path.name for path in shelf.iterdir()] == ["registry.json"]
+
+
+def test_an_unknown_name_names_the_nearest(shelf):
+    registry.record(registry.Entry("permuted-digits"))
+    with pytest.raises(ValueError, match="Did you mean 'permuted-digits'.*dendrite-zoo list"):
+        HubModel.from_pretrained("permuted-digit")
+
+
+def test_an_unpublished_entry_names_the_command_that_builds_it(shelf):
+    registry.record(registry.Entry("permuted-mnist", build="dendrite-zoo fit --config permuted-mnist.yaml"))
+    with pytest.raises(FileNotFoundError, match="dendrite-zoo fit --config permuted-mnist.yaml"):
+        HubModel.from_pretrained("permuted-mnist")
+
+
+def test_a_bundled_entry_is_checked_against_its_pin(shelf):
+    from tests.hub.toy import Toy
+
+    Toy(4, 2).save_pretrained(shelf / "toy-digits")
+    registry.record(registry.Entry("toy-digits", files=registry.pins(shelf / "toy-digits")))
+    assert registry.entries()["toy-digits"].bundled
+    assert type(HubModel.from_pretrained("toy-digits")) is Toy
+    Toy(4, 2).save_pretrained(shelf / "toy-digits")
+    with pytest.raises(ValueError, match="sha256 .*; expected"):
+        HubModel.from_pretrained("toy-digits")
