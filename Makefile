@@ -1,0 +1,73 @@
+# `make` alone says what there is. Two commands are all the set-up: `make demo`, `make test`.
+# Another interpreter: make test PYTHON=python3.12     Another wheel of torch: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make demo
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test check format format-check lint wheel types doctest floors bench clean
+
+# The first python that torch's pinned version has wheels for.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10 python3.14 python; do \
+	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 15))' >/dev/null 2>&1 && echo $$p && break; done)
+BIN := .venv/bin
+# Two workers, a whole file of tests to each. For one test: make test PYTEST='tests/test_functional.py -x'
+PYTEST ?= -n 2 --dist loadfile
+
+help:  ## this list
+	@echo "dendrite-zoo: networks with active dendrites that learn one task after another."
+	@echo
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
+	@echo
+	@echo "Start with make demo: it sets up .venv by itself (Python 3.10 to 3.14, a network, about two minutes)."
+
+demo: .venv/.demo  ## load a pretrained network, teach it two new tasks, see what it forgot
+	$(BIN)/dendrite-zoo demo
+
+test: .venv/.dev  ## the tests
+	$(BIN)/python -m pytest $(PYTEST)
+
+check: format-check lint types doctest floors test  ## what CI runs: format, lint, types, doctests, floors, then the tests
+
+format: .venv/.dev  ## put the code into shape
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+format-check: .venv/.dev
+	$(BIN)/ruff format --check .
+
+lint: .venv/.dev
+	$(BIN)/ruff check .
+
+# Types and doctests look at what a user gets: the wheel, unpacked. In the tree the three folders are not one package.
+wheel: .venv/.dev
+	rm -rf build
+	$(BIN)/python -m build --wheel --no-isolation --outdir build . > /dev/null
+	$(BIN)/python -m zipfile -e build/*.whl build/site
+
+types: wheel
+	cd build/site && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p dendrite_zoo
+
+doctest: wheel
+	cd build/site && ../../$(BIN)/python -m pytest -c ../../pyproject.toml --rootdir . --doctest-modules dendrite_zoo
+
+floors: .venv/.dev
+	$(BIN)/python -m pytest -q tests/test_floors.py
+
+bench: .venv/.dev  ## the benchmarks
+	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+
+clean:  ## remove the environment, builds and caches (not runs/)
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp says that the environment holds what pyproject.toml and constraints.txt ask for.
+.venv/.demo: .venv/pyvenv.cfg pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[report]'
+	touch $@
+
+.venv/.dev: .venv/pyvenv.cfg pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[mnist,report,dev]'
+	touch $@ .venv/.demo
+
+.venv/pyvenv.cfg:
+	@test -n "$(PYTHON)" || { echo "No Python 3.10 to 3.14 was found. Install one, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3"; exit 1; }
+	$(PYTHON) -m venv .venv

@@ -1,0 +1,24 @@
+"""What every test has: one thread, no display and a fixed seed."""
+
+import os
+import sys
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch: children inherit it, and two workers share two cores
+os.environ["MPLBACKEND"] = "Agg"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+# For `from tests import reference`, in spawned processes too. At the end, never at the front: an installed
+# wheel must win over the tree, where dendrite_zoo/ lies without its callbacks.
+sys.path.append(str(ROOT))
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
