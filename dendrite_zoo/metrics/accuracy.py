@@ -181,8 +181,7 @@ class BackwardTransfer(AccuracyMatrix):
 
 
 class ForwardTransfer(AccuracyMatrix):
-    """:func:`~dendrite_zoo.metrics.functional.forward_transfer`; ``after=None`` counts the untrained
-    model."""
+    """:func:`~dendrite_zoo.metrics.functional.forward_transfer`; ``after=None`` counts the untrained."""
 
     def compute(self) -> Tensor:
         """What earlier tasks gave to those not yet learned."""

@@ -149,8 +149,8 @@ def forward_transfer(R: Any, baseline: Any) -> Tensor:
     baseline = torch.as_tensor(baseline).to(R)
     if baseline.shape != R.shape[:1]:
         raise ValueError(
-            f"baseline has shape {tuple(baseline.shape)}; expected one accuracy for each of the {len(R)} tasks "
-            f"of R: pass a baseline of shape ({len(R)},), cut like R."
+            f"baseline has shape {tuple(baseline.shape)}; expected one accuracy for each of the "
+            f"{len(R)} tasks of R: pass a baseline of shape ({len(R)},), cut like R."
         )
     return (R.diagonal(1) - baseline[1:]).nanmean()
 
