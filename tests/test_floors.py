@@ -1,0 +1,183 @@
+"""Imports go down only: who may import whom, read from the source itself."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+# From the ground up. A module may import what stands on the lines below its own (here: above it in the list),
+# never its own line: callbacks and lightning_modules know nothing of each other.
+FLOORS = [
+    "model_cards",  # data
+    "functional",
+    "layers",
+    "contexts",
+    "metrics",
+    "regularizers",
+    "optim",
+    "report",
+    "hub",
+    "models",
+    "rl",
+    "streams",
+    "lightning_modules | callbacks",
+    "cli",
+]
+LEVEL = {name: level for level, line in enumerate(FLOORS) for name in line.split(" | ")}
+
+# Where a heavy library may be imported at all, and whether early or only where a function needs it.
+# Everything of an extra comes late, so that a missing extra is one clear error and not a failed import.
+HEAVY = {
+    "lightning": ("streams lightning_modules callbacks cli", "early"),
+    "huggingface_hub": ("hub streams callbacks cli", "early"),
+    "matplotlib": ("report", "late"),
+    "pyarrow": ("streams", "late"),
+    "PIL": ("streams", "late"),
+    "metaworld": ("rl", "late"),
+    "mujoco": ("rl", "late"),
+    "gymnasium": ("rl", "late"),
+    "onnx": ("hub", "late"),
+}
+
+
+class Import(NamedTuple):
+    """One imported name: where it stands, its dotted path, and whether it comes with the module (early)."""
+
+    file: str
+    line: int
+    home: str
+    name: str
+    early: bool
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line} imports {self.name}"
+
+
+def is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+
+
+def imports(tree: ast.AST, early: bool = True) -> Iterator[tuple[int, str, bool]]:
+    """Line, dotted name and earliness of each import.
+
+    `from a import b` is `a.b`, a relative import keeps its dots, and `dendrite_zoo.x` is one in effect.
+    """
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name, early) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = "." * node.level + (node.module or "")
+            yield from ((node.lineno, f"{module}.{alias.name}", early) for alias in node.names)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            yield node.lineno, ast.unparse(node.args[0]).strip("'"), early
+        elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == "dendrite_zoo":
+            yield node.lineno, f"dendrite_zoo.{node.attr}", early
+        late = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)) or is_type_checking(node)
+        yield from imports(node, early and not late)
+
+
+def package_imports() -> Iterator[Import]:
+    """Every import of the package; `home` is the floor that the file stands on."""
+    for folder in ("dendrite_zoo", "callbacks", "lightning_modules", "model_cards"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            inside = path.relative_to(ROOT / "dendrite_zoo" if folder == "dendrite_zoo" else ROOT)
+            home = inside.parts[0].removesuffix(".py")
+            for line, name, early in imports(ast.parse(path.read_text(encoding="utf-8"), path)):
+                yield Import(str(path.relative_to(ROOT)), line, home, name, early)
+
+
+IMPORTS = list(package_imports())
+FACADE = "__init__"  # dendrite_zoo/__init__.py: the front door, which fetches from every floor, but late
+
+
+def test_every_folder_has_its_floor() -> None:
+    homes = {found.home for found in IMPORTS} - {FACADE, "__main__"}
+    assert homes <= set(LEVEL), f"no line in FLOORS for {sorted(homes - set(LEVEL))}"
+
+
+def test_imports_go_down_only() -> None:
+    wrong = []
+    for found in IMPORTS:
+        match = re.fullmatch(r"dendrite_zoo\.(\w+)(\..+)?", found.name)
+        if match is None or found.home in (FACADE, "__main__") or match[1] in (found.home, "__version__"):
+            continue
+        if match[1] not in LEVEL:
+            wrong.append(f"{found}: import it from the module that defines it")
+        elif LEVEL[match[1]] >= LEVEL[found.home]:
+            wrong.append(f"{found}: {found.home} stands below it or beside it")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_front_door_opens_late() -> None:
+    wrong = [
+        str(found)
+        for found in IMPORTS
+        if found.home == FACADE and found.early and "dendrite_zoo" in found.name
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("library", HEAVY)
+def test_heavy_libraries_stay_where_they_are_used(library: str) -> None:
+    homes, moment = HEAVY[library]
+    wrong = []
+    for found in IMPORTS:
+        if found.name.split(".")[0] == library:
+            if found.home not in homes.split():
+                wrong.append(f"{found}: only {homes} may")
+            elif found.early and moment == "late":
+                wrong.append(f"{found}: move it into the function that needs it")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_lightning_has_one_name() -> None:
+    """`pytorch_lightning` is a second copy of every class: a callback of one is none of the other's."""
+    wrong = [str(found) for found in IMPORTS if found.name.startswith("pytorch_lightning")]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_package_is_named_in_full() -> None:
+    """No relative imports, and never the bare folder names, which only the repository's root would know."""
+    bare = {"callbacks", "lightning_modules", "model_cards"}
+    wrong = [str(found) for found in IMPORTS if found.name[0] == "." or found.name.split(".")[0] in bare]
+    for folder in ("tests", "examples", "benchmarks"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            for line, name, _ in imports(ast.parse(path.read_text(encoding="utf-8"), path)):
+                if name.split(".")[0] in bare:
+                    wrong.append(f"{path.relative_to(ROOT)}:{line} imports {name}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_reader_of_imports_sees_them_all() -> None:
+    source = """
+import a.b, c
+from d import e
+from . import f
+if TYPE_CHECKING:
+    from g import h
+importlib.import_module("l.m")
+print(dendrite_zoo.n)
+class K:
+    import i
+    def method(self):
+        try:
+            from j import k
+        except ImportError:
+            pass
+"""
+    found = {(name, early) for _, name, early in imports(ast.parse(source))}
+    early = {
+        ("a.b", True),
+        ("c", True),
+        ("d.e", True),
+        ("l.m", True),
+        ("dendrite_zoo.n", True),
+        ("..f", True),
+        ("i", True),
+    }
+    assert found == early | {("g.h", False), ("j.k", False)}
