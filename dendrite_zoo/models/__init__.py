@@ -1,1 +1,7 @@
-"""Being written."""
+"""Models: networks of active dendrites that load from, and are published to, the Hugging Face Hub."""
+
+from dendrite_zoo.models.classifier import ActiveDendriteClassifier
+from dendrite_zoo.models.loading import load
+from dendrite_zoo.models.mlp import ActiveDendriteMLP
+
+__all__ = ["ActiveDendriteClassifier", "ActiveDendriteMLP", "load"]

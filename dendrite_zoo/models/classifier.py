@@ -1,0 +1,170 @@
+"""A classifier that finds the context of an input by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from dendrite_zoo.contexts import OneHotContext, PrototypeContext, TaskContext
+from dendrite_zoo.functional import Gate
+from dendrite_zoo.hub import HubModel, register_model
+from dendrite_zoo.layers.sparse import check_size
+from dendrite_zoo.models.mlp import ActiveDendriteMLP
+
+__all__ = ["ActiveDendriteClassifier"]
+
+ContextKind = Literal["prototype", "one-hot"]
+
+
+@register_model("active-dendrite-classifier")
+class ActiveDendriteClassifier(HubModel, nn.Module):
+    """An `ActiveDendriteMLP` together with the context of each task it has learned: what the zoo publishes.
+
+    ``model(x)`` infers the context of each row, ``model(x, task=...)`` takes it as given. What the model knows of its
+    tasks lies in buffers, so a reloaded model finds its contexts by itself.
+
+    Args:
+        in_features: size of an input row.
+        hidden_features: units of each hidden layer.
+        num_classes: size of the one output that all tasks share.
+        max_tasks: how many tasks there is room for.
+        num_segments: segments a unit; None for as many as tasks (the paper's choice).
+        context: ``"prototype"`` (mean input of the task) or ``"one-hot"`` (task id, always given).
+        gate: this and the following as in `ActiveDendriteMLP`.
+        activation: ``"k-winners"`` or ``"relu"``.
+        activation_density: share of the units of a hidden layer that win.
+        weight_density: share of inputs each hidden unit sees.
+        segment_density: share of the context each segment sees.
+        modulated: which hidden layers have dendrites; None for all.
+
+    Shape:
+        x ``(B, ...)``, flattened to ``(B, in_features)``, to logits ``(B, num_classes)``.
+
+    Raises:
+        ValueError: an argument out of range, or a task beyond ``max_tasks``.
+
+    Example:
+        >>> model = ActiveDendriteClassifier(64, [128, 128], 10, max_tasks=5)
+        >>> model.context.start_task(0, [torch.rand(32, 64)])
+        >>> model(torch.rand(3, 64)).shape, model.num_tasks
+        (torch.Size([3, 10]), 1)
+    """
+
+    context: TaskContext
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden_features: Sequence[int],
+        num_classes: int,
+        *,
+        max_tasks: int,
+        num_segments: int | None = None,
+        context: ContextKind = "prototype",
+        gate: Gate = "abs_max",
+        activation: Literal["k-winners", "relu"] = "k-winners",
+        activation_density: float = 0.05,
+        weight_density: float = 0.5,
+        segment_density: float = 1.0,
+        modulated: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.config = {
+            "in_features": in_features,
+            "hidden_features": list(hidden_features),
+            "num_classes": num_classes,
+            "max_tasks": max_tasks,
+            "num_segments": num_segments,
+            "context": context,
+            "gate": gate,
+            "activation": activation,
+            "activation_density": activation_density,
+            "weight_density": weight_density,
+            "segment_density": segment_density,
+            "modulated": None if modulated is None else list(modulated),
+        }
+        self.validate_config(self.config)
+        self.context = (
+            PrototypeContext(in_features, max_tasks) if context == "prototype" else OneHotContext(max_tasks)
+        )
+        self.mlp = ActiveDendriteMLP(
+            in_features,
+            hidden_features,
+            num_classes,
+            context_dim=self.context.context_dim,
+            num_segments=max_tasks if num_segments is None else num_segments,
+            gate=gate,
+            activation=activation,
+            activation_density=activation_density,
+            weight_density=weight_density,
+            segment_density=segment_density,
+            context_density=0.1 if context == "prototype" else 1.0,
+            modulated=modulated,
+        )
+
+    @classmethod
+    def validate_config(cls, config: Mapping[str, Any]) -> None:
+        """Raise a ValueError for the first argument out of range; nothing is allocated."""
+        check_size(max_tasks=config["max_tasks"], num_classes=config["num_classes"])
+        if config.get("context", "prototype") not in get_args(ContextKind):
+            raise ValueError(f"context={config['context']!r} came; expected one of {', '.join(get_args(ContextKind))}.")
+        if config.get("num_segments") != 0 and config.get("num_segments") is not None:
+            check_size(num_segments=config["num_segments"])
+        ActiveDendriteMLP.validate_config({**config, "out_features": config["num_classes"]})
+
+    @classmethod
+    def adapt(
+        cls, config: dict[str, Any], state: dict[str, Tensor], changes: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Tensor], list[str]]:
+        """Load with another ``num_classes`` (the output layer starts anew) or a larger ``max_tasks``.
+
+        Room for more tasks leaves everything learned as it is; with a one-hot context the segments' weights from the
+        new ids start anew.
+        """
+        unknown = sorted(set(changes) - {"num_classes", "max_tasks"})
+        if unknown:
+            raise TypeError(f"{cls.__name__}.from_pretrained got {unknown}; it knows num_classes= and max_tasks=.")
+        new, state, fresh = {**config, **changes}, dict(state), []
+        cls.validate_config(new)
+        if new["num_classes"] != config["num_classes"]:
+            fresh = ["mlp.output.weight", "mlp.output.bias"]
+            state = {name: tensor for name, tensor in state.items() if name not in fresh}
+        added = new["max_tasks"] - config["max_tasks"]
+        if added < 0:
+            raise ValueError(
+                f"max_tasks={new['max_tasks']} came for a model with room for {config['max_tasks']} tasks; expected at "
+                "least as many. What was learned is never dropped."
+            )
+        if added:
+            new["num_segments"] = config["max_tasks"] if config["num_segments"] is None else config["num_segments"]
+            for name in ("context.counts", "context.prototypes"):
+                if name in state:
+                    state[name] = torch.cat([state[name], state[name].new_zeros(added, *state[name].shape[1:])])
+            if new["context"] == "one-hot":
+                segments = [name for name in state if name.rpartition(".")[2] in ("segments", "segment_mask")]
+                state = {name: tensor for name, tensor in state.items() if name not in segments}
+                fresh += segments
+        return new, state, fresh
+
+    @property
+    def num_tasks(self) -> int:
+        """How many tasks were learned."""
+        return self.context.num_tasks
+
+    @property
+    def max_tasks(self) -> int:
+        """How many tasks there is room for."""
+        return self.context.max_tasks
+
+    @property
+    def num_classes(self) -> int:
+        """Size of the output."""
+        return self.mlp.output.out_features
+
+    def forward(self, x: Tensor, task: int | Tensor | None = None) -> Tensor:
+        """Logits ``(B, num_classes)`` for ``x``, in the context of ``task`` (one, or ``(B,)``), inferred where None."""
+        x = x.flatten(1)
+        return self.mlp(x, self.context(x, task))

@@ -1,0 +1,204 @@
+"""Learning one task after another."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Literal, cast, get_args
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+
+from dendrite_zoo.contexts import TaskContext
+from dendrite_zoo.hub import HubModel, build, full_config
+from dendrite_zoo.models import load
+from dendrite_zoo.streams import TaskBoundary, current_task
+
+__all__ = ["ContinualClassifier"]
+
+Batch = tuple[Tensor, Tensor]
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+ContextAtTest = Literal["inferred", "given", "constant"]
+
+
+class ContinualClassifier(LightningModule):
+    """Trains a classifier on a stream of tasks, one after another (Iyer et al. 2022, permuted MNIST).
+
+    Which task is on comes from the datamodule's ``current_task`` (see `dendrite_zoo.streams`); without one there is
+    just task 0. When a task starts, its context is computed in one pass over its inputs, and the optimizer starts
+    anew.
+
+    Args:
+        model: an `ActiveDendriteClassifier` (it has its own context), any module that maps ``x`` to logits, or one
+            that maps ``(x, context)``; or what `dendrite_zoo.load` takes; or the config of a registered model, from
+            which it is built.
+        context: where the context comes from (`dendrite_zoo.contexts`); needed where ``model`` takes ``(x, context)``.
+        lr: learning rate of Adam, 1/step.
+        optimizer: makes another optimizer from the parameters, with a learning rate of its own.
+        reset_optimizer: forget the optimizer's moments when a task starts, as the paper does.
+        context_at_test: ``"inferred"`` from each input, ``"given"`` with the task, or ``"constant"``: task 0's for
+            every input, a control that tells what the dendrites give.
+
+    Logs:
+        ``train/loss``, ``val/task_{j}/acc`` and, where contexts are inferred, ``val/task_{j}/context_acc``, the share
+        of inputs whose task was found; ``test/...`` likewise.
+
+    Raises:
+        ValueError: the model needs a context and none was given; at fit, model and datamodule do not fit together.
+
+    Example:
+        >>> from dendrite_zoo.models import ActiveDendriteClassifier
+        >>> module = ContinualClassifier(ActiveDendriteClassifier(64, [32], 10, max_tasks=2), lr=1e-3)
+        >>> module.configure_optimizers().param_groups[0]["lr"]
+        0.001
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | Mapping[str, Any] | str,
+        *,
+        context: TaskContext | None = None,
+        lr: float = 5e-4,
+        optimizer: OptimizerFactory | None = None,
+        reset_optimizer: bool = True,
+        context_at_test: ContextAtTest = "inferred",
+    ) -> None:
+        super().__init__()
+        if isinstance(model, str):
+            model = load(model)
+        elif isinstance(model, Mapping):
+            model = cast(nn.Module, build(model))
+        has_own_context = isinstance(getattr(model, "context", None), TaskContext)
+        _check_contexts(model, context, has_own_context, context_at_test)
+        self.model = model
+        self.context: TaskContext | None = model.context if has_own_context else context  # type: ignore[assignment]
+        if self.context is not None and not self.context.inferable and context_at_test == "inferred":
+            raise ValueError(
+                f"A {type(self.context).__name__} cannot be inferred from inputs; expected context_at_test='given'."
+            )
+        self._has_own_context = has_own_context
+        self._optimizer_factory = optimizer
+        self._boundary = TaskBoundary()
+        self.save_hyperparameters(
+            {
+                "model": full_config(model) if isinstance(model, HubModel) else None,
+                "lr": lr,
+                "reset_optimizer": reset_optimizer,
+                "context_at_test": context_at_test,
+            }
+        )
+
+    def forward(self, x: Tensor, task: int | Tensor | None = None) -> Tensor:
+        """Logits for ``x``, in the context of ``task``, inferred where None."""
+        if self._has_own_context:
+            return self.model(x, task=task)
+        if self.context is not None:
+            return self.model(x, self.context(x, task))
+        return self.model(x)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Cross-entropy of a batch in the context of the current task."""
+        x, y = batch
+        loss = F.cross_entropy(self(x, self._current_task()), y)
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Accuracy on task ``dataloader_idx``."""
+        self._evaluation_step("val", batch, task=dataloader_idx)
+
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Accuracy on task ``dataloader_idx``."""
+        self._evaluation_step("test", batch, task=dataloader_idx)
+
+    def predict_step(self, batch: Tensor | Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        """The class of each row."""
+        return self(batch if isinstance(batch, Tensor) else batch[0]).argmax(1)
+
+    def _evaluation_step(self, stage: str, batch: Batch, task: int) -> None:
+        x, y = batch
+        at_test = self.hparams["context_at_test"]
+        seen_as: int | Tensor = {"given": task, "constant": 0}.get(at_test, task)
+        scores = {}
+        if self.context is not None and at_test == "inferred":
+            seen_as = self.context.infer(x)
+            scores["context_acc"] = seen_as == task
+        scores["acc"] = self(x, seen_as).argmax(1) == y
+        for name, correct in scores.items():
+            self.log(
+                f"{stage}/task_{task}/{name}",
+                correct.float().mean(),
+                batch_size=len(y),
+                on_epoch=True,
+                sync_dist=True,
+                add_dataloader_idx=False,
+            )
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """The one optimizer, made anew."""
+        if self._optimizer_factory is not None:
+            return self._optimizer_factory(self.parameters())
+        return torch.optim.Adam(self.parameters(), lr=self.hparams["lr"])
+
+    def setup(self, stage: str) -> None:
+        """Refuse a datamodule that the model has no room for, before anything is trained."""
+        data = getattr(self.trainer, "datamodule", None)
+        for ours, theirs, unit in (
+            (getattr(self.context, "max_tasks", None), getattr(data, "num_tasks", None), "tasks"),
+            (getattr(self.model, "num_classes", None), getattr(data, "num_classes", None), "classes"),
+        ):
+            if ours is not None and theirs is not None and theirs > ours:
+                raise ValueError(
+                    f"The datamodule has {theirs} {unit}, the model has room for {ours}; expected at most {ours}. "
+                    f"Build the model, or load it with from_pretrained, with "
+                    f"{'max_tasks' if unit == 'tasks' else 'num_classes'}={theirs}."
+                )
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """When a task starts: compute its context, and let the optimizer start anew."""
+        ended, started = self._boundary.update(self._current_task())
+        if started is None:
+            return
+        if self.context is not None:
+            self.context.start_task(started, self._inputs_of_current_task())
+        if ended is not None and self.hparams["reset_optimizer"]:
+            for optimizer in self.trainer.optimizers:
+                optimizer.state.clear()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep which task was trained last."""
+        checkpoint["task_boundary"] = self._boundary.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore which task was trained last."""
+        self._boundary.load_state_dict(checkpoint.get("task_boundary", {"task": None}))
+
+    def _current_task(self) -> int:
+        return current_task(self.trainer) or 0
+
+    def _inputs_of_current_task(self) -> Iterator[Tensor]:
+        data = getattr(self.trainer, "datamodule", None)
+        loader = data.train_dataloader() if data is not None else self.trainer.train_dataloader
+        assert loader is not None
+        for batch in loader:
+            yield batch[0].to(self.device)
+
+
+def _check_contexts(model: nn.Module, context: TaskContext | None, has_own_context: bool, at_test: str) -> None:
+    if at_test not in get_args(ContextAtTest):
+        raise ValueError(f"context_at_test={at_test!r} came; expected one of {', '.join(get_args(ContextAtTest))}.")
+    if has_own_context and context is not None:
+        raise ValueError(f"A {type(model).__name__} has a context of its own; leave context= out.")
+    needed = [
+        p.name
+        for p in inspect.signature(model.forward).parameters.values()
+        if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    ]
+    if len(needed) > 1 and context is None:
+        raise ValueError(
+            f"{type(model).__name__}.forward takes ({', '.join(needed)}) and no context was given; expected "
+            "ContinualClassifier(model, context=...). Take one of dendrite_zoo.contexts, such as "
+            "PrototypeContext(num_features, max_tasks)."
+        )
