@@ -56,7 +56,7 @@ def summarize(R: Any, baseline: Any = None) -> dict[str, Figure]:
         >>> round(figures["forgetting"].value, 3), figures["forgetting"].tasks
         (0.1, 1)
         >>> figures["forward_transfer"].reason
-        'no accuracy of the untrained model: call trainer.validate before trainer.fit'
+        'the untrained model was not measured'
     """
     R = learned_part(R)
     T = len(R)
@@ -70,7 +70,7 @@ def summarize(R: Any, baseline: Any = None) -> dict[str, Figure]:
     nothing = "nothing was measured yet" if not measured.any() else None
     no_row = f"no earlier task was measured after task {T - 1} and before"
     if untrained.isnan().all():
-        no_baseline = "no accuracy of the untrained model: call trainer.validate before trainer.fit"
+        no_baseline = "the untrained model was not measured"
     else:
         no_baseline = "no task was measured both untrained and right before it was learned"
 

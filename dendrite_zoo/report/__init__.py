@@ -1,1 +1,16 @@
-"""Being written."""
+"""Tables and pictures: functions from matrices to text, figures and JSON."""
+
+from dendrite_zoo.report.picture import plot_matrix
+from dendrite_zoo.report.record import matrix_record, write_atomically, write_record
+from dendrite_zoo.report.tables import forgetting_table, matrix_table, sparsity_table, summary_table
+
+__all__ = [
+    "forgetting_table",
+    "matrix_record",
+    "matrix_table",
+    "plot_matrix",
+    "sparsity_table",
+    "summary_table",
+    "write_atomically",
+    "write_record",
+]

@@ -1,0 +1,194 @@
+"""The accuracy matrix, forgetting and sparsity as tables for the terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from torch import Tensor
+
+from dendrite_zoo.metrics import average_accuracy, forgetting_per_task, learned_part, summarize
+
+__all__ = ["forgetting_table", "matrix_table", "sparsity_table", "summary_table"]
+
+MISSING = "·"
+
+
+def matrix_table(
+    R: Any, baseline: Any = None, *, metric: str = "accuracy", first_task: int = 0, max_tasks: int = 12
+) -> Table:
+    """Accuracy on each task (columns) after each task was learned (rows), and what was forgotten (last row).
+
+    Accuracies of tasks that were not yet learned are dim, "·" was not measured. A long stream is abridged:
+    evenly spaced tasks, and the rows in which more than the task just learned was measured.
+
+    Args:
+        R: accuracy matrix.
+        baseline: accuracy of the untrained model on each task.
+        metric: name of what was measured, for the title.
+        first_task: the task that training started at; the row above it is what was measured before.
+        max_tasks: at most so many rows and columns.
+
+    Returns:
+        A ``rich.table.Table``, for ``rich.print``.
+
+    Shape:
+        ``R``: ``(T, T)``; ``baseline``: ``(T,)``.
+
+    Raises:
+        ValueError: ``R`` is not a square matrix.
+    """
+    R = torch.as_tensor(R)
+    learned = learned_part(R)
+    lost = forgetting_per_task(learned)
+    columns, rows = _spread(range(len(R)), max_tasks), _spread(shown_rows(R, max_tasks), max_tasks)
+
+    shown = f", {len(columns)} of {len(R)} tasks" if len(columns) < len(R) else ""
+    table = _table(f"{metric} on each task{shown}")
+    table.add_column("", justify="right", no_wrap=True)
+    for j in columns:
+        table.add_column(str(j), justify="right", no_wrap=True)
+    table.add_column("mean", justify="right", no_wrap=True, style="bold")
+
+    if baseline is not None and not torch.as_tensor(baseline).isnan().all():
+        untrained = torch.as_tensor(baseline)
+        cells = [f"[dim]{decimal(untrained[j])}[/dim]" for j in columns]
+        table.add_row("untrained", *cells, decimal(untrained.nanmean()))
+    for i in rows:
+        label = "before" if i == first_task - 1 else f"after {i}"
+        cells = [decimal(R[i, j]) if j <= i else f"[dim]{decimal(R[i, j])}[/dim]" for j in columns]
+        table.add_row(label, *cells, decimal(average_accuracy(R[: i + 1, : i + 1])))
+    if not lost.isnan().all():
+        table.add_section()
+        table.add_row(
+            "forgotten",
+            *[decimal(lost[j]) if j < len(lost) else "" for j in columns],
+            decimal(lost.nanmean()),
+        )
+    return table
+
+
+def summary_table(R: Any, baseline: Any = None) -> Table:
+    """Average accuracy, forgetting and the transfers, each with the reason where it is undefined.
+
+    Args:
+        R: accuracy matrix.
+        baseline: accuracy of the untrained model on each task.
+
+    Shape:
+        ``R``: ``(T, T)``; ``baseline``: ``(T,)``.
+
+    Raises:
+        ValueError: ``R`` is not a square matrix.
+    """
+    table = Table(show_header=False, box=None)
+    for name, figure in summarize(R, baseline).items():
+        note = figure.reason or f"over {figure.tasks} task{'s' if figure.tasks > 1 else ''}"
+        table.add_row(name.replace("_", " "), decimal(figure.value, 3), f"[dim]{note}[/dim]")
+    return table
+
+
+def forgetting_table(R: Any, *, max_tasks: int = 20) -> Table:
+    """For each task its accuracy when learned, at its best, now, and the difference of the last two.
+
+    Args:
+        R: accuracy matrix.
+        max_tasks: of a longer stream, the tasks that forgot most.
+
+    Shape:
+        ``R``: ``(T, T)``.
+
+    Raises:
+        ValueError: ``R`` is not a square matrix.
+    """
+    R = learned_part(R)
+    lost = forgetting_per_task(R)
+    tasks = list(range(len(R)))
+    title = "forgetting per task"
+    if len(tasks) > max_tasks:
+        tasks = lost.nan_to_num(nan=-math.inf).argsort(descending=True, stable=True)[:max_tasks].tolist()
+        title += f", the {max_tasks} of {len(R)} that lost most"
+    table = _table(title)
+    for name in ("task", "when learned", "best", "now", "forgotten"):
+        table.add_column(name, justify="right")
+    for j in tasks:
+        best = lost[j] + R[-1, j]
+        table.add_row(str(j), decimal(R[j, j]), decimal(best), decimal(R[-1, j]), decimal(lost[j]))
+    table.add_section()
+    table.add_row("mean", *[decimal(x.nanmean()) for x in (R.diagonal(), lost + R[-1], R[-1], lost)])
+    return table
+
+
+def sparsity_table(
+    layers: Mapping[str, Mapping[str, float]], before: Mapping[str, Mapping[str, float]] | None = None
+) -> Table:
+    """Activation sparsity, dead units, duty-cycle entropy and weight sparsity of each layer.
+
+    Args:
+        layers: layer -> figure -> value, as ``SparsityLogger.figures`` holds them.
+        before: the same at an earlier time; cells then read "before → now".
+
+    Example:
+        >>> sparsity_table({"layers.0": {"activation": 0.95, "dead_units": 0.0}}).row_count
+        1
+    """
+    titles = {
+        "activation": "zero activations",
+        "dead_units": "dead units",
+        "duty_cycle_entropy": "duty-cycle entropy",
+        "weight": "zero weights",
+    }
+    before = before or {}
+    figures = [name for name in titles if any(name in values for values in layers.values())]
+    table = _table("sparsity")
+    table.add_column("layer", no_wrap=True)
+    for name in figures:
+        table.add_column(titles[name], justify="right")
+    for layer, values in layers.items():
+        earlier = before.get(layer, {})
+        cells = []
+        for name in figures:
+            was = f"[dim]{decimal(earlier[name])} →[/dim] " if name in values and name in earlier else ""
+            cells.append(was + decimal(values[name]) if name in values else "")
+        table.add_row(layer, *cells)
+    return table
+
+
+def decimal(x: float | Tensor, places: int = 2) -> str:
+    """``0.874`` as ``.87``; NaN as ``·``.
+
+    Example:
+        >>> decimal(0.874), decimal(-0.02), decimal(1.0), decimal(float("nan"))
+        ('.87', '-.02', '1.00', '·')
+    """
+    x = float(x)
+    if math.isnan(x):
+        return MISSING
+    text = f"{x:.{places}f}"
+    if float(text) == 0:
+        text = text.lstrip("-")
+    return text.replace("0.", ".", 1) if abs(float(text)) < 1 else text
+
+
+def shown_rows(R: Tensor, few: int) -> list[int]:
+    """All rows that were measured; where they are not few, those with more than the task just learned."""
+    measured = (~R.isnan()).sum(dim=1)
+    rows = [i for i in range(len(R)) if measured[i]]
+    return rows if len(rows) <= few else [i for i in rows if measured[i] > 1] or rows
+
+
+def _table(title: str) -> Table:
+    # without vertical lines twelve tasks fit into 80 columns
+    return Table(title=title, title_style="bold", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+
+
+def _spread(items: Sequence[int], most: int) -> list[int]:
+    """At most ``most`` of the items, evenly spaced, the first and the last among them."""
+    n = len(items)
+    if n <= most:
+        return list(items)
+    return [items[round(k * (n - 1) / (most - 1))] for k in range(most)]
