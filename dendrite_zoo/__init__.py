@@ -1,3 +1,48 @@
-"""Active-dendrite networks: pretrained, trainable, and measured for what they forget."""
+"""Active-dendrite networks: pretrained, trained on one task after another, and measured for what they forget.
+
+``import dendrite_zoo`` costs torch and no more. The parts that need Lightning, the Hub's client or matplotlib
+are fetched when first named, so that ``dendrite_zoo.load`` and ``dendrite_zoo.callbacks.ForgettingLogger``
+work after this one import, too.
+
+Example:
+    >>> import dendrite_zoo
+    >>> layer = dendrite_zoo.layers.KWinners(k=2)
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from dendrite_zoo import contexts, functional, layers
+
+if TYPE_CHECKING:
+    from dendrite_zoo import callbacks, hub, lightning_modules, metrics, models, report, streams
+    from dendrite_zoo.models import load
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "callbacks",
+    "contexts",
+    "functional",
+    "hub",
+    "layers",
+    "lightning_modules",
+    "load",
+    "metrics",
+    "models",
+    "report",
+    "streams",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Fetch what is not imported yet (PEP 562)."""
+    if name == "load":
+        return importlib.import_module("dendrite_zoo.models").load
+    if name in __all__:
+        return importlib.import_module(f"dendrite_zoo.{name}")
+    raise AttributeError(f"module 'dendrite_zoo' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -26,22 +26,26 @@ FLOORS = [
     "rl",
     "streams",
     "lightning_modules | callbacks",
+    "run_folder",
+    "training_cli",
     "cli",
 ]
 LEVEL = {name: level for level, line in enumerate(FLOORS) for name in line.split(" | ")}
 
+UPSTAIRS = [name for name in LEVEL if LEVEL[name] >= LEVEL["streams"]]
+
 # Where a heavy library may be imported at all, and whether early or only where a function needs it.
 # Everything of an extra comes late, so that a missing extra is one clear error and not a failed import.
 HEAVY = {
-    "lightning": ("streams lightning_modules callbacks cli", "early"),
-    "huggingface_hub": ("hub streams callbacks cli", "early"),
-    "matplotlib": ("report", "late"),
-    "pyarrow": ("streams", "late"),
-    "PIL": ("streams", "late"),
-    "metaworld": ("rl", "late"),
-    "mujoco": ("rl", "late"),
-    "gymnasium": ("rl", "late"),
-    "onnx": ("hub", "late"),
+    "lightning": (UPSTAIRS, "early"),
+    "huggingface_hub": (["hub", *UPSTAIRS], "early"),
+    "matplotlib": (["report"], "late"),
+    "pyarrow": (["streams"], "late"),
+    "PIL": (["streams"], "late"),
+    "metaworld": (["rl"], "late"),
+    "mujoco": (["rl"], "late"),
+    "gymnasium": (["rl"], "late"),
+    "onnx": (["hub"], "late"),
 }
 
 
@@ -92,7 +96,7 @@ def package_imports() -> Iterator[Import]:
 
 
 IMPORTS = list(package_imports())
-FACADE = "__init__"  # dendrite_zoo/__init__.py: the front door, which fetches from every floor, but late
+FACADE = "__init__"  # dendrite_zoo/__init__.py: the front door, which fetches from every floor when asked
 
 
 def test_every_folder_has_its_floor() -> None:
@@ -108,17 +112,8 @@ def test_imports_go_down_only() -> None:
             continue
         if match[1] not in LEVEL:
             wrong.append(f"{found}: import it from the module that defines it")
-        elif LEVEL[match[1]] >= LEVEL[found.home]:
+        elif LEVEL[match[1]] >= LEVEL.get(found.home, 0):
             wrong.append(f"{found}: {found.home} stands below it or beside it")
-    assert not wrong, "\n".join(wrong)
-
-
-def test_the_front_door_opens_late() -> None:
-    wrong = [
-        str(found)
-        for found in IMPORTS
-        if found.home == FACADE and found.early and "dendrite_zoo" in found.name
-    ]
     assert not wrong, "\n".join(wrong)
 
 
@@ -128,8 +123,8 @@ def test_heavy_libraries_stay_where_they_are_used(library: str) -> None:
     wrong = []
     for found in IMPORTS:
         if found.name.split(".")[0] == library:
-            if found.home not in homes.split():
-                wrong.append(f"{found}: only {homes} may")
+            if found.home not in homes:
+                wrong.append(f"{found}: only {', '.join(homes)} may")
             elif found.early and moment == "late":
                 wrong.append(f"{found}: move it into the function that needs it")
     assert not wrong, "\n".join(wrong)
