@@ -1,0 +1,89 @@
+"""ActiveDendriteClassifier: finds its context by itself, also after it was saved and loaded."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+
+import dendrite_zoo
+from dendrite_zoo.models import ActiveDendriteClassifier
+
+
+def classifier(context="prototype", **arguments):
+    torch.manual_seed(0)
+    model = ActiveDendriteClassifier(8, [32, 32], 3, max_tasks=4, num_segments=2, context=context, **arguments)
+    for task in range(2):
+        model.context.start_task(task, [torch.randn(20, 8) + 4 * task])
+    return model.eval()
+
+
+def test_inferred_and_given_contexts_agree_where_the_inference_is_right():
+    model, x = classifier(), torch.randn(6, 8) + 4
+    assert model.context.infer(x).tolist() == [1] * 6
+    torch.testing.assert_close(model(x), model(x, task=1))
+    torch.testing.assert_close(model(x), model(x, task=torch.ones(6, dtype=torch.long)))
+    assert not torch.allclose(model(x), model(x, task=0))
+    assert model.num_tasks == 2 and model.max_tasks == 4 and model.num_classes == 3
+
+
+def test_images_are_flattened():
+    model, x = classifier(), torch.randn(6, 2, 4)
+    torch.testing.assert_close(model(x), model(x.flatten(1)))
+
+
+@pytest.mark.parametrize("context", ["prototype", "one-hot"])
+def test_saved_and_loaded_it_gives_equal_outputs(context, tmp_path):
+    model, x = classifier(context), torch.randn(6, 8)
+    model.save_pretrained(tmp_path)
+    for again in (ActiveDendriteClassifier.from_pretrained(tmp_path), dendrite_zoo.load(tmp_path)):
+        assert type(again) is ActiveDendriteClassifier and again.num_tasks == 2
+        assert torch.equal(model(x, task=1), again(x, task=1))
+        if context == "prototype":
+            assert torch.equal(model(x), again(x))
+
+
+def test_half_precision_keeps_the_prototypes_exact():
+    model = classifier().to(torch.bfloat16)
+    assert model.context.prototypes.dtype == torch.float32
+    assert model(torch.randn(2, 8, dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("context", ["prototype", "one-hot"])
+def test_room_for_more_tasks_changes_nothing_learned(context, tmp_path, caplog):
+    model, x = classifier(context), torch.randn(6, 8)
+    model.save_pretrained(tmp_path)
+    with caplog.at_level(logging.INFO, "dendrite_zoo"):
+        larger = ActiveDendriteClassifier.from_pretrained(tmp_path, max_tasks=9)
+    assert larger.max_tasks == 9 and larger.num_tasks == 2
+    larger.context.start_task(8, [torch.randn(5, 8)])
+    if context == "prototype":
+        assert torch.equal(model(x, task=1), larger(x, task=1))
+        assert "started anew: nothing" in caplog.text
+    else:
+        assert "mlp.hidden.0.segments" in caplog.text
+
+
+def test_another_head_starts_anew_and_says_so(tmp_path, caplog):
+    model = classifier()
+    model.save_pretrained(tmp_path)
+    with caplog.at_level(logging.INFO, "dendrite_zoo"):
+        other = ActiveDendriteClassifier.from_pretrained(tmp_path, num_classes=5)
+    assert other.num_classes == 5 and "mlp.output.weight, mlp.output.bias" in caplog.text
+    assert torch.equal(other.mlp.hidden[0].weight, model.mlp.hidden[0].weight)
+
+
+def test_bad_input(tmp_path):
+    model = classifier()
+    with pytest.raises(ValueError, match="Task 4 came to a context with room for 4 tasks"):
+        model(torch.randn(2, 8), task=4)
+    with pytest.raises(ValueError, match=r"cannot be inferred .* task="):
+        classifier("one-hot")(torch.randn(2, 8))
+    with pytest.raises(ValueError, match="context='two-hot' came; expected one of prototype, one-hot"):
+        classifier("two-hot")
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="max_tasks=1 came for a model with room for 4"):
+        ActiveDendriteClassifier.from_pretrained(tmp_path, max_tasks=1)
+    with pytest.raises(TypeError, match="it knows num_classes= and max_tasks="):
+        ActiveDendriteClassifier.from_pretrained(tmp_path, hidden_features=[3])

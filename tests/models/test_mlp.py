@@ -1,0 +1,51 @@
+"""ActiveDendriteMLP: the paper's network, and its controls."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dendrite_zoo.models import ActiveDendriteMLP
+
+
+def test_hidden_layers_have_exactly_k_winners_and_the_papers_initialisation():
+    torch.manual_seed(0)
+    model = ActiveDendriteMLP(64, [200, 100], 10, context_dim=64, num_segments=3)
+    seen = []
+    for activation in model.activations:
+        activation.register_forward_hook(lambda module, args, out: seen.append((out != 0).sum(1)))
+    assert model(torch.randn(4, 64), torch.randn(64)).shape == (4, 10)
+    assert [winners.tolist() for winners in seen] == [[10] * 4, [5] * 4]
+    for weight, fan_in in ((model.hidden[0].weight, 64 * 0.5), (model.hidden[1].weight, 200 * 0.5 * 0.05)):
+        assert 0.98 * fan_in**-0.5 < weight.abs().max() <= fan_in**-0.5
+    assert 0.98 * 5**-0.5 < model.output.weight.abs().max() <= 5**-0.5
+
+
+def test_controls_take_parts_away():
+    plain = ActiveDendriteMLP(8, [16], 3, context_dim=1, num_segments=0, activation="relu", weight_density=1.0)
+    x = torch.randn(2, 8)
+    expected = plain.output(torch.relu(torch.nn.functional.linear(x, plain.hidden[0].weight, plain.hidden[0].bias)))
+    torch.testing.assert_close(plain(x), expected)
+    assert sum(p.numel() for p in plain.parameters()) == 8 * 16 + 16 + 16 * 3 + 3
+
+
+def test_only_the_chosen_layers_have_dendrites():
+    model = ActiveDendriteMLP(8, [16, 16], 3, context_dim=4, num_segments=2, modulated=[1])
+    assert model.hidden[0].segments is None and model.hidden[1].segments.shape == (16, 2, 4)
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"hidden_features": []}, "hidden_features came empty"),
+        ({"hidden_features": [8, 0]}, "hidden_features=0"),
+        ({"activation": "gelu"}, "activation='gelu' came; expected 'k-winners' or 'relu'"),
+        ({"activation_density": 0.0}, "activation_density=0.0"),
+        ({"modulated": [2]}, r"modulated=\[2\] came; there are hidden layers 0 to 0"),
+        ({"gate": "sum"}, "gate='sum' is unknown"),
+    ],
+)
+def test_bad_arguments(change, words):
+    good = {"in_features": 4, "hidden_features": [8], "out_features": 2, "context_dim": 4, "num_segments": 2}
+    with pytest.raises(ValueError, match=words):
+        ActiveDendriteMLP(**{**good, **change})
