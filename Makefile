@@ -44,7 +44,7 @@ wheel: .venv/.dev
 	$(BIN)/python -m zipfile -e build/*.whl build/site
 
 types: wheel
-	cd build/site && ../../$(BIN)/mypy --config-file ../../pyproject.toml -p dendrite_zoo
+	cd build/site && ../../$(BIN)/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache -p dendrite_zoo
 
 doctest: wheel
 	cd build/site && ../../$(BIN)/python -m pytest -c ../../pyproject.toml --rootdir . --doctest-modules dendrite_zoo

@@ -1,7 +1,9 @@
 """Imports go down only: who may import whom, read from the source itself."""
 
 import ast
+import importlib.metadata
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -78,7 +80,8 @@ def imports(tree: ast.AST, early: bool = True) -> Iterator[tuple[int, str, bool]
             module = "." * node.level + (node.module or "")
             yield from ((node.lineno, f"{module}.{alias.name}", early) for alias in node.names)
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
-            yield node.lineno, ast.unparse(node.args[0]).strip("'"), early
+            if isinstance(node.args[0], ast.Constant):
+                yield node.lineno, str(node.args[0].value), early
         elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == "dendrite_zoo":
             yield node.lineno, f"dendrite_zoo.{node.attr}", early
         late = isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)) or is_type_checking(node)
@@ -133,6 +136,23 @@ def test_heavy_libraries_stay_where_they_are_used(library: str) -> None:
 def test_lightning_has_one_name() -> None:
     """`pytorch_lightning` is a second copy of every class: a callback of one is none of the other's."""
     wrong = [str(found) for found in IMPORTS if found.name.startswith("pytorch_lightning")]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_every_library_is_declared() -> None:
+    """What is imported early is a dependency, what comes late at least one of an extra's."""
+    requires = importlib.metadata.requires("dendrite-zoo") or []
+    needs = [need for need in requires if 'extra == "dev"' not in need]
+    names = {need: re.match(r"[\w-]+", need)[0].lower() for need in needs}
+    always = {name for need, name in names.items() if "extra ==" not in need}
+    homes = importlib.metadata.packages_distributions()
+    wrong = []
+    for found in IMPORTS:
+        library = found.name.split(".")[0]
+        if library and library != "dendrite_zoo" and library not in sys.stdlib_module_names:
+            distributions = {name.lower().replace("_", "-") for name in homes.get(library, [library])}
+            if not distributions & (always if found.early else set(names.values())):
+                wrong.append(f"{found}: {library} is not declared in pyproject.toml")
     assert not wrong, "\n".join(wrong)
 
 
