@@ -1,5 +1,23 @@
 """Sequences of tasks as LightningDataModules, their data, and where one task ends."""
 
 from dendrite_zoo.streams.boundary import TaskBoundary, current_task, resume_missed_validation
+from dendrite_zoo.streams.draws import permutation, rotation_angle
+from dendrite_zoo.streams.loader import TaskLoader
+from dendrite_zoo.streams.sources import Source, load_source
+from dendrite_zoo.streams.stream import TaskStream
+from dendrite_zoo.streams.tasks import PermutedTasks, RotatedTasks, SplitTasks
 
-__all__ = ["TaskBoundary", "current_task", "resume_missed_validation"]
+__all__ = [
+    "PermutedTasks",
+    "RotatedTasks",
+    "Source",
+    "SplitTasks",
+    "TaskBoundary",
+    "TaskLoader",
+    "TaskStream",
+    "current_task",
+    "load_source",
+    "permutation",
+    "resume_missed_validation",
+    "rotation_angle",
+]

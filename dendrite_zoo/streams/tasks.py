@@ -1,0 +1,124 @@
+"""Three ways to make many tasks of one data set."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dendrite_zoo.streams.draws import class_order, permutation, rotation_angle
+from dendrite_zoo.streams.sources import Source
+from dendrite_zoo.streams.stream import TaskStream
+
+__all__ = ["PermutedTasks", "RotatedTasks", "SplitTasks", "rotate"]
+
+
+def rotate(images: Tensor, degrees: float) -> Tensor:
+    """Rotate square images about their centre, counter-clockwise, bilinear; what comes in at corners is 0.
+
+    Shape:
+        ``(B, C, S, S)`` to ``(B, C, S, S)``.
+
+    Example:
+        >>> rotate(torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]]), 90).round(decimals=4).tolist()
+        [[[[2.0, 4.0], [1.0, 3.0]]]]
+    """
+    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    # Each output pixel asks where it came from, with y pointing down.
+    origin = torch.tensor([[[cos, -sin, 0.0], [sin, cos, 0.0]]], dtype=images.dtype, device=images.device)
+    grid = F.affine_grid(origin, [1, *images.shape[1:]], align_corners=False)
+    return F.grid_sample(images, grid.expand(len(images), -1, -1, -1), align_corners=False)
+
+
+class PermutedTasks(TaskStream):
+    """Every task shuffles the features of ``x`` in its own way, the first one not at all (permuted MNIST).
+
+    For the arguments see `TaskStream`.
+
+    Example:
+        >>> stream = PermutedTasks("digits", num_tasks=10)
+        >>> x, y = next(iter(stream.task_loader(3)))
+        >>> x.shape, y.shape
+        (torch.Size([256, 64]), torch.Size([256]))
+        >>> stream.trainer_kwargs()
+        {'max_epochs': 10, 'reload_dataloaders_every_n_epochs': 1, 'num_sanity_val_steps': 0}
+    """
+
+    def transform(self, x: Tensor, task: int) -> Tensor:
+        """Shuffle the features."""
+        return x if task == 0 else x.index_select(1, _permutation_on(x.device, self.seed, task, x.shape[1]))
+
+
+@lru_cache(maxsize=16)
+def _permutation_on(device: torch.device, seed: int, task: int, num_features: int) -> Tensor:
+    return permutation(seed, task, num_features).to(device)
+
+
+class RotatedTasks(TaskStream):
+    """Every task rotates the images by an angle of its own, the first one not at all (rotated MNIST).
+
+    The angles lie between 0 and 180 degrees and depend on seed and task alone. For the arguments see
+    `TaskStream`; the source must hold square images.
+
+    Example:
+        >>> stream = RotatedTasks("digits", num_tasks=5)
+        >>> x, y = next(iter(stream.task_loader(4, "test")))
+        >>> x.shape
+        torch.Size([256, 64])
+    """
+
+    def check_source(self, source: Source) -> None:
+        """Refuse a source without square images."""
+        _image_shape(source)
+
+    def transform(self, x: Tensor, task: int) -> Tensor:
+        """Rotate the images."""
+        if task == 0:
+            return x
+        return rotate(x.unflatten(1, _image_shape(self.source)), rotation_angle(self.seed, task)).flatten(1)
+
+
+def _image_shape(source: Source) -> tuple[int, int, int]:
+    """Channels, height and width, the latter two equal; a flat row is one channel."""
+    side = math.isqrt(source.num_features)
+    shape = source.shape if len(source.shape) > 1 else (side, source.num_features // side)
+    if shape[-1] != shape[-2] or math.prod(shape) != source.num_features:
+        raise ValueError(
+            f"Rows of the shape {source.shape} came to RotatedTasks; expected square images, (..., S, S) or "
+            "flat with S * S features. Crop or pad them."
+        )
+    return math.prod(shape[:-2]), shape[-2], shape[-1]
+
+
+class SplitTasks(TaskStream):
+    """Every task brings classes of its own, the first two of ten, say, then the next two (split MNIST).
+
+    Classes come up in the order of their labels for seed 0, for other seeds in a fixed random order. Labels
+    stay as they are: all tasks share one head (class-incremental learning). For the arguments see
+    `TaskStream`; the number of classes must be a multiple of ``num_tasks``.
+
+    Example:
+        >>> stream = SplitTasks("digits", num_tasks=5)
+        >>> stream.classes(1)
+        [2, 3]
+    """
+
+    def check_source(self, source: Source) -> None:
+        """Refuse classes that do not divide into tasks."""
+        if source.num_classes % self.num_tasks:
+            raise ValueError(
+                f"{source.num_classes} classes came for {self.num_tasks} tasks; expected a number of tasks "
+                "that divides them evenly. Change num_tasks."
+            )
+
+    def classes(self, task: int) -> list[int]:
+        """Name the classes of a task."""
+        count = self.num_classes // self.num_tasks
+        return class_order(self.seed, self.num_classes)[task * count : (task + 1) * count].tolist()
+
+    def task_rows(self, task: int, labels: Tensor) -> Tensor:
+        """Choose the rows of the task's classes."""
+        return torch.isin(labels, torch.tensor(self.classes(task)))
