@@ -42,9 +42,7 @@ def active_dendrite_linear(x: Tensor, weight: Tensor, bias: Tensor, segments: Te
     """A layer as three nested loops."""
     rows = []
     for row, c in zip(x, context_rows(context, len(x), segments), strict=True):
-        units = [
-            gate_unit((weight[u] * row).sum() + bias[u], segments[u], c, gate)[0] for u in range(len(weight))
-        ]
+        units = [gate_unit((weight[u] * row).sum() + bias[u], segments[u], c, gate)[0] for u in range(len(weight))]
         rows.append(torch.stack(units))
     return torch.stack(rows)
 
@@ -67,6 +65,8 @@ def k_winners(x: Tensor, k: int) -> Tensor:
 
 def nearest_prototype(x: Tensor, prototypes: Tensor) -> list[int]:
     """The nearest prototype of each row by the Euclidean distance."""
-    return [min(range(len(prototypes)), key=lambda k: math.dist(row, prototypes[k])) for row in x.tolist()] if (
-        prototypes := prototypes.tolist()
-    ) else []
+    return (
+        [min(range(len(prototypes)), key=lambda k: math.dist(row, prototypes[k])) for row in x.tolist()]
+        if (prototypes := prototypes.tolist())
+        else []
+    )

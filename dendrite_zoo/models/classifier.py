@@ -87,9 +87,7 @@ class ActiveDendriteClassifier(HubModel, nn.Module):
             "modulated": None if modulated is None else list(modulated),
         }
         self.validate_config(self.config)
-        self.context = (
-            PrototypeContext(in_features, max_tasks) if context == "prototype" else OneHotContext(max_tasks)
-        )
+        self.context = PrototypeContext(in_features, max_tasks) if context == "prototype" else OneHotContext(max_tasks)
         self.mlp = ActiveDendriteMLP(
             in_features,
             hidden_features,
