@@ -47,29 +47,19 @@ def fingerprint(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def read_weights(path: Path, expected_sha256: str | None = None) -> dict[str, Tensor]:
-    """Read a state dict from a safetensors file, all of it or an error.
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a safetensors file, all of it or an error.
 
-    Args:
-        path: the file.
-        expected_sha256: of the whole file, where somebody pinned it.
+    Returns:
+        The state dict, and the marks in the file's header (``fingerprint``, ``base_model``).
 
     Raises:
-        FileNotFoundError: there is no such file; other weight files beside it are never opened.
         ValueError: the file is truncated or altered.
     """
     remedy = "The file is truncated or altered: restore it, or download or train the model again."
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path.parent} has no {path.name}; expected the weights there, in safetensors format. Weights "
-            "in any "
-            "other format are not opened: save the model again with save_pretrained."
-        )
-    if expected_sha256 is not None and (found := sha256(path)) != expected_sha256:
-        raise ValueError(f"{path} has sha256 {found}; expected {expected_sha256}. {remedy}")
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            marks = file.metadata() or {}
+            marks = dict(file.metadata() or {})
             state = {name: file.get_tensor(name) for name in file.keys()}
     except SafetensorError as error:
         raise ValueError(
@@ -77,7 +67,7 @@ def read_weights(path: Path, expected_sha256: str | None = None) -> dict[str, Te
         ) from None
     if "fingerprint" in marks and marks["fingerprint"] != fingerprint(state):
         raise ValueError(f"{path} does not hold the tensors that its header vouches for. {remedy}")
-    return state
+    return state, marks
 
 
 def write(
@@ -87,6 +77,7 @@ def write(
     *,
     results: Any = None,
     card: str | None = None,
+    base_model: str | None = None,
 ) -> None:
     """Write an artifact into ``folder``: whole, or not at all.
 
@@ -105,7 +96,10 @@ def write(
         raise OSError(f"cannot save to {folder}: {error}. Choose a folder that can be written.") from None
     try:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-        save_file(tensors, waiting / WEIGHTS, {"format": "pt", "fingerprint": fingerprint(tensors)})
+        marks = {"format": "pt", "fingerprint": fingerprint(tensors)}
+        if base_model is not None:
+            marks["base_model"] = base_model
+        save_file(tensors, waiting / WEIGHTS, marks)
         # Weights first: the config is what makes a folder an artifact.
         texts = {
             RESULTS: to_json(results) if results is not None else None,

@@ -7,28 +7,36 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from dendrite_zoo.hub import artifact, registry
-from dendrite_zoo.hub import config as configs
+from dendrite_zoo.hub.download import Download
 
 REPO = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[^@\s]+))?")
 
 
+class Place(Protocol):
+    """Where the files of one model are."""
+
+    @property
+    def repo(self) -> str | None:
+        """``org/name`` on the Hub, which a model trained from this one names as its base; else None."""
+
+    def path(self, file: str) -> Path:
+        """Give the path of a file that must be there, checked against what is known of it."""
+
+    def find(self, file: str) -> Path | None:
+        """Give the path of a file that may be there."""
+
+
 @dataclass(frozen=True)
-class Place:
-    """The files of one model.
+class Folder:
+    """A place on this machine."""
 
-    Attributes:
-        folder: where they lie; for a repo None.
-        pins: path to sha256 and size, where the registry knows them.
-        base: ``org/repo`` that models trained from this one name as their base.
-    """
-
-    name: str
     folder: Path
+    name: str
     pins: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    base: str | None = None
+    repo: str | None = None
 
     def __str__(self) -> str:
         return self.name
@@ -38,23 +46,25 @@ class Place:
         path = self.folder / file
         if not path.is_file():
             raise FileNotFoundError(
-                f"{self} has no {file}; expected an artifact: {artifact.CONFIG} and {artifact.WEIGHTS}. "
-                "Save the model there with save_pretrained, or name another folder, zoo name or 'org/repo'."
+                f"{self} has no {file}; expected an artifact: {artifact.CONFIG} and {artifact.WEIGHTS}, "
+                "nothing "
+                "else is opened. Save the model there with save_pretrained, or name another folder, a zoo "
+                "name "
+                "or 'org/repo'."
+            )
+        if file in self.pins and (found := artifact.sha256(path)) != (expected := self.pins[file]["sha256"]):
+            raise ValueError(
+                f"{path} has sha256 {found}; expected {expected}. The file is truncated or altered: install "
+                ""
+                ""
+                "the "
+                "package again."
             )
         return path
 
-    def pin(self, file: str) -> str | None:
-        """Give the sha256 that a file must have, where it is known."""
-        return self.pins[file]["sha256"] if file in self.pins else None
-
-    def results(self) -> Any:
-        """Give the result records beside the weights, or None."""
-        path = self.folder / artifact.RESULTS
-        return configs.parse_json(path.read_bytes(), str(path)) if path.is_file() else None
-
-    def base_model(self) -> str | None:
-        """Give the repo that a model trained from this one descends from."""
-        return self.base
+    def find(self, file: str) -> Path | None:
+        """Give the path of a file that may be there."""
+        return self.path(file) if (self.folder / file).is_file() else None
 
 
 def locate(
@@ -73,12 +83,21 @@ def locate(
         ValueError: an unknown zoo name, or something that is neither.
     """
     text = os.fspath(x)
-    if (
-        isinstance(x, str)
-        and not any(sign in text for sign in (os.sep, "/", "~"))
-        and text not in (".", "..")
-    ):
-        return _zoo(text, revision)
+    cache = None if cache_dir is None else Path(cache_dir)
+    if isinstance(x, str) and not set(text) & {os.sep, "/", "~"} and text not in (".", ".."):
+        entry = registry.entry(text)
+        if entry.bundled and revision in (None, entry.revision):
+            return Folder(entry.folder, text, entry.files, entry.repo)
+        if entry.repo is None or entry.revision is None:
+            raise FileNotFoundError(
+                f"{text!r} is not published yet and does not come with the package; its weights are made "
+                "by: "
+                f"{entry.build}"
+            )
+        pinned = revision in (None, entry.revision)
+        return Download(
+            entry.repo, revision or entry.revision, cache, token, entry.files if pinned else {}, text
+        )
     folder = Path(text).expanduser()
     if folder.is_dir():
         if revision is not None:
@@ -86,21 +105,14 @@ def locate(
                 f"{text} is a folder; a revision ({revision!r}) belongs to a repo. Leave it out."
             )
         run = folder / "model"
-        return Place(text, run if not (folder / artifact.CONFIG).is_file() and run.is_dir() else folder)
+        is_run = not (folder / artifact.CONFIG).is_file() and (run / artifact.CONFIG).is_file()
+        return Folder(run if is_run else folder, text)
     match = REPO.fullmatch(text)
     if match is None:
         raise FileNotFoundError(
             f"{text!r} is no folder here; expected a folder, a zoo name (dendrite-zoo list), 'org/repo' or "
             "'org/repo@revision'. Check the path."
         )
-    raise FileNotFoundError(f"{text}: loading from the Hub comes with the next change.")
-
-
-def _zoo(name: str, revision: str | None) -> Place:
-    entry = registry.entry(name)
-    if entry.bundled and revision in (None, entry.revision):
-        return Place(name, entry.folder, entry.files, entry.repo)
-    raise FileNotFoundError(
-        f"{name!r} is not published yet and does not come with the package; its weights are made by: "
-        f"{entry.build}"
-    )
+    if revision is not None and match["revision"] not in (None, revision):
+        raise ValueError(f"{text!r} came with revision={revision!r}; expected one of the two. Leave one out.")
+    return Download(match["repo"], revision or match["revision"] or "main", cache, token)

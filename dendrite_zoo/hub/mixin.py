@@ -59,11 +59,15 @@ class Origin:
     """Where a model was loaded from, and which weights its results speak of.
 
     Attributes:
-        base_model: ``org/repo`` that a model trained from here names as its base, else None.
+        name: as it was asked for, with the revision.
+        repo: ``org/name`` on the Hub, or None.
+        base_model: the repo that the loaded weights themselves were trained from, or None.
         fingerprint: of the weights as loaded.
         results: as loaded.
     """
 
+    name: str
+    repo: str | None
     base_model: str | None
     fingerprint: str
     results: Any
@@ -162,7 +166,7 @@ class HubModel:
                 f"{place} is a {loaded['model_type']!r}; expected a {cls.__name__}. "
                 f"Load it with {model_class.__name__}.from_pretrained or dendrite_zoo.load."
             )
-        state = artifact.read_weights(place.path(artifact.WEIGHTS), place.pin(artifact.WEIGHTS))
+        state, marks = artifact.read_weights(place.path(artifact.WEIGHTS))
         stored = artifact.fingerprint(state)
         loaded, state = configs.migrate(loaded, state)
         arguments = _arguments(loaded)
@@ -179,9 +183,11 @@ class HubModel:
         with contextlib.nullcontext() if changes else torch.random.fork_rng(devices=[]):
             model = model_class(**arguments)
         _fill(cast(nn.Module, model), state)
-        results = place.results()
+        found = place.find(artifact.RESULTS)
+        results = None if found is None else configs.parse_json(found.read_bytes(), str(found))
         model.results = None if changes else results
-        model.origin = Origin(place.base_model(), "" if changes else stored, results)
+        unchanged = "" if changes else stored
+        model.origin = Origin(str(place), place.repo, marks.get("base_model"), unchanged, results)
         cast(nn.Module, model).eval()
         return model
 
@@ -201,16 +207,14 @@ class HubModel:
             OSError: the disk is full or the folder cannot be written; an earlier artifact is untouched.
         """
         state = cast(nn.Module, self).state_dict()
+        unchanged = self.origin is not None and self.origin.fingerprint == artifact.fingerprint(state)
         if results is None:
-            results = self.current_results(state)
-        artifact.write(Path(folder), full_config(self), state, results=results, card=card)
-
-    def current_results(self, state: Mapping[str, Tensor] | None = None) -> Any:
-        """Give the results that speak of the present weights: none where training went on after loading."""
-        if self.origin is None or self.results is None or self.results != self.origin.results:
-            return self.results
-        state = cast(nn.Module, self).state_dict() if state is None else state
-        return self.results if artifact.fingerprint(state) == self.origin.fingerprint else None
+            stale = self.origin is not None and self.results == self.origin.results and not unchanged
+            results = None if stale else self.results
+        base = None
+        if self.origin is not None:
+            base = self.origin.base_model if unchanged else self.origin.repo or self.origin.base_model
+        artifact.write(Path(folder), full_config(self), state, results=results, card=card, base_model=base)
 
 
 def class_of(config: Mapping[str, Any]) -> type[HubModel]:

@@ -1,0 +1,135 @@
+"""Files of a repo on the Hub, through the client's cache, each checked by its hash."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import dendrite_zoo
+from dendrite_zoo.hub import artifact
+from dendrite_zoo.hub.retry import explained, retried
+
+logger = logging.getLogger(__name__)
+
+SHA = re.compile("[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class Download:
+    """A place on the Hub: one commit of one repo.
+
+    All files come from the commit that ``config.json`` was found at, however the branch moves meanwhile. A
+    file whose hash is wrong is thrown out of the cache and fetched once more. A full commit SHA makes no
+    request once its files are cached.
+
+    Args:
+        repo: ``org/name``.
+        revision: branch, tag or commit.
+        cache_dir: of the client; by default its own.
+        token: as the client takes it.
+        pins: path to sha256, as the registry knows them.
+        zoo_name: what the user asked for, if that was a zoo name.
+    """
+
+    repo: str
+    revision: str
+    cache_dir: str | Path | None = None
+    token: str | bool | None = field(default=None, repr=False)
+    pins: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    zoo_name: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.zoo_name or self.repo}@{self.revision}"
+
+    @cached_property
+    def commit(self) -> str:
+        """The full SHA of the commit all files come from."""
+        if SHA.fullmatch(self.revision):
+            return self.revision
+        # The client keeps a file under the commit it resolved the branch or tag to.
+        return self._fetch(artifact.CONFIG, self.revision).parent.name
+
+    def path(self, file: str) -> Path:
+        """Give the path of a file that must be there.
+
+        Raises:
+            FileNotFoundError: no such repo, revision or file.
+            PermissionError: the token is refused, or access is gated.
+            ConnectionError: the Hub cannot be reached, or offline mode is on and the file is not cached.
+            ValueError: what arrives, twice, is not what the Hub or the registry promises.
+        """
+        path = self._fetch(file, self.commit)
+        if self._is_whole(path, file):
+            return path
+        logger.warning("%s: %s does not have its promised hash; fetching it once more", self, file)
+        _discard(path)
+        path = self._fetch(file, self.commit)
+        if self._is_whole(path, file):
+            return path
+        _discard(path)
+        raise ValueError(
+            f"{self}: {file} arrived twice with another hash than promised (registry or LFS oid). It was "
+            "removed from "
+            "the cache; try again later, and do not use the file from elsewhere."
+        )
+
+    def find(self, file: str) -> Path | None:
+        """Give the path of a file that may be there; its absence is remembered for a commit."""
+        from huggingface_hub import _CACHED_NO_EXIST, is_offline_mode, try_to_load_from_cache
+
+        known = try_to_load_from_cache(self.repo, file, cache_dir=self.cache_dir, revision=self.commit)
+        if known is _CACHED_NO_EXIST:
+            return None
+        try:
+            return self.path(file)
+        except FileNotFoundError:
+            return None
+        except ConnectionError:
+            if is_offline_mode():
+                return None  # what was cached without it is served without it
+            raise
+
+    def _fetch(self, file: str, revision: str) -> Path:
+        from huggingface_hub import hf_hub_download
+
+        def call() -> str:
+            return hf_hub_download(
+                self.repo,
+                file,
+                revision=revision,
+                cache_dir=self.cache_dir,
+                token=self.token,
+                library_name="dendrite-zoo",
+                library_version=dendrite_zoo.__version__,
+            )
+
+        try:
+            return Path(retried(call, f"{self}: {file}", connection=False))
+        except Exception as error:
+            raise explained(error, f"{self}: {file}", self.token) from None
+
+    def _is_whole(self, path: Path, file: str) -> bool:
+        if file in self.pins:
+            return artifact.sha256(path) == self.pins[file]["sha256"]
+        # The cache names a blob after its ETag: the LFS sha256, or git's hash of a small file.
+        etag = Path(os.readlink(path)).name if path.is_symlink() else ""
+        if re.fullmatch("[0-9a-f]{64}", etag):
+            return artifact.sha256(path) == etag
+        if SHA.fullmatch(etag):
+            content = path.read_bytes()
+            return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest() == etag
+        return True
+
+
+def _discard(path: Path) -> None:
+    """Take a file out of the client's cache: the blob, and the link that leads to it."""
+    if path.is_symlink():
+        (path.parent / os.readlink(path)).unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
