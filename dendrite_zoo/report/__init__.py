@@ -2,15 +2,20 @@
 
 from dendrite_zoo.report.picture import plot_matrix
 from dendrite_zoo.report.record import matrix_record, write_atomically, write_record
+from dendrite_zoo.report.results import hardware, merge_records, result_record, versions
 from dendrite_zoo.report.tables import forgetting_table, matrix_table, sparsity_table, summary_table
 
 __all__ = [
     "forgetting_table",
+    "hardware",
     "matrix_record",
     "matrix_table",
+    "merge_records",
     "plot_matrix",
+    "result_record",
     "sparsity_table",
     "summary_table",
+    "versions",
     "write_atomically",
     "write_record",
 ]

@@ -82,10 +82,19 @@ def write_record(record: dict[str, Any], path: str | Path) -> Path:
     Raises:
         ValueError: the record holds a NaN, which JSON cannot say.
     """
-    rows = ",\n".join(f"    {json.dumps(row, allow_nan=False)}" for row in record.get("matrix", []))
-    text = json.dumps({**record, "matrix": []} if rows else record, indent=2, allow_nan=False)
-    text = text.replace('"matrix": []', f'"matrix": [\n{rows}\n  ]', 1) if rows else text
-    return write_atomically(path, lambda part: part.write_text(text + "\n", encoding="utf-8"))
+
+    def line(value: Any) -> str:
+        return json.dumps(value, allow_nan=False)
+
+    def lines(value: Any) -> str:
+        if isinstance(value, dict) and value:
+            return "{\n" + ",\n".join(f"    {line(k)}: {line(v)}" for k, v in value.items()) + "\n  }"
+        if isinstance(value, list) and value and isinstance(value[0], list):
+            return "[\n" + ",\n".join(f"    {line(row)}" for row in value) + "\n  ]"
+        return line(value)
+
+    text = "{\n" + ",\n".join(f"  {line(k)}: {lines(v)}" for k, v in record.items()) + "\n}\n"
+    return write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
 def write_atomically(path: str | Path, write: Callable[[Path], Any]) -> Path:

@@ -1,5 +1,6 @@
 """Sequences of tasks as LightningDataModules, their data, and where one task ends."""
 
+from dendrite_zoo.streams.benchmark import benchmark_name, benchmark_stream
 from dendrite_zoo.streams.boundary import TaskBoundary, current_task, resume_missed_validation
 from dendrite_zoo.streams.draws import permutation, rotation_angle
 from dendrite_zoo.streams.loader import TaskLoader
@@ -15,6 +16,8 @@ __all__ = [
     "TaskBoundary",
     "TaskLoader",
     "TaskStream",
+    "benchmark_name",
+    "benchmark_stream",
     "current_task",
     "load_source",
     "permutation",

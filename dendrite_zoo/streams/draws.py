@@ -41,7 +41,7 @@ def permutation(seed: int, task: int, num_features: int) -> Tensor:
     """
     if task == 0:
         return torch.arange(num_features)
-    return torch.from_numpy(frozen_generator(seed, task).permutation(num_features))
+    return torch.from_numpy(frozen_generator(seed, task).permutation(num_features)).long()
 
 
 def rotation_angle(seed: int, task: int) -> float:
@@ -62,7 +62,7 @@ def class_order(seed: int, num_classes: int) -> Tensor:
     """
     if seed == 0:
         return torch.arange(num_classes)
-    return torch.from_numpy(frozen_generator(seed).permutation(num_classes))
+    return torch.from_numpy(frozen_generator(seed).permutation(num_classes)).long()
 
 
 def epoch_order(seed: int, task: int, epoch: int, num_rows: int) -> Tensor:
@@ -71,7 +71,7 @@ def epoch_order(seed: int, task: int, epoch: int, num_rows: int) -> Tensor:
     Shape:
         ``(num_rows,)``, int64.
     """
-    return torch.from_numpy(frozen_generator(seed, task, key=(epoch,)).permutation(num_rows))
+    return torch.from_numpy(frozen_generator(seed, task, key=(epoch,)).permutation(num_rows)).long()
 
 
 def hold_out(labels: Tensor, share: float, seed: int) -> Tensor:

@@ -1,0 +1,53 @@
+"""Names of benchmarks, such as ``permuted-mnist``: a kind of stream over a source."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dendrite_zoo.streams.sources import SourceLike
+from dendrite_zoo.streams.stream import TaskStream
+from dendrite_zoo.streams.tasks import PermutedTasks, RotatedTasks, SplitTasks
+
+__all__ = ["benchmark_name", "benchmark_stream"]
+
+STREAMS: dict[str, type[TaskStream]] = {
+    "permuted": PermutedTasks,
+    "rotated": RotatedTasks,
+    "split": SplitTasks,
+}
+SOURCES = ("digits", "mnist")
+
+
+def benchmark_name(stream: TaskStream) -> str:
+    """The benchmark that a stream is; a folder of images counts as MNIST, tensors are ``custom``.
+
+    Example:
+        >>> benchmark_name(PermutedTasks("digits", num_tasks=2))
+        'permuted-digits'
+    """
+    kind = next(name for name, cls in STREAMS.items() if isinstance(stream, cls))
+    source = stream.named_source
+    return f"{kind}-{source if source in SOURCES else 'mnist' if isinstance(source, str) else 'custom'}"
+
+
+def benchmark_stream(name: str, num_tasks: int, *, source: SourceLike | None = None, **kwargs: Any) -> TaskStream:
+    """The stream of a benchmark.
+
+    Args:
+        name: such as ``permuted-digits``.
+        num_tasks: how many tasks.
+        source: where the data lie, if elsewhere than the name says.
+        **kwargs: for the stream.
+
+    Raises:
+        ValueError: there is no such benchmark.
+
+    Example:
+        >>> benchmark_stream("rotated-digits", 3)
+        RotatedTasks('digits', num_tasks=3, first_task=0)
+    """
+    kind, _, data = name.partition("-")
+    if kind not in STREAMS or (data not in SOURCES and source is None):
+        known = ", ".join(f"{kind}-{data}" for kind in STREAMS for data in SOURCES)
+        raise ValueError(f"There is no benchmark {name!r}; expected one of {known}.")
+    return STREAMS[kind](data if source is None else source, num_tasks, **kwargs)
