@@ -70,15 +70,13 @@ class ContinualClassifier(LightningModule):
             model = load(model)
         elif isinstance(model, Mapping):
             model = cast(nn.Module, build(model))
-        has_own_context = isinstance(getattr(model, "context", None), TaskContext)
-        _check_contexts(model, context, has_own_context, context_at_test)
         self.model = model
-        self.context: TaskContext | None = model.context if has_own_context else context  # type: ignore[assignment]
+        self.given_context = context
+        _check_contexts(model, context, self._has_own_context, context_at_test)
         if self.context is not None and not self.context.inferable and context_at_test == "inferred":
             raise ValueError(
                 f"A {type(self.context).__name__} cannot be inferred from inputs; expected context_at_test='given'."
             )
-        self._has_own_context = has_own_context
         self._optimizer_factory = optimizer
         self._boundary = TaskBoundary()
         self.save_hyperparameters(
@@ -89,6 +87,15 @@ class ContinualClassifier(LightningModule):
                 "context_at_test": context_at_test,
             }
         )
+
+    @property
+    def _has_own_context(self) -> bool:
+        return isinstance(getattr(self.model, "context", None), TaskContext)
+
+    @property
+    def context(self) -> TaskContext | None:
+        """Where the context comes from: the model's own, or the one given."""
+        return cast(TaskContext, self.model.context) if self._has_own_context else self.given_context
 
     def forward(self, x: Tensor, task: int | Tensor | None = None) -> Tensor:
         """Logits for ``x``, in the context of ``task``, inferred where None."""

@@ -1,0 +1,165 @@
+"""The ``dendrite-zoo`` command."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import ArgumentParser, set_parsing_settings
+
+import dendrite_zoo
+
+__all__ = ["main"]
+
+TRAINER_COMMANDS = {
+    "fit": "Train by a recipe: --config configs/NAME.yaml; every argument can be given here too (--help shows all).",
+    "validate": "Evaluate a checkpoint on the stream of a recipe, on its validation split.",
+    "test": "Evaluate a checkpoint on the stream of a recipe, on its test split.",
+}
+
+
+def demo(name: str = "demo", epochs_per_task: int = 5) -> None:
+    """Load a pretrained model, teach it two new tasks, and see what it forgot. Takes less than a minute.
+
+    The run folder runs/NAME then holds the metrics as CSV, the accuracy matrix as a picture, and the
+    fine-tuned model.
+
+    Args:
+        name: name of the run.
+        epochs_per_task: passes over the data of each new task.
+    """
+    from lightning.pytorch import Trainer, seed_everything
+
+    from dendrite_zoo.lightning_modules import ContinualClassifier
+    from dendrite_zoo.models import ActiveDendriteClassifier
+    from dendrite_zoo.run_folder import RunLogger, run_callbacks, start_run
+    from dendrite_zoo.streams import PermutedTasks
+
+    folder = start_run(Path("runs") / name, replace=True)
+    seed_everything(0, verbose=False)
+    model = ActiveDendriteClassifier.from_pretrained("permuted-digits")
+    stream = PermutedTasks(
+        "digits", num_tasks=model.num_tasks + 2, first_task=model.num_tasks, epochs_per_task=epochs_per_task
+    )
+    _say(f"Loaded [b]permuted-digits[/b]: {model.num_tasks} tasks learned, room for {model.max_tasks}. Before:")
+    module = ContinualClassifier(model)
+    trainer = Trainer(**stream.trainer_kwargs(), logger=RunLogger(folder), callbacks=run_callbacks(folder))
+    trainer.validate(module, stream, verbose=False)
+    _say(f"Fine-tuning on tasks {stream.first_task} to {stream.num_tasks - 1}, permutations it has never seen.")
+    trainer.fit(module, stream)
+    model.save_pretrained(folder / "model")
+
+    again = ActiveDendriteClassifier.from_pretrained(folder / "model")
+    x = next(iter(stream.task_loader(task=0, split="test")))[0]
+    with torch.no_grad():
+        same = torch.equal(model.eval().cpu()(x), again(x))
+    _say(f"The saved model loads again and gives {'equal' if same else '[red]different[/red]'} outputs: {folder}/model")
+    _say(f"See {folder}/matrix.png and {folder}/metrics.csv")
+
+
+def list_models(hub: bool = False) -> None:
+    """List the pretrained models.
+
+    Args:
+        hub: also ask the Hugging Face Hub for models that others have published.
+    """
+    from rich.table import Table
+
+    from dendrite_zoo.hub import registry
+
+    table = Table("name", "trained on", "result", "size", "weights", title="The zoo")
+    for entry in registry.entries().values():
+        place = "bundled" if entry.bundled else entry.repo if entry.revision else f"not published; make: {entry.build}"
+        table.add_row(entry.name, entry.trained_on, entry.headline, f"{entry.size / 1e6:.1f} MB", place)
+    _console().print(table)
+
+
+def evaluate(
+    model: str,
+    benchmark: str | None = None,
+    num_tasks: int | None = None,
+    seed: int = 0,
+    data: str | None = None,
+    json_file: str | None = None,
+) -> None:
+    """Evaluate a model on its tasks, with the context inferred from each input, given, and constant.
+
+    Args:
+        model: a zoo name, org/repo, org/repo@revision, or a folder.
+        benchmark: such as permuted-digits; by default what the model was trained on.
+        num_tasks: how many tasks; by default those it has learned.
+        seed: of the stream of tasks.
+        data: a local folder to take the data from.
+        json_file: write the scores there, too.
+    """
+    from rich.table import Table
+
+    from dendrite_zoo.lightning_modules import evaluate_contexts
+    from dendrite_zoo.models import load
+    from dendrite_zoo.streams import benchmark_stream
+
+    loaded = load(model)
+    name = benchmark or next((record["benchmark"] for record in loaded.results or ()), None)
+    if name is None:
+        raise ValueError(f"{model} does not say what it was trained on; give --benchmark, such as permuted-digits.")
+    stream = benchmark_stream(name, num_tasks or loaded.num_tasks, seed=seed, source=data)
+    scores = evaluate_contexts(loaded, stream)
+    table = Table("task", *scores, title=f"{model} on {name}: accuracy, context {', '.join(scores)}")
+    for task in range(stream.num_tasks):
+        table.add_row(str(task), *(f"{values[task]:.3f}" for values in scores.values()))
+    table.add_section()
+    table.add_row("mean", *(f"{sum(values) / len(values):.4f}" for values in scores.values()))
+    _console().print(table)
+    if json_file:
+        Path(json_file).write_text(json.dumps({"model": model, "benchmark": name, "seed": seed, **scores}, indent=2))
+
+
+COMMANDS: dict[str, Callable[..., None]] = {"demo": demo, "list": list_models, "evaluate": evaluate}
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command; errors of use are one line on stderr."""
+    argv = list(sys.argv[1:] if args is None else args)
+    if argv and argv[0] in TRAINER_COMMANDS:
+        from dendrite_zoo.training_cli import TrainingCLI
+
+        TrainingCLI(args=None if args is None else argv)
+        return
+    parsed = _parser().parse_args(argv)
+    chosen = parsed.pop("command")
+    try:
+        COMMANDS[chosen](**parsed[chosen].as_dict())
+    except (ValueError, OSError, ImportError) as error:
+        sys.exit(f"dendrite-zoo {chosen}: {error}")
+
+
+def _parser() -> ArgumentParser:
+    set_parsing_settings(docstring_parse_attribute_docstrings=False)
+    parser = ArgumentParser(
+        prog="dendrite-zoo",
+        description="Networks with active dendrites: pretrained, trainable, and measured for what they forget.",
+        version=dendrite_zoo.__version__,
+    )
+    commands = parser.add_subcommands(dest="command", required=True)
+    for name, function in COMMANDS.items():
+        summary = (function.__doc__ or "").partition("\n\n")[0]
+        sub = ArgumentParser(description=summary)
+        sub.add_function_arguments(function, as_positional=True)
+        commands.add_subcommand(name, sub, help=summary)
+    for name, summary in TRAINER_COMMANDS.items():
+        commands.add_subcommand(name, ArgumentParser(), help=summary)
+    return parser
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console()
+
+
+def _say(text: str) -> None:
+    _console().print(text)

@@ -1,0 +1,92 @@
+"""What a run leaves behind: ``runs/<name>/`` with its metrics, matrix, checkpoints and model."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar, Timer
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.loggers.logger import rank_zero_experiment
+
+from dendrite_zoo.callbacks import ForgettingLogger, SparsityLogger
+
+__all__ = ["RunLogger", "run_callbacks", "start_run"]
+
+RUN_FILES = ("metrics.csv", "matrix.json", "matrix.png")
+
+
+def start_run(folder: Path, *, resumed: bool = False, replace: bool = False) -> Path:
+    """Make the folder of a run.
+
+    Args:
+        folder: such as ``runs/demo``.
+        resumed: the run goes on from a checkpoint, and appends to what is there.
+        replace: remove what an earlier run left; without it, a run that starts afresh refuses to mix with
+            another's.
+
+    Raises:
+        FileExistsError: an earlier run is there, neither resumed nor to be replaced.
+    """
+    earlier = [folder / name for name in RUN_FILES if (folder / name).exists()]
+    if earlier and not (resumed or replace):
+        raise FileExistsError(
+            f"{folder} holds an earlier run ({earlier[0].name}); expected a new name. Give --name, resume with "
+            "--ckpt_path last, or remove the folder."
+        )
+    if replace:
+        for path in earlier:
+            path.unlink()
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+class RunLogger(CSVLogger):
+    """Lightning's CSVLogger for one folder, which a resumed run appends to.
+
+    Args:
+        folder: the run folder; ``metrics.csv`` lies directly in it.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        path = Path(folder)
+        super().__init__(save_dir=str(path.parent), name=path.name, version="", flush_logs_every_n_steps=1)
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> ExperimentWriter:
+        """The writer of ``metrics.csv``."""
+        if self._experiment is None:
+            self._experiment = _AppendingWriter(log_dir=self.log_dir)
+        return self._experiment
+
+
+class _AppendingWriter(ExperimentWriter):
+    """Lightning's writer deletes earlier files, and rewrites in place; here a crash at any moment loses nothing."""
+
+    def _check_log_dir_exists(self) -> None:
+        if Path(self.metrics_file_path).is_file():
+            with open(self.metrics_file_path, newline="") as file:
+                self.metrics_keys = next(csv.reader(file), [])
+
+    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
+        waiting = f"{self.metrics_file_path}.new"
+        with open(self.metrics_file_path, newline="") as old, open(waiting, "w", newline="") as new:
+            writer = csv.DictWriter(new, fieldnames=fieldnames)
+            writer.writeheader()
+            writer.writerows(csv.DictReader(old))
+        os.replace(waiting, self.metrics_file_path)
+
+
+def run_callbacks(folder: str | os.PathLike[str]) -> list[Callback]:
+    """The callbacks of every run: progress, what was forgotten, sparsity, a checkpoint to resume from, time."""
+    return [
+        RichProgressBar(),
+        ForgettingLogger("val/acc"),
+        SparsityLogger(),
+        ModelCheckpoint(dirpath=Path(folder) / "checkpoints", save_last=True, save_top_k=0),
+        Timer(),
+    ]

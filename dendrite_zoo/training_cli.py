@@ -1,0 +1,110 @@
+"""``dendrite-zoo fit | validate | test``: Lightning's own command line, with a run folder."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+import dendrite_zoo.lightning_modules  # noqa: F401  (a config may say `class_path: ContinualClassifier`)
+import dendrite_zoo.models  # noqa: F401
+from dendrite_zoo.callbacks import ForgettingLogger
+from dendrite_zoo.hub import HubModel
+from dendrite_zoo.report import matrix_record, result_record
+from dendrite_zoo.run_folder import RunLogger, run_callbacks, start_run
+from dendrite_zoo.streams import TaskStream, benchmark_name
+
+__all__ = ["TrainingCLI"]
+
+
+class TrainingCLI(LightningCLI):
+    """LightningCLI whose runs lie in ``runs/<name>/`` and end with a model ready to publish."""
+
+    def __init__(self, args: list[str] | None = None) -> None:
+        super().__init__(
+            model_class=LightningModule,
+            datamodule_class=LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            seed_everything_default=0,
+            save_config_kwargs={"overwrite": True},
+            args=args,
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Those of Lightning's that make sense for a stream of tasks."""
+        return {name: LightningCLI.subcommands()[name] for name in ("fit", "validate", "test")}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """The run's name and its row in a results table; the stream settles the Trainer's epochs."""
+        parser.add_argument(
+            "--name", type=str, help="Name of the run, its folder runs/NAME; default: the config's."
+        )
+        parser.add_argument(
+            "--row", type=str, help="Row of the results table it belongs to; default: its name."
+        )
+        parser.add_argument(
+            "--ours", type=bool, default=True, help="Whether the recipe is this library's own."
+        )
+        for key in ("max_epochs", "reload_dataloaders_every_n_epochs", "num_sanity_val_steps"):
+            parser.link_arguments("data", f"trainer.{key}", _trainer_argument(key), apply_on="instantiate")
+
+    def _parse_ckpt_path(self) -> None:
+        """The config says what the model is; Lightning would let the checkpoint's hyperparameters overwrite it."""
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """A Trainer that writes into the run folder."""
+        config = self.config[str(self.subcommand)]
+        self.run_name = config.name or (Path(str(config.config[0])).stem if config.config else "default")
+        self.run_folder = Path("runs") / self.run_name
+        if self.subcommand == "fit":
+            start_run(self.run_folder, resumed=config.ckpt_path is not None)
+            defaults = {"logger": RunLogger(self.run_folder), "callbacks": run_callbacks(self.run_folder)}
+        else:
+            defaults = {"logger": False, "callbacks": []}
+        given = self._get(self.config_init, "trainer", default={})
+        callbacks = [*defaults["callbacks"], *(given.get("callbacks") or [])]
+        logger = defaults["logger"] if given.get("logger") is None else given["logger"]
+        return super().instantiate_trainer(**kwargs, logger=logger, callbacks=callbacks)
+
+    def after_fit(self) -> None:
+        """Save the model as it would be published, with the record of the run."""
+        model = getattr(self.model, "model", None)
+        if isinstance(model, HubModel) and self.trainer.is_global_zero:
+            record = self._record(model)
+            model.save_pretrained(self.run_folder / "model", results=None if record is None else [record])
+
+    def _record(self, model: Any) -> dict[str, Any] | None:
+        log = next((c for c in self.trainer.callbacks if isinstance(c, ForgettingLogger)), None)
+        timer = next((c for c in self.trainer.callbacks if isinstance(c, Timer)), None)
+        data, config = self.datamodule, self.config["fit"]
+        if log is None or timer is None or not isinstance(data, TaskStream):
+            return None
+        matrix = matrix_record(log.matrix)["matrix"]
+        return result_record(
+            benchmark=benchmark_name(data),
+            row=config.row or self.run_name,
+            ours=config.ours,
+            context_at_test=self.model.hparams.get("context_at_test", "none")
+            if hasattr(model, "context")
+            else "none",
+            task_accuracies=matrix[-1],
+            seed=config.seed_everything,
+            command=shlex.join(["dendrite-zoo", *sys.argv[1:]]),
+            wall_time_s=timer.time_elapsed("train"),
+            parameters=sum(p.numel() for p in model.parameters()),
+            matrix=matrix,
+        )
+
+
+def _trainer_argument(key: str) -> Any:
+    def compute(data: Any) -> Any:
+        return data.trainer_kwargs()[key]
+
+    return compute

@@ -1,0 +1,53 @@
+"""How well a trained classifier finds its contexts, and what they are worth."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lightning.pytorch import LightningDataModule, Trainer
+from torch import nn
+
+from dendrite_zoo.contexts import TaskContext
+from dendrite_zoo.lightning_modules.continual import ContextAtTest, ContinualClassifier
+
+__all__ = ["evaluate_contexts"]
+
+
+def evaluate_contexts(model: nn.Module, stream: LightningDataModule, **trainer_kwargs: Any) -> dict[str, list[float]]:
+    """Accuracy on each task of a stream with the context inferred, given and constant.
+
+    Args:
+        model: a classifier, with or without a context of its own.
+        stream: its validation loaders are the tasks, one each (`dendrite_zoo.streams`).
+        **trainer_kwargs: for the Trainer, such as ``accelerator``.
+
+    Returns:
+        Accuracies in [0, 1], one a task, under ``inferred``, ``given`` and ``constant`` (task 0's context for
+        every input: what is left without dendrites), and under ``context`` the share of inputs whose task was found;
+        only ``none`` for a model without context.
+    """
+    context = getattr(model, "context", None)
+    ways: tuple[ContextAtTest, ...] = ("inferred", "given", "constant")
+    if not isinstance(context, TaskContext):
+        return {"none": _validate(ContinualClassifier(model), stream, trainer_kwargs, "acc")}
+    scores = {}
+    for way in ways if context.inferable else ways[1:]:
+        module = ContinualClassifier(model, context_at_test=way)
+        scores[way] = _validate(module, stream, trainer_kwargs, "acc")
+        if way == "inferred":
+            scores["context"] = _last_scores(module, "context_acc")
+    return scores
+
+
+def _validate(
+    module: ContinualClassifier, stream: LightningDataModule, trainer_kwargs: dict[str, Any], name: str
+) -> list[float]:
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
+    Trainer(**{**quiet, **trainer_kwargs}).validate(module, datamodule=stream, verbose=False)
+    return _last_scores(module, name)
+
+
+def _last_scores(module: ContinualClassifier, name: str) -> list[float]:
+    metrics = module.trainer.callback_metrics
+    tasks = sorted(int(key.split("/")[1].removeprefix("task_")) for key in metrics if key.endswith(f"/{name}"))
+    return [float(metrics[f"val/task_{task}/{name}"]) for task in tasks]

@@ -1,0 +1,142 @@
+"""ContinualClassifier: any classifier on any stream of tasks, by Lightning's own Trainer."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from torch import nn
+
+from dendrite_zoo.contexts import OneHotContext, PrototypeContext
+from dendrite_zoo.lightning_modules import ContinualClassifier, evaluate_contexts
+from dendrite_zoo.models import ActiveDendriteClassifier, ActiveDendriteMLP
+from dendrite_zoo.streams import PermutedTasks
+
+TINY = {"max_tasks": 3, "num_segments": 2}
+
+
+def fit(module, stream, **kwargs):
+    quiet = {
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_checkpointing": False,
+        "accelerator": "cpu",
+    }
+    trainer = Trainer(**stream.trainer_kwargs(), **{**quiet, "enable_model_summary": False, **kwargs})
+    trainer.fit(module, stream)
+    return trainer
+
+
+def test_learns_two_tasks_and_finds_their_contexts():
+    torch.manual_seed(0)
+    stream = PermutedTasks("digits", num_tasks=2, epochs_per_task=6, batch_size=64)
+    model = ActiveDendriteClassifier(64, [256, 256], 10, max_tasks=2, num_segments=4)
+    trainer = fit(ContinualClassifier(model, lr=2e-3), stream)
+    assert trainer.callback_metrics["val/task_0/acc"] > 0.75 and trainer.callback_metrics["val/task_1/acc"] > 0.85
+    assert trainer.callback_metrics["val/task_0/context_acc"] > 0.95
+    assert "val/acc" not in trainer.callback_metrics and model.num_tasks == 2
+    x = torch.cat([x for x, _ in stream.task_loader(1)])
+    torch.testing.assert_close(model.context.prototypes[1], x.mean(0), atol=1e-5, rtol=0)
+    scores = evaluate_contexts(model, stream, accelerator="cpu", enable_progress_bar=False)
+    assert scores["inferred"] == [float(trainer.callback_metrics[f"val/task_{j}/acc"]) for j in range(2)]
+    assert scores["constant"][0] == scores["given"][0] and scores["constant"][1] < scores["given"][1]
+
+
+class Plain(nn.Sequential):
+    """A stranger's network."""
+
+    def __init__(self):
+        super().__init__(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
+
+
+@pytest.mark.parametrize(
+    "make, context, at_test",
+    [
+        (Plain, None, "inferred"),
+        (
+            lambda: ActiveDendriteMLP(64, [32], 10, context_dim=64, num_segments=2),
+            PrototypeContext(64, 3),
+            "inferred",
+        ),
+        (lambda: ActiveDendriteMLP(64, [32], 10, context_dim=3, num_segments=2), OneHotContext(3), "given"),
+        (lambda: ActiveDendriteClassifier(64, [32], 10, context="one-hot", **TINY), None, "given"),
+        (lambda: ActiveDendriteClassifier(64, [32], 10, **TINY), None, "constant"),
+    ],
+)
+def test_takes_any_module_that_maps_x_or_x_and_context(make, context, at_test):
+    module = ContinualClassifier(make(), context=context, context_at_test=at_test)
+    trainer = fit(module, PermutedTasks("digits", num_tasks=2), limit_train_batches=2)
+    assert {"train/loss", "val/task_0/acc", "val/task_1/acc"} <= set(trainer.callback_metrics)
+    assert ("val/task_1/context_acc" in trainer.callback_metrics) == (at_test == "inferred" and context is not None)
+
+
+class Spy(torch.optim.Adam):
+    """Adam that notes how much it remembers at each step."""
+
+    remembered: list[int]
+
+    def step(self, closure=None):
+        self.remembered.append(len(self.state))
+        return super().step(closure)
+
+
+@pytest.mark.parametrize("reset", [True, False])
+def test_the_optimizer_starts_anew_with_each_task(reset):
+    Spy.remembered = []
+    module = ContinualClassifier(Plain(), optimizer=lambda p: Spy(p, lr=1e-3), reset_optimizer=reset)
+    fit(module, PermutedTasks("digits", num_tasks=2, epochs_per_task=2), limit_train_batches=2)
+    assert Spy.remembered == [0, 4, 4, 4, 0 if reset else 4, 4, 4, 4]
+
+
+def test_configure_optimizers_needs_no_trainer():
+    optimizer = ContinualClassifier(Plain(), lr=0.25).configure_optimizers()
+    assert isinstance(optimizer, torch.optim.Adam) and optimizer.param_groups[0]["lr"] == 0.25
+
+
+def test_a_checkpoint_holds_the_config_and_loads_with_weights_only(tmp_path):
+    model = ActiveDendriteClassifier(64, [32], 10, **TINY)
+    module = ContinualClassifier(model, lr=0.01)
+    trainer = fit(module, PermutedTasks("digits", num_tasks=2), limit_train_batches=1)
+    path = tmp_path / "last.ckpt"
+    trainer.save_checkpoint(path)
+    again = ContinualClassifier.load_from_checkpoint(path, weights_only=True)
+    x = torch.randn(3, 64)
+    assert again.hparams["lr"] == 0.01 and again.model.num_tasks == 2
+    assert torch.equal(again.eval()(x), module.eval()(x))
+    assert torch.load(path, weights_only=True)["task_boundary"] == {"task": 1}
+    other = ContinualClassifier.load_from_checkpoint(path, weights_only=True, model=model)
+    assert other.model is model
+
+
+def test_predicts_classes():
+    module = ContinualClassifier(ActiveDendriteClassifier(64, [32], 10, **TINY))
+    assert module.predict_step(torch.randn(5, 64), 0).shape == (5,)
+    assert module.predict_step((torch.randn(5, 64), torch.zeros(5)), 0).shape == (5,)
+
+
+def test_bad_input():
+    with pytest.raises(ValueError, match=r"forward takes \(x, c\) and no context was given; expected .*context="):
+
+        class TwoArguments(nn.Module):
+            def forward(self, x, c):
+                return x
+
+        ContinualClassifier(TwoArguments())
+    with pytest.raises(ValueError, match="context_at_test='guessed' came; expected one of inferred, given, constant"):
+        ContinualClassifier(Plain(), context_at_test="guessed")
+    with pytest.raises(ValueError, match="OneHotContext cannot be inferred .* context_at_test='given'"):
+        ContinualClassifier(Plain(), context=OneHotContext(2))
+    with pytest.raises(ValueError, match="has a context of its own; leave context= out"):
+        ContinualClassifier(ActiveDendriteClassifier(64, [8], 10, **TINY), context=OneHotContext(2))
+    with pytest.raises(ValueError, match="datamodule has 5 tasks, the model has room for 3; .* max_tasks=5"):
+        fit(
+            ContinualClassifier(ActiveDendriteClassifier(64, [8], 10, **TINY)),
+            PermutedTasks("digits", num_tasks=5),
+        )
+    with pytest.raises(ValueError, match="datamodule has 10 classes, the model has room for 4; .* num_classes=10"):
+        fit(
+            ContinualClassifier(ActiveDendriteClassifier(64, [8], 4, **TINY)),
+            PermutedTasks("digits", num_tasks=2),
+        )
+    with pytest.raises(ValueError, match="'permuted-digit'.* 'permuted-digits'"):
+        ContinualClassifier("permuted-digit")
