@@ -57,9 +57,7 @@ def files_of(folder: Path) -> set[str]:
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the sdist and the wheel that is built from the sdist."""
     tree, dist = tmp_path_factory.mktemp("tree") / "tree", tmp_path_factory.mktemp("dist")
-    left_out = shutil.ignore_patterns(
-        ".git", ".venv", ".*_cache", "__pycache__", "*.egg-info", "build", "dist", "runs"
-    )
+    left_out = shutil.ignore_patterns(".git", ".venv", ".*_cache", "__pycache__", "*.egg-info", "build", "dist", "runs")
     shutil.copytree(ROOT, tree, ignore=left_out)
     python("-m", "build", "--no-isolation", "--outdir", str(dist), str(tree), cwd=dist)
     return dist
@@ -119,9 +117,7 @@ def test_one_version() -> None:
 
 def test_nothing_is_injected_into_every_trainer() -> None:
     distribution = importlib.metadata.distribution("dendrite-zoo")
-    assert [(entry.group, entry.name) for entry in distribution.entry_points] == [
-        ("console_scripts", "dendrite-zoo")
-    ]
+    assert [(entry.group, entry.name) for entry in distribution.entry_points] == [("console_scripts", "dendrite-zoo")]
 
 
 # Each import of Lightning costs seconds: only one test below pays; here it is enough where modules come from.
@@ -167,9 +163,7 @@ def test_at_the_repositorys_root() -> None:
 @pytest.mark.parametrize("installed", ["wheel", "editable"])
 def test_command_beside_a_users_own_folders(installed: str, workplace: Path, site: Path) -> None:
     path = site if installed == "wheel" else None
-    run = (
-        "import sys; from importlib.metadata import entry_points as e; sys.argv = ['dendrite-zoo', '--help'];"
-    )
+    run = "import sys; from importlib.metadata import entry_points as e; sys.argv = ['dendrite-zoo', '--help'];"
     run += "sys.exit(e(group='console_scripts', name='dendrite-zoo')['dendrite-zoo'].load()())"
     assert "demo" in python("-c", run, cwd=workplace, path=path)
 
