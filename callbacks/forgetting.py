@@ -1,0 +1,275 @@
+"""What a model forgets while it learns one task after another."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+
+from dendrite_zoo.callbacks.measured import FreshMetrics, batch_size, by_task, not_logged
+from dendrite_zoo.callbacks.record import AccuracyRecord
+from dendrite_zoo.streams import TaskBoundary, current_task, resume_missed_validation
+
+__all__ = ["ForgettingLogger"]
+
+
+class ForgettingLogger(Callback):
+    """Keeps the accuracy matrix of a stream of tasks, and logs what was learned and forgotten.
+
+    After each validation, row ``i`` of ``matrix`` holds the metric on every task that was measured, ``i``
+    being the task that is trained on; the last validation of a task stays. A metric is found as
+    ``val/task_{j}/acc``, else ``val/acc/dataloader_idx_{j}`` (``self.log("val/acc", ...)`` with several
+    loaders: loader ``j`` is task ``j``), else ``val/acc`` (one loader: the current task's).
+
+    ``trainer.validate`` before ``trainer.fit`` fills ``baseline``, or, where training starts at a task ``f >
+    0``, row ``f - 1``. After training it fills only what was not measured. The sanity check counts for
+    nothing.
+
+    Logged are ``forgetting``, ``forgetting/task_{j}``, ``average_accuracy``, ``backward_transfer``,
+    ``forward_transfer`` and ``learning_accuracy`` (`dendrite_zoo.metrics`), taken of ``matrix[: i + 1, : i +
+    1]``; NaN where undefined, so an ``EarlyStopping`` on one of them needs ``check_finite=False``. A module
+    that logs its metric only in its own ``on_validation_epoch_end``, which runs after the callbacks', has
+    them logged a moment later, straight to the loggers and to ``trainer.callback_metrics``: put an
+    ``EarlyStopping`` that monitors them behind this callback (Lightning puts a ``ModelCheckpoint`` there by
+    itself).
+
+    When a fit or a validation ends, the first process prints the matrix and writes ``matrix.json`` and
+    ``matrix.png``, the latter with the ``[report]`` extra.
+
+    Args:
+        metric: name of an accuracy that the module logs in validation; more is better.
+        task: tells the task that is trained on, an absolute index from 0, such as ``lambda trainer:
+            trainer.current_epoch // 3``. By default the ``current_task`` of the datamodule or the module.
+        folder: where to write; by default where the Trainer's logger writes, else its ``default_root_dir``.
+        verbose: print the matrix.
+
+    Attributes:
+        matrix: ``(T, T)`` float32 on the CPU; ``matrix[i, j]`` is the metric on task ``j`` after learning
+        task
+            ``i``, NaN where not measured. ``T`` grows with the tasks seen.
+        baseline: ``(T,)``, the metric of the untrained model.
+
+    Raises:
+        ValueError: nobody says which task is trained on, a task that is no index, or a metric that is not
+        logged.
+
+    Example:
+        >>> log = ForgettingLogger("val/acc", task=lambda trainer: trainer.current_epoch // 3)
+        >>> log.matrix.shape
+        torch.Size([0, 0])
+    """
+
+    def __init__(
+        self,
+        metric: str = "val/acc",
+        task: Callable[[Trainer], int] | None = None,
+        *,
+        folder: str | Path | None = None,
+        verbose: bool = True,
+    ) -> None:
+        self.metric, self.task, self.verbose = metric, task, verbose
+        self.folder = None if folder is None else Path(folder)
+        self.record = AccuracyRecord(metric)
+        self._boundary = TaskBoundary()
+        self._fresh = FreshMetrics()
+        self._found: dict[int, float] = {}
+        self._seen: dict[int, int | None] = {}
+        self._run_folder: Path | None = None
+
+    @property
+    def matrix(self) -> Tensor:
+        """The accuracy matrix ``(T, T)``."""
+        return self.record.matrix
+
+    @property
+    def baseline(self) -> Tensor:
+        """The metric of the untrained model, ``(T,)``."""
+        return self.record.baseline
+
+    @property
+    def state_key(self) -> str:
+        """The name under which a checkpoint keeps the matrix."""
+        return f"{type(self).__qualname__}[{self.metric}]"
+
+    def state_dict(self) -> dict[str, Any]:
+        """The matrix, and the task trained on."""
+        return {**self.record.state_dict(), "boundary": self._boundary.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with the matrix of a checkpoint."""
+        self.record.load_state_dict(state_dict)
+        self._boundary.load_state_dict(state_dict["boundary"])
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Make sure that somebody tells the task, before any work is done."""
+        callbacks = trainer.callbacks  # type: ignore[attr-defined]
+        several = sum(isinstance(callback, ForgettingLogger) for callback in callbacks)
+        if several > 1:
+            raise ValueError(
+                f"The Trainer has {several} ForgettingLoggers, which log under the same names; expected one: "
+                "keep the one whose metric matters."
+            )
+        owners = (getattr(trainer, "datamodule", None), pl_module)
+        told = self.task is not None or any(hasattr(owner, "current_task") for owner in owners)
+        if not told and stage in ("fit", "validate"):
+            raise ValueError(_untold(owners))
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find the run folder."""
+        self._run_folder = self._find_folder(trainer)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure a row that a crash, between an epoch's last batch and its validation, swallowed."""
+        resume_missed_validation(trainer)
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """See whether a task starts."""
+        ended, started = self._boundary.update(self._current_task(trainer))
+        if ended is None and started is not None:
+            self.record.first_task = started
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remember what was logged before."""
+        if trainer.state.fn == TrainerFn.VALIDATING:
+            self._run_folder = self._find_folder(trainer)
+        self._fresh.start(trainer)
+        self._found, self._seen = {}, {}
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Count samples."""
+        size, seen = batch_size(batch), self._seen.get(dataloader_idx, 0)
+        self._seen[dataloader_idx] = None if size is None or seen is None else seen + size
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Read what the validation steps logged, and log what follows from it."""
+        if trainer.sanity_checking:
+            return
+        self._seen = _over_ranks(self._seen, trainer)
+        if self._read(trainer):
+            for name, value in self._figures(trainer).items():
+                pl_module.log(name, value, sync_dist=trainer.world_size > 1)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Read what the module logged at the very end, where only the loggers can still be reached."""
+        if trainer.sanity_checking:
+            return
+        if self._read(trainer):
+            figures = self._figures(trainer)
+            trainer.callback_metrics.update({name: torch.tensor(value) for name, value in figures.items()})
+            for logger in trainer.loggers:
+                logger.log_metrics({**figures, "epoch": trainer.current_epoch}, step=trainer.global_step)
+                logger.save()
+        logged = self._fresh.logged(trainer)
+        if logged and self.record.empty:
+            raise ValueError(not_logged(self.metric, logged, loaders=len(trainer.num_val_batches)))
+        if trainer.state.fn == TrainerFn.VALIDATING:
+            self._report(trainer)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the matrix and write it."""
+        self._report(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Write the matrix of an interrupted run, too."""
+        if self._run_folder is not None and not self.record.empty:
+            with contextlib.suppress(OSError):  # the exception at hand matters more
+                self.record.write_json(self._run_folder)
+
+    def _current_task(self, trainer: Trainer) -> int:
+        task = current_task(trainer) if self.task is None else self.task(trainer)
+        if task is None:
+            raise ValueError(_untold((getattr(trainer, "datamodule", None), trainer.lightning_module)))
+        if task != int(task) or task < 0:
+            raise ValueError(
+                f"The current task came as {task}; expected an index from 0: check task=, or current_task."
+            )
+        return int(task)
+
+    def _after(self, trainer: Trainer) -> int:
+        """The task learned last: the one trained on, before training the one before it."""
+        return self._current_task(trainer) - 1 if self._boundary.task is None else self._boundary.task
+
+    def _read(self, trainer: Trainer) -> bool:
+        """Put what this validation logged into the matrix; False where there is nothing new."""
+        begun, after = self._boundary.task is not None, self._after(trainer)
+        task, loaders = after if begun else after + 1, len(trainer.num_val_batches)
+        found = by_task(self._fresh.logged(trainer), self.metric, current=task if loaders == 1 else None)
+        if not found or str(found) == str(self._found):
+            return False
+        self._found = found
+        self.record.grow(loaders if loaders > 1 else task + 1)
+        if not begun:
+            self.record.first_task = task
+        seen = self._seen
+        if loaders == 1:
+            seen = {task: seen.get(0) for task in found} if len(found) == 1 else {}
+        # what was measured in training stays: weights given to trainer.validate later may be any
+        gaps_only = begun and trainer.state.fn == TrainerFn.VALIDATING
+        self.record.put(found, after, samples=seen, gaps_only=gaps_only)
+        return True
+
+    def _figures(self, trainer: Trainer) -> dict[str, float]:
+        figures = self.record.figures(self._after(trainer))
+        if (
+            trainer.state.fn == TrainerFn.VALIDATING
+        ):  # nothing is monitored, and Lightning prints each as a row
+            return {name: value for name, value in figures.items() if not math.isnan(value)}
+        return figures
+
+    def _find_folder(self, trainer: Trainer) -> Path | None:
+        log_dir = trainer.log_dir  # asks all processes
+        if not trainer.is_global_zero:
+            return None
+        if self.folder is not None:
+            return self.folder
+        dry_run = trainer.fast_dev_run  # type: ignore[attr-defined]
+        return None if dry_run else Path(log_dir or trainer.default_root_dir)
+
+    def _report(self, trainer: Trainer) -> None:
+        if self.record.empty:
+            return
+        if self._run_folder is not None:
+            self.record.write_json(self._run_folder)
+            try:
+                self.record.write_picture(self._run_folder)
+            except ImportError as missing:
+                rank_zero_info(str(missing))
+        if self.verbose and trainer.is_global_zero:
+            self.record.show()
+
+
+def _untold(owners: tuple[Any, ...]) -> str:
+    names = " nor ".join(type(owner).__name__ for owner in owners if owner is not None)
+    return (
+        f"ForgettingLogger cannot tell which task is trained on: {names} has no current_task; expected an "
+        "index from 0. Pass task=, such as "
+        "ForgettingLogger('val/acc', task=lambda trainer: trainer.current_epoch // 3)."
+    )
+
+
+def _over_ranks(seen: dict[int, int | None], trainer: Trainer) -> dict[int, int | None]:
+    """Sum of the samples of all processes."""
+    if trainer.world_size == 1:
+        return seen
+    counts = [seen.get(j, 0) for j in range(len(trainer.num_val_batches))]
+    sums = torch.tensor([-(2**40) if n is None else n for n in counts], device=trainer.strategy.root_device)
+    sums = trainer.strategy.reduce(sums, reduce_op="sum")
+    return {j: n if n >= 0 else None for j, n in enumerate(sums.tolist())}
