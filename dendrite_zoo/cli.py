@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -84,7 +83,7 @@ def evaluate(
     num_tasks: int | None = None,
     seed: int = 0,
     data: str | None = None,
-    json_file: str | None = None,
+    json_file: Path | None = None,
 ) -> None:
     """Evaluate a model on its tasks, with the context inferred from each input, given, and constant.
 
@@ -100,6 +99,7 @@ def evaluate(
 
     from dendrite_zoo.lightning_modules import evaluate_contexts
     from dendrite_zoo.models import load
+    from dendrite_zoo.report import write_record
     from dendrite_zoo.streams import benchmark_stream
 
     loaded = load(model)
@@ -115,10 +115,40 @@ def evaluate(
     table.add_row("mean", *(f"{sum(values) / len(values):.4f}" for values in scores.values()))
     _console().print(table)
     if json_file:
-        Path(json_file).write_text(json.dumps({"model": model, "benchmark": name, "seed": seed, **scores}, indent=2))
+        write_record({"model": model, "benchmark": name, "seed": seed, **scores}, json_file)
 
 
-COMMANDS: dict[str, Callable[..., None]] = {"demo": demo, "list": list_models, "evaluate": evaluate}
+def report(runs: list[Path], json_file: Path | None = None) -> None:
+    """Put the results of several runs into one table; seeds of one row are merged.
+
+    Args:
+        runs: run folders, or JSON files of result records.
+        json_file: write the merged records there, too.
+    """
+    from rich.table import Table
+
+    from dendrite_zoo.report import merge_rows, read_records, write_record
+
+    records = merge_rows([record for run in runs for record in read_records(run)])
+    table = Table(
+        "benchmark", "row", "tasks", "context at test", "accuracy", "seeds", title="Mean accuracy over all tasks"
+    )
+    for record in records:
+        spread = record["average_accuracy_std"]
+        accuracy = f"{record['average_accuracy']:.4f}" + ("" if spread is None else f" ± {spread:.4f}")
+        row = (record["benchmark"], record["row"], record["num_tasks"], record["context_at_test"], accuracy)
+        table.add_row(*map(str, row), ", ".join(map(str, record["seeds"])))
+    _console().print(table)
+    if json_file:
+        write_record(records, json_file)
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "demo": demo,
+    "list": list_models,
+    "evaluate": evaluate,
+    "report": report,
+}
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shlex
+import statistics
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,10 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-import dendrite_zoo.lightning_modules  # noqa: F401  (a config may say `class_path: ContinualClassifier`)
-import dendrite_zoo.models  # noqa: F401
+import dendrite_zoo.models  # noqa: F401  (so that a config may name its classes)
 from dendrite_zoo.callbacks import ForgettingLogger
 from dendrite_zoo.hub import HubModel
+from dendrite_zoo.lightning_modules import evaluate_contexts
 from dendrite_zoo.report import matrix_record, result_record
 from dendrite_zoo.run_folder import RunLogger, run_callbacks, start_run
 from dendrite_zoo.streams import TaskStream, benchmark_name
@@ -43,15 +45,9 @@ class TrainingCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The run's name and its row in a results table; the stream settles the Trainer's epochs."""
-        parser.add_argument(
-            "--name", type=str, help="Name of the run, its folder runs/NAME; default: the config's."
-        )
-        parser.add_argument(
-            "--row", type=str, help="Row of the results table it belongs to; default: its name."
-        )
-        parser.add_argument(
-            "--ours", type=bool, default=True, help="Whether the recipe is this library's own."
-        )
+        parser.add_argument("--name", type=str, help="Name of the run, its folder runs/NAME; default: the config's.")
+        parser.add_argument("--row", type=str, help="Row of the results table it belongs to; default: its name.")
+        parser.add_argument("--ours", type=bool, default=True, help="Whether the recipe is this library's own.")
         for key in ("max_epochs", "reload_dataloaders_every_n_epochs", "num_sanity_val_steps"):
             parser.link_arguments("data", f"trainer.{key}", _trainer_argument(key), apply_on="instantiate")
 
@@ -76,34 +72,36 @@ class TrainingCLI(LightningCLI):
     def after_fit(self) -> None:
         """Save the model as it would be published, with the record of the run."""
         model = getattr(self.model, "model", None)
-        if isinstance(model, HubModel) and self.trainer.is_global_zero:
-            record = self._record(model)
+        if not isinstance(model, HubModel):
+            return
+        record = self._record(model)
+        if self.trainer.is_global_zero:
             model.save_pretrained(self.run_folder / "model", results=None if record is None else [record])
 
     def _record(self, model: Any) -> dict[str, Any] | None:
-        log = next((c for c in self.trainer.callbacks if isinstance(c, ForgettingLogger)), None)
-        timer = next((c for c in self.trainer.callbacks if isinstance(c, Timer)), None)
+        log = next((c for c in self.trainer.callbacks if isinstance(c, ForgettingLogger)), None)  # type: ignore[attr-defined]
+        timer = next((c for c in self.trainer.callbacks if isinstance(c, Timer)), None)  # type: ignore[attr-defined]
         data, config = self.datamodule, self.config["fit"]
-        if log is None or timer is None or not isinstance(data, TaskStream):
+        if log is None or timer is None or not isinstance(data, TaskStream) or self.trainer.world_size > 1:
             return None
+        by_context = evaluate_contexts(model, data, enable_progress_bar=False)
         matrix = matrix_record(log.matrix)["matrix"]
         return result_record(
             benchmark=benchmark_name(data),
             row=config.row or self.run_name,
             ours=config.ours,
-            context_at_test=self.model.hparams.get("context_at_test", "none")
-            if hasattr(model, "context")
-            else "none",
+            context_at_test="none" if "none" in by_context else self.model.hparams["context_at_test"],
             task_accuracies=matrix[-1],
             seed=config.seed_everything,
             command=shlex.join(["dendrite-zoo", *sys.argv[1:]]),
             wall_time_s=timer.time_elapsed("train"),
             parameters=sum(p.numel() for p in model.parameters()),
             matrix=matrix,
+            accuracy_by_context={way: statistics.fmean(tasks) for way, tasks in by_context.items()},
         )
 
 
-def _trainer_argument(key: str) -> Any:
+def _trainer_argument(key: str) -> Callable[[Any], Any]:
     def compute(data: Any) -> Any:
         return data.trainer_kwargs()[key]
 

@@ -1,8 +1,15 @@
 """Tables and pictures: functions from matrices to text, figures and JSON."""
 
 from dendrite_zoo.report.picture import plot_matrix
-from dendrite_zoo.report.record import matrix_record, write_atomically, write_record
-from dendrite_zoo.report.results import hardware, merge_records, result_record, versions
+from dendrite_zoo.report.record import matrix_record, to_json, write_atomically, write_record
+from dendrite_zoo.report.results import (
+    hardware,
+    merge_records,
+    merge_rows,
+    read_records,
+    result_record,
+    versions,
+)
 from dendrite_zoo.report.tables import forgetting_table, matrix_table, sparsity_table, summary_table
 
 __all__ = [
@@ -11,10 +18,13 @@ __all__ = [
     "matrix_record",
     "matrix_table",
     "merge_records",
+    "merge_rows",
     "plot_matrix",
+    "read_records",
     "result_record",
     "sparsity_table",
     "summary_table",
+    "to_json",
     "versions",
     "write_atomically",
     "write_record",

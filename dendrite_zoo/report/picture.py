@@ -109,9 +109,7 @@ def _heat_map(
     fraction = not len(values) or (values.min() >= 0 and values.max() <= 1)
     low, high = (0.0, 1.0) if fraction else (float(values.min()), float(values.max()))
     colours = colormaps["viridis"].with_extremes(bad="#ececec")
-    image = axes.imshow(
-        cells.numpy(), cmap=colours, vmin=low, vmax=high, aspect="auto", interpolation="nearest"
-    )
+    image = axes.imshow(cells.numpy(), cmap=colours, vmin=low, vmax=high, aspect="auto", interpolation="nearest")
     axes.figure.colorbar(image, ax=axes, label=metric, pad=0.015, aspect=30)
 
     T = cells.shape[1]

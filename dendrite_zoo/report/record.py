@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dendrite_zoo.metrics import forgetting_per_task, learned_part, summarize
 
-__all__ = ["matrix_record", "write_atomically", "write_record"]
+__all__ = ["matrix_record", "to_json", "write_atomically", "write_record"]
 
 
 def matrix_record(
@@ -60,20 +60,18 @@ def matrix_record(
         "num_tasks": T,
         "first_task": first_task,
         "matrix": [[_or_null(x) for x in row] for row in R.tolist()],
-        "baseline": [None] * T
-        if baseline is None
-        else [_or_null(x) for x in torch.as_tensor(baseline).tolist()],
+        "baseline": [None] * T if baseline is None else [_or_null(x) for x in torch.as_tensor(baseline).tolist()],
         "samples": [None] * T if samples is None else list(samples),
         "metrics": {name: {**f._asdict(), "value": _or_null(f.value, 10)} for name, f in figures.items()},
         "forgetting_per_task": [_or_null(x, 10) for x in lost] + [None] * (T - len(lost)),
     }
 
 
-def write_record(record: dict[str, Any], path: str | Path) -> Path:
-    """Write a record as JSON, one row of the matrix a line; the file appears whole or not at all.
+def write_record(record: dict[str, Any] | list[dict[str, Any]], path: str | Path) -> Path:
+    """Write records as JSON, one row of a matrix a line; the file appears whole or not at all.
 
     Args:
-        record: JSON primitives, such as :func:`matrix_record` gives.
+        record: JSON primitives, such as :func:`matrix_record` gives, or a list of such.
         path: where to write; missing folders are made.
 
     Returns:
@@ -82,19 +80,33 @@ def write_record(record: dict[str, Any], path: str | Path) -> Path:
     Raises:
         ValueError: the record holds a NaN, which JSON cannot say.
     """
-
-    def line(value: Any) -> str:
-        return json.dumps(value, allow_nan=False)
-
-    def lines(value: Any) -> str:
-        if isinstance(value, dict) and value:
-            return "{\n" + ",\n".join(f"    {line(k)}: {line(v)}" for k, v in value.items()) + "\n  }"
-        if isinstance(value, list) and value and isinstance(value[0], list):
-            return "[\n" + ",\n".join(f"    {line(row)}" for row in value) + "\n  ]"
-        return line(value)
-
-    text = "{\n" + ",\n".join(f"  {line(k)}: {lines(v)}" for k, v in record.items()) + "\n}\n"
+    text = to_json(record) + "\n"
     return write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def to_json(value: Any, indent: str = "") -> str:
+    """JSON for people: lists of plain values stay on one line.
+
+    Raises:
+        ValueError: there is a NaN, which JSON cannot say.
+
+    Example:
+        >>> print(to_json({"seeds": [0, 1], "matrix": [[1, 2], [3, 4]]}))
+        {
+          "seeds": [0, 1],
+          "matrix": [
+            [1, 2],
+            [3, 4]
+          ]
+        }
+    """
+    inner = indent + "  "
+    if isinstance(value, dict) and value:
+        items = [f"{inner}{json.dumps(key)}: {to_json(item, inner)}" for key, item in value.items()]
+        return "{\n" + ",\n".join(items) + f"\n{indent}}}"
+    if isinstance(value, list) and any(isinstance(item, list | dict) for item in value):
+        return "[\n" + ",\n".join(f"{inner}{to_json(item, inner)}" for item in value) + f"\n{indent}]"
+    return json.dumps(value, allow_nan=False, ensure_ascii=False)
 
 
 def write_atomically(path: str | Path, write: Callable[[Path], Any]) -> Path:
@@ -129,9 +141,7 @@ def write_atomically(path: str | Path, write: Callable[[Path], Any]) -> Path:
 def _exact(x: Any) -> Tensor:
     """In double precision the number that one reads: .9, not the float32 nearest to it."""
     array = torch.as_tensor(x).detach().cpu().numpy()
-    return torch.tensor([float(str(value)) for value in array.ravel()], dtype=torch.float64).reshape(
-        array.shape
-    )
+    return torch.tensor([float(str(value)) for value in array.ravel()], dtype=torch.float64).reshape(array.shape)
 
 
 def _or_null(x: float, places: int | None = None) -> float | None:

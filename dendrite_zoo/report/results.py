@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import platform
 import statistics
@@ -12,7 +13,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["hardware", "merge_records", "result_record", "versions"]
+__all__ = ["hardware", "merge_records", "merge_rows", "read_records", "result_record", "versions"]
 
 
 def result_record(
@@ -103,9 +104,39 @@ def merge_records(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
             statistics.fmean(task) for task in zip(*(r["task_accuracies"] for r in records), strict=True)
         ],
         "matrix": _mean_matrix(matrices) if all(matrices) else None,
-        "command": first["command"],
+        **_mean_by_context(records),
         "wall_time_s": round(statistics.fmean(record["wall_time_s"] for record in records), 1),
     }
+
+
+def merge_rows(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Merge the seeds of each row of a results table, in the order in which the rows came."""
+    rows: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for record in records:
+        key = tuple(record[name] for name in ("benchmark", "row", "num_tasks", "context_at_test"))
+        rows.setdefault(key, []).append(record)
+    return [merge_records(row) if len(row) > 1 else row[0] for row in rows.values()]
+
+
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """The result records of a run folder, or of a JSON file.
+
+    Raises:
+        FileNotFoundError: there are none.
+    """
+    files = [path, path / "results.json", path / "model" / "results.json"]
+    found = next((file for file in files if file.is_file()), None)
+    if found is None:
+        raise FileNotFoundError(f"{path} holds no result records; expected a run folder that finished, or a JSON file.")
+    records = json.loads(found.read_text(encoding="utf-8"))
+    return records if isinstance(records, list) else [records]
+
+
+def _mean_by_context(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    held = [record.get("accuracy_by_context") for record in records]
+    if not all(held):
+        return {}
+    return {"accuracy_by_context": {way: statistics.fmean(one[way] for one in held if one) for way in held[0] or ()}}
 
 
 def versions() -> dict[str, str]:
