@@ -81,7 +81,8 @@ def resume_missed_validation(trainer: Trainer) -> bool:
     that was not interrupted, and the hooks that follow.
 
     Call it in ``on_train_start``, as often as you like: once the run stands right, or where nothing was
-    missed, it does nothing. The streams of this package call it by themselves.
+    missed, it does nothing. The streams of this package call it by themselves, which is enough where every
+    epoch is validated.
 
     Args:
         trainer: the Trainer, about to train.

@@ -62,8 +62,7 @@ class TaskLoader:
             )
         if 0 < len(rows) < world_size:
             raise ValueError(
-                f"{len(rows)} rows came for {world_size} processes; expected a row for each. Use fewer "
-                "processes."
+                f"{len(rows)} rows came for {world_size} processes; expected a row for each. Use fewer processes."
             )
         self.x, self.y, self.rows, self.transform = x, y, rows, transform
         self.batch_size, self.epoch, self.rank, self.world_size = batch_size, epoch, rank, world_size

@@ -123,9 +123,7 @@ def _from_tensors(tensors: Sequence[Tensor]) -> Source:
     names = ("x_train", "y_train", "x_test", "y_test")
     if not isinstance(tensors, Sequence) or len(tensors) != 4:
         came = f"{len(tensors)} items" if isinstance(tensors, Sequence) else f"a {type(tensors).__name__}"
-        raise TypeError(
-            f"{came} came as a source; expected the four tensors ({', '.join(names)}). Pass them all."
-        )
+        raise TypeError(f"{came} came as a source; expected the four tensors ({', '.join(names)}). Pass them all.")
     x_train, y_train, x_test, y_test = (torch.as_tensor(tensor) for tensor in tensors)
     shape, dtype = tuple(x_train.shape[1:]), x_train.dtype
     for x, y, split in ((x_train, y_train, "train"), (x_test, y_test, "test")):
@@ -143,17 +141,14 @@ def _from_tensors(tensors: Sequence[Tensor]) -> Source:
             f"{num_classes - 1}. Leave those rows out, or train on their class."
         )
     scale = 255.0 if dtype == torch.uint8 else 1.0
-    x_train, x_test = (
-        x.flatten(1) if dtype == torch.uint8 else x.flatten(1).float() for x in (x_train, x_test)
-    )
+    x_train, x_test = (x.flatten(1) if dtype == torch.uint8 else x.flatten(1).float() for x in (x_train, x_test))
     return Source(x_train, y_train.long(), x_test, y_test.long(), num_classes, shape, std=scale)
 
 
 def _check_inputs(x: Tensor, split: str) -> None:
     if not (x.dtype == torch.uint8 or x.is_floating_point()):
         raise TypeError(
-            f"x_{split} is {x.dtype}; expected float, taken as it is, or uint8 pixels. Convert it with "
-            ".float()."
+            f"x_{split} is {x.dtype}; expected float, taken as it is, or uint8 pixels. Convert it with .float()."
         )
     if x.ndim < 2 or x.numel() == 0:
         raise ValueError(

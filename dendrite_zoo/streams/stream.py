@@ -152,13 +152,9 @@ class TaskStream(LightningDataModule):
             ValueError: no such task or split, or the task has no rows in it.
         """
         if task not in range(self.num_tasks):
-            raise ValueError(
-                f"Task {task!r} came; expected one of 0 to {self.num_tasks - 1}. Raise num_tasks."
-            )
+            raise ValueError(f"Task {task!r} came; expected one of 0 to {self.num_tasks - 1}. Raise num_tasks.")
         if split not in get_args(Split):
-            raise ValueError(
-                f"split={split!r} came; expected one of {', '.join(get_args(Split))}. Name one of them."
-            )
+            raise ValueError(f"split={split!r} came; expected one of {', '.join(get_args(Split))}. Name one of them.")
         source, rows = self._data(split)
         x, y = (source.x_train, source.y_train) if self._in_train(split) else (source.x_test, source.y_test)
         chosen = self.task_rows(task, y)
@@ -228,11 +224,13 @@ class TaskStream(LightningDataModule):
         self.source  # noqa: B018
 
     def setup(self, stage: str | None = None) -> None:
-        """Check the Trainer, and put the data on its device.
+        """Read the source and check the Trainer, whose device the data go to.
 
         Raises:
-            ValueError: at fit, a Trainer without the arguments of `trainer_kwargs`.
+            ValueError: such tasks cannot be made of the source; at fit, a Trainer without the arguments of
+                `trainer_kwargs`.
         """
+        self.source  # noqa: B018
         if self.trainer is None:
             return
         self._device, self._on_device = self.trainer.strategy.root_device, None
@@ -284,9 +282,7 @@ class TaskStream(LightningDataModule):
 
     def _fitting(self) -> Trainer | None:
         """The Trainer, while it trains."""
-        return (
-            self.trainer if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING else None
-        )
+        return self.trainer if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING else None
 
     def _due(self) -> Iterable[int]:
         """The tasks to validate now."""

@@ -1,0 +1,170 @@
+"""MNIST out of the Hub's files: a small one made here, and the real one where there is a copy of it."""
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dendrite_zoo.hub.loopback import Hub
+from dendrite_zoo.streams import PermutedTasks, load_source, mnist
+
+arrow = pytest.importorskip("pyarrow", reason="needs the [mnist] extra")
+Image = pytest.importorskip("PIL.Image", reason="needs the [mnist] extra")
+
+# A copy of the Hub's data sets, laid out as <org>/<name>/<path in the repo>.
+MIRROR = Path(os.environ.get("DENDRITE_ZOO_DATASETS", Path(__file__).parents[2].parent / "shared" / "hub" / "datasets"))
+has_mirror = pytest.mark.skipif(
+    not (MIRROR / "ylecun" / "mnist").is_dir(),
+    reason=f"no copy of ylecun/mnist under {MIRROR}; DENDRITE_ZOO_DATASETS can name another folder",
+)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """A Hub cache of the test's own."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A data set in MNIST's layout: ``small.folder``, the pixels it holds."""
+    images = {split: np.random.RandomState(0).randint(256, size=(n, 28, 28)) for split, n in SIZES.items()}
+    return write(tmp_path / "ylecun" / "mnist", images), images
+
+
+SIZES = {"train": 20, "test": 10}
+
+
+def write(folder, images):
+    import pyarrow.parquet as parquet
+
+    for split, pixels in images.items():
+        pngs = []
+        for image in pixels:
+            buffer = io.BytesIO()
+            Image.fromarray(image.astype("uint8")).save(buffer, "PNG")
+            pngs.append({"bytes": buffer.getvalue(), "path": None})
+        kind = arrow.struct([("bytes", arrow.binary()), ("path", arrow.string())])
+        labels = arrow.array([i % 10 for i in range(len(pixels))], arrow.int64())
+        path = folder / mnist.FILES[split]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        parquet.write_table(arrow.table({"image": arrow.array(pngs, kind), "label": labels}), path)
+    return folder
+
+
+def test_pixels_and_labels_come_out_as_they_went_in(small):
+    folder, images = small
+    source = load_source(folder)
+    for split in SIZES:
+        x, y = getattr(source, f"x_{split}"), getattr(source, f"y_{split}")
+        assert x.dtype == torch.uint8
+        assert (x.numpy() == images[split].reshape(-1, 784)).all()
+        assert y.tolist() == [i % 10 for i in range(SIZES[split])]
+    assert (source.num_features, source.num_classes, source.shape) == (784, 10, (28, 28))
+
+
+def test_they_are_normalised_as_everybody_does(small):
+    folder, images = small
+    x, y = next(iter(PermutedTasks(str(folder), 1).task_loader(0, "test")))
+    expected = (images["test"].reshape(-1, 784) / 255 - 0.1307) / 0.3081
+    np.testing.assert_allclose(x.numpy(), expected, rtol=0, atol=1e-5)
+
+
+class TestCache:
+    def test_the_images_are_decoded_once(self, small, home, monkeypatch):
+        source = load_source(small[0])
+        assert len(list(home.rglob("*.safetensors"))) == 1
+        assert not list(home.rglob("*.tmp")), "nothing half-written is left"
+        monkeypatch.setattr(mnist, "_decode", lambda path: pytest.fail("decoded again"))
+        again = load_source(small[0])
+        assert again.x_train.equal(source.x_train)
+        assert again.y_test.equal(source.y_test)
+
+    def test_other_files_are_decoded_anew(self, small, home):
+        folder, images = small
+        load_source(folder)
+        write(folder, {split: 255 - pixels for split, pixels in images.items()})
+        assert (load_source(folder).x_train.numpy() == 255 - images["train"].reshape(-1, 784)).all()
+
+    def test_a_broken_cache_is_written_anew(self, small, home):
+        source = load_source(small[0])
+        (file,) = home.rglob("*.safetensors")
+        file.write_bytes(file.read_bytes()[:100])
+        assert load_source(small[0]).x_train.equal(source.x_train)
+        assert file.stat().st_size > 100
+
+    def test_it_may_be_unwritable(self, small, home):
+        home.write_text("a file where the folder should be")
+        assert load_source(small[0]).num_features == 784
+
+    def test_a_write_that_fails_leaves_nothing(self, small, home, monkeypatch):
+        def fail(arrays, path):
+            Path(path).write_bytes(b"half")
+            raise OSError("disk full")
+
+        monkeypatch.setattr(mnist, "save_file", fail)
+        assert load_source(small[0]).num_features == 784
+        assert not [path for path in home.rglob("*") if path.is_file()]
+
+
+def test_a_truncated_file_is_one_clear_error(small):
+    path = small[0] / mnist.FILES["test"]
+    path.write_bytes(path.read_bytes()[:-50])
+    with pytest.raises(ValueError, match=r"test-00000-of-00001.parquet could not be read: .*expected.*Fetch"):
+        load_source(small[0])
+
+
+def test_without_the_extra_it_says_what_to_install(small, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ImportError, match=r"pyarrow.*\[mnist\] extra: pip install 'dendrite-zoo\[mnist\]'"):
+        load_source(small[0])
+
+
+SCRIPT = """
+from dendrite_zoo.streams import load_source
+try:
+    print(*(int(load_source("mnist").x_train.sum()) for _ in range(2)))
+except ConnectionError as error:
+    print(error)
+"""
+
+
+def run(hub, home):
+    """In a process of its own: the Hub's client reads its environment when it is imported."""
+    environment = {**os.environ, **hub.environment(home)}
+    command = [sys.executable, "-W", "error::ResourceWarning", "-c", SCRIPT]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+
+
+def test_mnist_is_downloaded_from_the_hub_once(small, tmp_path):
+    folder, images = small
+    with Hub(datasets=folder.parents[1]) as hub:
+        total = images["train"].sum()
+        assert run(hub, tmp_path / "home") == f"{total} {total}\n", "loaded twice"
+    assert any(mnist.REVISION in request for request in hub.log), "the pinned revision is asked for"
+    assert len([request for request in hub.log if request.startswith("GET /storage")]) == 2, "train and test"
+
+
+def test_a_hub_without_mnist_is_one_clear_error(tmp_path):
+    with Hub() as hub:
+        said = run(hub, tmp_path / "home")
+    assert said.startswith("'mnist' could not be downloaded: ")
+    assert "expected the Hub's data set ylecun/mnist. Check the connection, or give as the source a folder" in said
+
+
+@has_mirror
+def test_the_real_pixels():
+    source = load_source(MIRROR / "ylecun" / "mnist")
+    assert source.x_train.shape == (60_000, 784)
+    assert source.x_test.shape == (10_000, 784)
+    assert float(source.x_train.float().mean()) == pytest.approx(33.318, abs=1e-3)
+    assert source.y_train[:10].tolist() == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]
+    x = source.normalise(source.x_train[:20_000].float())
+    assert float(x.mean()) == pytest.approx(0, abs=0.01)
+    assert float(x.std()) == pytest.approx(1, abs=0.01)

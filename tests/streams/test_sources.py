@@ -1,0 +1,145 @@
+"""The embedded digits are what they were, and a user's tensors are checked before anything is trained."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+from dendrite_zoo.streams import Source, load_source, sources
+
+NAMES = ("x_train", "y_train", "x_test", "y_test")
+
+
+def tensors(**changes):
+    parts = {
+        "x_train": torch.rand(6, 2, 2),
+        "y_train": torch.tensor([0, 1, 2, 0, 1, 2]),
+        "x_test": torch.rand(3, 2, 2),
+        "y_test": torch.tensor([0, 1, 2]),
+    }
+    return tuple({**parts, **changes}.values())
+
+
+class TestDigits:
+    def test_the_bytes_are_pinned(self):
+        source, digest = load_source("digits"), hashlib.sha256()
+        for name in sorted(NAMES):
+            digest.update(getattr(source, name).to(torch.uint8).numpy().tobytes())
+        assert digest.hexdigest() == "00861c1622c3ec52ff4e0139662c65c8f478ebbb5d3148775aec70a6d6379d5a"
+
+    def test_kinds_and_ranges(self):
+        digits = load_source("digits")
+        assert digits.x_train.dtype == torch.uint8
+        assert digits.y_train.dtype == torch.int64
+        assert (digits.num_features, digits.num_classes, digits.shape) == (64, 10, (8, 8))
+        assert (int(digits.x_train.min()), int(digits.x_train.max())) == (0, 16)
+
+    def test_train_and_test_are_disjoint_and_balanced(self):
+        digits = load_source("digits")
+        train, test = ({bytes(row.numpy()) for row in x} for x in (digits.x_train, digits.x_test))
+        assert len(train) == 1438
+        assert len(test) == 359
+        assert not train & test
+        counts = torch.stack([digits.y_train.bincount(), digits.y_test.bincount()])
+        assert (5 * counts[1] - counts.sum(0)).abs().max() <= 2.5, "a fifth of each class, rounded, is for testing"
+        assert counts.sum(0).max() - counts.sum(0).min() <= 10
+
+    def test_normalised_they_have_mean_0_and_deviation_1(self):
+        digits = load_source("digits")
+        x = digits.normalise(digits.x_train.float())
+        assert float(x.mean()) == pytest.approx(0, abs=1e-3)
+        assert float(x.std()) == pytest.approx(1, abs=1e-3)
+        assert digits.mean == pytest.approx(16 * sources.DIGITS_MEAN)
+
+    def test_their_licence_travels_with_them(self):
+        with safe_open(sources.DIGITS, "pt") as file:
+            assert "CC BY 4.0" in file.metadata()["licence"]
+            assert "archive.ics.uci.edu" in file.metadata()["source"]
+
+    def test_they_are_scikit_learns(self):
+        """Made like this; runs where scikit-learn is installed."""
+        from numpy.random import MT19937, RandomState, SeedSequence
+
+        data = pytest.importorskip("sklearn.datasets").load_digits()
+        draws, parts = RandomState(MT19937(SeedSequence([0]))), {"train": [], "test": []}
+        for label in range(10):
+            rows = np.flatnonzero(data.target == label)
+            rows = rows[draws.permutation(len(rows))]
+            cut = round(len(rows) / 5)
+            parts["test"].append(rows[:cut])
+            parts["train"].append(rows[cut:])
+        for split, rows in parts.items():
+            rows = np.concatenate(rows)
+            rows = rows[draws.permutation(len(rows))]
+            assert (getattr(load_source("digits"), f"x_{split}").numpy() == data.data[rows]).all()
+            assert (getattr(load_source("digits"), f"y_{split}").numpy() == data.target[rows]).all()
+
+
+class TestTensors:
+    def test_float_is_kept_and_flattened(self):
+        parts = tensors()
+        source = load_source(parts)
+        assert source.x_train.equal(parts[0].flatten(1))
+        assert source.normalise(source.x_train.clone()).equal(parts[0].flatten(1))
+        assert (source.num_features, source.num_classes, source.shape) == (4, 3, (2, 2))
+
+    def test_uint8_is_scaled_to_0_to_1(self):
+        pixels = torch.tensor([[0, 255], [51, 102], [0, 0]], dtype=torch.uint8)
+        source = load_source((pixels, torch.tensor([0, 1, 2]), pixels, torch.tensor([0, 1, 2])))
+        assert source.x_train.dtype == torch.uint8
+        assert source.normalise(source.x_train.float())[:2].tolist() == [[0.0, 1.0], pytest.approx([0.2, 0.4])]
+
+    def test_arrays_and_double_and_small_integer_labels_do(self):
+        parts = [np.asarray(part) for part in tensors()]
+        parts[0], parts[2] = parts[0].astype("float64"), parts[2].astype("float64")
+        parts[1] = parts[1].astype("uint8")
+        source = load_source(parts)
+        assert source.x_train.dtype == torch.float32
+        assert source.y_train.dtype == torch.int64
+
+    def test_a_source_passes_through(self):
+        source = load_source(tensors())
+        assert isinstance(source, Source)
+        assert load_source(source) is source
+
+    @pytest.mark.parametrize(
+        ("changes", "error", "message"),
+        [
+            ({"y_train": torch.arange(5)}, ValueError, r"y_train has the shape \(5,\); expected \(6,\).*Check"),
+            ({"y_train": torch.zeros(6, 1).long()}, ValueError, r"y_train has the shape \(6, 1\); expected"),
+            ({"y_train": torch.tensor([0, 1, 2, -1, 0, 1])}, ValueError, "label -1; expected labels from 0.*Count"),
+            ({"y_test": torch.tensor([0, 1, 7])}, ValueError, "label 7; expected labels that y_train has, 0 to 2"),
+            ({"y_train": torch.zeros(6)}, TypeError, r"y_train is torch.float32; expected integer.*\.long"),
+            ({"x_train": torch.zeros(6, 4).long()}, TypeError, r"x_train is torch.int64; expected float.*\.float"),
+            ({"x_train": torch.rand(6)}, ValueError, r"x_train has the shape \(6,\); expected \(rows, \.\.\.\)"),
+            ({"x_train": torch.rand(0, 4), "y_train": torch.zeros(0).long()}, ValueError, "not empty"),
+            ({"x_train": torch.full((6, 2, 2), torch.nan)}, ValueError, "NaN or infinity; expected finite"),
+            ({"x_test": torch.rand(3, 5)}, ValueError, r"x_test has rows of \(5,\).*expected those of x_train"),
+            ({"x_test": torch.zeros(3, 2, 2, dtype=torch.uint8)}, ValueError, "torch.uint8; expected.*float32"),
+        ],
+    )
+    def test_what_does_not_fit_is_refused(self, changes, error, message):
+        with pytest.raises(error, match=message):
+            load_source(tensors(**changes))
+
+    def test_there_must_be_four(self):
+        with pytest.raises(TypeError, match="2 items came as a source; expected the four tensors.*Pass them all"):
+            load_source(tensors()[:2])
+        with pytest.raises(TypeError, match="a dict came as a source"):
+            load_source({"x": 1})
+
+
+def test_an_unknown_name_is_one_clear_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match="source='digit' came; expected 'digits', 'mnist', a folder"):
+        load_source("digit")
+    with pytest.raises(FileNotFoundError, match="has no mnist/train-00000-of-00001.parquet; expected.*Check"):
+        load_source(tmp_path)
+
+
+def test_a_folder_called_digits_does_not_hide_the_digits(tmp_path, monkeypatch):
+    Path(tmp_path, "digits").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert load_source("digits").num_features == 64
