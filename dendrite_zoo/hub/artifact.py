@@ -8,7 +8,7 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-CONFIG, WEIGHTS, RESULTS, CARD = "config.json", "model.safetensors", "results.json", "README.md"
+CONFIG, WEIGHTS, RESULTS, CARD, PICTURE = (
+    "config.json",
+    "model.safetensors",
+    "results.json",
+    "README.md",
+    "matrix.png",
+)
 
 
 def sha256(path: Path) -> str:
@@ -62,9 +68,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             marks = dict(file.metadata() or {})
             state = {name: file.get_tensor(name) for name in file.keys()}
     except SafetensorError as error:
-        raise ValueError(
-            f"{path} cannot be read ({error}); expected a whole safetensors file. {remedy}"
-        ) from None
+        raise ValueError(f"{path} cannot be read ({error}); expected a whole safetensors file. {remedy}") from None
     if "fingerprint" in marks and marks["fingerprint"] != fingerprint(state):
         raise ValueError(f"{path} does not hold the tensors that its header vouches for. {remedy}")
     return state, marks
@@ -76,14 +80,22 @@ def write(
     state: Mapping[str, Tensor],
     *,
     results: Any = None,
-    card: str | None = None,
     base_model: str | None = None,
+    describe: Callable[[Path], None] = lambda waiting: None,
 ) -> None:
     """Write an artifact into ``folder``: whole, or not at all.
 
     Everything is written and flushed beside its place first, then moved there; an error on the way leaves an
-    earlier artifact as it was. Results and card of an earlier artifact go where none are given: they spoke of
-    other weights.
+    earlier artifact as it was. Results and picture of an earlier artifact go where there are none now: they
+    spoke of other weights.
+
+    Args:
+        folder: made where missing.
+        config: the whole config.json.
+        state: the state dict.
+        results: result records.
+        base_model: ``org/name`` these weights were trained from; kept in their header.
+        describe: adds the card and its picture to the folder it is given.
 
     Raises:
         OSError: the disk is full or the folder cannot be written.
@@ -97,31 +109,23 @@ def write(
     try:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
         marks = {"format": "pt", "fingerprint": fingerprint(tensors)}
-        if base_model is not None:
-            marks["base_model"] = base_model
-        save_file(tensors, waiting / WEIGHTS, marks)
-        # Weights first: the config is what makes a folder an artifact.
-        texts = {
-            RESULTS: to_json(results) if results is not None else None,
-            CARD: card,
-            CONFIG: to_json(config),
-        }
-        for name, text in texts.items():
-            if text is not None:
-                (waiting / name).write_text(text, encoding="utf-8")
+        save_file(tensors, waiting / WEIGHTS, marks | ({"base_model": base_model} if base_model else {}))
+        if results is not None:
+            (waiting / RESULTS).write_text(to_json(results), encoding="utf-8")
+        describe(waiting)
+        (waiting / CONFIG).write_text(to_json(config), encoding="utf-8")
         for path in waiting.iterdir():
             os.chmod(path, 0o666 & ~_umask())
             with path.open("rb+") as file:
                 os.fsync(file.fileno())
-        for name in (WEIGHTS, *texts):
+        for name in (WEIGHTS, RESULTS, PICTURE, CARD, CONFIG):
             if (waiting / name).exists():
                 os.replace(waiting / name, folder / name)
-            else:
+            elif name != CARD:
                 (folder / name).unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:
         raise OSError(
-            f"cannot save to {folder}: {error}. What stood there before is untouched; make room and save "
-            "again."
+            f"cannot save to {folder}: {error}. What stood there before is untouched; make room and save again."
         ) from None
     finally:
         shutil.rmtree(waiting, ignore_errors=True)

@@ -53,9 +53,7 @@ def parse_json(text: str | bytes, where: str) -> Any:
     """
 
     def refuse(constant: str) -> None:
-        raise ValueError(
-            f"{where}: {constant} is not JSON; expected finite numbers. Correct it or fetch it again."
-        )
+        raise ValueError(f"{where}: {constant} is not JSON; expected finite numbers. Correct it or fetch it again.")
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         keys = [key for key, _ in pairs]
@@ -67,8 +65,7 @@ def parse_json(text: str | bytes, where: str) -> Any:
         return json.loads(text, parse_constant=refuse, object_pairs_hook=unique)
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(
-            f"{where}: no valid JSON ({error}); expected a whole document. It is cut off or altered; fetch "
-            "it again."
+            f"{where}: no valid JSON ({error}); expected a whole document. It is cut off or altered; fetch it again."
         ) from None
 
 
@@ -85,14 +82,10 @@ def parse(text: str | bytes, where: str = "config.json") -> Config:
         ValueError: config.json: NaN is not JSON; expected finite numbers. Correct it or fetch it again.
     """
     if len(text) > MAX_BYTES:
-        raise ValueError(
-            f"{where}: more than {MAX_BYTES} bytes; no model's config is as long. Do not load it."
-        )
+        raise ValueError(f"{where}: more than {MAX_BYTES} bytes; no model's config is as long. Do not load it.")
     config = parse_json(text, where)
     if not isinstance(config, dict):
-        raise ValueError(
-            f"{where}: holds a {type(config).__name__}; expected one JSON object. Fetch it again."
-        )
+        raise ValueError(f"{where}: holds a {type(config).__name__}; expected one JSON object. Fetch it again.")
     check_value(config, where)
     return config
 
@@ -132,8 +125,7 @@ def check_header(config: Mapping[str, Any], known_types: Collection[str]) -> Non
     version = config.get("format_version")
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
         raise ValueError(
-            f"config.json has format_version {version!r}; expected 1 to {FORMAT_VERSION}. Fetch the file "
-            "again."
+            f"config.json has format_version {version!r}; expected 1 to {FORMAT_VERSION}. Fetch the file again."
         )
     if version > FORMAT_VERSION:
         raise ValueError(
@@ -180,9 +172,7 @@ def check_arguments(constructor: Callable[..., Any], arguments: Mapping[str, Any
             )
     missing = [k for k, p in parameters.items() if p.default is p.empty and k not in arguments]
     if missing:
-        raise ValueError(
-            f"config.json lacks {missing}, which {name} needs. The file is altered; fetch it again."
-        )
+        raise ValueError(f"config.json lacks {missing}, which {name} needs. The file is altered; fetch it again.")
     hints = typing.get_type_hints(constructor)
     for key, value in arguments.items():
         check_value(value, f"config.json: {key}")
@@ -216,9 +206,7 @@ def fits(value: Any, hint: Any) -> bool:
         return isinstance(value, hint)
     kind = origin or hint
     if kind is not str and isinstance(kind, type) and issubclass(kind, Mapping):
-        return isinstance(value, dict) and (
-            not inner or all(fits(item, inner[-1]) for item in value.values())
-        )
+        return isinstance(value, dict) and (not inner or all(fits(item, inner[-1]) for item in value.values()))
     if isinstance(kind, type) and issubclass(kind, Iterable):
         if not isinstance(value, list | tuple):
             return False

@@ -111,7 +111,8 @@ class Download:
             )
 
         try:
-            return Path(retried(call, f"{self}: {file}", connection=False))
+            # The client resumes broken downloads by itself, but gives up on some other broken answers at once.
+            return Path(retried(call, f"{self}: {file}", broken=2))
         except Exception as error:
             raise explained(error, f"{self}: {file}", self.token) from None
 

@@ -95,15 +95,11 @@ def locate(
                 f"{entry.build}"
             )
         pinned = revision in (None, entry.revision)
-        return Download(
-            entry.repo, revision or entry.revision, cache, token, entry.files if pinned else {}, text
-        )
+        return Download(entry.repo, revision or entry.revision, cache, token, entry.files if pinned else {}, text)
     folder = Path(text).expanduser()
     if folder.is_dir():
         if revision is not None:
-            raise ValueError(
-                f"{text} is a folder; a revision ({revision!r}) belongs to a repo. Leave it out."
-            )
+            raise ValueError(f"{text} is a folder; a revision ({revision!r}) belongs to a repo. Leave it out.")
         run = folder / "model"
         is_run = not (folder / artifact.CONFIG).is_file() and (run / artifact.CONFIG).is_file()
         return Folder(run if is_run else folder, text)

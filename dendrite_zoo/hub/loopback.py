@@ -30,9 +30,7 @@ Files = dict[str, bytes]
 def entry(path: str, data: bytes) -> dict[str, Any]:
     """Describe a file as the Hub's listings do; ``oid`` is git's hash, of a large file's pointer."""
     sha, size = hashlib.sha256(data).hexdigest(), len(data)
-    lfs = (
-        {"lfs": {"oid": sha, "sha256": sha, "size": size, "pointerSize": 130}} if path.endswith(LARGE) else {}
-    )
+    lfs = {"lfs": {"oid": sha, "sha256": sha, "size": size, "pointerSize": 130}} if path.endswith(LARGE) else {}
     kept = repr(lfs).encode() if lfs else data
     oid = hashlib.sha1(b"blob %d\0" % len(kept) + kept).hexdigest()
     return {"type": "file", "path": path, "rfilename": path, "oid": oid, "blobId": oid, "size": size, **lfs}
@@ -105,6 +103,11 @@ class Hub:
     def __exit__(self, *_: object) -> None:
         for server in self.servers:
             server.shutdown()
+        self.close()
+
+    def close(self) -> None:
+        """Free the ports."""
+        for server in self.servers:
             server.socket.close()
 
     def environment(self, home: Path | str, token: str | None = TOKEN) -> dict[str, str]:
@@ -337,9 +340,7 @@ class Handler(BaseHTTPRequestHandler):
         held, name = (repo.tags, asked["tag"]) if what == "tag" else (repo.branches, revision)
         if name in held:
             raise Refusal(409, f"{name} exists already")
-        held[name], _ = self.commit_of(
-            repo, revision if what == "tag" else asked.get("startingPoint", "main")
-        )
+        held[name], _ = self.commit_of(repo, revision if what == "tag" else asked.get("startingPoint", "main"))
         self.reply({})
 
     @route("GET /api/REPO/refs")
@@ -364,9 +365,7 @@ class Handler(BaseHTTPRequestHandler):
         ids = [key.partition("/")[2] for key in self.hub.repos if key.startswith(kind)]
         repos = {id: self.hub.repos[f"{kind}/{id}"] for id in ids}
         mine, wanted = self.names(), set(self.query.get("filter", []))
-        seen = (
-            self.about(i, r, "main") for i, r in repos.items() if not r.private or i.split("/")[0] in mine
-        )
+        seen = (self.about(i, r, "main") for i, r in repos.items() if not r.private or i.split("/")[0] in mine)
         self.reply([about for about in seen if wanted <= set(about["tags"])])
 
     def about(self, id: str, repo: Repo, revision: str) -> dict[str, Any]:

@@ -6,10 +6,11 @@ import contextlib
 import logging
 import os
 import re
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,10 @@ from torch import Tensor, nn
 import dendrite_zoo
 from dendrite_zoo.hub import artifact
 from dendrite_zoo.hub import config as configs
-from dendrite_zoo.hub.locate import Place, locate
+from dendrite_zoo.hub.locate import REPO, Place, locate
+
+if TYPE_CHECKING:
+    from dendrite_zoo.hub.publish import Release
 
 logger = logging.getLogger(__name__)
 
@@ -37,16 +41,12 @@ def register_model(model_type: str) -> Callable[[type[M]], type[M]]:
         ValueError: the name has another form or belongs to another class.
     """
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", model_type):
-        raise ValueError(
-            f"model_type {model_type!r}; expected lower case words joined by hyphens. Rename it."
-        )
+        raise ValueError(f"model_type {model_type!r}; expected lower case words joined by hyphens. Rename it.")
 
     def register(cls: type[M]) -> type[M]:
         held = MODEL_TYPES.get(model_type)
         if held is not None and (held.__module__, held.__qualname__) != (cls.__module__, cls.__qualname__):
-            raise ValueError(
-                f"model_type {model_type!r} belongs to {held.__qualname__}; choose another name."
-            )
+            raise ValueError(f"model_type {model_type!r} belongs to {held.__qualname__}; choose another name.")
         MODEL_TYPES[model_type] = cls
         cls.model_type = model_type
         return cls
@@ -81,6 +81,9 @@ class HubModel:
     file's tensors before memory is taken.
 
     Attributes:
+        pipeline_tag: the Hub's name for what such a model does, such as ``"image-classification"``.
+        usage: lines of Python for the card, after ``model`` was loaded, with ``{arguments}`` of the config.
+        limits: sentences for the card, likewise.
         config: the constructor's arguments.
         results: result records of these weights, or None; written with them.
         origin: where it was loaded from, or None.
@@ -101,6 +104,9 @@ class HubModel:
     """
 
     model_type: ClassVar[str]
+    pipeline_tag: ClassVar[str | None] = None
+    usage: ClassVar[str] = ""
+    limits: ClassVar[tuple[str, ...]] = ()
     config: dict[str, Any]
     results: Any = None
     origin: Origin | None = None
@@ -176,9 +182,7 @@ class HubModel:
             arguments, state, fresh = model_class.adapt(arguments, state, changes)
             skeleton = _skeleton(model_class, arguments)
             _compare(skeleton, state, place, absent=fresh)
-            logger.info(
-                "%s: %s given; started anew: %s", place, sorted(changes), ", ".join(fresh) or "nothing"
-            )
+            logger.info("%s: %s given; started anew: %s", place, sorted(changes), ", ".join(fresh) or "nothing")
         # Loading draws no random numbers from the user's generator, unless something starts anew.
         with contextlib.nullcontext() if changes else torch.random.fork_rng(devices=[]):
             model = model_class(**arguments)
@@ -187,34 +191,72 @@ class HubModel:
         results = None if found is None else configs.parse_json(found.read_bytes(), str(found))
         model.results = None if changes else results
         unchanged = "" if changes else stored
-        model.origin = Origin(str(place), place.repo, marks.get("base_model"), unchanged, results)
+        base = marks.get("base_model", "")
+        model.origin = Origin(str(place), place.repo, base if REPO.fullmatch(base) else None, unchanged, results)
         cast(nn.Module, model).eval()
         return model
 
-    def save_pretrained(
-        self, folder: str | os.PathLike[str], *, results: Any = None, card: str | None = None
-    ) -> None:
-        """Write ``config.json`` and ``model.safetensors`` (with ``results.json`` and the card), or nothing.
+    def save_pretrained(self, folder: str | os.PathLike[str], *, results: Any = None, card: str | None = None) -> None:
+        """Write ``config.json``, ``model.safetensors`` and a card, with results and picture where known; or nothing.
 
         Results that the model was loaded with are written again as long as its weights are unchanged.
 
         Args:
-            folder: made where missing; an earlier artifact in it is replaced.
+            folder: made where missing; an earlier artifact in it is replaced, a person's text in its card kept.
             results: result records; by default the model's own.
-            card: text of the README.md.
+            card: text of the README.md; by default made from what is known of the model.
 
         Raises:
             OSError: the disk is full or the folder cannot be written; an earlier artifact is untouched.
         """
-        state = cast(nn.Module, self).state_dict()
-        unchanged = self.origin is not None and self.origin.fingerprint == artifact.fingerprint(state)
+        self._save(Path(folder), results, card)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        results: Any = None,
+        private: bool | None = None,
+        revision: str = "main",
+        tag: str | None = None,
+        token: str | None = None,
+    ) -> Release:
+        """Publish to the Hub, as `dendrite_zoo.hub.publish` does, which has the arguments and errors.
+
+        Args:
+            repo_id: ``org/name``.
+            results: result records; by default the model's own.
+            private: make a private repo of it.
+            revision: branch.
+            tag: name of the release; the next of ``v1``, ``v2``, ... by default.
+            token: with write access; by default the one of ``hf auth login`` or ``HF_TOKEN``.
+        """
+        from dendrite_zoo.hub.publish import publish
+
+        with tempfile.TemporaryDirectory() as folder:
+            self._save(Path(folder), results, card="", target=repo_id)  # publish makes the card
+            return publish(folder, repo_id, private=private, revision=revision, tag=tag, token=token)
+
+    def _save(self, folder: Path, results: Any, card: str | None, target: str | None = None) -> None:
+        from dendrite_zoo.hub.card import describe
+
+        config, state, origin = full_config(self), cast(nn.Module, self).state_dict(), self.origin
+        unchanged = origin is not None and origin.fingerprint == artifact.fingerprint(state)
         if results is None:
-            stale = self.origin is not None and self.results == self.origin.results and not unchanged
+            stale = origin is not None and self.results == origin.results and not unchanged
             results = None if stale else self.results
         base = None
-        if self.origin is not None:
-            base = self.origin.base_model if unchanged else self.origin.repo or self.origin.base_model
-        artifact.write(Path(folder), full_config(self), state, results=results, card=card, base_model=base)
+        if origin is not None:
+            itself = unchanged or origin.repo == target
+            base = origin.base_model if itself else origin.repo or origin.base_model
+
+        def add_card(waiting: Path) -> None:
+            if card is not None:
+                (waiting / artifact.CARD).write_text(card, encoding="utf-8")
+            else:
+                describe(waiting, config, state, results=results, base_model=base, place=folder)
+
+        artifact.write(folder, config, state, results=results, base_model=base, describe=add_card)
 
 
 def class_of(config: Mapping[str, Any]) -> type[HubModel]:
@@ -226,9 +268,7 @@ def class_of(config: Mapping[str, Any]) -> type[HubModel]:
 def full_config(model: HubModel) -> dict[str, Any]:
     """Give the config.json of a model: the header, then the constructor's arguments."""
     if MODEL_TYPES.get(getattr(type(model), "model_type", "")) is not type(model):
-        raise TypeError(
-            f"{type(model).__name__} is not registered; decorate it with dendrite_zoo.hub.register_model."
-        )
+        raise TypeError(f"{type(model).__name__} is not registered; decorate it with dendrite_zoo.hub.register_model.")
     configs.check_arguments(type(model).__init__, model.config, type(model).__name__)
     header = (configs.LIBRARY_NAME, dendrite_zoo.__version__, configs.FORMAT_VERSION, model.model_type)
     return {**dict(zip(configs.HEADER, header, strict=True)), **model.config}

@@ -41,14 +41,14 @@ def is_transport(error: BaseException) -> bool:
     return False
 
 
-def retried(call: Callable[[], T], what: str, *, attempts: int = ATTEMPTS, connection: bool = True) -> T:
+def retried(call: Callable[[], T], what: str, *, attempts: int = ATTEMPTS, broken: int = ATTEMPTS) -> T:
     """Call until it succeeds, with waits that double, where the Hub is busy or the connection broke.
 
     Args:
         call: may be repeated without harm.
         what: is being done, for the log.
         attempts: how often it is called at most.
-        connection: whether a broken connection is worth another attempt; downloads do that themselves.
+        broken: how often at most where it is the connection that broke.
 
     Raises:
         Exception: the last error, or at once one that another attempt would meet again.
@@ -60,7 +60,7 @@ def retried(call: Callable[[], T], what: str, *, attempts: int = ATTEMPTS, conne
             return call()
         except Exception as error:
             status = status_of(error)
-            again = status in AGAIN if status is not None else connection and is_transport(error)
+            again = status in AGAIN if status is not None else is_transport(error) and attempt < broken
             if not again or attempt == attempts or isinstance(error, LocalEntryNotFoundError):
                 raise
             wait = min(max(WAIT * 2 ** (attempt - 1), _asked_to_wait(error)), LONGEST_WAIT)
@@ -113,9 +113,7 @@ def explained(error: BaseException, what: str, token: str | bool | None = None) 
             "log in with `hf auth login` or set HF_TOKEN."
         )
     if isinstance(cause, errors.RevisionNotFoundError):
-        return FileNotFoundError(
-            f"{what}: no such branch, tag or commit there. Check the revision on the repo's page."
-        )
+        return FileNotFoundError(f"{what}: no such branch, tag or commit there. Check the revision on the repo's page.")
     if isinstance(cause, errors.EntryNotFoundError) and status == 404:
         return FileNotFoundError(
             f"{what}: no such file in that repo; expected config.json and model.safetensors, nothing else "
@@ -135,9 +133,7 @@ def explained(error: BaseException, what: str, token: str | bool | None = None) 
             f"{what}: not in the cache, and offline mode is on. Unset HF_HUB_OFFLINE to fetch it once."
         )
     if status is not None:
-        return ConnectionError(
-            f"{what}: the Hub answers with HTTP {status}{said}, {ATTEMPTS} times. Try again later."
-        )
+        return ConnectionError(f"{what}: the Hub answers with HTTP {status}{said}, {ATTEMPTS} times. Try again later.")
     if is_transport(error) or isinstance(cause, errors.LocalEntryNotFoundError):
         return ConnectionError(
             f"{what}: the Hub cannot be reached ({type(cause).__name__}). Check the network and "

@@ -36,7 +36,7 @@ def test_save_and_load_are_identical(model, tmp_path):
     assert again.config == model.config
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name])
-    assert sorted(os.listdir(tmp_path / "a")) == ["config.json", "model.safetensors"]
+    assert sorted(os.listdir(tmp_path / "a")) == ["README.md", "config.json", "model.safetensors"]
     config = json.loads((tmp_path / "a/config.json").read_text())
     assert list(config)[:4] == ["library_name", "library_version", "format_version", "model_type"]
     assert config["library_version"] == dendrite_zoo.__version__
@@ -241,9 +241,7 @@ def test_a_full_disk_keeps_the_earlier_artifact(model, tmp_path, earlier):
     if earlier:
         model.save_pretrained(folder, results=RESULTS)
     before = {path.name: path.read_bytes() for path in folder.glob("*")}
-    done = subprocess.run(
-        [sys.executable, "-c", FULL_DISK, folder], capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", FULL_DISK, folder], capture_output=True, text=True, check=True)
     assert "cannot save to" in done.stdout and "untouched" in done.stdout
     assert {path.name: path.read_bytes() for path in folder.glob("*")} == before
     assert folder.exists() is earlier

@@ -1,0 +1,126 @@
+"""A loopback hub, and processes that speak to it through the unmodified client."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from dendrite_zoo.hub.loopback import Hub
+from tests.hub.toy import Toy
+
+ROOT = Path(__file__).parents[2]
+ALICE, BOB = "hf_alice_secret", "hf_bob_secret"
+
+
+@dataclass
+class Answer:
+    """What came of a snippet."""
+
+    result: object
+    error: str | None
+    said: str
+    trace: str = ""
+
+
+class Worker:
+    """A process; see worker.py."""
+
+    def __init__(self, environment):
+        self.environment = {**os.environ, "HF_HUB_DISABLE_PROGRESS_BARS": "1", **environment}
+        command = [sys.executable, "-m", "tests.hub.worker"]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        self.process = subprocess.Popen(command, env=self.environment, cwd=ROOT, **pipes)
+
+    def __call__(self, snippet, **values):
+        """Run a snippet; ``$name`` in it stands for a value. Its variable ``result`` comes back."""
+        for name, value in values.items():
+            snippet = snippet.replace(f"${name}", repr(str(value) if isinstance(value, Path) else value))
+        self.process.stdin.write(json.dumps(snippet) + "\n")
+        self.process.stdin.flush()
+        return Answer(**json.loads(self.process.stdout.readline()))
+
+    def kill(self):
+        self.process.kill()
+        self.process.communicate()
+
+
+class World:
+    """A hub, and a worker for each setting that was asked for."""
+
+    def __init__(self, hub):
+        self.hub, self.workers, self.home = hub, {}, tempfile.mkdtemp()
+
+    def worker(self, token=ALICE, **environment):
+        key = (token, *sorted(environment.items()))
+        if key not in self.workers:
+            settings = {"HF_HUB_DOWNLOAD_TIMEOUT": "1", "HF_HUB_ETAG_TIMEOUT": "1", **environment}
+            self.workers[key] = Worker({**self.hub.environment(self.home, token), **settings})
+        return self.workers[key]
+
+    def close(self):
+        for worker in self.workers.values():
+            worker.kill()
+
+
+@pytest.fixture(scope="session")
+def world():
+    with Hub(users={ALICE: ["alice", "lab"], BOB: ["bob"]}, part_size=4096) as hub:
+        world = World(hub)
+        yield world
+        world.close()
+
+
+@pytest.fixture
+def hub(world):
+    """The hub, empty."""
+    world.hub.repos.clear()
+    world.hub.objects.clear()
+    world.hub.faults.clear()
+    world.hub.log.clear()
+    return world.hub
+
+
+@pytest.fixture
+def alice(hub, world):
+    """A process with a good token."""
+    return world.worker()
+
+
+@pytest.fixture
+def reader(hub, world):
+    """Another process, without a token."""
+    return world.worker(token=None)
+
+
+@pytest.fixture
+def model(tmp_path):
+    """A saved toy model, its weights a few parts long."""
+    torch.manual_seed(0)
+    model = Toy(64, 10, hidden=(32,))
+    model.prototypes.normal_()
+    model.save_pretrained(tmp_path / "toy", results=[RESULT])
+    return tmp_path / "toy"
+
+
+RESULT = {
+    "benchmark": "permuted-digits",
+    "row": "ours",
+    "ours": True,
+    "context_at_test": "inferred",
+    "num_tasks": 3,
+    "average_accuracy": 0.8766,
+    "average_accuracy_std": 0.0123,
+    "seeds": [0, 1, 2],
+    "matrix": [[0.90, 0.12, None], [0.95, 0.88, 0.11], [0.97, 0.80, 0.86]],
+    "command": "dendrite-zoo fit --config configs/permuted-digits.yaml",
+    "versions": {"python": "3.11.7", "torch": "2.13.0"},
+    "hardware": "a machine, 2 cores",
+    "wall_time_s": 700.0,
+    "parameters": 4321,
+}

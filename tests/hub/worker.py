@@ -1,0 +1,44 @@
+"""A process that speaks to a hub: runs snippets of Python sent to it, one a line, and answers what came of them.
+
+``HF_ENDPOINT`` and its like are read when the client is imported, so each hub and each setting needs a process
+of its own; one process serves many tests, because importing torch takes longer than they do. Waits are cut short.
+"""
+
+import contextlib
+import io
+import json
+import logging
+import sys
+import time
+import traceback
+
+if __name__ == "__main__":
+    really_sleep = time.sleep
+    time.sleep = lambda seconds: really_sleep(min(seconds, 0.01))
+
+    import torch
+
+    import dendrite_zoo.hub.publish as publishing
+    from dendrite_zoo.hub import HubModel
+    from tests.hub.toy import Toy
+
+    torch.set_num_threads(1)
+    publishing.SILENCE = 1.0
+    answers = sys.stdout
+    for line in sys.stdin:
+        said = io.StringIO()
+        handler = logging.StreamHandler(said)
+        for name in ("dendrite_zoo", "huggingface_hub"):
+            logging.getLogger(name).handlers = [handler]
+            logging.getLogger(name).setLevel(logging.DEBUG)
+        answer = {"error": None, "result": None}
+        names = {"torch": torch, "Toy": Toy, "HubModel": HubModel, "result": None, "publishing": publishing}
+        try:
+            with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+                exec(json.loads(line), names)
+            answer["result"] = names["result"]
+        except Exception as error:
+            answer["error"] = f"{type(error).__name__}: {error}"
+            answer["trace"] = traceback.format_exc()
+        answer["said"] = said.getvalue()
+        print(json.dumps(answer), file=answers, flush=True)
