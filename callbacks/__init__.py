@@ -1,5 +1,6 @@
 """Lightning callbacks for models that learn one task after another, ours or a stranger's."""
 
 from dendrite_zoo.callbacks.forgetting import ForgettingLogger
+from dendrite_zoo.callbacks.sparsity import SparsityLogger
 
-__all__ = ["ForgettingLogger"]
+__all__ = ["ForgettingLogger", "SparsityLogger"]

@@ -1,0 +1,150 @@
+"""How sparse a network is while it learns."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+
+from dendrite_zoo.callbacks.units import UnitCounts, activation_layers, weight_layers
+from dendrite_zoo.metrics import dead_units, duty_cycle_entropy, weight_sparsity
+from dendrite_zoo.streams import current_task
+
+__all__ = ["SparsityLogger"]
+
+
+class SparsityLogger(Callback):
+    """Logs at each validation how many units of each layer are active, how evenly, and the weights' zeros.
+
+    For every activation module (our ``KWinners``, ``nn.ReLU``, ``nn.GELU``, ...), by its name in
+    ``pl_module.named_modules()``:
+
+    - ``sparsity/{layer}/activation``: the share of its outputs that are zero,
+    - ``sparsity/{layer}/dead_units``: the share of units that were never active in this validation,
+    - ``sparsity/{layer}/duty_cycle_entropy``: `dendrite_zoo.metrics.duty_cycle_entropy`, in bits,
+
+    over all validation loaders, and with ``/task_{j}`` behind for each: loader ``j``, where there are
+    several, else the ``current_task`` of the datamodule or module, where there is one. For every linear layer
+    and convolution ``sparsity/{layer}/weight``, the share of weights that are zero.
+
+    Only modules can be watched: call ``nn.ReLU()``, not ``F.relu``, or name the module around it in
+    ``layers``. A smooth activation such as GELU is hardly ever exactly zero, and says so. Within a module
+    that was compiled (``torch.compile``) hooks do not run, and nothing is counted.
+
+    The hooks are there during a validation only. They add up counts where the network runs and wait for
+    nothing; the counts are summed over processes at the end.
+
+    Args:
+        layers: watch these modules only, and what is in them.
+
+    Attributes:
+        figures: layer -> figure (``"activation"``, ``"activation/task_0"``, ``"weight"``, ...) -> value, of
+        the
+            last validation; `dendrite_zoo.report.sparsity_table` prints it.
+
+    Raises:
+        ValueError: a layer that the module does not have; names the nearest.
+
+    Example:
+        >>> SparsityLogger().figures
+        {}
+    """
+
+    def __init__(self, layers: Sequence[str] | None = None) -> None:
+        self.layers = None if layers is None else list(layers)
+        self.figures: dict[str, dict[str, float]] = {}
+        self._counts = UnitCounts()
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Make sure that the layers are there."""
+        weight_layers(pl_module, self.layers)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin to watch."""
+        self._counts.stop()
+        # in the sanity check too: where torch.compile first meets a network without hooks it never looks
+        # again
+        self._counts = UnitCounts().watch(activation_layers(pl_module, self.layers))
+
+    def on_validation_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Note the task."""
+        self._counts.task = dataloader_idx
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log what was counted."""
+        self._counts.stop()
+        if trainer.sanity_checking:
+            return
+        _sum_over_ranks(self._counts, trainer)
+        if not self._counts.layers and (watched := activation_layers(pl_module, self.layers)):
+            rank_zero_warn(
+                f"SparsityLogger: none of {list(watched)} ran as a module, so no activations were counted; "
+                "expected them to be called, and not to have been compiled by torch.compile before."
+            )
+        self.figures = self._figures(trainer, pl_module)
+        for layer, figures in self.figures.items():
+            for figure, value in figures.items():
+                pl_module.log(f"sparsity/{layer}/{figure}", value, sync_dist=trainer.world_size > 1)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave no hooks."""
+        self._counts.stop()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Leave no hooks."""
+        self._counts.stop()
+
+    def _figures(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, dict[str, float]]:
+        counts, tasks = self._counts, {j: j for j in self._counts.tasks}
+        if len(trainer.num_val_batches) == 1:
+            task = current_task(trainer)
+            tasks = {} if task is None else {0: task}
+        figures: dict[str, dict[str, float]] = {}
+        for layer in counts.layers:
+            found = _unit_figures(*counts.of(layer))
+            for loader in counts.tasks_of(layer) & tasks.keys():
+                of_task = _unit_figures(*counts.of(layer, loader))
+                found |= {f"{figure}/task_{tasks[loader]}": value for figure, value in of_task.items()}
+            figures[_plain(layer)] = found
+        for layer, module in weight_layers(pl_module, self.layers).items():
+            of_weight = {"weight": float(weight_sparsity(module.get_parameter("weight")))}
+            figures.setdefault(_plain(layer), {}).update(of_weight)
+        return figures
+
+
+def _unit_figures(active: Tensor, total: Tensor) -> dict[str, float]:
+    return {
+        "activation": 1 - int(active.sum()) / int(total.sum()),
+        "dead_units": float(dead_units(active)),
+        "duty_cycle_entropy": float(duty_cycle_entropy(active, total)),
+    }
+
+
+def _plain(layer: str) -> str:
+    """The name without what ``torch.compile`` puts into it."""
+    return layer.replace("_orig_mod.", "")
+
+
+def _sum_over_ranks(counts: UnitCounts, trainer: Trainer) -> None:
+    """Add up the processes' counts, and bring them to the CPU, which is the one wait of a validation."""
+    keys, device = counts.keys, trainer.strategy.root_device
+    if trainer.world_size > 1:  # a process whose share of a loader is empty has not seen its layers
+        of_ranks: list[Any] = [None] * trainer.world_size
+        torch.distributed.all_gather_object(of_ranks, keys)
+        keys = sorted(set(itertools.chain.from_iterable(of_ranks)))
+    vector = counts.state(keys, device)
+    if trainer.world_size > 1:
+        vector = trainer.strategy.reduce(vector, reduce_op="sum")
+    counts.load(keys, vector.cpu())

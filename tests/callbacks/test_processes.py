@@ -1,0 +1,72 @@
+"""Two processes (gloo, CPU) record and log what one process does."""
+
+import json
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from dendrite_zoo.callbacks import ForgettingLogger, SparsityLogger
+from tests.callbacks.strangers import ReluNet, Tasks, trainer
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
+    pytest.mark.filterwarnings("ignore:.*torch.distributed|.*Gloo|.*destroy_process_group"),
+]
+
+
+class Frozen(ReluNet):
+    """Does not learn, so the shares of the training data do not matter."""
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.0)
+
+
+class Dump(Callback):
+    """Writes what the callbacks of this process hold."""
+
+    def __init__(self, folder, world):
+        self.folder, self.world = folder, world
+
+    def on_fit_end(self, trainer, pl_module):
+        log, sparsity = trainer.callbacks[:2]
+        record = {
+            "matrix": log.matrix.tolist(),
+            "baseline": log.baseline.tolist(),
+            "samples": log.record.samples,
+            "figures": sparsity.figures,
+            "metrics": {k: v.item() for k, v in trainer.callback_metrics.items() if v == v},
+        }
+        (self.folder / f"{self.world}_{trainer.global_rank}.json").write_text(json.dumps(record))
+
+
+def epoch(trainer):
+    return trainer.current_epoch
+
+
+def run(folder, world):
+    torch.manual_seed(0)
+    module, data = Frozen(), Tasks()
+    folder.mkdir(exist_ok=True)
+    callbacks = [ForgettingLogger(task=epoch, verbose=False), SparsityLogger(), Dump(folder, world)]
+    strategy = {"strategy": "ddp_spawn"} if world > 1 else {}
+    fit = trainer(folder / str(world), callbacks, epochs=2, devices=world, **strategy)
+    fit.fit(module, data)
+
+
+def test_two_processes_give_what_one_gives(tmp_path):
+    run(tmp_path, 1)
+    run(tmp_path, 2)
+    one, first, second = (
+        json.loads((tmp_path / f"{name}.json").read_text()) for name in ("1_0", "2_0", "2_1")
+    )
+    assert first["samples"] == [10, 10, 10]
+    for name in ("matrix", "baseline"):
+        for other in (first, second):
+            torch.testing.assert_close(torch.tensor(other[name]), torch.tensor(one[name]), equal_nan=True)
+    for other in (first, second):
+        assert list(other["figures"]) == list(one["figures"])
+        for layer, figures in one["figures"].items():
+            assert other["figures"][layer] == pytest.approx(figures, abs=1e-6)
+        assert other["metrics"] == pytest.approx(one["metrics"], abs=1e-6)
+    assert sorted(path.name for path in (tmp_path / "2").iterdir()) == ["matrix.json", "matrix.png"]

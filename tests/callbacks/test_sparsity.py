@@ -1,0 +1,346 @@
+"""SparsityLogger against counts made by hand, and nothing left behind in the network."""
+
+import copy
+import csv
+import math
+import pickle
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import CSVLogger
+from torch import nn
+
+from dendrite_zoo.callbacks import ForgettingLogger, SparsityLogger
+from dendrite_zoo.layers import ActiveDendriteLinear, KWinners, SparseLinear
+from tests.callbacks.strangers import ReluNet, Tasks, loader, trainer
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers")
+
+
+def entropy(p):
+    return 0.0 if p in (0, 1) else -p * math.log2(p) - (1 - p) * math.log2(1 - p)
+
+
+def by_hand(outputs):
+    """The definitions, unit by unit and sample by sample, of outputs ``(B, U)``."""
+    B, U = outputs.shape
+    counts = [sum(1 for b in range(B) if outputs[b, u].item() != 0) for u in range(U)]
+    return {
+        "activation": 1 - sum(counts) / (B * U),
+        "dead_units": sum(c == 0 for c in counts) / U,
+        "duty_cycle_entropy": sum(entropy(c / B) for c in counts) / U,
+    }
+
+
+def inputs(j):
+    return torch.cat([x for x, _ in loader(seed=100 + j)])  # as Tasks validates on
+
+
+def assert_figures(got, expected):
+    for name, value in expected.items():
+        assert got[name] == pytest.approx(value, abs=1e-6), name
+
+
+class Net(ReluNet):
+    """Any network in place of the small one."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+
+def hooks(module):
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in module.modules())
+
+
+def validate(tmp_path, module, *callbacks, tasks=3):
+    run = trainer(tmp_path, list(callbacks))
+    run.validate(module, Tasks(tasks), verbose=False)
+    return run
+
+
+@pytest.mark.parametrize(
+    "activation", [nn.ReLU(), nn.ReLU(inplace=True), KWinners(k=3), nn.Hardtanh(0, 1), nn.GELU()]
+)
+def test_figures_of_each_task_and_of_all(tmp_path, activation):
+    net = nn.Sequential(nn.Linear(6, 16), activation, nn.Linear(16, 3))
+    log = SparsityLogger()
+    run = validate(tmp_path, Net(net), log)
+    with torch.no_grad():
+        outputs = [net[1](net[0](inputs(j))) for j in range(3)]
+    assert_figures(log.figures["net.1"], by_hand(torch.cat(outputs)))
+    for j in range(3):
+        expected = {f"{name}/task_{j}": value for name, value in by_hand(outputs[j]).items()}
+        assert_figures(log.figures["net.1"], expected)
+    assert set(log.figures) == {"net.0", "net.1", "net.2"}
+    assert log.figures["net.0"] == {"weight": 0.0}
+    for layer, figures in log.figures.items():
+        for name, value in figures.items():
+            assert run.callback_metrics[f"sparsity/{layer}/{name}"].item() == pytest.approx(value)
+
+
+def test_k_winners_have_the_sparsity_they_are_built_for(tmp_path):
+    net = nn.Sequential(nn.Linear(6, 40), KWinners(density=0.05), nn.Linear(40, 3))
+    log = SparsityLogger()
+    validate(tmp_path, Net(net), log)
+    assert log.figures["net.1"]["activation"] == pytest.approx(0.95)
+    assert log.figures["net.1"]["duty_cycle_entropy"] <= entropy(0.05) + 1e-6
+
+
+def test_weights_of_our_layers_and_of_convolutions(tmp_path):
+    class Mixed(ReluNet):
+        def __init__(self):
+            super().__init__()
+            self.net = nn.ModuleDict(
+                {
+                    "dendrites": ActiveDendriteLinear(
+                        6, 8, context_dim=2, num_segments=2, weight_density=0.5
+                    ),
+                    "sparse": SparseLinear(8, 9, density=1 / 4),
+                    "conv": nn.Conv1d(1, 2, 3),
+                    "relu": nn.ReLU(),
+                    "out": nn.Linear(14, 3),
+                }
+            )
+            with torch.no_grad():
+                self.net["conv"].weight[0] = 0
+
+        def step(self, x):
+            x = self.net["sparse"](self.net["dendrites"](x, torch.zeros(2)))
+            return self.net["out"](self.net["relu"](self.net["conv"](x[:, None])).flatten(1))
+
+        def validation_step(self, batch, batch_idx, dataloader_idx=0):
+            self.step(batch[0])
+
+    log = SparsityLogger()
+    validate(tmp_path, Mixed(), log)
+    weights = {layer: figures["weight"] for layer, figures in log.figures.items() if "weight" in figures}
+    expected = {"net.dendrites": 0.5, "net.sparse": 0.75, "net.conv": 0.5, "net.out": 0.0}
+    assert weights == pytest.approx(expected)
+    assert [layer for layer, figures in log.figures.items() if "activation" in figures] == ["net.relu"]
+
+
+def test_a_unit_of_an_image_is_a_channel(tmp_path):
+    net = nn.Sequential(
+        nn.Unflatten(1, (1, 2, 3)), nn.Conv2d(1, 5, 2), nn.ReLU(), nn.Flatten(), nn.Linear(10, 3)
+    )
+    log = SparsityLogger()
+    validate(tmp_path, Net(net), log)
+    with torch.no_grad():
+        images = net[:3](torch.cat([inputs(j) for j in range(3)]))  # (B, 5, 1, 2)
+    assert_figures(log.figures["net.2"], by_hand(images.movedim(1, -1).flatten(0, -2)))
+
+
+def test_a_unit_of_a_sequence_is_a_feature(tmp_path):
+    net = nn.Sequential(nn.Unflatten(1, (3, 2)), nn.Linear(2, 5), nn.ReLU(), nn.Flatten(), nn.Linear(15, 3))
+    log = SparsityLogger()
+    validate(tmp_path, Net(net), log)
+    with torch.no_grad():
+        outputs = net[:3](torch.cat([inputs(j) for j in range(3)]))
+    assert_figures(log.figures["net.2"], by_hand(outputs.flatten(0, 1)))
+
+
+def test_one_module_used_at_two_widths(tmp_path):
+    class Shared(ReluNet):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c, self.relu = nn.Linear(6, 4), nn.Linear(4, 7), nn.Linear(7, 3), nn.ReLU()
+            del self.net
+
+        def net(self, x):
+            return self.c(self.relu(self.b(self.relu(self.a(x)))))
+
+    module, log = Shared(), SparsityLogger()
+    validate(tmp_path, module, log)
+    with torch.no_grad():
+        first = module.relu(module.a(torch.cat([inputs(j) for j in range(3)])))
+        second = module.relu(module.b(first))
+    units = torch.cat([first, second], dim=1)  # 4 + 7 units
+    assert_figures(log.figures["relu"], by_hand(units))
+
+
+def test_functional_activations_are_not_modules(tmp_path):
+    class Functional(ReluNet):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.block = nn.Linear(6, 8), nn.Linear(8, 3), self.Block()
+            del self.net
+
+        def net(self, x):
+            return self.b(self.block(self.a(x)))
+
+        class Block(nn.Module):
+            def forward(self, x):
+                return nn.functional.relu(x)
+
+    module, log = Functional(), SparsityLogger()
+    validate(tmp_path, module, log)
+    assert log.figures == {"a": {"weight": 0.0}, "b": {"weight": 0.0}}
+    named = SparsityLogger(layers=["block", "b"])  # the module around it can be named
+    validate(tmp_path, module, named)
+    with torch.no_grad():
+        assert_figures(
+            named.figures["block"], by_hand(module.a(torch.cat([inputs(j) for j in range(3)])).relu())
+        )
+    assert list(named.figures) == ["block", "b"]
+
+
+def test_layers_narrow_it(tmp_path):
+    net = nn.Sequential(
+        nn.Sequential(nn.Linear(6, 8), nn.ReLU()), nn.Sequential(nn.Linear(8, 8), nn.ReLU()), nn.Linear(8, 3)
+    )
+    log = SparsityLogger(layers=["net.0"])
+    validate(tmp_path, Net(net), log)
+    assert list(log.figures) == ["net.0.1", "net.0.0"]
+    log = SparsityLogger(layers=["net.1.1"])
+    validate(tmp_path, Net(net), log)
+    assert list(log.figures) == ["net.1.1"]
+
+
+@pytest.mark.parametrize("stage", ["fit", "validate"])
+def test_an_unknown_layer_names_the_nearest(tmp_path, stage):
+    run = getattr(trainer(tmp_path, [SparsityLogger(layers=["net.11"])]), stage)
+    with pytest.raises(ValueError, match=r"ReluNet has no layer 'net.11'; did you mean 'net.1'\?"):
+        run(ReluNet(), Tasks())
+
+
+def test_one_loader_is_the_current_task(tmp_path):
+    class Told(Tasks):
+        current_task = 4
+
+    module, log = ReluNet(), SparsityLogger()
+    trainer(tmp_path, [log]).validate(module, Told(1), verbose=False)
+    with torch.no_grad():
+        expected = by_hand(module.net[:2](inputs(0)))
+    assert_figures(log.figures["net.1"], {f"{name}/task_4": value for name, value in expected.items()})
+    assert_figures(log.figures["net.1"], expected)
+    validate(tmp_path, module, log, tasks=1)  # and where nobody tells the task, there is no task
+    assert set(log.figures["net.1"]) == {"activation", "dead_units", "duty_cycle_entropy"}
+
+
+def test_each_validation_counts_anew(tmp_path):
+    figures = []
+
+    class History(Callback):
+        def on_validation_end(self, trainer, pl_module):
+            if trainer.sanity_checking:
+                assert not any(key.startswith("sparsity") for key in trainer.callback_metrics)
+                return
+            figures.append(trainer.callback_metrics["sparsity/net.1/activation"].item())
+            with torch.no_grad():
+                expected = by_hand(torch.cat([pl_module.net[:2](inputs(j)) for j in range(3)]))
+            assert figures[-1] == pytest.approx(expected["activation"], abs=1e-6)
+
+    trainer(tmp_path, [SparsityLogger(), History()], num_sanity_val_steps=1).fit(ReluNet(), Tasks())
+    assert len(set(figures)) > 1
+
+
+class Watched(ReluNet):
+    """Sees its own hooks, and fails when asked to."""
+
+    fails = None
+
+    def __init__(self):
+        super().__init__()
+        self.seen = {}
+
+    def training_step(self, batch, batch_idx):
+        self.seen["train"] = hooks(self)
+        return super().training_step(batch, batch_idx)
+
+    def validation_step(self, batch, batch_idx, dataloader_idx=0):
+        self.seen["validate"] = hooks(self)
+        if self.fails == "step":
+            raise KeyError("in the step")
+        super().validation_step(batch, batch_idx, dataloader_idx)
+
+    def on_validation_epoch_end(self):
+        self.seen["end"] = hooks(self)
+        if self.fails == "end":
+            raise KeyError("at the end")
+
+
+def test_hooks_are_there_in_validation_only(tmp_path):
+    module = Watched()
+    trainer(tmp_path, [SparsityLogger()]).fit(module, Tasks())
+    assert module.seen == {"train": 0, "validate": 1, "end": 0}
+    assert hooks(module) == 0
+
+
+@pytest.mark.parametrize("stage", ["fit", "validate"])
+@pytest.mark.parametrize("fails", ["step", "end"])
+def test_no_hook_survives_a_failure(tmp_path, stage, fails):
+    module = Watched()
+    module.fails = fails
+    with pytest.raises(KeyError):
+        getattr(trainer(tmp_path, [SparsityLogger()]), stage)(module, Tasks())
+    assert module.seen["validate"] == 1 and hooks(module) == 0
+
+
+def test_the_network_is_as_it_was(tmp_path):
+    module = ReluNet()
+    before = pickle.dumps(module.net)
+    validate(tmp_path, module, SparsityLogger())
+    assert pickle.dumps(module.net) == before
+    other = copy.deepcopy(module)
+    assert all(torch.equal(a, b) for a, b in zip(module.parameters(), other.parameters(), strict=True))
+
+
+def test_training_is_the_same_with_and_without(tmp_path):
+    weights = []
+    for callbacks in (
+        [],
+        [SparsityLogger(), ForgettingLogger(task=lambda t: t.current_epoch, verbose=False)],
+    ):
+        torch.manual_seed(1)
+        module = ReluNet()
+        trainer(tmp_path, callbacks).fit(module, Tasks())
+        weights.append(torch.cat([p.detach().flatten() for p in module.parameters()]))
+    assert torch.equal(*weights)
+
+
+def test_in_the_csv_beside_forgetting(tmp_path):
+    log = ForgettingLogger(task=lambda trainer: trainer.current_epoch, verbose=False)
+    logger = CSVLogger(tmp_path, name="", version="")
+    trainer(tmp_path, [SparsityLogger(), log], logger=logger).fit(ReluNet(), Tasks())
+    with open(tmp_path / "metrics.csv") as file:
+        rows = [row for row in csv.DictReader(file) if row["forgetting"]]
+    assert len(rows) == 3
+    for row in rows:
+        for name in ("activation", "dead_units", "duty_cycle_entropy"):
+            assert 0 <= float(row[f"sparsity/net.1/{name}"]) <= 1
+            assert 0 <= float(row[f"sparsity/net.1/{name}/task_2"]) <= 1
+        assert float(row["sparsity/net.0/weight"]) == 0
+
+
+def test_a_compiled_network_is_counted_too(tmp_path):
+    module, log = ReluNet(), SparsityLogger()
+    plain = copy.deepcopy(module)
+    module.net = torch.compile(module.net, backend="eager")
+    for _ in range(2):
+        trainer(tmp_path, [log], epochs=1, num_sanity_val_steps=1).fit(module, Tasks())
+        plain.load_state_dict({k.replace("_orig_mod.", ""): v for k, v in module.state_dict().items()})
+        with torch.no_grad():
+            expected = by_hand(torch.cat([plain.net[:2](inputs(j)) for j in range(3)]))
+        assert_figures(log.figures["net.1"], expected)
+    assert set(log.figures) == {"net.0", "net.1", "net.2"}
+
+
+def test_layers_that_never_ran_are_not_passed_over_in_silence(tmp_path):
+    module, log = ReluNet(), SparsityLogger()
+    module.forgotten, module.net = nn.ReLU(), nn.Linear(6, 3)
+    with pytest.warns(UserWarning, match=r"none of \['forgotten'\] ran as a module"):
+        validate(tmp_path, module, log)
+    assert log.figures == {"net": {"weight": 0.0}}
+
+
+def test_a_network_without_layers(tmp_path):
+    class Empty(LightningModule):
+        def validation_step(self, batch, batch_idx, dataloader_idx=0):
+            self.log("val/acc", 0.5)
+
+    log = SparsityLogger()
+    validate(tmp_path, Empty(), log)
+    assert log.figures == {}
