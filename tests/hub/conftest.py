@@ -39,15 +39,28 @@ class Worker:
 
     def __call__(self, snippet, **values):
         """Run a snippet; ``$name`` in it stands for a value. Its variable ``result`` comes back."""
-        for name, value in values.items():
-            snippet = snippet.replace(f"${name}", repr(str(value) if isinstance(value, Path) else value))
+        self.send(filled(snippet, **values))
+        return self.answer()
+
+    def send(self, snippet):
         self.process.stdin.write(json.dumps(snippet) + "\n")
         self.process.stdin.flush()
-        return Answer(**json.loads(self.process.stdout.readline()))
+
+    def answer(self):
+        line = self.process.stdout.readline()
+        assert "_secret" not in line, "a token stands in an answer, an error, a trace or a log"
+        return Answer(**json.loads(line))
 
     def kill(self):
         self.process.kill()
         self.process.communicate()
+
+
+def filled(snippet, **values):
+    """Put values in the place of ``$name``."""
+    for name, value in values.items():
+        snippet = snippet.replace(f"${name}", repr(str(value) if isinstance(value, Path) else value))
+    return snippet
 
 
 class World:

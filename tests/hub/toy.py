@@ -10,6 +10,10 @@ from dendrite_zoo.hub import HubModel, register_model
 class Toy(HubModel, nn.Module):
     """A linear head over a table of ``max_tasks`` prototypes, kept in float32 whatever the weights are."""
 
+    pipeline_tag = "image-classification"
+    usage = "logits = model(torch.rand(8, {in_features}))"
+    limits = ("It holds {max_tasks} tasks.",)
+
     def __init__(
         self,
         in_features: int,
