@@ -54,6 +54,7 @@ def run(folder, world):
     fit.fit(module, data)
 
 
+@pytest.mark.slow
 def test_two_processes_give_what_one_gives(tmp_path):
     run(tmp_path, 1)
     run(tmp_path, 2)

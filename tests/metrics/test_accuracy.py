@@ -147,6 +147,7 @@ def process(rank, port, results):
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_two_processes_give_what_one_gives():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
