@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,31 +35,49 @@ def demo(name: str = "demo", epochs_per_task: int = 5) -> None:
     """
     from lightning.pytorch import Trainer, seed_everything
 
+    from dendrite_zoo.callbacks import SparsityLogger
     from dendrite_zoo.lightning_modules import ContinualClassifier
     from dendrite_zoo.models import ActiveDendriteClassifier
+    from dendrite_zoo.report import sparsity_table
     from dendrite_zoo.run_folder import RunLogger, run_callbacks, start_run
     from dendrite_zoo.streams import PermutedTasks
 
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its notes on hardware and loggers
     folder = start_run(Path("runs") / name, replace=True)
     seed_everything(0, verbose=False)
     model = ActiveDendriteClassifier.from_pretrained("permuted-digits")
+    first = model.num_tasks
     stream = PermutedTasks(
-        "digits", num_tasks=model.num_tasks + 2, first_task=model.num_tasks, epochs_per_task=epochs_per_task
+        "digits", num_tasks=first + 2, first_task=first, epochs_per_task=epochs_per_task, batch_size=32
     )
-    _say(f"Loaded [b]permuted-digits[/b]: {model.num_tasks} tasks learned, room for {model.max_tasks}. Before:")
     module = ContinualClassifier(model)
-    trainer = Trainer(**stream.trainer_kwargs(), logger=RunLogger(folder), callbacks=run_callbacks(folder))
-    trainer.validate(module, stream, verbose=False)
-    _say(f"Fine-tuning on tasks {stream.first_task} to {stream.num_tasks - 1}, permutations it has never seen.")
-    trainer.fit(module, stream)
-    model.save_pretrained(folder / "model")
+    callbacks = run_callbacks(folder)
+    sparsity = next(callback for callback in callbacks if isinstance(callback, SparsityLogger))
+    trainer = Trainer(
+        **stream.trainer_kwargs(),
+        logger=RunLogger(folder),
+        callbacks=callbacks,
+        enable_model_summary=False,
+        log_every_n_steps=5,
+    )
+    console = _console()
 
+    console.rule(f"permuted-digits as loaded: {first} tasks learned, contexts inferred from each input")
+    trainer.validate(module, stream, verbose=False)
+    before = sparsity.figures
+    console.print(sparsity_table(before))
+
+    console.rule(f"fine-tuned on tasks {first} and {first + 1}, permutations it had never seen")
+    trainer.fit(module, stream)
+    console.print(sparsity_table(sparsity.figures, before))
+
+    model.save_pretrained(folder / "model")
     again = ActiveDendriteClassifier.from_pretrained(folder / "model")
-    x = next(iter(stream.task_loader(task=0, split="test")))[0]
+    x, _ = next(iter(stream.task_loader(task=0, split="test")))
     with torch.no_grad():
-        same = torch.equal(model.eval().cpu()(x), again(x))
-    _say(f"The saved model loads again and gives {'equal' if same else '[red]different[/red]'} outputs: {folder}/model")
-    _say(f"See {folder}/matrix.png and {folder}/metrics.csv")
+        equal = torch.equal(model.eval()(x.cpu()), again(x.cpu()))
+    console.rule(f"{folder}: metrics.csv, matrix.png, model")
+    console.print(f"The fine-tuned model, saved and loaded again, gives {'equal' if equal else 'DIFFERENT'} outputs.")
 
 
 def list_models(hub: bool = False) -> None:
@@ -154,10 +174,15 @@ COMMANDS: dict[str, Callable[..., None]] = {
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command; errors of use are one line on stderr."""
     argv = list(sys.argv[1:] if args is None else args)
+    # Lightning 2.6 asks `isinstance(spec, LeafSpec)`, which torch 2.13 deprecates: nothing a user could act upon.
+    warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
     if argv and argv[0] in TRAINER_COMMANDS:
         from dendrite_zoo.training_cli import TrainingCLI
 
-        TrainingCLI(args=None if args is None else argv)
+        try:
+            TrainingCLI(args=None if args is None else argv)
+        except FileExistsError as error:
+            sys.exit(f"dendrite-zoo {argv[0]}: {error}")
         return
     parsed = _parser().parse_args(argv)
     chosen = parsed.pop("command")
@@ -178,7 +203,9 @@ def _parser() -> ArgumentParser:
     for name, function in COMMANDS.items():
         summary = (function.__doc__ or "").partition("\n\n")[0]
         sub = ArgumentParser(description=summary)
-        sub.add_function_arguments(function, as_positional=True)
+        sub.add_function_arguments(function, as_positional=True, skip={"runs"})
+        if function is report:  # several words, not one in brackets
+            sub.add_argument("runs", nargs="+", type=Path, help="Run folders, or JSON files of result records.")
         commands.add_subcommand(name, sub, help=summary)
     for name, summary in TRAINER_COMMANDS.items():
         commands.add_subcommand(name, ArgumentParser(), help=summary)
@@ -191,5 +218,5 @@ def _console() -> Any:
     return Console()
 
 
-def _say(text: str) -> None:
-    _console().print(text)
+if __name__ == "__main__":
+    main()

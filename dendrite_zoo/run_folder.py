@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar, Timer
+from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.loggers.logger import rank_zero_experiment
@@ -82,9 +82,8 @@ class _AppendingWriter(ExperimentWriter):
 
 
 def run_callbacks(folder: str | os.PathLike[str]) -> list[Callback]:
-    """The callbacks of every run: progress, what was forgotten, sparsity, a checkpoint to resume from, time."""
+    """The callbacks of every run: what was forgotten, sparsity, a checkpoint to resume from, time."""
     return [
-        RichProgressBar(),
         ForgettingLogger("val/acc"),
         SparsityLogger(),
         ModelCheckpoint(dirpath=Path(folder) / "checkpoints", save_last=True, save_top_k=0),

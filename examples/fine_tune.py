@@ -9,7 +9,8 @@ from dendrite_zoo.streams import PermutedTasks
 
 seed_everything(0)
 model = ActiveDendriteClassifier.from_pretrained("permuted-digits")  # or "org/repo@revision", or a folder
-stream = PermutedTasks("digits", num_tasks=model.num_tasks + 2, first_task=model.num_tasks, epochs_per_task=5)
+known = model.num_tasks
+stream = PermutedTasks("digits", num_tasks=known + 2, first_task=known, epochs_per_task=5, batch_size=32)
 log = ForgettingLogger("val/acc")
 trainer = Trainer(**stream.trainer_kwargs(), callbacks=[log, SparsityLogger()], logger=False, log_every_n_steps=5)
 module = ContinualClassifier(model)

@@ -70,6 +70,8 @@ class ContinualClassifier(LightningModule):
             model = load(model)
         elif isinstance(model, Mapping):
             model = cast(nn.Module, build(model))
+        if isinstance(model, HubModel):
+            model.train()  # type: ignore[attr-defined]  # loaded models come in eval mode
         self.model = model
         self.given_context = context
         _check_contexts(model, context, self._has_own_context, context_at_test)

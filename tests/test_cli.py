@@ -1,0 +1,141 @@
+"""The dendrite-zoo command, as a user types it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import dendrite_zoo
+from dendrite_zoo.cli import main
+from dendrite_zoo.models import ActiveDendriteClassifier
+from dendrite_zoo.streams import PermutedTasks
+
+RECIPE = """
+row: tiny
+model:
+  class_path: ContinualClassifier
+  init_args:
+    lr: 1.0e-3
+    model:
+      class_path: dendrite_zoo.models.ActiveDendriteClassifier
+      init_args: {in_features: 64, hidden_features: [32], num_classes: 10, max_tasks: 3, num_segments: 2}
+data:
+  class_path: PermutedTasks
+  init_args: {source: digits, num_tasks: 2, epochs_per_task: 2, batch_size: 256}
+trainer: {accelerator: cpu, enable_progress_bar: false, enable_model_summary: false, log_every_n_steps: 1}
+"""
+
+
+def run(*args, cwd, code=0):
+    command = [sys.executable, "-m", "dendrite_zoo.cli", *map(str, args)]
+    done = subprocess.run(
+        command, cwd=cwd, env={**os.environ, "COLUMNS": "160"}, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory):
+    """A folder with the run `tiny`, made as a user makes it."""
+    folder = tmp_path_factory.mktemp("runs")
+    (folder / "tiny.yaml").write_text(RECIPE)
+    run("fit", "--config", "tiny.yaml", cwd=folder)
+    return folder
+
+
+def test_help_names_every_command(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    shown = capsys.readouterr().out
+    for name in ("demo", "list", "evaluate", "fit", "validate", "test", "publish", "report"):
+        assert f"    {name} " in shown
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert dendrite_zoo.__version__ in capsys.readouterr().out
+
+
+def test_list_shows_the_zoo(capsys):
+    main(["list"])
+    assert "permuted" in capsys.readouterr().out
+
+
+def test_errors_are_one_line(tmp_path):
+    shown = run("evaluate", "permuted-digit", cwd=tmp_path, code=1)
+    assert "permuted-digits" in shown and "Traceback" not in shown and len(shown.strip().splitlines()) == 1
+    assert "holds no result records" in run("report", tmp_path, cwd=tmp_path, code=1)
+
+
+def test_fit_leaves_a_run_folder_and_a_model_that_loads(finished_run):
+    folder = finished_run / "runs" / "tiny"
+    left = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert {"metrics.csv", "matrix.json", "matrix.png", "config.yaml", "checkpoints/last.ckpt"} <= left
+    assert {"model/config.json", "model/model.safetensors", "model/results.json"} <= left
+    matrix = json.loads((folder / "matrix.json").read_text())["matrix"]
+    (record,) = json.loads((folder / "model" / "results.json").read_text())
+    assert record["benchmark"] == "permuted-digits" and record["row"] == "tiny" and record["seeds"] == [0]
+    assert record["task_accuracies"] == matrix[-1] and record["context_at_test"] == "inferred"
+    assert record["average_accuracy"] == pytest.approx(sum(matrix[-1]) / 2)
+    assert record["accuracy_by_context"]["inferred"] == pytest.approx(record["average_accuracy"])
+    model = dendrite_zoo.load(folder / "model")
+    assert isinstance(model, ActiveDendriteClassifier) and model.num_tasks == 2 and model.results == [record]
+    stream = PermutedTasks("digits", num_tasks=2)
+    with torch.no_grad():
+        right = torch.cat([model(x).argmax(1) == y for x, y in stream.task_loader(1, "test")])
+    assert right.float().mean().item() == pytest.approx(matrix[1][1], abs=1e-6)
+
+
+def test_a_resumed_fit_appends_and_a_fresh_one_refuses(finished_run):
+    metrics = finished_run / "runs" / "tiny" / "metrics.csv"
+    before = metrics.read_text().splitlines()
+    assert "holds an earlier run" in run("fit", "--config", "tiny.yaml", cwd=finished_run, code=1)
+    assert metrics.read_text().splitlines() == before
+    run("fit", "--config", "tiny.yaml", "--data.init_args.epochs_per_task", 3, "--ckpt_path", "last", cwd=finished_run)
+    after = list(csv.DictReader(metrics.read_text().splitlines()))
+    assert len(after) > len(before) - 1 and {row["epoch"] for row in after} >= {"0", "3", "5"}
+
+
+def test_validate_a_checkpoint(finished_run):
+    checkpoint = "runs/tiny/checkpoints/last.ckpt"
+    shown = run("validate", "--config", "tiny.yaml", "--ckpt_path", checkpoint, cwd=finished_run)
+    assert "val/task_1/acc" in shown
+
+
+def test_the_stream_settles_the_trainers_epochs(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(RECIPE)
+    assert "max_epochs" in run("fit", "--config", "tiny.yaml", "--trainer.max_epochs", 7, cwd=tmp_path, code=2)
+
+
+def test_evaluate_gives_all_three_ways(finished_run):
+    run("evaluate", "runs/tiny", "--json_file", "scores.json", cwd=finished_run)
+    scores = json.loads((finished_run / "scores.json").read_text())
+    assert scores["benchmark"] == "permuted-digits"
+    assert all(len(scores[way]) == 2 for way in ("inferred", "given", "constant", "context"))
+
+
+def test_report_merges_seeds(finished_run):
+    (record,) = json.loads((finished_run / "runs" / "tiny" / "model" / "results.json").read_text())
+    (finished_run / "other.json").write_text(json.dumps([{**record, "seeds": [1], "average_accuracy": 0.5}]))
+    shown = run("report", "runs/tiny", "other.json", "--json_file", "all.json", cwd=finished_run)
+    assert "0, 1" in shown
+    (merged,) = json.loads((finished_run / "all.json").read_text())
+    assert merged["average_accuracy"] == pytest.approx((record["average_accuracy"] + 0.5) / 2)
+    assert "each once" in run("report", "runs/tiny", "runs/tiny", cwd=finished_run, code=1)
+
+
+@pytest.mark.slow
+def test_demo(tmp_path):
+    shown = run("demo", "--epochs_per_task", 1, cwd=tmp_path)
+    assert "equal outputs" in shown and "forgetting" in shown
+    folder = tmp_path / "runs" / "demo"
+    assert (folder / "matrix.png").read_bytes().startswith(b"\x89PNG")
+    assert dendrite_zoo.load(folder / "model").num_tasks == dendrite_zoo.load("permuted-digits").num_tasks + 2

@@ -1,0 +1,44 @@
+"""The three ways of the README, run as they stand."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import dendrite_zoo
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(command, cwd):
+    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_fine_tune(tmp_path):
+    shown = run([sys.executable, ROOT / "examples" / "fine_tune.py"], tmp_path)
+    accuracy = float(shown.rpartition("tasks: ")[2])
+    assert accuracy > 0.7
+    assert dendrite_zoo.load(tmp_path / "fine-tuned").num_tasks == 12
+
+
+@pytest.mark.slow
+def test_train_and_publish(tmp_path):
+    recipe = ROOT / "configs" / "permuted-digits.yaml"
+    small = ["--data.init_args.num_tasks", "2", "--data.init_args.epochs_per_task", "1"]
+    shown = run(["bash", ROOT / "examples" / "train_and_publish.sh", recipe, "you/permuted-digits", *small], tmp_path)
+    assert "you/permuted-digits" in shown and (tmp_path / "runs" / "my-run" / "model" / "model.safetensors").is_file()
+
+
+@pytest.mark.slow
+def test_your_own_pipeline(tmp_path):
+    shown = run([sys.executable, ROOT / "examples" / "your_own_pipeline.py"], tmp_path)
+    assert float(shown.rpartition("task 0: ")[2]) > 0.1  # a plain network forgets
+    assert (tmp_path / "your-run" / "matrix.png").is_file()

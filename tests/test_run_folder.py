@@ -1,0 +1,40 @@
+"""A run folder: a resumed run appends, and nothing earlier is lost."""
+
+from __future__ import annotations
+
+import csv
+
+import pytest
+
+from dendrite_zoo.run_folder import RunLogger, start_run
+
+
+def rows(folder):
+    with open(folder / "metrics.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_second_logger_appends_also_with_new_columns(tmp_path):
+    folder = tmp_path / "run"
+    first = RunLogger(folder)
+    first.log_metrics({"a": 1.0}, step=0)
+    first.log_metrics({"a": 2.0}, step=1)
+    second = RunLogger(folder)
+    assert [row["a"] for row in rows(folder)] == ["1.0", "2.0"]  # opening it takes nothing away
+    second.log_metrics({"a": 3.0}, step=2)
+    second.log_metrics({"b": 4.0}, step=3)
+    assert [row["a"] for row in rows(folder)] == ["1.0", "2.0", "3.0", ""]
+    assert [row["b"] for row in rows(folder)] == ["", "", "", "4.0"]
+    assert first.log_dir == second.log_dir and (folder / "metrics.csv").parent.samefile(first.log_dir)
+
+
+def test_a_new_run_does_not_mix_with_an_earlier_one(tmp_path):
+    folder = start_run(tmp_path / "run")
+    RunLogger(folder).log_metrics({"a": 1.0}, step=0)
+    with pytest.raises(
+        FileExistsError, match=r"holds an earlier run \(metrics.csv\); expected a new name. Give --name"
+    ):
+        start_run(folder)
+    assert rows(start_run(folder, resumed=True))
+    start_run(folder, replace=True)
+    assert not (folder / "metrics.csv").exists()
