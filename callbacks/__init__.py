@@ -1,6 +1,7 @@
 """Lightning callbacks for models that learn one task after another, ours or a stranger's."""
 
+from dendrite_zoo.callbacks.consolidation import ElasticWeightConsolidation, SynapticIntelligence
 from dendrite_zoo.callbacks.forgetting import ForgettingLogger
 from dendrite_zoo.callbacks.sparsity import SparsityLogger
 
-__all__ = ["ForgettingLogger", "SparsityLogger"]
+__all__ = ["ElasticWeightConsolidation", "ForgettingLogger", "SparsityLogger", "SynapticIntelligence"]

@@ -1,0 +1,300 @@
+"""Synaptic intelligence and elastic weight consolidation, for any LightningModule."""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, Generic, TypeVar
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.optim import Optimizer
+
+from dendrite_zoo import regularizers
+from dendrite_zoo.regularizers import QuadraticPenalty, select_parameters
+from dendrite_zoo.regularizers.quadratic import Index
+from dendrite_zoo.streams import TaskBoundary, current_task
+
+__all__ = ["ElasticWeightConsolidation", "SynapticIntelligence"]
+
+R = TypeVar("R", bound=QuadraticPenalty)
+Task = Callable[[Trainer], int]
+Active = Callable[[LightningModule], Mapping[str, Index]]
+LogLikelihood = Callable[[LightningModule, Any], Tensor]
+
+
+class Consolidation(Callback, ABC, Generic[R]):
+    """What both have in common: when tasks end, whose gradients are read, and what a checkpoint holds.
+
+    The penalty's gradient is added once before each optimizer step, after the task's gradient was complete
+    (accumulated, averaged over processes, unscaled) and before it is clipped: as if the penalty stood in the loss.
+    Manual optimization, with one or more optimizers, works likewise; who clips there by hand does it in the module's
+    ``on_before_optimizer_step``, which runs after the callbacks'.
+
+    Where one task ends and the next begins is asked at each batch, of ``task=``, else of the ``current_task`` of the
+    module, else of that of the datamodule.
+    """
+
+    def __init__(
+        self, include: str | Sequence[str], exclude: str | Sequence[str], task: Task | None, active: Active | None
+    ) -> None:
+        self.include = [include] if isinstance(include, str) else list(include)
+        self.exclude = [exclude] if isinstance(exclude, str) else list(exclude)
+        self.task, self.active = task, active
+        self.regularizer: R | None = None
+        self._boundary = TaskBoundary()
+        self._waiting = False  # a task has begun; its active part is asked for at its first step
+        self._loaded: dict[str, Any] | None = None
+
+    @abstractmethod
+    def make_regularizer(self, parameters: Mapping[str, Tensor]) -> R:
+        """The regularizer of these parameters."""
+
+    @abstractmethod
+    def end_task(self, trainer: Trainer, pl_module: LightningModule, task: int) -> None:
+        """Consolidate a task that has ended."""
+
+    @property
+    def state_key(self) -> str:
+        """The name under which a checkpoint keeps the state."""
+        return self._generate_state_key(include=self.include, exclude=self.exclude)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The importance of weights, and the task trained on."""
+        state = self._loaded if self.regularizer is None else self.regularizer.state_dict()
+        return {"boundary": self._boundary.state_dict(), "waiting": self._waiting, "regularizer": state}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self._boundary.load_state_dict(state_dict["boundary"])
+        self._waiting = state_dict["waiting"]
+        self._loaded, self.regularizer = state_dict["regularizer"], None
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse two callbacks that would read each other's gradients."""
+        for other in trainer.callbacks:  # type: ignore[attr-defined]
+            if other is self:
+                break
+            if isinstance(other, Consolidation):
+                both = self._names(pl_module) & other._names(pl_module)
+                if both:
+                    raise ValueError(
+                        f"{type(other).__name__} and {type(self).__name__} both hold {sorted(both)[0]!r}; expected "
+                        "parameters of one callback each. Part them by include= and exclude=."
+                    )
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take hold of the parameters, with what is known of them from a checkpoint or an earlier fit."""
+        known = self._loaded if self.regularizer is None else self.regularizer.state_dict()
+        self.regularizer, self._loaded = self.make_regularizer(self._parameters(pl_module)), None
+        if known is not None:
+            self.regularizer.load_state_dict(known)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """See whether a task has ended."""
+        ended, started = self._boundary.update(self._current_task(trainer, pl_module))
+        if started is None:
+            return
+        if ended is not None:
+            self.end_task(trainer, pl_module, ended)
+        self._waiting = self.active is not None
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Add the penalty's gradient to the task's."""
+        assert self.regularizer is not None
+        if self._waiting and self.active is not None:
+            self.regularizer.restrict(self.active(pl_module))
+            self._waiting = False
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        scaler = getattr(trainer.precision_plugin, "scaler", None)
+        if scaler is not None and not _all_finite(parameters):
+            return  # the scaler skips this step
+        self.before_step(parameters)
+
+    def before_step(self, parameters: Sequence[Tensor]) -> None:
+        """Work on the gradients of the parameters that a step is about to move."""
+        assert self.regularizer is not None
+        self.regularizer.add_gradient(parameters)
+
+    def _parameters(self, pl_module: LightningModule) -> dict[str, torch.nn.Parameter]:
+        return select_parameters(pl_module, self.include, self.exclude)
+
+    def _names(self, pl_module: LightningModule) -> set[str]:
+        return set(self._parameters(pl_module))
+
+    def _current_task(self, trainer: Trainer, pl_module: LightningModule) -> int:
+        task = self.task(trainer) if self.task is not None else getattr(pl_module, "current_task", None)
+        task = current_task(trainer) if task is None else task
+        if task is None:
+            raise ValueError(
+                f"{type(self).__name__} cannot tell which task is trained on: neither module nor datamodule has a "
+                "current_task; expected an index from 0. Pass task=, such as "
+                f"{type(self).__name__}(task=lambda trainer: trainer.current_epoch // 3)."
+            )
+        return int(task)
+
+
+class SynapticIntelligence(Consolidation[regularizers.SynapticIntelligence]):
+    """Synaptic intelligence (Zenke et al. 2017) in anybody's pipeline.
+
+    See `dendrite_zoo.regularizers.SynapticIntelligence` for the method; the defaults are those of permuted MNIST, where
+    the optimizer is not reset between tasks.
+
+    Args:
+        strength: weight of the penalty.
+        damping: bounds the importance of weights that hardly moved.
+        include: names of the parameters, in ``pl_module.named_parameters()``, as `fnmatch` patterns.
+        exclude: names to leave out; by default dendritic segments.
+        task: tells the task that is trained on, such as ``lambda trainer: trainer.current_epoch // 3``.
+        active: tells, at the first step of a task, which part of each parameter the task can move
+            (`dendrite_zoo.regularizers.QuadraticPenalty.restrict`): the cost of a step then follows that part.
+
+    Raises:
+        ValueError: at fit: patterns that match nothing, parameters that another such callback holds, or nobody says
+            which task is trained on.
+
+    Example:
+        >>> SynapticIntelligence(strength=0.1, damping=0.1, include="*.weight").regularizer is None    # until a fit
+        True
+    """
+
+    def __init__(
+        self,
+        strength: float = 0.1,
+        damping: float = 0.1,
+        *,
+        include: str | Sequence[str] = "*",
+        exclude: str | Sequence[str] = "*segments",
+        task: Task | None = None,
+        active: Active | None = None,
+    ) -> None:
+        super().__init__(include, exclude, task, active)
+        self.strength, self.damping = strength, damping
+
+    def make_regularizer(self, parameters: Mapping[str, Tensor]) -> regularizers.SynapticIntelligence:
+        """The regularizer of these parameters."""
+        return regularizers.SynapticIntelligence(parameters, self.strength, self.damping)
+
+    def before_step(self, parameters: Sequence[Tensor]) -> None:
+        """Read the gradients of the task's loss, then add the penalty's."""
+        assert self.regularizer is not None
+        self.regularizer.before_step(parameters)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """See the step that was taken."""
+        assert self.regularizer is not None
+        self.regularizer.after_step()
+
+    def end_task(self, trainer: Trainer, pl_module: LightningModule, task: int) -> None:
+        """Turn the task's path into importance."""
+        assert self.regularizer is not None
+        self.regularizer.end_task()
+
+
+class ElasticWeightConsolidation(Consolidation[regularizers.ElasticWeightConsolidation]):
+    """Elastic weight consolidation (Kirkpatrick et al. 2017; online: Schwarz et al. 2018) in anybody's pipeline.
+
+    When a task has ended, the module, in eval mode, goes once through the task's data for the Fisher information
+    (`dendrite_zoo.regularizers.fisher_diagonal`), each process through its share.
+
+    Args:
+        strength: weight of the penalty, lambda.
+        online: one running importance and the latest weights, instead of all tasks'.
+        decay: of the running importance, gamma.
+        log_likelihood: from the module and a batch to the log-likelihood of each sample, ``(B,)``; by default batches
+            are ``(x, y)`` and the module maps ``x`` (with ``task=``, where its ``forward`` has it) to logits.
+        data: from the Trainer and the task that ended to its batches; by default ``task_loader(task)`` of the
+            datamodule, which streams have.
+        max_batches: look at so many batches only; None for all.
+        include: names of the parameters, in ``pl_module.named_parameters()``, as `fnmatch` patterns.
+        exclude: names to leave out; by default dendritic segments.
+        task: tells the task that is trained on, such as ``lambda trainer: trainer.current_epoch // 3``.
+        active: as for `SynapticIntelligence`.
+
+    Raises:
+        ValueError: as for `SynapticIntelligence`; or nobody gives the data of a task that ended.
+
+    Example:
+        >>> ElasticWeightConsolidation(strength=500, online=True, decay=0.9).regularizer is None    # until a fit
+        True
+    """
+
+    def __init__(
+        self,
+        strength: float = 500.0,
+        *,
+        online: bool = False,
+        decay: float = 1.0,
+        log_likelihood: LogLikelihood | None = None,
+        data: Callable[[Trainer, int], Iterable[Any]] | None = None,
+        max_batches: int | None = None,
+        include: str | Sequence[str] = "*",
+        exclude: str | Sequence[str] = "*segments",
+        task: Task | None = None,
+        active: Active | None = None,
+    ) -> None:
+        super().__init__(include, exclude, task, active)
+        self.strength, self.online, self.decay = strength, online, decay
+        self.log_likelihood, self.data, self.max_batches = log_likelihood, data, max_batches
+
+    def make_regularizer(self, parameters: Mapping[str, Tensor]) -> regularizers.ElasticWeightConsolidation:
+        """The regularizer of these parameters."""
+        return regularizers.ElasticWeightConsolidation(parameters, self.strength, online=self.online, decay=self.decay)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Make sure that somebody gives the data of a task, before any work is done."""
+        super().on_fit_start(trainer, pl_module)
+        if self.data is None and not hasattr(getattr(trainer, "datamodule", None), "task_loader"):
+            raise ValueError(
+                "ElasticWeightConsolidation needs the data of each task that ended, and the datamodule has no "
+                "task_loader(task). Pass data=, such as "
+                "ElasticWeightConsolidation(data=lambda trainer, task: loaders[task])."
+            )
+
+    def end_task(self, trainer: Trainer, pl_module: LightningModule, task: int) -> None:
+        """Compute the task's Fisher information."""
+        assert self.regularizer is not None
+        signs = torch.Generator().manual_seed(task)
+        training = {module: module.training for module in pl_module.modules()}
+        pl_module.eval()
+        try:
+            with torch.enable_grad():
+                log_likelihoods = self._log_likelihoods(trainer, pl_module, task)
+                fisher = regularizers.fisher_diagonal(self.regularizer.parameters, log_likelihoods, signs)
+        finally:
+            for module, mode in training.items():
+                module.training = mode
+        self.regularizer.end_task(fisher)
+
+    def _log_likelihoods(self, trainer: Trainer, pl_module: LightningModule, task: int) -> Iterator[Tensor]:
+        batches = trainer.datamodule.task_loader(task) if self.data is None else self.data(trainer, task)  # type: ignore[attr-defined]
+        for batch in islice(batches, self.max_batches):
+            batch = trainer.precision_plugin.convert_input(batch)
+            batch = trainer.strategy.batch_to_device(batch, pl_module.device)
+            if self.log_likelihood is None:
+                yield _classifier_log_likelihood(pl_module, batch, task)
+            else:
+                yield self.log_likelihood(pl_module, batch)
+
+
+def _classifier_log_likelihood(pl_module: LightningModule, batch: Any, task: int) -> Tensor:
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        raise ValueError(
+            f"A batch came as {type(batch).__name__}; expected (x, y). Pass log_likelihood=, a function of the module "
+            "and a batch."
+        )
+    x, y = batch
+    takes_task = "task" in inspect.signature(pl_module.forward).parameters
+    logits = pl_module(x, task=task) if takes_task else pl_module(x)
+    return -F.cross_entropy(logits, y, reduction="none")
+
+
+def _all_finite(parameters: Iterable[Tensor]) -> bool:
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    return not gradients or bool(torch.stack(torch._foreach_norm(gradients)).isfinite().all())

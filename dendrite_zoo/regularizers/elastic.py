@@ -1,0 +1,144 @@
+"""Elastic weight consolidation: how sharply does the likelihood depend on each weight?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dendrite_zoo.regularizers.quadratic import QuadraticPenalty, _zeros
+
+__all__ = ["ElasticWeightConsolidation", "fisher_diagonal"]
+
+
+def fisher_diagonal(
+    parameters: Mapping[str, Tensor], log_likelihoods: Iterable[Tensor], generator: torch.Generator | None = None
+) -> dict[str, Tensor]:
+    r"""The diagonal of the empirical Fisher information, :math:`F = \frac1N \sum_n (\partial_\theta \log p_n)^2`.
+
+    It takes one backward pass a batch: with a random sign on every sample, the square of the batch's gradient is, on
+    average over signs, the sum of the samples' squares (without them the samples would cancel, as they do at a
+    minimum). Batches of one sample give it exactly.
+
+    Args:
+        parameters: name -> parameter.
+        log_likelihoods: for each batch, the log-likelihood of each sample; a generator computes them one at a time.
+        generator: of the signs, on the CPU.
+
+    Shape:
+        log_likelihoods ``(B,)`` each; the result as the parameters. Summed over processes where there are several.
+
+    Raises:
+        ValueError: there are no samples, or something else than one number a sample.
+
+    Example:
+        >>> rate = torch.tensor([2.0], requires_grad=True)
+        >>> samples = torch.tensor([[1.0], [0.25]])    # exponential: log p = log rate - rate * x
+        >>> fisher_diagonal({"rate": rate}, (rate.log() - rate * x for x in samples))
+        {'rate': tensor([0.1562])}
+    """
+    fisher = {name: _zeros(p) for name, p in parameters.items()}
+    rows = 0
+    for log_likelihood in log_likelihoods:
+        if log_likelihood.ndim != 1:
+            raise ValueError(
+                f"A log-likelihood of shape {tuple(log_likelihood.shape)} came; expected one number a sample, (B,). "
+                "Use reduction='none'."
+            )
+        signs = torch.randint(2, log_likelihood.shape, generator=generator).mul_(2).sub_(1).to(log_likelihood)
+        gradients = torch.autograd.grad((signs * log_likelihood).sum(), list(parameters.values()), allow_unused=True)
+        for total, gradient in zip(fisher.values(), gradients, strict=True):
+            if gradient is not None:
+                total.addcmul_(gradient, gradient)
+        rows += len(log_likelihood)
+    return _mean_over_ranks(fisher, rows)
+
+
+class ElasticWeightConsolidation(QuadraticPenalty):
+    r"""Importance of weights from the Fisher information at a task's end.
+
+    With stored tasks (Kirkpatrick et al. 2017) the penalty is :math:`\frac\lambda2 \sum_t \sum_k F_{t,k} (\theta_k -
+    \theta^*_{t,k})^2`. A sum of parabolas is a parabola: :math:`\sum_t F_t` and the mean of the :math:`\theta^*_t`
+    weighted by :math:`F_t` hold all of it, exactly, so memory does not grow with tasks. Online (Schwarz et al. 2018) it
+    is :math:`F \leftarrow \gamma F + F_t` with the latest :math:`\theta^*` alone.
+
+    Args:
+        parameters: name -> parameter.
+        strength: :math:`\lambda`.
+        online: one running importance and the latest weights, instead of all tasks'.
+        decay: :math:`\gamma`, of the online kind.
+
+    Raises:
+        ValueError: a negative strength, or a decay that is not in (0, 1] or not used.
+
+    Example:
+        >>> theta = torch.tensor([0.0], requires_grad=True)
+        >>> ewc = ElasticWeightConsolidation({"theta": theta}, strength=2.0)
+        >>> ewc.end_task({"theta": torch.tensor([1.0])})    # at 0, importance 1
+        >>> theta.data.fill_(4.0).item()
+        4.0
+        >>> ewc.end_task({"theta": torch.tensor([3.0])})    # at 4, importance 3
+        >>> ewc.anchor["theta"], ewc.penalty().item()       # 1 * 4**2 + 3 * 0
+        (tensor([3.]), 16.0)
+    """
+
+    def __init__(
+        self, parameters: Mapping[str, Tensor], strength: float = 500.0, *, online: bool = False, decay: float = 1.0
+    ) -> None:
+        if not 0 < decay <= 1 or (decay != 1 and not online):
+            raise ValueError(f"decay={decay}, online={online} came; expected 0 < decay <= 1, and 1 unless online=True.")
+        super().__init__(parameters, coefficient=strength / 2)
+        self.online, self.decay = online, decay
+        self._constant = 0.0  # what the tasks' parabolas leave where their sum is lowest
+
+    @torch.no_grad()
+    def end_task(self, fisher: Mapping[str, Tensor]) -> None:
+        """Hold on to the weights as they are now.
+
+        Args:
+            fisher: the task's Fisher information, as `fisher_diagonal` gives it.
+
+        Raises:
+            ValueError: it is one of other parameters.
+        """
+        new = {name: torch.zeros_like(tensor) for name, tensor in self.importance.items()}
+        self._load(new, fisher)
+        for name, p in self.parameters.items():
+            theta, anchor, importance = p.detach(), self.anchor[name], self.importance[name]
+            if self.online:
+                importance.mul_(self.decay).add_(new[name])
+                anchor.copy_(theta)
+                continue
+            share = new[name] / (importance + new[name])
+            share.nan_to_num_(nan=1.0)  # important to no task: anywhere will do
+            self._constant += float((importance * share * (theta - anchor).square()).sum(dtype=torch.float64))
+            anchor.lerp_(theta.to(anchor.dtype), share)
+            importance.add_(new[name])
+        self._index = {}
+        self.num_tasks += 1
+
+    def penalty(self) -> Tensor:
+        """The penalty, a scalar with a gradient: for those who put it into the loss themselves."""
+        return super().penalty() + self.coefficient * self._constant
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a checkpoint must hold: primitives and tensors."""
+        return {**super().state_dict(), "constant": self._constant}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from such a state; see `QuadraticPenalty.load_state_dict`."""
+        super().load_state_dict(state)
+        self._constant = state["constant"]
+
+
+def _mean_over_ranks(fisher: dict[str, Tensor], rows: int) -> dict[str, Tensor]:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        total = torch.tensor(rows, device=next(iter(fisher.values())).device)
+        for tensor in (total, *fisher.values()):
+            torch.distributed.all_reduce(tensor)
+        rows = int(total)
+    if rows == 0:
+        raise ValueError("A task ended without samples; expected at least one batch. Check its data loader.")
+    return {name: tensor.div_(rows) for name, tensor in fisher.items()}

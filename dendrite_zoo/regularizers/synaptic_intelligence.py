@@ -1,0 +1,130 @@
+"""Synaptic intelligence: how much did each weight lower the loss on its way?"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dendrite_zoo.regularizers.quadratic import QuadraticPenalty, _detached, _gradient, _zeros
+
+__all__ = ["SynapticIntelligence"]
+
+
+class SynapticIntelligence(QuadraticPenalty):
+    r"""Importance of weights from the path that they took (Zenke, Poole and Ganguli 2017, eq. 3-5).
+
+    While a task is learned, each step adds what each weight did for the loss, :math:`\omega \mathrel{+}= -g
+    \Delta\theta`: ``g`` is the gradient of the task's loss alone, :math:`\Delta\theta` the step as it was taken, by
+    any optimizer, clipped or not. When the task ends,
+
+    .. math:: \Omega \mathrel{+}= \frac{\max(\omega, 0)}{(\theta - \theta^*)^2 + \xi}, \quad
+        \theta^* \leftarrow \theta, \quad \omega \leftarrow 0,
+
+    and from then on the penalty :math:`c \sum \Omega (\theta - \theta^*)^2` is part of the loss.
+
+    Args:
+        parameters: name -> parameter.
+        strength: :math:`c`.
+        damping: :math:`\xi`, which bounds the importance of weights that hardly moved.
+
+    Attributes:
+        path: :math:`\omega`, name -> tensor.
+
+    Raises:
+        ValueError: a negative strength, or a damping that is not positive.
+
+    Example:
+        >>> model = torch.nn.Linear(3, 1)
+        >>> si = SynapticIntelligence(dict(model.named_parameters()))
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> for task in range(2):
+        ...     for step in range(5):
+        ...         optimizer.zero_grad()
+        ...         model(torch.rand(8, 3)).square().mean().backward()
+        ...         si.before_step()    # reads the task's gradient, then adds the penalty's
+        ...         optimizer.step()
+        ...         si.after_step()     # sees the step that was taken
+        ...     si.end_task()
+        >>> bool(si.importance["weight"].min() > 0)
+        True
+    """
+
+    def __init__(self, parameters: Mapping[str, Tensor], strength: float = 0.1, damping: float = 0.1) -> None:
+        if not damping > 0:
+            raise ValueError(f"damping={damping} came; expected a positive number, such as 0.1.")
+        super().__init__(parameters, coefficient=strength)
+        self.damping = damping
+        self.path = {name: _zeros(p) for name, p in self.parameters.items()}
+        self._pending: list[str] = []
+        self._before: dict[str, Tensor] = {}
+        self._gradient: dict[str, Tensor] = {}
+
+    @torch.no_grad()
+    def before_step(self, parameters: Collection[Tensor] | None = None) -> None:
+        """Read the gradients of the task's loss, then add the penalty's; call it once they are complete.
+
+        Args:
+            parameters: those that the coming step moves, where it is one of several optimizers; None for all.
+        """
+        self.after_step()
+        names = self._with_gradient(parameters)
+        gradients = {name: _gradient(self.parameters[name]) for name in names}
+        _remember(self._before, names, self._parts(self.parameters, names))
+        _remember(self._gradient, names, self._parts(gradients, names))
+        self._pending = names
+        self._add_gradient(names)
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Add what the step did to the path; harmless where no step was taken."""
+        names, self._pending = self._pending, []
+        if not names:
+            return
+        back = [self._before[name] for name in names]
+        torch._foreach_sub_(back, _detached(self._parts(self.parameters, names)))
+        paths = self._parts(self.path, names)
+        torch._foreach_addcmul_(paths, [self._gradient[name] for name in names], back)
+        self._put(self.path, paths, names)
+
+    @torch.no_grad()
+    def end_task(self) -> None:
+        """Turn the path into importance, and hold on to the weights as they are now."""
+        self.after_step()
+        names = list(self.parameters)
+        thetas = _detached(self._parts(self.parameters, names))
+        paths, anchors = self._parts(self.path, names), self._parts(self.anchor, names)
+        importances = self._parts(self.importance, names)
+        for theta, path, anchor, importance in zip(thetas, paths, anchors, importances, strict=True):
+            moved = (theta - anchor).square_().add_(self.damping)
+            importance.addcdiv_(path.clamp_(min=0), moved)
+            anchor.copy_(theta)
+            path.zero_()
+        self._put(self.importance, importances, names)
+        self._put(self.anchor, anchors, names)
+        self._put(self.path, paths, names)
+        self._index = {}
+        self.num_tasks += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a checkpoint must hold: primitives and tensors."""
+        self.after_step()
+        return {**super().state_dict(), "path": dict(self.path)}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from such a state; see `QuadraticPenalty.load_state_dict`."""
+        super().load_state_dict(state)
+        self._load(self.path, state["path"])
+        self._pending = []
+
+
+def _remember(store: dict[str, Tensor], names: list[str], tensors: list[Tensor]) -> None:
+    """Copy tensors into memory that is kept from step to step."""
+    for name, tensor in zip(names, tensors, strict=True):
+        if name not in store or store[name].shape != tensor.shape:
+            store[name] = _zeros(tensor)
+    if names:
+        torch._foreach_copy_([store[name] for name in names], _detached(tensors))

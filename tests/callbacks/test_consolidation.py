@@ -1,0 +1,261 @@
+"""Consolidation by callback is consolidation in the loss: any module, any way of optimizing, across crashes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from torch import nn
+
+from dendrite_zoo import regularizers
+from dendrite_zoo.callbacks import ElasticWeightConsolidation, SynapticIntelligence
+from dendrite_zoo.streams import PermutedTasks
+from tests.callbacks.strangers import trainer
+from tests.training import Crash, CrashAt, data
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
+    pytest.mark.filterwarnings("ignore:.*torch.distributed|.*Gloo|.*destroy_process_group"),
+    pytest.mark.filterwarnings("ignore:.*Experiment logs directory|.*Checkpoint directory"),
+]
+TASKS, BATCHES, STRENGTH = 3, 4, 2.0
+flat = nn.utils.parameters_to_vector
+
+
+class Net(LightningModule):
+    """Somebody's classifier; ``way`` is how it optimizes."""
+
+    def __init__(self, way="automatic", clip=None):
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Sequential(nn.Linear(8, 12), nn.Tanh(), nn.Dropout(0.0), nn.Linear(12, 3))
+        self.way, self.clip = way, clip
+        self.automatic_optimization = way == "automatic"
+
+    def forward(self, x):
+        return self.net(x)
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        loss = F.cross_entropy(self(x), y)
+        if self.way == "automatic":
+            return loss
+        optimizers = self.optimizers()
+        optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        self.manual_backward(loss)
+        for optimizer in optimizers:
+            optimizer.step()
+        return None
+
+    def on_before_optimizer_step(self, optimizer):
+        if self.clip:
+            self.clip_gradients(optimizer, gradient_clip_val=self.clip, gradient_clip_algorithm="norm")
+
+    def validation_step(self, batch, batch_idx, dataloader_idx=0):
+        """Nothing is measured here."""
+
+    def configure_optimizers(self):
+        if self.way == "two optimizers":
+            return [torch.optim.Adam(layer.parameters(), lr=0.02) for layer in (self.net[0], self.net[3])]
+        return torch.optim.Adam(self.parameters(), lr=0.02)
+
+
+def stream(batch_size=4):
+    return PermutedTasks(data(16), TASKS, batch_size=batch_size)
+
+
+def fit(folder, callback, net=None, crash=None, **kwargs):
+    """Train on three tasks; the module and the callback as they are at the end."""
+    net = net or Net()
+    callbacks = [callback, *([CrashAt(*crash)] if crash else [])]
+    quiet = {"limit_val_batches": 0, "enable_checkpointing": "enable_checkpointing" in kwargs}
+    if kwargs.pop("enable_checkpointing", False):
+        callbacks.insert(0, ModelCheckpoint(Path(folder) / "checkpoints", every_n_train_steps=1, save_last=True))
+    last = Path(folder) / "checkpoints" / "last.ckpt"
+    run = trainer(folder, callbacks, epochs=TASKS, **{**quiet, **kwargs})
+    run.fit(net, stream(), ckpt_path=last if last.exists() else None, weights_only=True)
+    return net, callback
+
+
+def outcome(net, callback):
+    state = callback.regularizer.state_dict()
+    tensors = [tensor for name in ("importance", "anchor") for tensor in state[name].values()]
+    return torch.cat([t.detach().flatten() for t in (*net.parameters(), *tensors)])
+
+
+def naive(kind, accumulate=1, clip=None):
+    """The same in plain PyTorch: the penalty stands in the loss, the task's gradient is taken apart from it."""
+    net, tasks = Net(), stream()
+    parameters = dict(net.named_parameters())
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.02)
+    importance = {name: torch.zeros_like(p) for name, p in parameters.items()}
+    kappa = STRENGTH if kind is SynapticIntelligence else STRENGTH / 2
+    anchors = []
+    for task in range(TASKS):
+        start = {name: p.detach().clone() for name, p in parameters.items()}
+        path = {name: torch.zeros_like(p) for name, p in parameters.items()}
+        batches = list(tasks.task_loader(task, epoch=0))
+        for first in range(0, BATCHES, accumulate):
+            group = batches[first : first + accumulate]
+            loss = sum(F.cross_entropy(net(x), y) for x, y in group) / accumulate
+            gradients = torch.autograd.grad(loss, list(parameters.values()), retain_graph=True)
+            for weights, anchor in anchors if kind is ElasticWeightConsolidation else [(importance, start)]:
+                loss = loss + kappa * sum((weights[n] * (p - anchor[n]) ** 2).sum() for n, p in parameters.items())
+            before = {name: p.detach().clone() for name, p in parameters.items()}
+            optimizer.zero_grad()
+            loss.backward()
+            if clip:
+                nn.utils.clip_grad_norm_(net.parameters(), clip)
+            optimizer.step()
+            for (name, p), gradient in zip(parameters.items(), gradients, strict=True):
+                path[name] -= gradient * (p.detach() - before[name])
+        if task < TASKS - 1 and kind is SynapticIntelligence:
+            for name, p in parameters.items():
+                importance[name] += path[name].clamp(min=0) / ((p.detach() - start[name]) ** 2 + 0.1)
+        elif task < TASKS - 1:
+            log_likelihoods = (-F.cross_entropy(net(x), y, reduction="none") for x, y in tasks.task_loader(task))
+            fisher = regularizers.fisher_diagonal(parameters, log_likelihoods, torch.Generator().manual_seed(task))
+            anchors.append((fisher, {name: p.detach().clone() for name, p in parameters.items()}))
+    return flat(net.parameters()).detach()
+
+
+@pytest.mark.parametrize("kind", [SynapticIntelligence, ElasticWeightConsolidation])
+@pytest.mark.parametrize(
+    "net, kwargs, plain",
+    [
+        ({}, {}, {}),
+        ({}, {"accumulate_grad_batches": 2, "gradient_clip_val": 0.3}, {"accumulate": 2, "clip": 0.3}),
+        ({"way": "manual", "clip": 0.3}, {}, {"clip": 0.3}),
+        ({"way": "two optimizers"}, {}, {}),
+    ],
+    ids=["plain", "accumulated and clipped", "manual", "two optimizers"],
+)
+def test_is_what_the_penalty_in_the_loss_gives(tmp_path, kind, net, kwargs, plain):
+    trained, callback = fit(tmp_path, kind(STRENGTH), Net(**net), **kwargs)
+    torch.testing.assert_close(flat(trained.parameters()), naive(kind, **plain), rtol=1e-4, atol=1e-5)
+    assert callback.regularizer.num_tasks == TASKS - 1
+    without, _ = fit(tmp_path, kind(0.0), Net(**net), **kwargs)
+    assert (flat(trained.parameters()) - flat(without.parameters())).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("kind", [SynapticIntelligence, ElasticWeightConsolidation])
+@pytest.mark.parametrize("kwargs", [{}, {"accumulate_grad_batches": 3}])
+def test_a_run_that_crashed_goes_on_to_the_bit(tmp_path, kind, kwargs):
+    expected = outcome(*fit(tmp_path / "whole", kind(STRENGTH), **kwargs))
+    steps = TASKS * (BATCHES if not kwargs else 2)
+    for step in range(1, steps):
+        folder = tmp_path / str(step)
+        with pytest.raises(Crash):
+            fit(folder, kind(STRENGTH), crash=(step,), enable_checkpointing=True, **kwargs)
+        resumed = outcome(*fit(folder, kind(STRENGTH), enable_checkpointing=True, **kwargs))
+        assert torch.equal(resumed, expected), f"after step {step}"
+
+
+def test_a_second_fit_goes_on(tmp_path):
+    """Importance and the last task's path survive in the callback, as they do in a checkpoint."""
+    callback, net = SynapticIntelligence(STRENGTH), Net()
+    tasks = stream()
+    trainer(tmp_path, [callback], epochs=TASKS, limit_val_batches=0).fit(net, tasks)
+    path = {name: tensor.clone() for name, tensor in callback.regularizer.path.items()}
+    importance = callback.regularizer.importance["net.0.weight"].clone()
+    more = PermutedTasks(data(16), TASKS + 1, first_task=TASKS, batch_size=4)
+    trainer(tmp_path, [callback], epochs=1, limit_val_batches=0, limit_train_batches=1).fit(net, more)
+    assert path["net.0.weight"].abs().max() > 0 and callback.regularizer.num_tasks == TASKS
+    assert (callback.regularizer.importance["net.0.weight"] > importance).any()
+
+
+class Halves(Net):
+    """Freezes, task by task, all but some of the first layer's units."""
+
+    def active(self):
+        task = self.trainer.datamodule.current_task
+        return {
+            "net.0.weight": torch.arange(4 * task, 4 * task + 4),
+            "net.0.bias": torch.arange(4 * task, 4 * task + 4),
+        }
+
+    def on_after_backward(self):
+        for name, index in self.active().items():
+            gradient = self.get_parameter(name).grad
+            kept = gradient[index].clone()
+            gradient.zero_()
+            gradient[index] = kept
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def test_work_follows_the_active_part(tmp_path):
+    whole = outcome(*fit(tmp_path, SynapticIntelligence(STRENGTH), Halves()))
+    part = outcome(*fit(tmp_path, SynapticIntelligence(STRENGTH, active=Halves.active), Halves()))
+    assert torch.equal(whole, part)
+    callback = SynapticIntelligence(STRENGTH, active=Halves.active)
+    with pytest.raises(Crash):
+        fit(tmp_path / "a", callback, Halves(), crash=(5,), enable_checkpointing=True)
+    resumed = SynapticIntelligence(STRENGTH, active=Halves.active)
+    assert torch.equal(outcome(*fit(tmp_path / "a", resumed, Halves(), enable_checkpointing=True)), whole)
+
+
+def test_skipped_steps_of_a_gradient_scaler_add_nothing(tmp_path):
+    net, callback = Net(), SynapticIntelligence(STRENGTH)
+    run = trainer(tmp_path, [callback], epochs=TASKS, limit_val_batches=0, limit_train_batches=1)
+    run.fit(net, stream())
+    run.precision_plugin.scaler = object()
+    for p in net.parameters():
+        p.grad = torch.full_like(p, torch.inf)
+    callback.on_before_optimizer_step(run, net, run.optimizers[0])
+    callback.on_train_batch_end(run, net, None, None, 0)
+    assert all(tensor.isfinite().all() for tensor in callback.regularizer.path.values())
+
+
+class Save(Callback):
+    """Writes what this process ends with."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def on_fit_end(self, trainer, pl_module):
+        found = torch.cat([outcome(pl_module, callback) for callback in trainer.callbacks[:2]])
+        torch.save(found, self.folder / f"{trainer.world_size}_{trainer.global_rank}.pt")
+
+
+def sample_by_sample(trainer, task):
+    loader = stream(batch_size=trainer.world_size)
+    loader.trainer = trainer
+    return loader.task_loader(task)
+
+
+@pytest.mark.slow
+def test_two_processes_give_what_one_gives(tmp_path):
+    """One callback holds the first layer, the other the second."""
+    for world in (1, 2):
+        si = SynapticIntelligence(STRENGTH, include="net.0.*")
+        ewc = ElasticWeightConsolidation(STRENGTH, include="net.3.*", data=sample_by_sample)
+        strategy = {"strategy": "ddp_spawn"} if world > 1 else {}
+        callbacks = [si, ewc, Save(tmp_path)]
+        run = trainer(tmp_path, callbacks, epochs=TASKS, devices=world, limit_val_batches=0, **strategy)
+        run.fit(Net(), stream())
+    one, first, second = (torch.load(tmp_path / f"{name}.pt") for name in ("1_0", "2_0", "2_1"))
+    assert torch.equal(first, second)
+    torch.testing.assert_close(first, one, rtol=1e-3, atol=1e-5)
+
+
+def test_bad_input(tmp_path):
+    batches = stream().task_loader(0)
+    with pytest.raises(ValueError, match=r"SynapticIntelligence cannot tell which task .*task=lambda"):
+        trainer(tmp_path, [SynapticIntelligence()], limit_val_batches=0).fit(Net(), batches, batches)
+    with pytest.raises(ValueError, match=r"needs the data of each task .* Pass data="):
+        trainer(tmp_path, [ElasticWeightConsolidation()], limit_val_batches=0).fit(Net(), batches, batches)
+    both = [SynapticIntelligence(include="net.0.*"), SynapticIntelligence(include="*.weight")]
+    with pytest.raises(ValueError, match=r"both hold 'net.0.weight'; expected parameters of one callback each"):
+        trainer(tmp_path, both, limit_val_batches=0).fit(Net(), stream())
+    with pytest.raises(ValueError, match=r"\['conv\*'\] match none"):
+        fit(tmp_path, SynapticIntelligence(include="conv*"))
+    with pytest.raises(ValueError, match=r"A batch came as Tensor; expected \(x, y\). Pass log_likelihood="):
+        fit(tmp_path, ElasticWeightConsolidation(data=lambda trainer, task: [torch.zeros(2, 8)]))

@@ -1,0 +1,135 @@
+"""The penalty itself: as if it stood in the loss, on the chosen parameters, on their active part."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from dendrite_zoo.regularizers import QuadraticPenalty, select_parameters
+
+
+def pulled(coefficient=0.7, dtype=torch.float32):
+    """A penalty on a model that has moved away from its anchor."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 2)).to(dtype)
+    penalty = QuadraticPenalty(dict(model.named_parameters()), coefficient)
+    penalty.num_tasks = 1
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            penalty.importance[name].copy_(torch.rand_like(p))
+            p.add_(torch.randn_like(p))
+    return model, penalty
+
+
+def loss(model):
+    return model(torch.ones(3, 5)).square().mean()
+
+
+def test_is_the_weighted_sum_of_squares():
+    theta = torch.tensor([1.0, 2.0, 3.0], requires_grad=True)
+    penalty = QuadraticPenalty({"theta": theta}, coefficient=0.5)
+    penalty.importance["theta"].copy_(torch.tensor([1.0, 0.0, 4.0]))
+    theta.data.add_(torch.tensor([1.0, 1.0, -2.0]))
+    assert penalty.penalty().item() == 0.5 * (1 * 1 + 0 * 1 + 4 * 4)
+    penalty.penalty().backward()
+    assert theta.grad.tolist() == [2 * 0.5 * 1 * 1, 0, 2 * 0.5 * 4 * -2]
+
+
+def test_its_gradient_is_what_it_would_be_in_the_loss():
+    model, penalty = pulled()
+    (loss(model) + penalty.penalty()).backward()
+    expected = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+    loss(model).backward()
+    penalty.add_gradient()
+    for p, gradient in zip(model.parameters(), expected, strict=True):
+        torch.testing.assert_close(p.grad, gradient)
+
+
+def test_pulls_nothing_before_a_task_was_consolidated():
+    model, penalty = pulled()
+    penalty.num_tasks = 0
+    loss(model).backward()
+    before = [p.grad.clone() for p in model.parameters()]
+    penalty.add_gradient()
+    assert all(torch.equal(p.grad, g) for p, g in zip(model.parameters(), before, strict=True))
+
+
+def test_leaves_parameters_alone_that_have_no_gradient_or_another_optimizer():
+    model, penalty = pulled()
+    loss(model).backward()
+    model[0].weight.grad = None
+    before = model[2].bias.grad.clone()
+    penalty.add_gradient([model[0].weight, model[2].weight])
+    assert model[0].weight.grad is None and torch.equal(model[2].bias.grad, before)
+
+
+def test_on_the_active_part_alone():
+    model, penalty = pulled()
+    rows, columns = torch.tensor([0, 3]), torch.tensor([1, 2, 4])
+    whole, part = nn.Parameter(model[0].weight.detach().clone()), (rows[:, None], columns)
+    loss(model).backward()
+    task_gradient = model[0].weight.grad.clone()
+    penalty.add_gradient()
+    expected = task_gradient.clone()
+    expected[part] = model[0].weight.grad[part]
+    model[0].weight.grad.copy_(task_gradient)
+    penalty.restrict({"0.weight": part})
+    penalty.add_gradient([model[0].weight])
+    assert torch.equal(model[0].weight.grad, expected) and torch.equal(model[0].weight, whole)
+
+
+def test_half_precision_is_anchored_in_float32():
+    model, penalty = pulled(dtype=torch.bfloat16)
+    assert {t.dtype for t in (*penalty.anchor.values(), *penalty.importance.values())} == {torch.float32}
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    penalty.add_gradient()
+    p, name = model[0].weight, "0.weight"
+    expected = 2 * 0.7 * penalty.importance[name] * (p.float() - penalty.anchor[name])
+    assert p.grad.dtype == torch.bfloat16
+    torch.testing.assert_close(p.grad.float(), expected.detach(), rtol=0.01, atol=0.01)
+
+
+def test_state_goes_through_a_checkpoint(tmp_path):
+    _, penalty = pulled()
+    penalty.restrict({"0.weight": (torch.tensor([[0], [2]]), torch.tensor([1, 3]))})
+    torch.save(penalty.state_dict(), tmp_path / "state.pt")
+    model, again = pulled()
+    again.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert again.num_tasks == 1
+    for name in dict(model.named_parameters()):
+        assert torch.equal(again.importance[name], penalty.importance[name])
+        assert torch.equal(again.anchor[name], penalty.anchor[name])
+    assert torch.equal(again._index["0.weight"][0], torch.tensor([[0], [2]]))
+
+
+def test_chooses_parameters_by_name():
+    model = nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.Linear(2, 2)})
+    model.b.segments = nn.Parameter(torch.zeros(2, 3, 4))
+    model.a.bias.requires_grad_(False)
+    assert list(select_parameters(model)) == ["a.weight", "b.weight", "b.bias"]
+    assert list(select_parameters(model, "*", exclude=())) == ["a.weight", "b.weight", "b.bias", "b.segments"]
+    assert list(select_parameters(model, ["b.*"], exclude=["*.bias", "*segments"])) == ["b.weight"]
+
+
+def test_bad_input():
+    model, penalty = pulled()
+    with pytest.raises(ValueError, match=r"\['c.\*'\] match none; expected patterns .* It has 0.weight, 0.bias"):
+        select_parameters(model, ["0.*", "c.*"])
+    with pytest.raises(ValueError, match="leave 0 parameters of Sequential"):
+        select_parameters(model, "*", exclude="*")
+    with pytest.raises(ValueError, match="strength of a penalty came as -1; expected a number from 0"):
+        QuadraticPenalty({}, -1)
+    with pytest.raises(ValueError, match="was given 'x', which is none of its parameters; expected some of 0.weight"):
+        penalty.restrict({"x": torch.tensor([0])})
+    other = QuadraticPenalty({"0.weight": torch.zeros(1, 1)}, 1.0)
+    with pytest.raises(ValueError, match=r"lacks '0.weight' in the shape \(1, 1\); expected the same parameters"):
+        other.load_state_dict({**other.state_dict(), "importance": {"0.weight": torch.zeros(4, 5)}})
+    embedding = nn.Embedding(3, 2, sparse=True)
+    embedding(torch.tensor([1])).sum().backward()
+    sparse = QuadraticPenalty(dict(embedding.named_parameters()), 1.0)
+    sparse.num_tasks = 1
+    with pytest.raises(ValueError, match=r"sparse gradient; expected dense ones. .* exclude="):
+        sparse.add_gradient()
