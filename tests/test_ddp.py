@@ -11,6 +11,7 @@ import torch
 
 from tests.training import TASKS, train
 
+pytestmark = pytest.mark.slow
 SIZES = {"rows": 24, "batch_size": 8}  # three full batches an epoch, so that shares are equal; 30 rows to test
 
 

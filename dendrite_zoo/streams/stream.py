@@ -240,9 +240,8 @@ class TaskStream(LightningDataModule):
             warnings.filterwarnings("ignore", f"Total length of `{TaskLoader.__name__}` across ranks is zero")
 
     def _check_trainer(self) -> None:
-        if getattr(
-            self.trainer, "fast_dev_run", False
-        ):  # one batch, to see that it runs: Lightning sets its own limits
+        # One batch, to see that it runs: Lightning sets limits of its own.
+        if getattr(self.trainer, "fast_dev_run", False):
             return
         wrong = [
             f"{name}={came!r}, expected {expected!r}"
@@ -281,8 +280,10 @@ class TaskStream(LightningDataModule):
         return [self.task_loader(task, "test") for task in range(self.num_tasks)]
 
     def _fitting(self) -> Trainer | None:
-        """The Trainer, while it trains."""
-        return self.trainer if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING else None
+        """The Trainer, within ``fit``."""
+        trainer = self.trainer
+        within = trainer is not None and trainer.state.fn == TrainerFn.FITTING and trainer.state.stage is not None
+        return trainer if within else None
 
     def _due(self) -> Iterable[int]:
         """The tasks to validate now."""

@@ -121,4 +121,4 @@ class SplitTasks(TaskStream):
 
     def task_rows(self, task: int, labels: Tensor) -> Tensor:
         """Choose the rows of the task's classes."""
-        return torch.isin(labels, torch.tensor(self.classes(task)))
+        return torch.isin(labels, torch.tensor(self.classes(task), device=labels.device))

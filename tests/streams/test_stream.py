@@ -1,5 +1,7 @@
 """A stream by itself, and under a Trainer: what is trained, what is validated, and when."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from lightning.pytorch.callbacks import EarlyStopping
@@ -155,7 +157,7 @@ class TestUnderATrainer:
         run.fit(Memory(), stream)
         assert run.current_epoch == 3
         assert stream.current_task == 2
-        assert next(iter(stream.task_loader(0)))[0].device.type == "cpu"
+        assert [len(loader) for loader in stream.val_dataloader()] == [1, 1, 1], "all are due again"
 
     def test_early_stopping_and_a_limit_of_batches_go_with_it(self, tmp_path):
         stream, module = PermutedTasks(tensors(), 3, batch_size=2), Memory()
@@ -204,6 +206,19 @@ class TestUnderATrainer:
         module.on_train_batch_start = lambda *_: seen.add(stream.trainer.train_dataloader.x.data_ptr())
         trainer(tmp_path, **stream.trainer_kwargs()).fit(module, stream)
         assert seen == {stream.source.x_train.data_ptr()}, "on the CPU they are there already"
+
+    @pytest.mark.parametrize("kind", [PermutedTasks, RotatedTasks])
+    def test_batches_are_made_on_the_trainers_device_and_it_is_freed(self, kind):
+        stream, device = kind(tensors(), 2), torch.device("meta")  # any device but the CPU will do
+        stream.trainer = SimpleNamespace(
+            strategy=SimpleNamespace(root_device=device), global_rank=0, world_size=1, current_epoch=0
+        )
+        stream.setup("validate")
+        x, y = next(iter(stream.task_loader(1)))
+        assert (x.device, y.device) == (device, device)
+        assert stream.task_loader(0).x is stream.task_loader(1).x, "transferred once"
+        stream.teardown("validate")
+        assert next(iter(stream.task_loader(1)))[0].device == torch.device("cpu")
 
 
 def test_classes_of_the_toy():
