@@ -2,6 +2,7 @@
 
 from dendrite_zoo.callbacks.consolidation import ElasticWeightConsolidation, SynapticIntelligence
 from dendrite_zoo.callbacks.forgetting import ForgettingLogger
+from dendrite_zoo.callbacks.publisher import HubPublisher
 from dendrite_zoo.callbacks.sparsity import SparsityLogger
 
-__all__ = ["ElasticWeightConsolidation", "ForgettingLogger", "SparsityLogger", "SynapticIntelligence"]
+__all__ = ["ElasticWeightConsolidation", "ForgettingLogger", "HubPublisher", "SparsityLogger", "SynapticIntelligence"]

@@ -17,6 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from dendrite_zoo.hub import config as configs
+
 CONFIG, WEIGHTS, RESULTS, CARD, PICTURE = (
     "config.json",
     "model.safetensors",
@@ -53,7 +55,7 @@ def fingerprint(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a safetensors file, all of it or an error.
 
     Returns:
@@ -65,10 +67,11 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     remedy = "The file is truncated or altered: restore it, or download or train the model again."
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            marks = dict(file.metadata() or {})
+            text = (file.metadata() or {}).get(configs.LIBRARY_NAME, "{}")
             state = {name: file.get_tensor(name) for name in file.keys()}
     except SafetensorError as error:
         raise ValueError(f"{path} cannot be read ({error}); expected a whole safetensors file. {remedy}") from None
+    marks = configs.parse(text, f"{path}: the header")
     if "fingerprint" in marks and marks["fingerprint"] != fingerprint(state):
         raise ValueError(f"{path} does not hold the tensors that its header vouches for. {remedy}")
     return state, marks
@@ -108,8 +111,9 @@ def write(
         raise OSError(f"cannot save to {folder}: {error}. Choose a folder that can be written.") from None
     try:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-        marks = {"format": "pt", "fingerprint": fingerprint(tensors)}
-        save_file(tensors, waiting / WEIGHTS, marks | ({"base_model": base_model} if base_model else {}))
+        marks = {"fingerprint": fingerprint(tensors)} | ({"base_model": base_model} if base_model else {})
+        # One key: several would be written in any order, and equal models must be equal files.
+        save_file(tensors, waiting / WEIGHTS, {configs.LIBRARY_NAME: json.dumps(marks)})
         if results is not None:
             (waiting / RESULTS).write_text(to_json(results), encoding="utf-8")
         describe(waiting)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from dendrite_zoo.hub import artifact, registry
 from dendrite_zoo.hub import config as configs
-from dendrite_zoo.hub.mixin import MODEL_TYPES
+from dendrite_zoo.hub.mixin import MODEL_TYPES, HubModel
 from dendrite_zoo.metrics import forgetting_per_task, learned_part, summarize, weight_sparsity
 
 logger = logging.getLogger(__name__)
@@ -41,8 +41,8 @@ class Card:
         results: result records; the first is the model's own, as are others of the same row.
         name: of the repo or the zoo entry.
         source: what `dendrite_zoo.load` is to be given.
+        model_class: of the model; it has a word in the card (`HubModel.usage`, `HubModel.limits`).
         base_model: ``org/name`` it was fine-tuned from.
-        model_class: of the model, for ``pipeline_tag``, ``usage`` and ``limits``.
     """
 
     def __init__(
@@ -53,19 +53,19 @@ class Card:
         results: Any = None,
         name: str,
         source: str,
+        model_class: type[HubModel],
         base_model: str | None = None,
-        model_class: type[Any] | None = None,
     ) -> None:
         self.config, self.state, self.name, self.source = config, state, name, source
         records = results if isinstance(results, list) else [results]
         self.results = [record for record in records if isinstance(record, Mapping)]
         self.own = [record for record in self.results if record.get("row") == self.results[0].get("row")]
         self.base_model = base_model
-        self.pipeline_tag = getattr(model_class, "pipeline_tag", None)
+        self.pipeline_tag = model_class.pipeline_tag
         arguments = {key: value for key, value in config.items() if key not in configs.HEADER}
         self.arguments = arguments
-        self.usage = getattr(model_class, "usage", "").format(**arguments)
-        self.limits = [line.format(**arguments) for line in getattr(model_class, "limits", ())]
+        self.usage = model_class.usage(arguments)
+        self.limits = model_class.limits(arguments)
         self.matrix = _square(self.own[0].get("matrix")) if self.own else None
 
     def text(self, *, picture: bool) -> str:
@@ -199,7 +199,7 @@ def describe(
         name=name,
         source=name if in_zoo else os.path.join(".", place),
         base_model=base_model,
-        model_class=MODEL_TYPES.get(config["model_type"]),
+        model_class=MODEL_TYPES[config["model_type"]],
     )
     earlier = place / artifact.CARD
     old = earlier.read_text(encoding="utf-8") if earlier.is_file() else None

@@ -82,8 +82,6 @@ class HubModel:
 
     Attributes:
         pipeline_tag: the Hub's name for what such a model does, such as ``"image-classification"``.
-        usage: lines of Python for the card, after ``model`` was loaded, with ``{arguments}`` of the config.
-        limits: sentences for the card, likewise.
         config: the constructor's arguments.
         results: result records of these weights, or None; written with them.
         origin: where it was loaded from, or None.
@@ -105,8 +103,6 @@ class HubModel:
 
     model_type: ClassVar[str]
     pipeline_tag: ClassVar[str | None] = None
-    usage: ClassVar[str] = ""
-    limits: ClassVar[tuple[str, ...]] = ()
     config: dict[str, Any]
     results: Any = None
     origin: Origin | None = None
@@ -118,6 +114,16 @@ class HubModel:
         Raises:
             ValueError: naming the argument, what was expected, and what to do.
         """
+
+    @classmethod
+    def usage(cls, config: Mapping[str, Any]) -> str:
+        """Give lines of Python for the card, to follow ``model = dendrite_zoo.load(...)``; to be overridden."""
+        return "print(model)"
+
+    @classmethod
+    def limits(cls, config: Mapping[str, Any]) -> list[str]:
+        """Give sentences for the card on what the model cannot do; to be overridden."""
+        return []
 
     @classmethod
     def adapt(
@@ -191,7 +197,7 @@ class HubModel:
         results = None if found is None else configs.parse_json(found.read_bytes(), str(found))
         model.results = None if changes else results
         unchanged = "" if changes else stored
-        base = marks.get("base_model", "")
+        base = str(marks.get("base_model", ""))
         model.origin = Origin(str(place), place.repo, base if REPO.fullmatch(base) else None, unchanged, results)
         cast(nn.Module, model).eval()
         return model

@@ -101,6 +101,6 @@ def record(new: Entry, folder: Path | None = None) -> None:
 
 
 def pins(folder: Path) -> dict[str, dict[str, Any]]:
-    """Give sha256 and size of the config and weights in ``folder``, as an entry's ``files``."""
-    paths = [folder / name for name in (artifact.CONFIG, artifact.WEIGHTS)]
+    """Give sha256 and size of what is in ``folder``, as an entry's ``files``; a card may be edited, and is not held."""
+    paths = [folder / name for name in (artifact.CONFIG, artifact.WEIGHTS, artifact.RESULTS)]
     return {p.name: {"sha256": artifact.sha256(p), "size": p.stat().st_size} for p in paths if p.is_file()}

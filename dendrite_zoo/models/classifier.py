@@ -53,6 +53,7 @@ class ActiveDendriteClassifier(HubModel, nn.Module):
         (torch.Size([3, 10]), 1)
     """
 
+    pipeline_tag = "image-classification"
     context: TaskContext
 
     def __init__(
@@ -112,6 +113,19 @@ class ActiveDendriteClassifier(HubModel, nn.Module):
         if config.get("num_segments") != 0 and config.get("num_segments") is not None:
             check_size(num_segments=config["num_segments"])
         ActiveDendriteMLP.validate_config({**config, "out_features": config["num_classes"]})
+
+    @classmethod
+    def usage(cls, config: Mapping[str, Any]) -> str:
+        """Lines for the card: the context inferred, and given."""
+        lines = [f"x = torch.rand(8, {config['in_features']})  # rows like those it was trained on"]
+        if config.get("context", "prototype") == "prototype":
+            lines.append("logits = model(x)  # finds the context of each row by itself")
+        return "\n".join([*lines, "logits = model(x, task=0)  # takes it as given"])
+
+    @classmethod
+    def limits(cls, config: Mapping[str, Any]) -> list[str]:
+        """Sentences for the card: the capacity."""
+        return [f"It has room for {config['max_tasks']} tasks; a larger `max_tasks=` at loading makes more."]
 
     @classmethod
     def adapt(

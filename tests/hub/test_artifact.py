@@ -43,6 +43,12 @@ def test_save_and_load_are_identical(model, tmp_path):
     assert {key: config[key] for key in model.config} == model.config
 
 
+def test_equal_models_are_equal_files(model, tmp_path):
+    for name in "ab":
+        model.save_pretrained(tmp_path / name)
+    assert (tmp_path / "a/model.safetensors").read_bytes() == (tmp_path / "b/model.safetensors").read_bytes()
+
+
 def test_the_class_comes_from_the_config(model, tmp_path):
     model.save_pretrained(tmp_path)
     assert type(HubModel.from_pretrained(str(tmp_path))) is Toy

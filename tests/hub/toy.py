@@ -11,8 +11,6 @@ class Toy(HubModel, nn.Module):
     """A linear head over a table of ``max_tasks`` prototypes, kept in float32 whatever the weights are."""
 
     pipeline_tag = "image-classification"
-    usage = "logits = model(torch.rand(8, {in_features}))"
-    limits = ("It holds {max_tasks} tasks.",)
 
     def __init__(
         self,
@@ -52,6 +50,14 @@ class Toy(HubModel, nn.Module):
     def validate_config(cls, config):
         if config["max_tasks"] > 10_000 if "max_tasks" in config else False:
             raise ValueError(f"config.json: max_tasks {config['max_tasks']}; expected at most 10000.")
+
+    @classmethod
+    def usage(cls, config):
+        return f"logits = model(torch.rand(8, {config['in_features']}))"
+
+    @classmethod
+    def limits(cls, config):
+        return [f"It holds {config['max_tasks']} tasks."]
 
     @classmethod
     def adapt(cls, config, state, changes):

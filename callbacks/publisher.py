@@ -1,0 +1,218 @@
+"""Publishing a model to the Hub while it is trained, without ever standing in the way of training."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import shlex
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from dendrite_zoo.callbacks.forgetting import ForgettingLogger
+from dendrite_zoo.callbacks.sparsity import SparsityLogger
+from dendrite_zoo.hub import HubModel
+from dendrite_zoo.metrics import learned_part
+from dendrite_zoo.report import matrix_record, result_record
+from dendrite_zoo.streams import TaskBoundary, TaskStream, benchmark_name, current_task
+
+__all__ = ["HubPublisher"]
+
+logger = logging.getLogger(__name__)
+
+Every = Literal["fit_end", "task_end"]
+
+
+class HubPublisher(Callback):
+    """Publishes the model to the Hugging Face Hub when training, or each task, has ended.
+
+    The first process saves the model to a folder of its own, and a thread sends it (`dendrite_zoo.hub.publish`:
+    one commit, a tag, a card with what the ForgettingLogger and the SparsityLogger of this Trainer measured). Where
+    that fails, training goes on: a warning says why, the folder stays, and the command that tries again is printed.
+    The token is the one of ``hf auth login`` or ``HF_TOKEN``; it is no argument, for arguments end in configs.
+
+    Args:
+        repo_id: ``org/name``; made where missing.
+        every: ``"fit_end"``, or ``"task_end"`` for a release after each task.
+        private: make it a private repo.
+        revision: branch.
+        task: tells the task that is trained on; by default the ``current_task`` of the datamodule or the module.
+        folder: where models are saved until they are sent; by default ``hub/`` where the Trainer's logger writes.
+        wait: seconds that the end of training waits at most for what is still being sent.
+
+    Attributes:
+        releases: what was published.
+
+    Raises:
+        ValueError: the module trains no model that can be published, or nobody says which task is trained on.
+
+    Example:
+        >>> HubPublisher("you/permuted-mnist-10", every="task_end").releases
+        []
+    """
+
+    def __init__(
+        self,
+        repo_id: str,
+        every: Every = "fit_end",
+        *,
+        private: bool | None = None,
+        revision: str = "main",
+        task: Callable[[Trainer], int] | None = None,
+        folder: str | Path | None = None,
+        wait: float = 600.0,
+    ) -> None:
+        if every not in get_args(Every):
+            raise ValueError(f"HubPublisher(every={every!r}) came; expected one of {', '.join(get_args(Every))}.")
+        self.repo_id, self.every, self.private, self.revision = repo_id, every, private, revision
+        self.task, self.wait = task, wait
+        self.folder = None if folder is None else Path(folder)
+        self.releases: list[Any] = []
+        self._boundary = TaskBoundary()
+        self._unsent: list[Path] = []
+        self._queue: queue.Queue[Path] | None = None
+        self._started = 0.0
+        self._trained = 0.0  # seconds of the runs before this one was resumed
+
+    @property
+    def state_key(self) -> str:
+        """The name under which a checkpoint keeps the task trained on."""
+        return f"{type(self).__qualname__}[{self.repo_id}]"
+
+    def state_dict(self) -> dict[str, Any]:
+        """The task trained on, and the time it took so far."""
+        return {"boundary": self._boundary.state_dict(), "trained": self._seconds()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on where a checkpoint stood: what it had released is not released again."""
+        self._boundary.load_state_dict(state_dict["boundary"])
+        self._trained = state_dict["trained"]
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Make sure that there is a model to publish, before any work is done."""
+        if stage != "fit":
+            return
+        _model(pl_module)
+        owners = (getattr(trainer, "datamodule", None), pl_module)
+        if self.every == "task_end" and self.task is None and not any(hasattr(o, "current_task") for o in owners):
+            raise ValueError(
+                "HubPublisher(every='task_end') cannot tell which task is trained on: neither datamodule nor module "
+                "has a current_task. Pass task=, such as task=lambda trainer: trainer.current_epoch // 3."
+            )
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find the folder."""
+        log_dir = trainer.log_dir  # asks all processes
+        if self.folder is None:
+            self.folder = Path(log_dir or trainer.default_root_dir) / "hub"
+        self._started = time.monotonic()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Publish what has learned a task, before it learns the next."""
+        ended, _ = self._boundary.update(current_task(trainer) if self.task is None else self.task(trainer))
+        if ended is not None and self.every == "task_end":
+            self._release(trainer, pl_module)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Publish the trained model, and wait a while for it to be sent."""
+        self._release(trainer, pl_module)
+        until = time.monotonic() + self.wait
+        while self._unsent and time.monotonic() < until:
+            time.sleep(0.05)
+        for folder in list(self._unsent):
+            self._warn(folder, f"it could not be sent within {self.wait:.0f} s")
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Say what was not sent yet."""
+        for folder in list(self._unsent):
+            self._warn(folder, "training broke off before it was sent")
+
+    def _release(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        assert self.folder is not None
+        folder = self.folder / f"step-{trainer.global_step}"
+        model = _model(pl_module)
+        try:
+            model.save_pretrained(folder, results=self._results(trainer, pl_module, model))
+        except OSError as error:
+            logger.warning("%s is not published: %s", self.repo_id, error)
+            return
+        self._unsent.append(folder)
+        if self._queue is None:
+            self._queue = queue.Queue()
+            threading.Thread(target=self._send, args=(self._queue,), name="HubPublisher", daemon=True).start()
+        self._queue.put(folder)
+
+    def _send(self, waiting: queue.Queue[Path]) -> None:
+        from dendrite_zoo.hub.publish import publish
+
+        while True:
+            folder = waiting.get()
+            try:
+                release = publish(folder, self.repo_id, private=self.private, revision=self.revision)
+            except Exception as error:  # whatever happens there, training goes on
+                self._warn(folder, str(error))
+            else:
+                self.releases.append(release)
+                logger.info("published %s as %s: %s", self.repo_id, release.tag, release.url)
+                shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                self._unsent.remove(folder)
+
+    def _warn(self, folder: Path, why: str) -> None:
+        options = " --private" if self.private else ""
+        options += f" --revision {self.revision}" if self.revision != "main" else ""
+        logger.warning(
+            "%s is not published: %s\nThe model is kept. To try again: dendrite-zoo publish %s --repo %s%s",
+            self.repo_id, why, shlex.quote(str(folder)), self.repo_id, options,
+        )  # fmt: skip
+
+    def _results(self, trainer: Trainer, pl_module: LightningModule, model: HubModel) -> list[dict[str, Any]] | None:
+        """Gather what the other callbacks measured into a result record."""
+        callbacks = trainer.callbacks  # type: ignore[attr-defined]
+        log = next((c for c in callbacks if isinstance(c, ForgettingLogger)), None)
+        if log is None or log.matrix.isnan().all():
+            return None
+        matrix = matrix_record(learned_part(log.matrix))["matrix"]
+        measured = (c.figures for c in callbacks if isinstance(c, SparsityLogger))
+        sparsity: dict[str, dict[str, float]] = next(measured, {})
+        data = getattr(trainer, "datamodule", None)
+        default = "inferred" if hasattr(model, "context") else "none"
+        record = result_record(
+            benchmark=benchmark_name(data) if isinstance(data, TaskStream) else type(data or pl_module).__name__,
+            row=type(model).__name__,
+            ours=True,
+            context_at_test=str(pl_module.hparams.get("context_at_test", default)),
+            task_accuracies=[accuracy for accuracy in matrix[-1] if accuracy is not None],
+            seed=int(os.environ.get("PL_GLOBAL_SEED", -1)),
+            command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            wall_time_s=self._seconds(),
+            parameters=sum(p.numel() for p in pl_module.parameters()),
+            matrix=matrix,
+            sparsity={name.removeprefix("model."): figures for name, figures in sparsity.items()},
+        )
+        if "PL_GLOBAL_SEED" not in os.environ:
+            record["seeds"] = []
+        return [record]
+
+    def _seconds(self) -> float:
+        return self._trained + (time.monotonic() - self._started if self._started else 0.0)
+
+
+def _model(pl_module: LightningModule) -> HubModel:
+    """Give the model that a module trains: itself, or its ``model``."""
+    for candidate in (pl_module, getattr(pl_module, "model", None)):
+        if isinstance(candidate, HubModel):
+            return candidate
+    raise ValueError(
+        f"HubPublisher cannot publish {type(pl_module).__name__}: neither it nor its .model is a "
+        "dendrite_zoo.hub.HubModel; expected a model of dendrite_zoo.models, or one of yours that inherits it."
+    )

@@ -1,0 +1,117 @@
+"""A model is published while it is trained, and training never notices what the Hub does."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+
+from dendrite_zoo.callbacks.publisher import HubPublisher
+from dendrite_zoo.models import ActiveDendriteClassifier
+from tests.hub.conftest import alice, hub, world  # noqa: F401
+
+TRAIN = """
+import time
+from lightning.pytorch import Trainer, seed_everything
+from dendrite_zoo.callbacks import ForgettingLogger, SparsityLogger
+from dendrite_zoo.callbacks.publisher import HubPublisher
+from dendrite_zoo.lightning_modules import ContinualClassifier
+from dendrite_zoo.models import ActiveDendriteClassifier
+from dendrite_zoo.streams import PermutedTasks
+
+seed_everything(7)
+stream = PermutedTasks("digits", num_tasks=2, epochs_per_task=1)
+publisher = HubPublisher("alice/digits", $every, folder=$folder, wait=$wait)
+trainer = Trainer(
+    **stream.trainer_kwargs(), accelerator="cpu", logger=False, default_root_dir=$folder,
+    enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
+    callbacks=[publisher, ForgettingLogger(verbose=False), SparsityLogger()],
+)
+model = ActiveDendriteClassifier(64, [16], 10, max_tasks=2)
+began = time.monotonic()
+trainer.fit(ContinualClassifier(model), stream)
+model.save_pretrained($final)
+result = [[r.tag for r in publisher.releases], time.monotonic() - began, trainer.state.finished]
+"""
+
+
+@pytest.fixture
+def run(alice, tmp_path):  # noqa: F811
+    def train(every="task_end", wait=60.0):
+        return alice(TRAIN, every=every, wait=wait, folder=tmp_path / "run", final=tmp_path / "final")
+
+    return train
+
+
+def head(hub):  # noqa: F811
+    held = hub.repos["models/alice/digits"]
+    return held.commits[held.branches["main"]]
+
+
+def test_each_task_is_released(hub, run, tmp_path):  # noqa: F811
+    answer = run()
+    assert answer.error is None, answer.trace
+    assert answer.result[0] == ["v1", "v2"]
+    repo = hub.repos["models/alice/digits"]
+    first, second = (repo.commits[repo.tags[tag]] for tag in ("v1", "v2"))
+    assert first["model.safetensors"] != second["model.safetensors"]
+    # The first release is the model before it has seen anything of the second task.
+    for name, files in (("first", first), ("second", second)):
+        (tmp_path / name).mkdir()
+        for path in ("config.json", "model.safetensors"):
+            (tmp_path / name / path).write_bytes(files[path])
+    assert ActiveDendriteClassifier.from_pretrained(tmp_path / "first").num_tasks == 1
+    assert ActiveDendriteClassifier.from_pretrained(tmp_path / "second").num_tasks == 2
+    assert second["model.safetensors"] == (tmp_path / "final/model.safetensors").read_bytes()
+    (record,) = json.loads(second["results.json"])
+    assert record["benchmark"] == "permuted-digits" and record["seeds"] == [7] and record["num_tasks"] == 2
+    card = second["README.md"].decode()
+    assert ModelCard(card).data.eval_results[0].metric_value == pytest.approx(record["average_accuracy"])
+    assert re.search(r"\| `mlp\.\S+` \|.*0\.9", card), "activation sparsity stands in the card"
+    assert not list((tmp_path / "run").glob("step-*")), "what was sent is not kept"
+    assert not any(b"_secret" in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+
+
+def test_training_survives_a_hub_that_fails(hub, alice, run, tmp_path):  # noqa: F811
+    hub.fail("commit", 503, 1000)
+    answer = run(every="fit_end")
+    assert answer.error is None, answer.trace
+    assert answer.result[0] == [] and answer.result[2]
+    assert "alice/digits is not published: alice/digits: the Hub answers with HTTP 503" in answer.said
+    folder, repo = re.search(r"To try again: dendrite-zoo publish (\S+) --repo (\S+)", answer.said).groups()
+    hub.faults.clear()
+    again = alice("result = publishing.publish($folder, $repo).tag", folder=folder, repo=repo)
+    assert again.result == "v1", again.error
+    assert head(hub)["model.safetensors"] == (tmp_path / "final/model.safetensors").read_bytes()
+
+
+def test_training_does_not_wait_for_a_hub_that_is_silent(hub, run, tmp_path):  # noqa: F811
+    hub.fail("create", "hang", 1000)
+    answer = run(wait=0.0)
+    assert answer.result[0] == [] and answer.result[2]
+    assert "it could not be sent within 0 s" in answer.said
+    assert len(list(Path(tmp_path / "run").glob("step-*/model.safetensors"))) == 2
+    hub.faults.clear()
+
+
+def test_what_cannot_be_published_is_said_before_training():
+    from lightning.pytorch import LightningModule, Trainer
+
+    trainer = Trainer(logger=False, accelerator="cpu", enable_checkpointing=False)
+    with pytest.raises(ValueError, match="neither it nor its .model is a dendrite_zoo.hub.HubModel"):
+        HubPublisher("alice/digits").setup(trainer, LightningModule(), "fit")
+    with pytest.raises(ValueError, match="expected one of fit_end, task_end"):
+        HubPublisher("alice/digits", every="epoch")
+    module = LightningModule()
+    module.model = ActiveDendriteClassifier(4, [4], 2, max_tasks=1)
+    with pytest.raises(ValueError, match="cannot tell which task"):
+        HubPublisher("alice/digits", every="task_end").setup(trainer, module, "fit")
+
+
+def test_a_resumed_run_knows_which_task_it_was_on():
+    first = HubPublisher("alice/digits")
+    first._boundary.update(3)
+    second = HubPublisher("alice/digits")
+    second.load_state_dict(first.state_dict())
+    assert second._boundary.update(3) == (None, None)
