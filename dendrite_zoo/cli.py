@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse import ArgumentParser, set_parsing_settings
+from jsonargparse import ArgumentParser
 
 import dendrite_zoo
 
 __all__ = ["main"]
 
+Argument = tuple[tuple[str, ...], dict[str, Any]]
 TRAINER_COMMANDS = {
     "fit": "Train by a recipe: --config configs/NAME.yaml; every argument can be given here too (--help shows all).",
     "validate": "Evaluate a checkpoint on the stream of a recipe, on its validation split.",
@@ -23,16 +24,31 @@ TRAINER_COMMANDS = {
 }
 
 
-def demo(name: str = "demo", epochs_per_task: int = 5) -> None:
-    """Load a pretrained model, teach it two new tasks, and see what it forgot. Takes less than a minute.
+COMMANDS: dict[str, tuple[Callable[..., None], tuple[Argument, ...]]] = {}
 
-    The run folder runs/NAME then holds the metrics as CSV, the accuracy matrix as a picture, and the
-    fine-tuned model.
 
-    Args:
-        name: name of the run.
-        epochs_per_task: passes over the data of each new task.
-    """
+def arg(*names: str, **options: Any) -> Argument:
+    """One argument of a command, as ``add_argument`` takes it."""
+    return names, options
+
+
+def command(name: str, *arguments: Argument) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a function a command; the first line of its docstring is the help."""
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        COMMANDS[name] = function, arguments
+        return function
+
+    return register
+
+
+@command(
+    "demo",
+    arg("--name", default="demo", help="Name of the run, its folder runs/NAME."),
+    arg("--epochs", dest="epochs_per_task", type=int, default=5, help="Passes over each new task."),
+)
+def demo(name: str, epochs_per_task: int) -> None:
+    """Load a pretrained model, teach it two new tasks, and see what it forgot; takes less than a minute."""
     from lightning.pytorch import Trainer, seed_everything
 
     from dendrite_zoo.callbacks import SparsityLogger
@@ -43,6 +59,7 @@ def demo(name: str = "demo", epochs_per_task: int = 5) -> None:
     from dendrite_zoo.streams import PermutedTasks
 
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its notes on hardware and loggers
+    torch.set_num_threads(1)  # for a network this small more threads would wait for each other
     folder = start_run(Path("runs") / name, replace=True)
     seed_everything(0, verbose=False)
     model = ActiveDendriteClassifier.from_pretrained("permuted-digits")
@@ -80,16 +97,21 @@ def demo(name: str = "demo", epochs_per_task: int = 5) -> None:
     console.print(f"The fine-tuned model, saved and loaded again, gives {'equal' if equal else 'DIFFERENT'} outputs.")
 
 
-def list_models(hub: bool = False) -> None:
-    """List the pretrained models.
-
-    Args:
-        hub: also ask the Hugging Face Hub for models that others have published.
-    """
+@command("list", arg("--hub", action="store_true", help="List what people have published on the Hugging Face Hub."))
+def list_models(hub: bool) -> None:
+    """List the pretrained models of the zoo."""
     from rich.table import Table
 
     from dendrite_zoo.hub import registry
 
+    if hub:
+        from dendrite_zoo.hub.publish import published
+
+        table = Table("repo", "benchmarks", "downloads", title="On the Hub")
+        for row in published():
+            table.add_row(row["repo"], ", ".join(row["benchmarks"]), str(row["downloads"]))
+        _console().print(table)
+        return
     table = Table("name", "trained on", "result", "size", "weights", title="The zoo")
     for entry in registry.entries().values():
         place = "bundled" if entry.bundled else entry.repo if entry.revision else f"not published; make: {entry.build}"
@@ -97,24 +119,19 @@ def list_models(hub: bool = False) -> None:
     _console().print(table)
 
 
+@command(
+    "evaluate",
+    arg("model", help="A zoo name, org/repo, org/repo@revision, or a folder."),
+    arg("--benchmark", help="Such as permuted-digits (default: what the model was trained on)."),
+    arg("--num-tasks", type=int, help="How many tasks (default: those it has learned)."),
+    arg("--seed", type=int, default=0, help="Seed of the stream of tasks; 0 is the zoo's."),
+    arg("--data", help="A local folder to take the data from."),
+    arg("--json", dest="json_file", type=Path, help="Write the scores there, too."),
+)
 def evaluate(
-    model: str,
-    benchmark: str | None = None,
-    num_tasks: int | None = None,
-    seed: int = 0,
-    data: str | None = None,
-    json_file: Path | None = None,
+    model: str, benchmark: str | None, num_tasks: int | None, seed: int, data: str | None, json_file: Path | None
 ) -> None:
-    """Evaluate a model on its tasks, with the context inferred from each input, given, and constant.
-
-    Args:
-        model: a zoo name, org/repo, org/repo@revision, or a folder.
-        benchmark: such as permuted-digits; by default what the model was trained on.
-        num_tasks: how many tasks; by default those it has learned.
-        seed: of the stream of tasks.
-        data: a local folder to take the data from.
-        json_file: write the scores there, too.
-    """
+    """Evaluate a model on its tasks, with the context inferred from each input, given, and constant."""
     from rich.table import Table
 
     from dendrite_zoo.lightning_modules import evaluate_contexts
@@ -138,13 +155,75 @@ def evaluate(
         write_record({"model": model, "benchmark": name, "seed": seed, **scores}, json_file)
 
 
-def report(runs: list[Path], json_file: Path | None = None) -> None:
-    """Put the results of several runs into one table; seeds of one row are merged.
+@command(
+    "publish",
+    arg("source", nargs="?", type=Path, help="A run folder, an artifact's folder, or a Lightning checkpoint."),
+    arg("--repo", help="org/name; made where missing."),
+    arg("--private", action="store_true", help="Make it a private repo."),
+    arg("--revision", default="main", help="Branch to publish to."),
+    arg("--dry-run", action="store_true", help="Show what would be sent, and send nothing."),
+    arg("--all", action="store_true", help="Publish every entry of the zoo instead, to --namespace."),
+    arg("--namespace", help="Organisation or user that the zoo's entries go to."),
+)
+def publish(
+    source: Path | None,
+    repo: str | None,
+    private: bool,
+    revision: str,
+    dry_run: bool,
+    all: bool,
+    namespace: str | None,
+) -> None:
+    """Publish a model with its card to the Hugging Face Hub; run again after a failure, it goes on."""
+    import dendrite_zoo.models  # noqa: F401  (which registers its classes)
+    from dendrite_zoo.hub import publish as publishing
 
-    Args:
-        runs: run folders, or JSON files of result records.
-        json_file: write the merged records there, too.
-    """
+    if all:
+        if namespace is None or source is not None or repo is not None:
+            raise ValueError("--all came; expected --namespace ORG and nothing else to publish.")
+        releases = publishing.publish_all(namespace, private=private or None, dry_run=dry_run)
+        for entry, release in releases:
+            _show_release(release, dry_run) if release else _console().print(
+                f"{entry.name}: no weights here; make them: {entry.build}"
+            )
+        return
+    if source is None or repo is None:
+        raise ValueError("publish needs a model and a name: dendrite-zoo publish runs/NAME --repo org/name")
+    release = publishing.publish(source, repo, private=private or None, revision=revision, dry_run=dry_run)
+    _show_release(release, dry_run)
+
+
+@command(
+    "hub",
+    arg("--port", type=int, default=8000, help="Port to listen on, on 127.0.0.1."),
+    arg("--datasets", dest="folder", type=Path, help="A mirror of data sets to serve, too: ORG/NAME/PATH."),
+)
+def hub(port: int, folder: Path | None) -> None:
+    """Run a small Hub on this machine, to try publishing and loading without an account; Ctrl-C ends it."""
+    import threading
+
+    from dendrite_zoo.hub.loopback import Hub
+
+    with Hub(datasets=folder, port=port) as server:
+        variables = server.environment(Path("runs") / "hub-cache")
+        _console().print("A hub that forgets everything when it ends. In another terminal:\n", highlight=False)
+        _console().print("export " + " ".join(f"{name}={value}" for name, value in variables.items()), soft_wrap=True)
+        _console().print("dendrite-zoo publish runs/NAME --repo me/NAME && dendrite-zoo evaluate me/NAME\n")
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            pass
+
+
+@command(
+    "report",
+    arg("runs", nargs="+", type=Path, help="Run folders, or JSON files of result records."),
+    arg("--json", dest="json_file", type=Path, help="Write the merged records there, too."),
+    arg("--entry", help="In a checkout: make the zoo's entry of this name from the first run, with these results."),
+    arg("--build", default="", help="The command that makes that entry."),
+)
+def report(runs: list[Path], json_file: Path | None, entry: str | None, build: str) -> None:
+    """Put the results of several runs into one table; seeds of one row are merged."""
     from rich.table import Table
 
     from dendrite_zoo.report import merge_rows, read_records, write_record
@@ -161,14 +240,12 @@ def report(runs: list[Path], json_file: Path | None = None) -> None:
     _console().print(table)
     if json_file:
         write_record(records, json_file)
+    if entry:
+        import dendrite_zoo.models  # noqa: F401  (which registers its classes)
+        from dendrite_zoo.hub.entries import make_entry
 
-
-COMMANDS: dict[str, Callable[..., None]] = {
-    "demo": demo,
-    "list": list_models,
-    "evaluate": evaluate,
-    "report": report,
-}
+        made = make_entry(entry, runs[0], records, build=build)
+        _console().print(f"{made.name}: {made.headline}, {made.size / 1e6:.1f} MB")
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -187,29 +264,33 @@ def main(args: Sequence[str] | None = None) -> None:
     parsed = _parser().parse_args(argv)
     chosen = parsed.pop("command")
     try:
-        COMMANDS[chosen](**parsed[chosen].as_dict())
+        COMMANDS[chosen][0](**parsed[chosen].as_dict())
     except (ValueError, OSError, ImportError) as error:
         sys.exit(f"dendrite-zoo {chosen}: {error}")
 
 
 def _parser() -> ArgumentParser:
-    set_parsing_settings(docstring_parse_attribute_docstrings=False)
     parser = ArgumentParser(
         prog="dendrite-zoo",
         description="Networks with active dendrites: pretrained, trainable, and measured for what they forget.",
         version=dendrite_zoo.__version__,
     )
     commands = parser.add_subcommands(dest="command", required=True)
-    for name, function in COMMANDS.items():
-        summary = (function.__doc__ or "").partition("\n\n")[0]
-        sub = ArgumentParser(description=summary)
-        sub.add_function_arguments(function, as_positional=True, skip={"runs"})
-        if function is report:  # several words, not one in brackets
-            sub.add_argument("runs", nargs="+", type=Path, help="Run folders, or JSON files of result records.")
-        commands.add_subcommand(name, sub, help=summary)
+    for name, (function, arguments) in COMMANDS.items():
+        sub = ArgumentParser(description=function.__doc__)
+        for names, options in arguments:
+            sub.add_argument(*names, **options)
+        commands.add_subcommand(name, sub, help=function.__doc__)
     for name, summary in TRAINER_COMMANDS.items():
         commands.add_subcommand(name, ArgumentParser(), help=summary)
     return parser
+
+
+def _show_release(release: Any, dry_run: bool) -> None:
+    for path, size in release.files.items():
+        _console().print(f"  {path}  {size:,} bytes")
+    verb = "would be published to" if dry_run else "published to" if release.changed else "is published already:"
+    _console().print(f"{release.repo} {verb} {release.url}")
 
 
 def _console() -> Any:

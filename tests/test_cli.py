@@ -116,7 +116,7 @@ def test_the_stream_settles_the_trainers_epochs(tmp_path):
 
 
 def test_evaluate_gives_all_three_ways(finished_run):
-    run("evaluate", "runs/tiny", "--json_file", "scores.json", cwd=finished_run)
+    run("evaluate", "runs/tiny", "--json", "scores.json", cwd=finished_run)
     scores = json.loads((finished_run / "scores.json").read_text())
     assert scores["benchmark"] == "permuted-digits"
     assert all(len(scores[way]) == 2 for way in ("inferred", "given", "constant", "context"))
@@ -125,7 +125,7 @@ def test_evaluate_gives_all_three_ways(finished_run):
 def test_report_merges_seeds(finished_run):
     (record,) = json.loads((finished_run / "runs" / "tiny" / "model" / "results.json").read_text())
     (finished_run / "other.json").write_text(json.dumps([{**record, "seeds": [1], "average_accuracy": 0.5}]))
-    shown = run("report", "runs/tiny", "other.json", "--json_file", "all.json", cwd=finished_run)
+    shown = run("report", "runs/tiny", "other.json", "--json", "all.json", cwd=finished_run)
     assert "0, 1" in shown
     (merged,) = json.loads((finished_run / "all.json").read_text())
     assert merged["average_accuracy"] == pytest.approx((record["average_accuracy"] + 0.5) / 2)
@@ -134,7 +134,7 @@ def test_report_merges_seeds(finished_run):
 
 @pytest.mark.slow
 def test_demo(tmp_path):
-    shown = run("demo", "--epochs_per_task", 1, cwd=tmp_path)
+    shown = run("demo", "--epochs", 1, cwd=tmp_path)
     assert "equal outputs" in shown and "forgetting" in shown
     folder = tmp_path / "runs" / "demo"
     assert (folder / "matrix.png").read_bytes().startswith(b"\x89PNG")
