@@ -1,7 +1,6 @@
 """What a user installs: every module and data file, under one name, beside folders of their own."""
 
 import importlib.metadata
-import json
 import os
 import shutil
 import subprocess
@@ -22,17 +21,9 @@ FOLDERS = {  # folder of the repository -> where it is installed
     "lightning_modules": "dendrite_zoo/lightning_modules",
     "model_cards": "dendrite_zoo/model_cards",
 }
-SUBPACKAGES = [
-    "callbacks",
-    "contexts",
-    "hub",
-    "layers",
-    "lightning_modules",
-    "metrics",
-    "models",
-    "report",
-    "streams",
-]
+SUBPACKAGES = sorted(
+    {*FOLDERS, *(file.parent.name for file in ROOT.glob("dendrite_zoo/*/__init__.py"))} - {"dendrite_zoo"}
+)
 HEAVY = ["lightning", "pytorch_lightning", "huggingface_hub", "matplotlib", "metaworld"]
 
 
@@ -54,11 +45,17 @@ def files_of(folder: Path) -> set[str]:
 
 
 @pytest.fixture(scope="session")
-def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the sdist and the wheel that is built from the sdist."""
-    tree, dist = tmp_path_factory.mktemp("tree") / "tree", tmp_path_factory.mktemp("dist")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the repository to build in, without what earlier builds left behind."""
+    tree = tmp_path_factory.mktemp("tree") / "tree"
     left_out = shutil.ignore_patterns(".git", ".venv", ".*_cache", "__pycache__", "*.egg-info", "build", "dist", "runs")
-    shutil.copytree(ROOT, tree, ignore=left_out)
+    return shutil.copytree(ROOT, tree, ignore=left_out)
+
+
+@pytest.fixture(scope="session")
+def dist(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the sdist and the wheel that is built from the sdist."""
+    dist = tmp_path_factory.mktemp("dist")
     python("-m", "build", "--no-isolation", "--outdir", str(dist), str(tree), cwd=dist)
     return dist
 
@@ -92,20 +89,20 @@ def workplace(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_wheel_holds_the_whole_tree(dist: Path) -> None:
+def test_wheel_holds_the_whole_tree(tree: Path, dist: Path) -> None:
     """A package forgotten in pyproject.toml, or a data file without a pattern, is missing here."""
-    tree = {f"{home}/{file}" for folder, home in FOLDERS.items() for file in files_of(ROOT / folder)}
+    expected = {f"{home}/{file}" for folder, home in FOLDERS.items() for file in files_of(tree / folder)}
     [wheel] = dist.glob("*.whl")
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    assert names == tree
+    assert names == expected
     assert "dendrite_zoo/py.typed" in names
 
 
-def test_sdist_can_be_worked_in(dist: Path) -> None:
+def test_sdist_can_be_worked_in(tree: Path, dist: Path) -> None:
     [sdist] = dist.glob("*.tar.gz")
     names = {name.partition("/")[2] for name in tarfile.open(sdist).getnames()}
     for folder in (*FOLDERS, "tests"):
-        assert {f"{folder}/{file}" for file in files_of(ROOT / folder)} <= names
+        assert {f"{folder}/{file}" for file in files_of(tree / folder)} <= names
     assert {"pyproject.toml", "Makefile", "constraints.txt", "LICENSE", "README.md", ".ci/run"} <= names
 
 
@@ -144,20 +141,20 @@ def test_a_users_own_folders(installed: str, how: str, workplace: Path, site: Pa
 
 def test_every_module_of_the_wheel_imports(workplace: Path, site: Path) -> None:
     code = """
-import importlib, pkgutil, dendrite_zoo
+import importlib.resources, pkgutil, dendrite_zoo
 for module in pkgutil.walk_packages(dendrite_zoo.__path__, "dendrite_zoo."):
     print(importlib.import_module(module.name).__name__)
+print(importlib.resources.files("dendrite_zoo.model_cards") / "registry.json")
 """
-    assert "dendrite_zoo.callbacks" in python("-c", code, cwd=workplace, path=site).split()
+    *modules, registry = python("-c", code, cwd=workplace, path=site).splitlines()
+    assert {"dendrite_zoo.callbacks", "dendrite_zoo.lightning_modules.continual", "dendrite_zoo.cli"} <= set(modules)
+    assert Path(registry) == site / "dendrite_zoo/model_cards/registry.json"
 
 
 def test_at_the_repositorys_root() -> None:
     """There `callbacks` is importable by its bare name too; the package does not care."""
-    python(
-        "-c",
-        "import dendrite_zoo.callbacks, dendrite_zoo.lightning_modules, dendrite_zoo.model_cards",
-        cwd=ROOT,
-    )
+    code = "from importlib.util import find_spec; print(find_spec('dendrite_zoo.callbacks').origin)"
+    assert Path(python("-c", code, cwd=ROOT).strip()) == ROOT / "callbacks/__init__.py"
 
 
 @pytest.mark.parametrize("installed", ["wheel", "editable"])
@@ -175,16 +172,10 @@ def test_import_is_light(tmp_path: Path) -> None:
 
 
 def test_the_front_door() -> None:
+    assert set(SUBPACKAGES) - {"model_cards"} <= set(dendrite_zoo.__all__)
     for name in dendrite_zoo.__all__:
         assert getattr(dendrite_zoo, name) is not None
         assert name in dir(dendrite_zoo)
     assert dendrite_zoo.load is dendrite_zoo.models.load
     with pytest.raises(AttributeError, match="no attribute 'lod'"):
         _ = dendrite_zoo.lod
-
-
-def test_data_is_found_through_the_package(site: Path, tmp_path: Path) -> None:
-    code = "import importlib.resources as r; print(r.files('dendrite_zoo.model_cards') / 'registry.json')"
-    found = Path(python("-c", code, cwd=tmp_path, path=site).strip())
-    assert found == site / "dendrite_zoo/model_cards/registry.json"
-    json.loads(found.read_text(encoding="utf-8"))
