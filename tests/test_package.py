@@ -65,18 +65,8 @@ def site(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel, installed into a folder by itself."""
     site = tmp_path_factory.mktemp("site")
     [wheel] = dist.glob("*.whl")
-    python(
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--no-deps",
-        "--no-index",
-        "--target",
-        str(site),
-        str(wheel),
-        cwd=dist,
-    )
+    install = "-m pip install --quiet --no-deps --no-index --target".split()
+    python(*install, str(site), str(wheel), cwd=dist)
     return site
 
 
