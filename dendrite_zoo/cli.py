@@ -290,7 +290,7 @@ def _show_release(release: Any, dry_run: bool) -> None:
     for path, size in release.files.items():
         _console().print(f"  {path}  {size:,} bytes")
     verb = "would be published to" if dry_run else "published to" if release.changed else "is published already:"
-    _console().print(f"{release.repo} {verb} {release.url}")
+    _console().print(f"{release.repo} {verb} {release.url}", soft_wrap=True)
 
 
 def _console() -> Any:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import os
 from pathlib import Path
+from typing import cast
 
+from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
-from lightning.pytorch.loggers.logger import rank_zero_experiment
 
 from dendrite_zoo.callbacks import ForgettingLogger, SparsityLogger
 
@@ -61,7 +62,7 @@ class RunLogger(CSVLogger):
         """The writer of ``metrics.csv``."""
         if self._experiment is None:
             self._experiment = _AppendingWriter(log_dir=self.log_dir)
-        return self._experiment
+        return cast(ExperimentWriter, self._experiment)
 
 
 class _AppendingWriter(ExperimentWriter):

@@ -59,15 +59,13 @@ class TrainingCLI(LightningCLI):
         config = self.config[str(self.subcommand)]
         self.run_name = config.name or (Path(str(config.config[0])).stem if config.config else "default")
         self.run_folder = Path("runs") / self.run_name
+        given = self._get(self.config_init, "trainer", default={})
+        callbacks, logger = list(given.get("callbacks") or []), given.get("logger")
         if self.subcommand == "fit":
             start_run(self.run_folder, resumed=config.ckpt_path is not None)
-            defaults = {"logger": RunLogger(self.run_folder), "callbacks": run_callbacks(self.run_folder)}
-        else:
-            defaults = {"logger": False, "callbacks": []}
-        given = self._get(self.config_init, "trainer", default={})
-        callbacks = [*defaults["callbacks"], *(given.get("callbacks") or [])]
-        logger = defaults["logger"] if given.get("logger") is None else given["logger"]
-        return super().instantiate_trainer(**kwargs, logger=logger, callbacks=callbacks)
+            callbacks = [*run_callbacks(self.run_folder), *callbacks]
+            logger = RunLogger(self.run_folder) if logger is None else logger
+        return super().instantiate_trainer(**kwargs, callbacks=callbacks, logger=logger or False)
 
     def after_fit(self) -> None:
         """Save the model as it would be published, with the record of the run."""

@@ -66,15 +66,9 @@ class ContinualClassifier(LightningModule):
         context_at_test: ContextAtTest = "inferred",
     ) -> None:
         super().__init__()
-        if isinstance(model, str):
-            model = load(model)
-        elif isinstance(model, Mapping):
-            model = cast(nn.Module, build(model))
-        if isinstance(model, HubModel):
-            model.train()  # type: ignore[attr-defined]  # loaded models come in eval mode
-        self.model = model
+        self.model = _as_module(model)
         self.given_context = context
-        _check_contexts(model, context, self._has_own_context, context_at_test)
+        _check_contexts(self.model, context, self._has_own_context, context_at_test)
         if self.context is not None and not self.context.inferable and context_at_test == "inferred":
             raise ValueError(
                 f"A {type(self.context).__name__} cannot be inferred from inputs; expected context_at_test='given'."
@@ -83,7 +77,7 @@ class ContinualClassifier(LightningModule):
         self._boundary = TaskBoundary()
         self.save_hyperparameters(
             {
-                "model": full_config(model) if isinstance(model, HubModel) else None,
+                "model": full_config(self.model) if isinstance(self.model, HubModel) else None,
                 "lr": lr,
                 "reset_optimizer": reset_optimizer,
                 "context_at_test": context_at_test,
@@ -135,10 +129,12 @@ class ContinualClassifier(LightningModule):
             seen_as = self.context.infer(x)
             scores["context_acc"] = seen_as == task
         scores["acc"] = self(x, seen_as).argmax(1) == y
+        # In float64, which MPS has not, Lightning's mean over batches is that of whole counts; float32 rounds each.
+        exact = torch.float32 if x.device.type == "mps" else torch.float64
         for name, correct in scores.items():
             self.log(
                 f"{stage}/task_{task}/{name}",
-                correct.float().mean(),
+                correct.to(exact).mean(),
                 batch_size=len(y),
                 on_epoch=True,
                 sync_dist=True,
@@ -193,6 +189,15 @@ class ContinualClassifier(LightningModule):
         assert loader is not None
         for batch in loader:
             yield batch[0].to(self.device)
+
+
+def _as_module(model: nn.Module | Mapping[str, Any] | str) -> nn.Module:
+    if isinstance(model, str):
+        model = load(model)
+    elif isinstance(model, Mapping):
+        model = cast(nn.Module, build(model))
+    assert isinstance(model, nn.Module)
+    return model.train() if isinstance(model, HubModel) else model  # loaded models come in eval mode
 
 
 def _check_contexts(model: nn.Module, context: TaskContext | None, has_own_context: bool, at_test: str) -> None:

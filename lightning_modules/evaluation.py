@@ -30,7 +30,7 @@ def evaluate_contexts(model: nn.Module, stream: LightningDataModule, **trainer_k
     ways: tuple[ContextAtTest, ...] = ("inferred", "given", "constant")
     if not isinstance(context, TaskContext):
         return {"none": _validate(ContinualClassifier(model), stream, trainer_kwargs, "acc")}
-    scores = {}
+    scores: dict[str, list[float]] = {}
     for way in ways if context.inferable else ways[1:]:
         module = ContinualClassifier(model, context_at_test=way)
         scores[way] = _validate(module, stream, trainer_kwargs, "acc")

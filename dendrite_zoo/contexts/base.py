@@ -68,11 +68,11 @@ class TaskContext(nn.Module):
             )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TaskContext:
-        buffers = dict(self._buffers)
+        buffers = dict(self.named_buffers(recurse=False))
         super()._apply(fn, recurse)
-        for name, before in buffers.items():  # moved, never rounded
-            if before is not None and self._buffers[name].dtype != before.dtype:
-                self._buffers[name] = before.to(self._buffers[name].device)
+        for name, after in list(self.named_buffers(recurse=False)):  # moved, never rounded
+            if after.dtype != buffers[name].dtype:
+                self._buffers[name] = buffers[name].to(after.device)
         return self
 
 

@@ -42,8 +42,10 @@ class KWinners(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Keep the winners of each row of ``x`` ``(..., U)``."""
-        k = self.k if self.k is not None else max(1, round(self.density * x.shape[-1]))
-        return k_winners(x, k)
+        if self.density is not None:
+            return k_winners(x, max(1, round(self.density * x.shape[-1])))
+        assert self.k is not None
+        return k_winners(x, self.k)
 
     def extra_repr(self) -> str:
         """The argument, as ``print(model)`` shows it."""
