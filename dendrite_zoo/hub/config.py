@@ -24,7 +24,7 @@ HEADER = ("library_name", "library_version", "format_version", "model_type")
 
 MAX_BYTES = 1 << 20  # of a config.json
 MAX_INT = 2**31 - 1  # a size, a count or a seed
-MAX_ITEMS = 4096  # of a list or an object: each could become a layer
+MAX_ITEMS = 1024  # of a list or an object: each could become a layer
 
 Config = dict[str, Any]
 State = dict[str, Any]

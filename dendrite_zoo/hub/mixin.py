@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 MODEL_TYPES: dict[str, type[HubModel]] = {}
 """``model_type`` of a config to the class it stands for."""
 
+MAX_NUMBERS = 2**32  # of a model that is built from a config alone
+
 M = TypeVar("M", bound="HubModel")
 
 
@@ -289,7 +291,12 @@ def build(config: Mapping[str, Any]) -> HubModel:
     model_class = class_of(config)
     config, _ = configs.migrate(dict(config), {})
     arguments = _arguments(config)
-    _skeleton(model_class, arguments)
+    numbers = sum(tensor.numel() for tensor in _skeleton(model_class, arguments).values())
+    if numbers > MAX_NUMBERS:  # with weights at hand, they set the limit
+        raise ValueError(
+            f"config.json describes a {model_class.__name__} of {numbers:.1e} numbers; expected at most "
+            f"{MAX_NUMBERS:.1e}. Correct the file, or call the class itself if that is meant."
+        )
     return model_class(**arguments)
 
 

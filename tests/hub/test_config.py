@@ -49,6 +49,8 @@ def test_a_good_config_builds_the_model():
         ({"in_features": "4"}, "in_features is '4'"),
         ({"in_features": 2**40}, str(2**40)),
         ({"in_features": 2**31 - 1, "hidden": [2**31 - 1] * 3}, "no machine holds"),
+        ({"in_features": 2**31 - 1}, "numbers; expected at most"),
+        ({"hidden": [2**20] * 10}, "numbers; expected at most"),
         ({"max_tasks": 10_001}, "at most 10000"),
         ({"hidden": [1] * 5000}, "5000 items"),
         ({"hidden": [4, True]}, "hidden is"),
