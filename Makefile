@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format format-check lint wheel types doctest floors bench clean
+.PHONY: help demo test check format format-check lint wheel types doctest floors bench zoo-permuted-digits clean
 
 # The first python that torch's pinned version has wheels for.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10 python3.14 python; do \
@@ -54,6 +54,16 @@ floors: .venv/.dev
 
 bench: .venv/.dev  ## the benchmarks
 	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+
+# Three seeds of weights and permutations, and as many of the control; the entry takes the weights of seed 0.
+SEEDS := 0 1 2
+zoo-permuted-digits: .venv/.dev  ## train the zoo's permuted-digits and its control anew
+	for row in permuted-digits permuted-digits-mlp; do for seed in $(SEEDS); do \
+		OMP_NUM_THREADS=1 $(BIN)/dendrite-zoo fit --config configs/$$row.yaml --seed_everything $$seed \
+			--data.init_args.seed $$seed --name $$row-$$seed || exit 1; done; done
+	$(BIN)/dendrite-zoo report $(foreach row,permuted-digits permuted-digits-mlp,$(SEEDS:%=runs/$(row)-%)) \
+		--entry permuted-digits --build "make zoo-permuted-digits"
+	$(BIN)/python tests/test_readme.py
 
 clean:  ## remove the environment, builds and caches (not runs/)
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

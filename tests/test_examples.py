@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +26,8 @@ def run(command, cwd):
 def test_fine_tune(tmp_path):
     shown = run([sys.executable, ROOT / "examples" / "fine_tune.py"], tmp_path)
     accuracy = float(shown.rpartition("tasks: ")[2])
-    assert accuracy > 0.7
+    claimed = float(re.search(r"over the 12 tasks: ([.\d]+)", (ROOT / "README.md").read_text())[1])
+    assert accuracy == pytest.approx(claimed, abs=0.02)  # another processor rounds in another way
     assert dendrite_zoo.load(tmp_path / "fine-tuned").num_tasks == 12
 
 

@@ -1,0 +1,83 @@
+"""The README shows code that runs, and numbers that were measured.
+
+The marked parts are generated: ``python tests/test_readme.py`` writes them anew.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from dendrite_zoo.hub.registry import entries
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+
+
+def part(name: str) -> str:
+    found = re.search(rf"<!-- {re.escape(name)} -->\n(.*?)<!-- end -->", README.read_text(encoding="utf-8"), re.DOTALL)
+    return found[1]
+
+
+def example() -> str:
+    """The example below its docstring."""
+    code = (ROOT / "examples" / "fine_tune.py").read_text(encoding="utf-8").split('"""\n\n', 1)[1]
+    return f"```python\n{code}```\n"
+
+
+def zoo_table() -> str:
+    """Each entry with its own result, and the controls of its results.json."""
+    lines = ["| name | trained on | mean accuracy | controls | size |", "| --- | --- | --- | --- | --- |"]
+    for entry in entries().values():
+        own, *controls = json.loads((entry.folder / "results.json").read_text(encoding="utf-8"))
+        shown = "; ".join(f"{record['row']}: {accuracy(record)}" for record in controls)
+        card = f"[`{entry.name}`](model_cards/{entry.name}/README.md)"
+        size = f"{entry.size / 1e6:.1f} MB"
+        lines.append(f"| {card} | {entry.trained_on} | {accuracy(own)} | {shown} | {size} |")
+    return "\n".join(lines) + "\n"
+
+
+def accuracy(record: dict) -> str:
+    seeds = f"{len(record['seeds'])} seed{'s' if len(record['seeds']) > 1 else ''}"
+    spread = "" if record["average_accuracy_std"] is None else f" ± {record['average_accuracy_std']:.3f}"
+    return f"{record['average_accuracy']:.3f}{spread} ({seeds}, context {record['context_at_test']})"
+
+
+def output() -> str:
+    """What the example prints, from its first table on."""
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
+        command = [sys.executable, str(ROOT / "examples" / "fine_tune.py")]
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
+    tables = done.stdout.split("val/acc on each task")
+    last = re.sub(r"\n(Epoch|Validation)[^\n]*", "", "val/acc on each task" + tables[-1])
+    return "```text\n" + "\n".join(line.rstrip() for line in last.strip().splitlines()) + "\n```\n"
+
+
+def test_the_ten_lines_are_the_example():
+    assert part("example: fine_tune.py") == example()
+
+
+def test_the_table_of_the_zoo_comes_from_results():
+    assert part("zoo") == zoo_table()
+
+
+def test_links_lead_somewhere():
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", README.read_text(encoding="utf-8")):
+        assert (ROOT / target).exists(), target
+
+
+if __name__ == "__main__":
+    text = README.read_text(encoding="utf-8")
+    for name, content in (
+        ("example: fine_tune.py", example()),
+        ("output: fine_tune.py", output()),
+        ("zoo", zoo_table()),
+    ):
+        text = text.replace(f"<!-- {name} -->\n{part(name)}<!-- end -->", f"<!-- {name} -->\n{content}<!-- end -->")
+    README.write_text(text, encoding="utf-8")
