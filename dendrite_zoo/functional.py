@@ -16,13 +16,18 @@ from __future__ import annotations
 from typing import Literal, TypeAlias, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["Context", "Gate", "apply_gate", "k_winners", "select_winners", "winning_activations"]
+from dendrite_zoo.rows import RowParameter, take_rows
+
+__all__ = ["Context", "Gate", "apply_gate", "distinct_contexts", "k_winners", "select_winners", "winning_activations"]
 
 Gate: TypeAlias = Literal["abs_max", "max", "abs_max_unsigned", "bias"]
 Context: TypeAlias = "Tensor | tuple[Tensor, Tensor]"
 GATES: tuple[str, ...] = get_args(Gate)
+CHUNK = 1 << 24
+"""Activations that exist at once where each row of a batch has its own context."""
 
 
 def select_winners(activations: Tensor, gate: Gate = "abs_max") -> tuple[Tensor, Tensor]:
@@ -49,8 +54,7 @@ def select_winners(activations: Tensor, gate: Gate = "abs_max") -> tuple[Tensor,
         (tensor([1.]), tensor([2]))
     """
     check_gate(gate)
-    signed = gate in ("abs_max", "abs_max_unsigned")
-    winners = (activations.abs() if signed else activations).argmax(dim=-1)
+    winners = _choose(activations.detach(), gate)
     strength = activations.gather(-1, winners.unsqueeze(-1)).squeeze(-1)
     return (strength.abs() if gate == "abs_max_unsigned" else strength), winners
 
@@ -72,22 +76,27 @@ def apply_gate(drive: Tensor, strength: Tensor, gate: Gate = "abs_max") -> Tenso
         >>> apply_gate(torch.tensor([2.0]), torch.tensor([0.0]))
         tensor([1.])
     """
+    strength = strength.to(drive.dtype)
     return drive + strength if gate == "bias" else drive * torch.sigmoid(strength)
 
 
-def winning_activations(segments: Tensor, context: Context, gate: Gate = "abs_max") -> Tensor:
+def winning_activations(
+    segments: Tensor, context: Context, gate: Gate = "abs_max", mask: Tensor | None = None
+) -> Tensor:
     r"""The activation :math:`d_{s^*} = u_{s^*} \cdot c` of each unit's winning segment, for a context of any form.
 
-    Segments meet each distinct context once: with one context for the batch, or a codebook, nothing of size
-    ``B × U × S`` exists.
+    Segments meet each distinct context once, and one-hot contexts are looked up. Where there are no more contexts than
+    segments a unit, winners are chosen without gradient, and gradient reaches their rows alone: nothing of size
+    ``B × U × S`` exists, forward or backward. Many contexts, one a row, are gone through a few units at a time.
 
     Args:
         segments: the dendritic segments :math:`u` of a layer.
         context: see the module's description.
         gate: the rule by which a segment wins.
+        mask: which entries of the segments may be other than zero; the others get no gradient.
 
     Shape:
-        segments ``(U, S, C)``; result ``(U,)`` where the batch shares one context, else ``(B, U)``.
+        segments and mask ``(U, S, C)``; result ``(U,)`` where the batch shares one context, else ``(B, U)``.
 
     Raises:
         ValueError: the context has another size than the segments, or an id outside ``[0, C)``.
@@ -101,44 +110,101 @@ def winning_activations(segments: Tensor, context: Context, gate: Gate = "abs_ma
         tensor([[ 1.],
                 [-3.]])
     """
-    if isinstance(context, tuple):
-        codebook, index = context
-        check_ids(index, len(codebook), what="codebook row")
-        return winning_activations(segments, codebook, gate)[index.long()]
-    if not isinstance(context, Tensor) or context.dtype == torch.bool:
-        got = type(context).__name__ if not isinstance(context, Tensor) else "a bool tensor"
+    contexts, index = distinct_contexts(context, segments.shape[-1])
+    if contexts.is_floating_point():
+        contexts = contexts.to(segments.dtype)
+    with torch.autocast(segments.device.type, enabled=False):  # a rounded activation could choose another winner
+        few = len(contexts) <= segments.shape[1]
+        strength = (_from_winners if few else _from_all)(segments, contexts, gate, mask)
+    if index is None:
+        return strength
+    return strength[0] if index.ndim == 0 else F.embedding(index, strength)
+
+
+def distinct_contexts(context: Context, context_dim: int) -> tuple[Tensor, Tensor | None]:
+    """Bring a context of any form to distinct ones, and which of them each row of the batch is in.
+
+    Shape:
+        the contexts ``(K, C)``, or ids ``(K,)`` of one-hot ones; the index ``()`` where the batch shares one,
+        ``(B,)``, or None where each row has its own, ``K = B``.
+
+    Raises:
+        ValueError: the context is of another size than ``context_dim``, or an id lies outside ``[0, C)``.
+        TypeError: the context is of none of the forms.
+
+    Example:
+        >>> distinct_contexts(torch.tensor([3, 1, 3]), context_dim=5)
+        (tensor([1, 3]), tensor([1, 0, 1]))
+    """
+    contexts, index = context if isinstance(context, tuple) else (context, None)
+    if not isinstance(contexts, Tensor) or contexts.dtype == torch.bool:
+        got = type(contexts).__name__ if not isinstance(contexts, Tensor) else "a bool tensor"
         raise TypeError(
             f"A context came as {got}; expected floats of shape (C,) or (B, C), a tuple (codebook (K, C), index (B,)) "
             "or integer ids of shape () or (B,). A number is wrapped by torch.tensor(task)."
         )
-    if context.is_floating_point():
-        return _from_vectors(segments, context, gate)
-    return _from_ids(segments, context, gate)
-
-
-def _from_vectors(segments: Tensor, context: Tensor, gate: Gate) -> Tensor:
-    num_units, num_segments, context_dim = segments.shape
-    if context.ndim not in (1, 2) or context.shape[-1] != context_dim:
+    if not contexts.is_floating_point():
+        if contexts.ndim > 1:
+            raise ValueError(f"Context ids came with shape {tuple(contexts.shape)}; expected () or (batch,).")
+        check_ids(contexts, context_dim, what="one-hot context")
+        return _used(torch.arange(context_dim, device=contexts.device), contexts.long())
+    if contexts.ndim not in (1, 2) or contexts.shape[-1] != context_dim:
         raise ValueError(
-            f"A context of shape {tuple(context.shape)} came to segments that see {context_dim} numbers; expected "
+            f"A context of shape {tuple(contexts.shape)} came to segments that see {context_dim} numbers; expected "
             f"({context_dim},) or (batch, {context_dim}). Give the layer's context_dim the size of the context."
         )
-    activations = context.to(segments.dtype) @ segments.reshape(-1, context_dim).T
-    return select_winners(activations.unflatten(-1, (num_units, num_segments)), gate)[0]
+    if index is not None:
+        check_ids(index, len(contexts), what="codebook row")
+        return _used(contexts, index.long())
+    return (contexts, None) if contexts.ndim == 2 else (contexts.unsqueeze(0), torch.tensor(0))
 
 
-def _from_ids(segments: Tensor, ids: Tensor, gate: Gate) -> Tensor:
-    num_contexts = segments.shape[-1]
-    if ids.ndim > 1:
-        raise ValueError(f"Context ids came with shape {tuple(ids.shape)}; expected () or (batch,).")
-    check_ids(ids, num_contexts, what="one-hot context")
-    ids = ids.long()
-    if ids.ndim == 0:
-        return select_winners(segments.index_select(-1, ids.reshape(1)).squeeze(-1), gate)[0]
-    table = segments.permute(2, 0, 1)  # (C, U, S): a one-hot context selects, nothing is multiplied
-    if num_contexts > len(ids):
-        return select_winners(table[ids], gate)[0]
-    return select_winners(table, gate)[0][ids]
+def _used(codebook: Tensor, index: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Leave out what no row is in, where that can be told without waiting for a device."""
+    if index.ndim == 0:
+        return codebook.index_select(0, index.reshape(1)), torch.tensor(0)
+    if index.device.type == "cpu" and not torch.compiler.is_compiling():
+        used, index = index.unique(return_inverse=True)
+        return codebook[used], index
+    return (codebook, index) if len(codebook) <= len(index) else (codebook[index], None)
+
+
+def _from_winners(segments: Tensor, contexts: Tensor, gate: Gate, mask: Tensor | None) -> Tensor:
+    num_units, num_segments, _ = segments.shape
+    kept = isinstance(segments, RowParameter) and segments.keeps_activations and len(contexts) == 1
+    with torch.no_grad():
+        activations = segments.kept.activations(segments, contexts[0]) if kept else _activations(segments, contexts)
+        winners = _choose(activations.reshape(-1, num_units, num_segments), gate)  # (K, U)
+        ids = winners + num_segments * torch.arange(num_units, device=segments.device)
+    if kept:
+        segments.kept.watch(ids[0])
+    rows = take_rows(segments, ids, row_dims=2)  # (K, U, C)
+    if mask is not None:
+        rows = rows * mask.flatten(0, 1)[ids]
+    if contexts.is_floating_point():
+        strength = torch.matmul(rows, contexts.unsqueeze(-1)).squeeze(-1)
+    else:
+        strength = rows.gather(-1, contexts.reshape(-1, 1, 1).expand(-1, num_units, 1)).squeeze(-1)
+    return strength.abs() if gate == "abs_max_unsigned" else strength
+
+
+def _from_all(segments: Tensor, contexts: Tensor, gate: Gate, mask: Tensor | None) -> Tensor:
+    if mask is not None:
+        segments = segments * mask
+    units = max(1, CHUNK // (len(contexts) * segments.shape[1]))
+    return torch.cat([select_winners(_activations(part, contexts), gate)[0] for part in segments.split(units)], dim=-1)
+
+
+def _activations(segments: Tensor, contexts: Tensor) -> Tensor:
+    """All activations, ``(K, U, S)``."""
+    if not contexts.is_floating_point():  # a one-hot context selects, nothing is multiplied
+        return segments.index_select(-1, contexts).permute(2, 0, 1)
+    return (contexts @ segments.reshape(-1, segments.shape[-1]).T).unflatten(-1, segments.shape[:2])
+
+
+def _choose(activations: Tensor, gate: Gate) -> Tensor:
+    signed = gate in ("abs_max", "abs_max_unsigned")
+    return (activations.abs() if signed else activations).argmax(dim=-1)
 
 
 def k_winners(x: Tensor, k: int) -> Tensor:

@@ -38,6 +38,12 @@ def gate_unit(drive: Tensor, segments: Tensor, context: Tensor, gate: str) -> tu
     return drive * torch.sigmoid(d.abs() if gate == "abs_max_unsigned" else d), winner
 
 
+def strength(segments: Tensor, context: Tensor, gate: str) -> Tensor:
+    """The activation of one unit's winning segment."""
+    d = (segments[gate_unit(torch.zeros(()), segments, context, gate)[1]] * context).sum()
+    return d.abs() if gate == "abs_max_unsigned" else d
+
+
 def active_dendrite_linear(x: Tensor, weight: Tensor, bias: Tensor, segments: Tensor, context, gate: str) -> Tensor:
     """A layer as three nested loops."""
     rows = []

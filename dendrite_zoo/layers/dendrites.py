@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from dendrite_zoo import functional as DF
 from dendrite_zoo.functional import Context, Gate
 from dendrite_zoo.layers.sparse import SparseLinear, check_density, check_size, random_mask, uniform_
+from dendrite_zoo.rows import RowParameter
 
 __all__ = ["ActiveDendriteConv2d", "ActiveDendriteLinear"]
 
@@ -159,7 +160,7 @@ def _add_segments(
         check_size(context_dim=context_dim, num_segments=num_segments)
     layer.context_dim, layer.num_segments, layer.gate, layer.segment_density = context_dim, num_segments, gate, density
     shape = (num_units, num_segments, context_dim)
-    layer.register_parameter("segments", nn.Parameter(torch.empty(shape)) if num_segments else None)
+    layer.register_parameter("segments", RowParameter(torch.empty(shape), row_dims=2) if num_segments else None)
     layer.register_buffer("segment_mask", random_mask(shape, density) if num_segments else None)
     _reset_segments(layer)
 
@@ -179,8 +180,7 @@ def _modulate(layer: nn.Module, drive: Tensor, context: Context | None, unit_dim
             f"A layer with {layer.num_segments} segments a unit was called without a context; expected "
             "layer(x, context). Build it with num_segments=0 for a layer without dendrites."
         )
-    segments = layer.segments if layer.segment_mask is None else layer.segments * layer.segment_mask
-    strength = DF.winning_activations(segments, context, layer.gate)
+    strength = DF.winning_activations(layer.segments, context, layer.gate, layer.segment_mask)
     if strength.ndim == 2:  # one gate a row: (B, U) meets (B, ..., U, ...)
         if len(strength) != len(drive):
             raise ValueError(

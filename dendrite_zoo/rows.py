@@ -1,0 +1,201 @@
+"""Parameters of which a training step uses some rows, and gradients that hold no more than those.
+
+A layer of ``U`` units with ``S`` segments has ``U × S`` rows of segment weights, and in one context ``U`` of them win.
+`take_rows` takes those out. Its gradient is an ordinary dense one, right for every optimizer, gradient clipping and
+DDP, until an optimizer that knows about rows (`dendrite_zoo.optim.DendriteAdam`) owns the parameter: then it is
+sparse, as that of ``torch.nn.Embedding(sparse=True)``.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["KeptActivations", "RowParameter", "dot_rows", "take_rows"]
+
+CHUNK = 1 << 17
+"""Numbers handled at once where rows are gone through on a CPU: they stay in its cache."""
+
+
+class RowParameter(nn.Parameter):
+    """A parameter whose first ``row_dims`` dimensions number its rows.
+
+    Everywhere else it is an ordinary parameter. A copy, or one that was pickled, belongs to no optimizer.
+
+    Args:
+        data: the tensor.
+        requires_grad: as for any parameter.
+        row_dims: how many leading dimensions number the rows; all of them where each number is a row of its own.
+    """
+
+    row_dims: int
+    kept: KeptActivations
+    _owner: weakref.ref[torch.optim.Optimizer] | None
+
+    def __new__(cls, data: Tensor, requires_grad: bool = True, row_dims: int = 1) -> RowParameter:
+        """Wrap ``data``, without an owner."""
+        parameter = super().__new__(cls, data, requires_grad)
+        parameter.row_dims, parameter.kept, parameter._owner = row_dims, KeptActivations(), None
+        return parameter
+
+    @property
+    def owner(self) -> torch.optim.Optimizer | None:
+        """The optimizer that takes sparse gradients and updates their rows, while it lives."""
+        return None if self._owner is None else self._owner()
+
+    @owner.setter
+    def owner(self, optimizer: torch.optim.Optimizer) -> None:
+        self._owner = weakref.ref(optimizer)
+        self.kept.invalidate()
+
+    @property
+    def keeps_activations(self) -> bool:
+        """Whether activations are kept from step to step: on a CPU, in training, while there is an owner."""
+        if self.owner is None or torch.compiler.is_compiling():
+            return False
+        return self.requires_grad and torch.is_grad_enabled() and self.device.type == "cpu"
+
+    def as_rows(self) -> Tensor:
+        """The numbers as ``(rows, ...)``, without gradient."""
+        return rows_of(self.detach(), self.row_dims)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> RowParameter:
+        if id(self) not in memo:
+            memo[id(self)] = RowParameter(self.data.clone(), self.requires_grad, self.row_dims)
+        return memo[id(self)]
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return RowParameter, (self.data, self.requires_grad, self.row_dims)
+
+
+def rows_of(tensor: Tensor, row_dims: int) -> Tensor:
+    """A view of ``tensor`` as ``(rows, ...)``, its first ``row_dims`` dimensions as one."""
+    return tensor.view(-1, *tensor.shape[row_dims:])
+
+
+def take_rows(parameter: Tensor, ids: Tensor, row_dims: int) -> Tensor:
+    """The rows ``ids`` of a parameter; where its owner wants it, the gradient holds these alone.
+
+    Under DDP, which exchanges gradients in dense buckets, and inside ``torch.compile`` the gradient stays dense.
+
+    Shape:
+        ids ``(...)``, counting over the first ``row_dims`` dimensions of ``parameter``; result
+        ``(..., *parameter.shape[row_dims:])``.
+
+    Example:
+        >>> take_rows(torch.tensor([[[1.0, 2.0]], [[3.0, 4.0]]]), torch.tensor([1]), row_dims=2)
+        tensor([[3., 4.]])
+    """
+    if isinstance(parameter, RowParameter) and parameter.owner is not None and not _dense_needed():
+        return _TakeRows.apply(parameter, ids)
+    return rows_of(parameter, row_dims).index_select(0, ids.reshape(-1)).unflatten(0, ids.shape)
+
+
+def _dense_needed() -> bool:
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return torch.compiler.is_compiling() or (distributed and torch.distributed.get_world_size() > 1)
+
+
+class _TakeRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, parameter: RowParameter, ids: Tensor) -> Tensor:
+        ctx.save_for_backward(ids)
+        ctx.shape, ctx.row_dims = parameter.shape, parameter.row_dims
+        return parameter.as_rows().index_select(0, ids.reshape(-1)).unflatten(0, ids.shape)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (ids,) = ctx.saved_tensors
+        ids, values = ids.reshape(-1), rows_of(grad.contiguous(), ids.ndim)
+        if values.device.type == "cpu":  # elsewhere the number of rows would have to be waited for
+            used = values.abs().amax(tuple(range(1, values.ndim))) if values.ndim > 1 else values
+            if not used.all():
+                ids, values = ids[used != 0], values[used != 0]
+        indices = torch.stack(torch.unravel_index(ids, ctx.shape[: ctx.row_dims]))
+        return torch.sparse_coo_tensor(indices, values, ctx.shape, check_invariants=False), None
+
+
+def dot_rows(rows: Tensor, vector: Tensor) -> Tensor:
+    r"""The inner product of each row with a vector, bit for bit the same whatever other rows there are.
+
+    The last bits of ``rows @ vector`` depend on how many rows there are, so that a winner could change with what was
+    kept and what was computed anew.
+
+    Shape:
+        rows ``(N, C)``, vector ``(C,)``; result ``(N,)``.
+
+    Example:
+        >>> dot_rows(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([1.0, 1.0]))
+        tensor([3., 7.])
+    """
+    result = rows.new_empty(len(rows))
+    chunk = max(1, CHUNK // len(vector)) if rows.device.type == "cpu" else len(rows)
+    for part, out in zip(rows.split(chunk), result.split(chunk), strict=True):
+        products = part * vector
+        # A row that is alone would be shared out among threads, and summed in another order.
+        out.copy_(products.expand(2, -1).sum(-1)[:1] if len(part) == 1 else products.sum(-1))
+    return result
+
+
+class KeptActivations:
+    """Segment activations in one context, kept from one step to the next.
+
+    They are exactly what would be computed anew. A segment that did not win has not changed, so the owner's step
+    brings the rows it updated up to date (`refresh`) and the others stay. Whatever else changes the segments is
+    noticed, and everything computed anew: operations in place by the version they count up; a fused optimizer, or a
+    write through ``.data``, by a sample of the rows that won last. For a write through ``.data`` to a few rows alone
+    there is `invalidate`.
+    """
+
+    SAMPLE = 64
+
+    def __init__(self) -> None:
+        self.invalidate()
+
+    def invalidate(self) -> None:
+        """Forget everything."""
+        self._context: Tensor | None = None
+        self._values, self._sample = torch.empty(0), torch.empty(0, dtype=torch.long)
+        self._stamp: tuple[Any, ...] = ()
+
+    def activations(self, segments: RowParameter, context: Tensor) -> Tensor:
+        """The activation of each row of ``segments`` in ``context`` ``(C,)``, or in a one-hot one by its id ``()``."""
+        self.check(segments)
+        if self._context is None or self._context.dtype != context.dtype or not torch.equal(self._context, context):
+            self._context, self._stamp = context.detach().clone(), _stamp(segments)
+            self._values, self._sample = _activate(segments.as_rows(), context), torch.empty(0, dtype=torch.long)
+        return self._values
+
+    def watch(self, winners: Tensor) -> None:
+        """Sample these rows, which the next step is about to change, to notice the steps of other optimizers."""
+        self._sample = winners[:: max(1, len(winners) // self.SAMPLE)]
+
+    def check(self, segments: RowParameter) -> None:
+        """Forget everything if the segments were changed by anyone but their owner."""
+        if self._context is None:
+            return
+        if self._stamp == _stamp(segments):
+            sample = segments.as_rows()[self._sample]
+            if torch.equal(_activate(sample, self._context), self._values[self._sample]):
+                return
+        self.invalidate()
+
+    def refresh(self, segments: RowParameter, ids: Tensor, rows: Tensor) -> None:
+        """Take note that the owner, after a `check`, has changed the rows ``ids`` to ``rows``."""
+        if self._context is not None:
+            self._values[ids] = _activate(rows, self._context)
+            self._stamp = _stamp(segments)
+
+
+def _activate(rows: Tensor, context: Tensor) -> Tensor:
+    if context.is_floating_point():
+        return dot_rows(rows, context)
+    return rows.index_select(1, context.reshape(1)).squeeze(1)
+
+
+def _stamp(tensor: Tensor) -> tuple[Any, ...]:
+    return tensor.data_ptr(), tensor._version, tensor.shape, tensor.dtype, tensor.device
