@@ -1,0 +1,165 @@
+"""The optimizer for networks with active dendrites: a step costs what the winning segments cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from dendrite_zoo.rows import CHUNK, RowParameter, rows_of
+
+__all__ = ["DendriteAdam", "clip_gradients_"]
+
+
+class DendriteAdam(torch.optim.Adam):
+    """Adam for a whole model, whose dendritic segments move only where they won.
+
+    Ordinary parameters are updated by torch's fused `Adam`. Segments follow the rule of `torch.optim.SparseAdam`: rows
+    with gradient move, and with them their moments; the other rows, and theirs, are not even read. As long as this
+    optimizer lives, the segments it was given have sparse gradients, as those of ``torch.nn.Embedding(sparse=True)``,
+    and their activations in one context are kept from step to step (see `dendrite_zoo.rows`).
+
+    Sparse gradients are refused by `torch.nn.utils.clip_grad_norm_`: use `clip_gradients_`, as `ContinualClassifier`
+    does for ``Trainer(gradient_clip_val=...)``. Under DDP and in ``torch.compile`` gradients stay dense; rows without
+    gradient do not move there either.
+
+    Args:
+        params: parameters, or groups of them, as for any optimizer.
+        lr: learning rate, 1/step.
+        betas: how much of the gradient's first and second moment is kept from step to step.
+        eps: added to the root of the second moment.
+        weight_decay: L2 penalty on ordinary parameters; segments have none.
+
+    Example:
+        >>> from dendrite_zoo.layers import ActiveDendriteLinear
+        >>> layer = ActiveDendriteLinear(4, 3, context_dim=2, num_segments=5)
+        >>> optimizer = DendriteAdam(layer.parameters(), lr=1e-3)
+        >>> layer(torch.randn(8, 4), torch.randn(2)).sum().backward()
+        >>> layer.segments.grad.is_sparse
+        True
+        >>> optimizer.step()
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=True)
+        self._step_supports_amp_scaling = False  # a GradScaler is to unscale sparse gradients, too, by itself
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add parameters, and own those that have rows."""
+        super().add_param_group(param_group)
+        self._own(self.param_groups[-1:])
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._own(self.param_groups)
+
+    def _own(self, groups: Iterable[dict[str, Any]]) -> None:
+        for group in groups:
+            for parameter in group["params"]:
+                if isinstance(parameter, RowParameter):
+                    parameter.owner = self
+
+    def _init_group(self, group: dict[str, Any], *lists: Any) -> Any:
+        """Update the rows of a group, and leave its ordinary parameters to torch."""
+        for parameter in group["params"]:
+            if isinstance(parameter, RowParameter) and parameter.grad is not None:
+                self._update_rows(parameter, parameter.grad, group)
+        ordinary = [parameter for parameter in group["params"] if not isinstance(parameter, RowParameter)]
+        return super()._init_group({**group, "params": ordinary}, *lists)
+
+    def _update_rows(self, parameter: RowParameter, grad: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[parameter]
+        if not state:
+            state["step"] = torch.tensor(0.0)
+            state["exp_avg"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+            state["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+        state["step"] += 1
+        moments = state["exp_avg"], state["exp_avg_sq"]
+        step, lr, (beta1, beta2) = float(state["step"]), float(group["lr"]), group["betas"]
+        step_size = lr * math.sqrt(1 - beta2**step) / (1 - beta1**step)
+        everything = [rows_of(t.detach(), parameter.row_dims) for t in (parameter, *moments)]
+        ids, values = ids_and_values(grad, parameter.row_dims)
+        parameter.kept.check(parameter)
+        chunk = max(1, CHUNK // max(1, values[:1].numel())) if values.device.type == "cpu" else max(1, len(ids))
+        for some, g in zip(ids.split(chunk), values.split(chunk), strict=True):
+            p, m, v = (rows.index_select(0, some) for rows in everything)
+            m.lerp_(g, 1 - beta1)
+            v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
+            p.addcdiv_(m, v.sqrt().add_(group["eps"]), value=-step_size)
+            for rows, new in zip(everything, (p, m, v), strict=True):
+                rows.index_copy_(0, some, new)
+            parameter.kept.refresh(parameter, some, p)
+
+
+def ids_and_values(grad: Tensor, row_dims: int) -> tuple[Tensor, Tensor]:
+    """The rows that a gradient holds, each once, and their values; of a dense one those that are not zero.
+
+    Shape:
+        ``(N,)`` and ``(N, ...)``.
+
+    Example:
+        >>> ids_and_values(torch.tensor([[0.0, 0.0], [1.0, 0.0]]), row_dims=1)
+        (tensor([1]), tensor([[1., 0.]]))
+    """
+    if not grad.is_sparse:
+        grad = grad.to_sparse(row_dims)
+    ids = _ravel(grad)
+    if not grad.is_coalesced() and (grad.device.type != "cpu" or not bool((ids[1:] > ids[:-1]).all())):
+        grad = grad.coalesce()
+        ids = _ravel(grad)
+    return ids, grad._values()
+
+
+def _ravel(grad: Tensor) -> Tensor:
+    ids = grad._indices()[0]
+    for dim in range(1, grad.sparse_dim()):
+        ids = ids * grad.shape[dim] + grad._indices()[dim]
+    return ids
+
+
+@torch.no_grad()
+def clip_gradients_(
+    parameters: Iterable[Tensor], limit: float, algorithm: Literal["norm", "value"] = "norm"
+) -> Tensor | None:
+    """Clip gradients in place, sparse ones included: `torch.nn.utils.clip_grad_norm_` takes dense ones only.
+
+    Args:
+        parameters: whose gradients to clip, together.
+        limit: the largest norm of all of them, or with ``algorithm="value"`` the largest size of each number.
+        algorithm: which of the two.
+
+    Returns:
+        The norm before, or None.
+
+    Example:
+        >>> table = torch.nn.Embedding(5, 1, sparse=True)
+        >>> (table(torch.tensor([1, 1, 3])) * 2).sum().backward()
+        >>> clip_gradients_(table.parameters(), 1.0)  # 2 + 2 in one row, 2 in another
+        tensor(4.4721)
+        >>> table.weight.grad.coalesce().values().flatten()
+        tensor([0.8944, 0.4472])
+    """
+    parameters = [parameter for parameter in parameters if parameter.grad is not None]
+    for parameter in parameters:
+        if parameter.grad.is_sparse:
+            parameter.grad = parameter.grad.coalesce()
+    grads = [p.grad._values() if p.grad.is_sparse else p.grad for p in parameters]
+    if algorithm == "value":
+        for grad in grads:
+            grad.clamp_(-limit, limit)
+        return None
+    norm = torch.nn.utils.get_total_norm(grads)
+    scale = (limit / (norm + 1e-6)).clamp(max=1.0)  # as in torch
+    for grad in grads:
+        grad.mul_(scale)
+    return norm
