@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from dendrite_zoo.contexts import TaskContext
 from dendrite_zoo.hub import HubModel, build, full_config
 from dendrite_zoo.models import load
+from dendrite_zoo.optim import DendriteAdam, clip_gradients_
 from dendrite_zoo.streams import TaskBoundary, current_task
 
 __all__ = ["ContinualClassifier"]
@@ -35,7 +36,7 @@ class ContinualClassifier(LightningModule):
             that maps ``(x, context)``; or what `dendrite_zoo.load` takes; or the config of a registered model, from
             which it is built.
         context: where the context comes from (`dendrite_zoo.contexts`); needed where ``model`` takes ``(x, context)``.
-        lr: learning rate of Adam, 1/step.
+        lr: learning rate of `dendrite_zoo.optim.DendriteAdam`, 1/step.
         optimizer: makes another optimizer from the parameters, with a learning rate of its own.
         reset_optimizer: forget the optimizer's moments when a task starts, as the paper does.
         context_at_test: ``"inferred"`` from each input, ``"given"`` with the task, or ``"constant"``: task 0's for
@@ -145,7 +146,26 @@ class ContinualClassifier(LightningModule):
         """The one optimizer, made anew."""
         if self._optimizer_factory is not None:
             return self._optimizer_factory(self.parameters())
-        return torch.optim.Adam(self.parameters(), lr=self.hparams["lr"])
+        return DendriteAdam(self.parameters(), lr=self.hparams["lr"])
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as the Trainer is told to, the sparse gradients of segments included."""
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        if gradient_clip_val and any(p.grad is not None and p.grad.is_sparse for p in parameters):
+            clip_gradients_(parameters, gradient_clip_val, gradient_clip_algorithm or "norm")  # type: ignore[arg-type]
+        else:
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def on_fit_end(self) -> None:
+        """Give the segments back, so that any optimizer may train them next."""
+        for optimizer in self.trainer.optimizers:
+            if isinstance(optimizer, DendriteAdam):
+                optimizer.release()
 
     def setup(self, stage: str) -> None:
         """Refuse a datamodule that the model has no room for, before anything is trained."""
