@@ -178,7 +178,7 @@ def _from_winners(segments: Tensor, contexts: Tensor, gate: Gate, mask: Tensor |
         ids = winners + num_segments * torch.arange(num_units, device=segments.device)
     if kept:
         segments.kept.watch(ids[0])
-    rows = take_rows(segments, ids, row_dims=2)  # (K, U, C)
+    rows = take_rows(segments, ids, row_dims=2, drop_zeros=True)  # (K, U, C)
     if mask is not None:
         rows = rows * mask.flatten(0, 1)[ids]
     if contexts.is_floating_point():

@@ -24,7 +24,7 @@ class DendriteAdam(torch.optim.Adam):
 
     Sparse gradients are refused by `torch.nn.utils.clip_grad_norm_`: use `clip_gradients_`, as `ContinualClassifier`
     does for ``Trainer(gradient_clip_val=...)``. Under DDP and in ``torch.compile`` gradients stay dense; rows without
-    gradient do not move there either.
+    gradient do not move there either. `release` gives the segments back to other optimizers.
 
     Args:
         params: parameters, or groups of them, as for any optimizer.
@@ -57,22 +57,27 @@ class DendriteAdam(torch.optim.Adam):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters, and own those that have rows."""
         super().add_param_group(param_group)
-        self._own(self.param_groups[-1:])
+        for parameter in _with_rows(self.param_groups[-1:]):
+            parameter.owner = self
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._own(self.param_groups)
+        for parameter in _with_rows(self.param_groups):
+            parameter.owner = self
 
-    def _own(self, groups: Iterable[dict[str, Any]]) -> None:
-        for group in groups:
-            for parameter in group["params"]:
-                if isinstance(parameter, RowParameter):
-                    parameter.owner = self
+    def release(self) -> None:
+        """Give the parameters back: their gradients are dense again, for any other optimizer.
+
+        Where nothing refers to this optimizer any more, that comes by itself.
+        """
+        for parameter in _with_rows(self.param_groups):
+            if parameter.owner is self:
+                parameter.owner = None
 
     def _init_group(self, group: dict[str, Any], *lists: Any) -> Any:
         """Update the rows of a group, and leave its ordinary parameters to torch."""
-        for parameter in group["params"]:
-            if isinstance(parameter, RowParameter) and parameter.grad is not None:
+        for parameter in _with_rows([group]):
+            if parameter.grad is not None:
                 self._update_rows(parameter, parameter.grad, group)
         ordinary = [parameter for parameter in group["params"] if not isinstance(parameter, RowParameter)]
         return super()._init_group({**group, "params": ordinary}, *lists)
@@ -99,6 +104,10 @@ class DendriteAdam(torch.optim.Adam):
             for rows, new in zip(everything, (p, m, v), strict=True):
                 rows.index_copy_(0, some, new)
             parameter.kept.refresh(parameter, some, p)
+
+
+def _with_rows(groups: Iterable[dict[str, Any]]) -> list[RowParameter]:
+    return [parameter for group in groups for parameter in group["params"] if isinstance(parameter, RowParameter)]
 
 
 def ids_and_values(grad: Tensor, row_dims: int) -> tuple[Tensor, Tensor]:

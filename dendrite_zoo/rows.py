@@ -47,8 +47,8 @@ class RowParameter(nn.Parameter):
         return None if self._owner is None else self._owner()
 
     @owner.setter
-    def owner(self, optimizer: torch.optim.Optimizer) -> None:
-        self._owner = weakref.ref(optimizer)
+    def owner(self, optimizer: torch.optim.Optimizer | None) -> None:
+        self._owner = None if optimizer is None else weakref.ref(optimizer)
         self.kept.invalidate()
 
     @property
@@ -76,10 +76,17 @@ def rows_of(tensor: Tensor, row_dims: int) -> Tensor:
     return tensor.view(-1, *tensor.shape[row_dims:])
 
 
-def take_rows(parameter: Tensor, ids: Tensor, row_dims: int) -> Tensor:
+def take_rows(parameter: Tensor, ids: Tensor, row_dims: int, drop_zeros: bool = False) -> Tensor:
     """The rows ``ids`` of a parameter; where its owner wants it, the gradient holds these alone.
 
     Under DDP, which exchanges gradients in dense buckets, and inside ``torch.compile`` the gradient stays dense.
+
+    Args:
+        parameter: any tensor.
+        ids: which rows, any number of times.
+        row_dims: how many leading dimensions number the rows.
+        drop_zeros: leave rows whose gradient is zero out of a sparse gradient (on a CPU; elsewhere their number would
+            have to be waited for).
 
     Shape:
         ids ``(...)``, counting over the first ``row_dims`` dimensions of ``parameter``; result
@@ -90,7 +97,7 @@ def take_rows(parameter: Tensor, ids: Tensor, row_dims: int) -> Tensor:
         tensor([[3., 4.]])
     """
     if isinstance(parameter, RowParameter) and parameter.owner is not None and not _dense_needed():
-        return _TakeRows.apply(parameter, ids)
+        return _TakeRows.apply(parameter, ids, drop_zeros)
     return rows_of(parameter, row_dims).index_select(0, ids.reshape(-1)).unflatten(0, ids.shape)
 
 
@@ -101,22 +108,22 @@ def _dense_needed() -> bool:
 
 class _TakeRows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, parameter: RowParameter, ids: Tensor) -> Tensor:
+    def forward(ctx: Any, parameter: RowParameter, ids: Tensor, drop_zeros: bool) -> Tensor:
         ctx.save_for_backward(ids)
-        ctx.shape, ctx.row_dims = parameter.shape, parameter.row_dims
+        ctx.shape, ctx.row_dims, ctx.drop_zeros = parameter.shape, parameter.row_dims, drop_zeros
         return parameter.as_rows().index_select(0, ids.reshape(-1)).unflatten(0, ids.shape)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (ids,) = ctx.saved_tensors
         ids, values = ids.reshape(-1), rows_of(grad.contiguous(), ids.ndim)
-        if values.device.type == "cpu":  # elsewhere the number of rows would have to be waited for
-            used = values.abs().amax(tuple(range(1, values.ndim))) if values.ndim > 1 else values
+        if ctx.drop_zeros and values.device.type == "cpu":
+            used = values.abs().amax(tuple(range(1, values.ndim))) != 0
             if not used.all():
-                ids, values = ids[used != 0], values[used != 0]
+                ids, values = ids[used], values[used]
         indices = torch.stack(torch.unravel_index(ids, ctx.shape[: ctx.row_dims]))
-        return torch.sparse_coo_tensor(indices, values, ctx.shape, check_invariants=False), None
+        return torch.sparse_coo_tensor(indices, values, ctx.shape, check_invariants=False), None, None
 
 
 def dot_rows(rows: Tensor, vector: Tensor) -> Tensor:

@@ -42,11 +42,14 @@ def test_an_owners_gradient_is_sparse_and_equal(shape, row_dims, owner):
     torch.testing.assert_close(parameter.grad.to_dense(), 2 * expected)
 
 
-def test_rows_without_gradient_are_left_out(owner):
+def test_rows_without_gradient_are_left_out_where_asked(owner):
     parameter = RowParameter(torch.ones(4, 2))
     parameter.owner = owner
-    (take_rows(parameter, torch.tensor([0, 1, 3]), 1) * torch.tensor([[1.0], [0.0], [1.0]])).sum().backward()
-    assert parameter.grad.coalesce().indices().tolist() == [[0, 3]]
+    for drop_zeros, ids in ((False, [0, 1, 3]), (True, [0, 3])):
+        parameter.grad = None
+        rows = take_rows(parameter, torch.tensor([0, 1, 3]), 1, drop_zeros)
+        (rows * torch.tensor([[1.0], [0.0], [1.0]])).sum().backward()
+        assert parameter.grad.coalesce().indices().tolist() == [ids]
 
 
 def test_with_its_owner_gone_the_gradient_is_dense_again():

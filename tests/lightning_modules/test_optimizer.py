@@ -1,0 +1,79 @@
+"""ContinualClassifier trains with DendriteAdam, whatever the Trainer does with gradients."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer
+
+from dendrite_zoo.lightning_modules import ContinualClassifier
+from dendrite_zoo.models import ActiveDendriteClassifier
+from dendrite_zoo.optim import DendriteAdam
+from dendrite_zoo.streams import PermutedTasks
+
+
+class SawSparse(Callback):
+    """Whether segments had sparse gradients, and the norm of all gradients after they were clipped."""
+
+    def __init__(self):
+        self.sparse, self.norms = set(), []
+
+    def on_before_zero_grad(self, trainer, module, optimizer):
+        grads = {name: p.grad for name, p in module.named_parameters() if p.grad is not None}
+        self.sparse |= {g.is_sparse for name, g in grads.items() if name.endswith("segments")}
+        dense = [g.to_dense().flatten() for g in grads.values()]
+        self.norms += [float(torch.cat(dense).norm())] if dense else []
+
+
+def fit(model, **kwargs):
+    torch.manual_seed(1)
+    stream = PermutedTasks("digits", num_tasks=2, batch_size=64)
+    saw = SawSparse()
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False, "accelerator": "cpu"}
+    trainer = Trainer(
+        **stream.trainer_kwargs(), **quiet, enable_model_summary=False, limit_train_batches=6, callbacks=[saw], **kwargs
+    )
+    trainer.fit(ContinualClassifier(model, lr=1e-2), stream)
+    return trainer, saw
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {},
+        {"gradient_clip_val": 0.1},
+        {"gradient_clip_val": 0.01, "gradient_clip_algorithm": "value"},
+        {"accumulate_grad_batches": 2},
+        {"precision": "bf16-mixed"},
+    ],
+    ids=lambda kwargs: next(iter(kwargs), "plain"),
+)
+def test_what_is_learned_does_not_depend_on_how_gradients_are_held(kwargs, monkeypatch):
+    torch.manual_seed(0)
+    model = ActiveDendriteClassifier(64, [48, 48], 10, max_tasks=2, num_segments=5)
+    twin = copy.deepcopy(model)
+    trainer, saw = fit(model, **kwargs)
+    assert isinstance(trainer.optimizers[0], DendriteAdam) and saw.sparse == {True}
+    if kwargs.get("gradient_clip_val") == 0.1:
+        assert max(saw.norms) < 0.1001
+
+    monkeypatch.setattr("dendrite_zoo.rows._dense_needed", lambda: True)  # as under DDP
+    _, saw = fit(twin, **kwargs)
+    assert saw.sparse == {False}
+    tolerance = {"atol": 0.02, "rtol": 0.1} if "precision" in kwargs else {"atol": 1e-5, "rtol": 1e-4}
+    for name, p in model.state_dict().items():
+        torch.testing.assert_close(twin.state_dict()[name], p, **tolerance, msg=lambda text, n=name: f"{n}: {text}")
+
+
+def test_after_training_the_model_belongs_to_no_optimizer():
+    model = ActiveDendriteClassifier(64, [16], 10, max_tasks=2, num_segments=5)
+    trainer, _ = fit(model)
+    stranger = copy.deepcopy(model)
+    for network in (stranger, model):
+        optimizer = torch.optim.Adam(network.parameters(), fused=True)
+        network(torch.randn(3, 64), task=0).sum().backward()
+        assert not network.mlp.hidden[0].segments.grad.is_sparse
+        optimizer.step()
+    assert trainer.optimizers
