@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format format-check lint wheel types doctest floors bench zoo-permuted-digits clean
+.PHONY: help demo test check format format-check lint wheel types doctest floors hub-floor bench zoo-permuted-digits clean
 
 # The first python that torch's pinned version has wheels for.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10 python3.14 python; do \
@@ -51,6 +51,10 @@ doctest: wheel
 
 floors: .venv/.dev
 	$(BIN)/python -m pytest -q tests/test_floors.py
+
+hub-floor: .venv/.dev  ## the Hub tests on the oldest huggingface-hub that is supported
+	$(BIN)/python -m pip install --quiet --upgrade --target build/hub-floor 'huggingface-hub==1.31.*'
+	PYTHONPATH=$(CURDIR)/build/hub-floor $(BIN)/python -m pytest $(PYTEST) tests/hub tests/callbacks/test_publisher.py
 
 bench: .venv/.dev  ## the benchmarks
 	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done

@@ -121,6 +121,14 @@ def model(tmp_path):
     return tmp_path / "toy"
 
 
+@pytest.fixture
+def plain(tmp_path):
+    """A saved toy model without results, and so without a picture that takes time to draw."""
+    torch.manual_seed(0)
+    Toy(64, 10, hidden=(32,)).save_pretrained(tmp_path / "plain")
+    return tmp_path / "plain"
+
+
 RESULT = {
     "benchmark": "permuted-digits",
     "row": "ours",

@@ -195,14 +195,14 @@ HfApi().upload_file(path_or_fileobj=text.encode(), path_in_repo="README.md", rep
         ("validate_yaml", 503, 1),
     ],
 )
-def test_a_passing_fault_is_overcome(hub, alice, model, where, how, times):
+def test_a_passing_fault_is_overcome(hub, alice, plain, where, how, times):
     hub.fail(where, how, times)
-    answer = alice(PUBLISH, source=model, repo="alice/toy")
+    answer = alice(PUBLISH, source=plain, repo="alice/toy")
     assert answer.error is None, answer.trace
     assert hub.faults == []
     repo = hub.repos["models/alice/toy"]
     assert len(repo.commits) == 2 and repo.tags == {"v1": repo.branches["main"]} == {"v1": answer.result[0]}
-    assert head(hub)["model.safetensors"] == (model / "model.safetensors").read_bytes()
+    assert head(hub)["model.safetensors"] == (plain / "model.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -216,22 +216,22 @@ def test_a_passing_fault_is_overcome(hub, alice, model, where, how, times):
         ("create", 403, "PermissionError: alice/toy: the Hub refuses it with HTTP 403"),
     ],
 )
-def test_a_lasting_fault_is_one_clear_error(hub, alice, model, where, how, message):
+def test_a_lasting_fault_is_one_clear_error(hub, alice, plain, where, how, message):
     hub.fail(where, how, 100)
-    answer = alice(PUBLISH, source=model, repo="alice/toy")
+    answer = alice(PUBLISH, source=plain, repo="alice/toy")
     assert answer.error.startswith(message) and "\n" not in answer.error
     hub.faults.clear()
-    assert alice(PUBLISH, source=model, repo="alice/toy").result[1] == "v1"
+    assert alice(PUBLISH, source=plain, repo="alice/toy").result[1] == "v1"
 
 
-def test_a_bad_token_and_a_foreign_namespace(hub, alice, reader, model):
+def test_a_bad_token_and_a_foreign_namespace(hub, alice, reader, plain):
     assert "PermissionError: bob/toy: the Hub refuses it with HTTP 403" in (
-        alice(PUBLISH, source=model, repo="bob/toy").error
+        alice(PUBLISH, source=plain, repo="bob/toy").error
     )
     bad = PUBLISH.replace("$repo", "$repo, token=$token")
-    error = reader(bad, source=model, repo="alice/toy", token="hf_wrong_secret").error
+    error = reader(bad, source=plain, repo="alice/toy", token="hf_wrong_secret").error
     assert error.startswith("PermissionError: alice/toy: the Hub refuses the token")
-    assert "PermissionError" in reader(PUBLISH, source=model, repo="alice/toy").error
+    assert "PermissionError" in reader(PUBLISH, source=plain, repo="alice/toy").error
     assert hub.repos == {}
 
 
@@ -250,36 +250,36 @@ finally:
 """
 
 
-def test_an_edit_of_the_card_meanwhile_is_kept(hub, alice, model):
-    alice(PUBLISH, source=model, repo="alice/toy")
-    Toy(64, 10).save_pretrained(model)
-    answer = alice(MEANWHILE, source=model, content=b"Just now.", path="README.md")
+def test_an_edit_of_the_card_meanwhile_is_kept(hub, alice, plain):
+    alice(PUBLISH, source=plain, repo="alice/toy")
+    Toy(64, 10).save_pretrained(plain)
+    answer = alice(MEANWHILE, source=plain, content=b"Just now.", path="README.md")
     assert answer.error is None, answer.trace
     assert own_text(head(hub)["README.md"].decode()) == "Just now."
-    assert head(hub)["model.safetensors"] == (model / "model.safetensors").read_bytes()
+    assert head(hub)["model.safetensors"] == (plain / "model.safetensors").read_bytes()
 
 
-def test_a_model_published_meanwhile_is_not_overwritten(hub, alice, model):
-    alice(PUBLISH, source=model, repo="alice/toy")
-    Toy(64, 10).save_pretrained(model)
-    answer = alice(MEANWHILE, source=model, content=b"theirs", path="model.safetensors")
+def test_a_model_published_meanwhile_is_not_overwritten(hub, alice, plain):
+    alice(PUBLISH, source=plain, repo="alice/toy")
+    Toy(64, 10).save_pretrained(plain)
+    answer = alice(MEANWHILE, source=plain, content=b"theirs", path="model.safetensors")
     assert "FileExistsError: alice/toy: somebody else published a model there meanwhile" in answer.error
     assert head(hub)["model.safetensors"] == b"theirs"
-    assert alice(PUBLISH, source=model, repo="alice/toy").result[1] == "v2"
+    assert alice(PUBLISH, source=plain, repo="alice/toy").result[1] == "v2"
 
 
-def test_two_publishers_at_once(hub, alice, reader, model, tmp_path):
+def test_two_publishers_at_once(hub, alice, reader, plain, tmp_path):
     as_alice = PUBLISH.replace("$repo", "$repo, token=$token")
     Toy(64, 10).save_pretrained(tmp_path / "second")
     for _ in range(3):
         hub.repos.clear()
-        alice.send(filled(PUBLISH, source=model, repo="alice/toy"))
+        alice.send(filled(PUBLISH, source=plain, repo="alice/toy"))
         reader.send(filled(as_alice, source=tmp_path / "second", repo="alice/toy", token=ALICE))
         answers = alice.answer(), reader.answer()
         done = [answer for answer in answers if answer.error is None]
         assert done and all("somebody else published" in a.error for a in answers if a.error)
         files = {name: head(hub)[name] for name in ("config.json", "model.safetensors")}
-        wholes = [{n: (folder / n).read_bytes() for n in files} for folder in (model, tmp_path / "second")]
+        wholes = [{n: (folder / n).read_bytes() for n in files} for folder in (plain, tmp_path / "second")]
         assert files in wholes
         repo = hub.repos["models/alice/toy"]
         assert len(repo.commits) == 1 + len(done) and sorted(repo.tags.values()) == sorted(a.result[0] for a in done)
@@ -288,18 +288,18 @@ def test_two_publishers_at_once(hub, alice, reader, model, tmp_path):
 @pytest.mark.parametrize(
     ("where", "request_"), [("upload", "PUT /objects"), ("commit", "/commit/main"), ("ref", "/tag/")]
 )
-def test_killed_and_run_again(hub, alice, reader, model, tmp_path, where, request_):
+def test_killed_and_run_again(hub, alice, reader, plain, tmp_path, where, request_):
     hub.fail(where, "hang")
     victim = f"import os\nresult = os.fork()\nif result == 0:\n    {PUBLISH}\n    os._exit(0)"
-    pid = alice(victim, source=model, repo="alice/toy").result
+    pid = alice(victim, source=plain, repo="alice/toy").result
     while not any(request_ in line for line in hub.log):
         time.sleep(0.01)
     os.kill(pid, signal.SIGKILL)
     assert alice("result = os.waitpid($pid, 0)[1]".replace("os", "__import__('os')"), pid=pid).result == signal.SIGKILL
-    answer = alice(PUBLISH, source=model, repo="alice/toy")
+    answer = alice(PUBLISH, source=plain, repo="alice/toy")
     assert answer.error is None, answer.trace
     assert answer.result[1] == "v1" and len(hub.repos["models/alice/toy"].commits) == 2
-    assert reader(LOAD, x="alice/toy", cache=tmp_path / "cache").result == outputs(model)
+    assert reader(LOAD, x="alice/toy", cache=tmp_path / "cache").result == outputs(plain)
 
 
 def test_no_token_in_what_was_sent(hub, alice, model):

@@ -1,0 +1,97 @@
+"""The loopback hub itself: what it refuses, and that a data set comes through it as from the Hub."""
+
+import hashlib
+import json
+import os
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from dendrite_zoo.hub.loopback import Hub
+from tests.hub.conftest import ALICE, BOB
+
+MIRROR = Path(os.environ.get("DENDRITE_ZOO_DATASETS", Path(__file__).parents[2].parent / "shared/hub/datasets"))
+
+
+def ask(hub, method, path, body=None, token=ALICE):
+    """Ask the hub without its client; gives status and answer."""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode() if body is not None else None
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    request = urllib.request.Request(path if "://" in path else hub.url + path, data, headers, method=method)
+    try:
+        with urllib.request.urlopen(request) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read()
+
+
+@pytest.fixture
+def toy(hub):
+    assert ask(hub, "POST", "/api/repos/create", {"name": "toy", "organization": "alice"})[0] == 200
+    return hub
+
+
+def commit(hub, *lines, parent=None, token=ALICE):
+    header = {"key": "header", "value": {"summary": "test"} | ({"parentCommit": parent} if parent else {})}
+    body = b"\n".join(json.dumps(line).encode() for line in (header, *lines))
+    return ask(hub, "POST", "/api/models/alice/toy/commit/main", body, token)
+
+
+def test_an_upload_must_be_what_it_was_announced_as(toy):
+    data = b"weights"
+    oid = hashlib.sha256(data).hexdigest()
+    line = {"key": "lfsFile", "value": {"path": "model.safetensors", "oid": oid}}
+    assert commit(toy, line)[0] == 400
+    assert ask(toy, "PUT", f"{toy.storage_url}/objects/{oid}", b"other", None)[0] == 400
+    assert commit(toy, line)[0] == 400
+    assert ask(toy, "PUT", f"{toy.storage_url}/objects/{oid}", data, None)[0] == 200
+    assert commit(toy, line)[0] == 200
+    assert ask(toy, "GET", "/alice/toy/resolve/main/model.safetensors", token=None) == (200, data)
+
+
+def test_a_stale_parent_is_refused(toy):
+    line = {"key": "file", "value": {"path": "a", "content": ""}}
+    parent = toy.repos["models/alice/toy"].branches["main"]
+    assert commit(toy, line, parent=parent)[0] == 200
+    assert commit(toy, line, parent=parent)[0] == 412
+    assert commit(toy, {"key": "deletedFile", "value": {"path": "b"}})[0] == 404
+
+
+def test_rights(toy):
+    assert commit(toy, token=BOB)[0] == 403
+    assert commit(toy, token=None)[0] == 401
+    assert commit(toy, token="hf_wrong_secret")[0] == 401
+    assert ask(toy, "POST", "/api/repos/create", {"name": "toy", "organization": "alice"}, BOB)[0] == 403
+    status, body = ask(toy, "POST", "/api/repos/create", {"name": "toy", "organization": "alice"})
+    assert status == 409 and json.loads(body)["url"] == f"{toy.url}/alice/toy"
+    assert ask(toy, "GET", "/api/whoami-v2", token=None)[0] == 401
+    assert ask(toy, "GET", "/no/such/route")[0] == 404
+
+
+def test_a_range_of_a_file(toy):
+    commit(toy, {"key": "file", "value": {"path": "a", "content": "YWJjZGVm"}})
+    request = urllib.request.Request(f"{toy.url}/alice/toy/resolve/main/a", headers={"Range": "bytes=2-"})
+    with urllib.request.urlopen(request) as answer:
+        assert (answer.status, answer.read(), answer.headers["Content-Range"]) == (206, b"cdef", "bytes 2-5/6")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not MIRROR.is_dir(), reason=f"no copy of ylecun/mnist under {MIRROR}")
+def test_mnist_comes_through_the_real_client(hub, reader):
+    pytest.importorskip("pyarrow", reason="needs the [mnist] extra")
+    mirrored = Hub(datasets=MIRROR)
+    mirrored.close()
+    hub.repos |= mirrored.repos
+    hub.objects |= mirrored.objects
+    snippet = """
+from dendrite_zoo.streams import PermutedTasks
+stream = PermutedTasks("mnist", num_tasks=1, batch_size=1000)
+stream.setup("fit")
+result = [stream.num_features, stream.num_classes, sum(len(y) for _, y in stream.task_loader(0, "test"))]
+"""
+    answer = reader(snippet)
+    assert answer.result == [784, 10, 10_000], answer.trace
+    assert any("/datasets/ylecun/mnist/resolve/" in line for line in hub.log)
