@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from dendrite_zoo import regularizers
 from dendrite_zoo.regularizers import QuadraticPenalty, select_parameters
 from dendrite_zoo.regularizers.quadratic import Index
-from dendrite_zoo.streams import TaskBoundary, current_task
+from dendrite_zoo.streams import TaskBoundary
 
 __all__ = ["ElasticWeightConsolidation", "SynapticIntelligence"]
 
@@ -35,8 +35,8 @@ class Consolidation(Callback, ABC, Generic[R]):
     Manual optimization, with one or more optimizers, works likewise; who clips there by hand does it in the module's
     ``on_before_optimizer_step``, which runs after the callbacks'.
 
-    Where one task ends and the next begins is asked at each batch, of ``task=``, else of the ``current_task`` of the
-    module, else of that of the datamodule.
+    Which task is on is asked of ``task=``, else of the module's ``current_task``, else of the datamodule's: when a
+    batch comes, and again before the step, for a module that finds its task in the batch.
     """
 
     def __init__(
@@ -96,16 +96,18 @@ class Consolidation(Callback, ABC, Generic[R]):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """See whether a task has ended."""
-        ended, started = self._boundary.update(self._current_task(trainer, pl_module))
-        if started is None:
-            return
-        if ended is not None:
-            self.end_task(trainer, pl_module, ended)
-        self._waiting = self.active is not None
+        self._look_for_boundary(trainer, pl_module)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Add the penalty's gradient to the task's."""
         assert self.regularizer is not None
+        self._look_for_boundary(trainer, pl_module)
+        if self._boundary.task is None:
+            raise ValueError(
+                f"{type(self).__name__} cannot tell which task is trained on: neither module nor datamodule has a "
+                "current_task; expected an index from 0. Pass task=, such as "
+                f"{type(self).__name__}(task=lambda trainer: trainer.current_epoch // 3)."
+            )
         if self._waiting and self.active is not None:
             self.regularizer.restrict(self.active(pl_module))
             self._waiting = False
@@ -126,16 +128,20 @@ class Consolidation(Callback, ABC, Generic[R]):
     def _names(self, pl_module: LightningModule) -> set[str]:
         return set(self._parameters(pl_module))
 
-    def _current_task(self, trainer: Trainer, pl_module: LightningModule) -> int:
-        task = self.task(trainer) if self.task is not None else getattr(pl_module, "current_task", None)
-        task = current_task(trainer) if task is None else task
-        if task is None:
-            raise ValueError(
-                f"{type(self).__name__} cannot tell which task is trained on: neither module nor datamodule has a "
-                "current_task; expected an index from 0. Pass task=, such as "
-                f"{type(self).__name__}(task=lambda trainer: trainer.current_epoch // 3)."
-            )
-        return int(task)
+    def _look_for_boundary(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        ended, started = self._boundary.update(self._current_task(trainer, pl_module))
+        if ended is not None:
+            self.end_task(trainer, pl_module, ended)
+        if started is not None:
+            self._waiting = self.active is not None
+
+    def _current_task(self, trainer: Trainer, pl_module: LightningModule) -> int | None:
+        if self.task is not None:
+            return self.task(trainer)
+        for owner in (pl_module, getattr(trainer, "datamodule", None)):
+            if hasattr(owner, "current_task"):
+                return owner.current_task  # None: it will know once it has seen the batch
+        return None
 
 
 class SynapticIntelligence(Consolidation[regularizers.SynapticIntelligence]):
@@ -210,7 +216,7 @@ class ElasticWeightConsolidation(Consolidation[regularizers.ElasticWeightConsoli
         log_likelihood: from the module and a batch to the log-likelihood of each sample, ``(B,)``; by default batches
             are ``(x, y)`` and the module maps ``x`` (with ``task=``, where its ``forward`` has it) to logits.
         data: from the Trainer and the task that ended to its batches; by default ``task_loader(task)`` of the
-            datamodule, which streams have.
+            datamodule, which streams have. Needed where the module finds its tasks by itself, and counts them so.
         max_batches: look at so many batches only; None for all.
         include: names of the parameters, in ``pl_module.named_parameters()``, as `fnmatch` patterns.
         exclude: names to leave out; by default dendritic segments.

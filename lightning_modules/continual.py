@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from dendrite_zoo.contexts import TaskContext
+from dendrite_zoo.contexts import FoundContext, TaskContext
 from dendrite_zoo.hub import HubModel, build, full_config
 from dendrite_zoo.models import load
 from dendrite_zoo.optim import DendriteAdam, clip_gradients_
@@ -29,7 +29,8 @@ class ContinualClassifier(LightningModule):
 
     Which task is on comes from the datamodule's ``current_task`` (see `dendrite_zoo.streams`); without one there is
     just task 0. When a task starts, its context is computed in one pass over its inputs, and the optimizer starts
-    anew.
+    anew. A context that finds tasks by itself (`dendrite_zoo.contexts.ClusterContext`) is told nothing: each batch is
+    shown to it, and the cluster that the batch joins is the ``current_task`` of this module.
 
     Args:
         model: an `ActiveDendriteClassifier` (it has its own context), any module that maps ``x`` to logits, or one
@@ -76,6 +77,8 @@ class ContinualClassifier(LightningModule):
             )
         self._optimizer_factory = optimizer
         self._boundary = TaskBoundary()
+        self._cluster: int | None = None  # of the batch at hand, where the context finds tasks by itself
+        self._founded_in: list[int] = []  # the task in which each cluster was founded; it only enters the record
         self.save_hyperparameters(
             {
                 "model": full_config(self.model) if isinstance(self.model, HubModel) else None,
@@ -94,6 +97,13 @@ class ContinualClassifier(LightningModule):
         """Where the context comes from: the model's own, or the one given."""
         return cast(TaskContext, self.model.context) if self._has_own_context else self.given_context
 
+    @property
+    def current_task(self) -> int | None:
+        """The task trained on, as the context found it, else as the datamodule tells; None where nobody knows."""
+        if isinstance(self.context, FoundContext):
+            return self._cluster
+        return getattr(getattr(self._trainer, "datamodule", None), "current_task", None)
+
     def forward(self, x: Tensor, task: int | Tensor | None = None) -> Tensor:
         """Logits for ``x``, in the context of ``task``, inferred where None."""
         if self._has_own_context:
@@ -107,6 +117,8 @@ class ContinualClassifier(LightningModule):
         x, y = batch
         loss = F.cross_entropy(self(x, self._current_task()), y)
         self.log("train/loss", loss, prog_bar=True)
+        if isinstance(self.context, FoundContext):
+            self.log("train/clusters", float(self.context.num_tasks))
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
@@ -128,7 +140,7 @@ class ContinualClassifier(LightningModule):
         scores = {}
         if self.context is not None and at_test == "inferred":
             seen_as = self.context.infer(x)
-            scores["context_acc"] = seen_as == task
+            scores["context_acc"] = self._founding_task(seen_as) == task
         scores["acc"] = self(x, seen_as).argmax(1) == y
         # In float64, which MPS has not, Lightning's mean over batches is that of whole counts; float32 rounds each.
         exact = torch.float32 if x.device.type == "mps" else torch.float64
@@ -181,27 +193,45 @@ class ContinualClassifier(LightningModule):
                     f"{'max_tasks' if unit == 'tasks' else 'num_classes'}={theirs}."
                 )
 
+    def on_fit_start(self) -> None:
+        """Take the clusters of a loaded model for its tasks, in order."""
+        if isinstance(self.context, FoundContext):
+            self._founded_in += range(len(self._founded_in), self.context.num_tasks)
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """When a task starts: compute its context, and let the optimizer start anew."""
+        if isinstance(self.context, FoundContext):
+            self._cluster = self.context.observe(batch[0])
+            if self._cluster == len(self._founded_in):
+                self._founded_in.append(current_task(self.trainer) or 0)
         ended, started = self._boundary.update(self._current_task())
         if started is None:
             return
-        if self.context is not None:
+        if self.context is not None and not isinstance(self.context, FoundContext):
             self.context.start_task(started, self._inputs_of_current_task())
         if ended is not None and self.hparams["reset_optimizer"]:
             for optimizer in self.trainer.optimizers:
                 optimizer.state.clear()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep which task was trained last."""
+        """Keep which task was trained last, and in which tasks clusters were founded."""
         checkpoint["task_boundary"] = self._boundary.state_dict()
+        checkpoint["clusters"] = {"current": self._cluster, "founded_in": list(self._founded_in)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore which task was trained last."""
         self._boundary.load_state_dict(checkpoint.get("task_boundary", {"task": None}))
+        clusters = checkpoint.get("clusters", {"current": None, "founded_in": []})
+        self._cluster, self._founded_in = clusters["current"], list(clusters["founded_in"])
 
     def _current_task(self) -> int:
-        return current_task(self.trainer) or 0
+        return self.current_task or 0
+
+    def _founding_task(self, context: Tensor) -> Tensor:
+        """The task of each context: its own number, but for a cluster that was founded in another."""
+        assert self.context is not None
+        tasks = [*self._founded_in, *range(len(self._founded_in), self.context.max_tasks)]
+        return torch.tensor(tasks, device=context.device)[context]
 
     def _inputs_of_current_task(self) -> Iterator[Tensor]:
         data = getattr(self.trainer, "datamodule", None)

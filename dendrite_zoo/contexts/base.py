@@ -29,8 +29,6 @@ class TaskContext(nn.Module):
     counts: Tensor
     inferable: ClassVar[bool] = True
     """Whether the context can be told from an input."""
-    observes: ClassVar[bool] = False
-    """Whether it finds tasks by itself, in the training batches that its ``observe`` is given."""
 
     def __init__(self, context_dim: int, max_tasks: int) -> None:
         super().__init__()

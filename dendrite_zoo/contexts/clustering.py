@@ -7,7 +7,6 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from statistics import NormalDist
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -24,8 +23,6 @@ class FoundContext(PrototypeContext, ABC):
         context_dim: size of the context.
         max_tasks: capacity, in clusters; once they are used up, each batch joins the nearest.
     """
-
-    observes: ClassVar[bool] = True
 
     @abstractmethod
     def observe(self, x: Tensor) -> int:

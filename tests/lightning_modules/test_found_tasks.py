@@ -1,0 +1,106 @@
+"""Tasks that nobody announces: found in the batches, from the training step to the callbacks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from dendrite_zoo.callbacks import SynapticIntelligence
+from dendrite_zoo.contexts import ClusterContext, HotellingContext
+from dendrite_zoo.lightning_modules import ContinualClassifier
+from dendrite_zoo.models import ActiveDendriteMLP
+from dendrite_zoo.streams import PermutedTasks
+from tests.training import Crash, CrashAt
+
+pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory")
+TASKS, BATCHES = 3, 4
+QUIET = {
+    "logger": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "accelerator": "cpu",
+    "limit_train_batches": BATCHES,
+}
+
+
+def make(context=None, **kwargs):
+    torch.manual_seed(0)
+    context = context or ClusterContext(64, 6)
+    model = ActiveDendriteMLP(64, [128], 10, context_dim=context.context_dim, num_segments=4, activation_density=0.2)
+    return ContinualClassifier(model, context=context, lr=5e-3, **kwargs)
+
+
+def fit(folder, module, callbacks, epochs=2, checkpoint=None, **kwargs):
+    stream = PermutedTasks("digits", TASKS, epochs_per_task=epochs, batch_size=64)
+    trainer = Trainer(
+        **{**QUIET, **stream.trainer_kwargs(), "enable_checkpointing": False, **kwargs},
+        callbacks=callbacks,
+        default_root_dir=folder,
+    )
+    trainer.fit(module, stream, ckpt_path=checkpoint, weights_only=True)
+    return trainer
+
+
+def test_finds_tasks_and_their_contexts(tmp_path):
+    module, si = make(), SynapticIntelligence()
+    trainer = fit(tmp_path, module, [si], epochs=8, limit_train_batches=None)
+    metrics = trainer.callback_metrics
+    assert module.context.num_tasks == TASKS and metrics["train/clusters"] == TASKS
+    assert all(metrics[f"val/task_{j}/context_acc"] > 0.98 and metrics[f"val/task_{j}/acc"] > 0.6 for j in range(TASKS))
+    assert si.regularizer.num_tasks == TASKS - 1
+
+
+def test_boundaries_come_from_the_clusters_at_the_first_batch_of_each():
+    """Two clusters a task, by a test that is too fine: the optimizer and the callbacks follow the clusters."""
+
+    class Alternating(ClusterContext):
+        def observe(self, x):
+            found = [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5][int(self.counts.sum() / 64)]
+            self.counts[found] += len(x)
+            return found
+
+    class Watch(SynapticIntelligence):
+        def end_task(self, trainer, pl_module, task):
+            ended.append((task, trainer.global_step))
+            super().end_task(trainer, pl_module, task)
+
+    ended: list[tuple[int, int]] = []
+    module = make(Alternating(64, 6))
+    fit(None, module, [Watch()], epochs=1)
+    assert ended == [(0, 2), (1, 4), (2, 6), (3, 8), (4, 10)]
+    assert module._founded_in == [0, 0, 1, 1, 2, 2]
+    assert module._founding_task(torch.tensor([0, 1, 2, 5])).tolist() == [0, 0, 1, 2]
+
+
+def test_a_run_that_crashed_goes_on_to_the_bit(tmp_path):
+    def run(folder, crash=None, checkpoint=None):
+        module = make()
+        saving = ModelCheckpoint(folder, every_n_train_steps=1, save_last=True)
+        callbacks = [SynapticIntelligence(strength=1.0), saving, *([CrashAt(crash)] if crash else [])]
+        fit(folder, module, callbacks, epochs=1, checkpoint=checkpoint, enable_checkpointing=True, limit_val_batches=0)
+        return {**module.state_dict(), "founded": torch.tensor(module._founded_in)}
+
+    expected = run(tmp_path / "whole")
+    for step in (1, 4, 5, 8, 11):
+        with pytest.raises(Crash):
+            run(tmp_path / str(step), crash=step)
+        resumed = run(tmp_path / str(step), checkpoint=tmp_path / str(step) / "last.ckpt")
+        assert resumed.keys() == expected.keys()
+        assert all(torch.equal(resumed[name], expected[name]) for name in expected), f"after step {step}"
+
+
+def test_the_papers_clusters_train_too(tmp_path):
+    context = HotellingContext(64, 20, context_dim=32, num_exemplars=64)
+    module = make(context)
+    fit(tmp_path, module, [], epochs=1)
+    assert TASKS <= context.num_tasks <= 20
+
+
+def test_clusters_of_a_loaded_model_are_its_tasks(tmp_path):
+    module = make()
+    fit(tmp_path, module, [], epochs=1)
+    again = make(module.context)
+    fit(tmp_path, again, [], epochs=1)
+    assert again._founded_in == [0, 1, 2] and again.context.num_tasks == TASKS
