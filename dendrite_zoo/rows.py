@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["KeptActivations", "RowParameter", "dot_rows", "take_rows"]
+__all__ = ["KeptActivations", "RowParameter", "dot_rows", "stamp", "take_rows"]
 
 CHUNK = 1 << 17
 """Numbers handled at once where rows are gone through on a CPU: they stay in its cache."""
@@ -173,7 +173,7 @@ class KeptActivations:
         """The activation of each row of ``segments`` in ``context`` ``(C,)``, or in a one-hot one by its id ``()``."""
         self.check(segments)
         if self._context is None or self._context.dtype != context.dtype or not torch.equal(self._context, context):
-            self._context, self._stamp = context.detach().clone(), _stamp(segments)
+            self._context, self._stamp = context.detach().clone(), stamp(segments)
             self._values, self._sample = _activate(segments.as_rows(), context), torch.empty(0, dtype=torch.long)
         return self._values
 
@@ -185,7 +185,7 @@ class KeptActivations:
         """Forget everything if the segments were changed by anyone but their owner."""
         if self._context is None:
             return
-        if self._stamp == _stamp(segments):
+        if self._stamp == stamp(segments):
             sample = segments.as_rows()[self._sample]
             if torch.equal(_activate(sample, self._context), self._values[self._sample]):
                 return
@@ -195,7 +195,7 @@ class KeptActivations:
         """Take note that the owner, after a `check`, has changed the rows ``ids`` to ``rows``."""
         if self._context is not None:
             self._values[ids] = _activate(rows, self._context)
-            self._stamp = _stamp(segments)
+            self._stamp = stamp(segments)
 
 
 def _activate(rows: Tensor, context: Tensor) -> Tensor:
@@ -204,5 +204,6 @@ def _activate(rows: Tensor, context: Tensor) -> Tensor:
     return rows.index_select(1, context.reshape(1)).squeeze(1)
 
 
-def _stamp(tensor: Tensor) -> tuple[Any, ...]:
+def stamp(tensor: Tensor) -> tuple[Any, ...]:
+    """What changes with every operation in place (but for fused optimizers and writes through ``.data``)."""
     return tensor.data_ptr(), tensor._version, tensor.shape, tensor.dtype, tensor.device

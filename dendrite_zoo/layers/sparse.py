@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dendrite_zoo.rows import stamp
+
 __all__ = ["SparseLinear"]
 
 
@@ -16,7 +18,8 @@ class SparseLinear(nn.Module):
     """A linear layer whose units each see the same fixed number of inputs, drawn at random once.
 
     ``weight`` itself holds zeros where masked: the gradient is zero there, so no element-wise optimizer, with or
-    without weight decay, ever moves them, and neither loading nor copying brings them back.
+    without weight decay, ever moves them, and neither loading nor copying brings them back. Optimizers that mix
+    entries, such as `torch.optim.Muon`, do: then they are zeroed at the next use.
 
     Args:
         in_features: size of each input row.
@@ -65,8 +68,18 @@ class SparseLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer to ``x`` of shape ``(..., in_features)``."""
-        weight = self.weight if self.mask is None else self.weight * self.mask
-        return F.linear(x, weight, self.bias)
+        return F.linear(x, self.masked_weight(), self.bias)
+
+    def masked_weight(self) -> Tensor:
+        """The weight, zero where masked, as is its gradient."""
+        if self.mask is None:
+            return self.weight
+        plain = isinstance(self.weight, nn.Parameter) and self.weight.device.type == "cpu"
+        if torch.compiler.is_compiling() or not plain:  # traced, transformed, or on a device where this costs nothing
+            return self.weight * self.mask
+        if self._zeroed != stamp(self.weight):
+            self._zero_masked()
+        return _MaskGradient.apply(self.weight, self.mask)
 
     def extra_repr(self) -> str:
         """The arguments, as ``print(model)`` shows them."""
@@ -75,11 +88,26 @@ class SparseLinear(nn.Module):
     @torch.no_grad()
     def _zero_masked(self) -> None:
         if self.mask is not None:
-            self.weight.masked_fill_(~self.mask, 0.0)
+            self.weight.mul_(self.mask)
+        self._zeroed = stamp(self.weight)
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
         self._zero_masked()
+
+
+class _MaskGradient(torch.autograd.Function):
+    """A weight that is zero where masked already: only its gradient needs the mask."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, mask: Tensor) -> Tensor:
+        ctx.save_for_backward(mask)
+        return weight.view_as(weight)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (mask,) = ctx.saved_tensors
+        return (grad * mask if torch.is_grad_enabled() else grad.mul_(mask)), None  # F.linear's own, fresh gradient
 
 
 def random_mask(shape: tuple[int, ...], density: float) -> Tensor | None:

@@ -86,3 +86,70 @@ def test_units_see_different_inputs():
     layer = ActiveDendriteLinear(100, 50, context_dim=2, num_segments=1, weight_density=0.5)
     assert len({tuple(row.tolist()) for row in layer.mask}) == 50
     assert 0.3 < layer.mask.float().mean(0).min() and layer.mask.float().mean(0).max() < 0.75
+
+
+def test_zero_at_the_next_use_under_optimizers_that_mix_entries():
+    layer = SparseLinear(12, 6, density=0.4, bias=False)
+    optimizer = torch.optim.Muon(layer.parameters(), lr=0.1)
+    for _ in range(5):
+        train(layer, optimizer, steps=1)
+        assert (layer.weight[~layer.mask] != 0).any()
+        x = torch.randn(3, 12)
+        torch.testing.assert_close(layer(x), x @ (layer.weight * layer.mask).T)
+        assert (layer.weight[~layer.mask] == 0).all()
+
+
+def test_whoever_writes_masked_weights_is_undone_at_the_next_use():
+    layer = SparseLinear(12, 6, density=0.4)
+    torch.nn.init.ones_(layer.weight)
+    layer(torch.randn(12))
+    assert torch.equal(layer.weight, layer.mask.float())
+
+
+@pytest.mark.parametrize("shape", [(12,), (3, 12), (2, 3, 12)])
+def test_gradients_are_those_of_a_product_with_the_mask(shape):
+    layer, x = SparseLinear(12, 6, density=0.4).double(), torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    expected = torch.nn.functional.linear(x, layer.weight * layer.mask, layer.bias)
+    parameters = (x, layer.weight, layer.bias)
+    loss, same = (out.square().sum() for out in (layer(x), expected))
+    for ours, theirs in zip(
+        torch.autograd.grad(loss, parameters, retain_graph=True),
+        torch.autograd.grad(same, parameters, retain_graph=True),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs)
+    again = torch.autograd.grad(loss, layer.weight)[0]  # nothing was spoiled by the first pass
+    torch.testing.assert_close(again, torch.autograd.grad(same, layer.weight)[0])
+
+
+def test_second_derivatives():
+    layer, x = SparseLinear(4, 3, density=0.5).double(), torch.randn(2, 4, dtype=torch.float64)
+    slopes = [
+        torch.autograd.grad(out.pow(3).sum(), layer.weight, create_graph=True)[0]
+        for out in (layer(x), torch.nn.functional.linear(x, layer.weight * layer.mask, layer.bias))
+    ]
+    ours, theirs = (torch.autograd.grad(slope.square().sum(), layer.weight)[0] for slope in slopes)
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_weights_put_in_from_outside_are_masked_and_left_as_they_are():
+    layer, x = SparseLinear(12, 6, density=0.4), torch.randn(2, 12)
+    weight = torch.randn(6, 12, requires_grad=True)
+    before = weight.detach().clone()
+    out = torch.func.functional_call(layer, {"weight": weight}, x)
+    torch.testing.assert_close(out, x @ (weight * layer.mask).T + layer.bias)
+    assert torch.equal(weight, before)
+    per_sample = torch.func.vmap(
+        torch.func.grad(lambda w, x: torch.func.functional_call(layer, {"weight": w}, x).sum()), (None, 0)
+    )(weight.detach(), x)
+    torch.testing.assert_close(per_sample, x[:, None, :] * layer.mask)
+
+
+def test_compiled_it_gives_the_same():
+    layer, x = SparseLinear(12, 6, density=0.4), torch.randn(2, 12)
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), layer(x))
+    for ours, theirs in zip(
+        *(torch.autograd.grad(f(x).sum(), layer.parameters()) for f in (compiled, layer)), strict=True
+    ):
+        torch.testing.assert_close(ours, theirs)
