@@ -16,14 +16,12 @@ from torch.optim import Optimizer
 
 from dendrite_zoo import regularizers
 from dendrite_zoo.regularizers import QuadraticPenalty, select_parameters
-from dendrite_zoo.regularizers.quadratic import Index
 from dendrite_zoo.streams import TaskBoundary
 
 __all__ = ["ElasticWeightConsolidation", "SynapticIntelligence"]
 
 R = TypeVar("R", bound=QuadraticPenalty)
 Task = Callable[[Trainer], int]
-Active = Callable[[LightningModule], Mapping[str, Index]]
 LogLikelihood = Callable[[LightningModule, Any], Tensor]
 
 
@@ -32,6 +30,7 @@ class Consolidation(Callback, ABC, Generic[R]):
 
     The penalty's gradient is added once before each optimizer step, after the task's gradient was complete
     (accumulated, averaged over processes, unscaled) and before it is clipped: as if the penalty stood in the loss.
+    Where a gradient is sparse, the cost of a step follows the rows that it covers.
     Manual optimization, with one or more optimizers, works likewise; who clips there by hand does it in the module's
     ``on_before_optimizer_step``, which runs after the callbacks'.
 
@@ -39,15 +38,12 @@ class Consolidation(Callback, ABC, Generic[R]):
     batch comes, and again before the step, for a module that finds its task in the batch.
     """
 
-    def __init__(
-        self, include: str | Sequence[str], exclude: str | Sequence[str], task: Task | None, active: Active | None
-    ) -> None:
+    def __init__(self, include: str | Sequence[str], exclude: str | Sequence[str], task: Task | None) -> None:
         self.include = [include] if isinstance(include, str) else list(include)
         self.exclude = [exclude] if isinstance(exclude, str) else list(exclude)
-        self.task, self.active = task, active
+        self.task = task
         self.regularizer: R | None = None
         self._boundary = TaskBoundary()
-        self._waiting = False  # a task has begun; its active part is asked for at its first step
         self._loaded: dict[str, Any] | None = None
 
     @abstractmethod
@@ -66,12 +62,11 @@ class Consolidation(Callback, ABC, Generic[R]):
     def state_dict(self) -> dict[str, Any]:
         """The importance of weights, and the task trained on."""
         state = self._loaded if self.regularizer is None else self.regularizer.state_dict()
-        return {"boundary": self._boundary.state_dict(), "waiting": self._waiting, "regularizer": state}
+        return {"boundary": self._boundary.state_dict(), "regularizer": state}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
         self._boundary.load_state_dict(state_dict["boundary"])
-        self._waiting = state_dict["waiting"]
         self._loaded, self.regularizer = state_dict["regularizer"], None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -108,9 +103,6 @@ class Consolidation(Callback, ABC, Generic[R]):
                 "current_task; expected an index from 0. Pass task=, such as "
                 f"{type(self).__name__}(task=lambda trainer: trainer.current_epoch // 3)."
             )
-        if self._waiting and self.active is not None:
-            self.regularizer.restrict(self.active(pl_module))
-            self._waiting = False
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         if scaler is not None and not _all_finite(parameters):
@@ -129,19 +121,16 @@ class Consolidation(Callback, ABC, Generic[R]):
         return set(self._parameters(pl_module))
 
     def _look_for_boundary(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        ended, started = self._boundary.update(self._current_task(trainer, pl_module))
+        ended, _ = self._boundary.update(self._current_task(trainer, pl_module))
         if ended is not None:
             self.end_task(trainer, pl_module, ended)
-        if started is not None:
-            self._waiting = self.active is not None
 
     def _current_task(self, trainer: Trainer, pl_module: LightningModule) -> int | None:
         if self.task is not None:
             return self.task(trainer)
-        for owner in (pl_module, getattr(trainer, "datamodule", None)):
-            if hasattr(owner, "current_task"):
-                return owner.current_task  # None: it will know once it has seen the batch
-        return None
+        owners: tuple[Any, ...] = (pl_module, getattr(trainer, "datamodule", None))
+        telling = [owner for owner in owners if hasattr(owner, "current_task")]
+        return telling[0].current_task if telling else None  # a module's None: it will know once it has the batch
 
 
 class SynapticIntelligence(Consolidation[regularizers.SynapticIntelligence]):
@@ -156,8 +145,6 @@ class SynapticIntelligence(Consolidation[regularizers.SynapticIntelligence]):
         include: names of the parameters, in ``pl_module.named_parameters()``, as `fnmatch` patterns.
         exclude: names to leave out; by default dendritic segments.
         task: tells the task that is trained on, such as ``lambda trainer: trainer.current_epoch // 3``.
-        active: tells, at the first step of a task, which part of each parameter the task can move
-            (`dendrite_zoo.regularizers.QuadraticPenalty.restrict`): the cost of a step then follows that part.
 
     Raises:
         ValueError: at fit: patterns that match nothing, parameters that another such callback holds, or nobody says
@@ -176,9 +163,8 @@ class SynapticIntelligence(Consolidation[regularizers.SynapticIntelligence]):
         include: str | Sequence[str] = "*",
         exclude: str | Sequence[str] = "*segments",
         task: Task | None = None,
-        active: Active | None = None,
     ) -> None:
-        super().__init__(include, exclude, task, active)
+        super().__init__(include, exclude, task)
         self.strength, self.damping = strength, damping
 
     def make_regularizer(self, parameters: Mapping[str, Tensor]) -> regularizers.SynapticIntelligence:
@@ -221,7 +207,6 @@ class ElasticWeightConsolidation(Consolidation[regularizers.ElasticWeightConsoli
         include: names of the parameters, in ``pl_module.named_parameters()``, as `fnmatch` patterns.
         exclude: names to leave out; by default dendritic segments.
         task: tells the task that is trained on, such as ``lambda trainer: trainer.current_epoch // 3``.
-        active: as for `SynapticIntelligence`.
 
     Raises:
         ValueError: as for `SynapticIntelligence`; or nobody gives the data of a task that ended.
@@ -243,9 +228,8 @@ class ElasticWeightConsolidation(Consolidation[regularizers.ElasticWeightConsoli
         include: str | Sequence[str] = "*",
         exclude: str | Sequence[str] = "*segments",
         task: Task | None = None,
-        active: Active | None = None,
     ) -> None:
-        super().__init__(include, exclude, task, active)
+        super().__init__(include, exclude, task)
         self.strength, self.online, self.decay = strength, online, decay
         self.log_likelihood, self.data, self.max_batches = log_likelihood, data, max_batches
 

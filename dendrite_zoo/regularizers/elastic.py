@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dendrite_zoo.regularizers.quadratic import QuadraticPenalty, _zeros
+from dendrite_zoo.regularizers.quadratic import Covered, QuadraticPenalty, _zeros, once
 
 __all__ = ["ElasticWeightConsolidation", "fisher_diagonal"]
 
@@ -51,7 +51,9 @@ def fisher_diagonal(
         gradients = torch.autograd.grad((signs * log_likelihood).sum(), list(parameters.values()), allow_unused=True)
         for total, gradient in zip(fisher.values(), gradients, strict=True):
             if gradient is not None:
-                total.addcmul_(gradient, gradient)
+                covered = Covered.by(once(gradient))
+                part = covered.of(total).addcmul_(covered.gradient, covered.gradient)
+                covered.put(total, part)
         rows += len(log_likelihood)
     return _mean_over_ranks(fisher, rows)
 
@@ -116,7 +118,6 @@ class ElasticWeightConsolidation(QuadraticPenalty):
             self._constant += float((importance * share * (theta - anchor).square()).sum(dtype=torch.float64))
             anchor.lerp_(theta.to(anchor.dtype), share)
             importance.add_(new[name])
-        self._index = {}
         self.num_tasks += 1
 
     def penalty(self) -> Tensor:

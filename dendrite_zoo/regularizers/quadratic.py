@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Index", "QuadraticPenalty", "select_parameters"]
-
-Index: TypeAlias = "Tensor | tuple[Tensor, ...]"
+__all__ = ["Covered", "QuadraticPenalty", "select_parameters"]
 
 
 def select_parameters(
@@ -47,13 +45,66 @@ def select_parameters(
     return chosen
 
 
+class Covered(NamedTuple):
+    """What a gradient covers of a parameter: all of it, or where it is sparse some rows, each once.
+
+    Attributes:
+        gradient: its numbers; a change in place is one of the gradient.
+        rows: which rows, ``(N,)``, counted over the first ``row_dims`` dimensions; None for all.
+        row_dims: how many leading dimensions number the rows.
+    """
+
+    gradient: Tensor
+    rows: Tensor | None = None
+    row_dims: int = 0
+
+    @classmethod
+    def by(cls, gradient: Tensor) -> Covered:
+        """What ``gradient`` covers; of a sparse one with rows more than once, give `once` of it.
+
+        Example:
+            >>> Covered.by(torch.tensor([[0.0, 0.0], [1.0, 2.0]]).to_sparse(1)).rows
+            tensor([1])
+        """
+        if not gradient.is_sparse:
+            return cls(gradient)
+        return cls(gradient._values(), _rows(gradient), gradient.sparse_dim())
+
+    def of(self, tensor: Tensor) -> Tensor:
+        """That part of a tensor of the parameter's shape: itself, or a copy of the rows."""
+        return tensor if self.rows is None else self._as_rows(tensor).index_select(0, self.rows)
+
+    def put(self, tensor: Tensor, part: Tensor) -> None:
+        """Write a changed copy of the rows back."""
+        if self.rows is not None:
+            self._as_rows(tensor).index_copy_(0, self.rows, part)
+
+    def _as_rows(self, tensor: Tensor) -> Tensor:
+        return tensor.view(-1, *tensor.shape[self.row_dims :])
+
+
+def once(gradient: Tensor) -> Tensor:
+    """The gradient, or a coalesced copy of a sparse one that may hold a row more than once."""
+    if not gradient.is_sparse or gradient.is_coalesced():
+        return gradient
+    rows = _rows(gradient)
+    ascending = gradient.device.type == "cpu" and bool((rows[1:] > rows[:-1]).all())  # elsewhere a wait costs more
+    return gradient if ascending else gradient.coalesce()
+
+
+def _rows(gradient: Tensor) -> Tensor:
+    rows = gradient._indices()[0]
+    for dim in range(1, gradient.sparse_dim()):
+        rows = rows * gradient.shape[dim] + gradient._indices()[dim]
+    return rows
+
+
 class QuadraticPenalty:
     r"""The penalty :math:`\kappa \sum_k \Omega_k (\theta_k - \theta^*_k)^2` that consolidation methods share.
 
     All state is as large as the parameters, whatever the number of tasks, and float32 where they are half precision.
-
-    Where a task can move only part of a parameter (the weights among its active units, say), `restrict` names it:
-    work and traffic then follow that part. Nothing outside may move until the task ends.
+    Where a gradient is sparse, a step reads and writes the rows that it covers, no others: those that its optimizer
+    moves.
 
     Args:
         parameters: name -> parameter, such as ``dict(model.named_parameters())``.
@@ -73,19 +124,6 @@ class QuadraticPenalty:
         self.importance = {name: _zeros(p) for name, p in self.parameters.items()}
         self.anchor = {name: _zeros(p).copy_(p.detach()) for name, p in self.parameters.items()}
         self.num_tasks = 0
-        self._index: dict[str, Index] = {}
-
-    def restrict(self, active: Mapping[str, Index]) -> None:
-        """Say which part of each parameter the coming task can move.
-
-        Args:
-            active: name -> index tensors, such as ``(rows[:, None], columns)``; a parameter not named is whole.
-
-        Raises:
-            ValueError: a name that is none of the parameters.
-        """
-        self._check_names(active)
-        self._index = dict(active)
 
     def penalty(self) -> Tensor:
         """The penalty, a scalar with a gradient: for those who put it into the loss themselves."""
@@ -104,7 +142,7 @@ class QuadraticPenalty:
         Args:
             parameters: only these, those of one of several optimizers; None for all.
         """
-        self._add_gradient(self._with_gradient(parameters))
+        self._add_gradient(self._covered(parameters))
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a checkpoint must hold: primitives and tensors."""
@@ -112,7 +150,6 @@ class QuadraticPenalty:
             "num_tasks": self.num_tasks,
             "importance": dict(self.importance),
             "anchor": dict(self.anchor),
-            "index": dict(self._index),
         }
 
     @torch.no_grad()
@@ -125,33 +162,29 @@ class QuadraticPenalty:
         self.num_tasks = state["num_tasks"]
         self._load(self.importance, state["importance"])
         self._load(self.anchor, state["anchor"])
-        self._index = {name: _to(index, self.parameters[name].device) for name, index in state["index"].items()}
 
-    def _add_gradient(self, names: Sequence[str]) -> None:
-        if not names or not self.num_tasks or not self.coefficient:
+    def _add_gradient(self, covered: Mapping[str, Covered]) -> None:
+        if not covered or not self.num_tasks or not self.coefficient:
             return
-        gradients = {name: _gradient(self.parameters[name]) for name in names}
-        parts = self._parts(gradients, names)
-        pull = torch._foreach_sub(_detached(self._parts(self.parameters, names)), self._parts(self.anchor, names))
-        torch._foreach_addcmul_(parts, pull, self._parts(self.importance, names), value=2 * self.coefficient)
-        self._put(gradients, parts, names)
+        pull = torch._foreach_sub(self._parts(self.parameters, covered), self._parts(self.anchor, covered))
+        gradients, importances = [c.gradient for c in covered.values()], self._parts(self.importance, covered)
+        torch._foreach_addcmul_(gradients, pull, importances, value=2 * self.coefficient)
 
-    def _with_gradient(self, parameters: Collection[Tensor] | None) -> list[str]:
+    def _covered(self, parameters: Collection[Tensor] | None) -> dict[str, Covered]:
+        """What is about to be moved: of each parameter with a gradient the part that it covers."""
         among = None if parameters is None else {id(p) for p in parameters}
-        return [name for name, p in self.parameters.items() if p.grad is not None and (among is None or id(p) in among)]
+        covered = {}
+        for name, p in self.parameters.items():
+            if p.grad is not None and (among is None or id(p) in among):
+                if (gradient := once(p.grad)) is not p.grad:
+                    p.grad = gradient
+                covered[name] = Covered.by(p.grad)
+        return covered
 
-    def _parts(self, tensors: Mapping[str, Tensor], names: Iterable[str]) -> list[Tensor]:
-        """What can move of each: the tensor itself, or a copy of its active part."""
-        return [tensors[name][self._index[name]] if name in self._index else tensors[name] for name in names]
-
-    def _put(self, tensors: Mapping[str, Tensor], parts: Iterable[Tensor], names: Iterable[str]) -> None:
-        """Write changed copies of active parts back."""
-        for name, part in zip(names, parts, strict=True):
-            if name in self._index:
-                tensors[name][self._index[name]] = part
+    def _parts(self, tensors: Mapping[str, Tensor], covered: Mapping[str, Covered]) -> list[Tensor]:
+        return [c.of(tensors[name].detach()) for name, c in covered.items()]
 
     def _load(self, ours: dict[str, Tensor], theirs: Mapping[str, Tensor]) -> None:
-        self._check_names(theirs)
         wrong = [name for name, tensor in ours.items() if name not in theirs or theirs[name].shape != tensor.shape]
         if wrong:
             raise ValueError(
@@ -161,32 +194,6 @@ class QuadraticPenalty:
         for name, tensor in ours.items():
             tensor.copy_(theirs[name])
 
-    def _check_names(self, names: Iterable[str]) -> None:
-        unknown = [name for name in names if name not in self.parameters]
-        if unknown:
-            raise ValueError(
-                f"{type(self).__name__} was given {unknown[0]!r}, which is none of its parameters; expected some of "
-                f"{', '.join(list(self.parameters)[:8])}. Check the names."
-            )
-
 
 def _zeros(p: Tensor) -> Tensor:
     return torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32), requires_grad=False)
-
-
-def _detached(tensors: Iterable[Tensor]) -> list[Tensor]:
-    return [tensor.detach() for tensor in tensors]
-
-
-def _gradient(p: Tensor) -> Tensor:
-    assert p.grad is not None
-    if p.grad.layout != torch.strided:
-        raise ValueError(
-            f"A parameter of shape {tuple(p.shape)} has a sparse gradient; expected dense ones. Leave it out by "
-            "exclude=, or give its layer sparse=False."
-        )
-    return p.grad
-
-
-def _to(index: Index, device: torch.device) -> Index:
-    return index.to(device) if isinstance(index, Tensor) else tuple(part.to(device) for part in index)

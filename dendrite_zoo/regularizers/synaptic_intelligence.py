@@ -8,9 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dendrite_zoo.regularizers.quadratic import QuadraticPenalty, _detached, _gradient, _zeros
+from dendrite_zoo.regularizers.quadratic import Covered, QuadraticPenalty, _zeros
 
 __all__ = ["SynapticIntelligence"]
+
+CHUNK = 1 << 16
+"""Numbers handled at once where a task ends: they stay in a CPU's cache."""
 
 
 class SynapticIntelligence(QuadraticPenalty):
@@ -58,7 +61,7 @@ class SynapticIntelligence(QuadraticPenalty):
         super().__init__(parameters, coefficient=strength)
         self.damping = damping
         self.path = {name: _zeros(p) for name, p in self.parameters.items()}
-        self._pending: list[str] = []
+        self._pending: dict[str, Covered] = {}
         self._before: dict[str, Tensor] = {}
         self._gradient: dict[str, Tensor] = {}
 
@@ -70,42 +73,35 @@ class SynapticIntelligence(QuadraticPenalty):
             parameters: those that the coming step moves, where it is one of several optimizers; None for all.
         """
         self.after_step()
-        names = self._with_gradient(parameters)
-        gradients = {name: _gradient(self.parameters[name]) for name in names}
-        _remember(self._before, names, self._parts(self.parameters, names))
-        _remember(self._gradient, names, self._parts(gradients, names))
-        self._pending = names
-        self._add_gradient(names)
+        self._pending = self._covered(parameters)
+        _remember(self._before, self._pending, self._parts(self.parameters, self._pending))
+        _remember(self._gradient, self._pending, [c.gradient for c in self._pending.values()])
+        self._add_gradient(self._pending)
 
     @torch.no_grad()
     def after_step(self) -> None:
         """Add what the step did to the path; harmless where no step was taken."""
-        names, self._pending = self._pending, []
-        if not names:
+        covered, self._pending = self._pending, {}
+        if not covered:
             return
-        back = [self._before[name] for name in names]
-        torch._foreach_sub_(back, _detached(self._parts(self.parameters, names)))
-        paths = self._parts(self.path, names)
-        torch._foreach_addcmul_(paths, [self._gradient[name] for name in names], back)
-        self._put(self.path, paths, names)
+        back = [self._before[name] for name in covered]
+        torch._foreach_sub_(back, self._parts(self.parameters, covered))
+        paths = self._parts(self.path, covered)
+        torch._foreach_addcmul_(paths, [self._gradient[name] for name in covered], back)
+        for (name, c), path in zip(covered.items(), paths, strict=True):
+            c.put(self.path[name], path)
 
     @torch.no_grad()
     def end_task(self) -> None:
         """Turn the path into importance, and hold on to the weights as they are now."""
         self.after_step()
-        names = list(self.parameters)
-        thetas = _detached(self._parts(self.parameters, names))
-        paths, anchors = self._parts(self.path, names), self._parts(self.anchor, names)
-        importances = self._parts(self.importance, names)
-        for theta, path, anchor, importance in zip(thetas, paths, anchors, importances, strict=True):
-            moved = (theta - anchor).square_().add_(self.damping)
-            importance.addcdiv_(path.clamp_(min=0), moved)
-            anchor.copy_(theta)
-            path.zero_()
-        self._put(self.importance, importances, names)
-        self._put(self.anchor, anchors, names)
-        self._put(self.path, paths, names)
-        self._index = {}
+        for name, p in self.parameters.items():
+            tensors = (p.detach(), self.anchor[name], self.path[name], self.importance[name])
+            chunk = CHUNK if p.device.type == "cpu" else max(1, p.numel())
+            for theta, anchor, path, importance in zip(*(t.view(-1).split(chunk) for t in tensors), strict=True):
+                importance.addcdiv_(path.clamp_(min=0), (theta - anchor).square_().add_(self.damping))
+                anchor.copy_(theta)
+                path.zero_()
         self.num_tasks += 1
 
     def state_dict(self) -> dict[str, Any]:
@@ -118,13 +114,13 @@ class SynapticIntelligence(QuadraticPenalty):
         """Go on from such a state; see `QuadraticPenalty.load_state_dict`."""
         super().load_state_dict(state)
         self._load(self.path, state["path"])
-        self._pending = []
+        self._pending = {}
 
 
-def _remember(store: dict[str, Tensor], names: list[str], tensors: list[Tensor]) -> None:
+def _remember(store: dict[str, Tensor], names: Collection[str], tensors: list[Tensor]) -> None:
     """Copy tensors into memory that is kept from step to step."""
     for name, tensor in zip(names, tensors, strict=True):
         if name not in store or store[name].shape != tensor.shape:
             store[name] = _zeros(tensor)
     if names:
-        torch._foreach_copy_([store[name] for name in names], _detached(tensors))
+        torch._foreach_copy_([store[name] for name in names], tensors)

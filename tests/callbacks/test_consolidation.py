@@ -170,38 +170,6 @@ def test_a_second_fit_goes_on(tmp_path):
     assert (callback.regularizer.importance["net.0.weight"] > importance).any()
 
 
-class Halves(Net):
-    """Freezes, task by task, all but some of the first layer's units."""
-
-    def active(self):
-        task = self.trainer.datamodule.current_task
-        return {
-            "net.0.weight": torch.arange(4 * task, 4 * task + 4),
-            "net.0.bias": torch.arange(4 * task, 4 * task + 4),
-        }
-
-    def on_after_backward(self):
-        for name, index in self.active().items():
-            gradient = self.get_parameter(name).grad
-            kept = gradient[index].clone()
-            gradient.zero_()
-            gradient[index] = kept
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=0.1)
-
-
-def test_work_follows_the_active_part(tmp_path):
-    whole = outcome(*fit(tmp_path, SynapticIntelligence(STRENGTH), Halves()))
-    part = outcome(*fit(tmp_path, SynapticIntelligence(STRENGTH, active=Halves.active), Halves()))
-    assert torch.equal(whole, part)
-    callback = SynapticIntelligence(STRENGTH, active=Halves.active)
-    with pytest.raises(Crash):
-        fit(tmp_path / "a", callback, Halves(), crash=(5,), enable_checkpointing=True)
-    resumed = SynapticIntelligence(STRENGTH, active=Halves.active)
-    assert torch.equal(outcome(*fit(tmp_path / "a", resumed, Halves(), enable_checkpointing=True)), whole)
-
-
 def test_skipped_steps_of_a_gradient_scaler_add_nothing(tmp_path):
     net, callback = Net(), SynapticIntelligence(STRENGTH)
     run = trainer(tmp_path, [callback], epochs=TASKS, limit_val_batches=0, limit_train_batches=1)

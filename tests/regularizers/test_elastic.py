@@ -64,6 +64,17 @@ def test_parameters_out_of_play_have_no_information():
     assert fisher["used"].tolist() == [9, 9] and fisher["unused"].tolist() == [0, 0]
 
 
+def test_sparse_gradients_count_as_dense_ones_do():
+    torch.manual_seed(0)
+    dense = nn.Embedding(5, 3)
+    sparse = nn.Embedding(5, 3, sparse=True, _weight=dense.weight.detach().clone())
+    ids = torch.tensor([[0, 2], [2, 2], [4, 0]])
+    found = [
+        fisher_diagonal({"w": m.weight}, (m(row).square().sum()[None] for row in ids))["w"] for m in (dense, sparse)
+    ]
+    torch.testing.assert_close(*found)
+
+
 def tasks(count=5, size=6):
     torch.manual_seed(0)
     for _ in range(count):

@@ -128,35 +128,35 @@ def test_several_optimizers_each_move_their_own():
     torch.testing.assert_close(si.importance["b"], torch.full((2,), 0.9 / (0.09 + 0.1)))
 
 
-def test_the_active_part_is_all_that_is_touched():
-    """A sub-network's gradients are zero elsewhere: work on it alone gives what work on all gives."""
+@pytest.mark.parametrize("row_dims", [1, 2])
+def test_sparse_gradients_give_what_dense_ones_give(row_dims):
+    """Of a sub-network's gradient the numbers elsewhere are zero: without them nothing changes, nor is touched."""
     torch.manual_seed(0)
-    whole = nn.Linear(6, 5, bias=False)
-    part = copy.deepcopy(whole)
-    dense, active = (SynapticIntelligence({"w": m.weight}, strength=2.0) for m in (whole, part))
+    dense = nn.Linear(6, 5, bias=False)
+    sparse = copy.deepcopy(dense)
+    models = [(m, SynapticIntelligence({"w": m.weight}, strength=2.0)) for m in (dense, sparse)]
     for _ in range(3):
-        index = (torch.randperm(5)[:2, None], torch.randperm(6)[:3])
-        active.restrict({"w": index})
+        rows, columns = torch.randperm(5)[:2, None], torch.randperm(6)[:3]
         for _ in range(4):
             gradient = torch.zeros(5, 6)
-            gradient[index] = torch.randn(2, 3)
-            for model, si in ((whole, dense), (part, active)):
-                model.weight.grad = gradient.clone()
+            gradient[rows, columns] = torch.randn(2, 3)
+            for (model, si), g in zip(models, (gradient, gradient.to_sparse(row_dims)), strict=True):
+                model.weight.grad = g.clone()
                 si.before_step()
                 torch.optim.SGD(model.parameters(), lr=0.1).step()
                 si.after_step()
-        dense.end_task()
-        active.end_task()
-    assert torch.equal(whole.weight, part.weight)
+        for _, si in models:
+            si.end_task()
+    torch.testing.assert_close(dense.weight, sparse.weight)
+    (_, one), (_, other) = models
     for name in ("importance", "anchor", "path"):
-        assert torch.equal(getattr(dense, name)["w"], getattr(active, name)["w"])
-    active.restrict({"w": index})
-    active.importance["w"].fill_(torch.nan)
-    active.importance["w"][index] = 0.0
-    part.weight.grad = torch.zeros(5, 6)
-    active.before_step()
-    active.after_step()
-    assert part.weight.grad.eq(0).all() and active.path["w"].isfinite().all()
+        torch.testing.assert_close(getattr(one, name)["w"], getattr(other, name)["w"])
+    other.importance["w"].fill_(torch.nan)
+    other.importance["w"][rows, columns] = 0.0
+    sparse.weight.grad = gradient.to_sparse(2)
+    other.before_step()
+    other.after_step()
+    assert sparse.weight.grad.values().isfinite().all() and other.path["w"].isfinite().all()
 
 
 def test_resumes_to_the_bit(tmp_path):
