@@ -1,7 +1,8 @@
-"""Models: networks of active dendrites that load from, and are published to, the Hugging Face Hub."""
+"""Models: networks that load from, and are published to, the Hugging Face Hub."""
 
 from dendrite_zoo.models.classifier import ActiveDendriteClassifier
 from dendrite_zoo.models.loading import load
 from dendrite_zoo.models.mlp import ActiveDendriteMLP
+from dendrite_zoo.models.xdg import XdGClassifier
 
-__all__ = ["ActiveDendriteClassifier", "ActiveDendriteMLP", "load"]
+__all__ = ["ActiveDendriteClassifier", "ActiveDendriteMLP", "XdGClassifier", "load"]

@@ -1,0 +1,74 @@
+"""XdG: a fixed share of units off for each task, and no gradient to what is off."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+
+from dendrite_zoo import load
+from dendrite_zoo.callbacks import SynapticIntelligence
+from dendrite_zoo.lightning_modules import ContinualClassifier
+from dendrite_zoo.models.xdg import XdGClassifier
+from dendrite_zoo.streams import PermutedTasks
+
+
+def make(**kwargs):
+    torch.manual_seed(0)
+    return XdGClassifier(64, [40, 30], 10, **{"max_tasks": 4, **kwargs})
+
+
+def test_agrees_with_a_naive_loop():
+    model, x, tasks = make(), torch.randn(3, 64), [2, 0, 3]
+    rows = []
+    for row, task in zip(x, tasks, strict=True):
+        for layer, gate in zip(model.hidden, model.gates, strict=True):
+            row = torch.stack(
+                [(layer.weight[u] @ row + layer.bias[u]).clamp(min=0) * int(gate[task, u]) for u in range(len(gate[0]))]
+            )
+        rows.append(model.output(row))
+    expected = torch.stack(rows)
+    torch.testing.assert_close(model(x, task=torch.tensor(tasks)), expected)
+    torch.testing.assert_close(model(x[:1], task=2), expected[:1])
+
+
+def test_gates_are_drawn_once_for_each_task_and_layer():
+    model = make()
+    assert [gate.sum(1).tolist() for gate in model.gates] == [[8] * 4, [6] * 4]
+    assert len({tuple(row.tolist()) for row in model.gates[0]}) == 4
+    assert all(gate.all() for gate in make(gated=0.0).gates)
+
+
+def test_units_that_are_off_get_no_gradient():
+    model = make()
+    model(torch.randn(5, 64), task=1).sum().backward()
+    for layer, gate in zip(model.hidden, model.gates, strict=True):
+        assert layer.weight.grad[~gate[1]].eq(0).all()
+
+
+def test_learns_where_the_task_is_given_and_is_loaded_again(tmp_path):
+    model = make(gated=0.5)
+    stream = PermutedTasks("digits", 2, epochs_per_task=10, batch_size=64)
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False, "accelerator": "cpu"}
+    trainer = Trainer(
+        **stream.trainer_kwargs(), **quiet, enable_model_summary=False, callbacks=[SynapticIntelligence(0.1)]
+    )
+    module = ContinualClassifier(model, lr=5e-3, reset_optimizer=False, context_at_test="given")
+    trainer.fit(module, stream)
+    assert all(trainer.callback_metrics[f"val/task_{j}/acc"] > 0.8 for j in range(2)) and model.num_tasks == 2
+    model.eval().save_pretrained(tmp_path)
+    again, x = load(tmp_path), torch.randn(3, 64)
+    assert isinstance(again, XdGClassifier) and torch.equal(again(x, task=1), model(x, task=1))
+
+
+def test_bad_input():
+    with pytest.raises(ValueError, match=r"gated=1.0 came; expected a share in \[0, 1\)"):
+        make(gated=1.0)
+    with pytest.raises(ValueError, match="hidden_features came empty"):
+        XdGClassifier(64, [], 10, max_tasks=1)
+    with pytest.raises(ValueError, match="max_tasks=0"):
+        make(max_tasks=0)
+    with pytest.raises(ValueError, match=r"call model\(x, task=...\)"):
+        make()(torch.zeros(2, 64))
+    with pytest.raises(ValueError, match="room for 4 tasks"):
+        make()(torch.zeros(2, 64), task=4)
