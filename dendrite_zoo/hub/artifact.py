@@ -71,8 +71,8 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             state = {name: file.get_tensor(name) for name in file.keys()}
     except SafetensorError as error:
         raise ValueError(f"{path} cannot be read ({error}); expected a whole safetensors file. {remedy}") from None
-    marks = configs.parse(text, f"{path}: the header")
-    if "fingerprint" in marks and marks["fingerprint"] != fingerprint(state):
+    marks, found = configs.parse(text, f"{path}: the header"), fingerprint(state)
+    if marks.setdefault("fingerprint", found) != found:
         raise ValueError(f"{path} does not hold the tensors that its header vouches for. {remedy}")
     return state, marks
 

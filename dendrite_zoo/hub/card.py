@@ -21,7 +21,8 @@ from torch import Tensor
 
 from dendrite_zoo.hub import artifact, registry
 from dendrite_zoo.hub import config as configs
-from dendrite_zoo.hub.mixin import MODEL_TYPES, HubModel
+from dendrite_zoo.hub.construction import MODEL_TYPES
+from dendrite_zoo.hub.mixin import HubModel
 from dendrite_zoo.metrics import forgetting_per_task, learned_part, summarize, weight_sparsity
 
 logger = logging.getLogger(__name__)

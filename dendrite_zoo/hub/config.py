@@ -30,8 +30,7 @@ Config = dict[str, Any]
 State = dict[str, Any]
 
 MIGRATIONS: dict[int, Callable[[Config, State], tuple[Config, State]]] = {}
-"""Format version ``v`` to the function that turns (config, state) of version ``v`` into those of ``v + "
-"1``."""
+"""Format version ``v`` to the function that turns its (config, state) into those of ``v + 1``."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -118,8 +117,7 @@ def check_header(config: Mapping[str, Any], known_types: Collection[str]) -> Non
     """
     if config.get("library_name") != LIBRARY_NAME:
         raise ValueError(
-            f"config.json has library_name {config.get('library_name')!r}; expected {LIBRARY_NAME!r}. This "
-            "is not an "
+            f"config.json has library_name {config.get('library_name')!r}; expected {LIBRARY_NAME!r}. This is not an "
             "artifact of this library: load it with the one that wrote it."
         )
     version = config.get("format_version")
@@ -129,18 +127,17 @@ def check_header(config: Mapping[str, Any], known_types: Collection[str]) -> Non
         )
     if version > FORMAT_VERSION:
         raise ValueError(
-            f"config.json has format_version {version}, written by {LIBRARY_NAME} "
-            f"{config.get('library_version')}; this "
-            f"is {dendrite_zoo.__version__}, which reads up to {FORMAT_VERSION}. Upgrade: pip install -U "
+            f"config.json has format_version {version}, written by {LIBRARY_NAME} {config.get('library_version')}; "
+            f"this is {dendrite_zoo.__version__}, which reads up to {FORMAT_VERSION}. Upgrade: pip install -U "
             f"{LIBRARY_NAME}"
         )
     model_type = config.get("model_type")
     if not isinstance(model_type, str) or model_type not in known_types:
         raise ValueError(
-            f"config.json has model_type {model_type!r}; expected one of {sorted(known_types)}."
-            f"{nearest(str(model_type), known_types)} A type is a registered name, never a path to import; "
-            "a class of "
-            "your own is registered by dendrite_zoo.hub.register_model once its module is imported."
+            f"config.json has model_type {model_type!r}; expected one of "
+            f"{sorted(known_types)}.{nearest(str(model_type), known_types)} A type is a registered name, never a path "
+            "to import; a class of your own is registered by dendrite_zoo.hub.register_model once its module is "
+            "imported."
         )
 
 
@@ -167,8 +164,9 @@ def check_arguments(constructor: Callable[..., Any], arguments: Mapping[str, Any
     for key in arguments:
         if key not in parameters:
             raise ValueError(
-                f"config.json has {key!r}, which {name} does not take; expected {sorted(parameters)}."
-                f"{nearest(key, parameters)} Correct the key, or upgrade: pip install -U {LIBRARY_NAME}"
+                f"config.json has {key!r}, which {name} does not take; expected "
+                f"{sorted(parameters)}.{nearest(key, parameters)} Correct the key, or upgrade: pip install -U "
+                f"{LIBRARY_NAME}"
             )
     missing = [k for k, p in parameters.items() if p.default is p.empty and k not in arguments]
     if missing:
@@ -179,8 +177,8 @@ def check_arguments(constructor: Callable[..., Any], arguments: Mapping[str, Any
         if key in hints and not fits(value, hints[key]):
             expected = getattr(hints[key], "__name__", None) if isinstance(hints[key], type) else hints[key]
             raise ValueError(
-                f"config.json: {key} is {value!r} ({type(value).__name__}); {name} expects {expected}. "
-                "Correct the file."
+                f"config.json: {key} is {value!r} ({type(value).__name__}); {name} expects {expected}. Correct the "
+                "file."
             )
 
 

@@ -75,8 +75,7 @@ class Download:
             return path
         _discard(path)
         raise ValueError(
-            f"{self}: {file} arrived twice with another hash than promised (registry or LFS oid). It was "
-            "removed from "
+            f"{self}: {file} arrived twice with another hash than promised (registry or LFS oid). It was removed from "
             "the cache; try again later, and do not use the file from elsewhere."
         )
 

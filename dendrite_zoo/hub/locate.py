@@ -46,18 +46,13 @@ class Folder:
         path = self.folder / file
         if not path.is_file():
             raise FileNotFoundError(
-                f"{self} has no {file}; expected an artifact: {artifact.CONFIG} and {artifact.WEIGHTS}, "
-                "nothing "
-                "else is opened. Save the model there with save_pretrained, or name another folder, a zoo "
-                "name "
-                "or 'org/repo'."
+                f"{self} has no {file}; expected an artifact: {artifact.CONFIG} and {artifact.WEIGHTS}, nothing else "
+                "is opened. Save the model there with save_pretrained, or name another folder, a zoo name or "
+                "'org/repo'."
             )
         if file in self.pins and (found := artifact.sha256(path)) != (expected := self.pins[file]["sha256"]):
             raise ValueError(
-                f"{path} has sha256 {found}; expected {expected}. The file is truncated or altered: install "
-                ""
-                ""
-                "the "
+                f"{path} has sha256 {found}; expected {expected}. The file is truncated or altered: install the "
                 "package again."
             )
         return path
@@ -90,8 +85,7 @@ def locate(
             return Folder(entry.folder, text, entry.files, entry.repo)
         if entry.repo is None or entry.revision is None:
             raise FileNotFoundError(
-                f"{text!r} is not published yet and does not come with the package; its weights are made "
-                "by: "
+                f"{text!r} is not published yet and does not come with the package; its weights are made by: "
                 f"{entry.build}"
             )
         pinned = revision in (None, entry.revision)

@@ -1,13 +1,12 @@
-"""The mixin that lets a model be saved and loaded by name, and the table of model types."""
+"""The mixin that lets a model be saved, loaded and published by name."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import os
-import re
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
@@ -15,45 +14,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-import dendrite_zoo
 from dendrite_zoo.hub import artifact
 from dendrite_zoo.hub import config as configs
-from dendrite_zoo.hub.locate import REPO, Place, locate
+from dendrite_zoo.hub.construction import arguments_of, class_of, compare, fill, full_config, skeleton
+from dendrite_zoo.hub.locate import REPO, locate
 
 if TYPE_CHECKING:
-    from dendrite_zoo.hub.publish import Release
+    from dendrite_zoo.hub.release import Release
 
 logger = logging.getLogger(__name__)
 
-MODEL_TYPES: dict[str, type[HubModel]] = {}
-"""``model_type`` of a config to the class it stands for."""
-
-MAX_NUMBERS = 2**32  # of a model that is built from a config alone
-
 M = TypeVar("M", bound="HubModel")
-
-
-def register_model(model_type: str) -> Callable[[type[M]], type[M]]:
-    """Register the decorated class under the name its configs will carry.
-
-    Args:
-        model_type: lower case words joined by hyphens, for ever: artifacts hold it.
-
-    Raises:
-        ValueError: the name has another form or belongs to another class.
-    """
-    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", model_type):
-        raise ValueError(f"model_type {model_type!r}; expected lower case words joined by hyphens. Rename it.")
-
-    def register(cls: type[M]) -> type[M]:
-        held = MODEL_TYPES.get(model_type)
-        if held is not None and (held.__module__, held.__qualname__) != (cls.__module__, cls.__qualname__):
-            raise ValueError(f"model_type {model_type!r} belongs to {held.__qualname__}; choose another name.")
-        MODEL_TYPES[model_type] = cls
-        cls.model_type = model_type
-        return cls
-
-    return register
 
 
 @dataclass(frozen=True)
@@ -90,6 +61,7 @@ class HubModel:
 
     Example:
         >>> import tempfile
+        >>> from dendrite_zoo.hub import register_model
         >>> @register_model("doctest-linear")
         ... class Linear(HubModel, nn.Linear):
         ...     def __init__(self, in_features: int, out_features: int):
@@ -141,8 +113,8 @@ class HubModel:
             TypeError: for a change this class does not know.
         """
         raise TypeError(
-            f"{cls.__name__}.from_pretrained does not know {sorted(changes)}; it takes no changes. "
-            "Leave them out, or build a new model and copy what you need."
+            f"{cls.__name__}.from_pretrained does not know {sorted(changes)}; it takes no changes. Leave them out, or "
+            "build a new model and copy what you need."
         )
 
     @classmethod
@@ -177,24 +149,24 @@ class HubModel:
         model_class = class_of(loaded)
         if not issubclass(model_class, cls):
             raise ValueError(
-                f"{place} is a {loaded['model_type']!r}; expected a {cls.__name__}. "
-                f"Load it with {model_class.__name__}.from_pretrained or dendrite_zoo.load."
+                f"{place} is a {loaded['model_type']!r}; expected a {cls.__name__}. Load it with "
+                f"{model_class.__name__}.from_pretrained or dendrite_zoo.load."
             )
         state, marks = artifact.read_weights(place.path(artifact.WEIGHTS))
-        stored = artifact.fingerprint(state)
-        loaded, state = configs.migrate(loaded, state)
-        arguments = _arguments(loaded)
-        _compare(_skeleton(model_class, arguments), state, place)
-        fresh: list[str] = []
+        stored = marks["fingerprint"]
+        if loaded["format_version"] != configs.FORMAT_VERSION:
+            loaded, state = configs.migrate(loaded, state)
+            stored = artifact.fingerprint(state)
+        arguments = arguments_of(loaded)
+        compare(skeleton(model_class, arguments), state, place)
         if changes:
             arguments, state, fresh = model_class.adapt(arguments, state, changes)
-            skeleton = _skeleton(model_class, arguments)
-            _compare(skeleton, state, place, absent=fresh)
-            logger.info("%s: %s given; started anew: %s", place, sorted(changes), ", ".join(fresh) or "nothing")
+            compare(skeleton(model_class, arguments), state, place, absent=fresh)
+            logger.warning("%s: %s given; started anew: %s", place, sorted(changes), ", ".join(fresh) or "nothing")
         # Loading draws no random numbers from the user's generator, unless something starts anew.
         with contextlib.nullcontext() if changes else torch.random.fork_rng(devices=[]):
             model = model_class(**arguments)
-        _fill(cast(nn.Module, model), state)
+        fill(cast(nn.Module, model), state)
         found = place.find(artifact.RESULTS)
         results = None if found is None else configs.parse_json(found.read_bytes(), str(found))
         model.results = None if changes else results
@@ -265,90 +237,3 @@ class HubModel:
                 describe(waiting, config, state, results=results, base_model=base, place=folder)
 
         artifact.write(folder, config, state, results=results, base_model=base, describe=add_card)
-
-
-def class_of(config: Mapping[str, Any]) -> type[HubModel]:
-    """Give the class that a full config names, after checking the config's header."""
-    configs.check_header(config, MODEL_TYPES)
-    return MODEL_TYPES[config["model_type"]]
-
-
-def full_config(model: HubModel) -> dict[str, Any]:
-    """Give the config.json of a model: the header, then the constructor's arguments."""
-    if MODEL_TYPES.get(getattr(type(model), "model_type", "")) is not type(model):
-        raise TypeError(f"{type(model).__name__} is not registered; decorate it with dendrite_zoo.hub.register_model.")
-    configs.check_arguments(type(model).__init__, model.config, type(model).__name__)
-    header = (configs.LIBRARY_NAME, dendrite_zoo.__version__, configs.FORMAT_VERSION, model.model_type)
-    return {**dict(zip(configs.HEADER, header, strict=True)), **model.config}
-
-
-def build(config: Mapping[str, Any]) -> HubModel:
-    """Build an untrained model from a full config.
-
-    Raises:
-        ValueError: the config is not one of ours, or an argument is not what the class takes.
-    """
-    model_class = class_of(config)
-    config, _ = configs.migrate(dict(config), {})
-    arguments = _arguments(config)
-    numbers = sum(tensor.numel() for tensor in _skeleton(model_class, arguments).values())
-    if numbers > MAX_NUMBERS:  # with weights at hand, they set the limit
-        raise ValueError(
-            f"config.json describes a {model_class.__name__} of {numbers:.1e} numbers; expected at most "
-            f"{MAX_NUMBERS:.1e}. Correct the file, or call the class itself if that is meant."
-        )
-    return model_class(**arguments)
-
-
-def _arguments(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if key not in configs.HEADER}
-
-
-def _skeleton(model_class: type[HubModel], arguments: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Check the arguments; give the state dict they lead to, on the meta device: shapes without memory."""
-    configs.check_arguments(model_class.__init__, arguments, model_class.__name__)
-    model_class.validate_config(arguments)
-    try:
-        with torch.device("meta"), torch.random.fork_rng(devices=[]):
-            return cast(nn.Module, model_class(**arguments)).state_dict()
-    except (RuntimeError, OverflowError, MemoryError) as error:
-        raise ValueError(
-            f"config.json makes no {model_class.__name__} ({str(error).splitlines()[0]}): sizes that no "
-            "machine holds, or "
-            "that do not agree. Correct the file or fetch it again."
-        ) from error
-
-
-def _compare(
-    skeleton: Mapping[str, Tensor], state: Mapping[str, Tensor], place: Place, absent: list[str] | None = None
-) -> None:
-    """Hold the tensors of a file against those that the config leads to: names, shapes, kinds."""
-    missing = sorted(set(skeleton) - set(state) - set(absent or ()))
-    unknown = sorted(set(state) - set(skeleton))
-    if missing or unknown:
-        raise ValueError(
-            f"{place}: the weights lack {missing[:5]} and have {unknown[:5]} besides; expected the "
-            f"{len(skeleton)} tensors "
-            "that config.json describes. The two files do not belong together; fetch or save both again."
-        )
-    for name, tensor in state.items():
-        expected = skeleton[name]
-        floats = tensor.is_floating_point() and expected.is_floating_point()
-        if tensor.shape != expected.shape or not (floats or tensor.dtype == expected.dtype):
-            raise ValueError(
-                f"{place}: {name} is {list(tensor.shape)} {tensor.dtype}; config.json leads to "
-                f"{list(expected.shape)} "
-                f"{expected.dtype}. A different head or capacity is an explicit argument, such as "
-                "num_classes= or "
-                "max_tasks=; else the two files do not belong together, and both must be fetched or saved "
-                "again."
-            )
-
-
-def _fill(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Load a state into a model, each tensor in the precision it was stored in."""
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        if name in state and tensor.dtype != state[name].dtype:
-            tensor.data = tensor.data.to(state[name].dtype)
-    present = {**model.state_dict(), **state}  # what starts anew stays as it is
-    model.load_state_dict(present, strict=True)

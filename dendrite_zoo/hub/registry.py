@@ -84,8 +84,8 @@ def entry(name: str) -> Entry:
     known = entries()
     if name not in known:
         raise ValueError(
-            f"no model {name!r} in the zoo; expected one of {sorted(known)}, 'org/repo', or a folder."
-            f"{nearest(name, known)} See all: dendrite-zoo list"
+            f"no model {name!r} in the zoo; expected one of {sorted(known)}, 'org/repo', or a "
+            f"folder.{nearest(name, known)} See all: dendrite-zoo list"
         )
     return known[name]
 

@@ -93,39 +93,29 @@ def explained(error: BaseException, what: str, token: str | bool | None = None) 
     said = f" ({without_token(said, token)})" if said else ""
     if isinstance(cause, errors.GatedRepoError):
         return PermissionError(
-            f"{what}: access is gated{said}; expected an account that was granted it. Ask for access on the "
-            ""
-            ""
-            "repo's page, "
-            "then log in with `hf auth login` or set HF_TOKEN."
+            f"{what}: access is gated{said}; expected an account that was granted it. Ask for access on the repo's "
+            "page, then log in with `hf auth login` or set HF_TOKEN."
         )
     if status == 401 and "Invalid credentials" in str(cause):
         return PermissionError(
-            f"{what}: the Hub refuses the token; expected a valid one. Log in with `hf auth login` or set "
-            "HF_TOKEN anew."
+            f"{what}: the Hub refuses the token; expected a valid one. Log in with `hf auth login` or set HF_TOKEN "
+            "anew."
         )
     if isinstance(cause, errors.RepositoryNotFoundError):
         return FileNotFoundError(
-            f"{what}: no such repo, or it is private and this account may not see it. Check the name; for a "
-            ""
-            ""
-            "private repo "
-            "log in with `hf auth login` or set HF_TOKEN."
+            f"{what}: no such repo, or it is private and this account may not see it. Check the name; for a private "
+            "repo log in with `hf auth login` or set HF_TOKEN."
         )
     if isinstance(cause, errors.RevisionNotFoundError):
         return FileNotFoundError(f"{what}: no such branch, tag or commit there. Check the revision on the repo's page.")
     if isinstance(cause, errors.EntryNotFoundError) and status == 404:
         return FileNotFoundError(
-            f"{what}: no such file in that repo; expected config.json and model.safetensors, nothing else "
-            "is opened. "
+            f"{what}: no such file in that repo; expected config.json and model.safetensors, nothing else is opened. "
             "Publish the model with `dendrite-zoo publish`, or name another repo."
         )
     if status in (401, 403):
         return PermissionError(
-            f"{what}: the Hub refuses it with HTTP {status}{said}; expected an account with the right to do "
-            ""
-            ""
-            "it. Use a "
+            f"{what}: the Hub refuses it with HTTP {status}{said}; expected an account with the right to do it. Use a "
             "namespace of your own and a token with write access (`hf auth login` or HF_TOKEN)."
         )
     if isinstance(cause, errors.OfflineModeIsEnabled) or "outgoing traffic has been disabled" in str(cause):
@@ -136,8 +126,8 @@ def explained(error: BaseException, what: str, token: str | bool | None = None) 
         return ConnectionError(f"{what}: the Hub answers with HTTP {status}{said}, {ATTEMPTS} times. Try again later.")
     if is_transport(error) or isinstance(cause, errors.LocalEntryNotFoundError):
         return ConnectionError(
-            f"{what}: the Hub cannot be reached ({type(cause).__name__}). Check the network and "
-            "HF_ENDPOINT, then try again."
+            f"{what}: the Hub cannot be reached ({type(cause).__name__}). Check the network and HF_ENDPOINT, then try "
+            "again."
         )
     return OSError(f"{what}: {without_token(str(error), token)}")
 

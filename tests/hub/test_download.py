@@ -85,6 +85,28 @@ def test_offline_serves_the_cache_and_else_says_so(hub, world, reader, model, ex
     assert hub.log == []
 
 
+def test_a_hub_that_fails_leaves_what_is_cached(hub, reader, model, expected, tmp_path):
+    put(hub, model)
+    assert reader(LOAD, x="alice/toy", cache=tmp_path).result == expected
+    hub.fail("resolve", 503, 100)
+    assert reader(LOAD, x="alice/toy", cache=tmp_path).result == expected
+
+
+def test_a_full_disk_while_downloading(hub, reader, model, expected, tmp_path):
+    put(hub, model)
+    full = (
+        "import resource\nhard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))\n"
+        "try:\n    HubModel.from_pretrained($x, cache_dir=$cache)\n"
+        "finally:\n    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))"
+    )
+    error = reader(full, x="alice/toy", cache=tmp_path).error
+    assert error.startswith("OSError: alice/toy@main: model.safetensors: ") and "File too large" in error
+    assert not any(path.suffix == ".incomplete" for path in tmp_path.rglob("*"))
+    cached_blobs(tmp_path)
+    assert reader(LOAD, x="alice/toy", cache=tmp_path).result == expected
+
+
 def test_all_files_come_from_one_commit(hub, reader, model, expected, tmp_path):
     """The branch moves between the config and the weights."""
     put(hub, model)

@@ -19,11 +19,11 @@ if __name__ == "__main__":
     import torch
 
     import dendrite_zoo.hub.publish as publishing
-    from dendrite_zoo.hub import HubModel
+    from dendrite_zoo.hub import HubModel, release
     from tests.hub.toy import Toy
 
     torch.set_num_threads(1)
-    publishing.SILENCE = 1.0
+    release.SILENCE = 1.0
     answers = sys.stdout
     for line in sys.stdin:
         said = io.StringIO()
