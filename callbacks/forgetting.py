@@ -14,6 +14,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
+from dendrite_zoo.callbacks.figures import send_figures
 from dendrite_zoo.callbacks.measured import FreshMetrics, batch_size, by_task, not_logged
 from dendrite_zoo.callbacks.record import AccuracyRecord
 from dendrite_zoo.streams import TaskBoundary, current_task, resume_missed_validation
@@ -35,11 +36,12 @@ class ForgettingLogger(Callback):
 
     Logged are ``forgetting``, ``forgetting/task_{j}``, ``average_accuracy``, ``backward_transfer``,
     ``forward_transfer`` and ``learning_accuracy`` (`dendrite_zoo.metrics`), taken of ``matrix[: i + 1, : i +
-    1]``; NaN where undefined, so an ``EarlyStopping`` on one of them needs ``check_finite=False``. A module
-    that logs its metric only in its own ``on_validation_epoch_end``, which runs after the callbacks', has
-    them logged a moment later, straight to the loggers and to ``trainer.callback_metrics``: put an
-    ``EarlyStopping`` that monitors them behind this callback (Lightning puts a ``ModelCheckpoint`` there by
-    itself).
+    1]``; NaN where undefined (`trainer.validate` leaves those out), so an ``EarlyStopping`` on one of them
+    needs ``check_finite=False``. Where the metric is known by then, they are logged by ``pl_module.log`` in
+    ``on_validation_epoch_end``; those of single tasks, which are many, go straight to the loggers and to
+    ``trainer.callback_metrics``. So do all of a module that logs its metric in its own
+    ``on_validation_epoch_end``, which runs after the callbacks': put an ``EarlyStopping`` that monitors them
+    behind this callback (Lightning puts a ``ModelCheckpoint`` there by itself).
 
     When a fit or a validation ends, the first process prints the matrix and writes ``matrix.json`` and
     ``matrix.png``, the latter with the ``[report]`` extra.
@@ -164,21 +166,19 @@ class ForgettingLogger(Callback):
             return
         self._seen = _over_ranks(self._seen, trainer)
         if self._read(trainer):
-            for name, value in self._figures(trainer).items():
+            figures = self._figures(trainer)
+            of_tasks = {name: figures.pop(name) for name in list(figures) if "/" in name}
+            for name, value in figures.items():
                 pl_module.log(name, value, sync_dist=trainer.world_size > 1)
+            send_figures(trainer, of_tasks)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Read what the module logged at the very end, where only the loggers can still be reached."""
         if trainer.sanity_checking:
             return
         if self._read(trainer):
-            figures = self._figures(trainer)
-            trainer.callback_metrics.update({name: torch.tensor(value) for name, value in figures.items()})
-            for logger in trainer.loggers:
-                logger.log_metrics({**figures, "epoch": trainer.current_epoch}, step=trainer.global_step)
-                logger.save()
-        logged = self._fresh.logged(trainer)
-        if logged and self.record.empty:
+            send_figures(trainer, self._figures(trainer))
+        if self.record.empty and (logged := self._fresh.logged(trainer)):
             raise ValueError(not_logged(self.metric, logged, loaders=len(trainer.num_val_batches)))
         if trainer.state.fn == TrainerFn.VALIDATING:
             self._report(trainer)

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
-from torch import Tensor
 
+from dendrite_zoo.callbacks.figures import send_figures
 from dendrite_zoo.callbacks.units import UnitCounts, activation_layers, weight_layers
 from dendrite_zoo.metrics import dead_units, duty_cycle_entropy, weight_sparsity
 from dendrite_zoo.streams import current_task
@@ -94,9 +94,8 @@ class SparsityLogger(Callback):
                 "expected them to be called, and not to have been compiled by torch.compile before."
             )
         self.figures = self._figures(trainer, pl_module)
-        for layer, figures in self.figures.items():
-            for figure, value in figures.items():
-                pl_module.log(f"sparsity/{layer}/{figure}", value, sync_dist=trainer.world_size > 1)
+        figures = ((layer, *item) for layer, found in self.figures.items() for item in found.items())
+        send_figures(trainer, {f"sparsity/{layer}/{figure}": value for layer, figure, value in figures})
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave no hooks."""
@@ -107,29 +106,29 @@ class SparsityLogger(Callback):
         self._counts.stop()
 
     def _figures(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, dict[str, float]]:
-        counts, tasks = self._counts, {j: j for j in self._counts.tasks}
-        if len(trainer.num_val_batches) == 1:
-            task = current_task(trainer)
-            tasks = {} if task is None else {0: task}
+        current = current_task(trainer)
         figures: dict[str, dict[str, float]] = {}
-        for layer in counts.layers:
-            found = _unit_figures(*counts.of(layer))
-            for loader in counts.tasks_of(layer) & tasks.keys():
-                of_task = _unit_figures(*counts.of(layer, loader))
-                found |= {f"{figure}/task_{tasks[loader]}": value for figure, value in of_task.items()}
-            figures[_plain(layer)] = found
+        for layer in self._counts.layers:
+            tasks, active, samples = self._counts.of(layer)
+            if len(trainer.num_val_batches) == 1:
+                tasks = [] if current is None else [current]
+            # all tasks together as the first row
+            active, samples = (torch.cat([x.sum(0, keepdim=True), x]) for x in (active, samples))
+            found = {
+                "activation": 1 - active.sum(-1) / samples.sum(-1),
+                "dead_units": dead_units(active),
+                "duty_cycle_entropy": duty_cycle_entropy(active, samples),
+            }
+            suffixes = ["", *(f"/task_{j}" for j in tasks)]
+            figures[_plain(layer)] = {
+                figure + suffix: value
+                for figure, values in found.items()
+                for suffix, value in zip(suffixes, values.tolist(), strict=False)
+            }
         for layer, module in weight_layers(pl_module, self.layers).items():
             of_weight = {"weight": float(weight_sparsity(module.get_parameter("weight")))}
             figures.setdefault(_plain(layer), {}).update(of_weight)
         return figures
-
-
-def _unit_figures(active: Tensor, total: Tensor) -> dict[str, float]:
-    return {
-        "activation": 1 - int(active.sum()) / int(total.sum()),
-        "dead_units": float(dead_units(active)),
-        "duty_cycle_entropy": float(duty_cycle_entropy(active, total)),
-    }
 
 
 def _plain(layer: str) -> str:
@@ -139,12 +138,12 @@ def _plain(layer: str) -> str:
 
 def _sum_over_ranks(counts: UnitCounts, trainer: Trainer) -> None:
     """Add up the processes' counts, and bring them to the CPU, which is the one wait of a validation."""
-    keys, device = counts.keys, trainer.strategy.root_device
+    keys, device = list(counts.active), trainer.strategy.root_device
     if trainer.world_size > 1:  # a process whose share of a loader is empty has not seen its layers
         of_ranks: list[Any] = [None] * trainer.world_size
         torch.distributed.all_gather_object(of_ranks, keys)
-        keys = sorted(set(itertools.chain.from_iterable(of_ranks)))
-    vector = counts.state(keys, device)
+        keys = list(dict.fromkeys(itertools.chain.from_iterable(of_ranks)))
+    vector = counts.pack(keys, device)
     if trainer.world_size > 1:
         vector = trainer.strategy.reduce(vector, reduce_op="sum")
-    counts.load(keys, vector.cpu())
+    counts.unpack(keys, vector.cpu())

@@ -77,15 +77,15 @@ class UnitCounts:
         >>> with counts.watch({"relu": relu}):
         ...     _ = relu(torch.tensor([[-1.0, 2.0], [-1.0, 0.0]]))
         >>> counts.of("relu")
-        (tensor([0, 1]), tensor([2, 2]))
+        ([0], tensor([[0, 1]]), tensor([[2, 2]]))
         >>> len(relu._forward_hooks)
         0
     """
 
     def __init__(self) -> None:
         self.task = 0
-        self._active: dict[Key, Tensor] = {}
-        self._total: dict[Key, int] = {}
+        self.active: dict[Key, Tensor] = {}
+        self.samples: dict[Key, int] = {}
         self._hooks: list[RemovableHandle] = []
 
     def watch(self, layers: dict[str, nn.Module]) -> UnitCounts:
@@ -106,57 +106,41 @@ class UnitCounts:
         self.stop()
 
     @property
-    def keys(self) -> list[Key]:
-        """Layer, task and number of units of every count."""
-        return list(self._active)
-
-    @property
-    def tasks(self) -> list[int]:
-        """The tasks seen."""
-        return sorted({task for _, task, _ in self._active})
-
-    @property
     def layers(self) -> list[str]:
         """The layers that ran, in the order in which they first did."""
-        return list(dict.fromkeys(name for name, _, _ in self._active))
+        return list(dict.fromkeys(name for name, _, _ in self.active))
 
-    def tasks_of(self, layer: str) -> set[int]:
-        """The tasks in which a layer ran."""
-        return {task for name, task, _ in self._active if name == layer}
+    def of(self, layer: str) -> tuple[list[int], Tensor, Tensor]:
+        """Tasks, how often each unit was active in each, and in how many samples.
 
-    def of(self, layer: str, task: int | None = None) -> tuple[Tensor, Tensor]:
-        """Counts and samples of each unit; a module used at several widths has the units of all.
+        A module that is used at several widths has the units of all.
 
         Args:
             layer: name of the layer.
-            task: one task; None for all together.
 
         Shape:
-            ``(U,)`` both, integers.
+            ``T`` tasks; ``(T, U)`` both, integers.
         """
-        counts: dict[int, Any] = {}
-        totals: dict[int, int] = {}
-        for (name, j, units), active in self._active.items():
-            if name == layer and task in (None, j):
-                counts[units] = counts.get(units, 0) + active
-                totals[units] = totals.get(units, 0) + self._total[name, j, units]
-        active = torch.cat(list(counts.values()))
-        return active, torch.cat([torch.full((n,), totals[n], device=active.device) for n in counts])
+        keys = [key for key in self.active if key[0] == layer]
+        tasks, widths = sorted({key[1] for key in keys}), list(dict.fromkeys(key[2] for key in keys))
+        blank = {width: torch.zeros(width, dtype=torch.long) for width in widths}
+        active = [torch.cat([self.active.get((layer, j, w), blank[w]) for w in widths]) for j in tasks]
+        samples = torch.tensor([[self.samples.get((layer, j, w), 0) for w in widths] for j in tasks])
+        return tasks, torch.stack(active), samples.repeat_interleave(torch.tensor(widths), dim=1)
 
-    def state(self, keys: Iterable[Key], device: torch.device) -> Tensor:
-        """All counts and totals as one vector, zeros for what was not seen: processes add them up."""
-        parts = []
+    def pack(self, keys: Sequence[Key], device: torch.device) -> Tensor:
+        """All that was counted under these keys as one vector, zeros for what was not seen."""
+        parts = [torch.zeros(0, dtype=torch.long, device=device)]
         for key in keys:
-            active = self._active.get(key, torch.zeros(key[2], dtype=torch.long))
-            parts += [active.to(device), torch.tensor([self._total.get(key, 0)], device=device)]
-        return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.long, device=device)
+            active = self.active.get(key, torch.zeros(key[2], dtype=torch.long))
+            parts += [active.to(device), torch.tensor([self.samples.get(key, 0)], device=device)]
+        return torch.cat(parts)
 
-    def load(self, keys: Iterable[Key], vector: Tensor) -> None:
-        """Take counts and totals from such a vector."""
-        keys = list(keys)
+    def unpack(self, keys: Sequence[Key], vector: Tensor) -> None:
+        """Take over what such a vector holds."""
         parts = vector.split([n for key in keys for n in (key[2], 1)])
-        self._active = dict(zip(keys, parts[::2], strict=True))
-        self._total = {key: int(total) for key, total in zip(keys, parts[1::2], strict=True)}
+        self.active = dict(zip(keys, parts[::2], strict=True))
+        self.samples = {key: int(part) for key, part in zip(keys, parts[1::2], strict=True)}
 
     def _hook(self, name: str) -> Any:
         @torch.compiler.disable  # in a compiled network it would be compiled too, for every count anew
@@ -165,12 +149,16 @@ class UnitCounts:
                 return
             channels = output.ndim in (4, 5) and not isinstance(module, KWinners)
             unit = 1 if channels else output.ndim - 1
-            others = [d for d in range(output.ndim) if d != unit]
-            active = (output.detach() != 0).sum(dim=others) if others else (output.detach() != 0).long()
+            # written as float32, comparison and sum take a fraction of the time of a boolean's
+            active = torch.ne(output.detach(), 0, out=torch.empty(output.shape, device=output.device))
+            if output.ndim > 1:
+                active = active.sum(dim=[d for d in range(output.ndim) if d != unit])
             key = (name, self.task, output.shape[unit])
-            seen = self._active.get(key)
-            self._active[key] = active if seen is None else seen.add_(active)
-            self._total[key] = self._total.get(key, 0) + output.numel() // output.shape[unit]
+            if key in self.active:
+                self.active[key] += active.long()
+            else:
+                self.active[key], self.samples[key] = active.long(), 0
+            self.samples[key] += output.numel() // output.shape[unit]
 
         return count
 

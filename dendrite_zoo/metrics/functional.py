@@ -11,6 +11,7 @@ measured before.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -227,13 +228,13 @@ def dead_units(counts: Tensor) -> Tensor:
         counts: how often each unit was active (not zero).
 
     Shape:
-        ``counts``: ``(U,)``; result: ``()``, between 0 and 1.
+        ``counts``: ``(..., U)``; result: ``(...)``, between 0 and 1.
 
     Example:
         >>> dead_units(torch.tensor([3, 0, 1, 4]))
         tensor(0.2500)
     """
-    return (counts == 0).to(torch.get_default_dtype()).mean()
+    return (counts == 0).to(torch.get_default_dtype()).mean(-1)
 
 
 def duty_cycle_entropy(counts: Tensor, total: int | Tensor) -> Tensor:
@@ -250,17 +251,15 @@ def duty_cycle_entropy(counts: Tensor, total: int | Tensor) -> Tensor:
         total: how many samples were seen, for all units together or for each.
 
     Shape:
-        ``counts``: ``(U,)``; ``total``: ``()`` or ``(U,)``; result: ``()``, between 0 and 1; NaN without
-        samples.
+        ``counts``: ``(..., U)``; ``total``: ``()`` or ``(..., U)``; result: ``(...)``, between 0 and 1; NaN
+        without samples.
 
     Example:
         >>> duty_cycle_entropy(torch.tensor([5, 5, 0, 10]), total=10)
         tensor(0.5000)
     """
     p = counts / torch.as_tensor(total, device=counts.device)
-    return -(torch.xlogy(p, p) + torch.xlogy(1 - p, 1 - p)).mean() / torch.log(
-        torch.tensor(2.0, device=p.device)
-    )
+    return -(torch.xlogy(p, p) + torch.xlogy(1 - p, 1 - p)).mean(-1) / math.log(2)
 
 
 def weight_sparsity(weight: Tensor) -> Tensor:

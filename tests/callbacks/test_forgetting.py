@@ -207,10 +207,15 @@ def test_in_the_csv(tmp_path):
     log = ForgettingLogger("val/acc", task=by_epoch)
     trainer(tmp_path, [log], logger=logger).fit(Scripted(script), Tasks())
     with open(tmp_path / "metrics.csv") as file:
-        rows = [row for row in csv.DictReader(file) if row["forgetting"]]
-    assert [float(row["average_accuracy"]) for row in rows] == pytest.approx([0.9, 0.915, 2.63 / 3], abs=1e-6)
-    assert [row["forgetting/task_1"] for row in rows][:2] == ["nan", "nan"]
-    assert rows[2]["val/acc/dataloader_idx_1"]  # in the same row as what it came from
+        rows = list(csv.DictReader(file))
+    main = [row for row in rows if row["forgetting"]]
+    assert [float(row["average_accuracy"]) for row in main] == pytest.approx([0.9, 0.915, 2.63 / 3], abs=1e-6)
+    assert all(row["val/acc/dataloader_idx_1"] for row in main)  # in the row of what it came from
+    of_tasks = [row for row in rows if row["forgetting/task_1"]]
+    assert [row["forgetting/task_1"] for row in of_tasks][:2] == ["nan", "nan"]
+    assert float(of_tasks[2]["forgetting/task_1"]) == pytest.approx(0.08, abs=1e-6)
+    for one, other in zip(main, of_tasks, strict=True):
+        assert (one["epoch"], one["step"]) == (other["epoch"], other["step"])
 
 
 def test_training_from_a_later_task_on(tmp_path):
