@@ -133,7 +133,7 @@ def published(*, author: str | None = None, limit: int = 100, token: str | None 
     api = HfApi(token=token, library_name=configs.LIBRARY_NAME, library_version=dendrite_zoo.__version__)
     wanted = {"filter": configs.LIBRARY_NAME, "author": author, "limit": limit, "sort": "downloads"}
     try:
-        models = retried(lambda: list(api.list_models(**wanted)), "listing models")  # type: ignore[arg-type]
+        models = retried(lambda: list(api.list_models(**wanted)), "listing models", attempts=3, broken=2)  # type: ignore[arg-type]
     except Exception as error:
         raise explained(error, "listing models", token) from None
     known = {configs.LIBRARY_NAME, "continual-learning", "active-dendrites", "safetensors"}
