@@ -4,5 +4,13 @@ from dendrite_zoo.callbacks.consolidation import ElasticWeightConsolidation, Syn
 from dendrite_zoo.callbacks.forgetting import ForgettingLogger
 from dendrite_zoo.callbacks.publisher import HubPublisher
 from dendrite_zoo.callbacks.sparsity import SparsityLogger
+from dendrite_zoo.callbacks.subnetworks import SubnetworkLogger
 
-__all__ = ["ElasticWeightConsolidation", "ForgettingLogger", "HubPublisher", "SparsityLogger", "SynapticIntelligence"]
+__all__ = [
+    "ElasticWeightConsolidation",
+    "ForgettingLogger",
+    "HubPublisher",
+    "SparsityLogger",
+    "SubnetworkLogger",
+    "SynapticIntelligence",
+]

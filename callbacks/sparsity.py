@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
 
 from dendrite_zoo.callbacks.figures import send_figures
 from dendrite_zoo.callbacks.units import UnitCounts, activation_layers, weight_layers
@@ -87,7 +88,7 @@ class SparsityLogger(Callback):
         self._counts.stop()
         if trainer.sanity_checking:
             return
-        _sum_over_ranks(self._counts, trainer)
+        sum_over_ranks(self._counts, trainer)
         if not self._counts.layers and (watched := activation_layers(pl_module, self.layers)):
             rank_zero_warn(
                 f"SparsityLogger: none of {list(watched)} ran as a module, so no activations were counted; "
@@ -126,7 +127,7 @@ class SparsityLogger(Callback):
                 for suffix, value in zip(suffixes, values.tolist(), strict=False)
             }
         for layer, module in weight_layers(pl_module, self.layers).items():
-            of_weight = {"weight": float(weight_sparsity(module.get_parameter("weight")))}
+            of_weight = {"weight": float(weight_sparsity(cast(Tensor, module.weight)))}
             figures.setdefault(_plain(layer), {}).update(of_weight)
         return figures
 
@@ -136,7 +137,7 @@ def _plain(layer: str) -> str:
     return layer.replace("_orig_mod.", "")
 
 
-def _sum_over_ranks(counts: UnitCounts, trainer: Trainer) -> None:
+def sum_over_ranks(counts: UnitCounts, trainer: Trainer) -> None:
     """Add up the processes' counts, and bring them to the CPU, which is the one wait of a validation."""
     keys, device = list(counts.active), trainer.strategy.root_device
     if trainer.world_size > 1:  # a process whose share of a loader is empty has not seen its layers

@@ -22,6 +22,7 @@ from dendrite_zoo.metrics.functional import (
     learning_accuracy,
     weight_sparsity,
 )
+from dendrite_zoo.metrics.subnetworks import task_overlap, unit_order
 from dendrite_zoo.metrics.summary import Figure, summarize
 
 __all__ = [
@@ -44,5 +45,7 @@ __all__ = [
     "learned_part",
     "learning_accuracy",
     "summarize",
+    "task_overlap",
+    "unit_order",
     "weight_sparsity",
 ]

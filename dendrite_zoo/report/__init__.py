@@ -10,6 +10,7 @@ from dendrite_zoo.report.results import (
     result_record,
     versions,
 )
+from dendrite_zoo.report.subnetworks import plot_subnetworks, subnetwork_record
 from dendrite_zoo.report.tables import forgetting_table, matrix_table, sparsity_table, summary_table
 
 __all__ = [
@@ -20,9 +21,11 @@ __all__ = [
     "merge_records",
     "merge_rows",
     "plot_matrix",
+    "plot_subnetworks",
     "read_records",
     "result_record",
     "sparsity_table",
+    "subnetwork_record",
     "summary_table",
     "to_json",
     "versions",

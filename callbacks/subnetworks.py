@@ -1,0 +1,259 @@
+"""The sub-networks that tasks find in a network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from dendrite_zoo.callbacks.figures import send_figures
+from dendrite_zoo.callbacks.sparsity import sum_over_ranks
+from dendrite_zoo.callbacks.units import UnitCounts, activation_layers
+from dendrite_zoo.functional import Context, select_winners
+from dendrite_zoo.metrics import task_overlap
+from dendrite_zoo.report import plot_subnetworks, subnetwork_record, write_record
+from dendrite_zoo.streams import current_task
+
+__all__ = ["SubnetworkLogger", "answering_segments"]
+
+
+class SubnetworkLogger(Callback):
+    """Sees at each validation which units are active for which task, and which segments answer its context.
+
+    Validation loader ``j`` is task ``j``; a single one is the current task's. For every activation module (our
+    ``KWinners``, ``nn.ReLU``, ...), by its name in ``pl_module.named_modules()``, over the tasks learned so far:
+
+    - ``subnetworks/{layer}/overlap``: the mean share of active units that two tasks have in common
+      (`dendrite_zoo.metrics.subnetworks.task_overlap`),
+    - ``subnetworks/{layer}/within``: the same for two inputs of one task.
+
+    And for every layer with ``segments`` ``(U, S, C)`` that is called with a context:
+
+    - ``subnetworks/{layer}/segments``: how many of its segments a unit uses for these tasks, on average.
+
+    When a fit or a validation ends, the first process writes ``subnetworks.json`` and, with the ``[report]`` extra,
+    ``subnetworks.png``: units by tasks, and the overlap of tasks (Iyer et al. 2022, figure on sub-networks).
+
+    As for `SparsityLogger`, only modules can be watched, the hooks are there during a validation only, and what a
+    compiled network does is not seen.
+
+    Args:
+        layers: watch these modules only, and what is in them.
+        num_units: so many units of each layer are in the picture and the record.
+        folder: where to write; by default where the Trainer's logger writes, else its ``default_root_dir``.
+
+    Attributes:
+        win_rates: layer -> ``(T, U)`` float32 on the CPU, the share of a task's inputs for which a unit was active, in
+            the task's latest validation; NaN where not measured.
+        segments: layer -> ``(T, U)`` integers, the segment that answers the context of most of a task's first batch; -1
+            where not measured.
+
+    Raises:
+        ValueError: a layer that the module does not have; names the nearest.
+
+    Example:
+        >>> SubnetworkLogger(layers=["model.mlp.activations"]).win_rates
+        {}
+    """
+
+    def __init__(
+        self, layers: Sequence[str] | None = None, *, num_units: int = 64, folder: str | Path | None = None
+    ) -> None:
+        self.layers = None if layers is None else list(layers)
+        self.num_units = num_units
+        self.folder = None if folder is None else Path(folder)
+        self.win_rates: dict[str, Tensor] = {}
+        self.segments: dict[str, Tensor] = {}
+        self._counts = UnitCounts()
+        self._contexts = Contexts()
+        self._run_folder: Path | None = None
+
+    @property
+    def state_key(self) -> str:
+        """The name under which a checkpoint keeps the state."""
+        return self._generate_state_key(layers=self.layers)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was seen last of each task."""
+        return {"win_rates": dict(self.win_rates), "segments": dict(self.segments)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.win_rates, self.segments = dict(state_dict["win_rates"]), dict(state_dict["segments"])
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Make sure that the layers are there."""
+        activation_layers(pl_module, self.layers)
+        self._run_folder = self._find_folder(trainer)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin to watch."""
+        self._stop()
+        if trainer.state.fn == TrainerFn.VALIDATING:
+            self._run_folder = self._find_folder(trainer)
+        if not trainer.sanity_checking:
+            self._counts = UnitCounts().watch(activation_layers(pl_module, self.layers))
+            self._contexts = Contexts().watch(_with_segments(pl_module, self.layers))
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Note the task."""
+        several = len(trainer.num_val_batches) > 1
+        self._counts.task = self._contexts.task = dataloader_idx if several else current_task(trainer) or 0
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take in what was seen, and log what follows from it."""
+        self._stop()
+        if trainer.sanity_checking:
+            return
+        sum_over_ranks(self._counts, trainer)
+        for layer in self._counts.layers:
+            tasks, active, samples = self._counts.of(layer)
+            rates = _grown(self.win_rates.get(layer), max(tasks) + 1, active.shape[1], blank=torch.nan)
+            rates[tasks] = (active / samples.clamp(min=1)).float()
+            self.win_rates[layer] = rates
+        for (layer, task), (module, context) in self._contexts.seen.items():
+            answers = answering_segments(module, context)
+            self.segments[layer] = _grown(self.segments.get(layer), task + 1, len(answers), blank=-1)
+            self.segments[layer][task] = answers
+        send_figures(trainer, trainer.strategy.broadcast(self._figures(trainer)))
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write what ``trainer.validate`` has seen."""
+        if trainer.state.fn == TrainerFn.VALIDATING:
+            self._write()
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the record and draw the picture."""
+        self._write()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave no hooks."""
+        self._stop()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Leave no hooks."""
+        self._stop()
+
+    def _stop(self) -> None:
+        self._counts.stop()
+        self._contexts.stop()
+
+    def _figures(self, trainer: Trainer) -> dict[str, float]:
+        task = current_task(trainer)
+        learned = slice(None if task is None or trainer.state.fn == TrainerFn.VALIDATING else task + 1)
+        figures = {}
+        for layer, rates in self.win_rates.items():
+            overlap = task_overlap(rates[learned])
+            apart = ~torch.eye(len(overlap), dtype=torch.bool)
+            figures[f"subnetworks/{layer}/overlap"] = float(overlap[apart].nanmean())
+            figures[f"subnetworks/{layer}/within"] = float(overlap.diagonal().nanmean())
+        for layer, answers in self.segments.items():
+            answers = answers[learned]
+            answers = answers[(answers >= 0).all(1)].sort(0).values
+            used = (answers.diff(dim=0) != 0).sum(0) + 1.0
+            figures[f"subnetworks/{layer}/segments"] = float(used.mean())
+        return figures
+
+    def _find_folder(self, trainer: Trainer) -> Path | None:
+        log_dir = trainer.log_dir  # asks all processes
+        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return None
+        return self.folder or Path(log_dir or trainer.default_root_dir)
+
+    def _write(self) -> None:
+        if self._run_folder is None or not self.win_rates:
+            return
+        record = subnetwork_record(self.win_rates, self.segments, num_units=self.num_units)
+        write_record(record, self._run_folder / "subnetworks.json")
+        try:
+            plot_subnetworks(record, self._run_folder / "subnetworks.png")
+        except ImportError as missing:
+            rank_zero_info(str(missing))
+
+
+class Contexts:
+    """For each layer and task the context that it was called with, of the first batch's rows the most frequent."""
+
+    def __init__(self) -> None:
+        self.task = 0
+        self.seen: dict[tuple[str, int], tuple[nn.Module, Tensor]] = {}
+        self._hooks: list[RemovableHandle] = []
+
+    def watch(self, layers: dict[str, nn.Module]) -> Contexts:
+        """Note from now on what these modules are called with, until `stop`."""
+        for name, module in layers.items():
+            self._hooks.append(module.register_forward_pre_hook(self._hook(name), with_kwargs=True))
+        return self
+
+    def stop(self) -> None:
+        """Remove every hook."""
+        while self._hooks:
+            self._hooks.pop().remove()
+
+    def _hook(self, name: str) -> Any:
+        def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            context = kwargs.get("context", args[1] if len(args) > 1 else None)
+            if context is not None and (name, self.task) not in self.seen:
+                self.seen[name, self.task] = module, _most_frequent(context)
+
+        return note
+
+
+def _most_frequent(context: Context) -> Tensor:
+    if isinstance(context, tuple):
+        codebook, index = context
+        return codebook[index.mode().values].detach().clone()
+    if context.is_floating_point():
+        rows, counts = context.detach().reshape(-1, context.shape[-1]).unique(dim=0, return_counts=True)
+        return rows[counts.argmax()]
+    return context.reshape(-1).mode().values
+
+
+@torch.no_grad()
+def answering_segments(layer: nn.Module, context: Tensor) -> Tensor:
+    """The segment of each unit that answers a context: the one that wins.
+
+    Args:
+        layer: a module with ``segments`` ``(U, S, C)``, and a ``gate`` where it is not ``"abs_max"``.
+        context: floats ``(C,)``, or the id of a one-hot context.
+
+    Shape:
+        Result ``(U,)`` integers, on the CPU.
+
+    Example:
+        >>> from dendrite_zoo.layers import ActiveDendriteLinear
+        >>> layer = ActiveDendriteLinear(3, 4, context_dim=2, num_segments=5)
+        >>> answering_segments(layer, torch.tensor([1.0, 0.0])).equal(answering_segments(layer, torch.tensor(0)))
+        True
+    """
+    segments: Any = layer.segments
+    activations = segments @ context.to(segments) if context.is_floating_point() else segments[..., context]
+    return select_winners(activations, getattr(layer, "gate", "abs_max"))[1].cpu()
+
+
+def _with_segments(model: nn.Module, layers: Sequence[str] | None) -> dict[str, nn.Module]:
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(getattr(module, "segments", None), Tensor)
+        and module.segments.ndim == 3
+        and (layers is None or any(name == layer or name.startswith(f"{layer}.") for layer in layers))
+    }
+
+
+def _grown(table: Tensor | None, tasks: int, units: int, blank: float) -> Tensor:
+    """A copy of ``(T, U)`` with room for so many tasks."""
+    dtype = torch.long if blank == -1 else torch.float32
+    grown = torch.full((max(tasks, 0 if table is None else len(table)), units), blank, dtype=dtype)
+    if table is not None and table.shape[1] == units:
+        grown[: len(table)] = table
+    return grown

@@ -1,0 +1,125 @@
+"""The sub-networks of tasks as a picture and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from dendrite_zoo.metrics.subnetworks import task_overlap, unit_order
+from dendrite_zoo.report.record import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["plot_subnetworks", "subnetwork_record"]
+
+
+def subnetwork_record(
+    win_rates: Mapping[str, Tensor], segments: Mapping[str, Tensor] | None = None, *, num_units: int = 64
+) -> dict[str, Any]:
+    """What a picture of sub-networks needs, ready for JSON.
+
+    Args:
+        win_rates: for each layer, the share of a task's inputs for which a unit was active.
+        segments: for each layer with dendrites, the segment of each unit that answers the context of a task, -1 where
+            not measured.
+        num_units: so many units of each layer, evenly spaced, have their numbers in the record.
+
+    Shape:
+        ``(T, U)`` each.
+
+    Returns:
+        ``{"layers": {name: {"units", "active_share", "overlap", "shown_units", "win_rates", "segments"}}}``; overlap
+        ``(T, T)``, win rates and segments ``(T, num_units)``; None for what was not measured.
+
+    Example:
+        >>> record = subnetwork_record({"hidden": torch.eye(2, 4)})
+        >>> record["layers"]["hidden"]["overlap"]
+        [[1.0, 0.0], [0.0, 1.0]]
+    """
+    layers = {}
+    for name, rates in win_rates.items():
+        shown = torch.linspace(0, rates.shape[1] - 1, min(num_units, rates.shape[1])).round().long()
+        layers[name] = {
+            "units": rates.shape[1],
+            "active_share": _number(rates.nanmean()),
+            "overlap": [[_number(value) for value in row] for row in task_overlap(rates)],
+            "shown_units": shown.tolist(),
+            "win_rates": [[_number(value) for value in row] for row in rates[:, shown]],
+        }
+        if segments and name in segments:
+            answers = segments[name][:, shown].tolist()
+            layers[name]["segments"] = [[None if segment < 0 else segment for segment in row] for row in answers]
+    return {"layers": layers}
+
+
+def plot_subnetworks(record: Mapping[str, Any], path: str | Path | None = None, *, title: str | None = None) -> Figure:
+    """Which units are active for which task, and how much the tasks share (Iyer et al. 2022, figure on sub-networks).
+
+    A layer a row. On the left some of its units, ordered by the task that they are most active for: sub-networks show
+    as steps. On the right the overlap of each pair of tasks (`dendrite_zoo.metrics.task_overlap`).
+
+    Args:
+        record: what `subnetwork_record` gives.
+        path: where to save a PNG (or what the suffix says); None saves nothing.
+        title: the first line.
+
+    Returns:
+        The ``matplotlib.figure.Figure``, made without pyplot: nothing to close, no display needed.
+
+    Raises:
+        ImportError: matplotlib is missing.
+        ValueError: the record holds no layer.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            "The picture of sub-networks needs the [report] extra: pip install 'dendrite-zoo[report]'"
+        ) from error
+
+    layers = record["layers"]
+    if not layers:
+        raise ValueError("The record holds no layer; expected one at least. Was a validation run?")
+    figure = Figure(figsize=(9.0, 0.6 + 2.9 * len(layers)), layout="constrained")
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    grid = figure.subplots(len(layers), 2, squeeze=False, width_ratios=[2.2, 1.0])
+    for (left, right), (name, layer) in zip(grid, layers.items(), strict=True):
+        rates, overlap = _tensor(layer["win_rates"]), _tensor(layer["overlap"])
+        shown: dict[str, Any] = {"vmin": 0, "vmax": 1, "interpolation": "nearest"}
+        image = left.imshow(rates[:, unit_order(rates)].numpy(), cmap="viridis", aspect="auto", **shown)
+        left.set_title(f"{name}: {rates.shape[1]} of {layer['units']} units", loc="left", fontsize=10)
+        left.set_xlabel("unit, by favourite task")
+        figure.colorbar(image, ax=left, label="share of inputs", pad=0.015, aspect=25)
+        image = right.imshow(overlap.numpy(), cmap="magma", **shown)
+        figure.colorbar(image, ax=right, label="shared active units", pad=0.03, aspect=25)
+        right.set_title(f"overlap {_mean_apart(overlap):.2f}, by chance {layer['active_share']:.2f}", fontsize=10)
+        right.set_xlabel("task")
+        for axes in (left, right):
+            axes.set_ylabel("task")
+            axes.tick_params(length=0)
+            axes.spines[:].set_visible(False)
+            axes.yaxis.get_major_locator().set_params(integer=True)
+        left.set_xticks([])
+        right.xaxis.get_major_locator().set_params(integer=True)
+    if path is not None:
+        write_atomically(path, lambda part: figure.savefig(part, dpi=150))
+    return figure
+
+
+def _mean_apart(overlap: Tensor) -> float:
+    """The mean overlap of two different tasks."""
+    return float(overlap[~torch.eye(len(overlap), dtype=torch.bool)].nanmean())
+
+
+def _number(value: Tensor) -> float | None:
+    return None if value.isnan() else round(float(value), 4)
+
+
+def _tensor(rows: list[list[float | None]]) -> Tensor:
+    return torch.tensor([[torch.nan if value is None else value for value in row] for row in rows])
