@@ -15,7 +15,7 @@ PYTEST ?= -n 2 --dist loadfile
 help:  ## this list
 	@echo "dendrite-zoo: networks with active dendrites that learn one task after another."
 	@echo
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-26s %s\n", $$1, $$2 }'
 	@echo
 	@echo "Start with make demo: it sets up .venv by itself (Python 3.10 to 3.14, a network, about two minutes)."
 
