@@ -161,6 +161,17 @@ def test_a_metric_of_any_name(tmp_path, metric):
     assert_matrix(log, R)
 
 
+def test_a_metric_logged_on_step_and_epoch(tmp_path):
+    class Module(Scripted):
+        def validation_step(self, batch, batch_idx, dataloader_idx=0):
+            value = self.script(self.trainer.current_epoch, dataloader_idx) + [1.0, -1.0, 0.0][batch_idx]
+            self.log("val/acc", value, on_step=True, on_epoch=True, batch_size=1)
+
+    log = ForgettingLogger("val/acc", task=by_epoch)
+    trainer(tmp_path, [log]).fit(Module(script), Tasks())
+    assert_matrix(log, R)
+
+
 def test_one_loader_measures_the_current_task(tmp_path):
     log = ForgettingLogger("val/acc", task=by_epoch)
     fit = trainer(tmp_path, [log])

@@ -122,6 +122,14 @@ def test_weights_of_our_layers_and_of_convolutions(tmp_path):
     assert [layer for layer, figures in log.figures.items() if "activation" in figures] == ["net.relu"]
 
 
+def test_a_weight_that_is_computed(tmp_path):
+    pruned = nn.Linear(6, 3)
+    nn.utils.parametrize.register_parametrization(pruned, "weight", nn.Threshold(0.0, 0.0))
+    log = SparsityLogger()
+    validate(tmp_path, Net(pruned), log)
+    assert log.figures["net"]["weight"] == pytest.approx((pruned.weight == 0).float().mean().item())
+
+
 def test_a_unit_of_an_image_is_a_channel(tmp_path):
     net = nn.Sequential(
         nn.Unflatten(1, (1, 2, 3)), nn.Conv2d(1, 5, 2), nn.ReLU(), nn.Flatten(), nn.Linear(10, 3)
