@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dendrite_zoo.rows import RowParameter, take_rows
+from dendrite_zoo.rows import RowParameter, dot_taken_rows
 
 __all__ = ["Context", "Gate", "apply_gate", "distinct_contexts", "k_winners", "select_winners", "winning_activations"]
 
@@ -178,13 +178,9 @@ def _from_winners(segments: Tensor, contexts: Tensor, gate: Gate, mask: Tensor |
         ids = winners + num_segments * torch.arange(num_units, device=segments.device)
     if kept:
         segments.kept.watch(ids[0])
-    rows = take_rows(segments, ids, row_dims=2, drop_zeros=True)  # (K, U, C)
-    if mask is not None:
-        rows = rows * mask.flatten(0, 1)[ids]
-    if contexts.is_floating_point():
-        strength = torch.matmul(rows, contexts.unsqueeze(-1)).squeeze(-1)
-    else:
-        strength = rows.gather(-1, contexts.reshape(-1, 1, 1).expand(-1, num_units, 1)).squeeze(-1)
+    if not contexts.is_floating_point():
+        contexts = F.one_hot(contexts, segments.shape[-1]).to(segments.dtype)
+    strength = dot_taken_rows(segments, ids, contexts, row_dims=2, mask=mask)
     return strength.abs() if gate == "abs_max_unsigned" else strength
 
 

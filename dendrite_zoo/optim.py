@@ -96,11 +96,14 @@ class DendriteAdam(torch.optim.Adam):
         ids, values = ids_and_values(grad, parameter.row_dims)
         parameter.kept.check(parameter)
         chunk = max(1, CHUNK // max(1, values[:1].numel())) if values.device.type == "cpu" else max(1, len(ids))
+        space = values.new_empty(4, min(chunk, len(ids)), *values.shape[1:])
         for some, g in zip(ids.split(chunk), values.split(chunk), strict=True):
-            p, m, v = (rows.index_select(0, some) for rows in everything)
+            p, m, v, root = space[:, : len(some)]
+            for rows, out in zip(everything, (p, m, v), strict=True):
+                torch.index_select(rows, 0, some, out=out)
             m.lerp_(g, 1 - beta1)
             v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
-            p.addcdiv_(m, v.sqrt().add_(group["eps"]), value=-step_size)
+            p.addcdiv_(m, torch.sqrt(v, out=root).add_(group["eps"]), value=-step_size)
             for rows, new in zip(everything, (p, m, v), strict=True):
                 rows.index_copy_(0, some, new)
             parameter.kept.refresh(parameter, some, p)

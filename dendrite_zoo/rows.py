@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["KeptActivations", "RowParameter", "dot_rows", "stamp", "take_rows"]
+__all__ = ["KeptActivations", "RowParameter", "dot_rows", "dot_taken_rows", "stamp", "take_rows"]
 
 CHUNK = 1 << 17
 """Numbers handled at once where rows are gone through on a CPU: they stay in its cache."""
@@ -76,29 +76,48 @@ def rows_of(tensor: Tensor, row_dims: int) -> Tensor:
     return tensor.view(-1, *tensor.shape[row_dims:])
 
 
-def take_rows(parameter: Tensor, ids: Tensor, row_dims: int, drop_zeros: bool = False) -> Tensor:
+def take_rows(parameter: Tensor, ids: Tensor, row_dims: int) -> Tensor:
     """The rows ``ids`` of a parameter; where its owner wants it, the gradient holds these alone.
 
     Under DDP, which exchanges gradients in dense buckets, and inside ``torch.compile`` the gradient stays dense.
 
-    Args:
-        parameter: any tensor.
-        ids: which rows, any number of times.
-        row_dims: how many leading dimensions number the rows.
-        drop_zeros: leave rows whose gradient is zero out of a sparse gradient (on a CPU; elsewhere their number would
-            have to be waited for).
-
     Shape:
-        ids ``(...)``, counting over the first ``row_dims`` dimensions of ``parameter``; result
-        ``(..., *parameter.shape[row_dims:])``.
+        ids ``(...)``, counting over the first ``row_dims`` dimensions of ``parameter``, with repetitions or without;
+        result ``(..., *parameter.shape[row_dims:])``.
 
     Example:
         >>> take_rows(torch.tensor([[[1.0, 2.0]], [[3.0, 4.0]]]), torch.tensor([1]), row_dims=2)
         tensor([[3., 4.]])
     """
-    if isinstance(parameter, RowParameter) and parameter.owner is not None and not _dense_needed():
-        return _TakeRows.apply(parameter, ids, drop_zeros)
-    return rows_of(parameter, row_dims).index_select(0, ids.reshape(-1)).unflatten(0, ids.shape)
+    if _wants_sparse(parameter):
+        return _TakeRows.apply(parameter, ids)
+    return _select(rows_of(parameter, row_dims), ids)
+
+
+def dot_taken_rows(
+    parameter: Tensor, ids: Tensor, vectors: Tensor, row_dims: int, mask: Tensor | None = None
+) -> Tensor:
+    """The rows ``ids`` of a parameter, each times the vector of its line: ``take_rows`` and an inner product.
+
+    Where there is a mask, shaped as the parameter, the rows are multiplied by it first. A row's gradient is a multiple
+    of the vector; a sparse gradient leaves out the rows for which it is zero (on a CPU: elsewhere their number would
+    have to be waited for).
+
+    Shape:
+        ids ``(K, N)``, vectors ``(K, C)``; result ``(K, N)``.
+
+    Example:
+        >>> dot_taken_rows(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[1, 1]]), torch.ones(1, 2), row_dims=1)
+        tensor([[7., 7.]])
+    """
+    if _wants_sparse(parameter) and not vectors.requires_grad:
+        return _DotTakenRows.apply(parameter, ids, vectors, mask)
+    rows = take_rows(parameter, ids, row_dims)
+    return _dot(rows if mask is None else rows * _select(rows_of(mask, row_dims), ids), vectors)
+
+
+def _wants_sparse(parameter: Tensor) -> bool:
+    return isinstance(parameter, RowParameter) and parameter.owner is not None and not _dense_needed()
 
 
 def _dense_needed() -> bool:
@@ -106,24 +125,55 @@ def _dense_needed() -> bool:
     return torch.compiler.is_compiling() or (distributed and torch.distributed.get_world_size() > 1)
 
 
+def _select(rows: Tensor, ids: Tensor) -> Tensor:
+    return rows.index_select(0, ids.reshape(-1)).unflatten(0, ids.shape)
+
+
+def _dot(rows: Tensor, vectors: Tensor) -> Tensor:
+    return torch.matmul(rows, vectors.unsqueeze(-1)).squeeze(-1)
+
+
 class _TakeRows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, parameter: RowParameter, ids: Tensor, drop_zeros: bool) -> Tensor:
+    def forward(ctx: Any, parameter: RowParameter, ids: Tensor) -> Tensor:
         ctx.save_for_backward(ids)
-        ctx.shape, ctx.row_dims, ctx.drop_zeros = parameter.shape, parameter.row_dims, drop_zeros
-        return parameter.as_rows().index_select(0, ids.reshape(-1)).unflatten(0, ids.shape)
+        ctx.shape, ctx.row_dims = parameter.shape, parameter.row_dims
+        return _select(parameter.as_rows(), ids)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (ids,) = ctx.saved_tensors
-        ids, values = ids.reshape(-1), rows_of(grad.contiguous(), ids.ndim)
-        if ctx.drop_zeros and values.device.type == "cpu":
-            used = values.abs().amax(tuple(range(1, values.ndim))) != 0
-            if not used.all():
-                ids, values = ids[used], values[used]
-        indices = torch.stack(torch.unravel_index(ids, ctx.shape[: ctx.row_dims]))
-        return torch.sparse_coo_tensor(indices, values, ctx.shape, check_invariants=False), None, None
+        return _sparse(ids.reshape(-1), rows_of(grad.contiguous(), ids.ndim), ctx.shape, ctx.row_dims), None
+
+
+class _DotTakenRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, parameter: RowParameter, ids: Tensor, vectors: Tensor, mask: Tensor | None) -> Tensor:
+        ctx.save_for_backward(ids, vectors, mask)
+        ctx.shape, ctx.row_dims = parameter.shape, parameter.row_dims
+        rows = _select(parameter.as_rows(), ids)
+        return _dot(rows if mask is None else rows.mul_(_select(rows_of(mask, parameter.row_dims), ids)), vectors)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        ids, vectors, mask = ctx.saved_tensors
+        if mask is not None:
+            vectors = vectors.unsqueeze(1) * _select(rows_of(mask, ctx.row_dims), ids)  # (K, N, C)
+        elif len(vectors) > 1 or grad.device.type != "cpu":
+            vectors = vectors.unsqueeze(1).expand(-1, ids.shape[1], -1)
+        if grad.device.type != "cpu":
+            values = (grad.unsqueeze(-1) * vectors).flatten(0, 1)
+            return _sparse(ids.reshape(-1), values, ctx.shape, ctx.row_dims), None, None, None
+        used = grad != 0 if mask is None else (grad != 0) & vectors.any(-1)
+        values = grad[used].unsqueeze(-1) * (vectors if vectors.ndim == 2 else vectors[used])
+        return _sparse(ids[used], values, ctx.shape, ctx.row_dims), None, None, None
+
+
+def _sparse(ids: Tensor, values: Tensor, shape: torch.Size, row_dims: int) -> Tensor:
+    indices = torch.stack(torch.unravel_index(ids, shape[:row_dims]))
+    return torch.sparse_coo_tensor(indices, values, shape, check_invariants=False)
 
 
 def dot_rows(rows: Tensor, vector: Tensor) -> Tensor:
@@ -206,4 +256,5 @@ def _activate(rows: Tensor, context: Tensor) -> Tensor:
 
 def stamp(tensor: Tensor) -> tuple[Any, ...]:
     """What changes with every operation in place (but for fused optimizers and writes through ``.data``)."""
-    return tensor.data_ptr(), tensor._version, tensor.shape, tensor.dtype, tensor.device
+    version = 0 if tensor.is_inference() else tensor._version
+    return tensor.data_ptr(), version, tensor.shape, tensor.dtype, tensor.device

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dendrite_zoo.rows import RowParameter, dot_rows, take_rows
+from dendrite_zoo.rows import RowParameter, dot_rows, dot_taken_rows, take_rows
 
 
 @pytest.fixture
@@ -42,14 +42,26 @@ def test_an_owners_gradient_is_sparse_and_equal(shape, row_dims, owner):
     torch.testing.assert_close(parameter.grad.to_dense(), 2 * expected)
 
 
-def test_rows_without_gradient_are_left_out_where_asked(owner):
-    parameter = RowParameter(torch.ones(4, 2))
-    parameter.owner = owner
-    for drop_zeros, ids in ((False, [0, 1, 3]), (True, [0, 3])):
+def test_inner_products_with_vectors_leave_out_rows_without_gradient(owner):
+    parameter = RowParameter(torch.randn(4, 2, 3), row_dims=2)
+    ids, vectors, weights = torch.tensor([[0, 3, 4], [1, 3, 7]]), torch.randn(2, 3), torch.randn(2, 3)
+    weights[0, 2] = weights[1, 0] = 0
+
+    def gradient(vectors):
         parameter.grad = None
-        rows = take_rows(parameter, torch.tensor([0, 1, 3]), 1, drop_zeros)
-        (rows * torch.tensor([[1.0], [0.0], [1.0]])).sum().backward()
-        assert parameter.grad.coalesce().indices().tolist() == [ids]
+        products = dot_taken_rows(parameter, ids, vectors, row_dims=2)
+        torch.testing.assert_close(products, (parameter.flatten(0, 1)[ids] * vectors.unsqueeze(1)).sum(-1))
+        (products * weights).sum().backward()
+        return parameter.grad
+
+    expected = gradient(vectors)
+    parameter.owner = owner
+    sparse = gradient(vectors).coalesce()
+    torch.testing.assert_close(sparse.to_dense(), expected)
+    assert sparse.indices().tolist() == [[0, 1, 3], [0, 1, 1]]
+    learned = vectors.clone().requires_grad_()
+    torch.testing.assert_close(gradient(learned).to_dense(), expected)
+    torch.testing.assert_close(learned.grad, (weights.unsqueeze(-1) * parameter.flatten(0, 1)[ids]).sum(1))
 
 
 def test_with_its_owner_gone_the_gradient_is_dense_again():

@@ -52,6 +52,8 @@ class SparseLinear(nn.Module):
         self.weight = nn.Parameter(torch.empty(out_features, in_features))
         self.bias = nn.Parameter(torch.empty(out_features)) if bias else None
         self.register_buffer("mask", random_mask((out_features, in_features), density))
+        self._factor: Tensor | None = None
+        self._known: tuple[tuple[Any, ...], ...] = ()
         self.reset_parameters()
 
     @torch.no_grad()
@@ -77,9 +79,9 @@ class SparseLinear(nn.Module):
         plain = isinstance(self.weight, nn.Parameter) and self.weight.device.type == "cpu"
         if torch.compiler.is_compiling() or not plain:  # traced, transformed, or on a device where this costs nothing
             return self.weight * self.mask
-        if self._zeroed != stamp(self.weight):
+        if self._known != (stamp(self.weight), stamp(self.mask)):
             self._zero_masked()
-        return _MaskGradient.apply(self.weight, self.mask)
+        return _MaskGradient.apply(self.weight, self._factor)
 
     def extra_repr(self) -> str:
         """The arguments, as ``print(model)`` shows them."""
@@ -87,9 +89,13 @@ class SparseLinear(nn.Module):
 
     @torch.no_grad()
     def _zero_masked(self) -> None:
-        if self.mask is not None:
-            self.weight.mul_(self.mask)
-        self._zeroed = stamp(self.weight)
+        """Zero the masked weights, and remember for which weight and mask that was done."""
+        if self.mask is None:
+            return
+        if self._factor is None or self._known[1] != stamp(self.mask) or self._factor.dtype != self.weight.dtype:
+            self._factor = self.mask.to(self.weight)  # a mask of numbers multiplies three times as fast as one of bool
+        self.weight.mul_(self._factor)
+        self._known = stamp(self.weight), stamp(self.mask)
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
