@@ -19,6 +19,28 @@ def test_equals_sorting(values, data):
     assert torch.equal(k_winners(x, k), reference.k_winners(x, k))
 
 
+@given(
+    st.integers(1, 4),
+    st.integers(1, 64),
+    st.sampled_from([torch.float32, torch.float64, torch.bfloat16]),
+    st.booleans(),
+    st.data(),
+)
+def test_among_many_units_too(rows, units, dtype, ties, data):
+    k = data.draw(st.integers(1, units))
+    x = torch.randint(-3, 4, (rows, units)).to(dtype) if ties else torch.randn(rows, units).to(dtype)
+    x[x == 0] = 0.5  # so that winners can be counted
+    out = k_winners(x, k)
+    assert torch.equal(out.sort().values, reference.k_winners(x, k).sort().values)
+    assert ((out == x) | (out == 0)).all() and ((out != 0).sum(-1) == k).all()
+
+
+def test_infinities_and_nan_win_as_they_do_in_topk():
+    x = torch.tensor([[1.0, float("nan"), 3.0, float("inf"), -float("inf"), 0.5, 0.25, 2.0] * 2])
+    for k, winners in ((2, [1, 9]), (4, [1, 3, 9, 11])):
+        assert k_winners(x, k).nonzero()[:, 1].tolist() == winners
+
+
 def test_exactly_k_win_also_among_equals():
     x = torch.ones(7, 10)
     assert (k_winners(x, 3) != 0).sum(1).tolist() == [3] * 7
