@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from dendrite_zoo.contexts import OneHotContext, PrototypeContext, TaskContext
+from dendrite_zoo.contexts import ClusterContext, OneHotContext, PrototypeContext, TaskContext
 from dendrite_zoo.functional import Gate
 from dendrite_zoo.hub import HubModel, register_model
 from dendrite_zoo.layers.sparse import check_size
@@ -16,7 +16,7 @@ from dendrite_zoo.models.mlp import ActiveDendriteMLP
 
 __all__ = ["ActiveDendriteClassifier"]
 
-ContextKind = Literal["prototype", "one-hot"]
+ContextKind = Literal["prototype", "one-hot", "clusters"]
 
 
 @register_model("active-dendrite-classifier")
@@ -32,7 +32,8 @@ class ActiveDendriteClassifier(HubModel, nn.Module):
         num_classes: size of the one output that all tasks share.
         max_tasks: how many tasks there is room for.
         num_segments: segments a unit; None for as many as tasks (the paper's choice).
-        context: ``"prototype"`` (mean input of the task) or ``"one-hot"`` (task id, always given).
+        context: ``"prototype"`` (mean input of the task), ``"clusters"`` (the same for tasks that nobody announces, see
+            `dendrite_zoo.contexts.ClusterContext`) or ``"one-hot"`` (task id, always given).
         gate: this and the following as in `ActiveDendriteMLP`.
         activation: ``"k-winners"`` or ``"relu"``.
         activation_density: share of the units of a hidden layer that win.
@@ -88,7 +89,10 @@ class ActiveDendriteClassifier(HubModel, nn.Module):
             "modulated": None if modulated is None else list(modulated),
         }
         self.validate_config(self.config)
-        self.context = PrototypeContext(in_features, max_tasks) if context == "prototype" else OneHotContext(max_tasks)
+        if context == "one-hot":
+            self.context = OneHotContext(max_tasks)
+        else:
+            self.context = (PrototypeContext if context == "prototype" else ClusterContext)(in_features, max_tasks)
         self.mlp = ActiveDendriteMLP(
             in_features,
             hidden_features,
@@ -100,7 +104,7 @@ class ActiveDendriteClassifier(HubModel, nn.Module):
             activation_density=activation_density,
             weight_density=weight_density,
             segment_density=segment_density,
-            context_density=0.1 if context == "prototype" else 1.0,
+            context_density=1.0 if context == "one-hot" else 0.1,
             modulated=modulated,
         )
 
@@ -152,8 +156,8 @@ class ActiveDendriteClassifier(HubModel, nn.Module):
             )
         if added:
             new["num_segments"] = config["max_tasks"] if config["num_segments"] is None else config["num_segments"]
-            for name in ("context.counts", "context.prototypes"):
-                if name in state:
+            for name in state:
+                if name.startswith("context."):
                     state[name] = torch.cat([state[name], state[name].new_zeros(added, *state[name].shape[1:])])
             if new["context"] == "one-hot":
                 segments = [name for name in state if name.rpartition(".")[2] in ("segments", "segment_mask")]

@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from dendrite_zoo.callbacks import SynapticIntelligence
 from dendrite_zoo.contexts import ClusterContext, HotellingContext
 from dendrite_zoo.lightning_modules import ContinualClassifier
-from dendrite_zoo.models import ActiveDendriteMLP
+from dendrite_zoo.models import ActiveDendriteClassifier, ActiveDendriteMLP
 from dendrite_zoo.streams import PermutedTasks
 from tests.training import Crash, CrashAt
 
@@ -89,6 +89,16 @@ def test_a_run_that_crashed_goes_on_to_the_bit(tmp_path):
         resumed = run(tmp_path / str(step), checkpoint=tmp_path / str(step) / "last.ckpt")
         assert resumed.keys() == expected.keys()
         assert all(torch.equal(resumed[name], expected[name]) for name in expected), f"after step {step}"
+
+
+def test_a_classifier_with_clusters_is_saved_loaded_and_given_room(tmp_path):
+    torch.manual_seed(0)
+    model = ActiveDendriteClassifier(64, [32], 10, max_tasks=TASKS, num_segments=3, context="clusters")
+    fit(tmp_path, ContinualClassifier(model), [], epochs=1)
+    model.eval().save_pretrained(tmp_path / "model")
+    again, x = ActiveDendriteClassifier.from_pretrained(tmp_path / "model", max_tasks=5), torch.randn(4, 64)
+    assert again.num_tasks == TASKS and again.max_tasks == 5 and torch.equal(again(x), model(x))
+    assert again.context.observe(torch.randn(64, 64) + 5) == TASKS
 
 
 def test_the_papers_clusters_train_too(tmp_path):
