@@ -9,12 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 import dendrite_zoo.models  # noqa: F401  (so that a config may name its classes)
-from dendrite_zoo.callbacks import ForgettingLogger
+from dendrite_zoo.callbacks import ForgettingLogger, SparsityLogger
 from dendrite_zoo.hub import HubModel
 from dendrite_zoo.lightning_modules import evaluate_contexts
 from dendrite_zoo.report import matrix_record, result_record
@@ -77,10 +77,9 @@ class TrainingCLI(LightningCLI):
             model.save_pretrained(self.run_folder / "model", results=None if record is None else [record])
 
     def _record(self, model: Any) -> dict[str, Any] | None:
-        log = next((c for c in self.trainer.callbacks if isinstance(c, ForgettingLogger)), None)  # type: ignore[attr-defined]
-        timer = next((c for c in self.trainer.callbacks if isinstance(c, Timer)), None)  # type: ignore[attr-defined]
+        log, sparsity, timer = (self._callback(kind) for kind in (ForgettingLogger, SparsityLogger, Timer))
         data, config = self.datamodule, self.config["fit"]
-        if log is None or timer is None or not isinstance(data, TaskStream) or self.trainer.world_size > 1:
+        if not isinstance(data, TaskStream) or self.trainer.world_size > 1:
             return None
         by_context = evaluate_contexts(model, data, enable_progress_bar=False)
         matrix = matrix_record(log.matrix)["matrix"]
@@ -95,8 +94,15 @@ class TrainingCLI(LightningCLI):
             wall_time_s=timer.time_elapsed("train"),
             parameters=sum(p.numel() for p in model.parameters()),
             matrix=matrix,
+            sparsity={
+                layer.removeprefix("model."): {name: value for name, value in figures.items() if "/task_" not in name}
+                for layer, figures in sparsity.figures.items()
+            },
             accuracy_by_context={way: statistics.fmean(tasks) for way, tasks in by_context.items()},
         )
+
+    def _callback(self, kind: type[Callback]) -> Any:
+        return next(callback for callback in self.trainer.callbacks if isinstance(callback, kind))  # type: ignore[attr-defined]
 
 
 def _trainer_argument(key: str) -> Callable[[Any], Any]:

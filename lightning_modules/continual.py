@@ -216,6 +216,8 @@ class ContinualClassifier(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep which task was trained last, and in which tasks clusters were founded."""
         checkpoint["task_boundary"] = self._boundary.state_dict()
+        if isinstance(self.model, HubModel) and self.model.origin is not None:
+            checkpoint["base_model"] = self.model.origin.repo or self.model.origin.base_model
         checkpoint["clusters"] = {"current": self._cluster, "founded_in": list(self._founded_in)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

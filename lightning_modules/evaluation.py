@@ -26,28 +26,27 @@ def evaluate_contexts(model: nn.Module, stream: LightningDataModule, **trainer_k
         every input: what is left without dendrites), and under ``context`` the share of inputs whose task was found;
         only ``none`` for a model without context.
     """
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
+    trainer = Trainer(**{**quiet, **trainer_kwargs})
+
+    def validate(way: ContextAtTest) -> None:
+        trainer.validate(ContinualClassifier(model, context_at_test=way), datamodule=stream, verbose=False)
+
     context = getattr(model, "context", None)
-    ways: tuple[ContextAtTest, ...] = ("inferred", "given", "constant")
     if not isinstance(context, TaskContext):
-        return {"none": _validate(ContinualClassifier(model), stream, trainer_kwargs, "acc")}
+        validate("given")
+        return {"none": _scores(trainer, "acc")}
+    ways: tuple[ContextAtTest, ...] = ("inferred", "given", "constant")
     scores: dict[str, list[float]] = {}
     for way in ways if context.inferable else ways[1:]:
-        module = ContinualClassifier(model, context_at_test=way)
-        scores[way] = _validate(module, stream, trainer_kwargs, "acc")
+        validate(way)
+        scores[way] = _scores(trainer, "acc")
         if way == "inferred":
-            scores["context"] = _last_scores(module, "context_acc")
+            scores["context"] = _scores(trainer, "context_acc")
     return scores
 
 
-def _validate(
-    module: ContinualClassifier, stream: LightningDataModule, trainer_kwargs: dict[str, Any], name: str
-) -> list[float]:
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
-    Trainer(**{**quiet, **trainer_kwargs}).validate(module, datamodule=stream, verbose=False)
-    return _last_scores(module, name)
-
-
-def _last_scores(module: ContinualClassifier, name: str) -> list[float]:
-    metrics = module.trainer.callback_metrics
+def _scores(trainer: Trainer, name: str) -> list[float]:
+    metrics = trainer.callback_metrics
     tasks = sorted(int(key.split("/")[1].removeprefix("task_")) for key in metrics if key.endswith(f"/{name}"))
     return [float(metrics[f"val/task_{task}/{name}"]) for task in tasks]

@@ -19,7 +19,7 @@ from dendrite_zoo.hub import config as configs
 from dendrite_zoo.hub.card import Card, merge
 from dendrite_zoo.hub.construction import build
 from dendrite_zoo.hub.locate import REPO
-from dendrite_zoo.hub.mixin import HubModel
+from dendrite_zoo.hub.mixin import HubModel, Origin
 from dendrite_zoo.hub.release import Release, RepoWriter
 from dendrite_zoo.hub.retry import explained, retried
 
@@ -181,4 +181,5 @@ def _from_checkpoint(path: Path) -> HubModel:
             "holds the model's config. Save the model with save_pretrained and publish that folder."
         ) from None
     cast(nn.Module, model).load_state_dict(state, strict=True)
+    model.origin = Origin(str(path), checkpoint.get("base_model"), base_model=None, fingerprint="", results=None)
     return model
