@@ -153,3 +153,21 @@ def test_compiled_it_gives_the_same():
         *(torch.autograd.grad(f(x).sum(), layer.parameters()) for f in (compiled, layer)), strict=True
     ):
         torch.testing.assert_close(ours, theirs)
+
+
+def test_a_write_through_data_is_undone_at_the_next_use():
+    layer = SparseLinear(12, 6, density=0.5)
+    layer.weight.data.normal_()
+    x = torch.randn(3, 12)
+    torch.testing.assert_close(layer(x), x @ (layer.weight * layer.mask).T + layer.bias)
+    assert (layer.weight[~layer.mask] == 0).all()
+
+
+@pytest.mark.parametrize("change", [copy.deepcopy, lambda layer: layer.double(), lambda layer: layer.bfloat16()])
+def test_trains_after_it_was_evaluated_in_inference_mode(change):
+    layer = change(SparseLinear(12, 6, density=0.5))
+    x = torch.randn(3, 12, dtype=layer.weight.dtype)
+    with torch.inference_mode():
+        layer(x)
+    layer(x).square().sum().backward()
+    assert (layer.weight.grad[~layer.mask] == 0).all() and (layer.weight.grad[layer.mask] != 0).any()
