@@ -37,6 +37,7 @@ class ActiveDendriteClassifier(HubModel, nn.Module):
         gate: this and the following as in `ActiveDendriteMLP`.
         activation: ``"k-winners"`` or ``"relu"``.
         activation_density: share of the units of a hidden layer that win.
+        winners: what they are chosen by, ``"activation"`` or ``"context"``.
         weight_density: share of inputs each hidden unit sees.
         segment_density: share of the context each segment sees.
         modulated: which hidden layers have dendrites; None for all.
@@ -69,6 +70,7 @@ class ActiveDendriteClassifier(HubModel, nn.Module):
         gate: Gate = "abs_max",
         activation: Literal["k-winners", "relu"] = "k-winners",
         activation_density: float = 0.05,
+        winners: Literal["activation", "context"] = "activation",
         weight_density: float = 0.5,
         segment_density: float = 1.0,
         modulated: Sequence[int] | None = None,
@@ -84,6 +86,7 @@ class ActiveDendriteClassifier(HubModel, nn.Module):
             "gate": gate,
             "activation": activation,
             "activation_density": activation_density,
+            "winners": winners,
             "weight_density": weight_density,
             "segment_density": segment_density,
             "modulated": None if modulated is None else list(modulated),
@@ -102,6 +105,7 @@ class ActiveDendriteClassifier(HubModel, nn.Module):
             gate=gate,
             activation=activation,
             activation_density=activation_density,
+            winners=winners,
             weight_density=weight_density,
             segment_density=segment_density,
             context_density=1.0 if context == "one-hot" else 0.1,
@@ -184,3 +188,16 @@ class ActiveDendriteClassifier(HubModel, nn.Module):
         """Logits ``(B, num_classes)`` for ``x``, in the context of ``task`` (one, or ``(B,)``), inferred where None."""
         x = x.flatten(1)
         return self.mlp(x, self.context(x, task))
+
+    def active_units(self, task: int) -> list[Tensor]:
+        """The units of each hidden layer that are active in a task; see `ActiveDendriteMLP.active_units`."""
+        return self.mlp.active_units(self._context_of(task))
+
+    def active_parameters(self, task: int) -> dict[str, Tensor | tuple[Tensor, Tensor]]:
+        """The part of each parameter that a task uses; see `ActiveDendriteMLP.active_parameters`."""
+        return {f"mlp.{name}": index for name, index in self.mlp.active_parameters(self._context_of(task)).items()}
+
+    def _context_of(self, task: int) -> Tensor:
+        context = self.context(self.context.counts, task)
+        assert isinstance(context, Tensor)
+        return context

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
-from dendrite_zoo.functional import Context, Gate
+from dendrite_zoo.functional import Context, Gate, apply_gate, distinct_contexts
 from dendrite_zoo.hub import HubModel, register_model
 from dendrite_zoo.layers import ActiveDendriteLinear, KWinners
 from dendrite_zoo.layers.sparse import check_density, check_size, uniform_
+from dendrite_zoo.layers.subnetwork import ActiveUnits, linear_part, make_partial
+from dendrite_zoo.models.subnetwork import Subnetworks, in_groups
 
 __all__ = ["ActiveDendriteMLP"]
 
@@ -22,6 +25,12 @@ class ActiveDendriteMLP(HubModel, nn.Module):
     The defaults are those of permuted MNIST. ``num_segments=0`` and ``activation="relu"`` take the dendrites and the
     k-winners away one at a time, as the paper's controls do; both with ``weight_density=1`` make a plain MLP.
 
+    With ``winners="context"`` the dendrites choose a layer's winners before any input is seen: the units that respond
+    most to the context are active, pass through their gate and a ReLU, and nothing else is computed; cost follows the
+    number of active units, not the width. Segments stay as they were drawn. Rows of a batch in several contexts are
+    grouped. Each task has its part of the network (`active_units`, `active_parameters`); gradients outside are zero,
+    and where `dendrite_zoo.optim.DendriteAdam` owns the parameters, they are sparse and hold that part alone.
+
     Args:
         in_features: size of an input row.
         hidden_features: units of each hidden layer.
@@ -31,6 +40,8 @@ class ActiveDendriteMLP(HubModel, nn.Module):
         gate: see `dendrite_zoo.layers.ActiveDendriteLinear`.
         activation: ``"k-winners"`` or ``"relu"``.
         activation_density: share of the units of a hidden layer that win.
+        winners: what the winners of a hidden layer are chosen by: ``"activation"``, of each input anew (the paper's
+            k-winners), or ``"context"`` (see below).
         weight_density: share of inputs each hidden unit sees.
         segment_density: share of the context each segment sees.
         context_density: expected share of the context that is active, for the initialisation; 0.1 for prototypes, 1
@@ -60,6 +71,7 @@ class ActiveDendriteMLP(HubModel, nn.Module):
         gate: Gate = "abs_max",
         activation: Literal["k-winners", "relu"] = "k-winners",
         activation_density: float = 0.05,
+        winners: Literal["activation", "context"] = "activation",
         weight_density: float = 0.5,
         segment_density: float = 1.0,
         context_density: float = 0.1,
@@ -75,6 +87,7 @@ class ActiveDendriteMLP(HubModel, nn.Module):
             "gate": gate,
             "activation": activation,
             "activation_density": activation_density,
+            "winners": winners,
             "weight_density": weight_density,
             "segment_density": segment_density,
             "context_density": context_density,
@@ -97,11 +110,19 @@ class ActiveDendriteMLP(HubModel, nn.Module):
             layers.append(layer)
             in_features, input_density = units, activation_density if activation == "k-winners" else 1.0
         self.hidden = nn.ModuleList(layers)
-        self.activations = nn.ModuleList(
-            KWinners(density=activation_density) if activation == "k-winners" else nn.ReLU() for _ in layers
-        )
+        paper = activation == "k-winners" and winners == "activation"
+        self.activations = nn.ModuleList(KWinners(density=activation_density) if paper else nn.ReLU() for _ in layers)
         self.output = nn.Linear(in_features, out_features)
         uniform_(self.output.weight, fan_in=input_density * in_features)
+        self._subnetworks = Subnetworks(activation_density) if winners == "context" else None
+        if winners == "context":
+            all_inputs = True
+            for layer in layers:
+                make_partial(layer, all_inputs, all_units=layer.segments is None)
+                all_inputs = layer.segments is None
+                if layer.segments is not None:
+                    layer.segments.requires_grad_(False)
+            make_partial(self.output, all_inputs, all_units=True)
 
     @classmethod
     def validate_config(cls, config: Mapping[str, Any]) -> None:
@@ -115,6 +136,14 @@ class ActiveDendriteMLP(HubModel, nn.Module):
         activation, modulated = config.get("activation", "k-winners"), config.get("modulated")
         if activation not in ("k-winners", "relu"):
             raise ValueError(f"activation={activation!r} came; expected 'k-winners' or 'relu'.")
+        winners = config.get("winners", "activation")
+        if winners not in ("activation", "context"):
+            raise ValueError(f"winners={winners!r} came; expected 'activation' or 'context'.")
+        if winners == "context" and (activation != "k-winners" or config["num_segments"] == 0):
+            raise ValueError(
+                f"winners='context' came with activation={activation!r} and num_segments={config['num_segments']}; "
+                "expected 'k-winners', and segments by which units compete. Leave winners= out for a network without."
+            )
         for name in ("activation_density", "weight_density", "segment_density", "context_density"):
             check_density(**{name: config.get(name, 1.0)})
         if modulated is not None and not set(modulated) <= set(range(len(hidden))):
@@ -122,6 +151,65 @@ class ActiveDendriteMLP(HubModel, nn.Module):
 
     def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
         """Map ``x`` ``(B, in_features)`` in a context to ``(B, out_features)``."""
+        if self._subnetworks is not None:
+            return self._forward_parts(x, context)
         for layer, activation in zip(self.hidden, self.activations, strict=True):
             x = activation(layer(x, context))
         return self.output(x)
+
+    def active_units(self, context: Tensor) -> list[Tensor]:
+        """The units of each hidden layer that are active in a context ``(C,)`` or ``()``, in rising order.
+
+        Raises:
+            ValueError: the winners are chosen by activation: any unit may be active.
+
+        Example:
+            >>> model = ActiveDendriteMLP(8, [40, 40], 2, context_dim=3, num_segments=5, winners="context")
+            >>> [units.shape for units in model.active_units(torch.tensor(0))]
+            [torch.Size([2]), torch.Size([2])]
+        """
+        return [active.units for active in self._active(context)]
+
+    def active_parameters(self, context: Tensor) -> dict[str, Tensor | tuple[Tensor, Tensor]]:
+        """The part of each parameter that a context uses, as an index: ``parameter[index]``.
+
+        What `dendrite_zoo.callbacks.SynapticIntelligence` takes as ``active``. A parameter of which all is used is not
+        named. The values of a sparse gradient are those of ``gradient[index]``, in order.
+        """
+        parts: dict[str, Tensor | tuple[Tensor, Tensor]] = {}
+        columns: Tensor | None = None
+        for number, (layer, active) in enumerate(zip(self.hidden, self._active(context), strict=True)):
+            rows = active.units
+            if layer.segments is not None or columns is not None:
+                parts[f"hidden.{number}.weight"] = rows if columns is None else (rows.unsqueeze(-1), columns)
+                parts[f"hidden.{number}.bias"] = rows
+            columns = rows if layer.segments is not None else None
+        if columns is not None:
+            parts["output.weight"] = (torch.arange(self.output.out_features, device=columns.device)[:, None], columns)
+        return parts
+
+    def _active(self, context: Tensor) -> list[ActiveUnits]:
+        if self._subnetworks is None:
+            raise ValueError(
+                "A model with winners='activation' was asked for its active units; expected winners='context': here "
+                "each input chooses its own. `dendrite_zoo.callbacks.SubnetworkLogger` tells which it chose."
+            )
+        return self._subnetworks(self.hidden, context)
+
+    def _forward_parts(self, x: Tensor, context: Context | None) -> Tensor:
+        contexts, index = distinct_contexts(context, self.config["context_dim"])
+        if index is not None and index.ndim == 0:
+            return self._forward_part(x, contexts[0])
+        index = torch.arange(len(contexts), device=x.device) if index is None else index
+        return in_groups(x, index, lambda rows, group: self._forward_part(rows, contexts[group]))
+
+    def _forward_part(self, x: Tensor, context: Tensor) -> Tensor:
+        columns: Tensor | None = None
+        for layer, activation, (units, strength) in zip(
+            self.hidden, self.activations, self._active(context), strict=True
+        ):
+            rows = None if strength is None else units
+            x = linear_part(x, layer.weight, layer.bias, rows, columns, layer.mask)
+            x = activation(x if strength is None else apply_gate(x, strength, layer.gate))
+            columns = rows
+        return linear_part(x, self.output.weight, self.output.bias, None, columns, None)
