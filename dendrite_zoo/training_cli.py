@@ -59,6 +59,7 @@ class TrainingCLI(LightningCLI):
         config = self.config[str(self.subcommand)]
         self.run_name = config.name or (Path(str(config.config[0])).stem if config.config else "default")
         self.run_folder = Path("runs") / self.run_name
+        self._find_checkpoint(config)
         given = self._get(self.config_init, "trainer", default={})
         callbacks, logger = list(given.get("callbacks") or []), given.get("logger")
         if self.subcommand == "fit":
@@ -67,10 +68,21 @@ class TrainingCLI(LightningCLI):
             logger = RunLogger(self.run_folder) if logger is None else logger
         return super().instantiate_trainer(**kwargs, callbacks=callbacks, logger=logger or False)
 
+    def _find_checkpoint(self, config: Any) -> None:
+        """Resolve ``--ckpt_path last``: Lightning would go on with an untrained network where there is none."""
+        path = config.ckpt_path
+        if path is None and self.subcommand != "fit":
+            raise ValueError("No checkpoint came; expected --ckpt_path FILE, or --ckpt_path last for that of the run.")
+        if path == "last":
+            path = self.run_folder / "checkpoints" / "last.ckpt"
+            if not path.is_file():
+                raise FileNotFoundError(f"There is no {path} to go on from; expected a run of that name. Give --name.")
+            self.config_init[str(self.subcommand)].ckpt_path = str(path)
+
     def after_fit(self) -> None:
         """Save the model as it would be published, with the record of the run."""
         model = getattr(self.model, "model", None)
-        if not isinstance(model, HubModel):
+        if not isinstance(model, HubModel) or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         record = self._record(model)
         if self.trainer.is_global_zero:
@@ -79,9 +91,11 @@ class TrainingCLI(LightningCLI):
     def _record(self, model: Any) -> dict[str, Any] | None:
         log, sparsity, timer = (self._callback(kind) for kind in (ForgettingLogger, SparsityLogger, Timer))
         data, config = self.datamodule, self.config["fit"]
-        if not isinstance(data, TaskStream) or self.trainer.world_size > 1:
+        finished = log.matrix.numel() > 0 and not log.matrix[-1].isnan().any()
+        if not finished or not isinstance(data, TaskStream) or self.trainer.world_size > 1:
             return None
-        by_context = evaluate_contexts(model, data, enable_progress_bar=False)
+        context = getattr(self.model, "given_context", None)
+        by_context = evaluate_contexts(model, data, context=context, enable_progress_bar=False)
         matrix = matrix_record(log.matrix)["matrix"]
         return result_record(
             benchmark=benchmark_name(data),

@@ -115,7 +115,7 @@ class ContinualClassifier(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Cross-entropy of a batch in the context of the current task."""
         x, y = batch
-        loss = F.cross_entropy(self(x, self._current_task()), y)
+        loss = _cross_entropy(self(x, self._current_task()), y)
         self.log("train/loss", loss, prog_bar=True)
         if isinstance(self.context, FoundContext):
             self.log("train/clusters", float(self.context.num_tasks))
@@ -208,6 +208,12 @@ class ContinualClassifier(LightningModule):
         if started is None:
             return
         if self.context is not None and not isinstance(self.context, FoundContext):
+            if self.current_task is None and self.context.num_tasks:
+                raise ValueError(
+                    f"The model knows {self.context.num_tasks} tasks, and nobody says which one is trained on; expected "
+                    "a datamodule with a current_task, such as PermutedTasks(first_task=model.num_tasks), or what is "
+                    "known of task 0 would be overwritten."
+                )
             self.context.start_task(started, self._inputs_of_current_task())
         if ended is not None and self.hparams["reset_optimizer"]:
             for optimizer in self.trainer.optimizers:
@@ -243,12 +249,27 @@ class ContinualClassifier(LightningModule):
             yield batch[0].to(self.device)
 
 
+def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    try:
+        return F.cross_entropy(logits, labels)
+    except IndexError:
+        raise ValueError(
+            f"Labels from {int(labels.min())} to {int(labels.max())} came to a model of {logits.shape[1]} classes; "
+            f"expected 0 to {logits.shape[1] - 1}. Build the model with more classes, or number the labels from 0."
+        ) from None
+
+
 def _as_module(model: nn.Module | Mapping[str, Any] | str) -> nn.Module:
     if isinstance(model, str):
         model = load(model)
     elif isinstance(model, Mapping):
         model = cast(nn.Module, build(model))
-    assert isinstance(model, nn.Module)
+    if not isinstance(model, nn.Module):
+        raise TypeError(
+            f"ContinualClassifier got a model of type {type(model).__name__}; expected an nn.Module, a name or folder "
+            "that dendrite_zoo.load takes, or a config. A checkpoint of your own network needs "
+            "load_from_checkpoint(path, model=...)."
+        )
     return model.train() if isinstance(model, HubModel) else model  # loaded models come in eval mode
 
 

@@ -13,12 +13,15 @@ from dendrite_zoo.lightning_modules.continual import ContextAtTest, ContinualCla
 __all__ = ["evaluate_contexts"]
 
 
-def evaluate_contexts(model: nn.Module, stream: LightningDataModule, **trainer_kwargs: Any) -> dict[str, list[float]]:
+def evaluate_contexts(
+    model: nn.Module, stream: LightningDataModule, *, context: TaskContext | None = None, **trainer_kwargs: Any
+) -> dict[str, list[float]]:
     """Accuracy on each task of a stream with the context inferred, given and constant.
 
     Args:
         model: a classifier, with or without a context of its own.
         stream: its validation loaders are the tasks, one each (`dendrite_zoo.streams`).
+        context: the context of a model that has none of its own and needs one.
         **trainer_kwargs: for the Trainer, such as ``accelerator``.
 
     Returns:
@@ -30,15 +33,16 @@ def evaluate_contexts(model: nn.Module, stream: LightningDataModule, **trainer_k
     trainer = Trainer(**{**quiet, **trainer_kwargs})
 
     def validate(way: ContextAtTest) -> None:
-        trainer.validate(ContinualClassifier(model, context_at_test=way), datamodule=stream, verbose=False)
+        module = ContinualClassifier(model, context=context, context_at_test=way)
+        trainer.validate(module, datamodule=stream, verbose=False)
 
-    context = getattr(model, "context", None)
-    if not isinstance(context, TaskContext):
+    known = getattr(model, "context", context)
+    if not isinstance(known, TaskContext):
         validate("given")
         return {"none": _scores(trainer, "acc")}
     ways: tuple[ContextAtTest, ...] = ("inferred", "given", "constant")
     scores: dict[str, list[float]] = {}
-    for way in ways if context.inferable else ways[1:]:
+    for way in ways if known.inferable else ways[1:]:
         validate(way)
         scores[way] = _scores(trainer, "acc")
         if way == "inferred":

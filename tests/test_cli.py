@@ -70,8 +70,13 @@ def test_list_shows_the_zoo(capsys):
 
 
 def test_errors_are_one_line(tmp_path):
+    (tmp_path / "spoiled.json").write_text("{")
     shown = run("evaluate", "permuted-digit", cwd=tmp_path, code=1)
     assert "permuted-digits" in shown and "Traceback" not in shown and len(shown.strip().splitlines()) == 1
+    assert "spoiled.json is no JSON" in run("report", "spoiled.json", cwd=tmp_path, code=1)
+    (tmp_path / "tiny.yaml").write_text(RECIPE)
+    shown = run("fit", "--config", "tiny.yaml", "--data.init_args.num_tasks", 99, cwd=tmp_path, code=1)
+    assert "99 tasks, the model has room for 3" in shown and "Traceback" not in shown
     assert "holds no result records" in run("report", tmp_path, cwd=tmp_path, code=1)
 
 
@@ -105,9 +110,22 @@ def test_a_resumed_fit_appends_and_a_fresh_one_refuses(finished_run):
 
 
 def test_validate_a_checkpoint(finished_run):
-    checkpoint = "runs/tiny/checkpoints/last.ckpt"
-    shown = run("validate", "--config", "tiny.yaml", "--ckpt_path", checkpoint, cwd=finished_run)
-    assert "val/task_1/acc" in shown
+    matrix = json.loads((finished_run / "runs" / "tiny" / "matrix.json").read_text())["matrix"]
+    for checkpoint in ("runs/tiny/checkpoints/last.ckpt", "last"):
+        shown = run("validate", "--config", "tiny.yaml", "--ckpt_path", checkpoint, cwd=finished_run)
+        assert f"{matrix[1][1]:.6f}"[:6] in shown
+    assert "no runs/none/" in run(
+        "validate", "--config", "tiny.yaml", "--ckpt_path", "last", "--name", "none", cwd=finished_run, code=1
+    )
+    assert "expected --ckpt_path FILE" in run("test", "--config", "tiny.yaml", cwd=finished_run, code=1)
+
+
+@pytest.mark.parametrize("early", [("--trainer.max_steps", 1), ("--trainer.fast_dev_run", "true")])
+def test_a_run_that_ends_early_keeps_its_model_without_a_record(early, tmp_path):
+    (tmp_path / "tiny.yaml").write_text(RECIPE)
+    run("fit", "--config", "tiny.yaml", *early, cwd=tmp_path)
+    model = tmp_path / "runs" / "tiny" / "model"
+    assert model.is_dir() == ("max_steps" in early[0]) and not (model / "results.json").exists()
 
 
 def test_the_stream_settles_the_trainers_epochs(tmp_path):

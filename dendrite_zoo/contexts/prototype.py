@@ -81,6 +81,9 @@ def nearest_prototype(x: Tensor, prototypes: Tensor, known: Tensor) -> Tensor:
         tensor([1])
     """
     with torch.autocast(x.device.type, enabled=False):
-        x, prototypes = x.flatten(1).float(), prototypes.float()
+        # Seen from among the prototypes, or a common offset would drown their differences in rounding.
+        weights = known.float() / known.sum().clamp_min(1)
+        centre = weights @ prototypes.float()
+        x, prototypes = x.flatten(1).float() - centre, prototypes.float() - centre
         distance = prototypes.square().sum(1) - 2 * x @ prototypes.T  # |x - p|² less |x|², the same for every k
         return distance.masked_fill(~known, torch.inf).argmin(1)

@@ -128,8 +128,16 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     found = next((file for file in files if file.is_file()), None)
     if found is None:
         raise FileNotFoundError(f"{path} holds no result records; expected a run folder that finished, or a JSON file.")
-    records = json.loads(found.read_text(encoding="utf-8"))
-    return records if isinstance(records, list) else [records]
+    try:
+        records = json.loads(found.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{found} is no JSON ({error}); expected result records, as a run leaves them.") from None
+    records = records if isinstance(records, list) else [records]
+    for record in records:
+        missing = sorted({"benchmark", "row", "average_accuracy", "seeds"} - set(record))
+        if missing:
+            raise ValueError(f"A record of {found} lacks {', '.join(missing)}; expected those that a run leaves.")
+    return records
 
 
 def _mean_by_context(records: Sequence[dict[str, Any]]) -> dict[str, Any]:

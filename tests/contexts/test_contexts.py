@@ -78,3 +78,13 @@ def test_bad_input():
         OneHotContext(3)(data[0])
     with pytest.raises(ValueError, match="max_tasks=0"):
         OneHotContext(0)
+
+
+def test_a_large_common_offset_does_not_blur_the_inference():
+    torch.manual_seed(0)
+    means = torch.randn(2, 784) * 0.1 + 1000
+    context = PrototypeContext(784, 4)
+    data = [mean + 0.1 * torch.randn(200, 784) for mean in means]
+    for task, x in enumerate(data):
+        context.start_task(task, [x])
+    assert context.infer(torch.cat(data)).tolist() == [0] * 200 + [1] * 200

@@ -140,3 +140,21 @@ def test_bad_input():
         )
     with pytest.raises(ValueError, match="'permuted-digit'.* 'permuted-digits'"):
         ContinualClassifier("permuted-digit")
+
+
+def test_what_a_model_knows_is_not_overwritten_when_nobody_tells_the_task():
+    model = ActiveDendriteClassifier(64, [8], 10, **TINY)
+    model.context.start_task(0, [torch.rand(4, 64)])
+    loader = PermutedTasks("digits", num_tasks=1).task_loader(0)
+    with pytest.raises(ValueError, match="knows 1 tasks, and nobody says which one is trained on; .* current_task"):
+        Trainer(max_epochs=1, logger=False, enable_progress_bar=False, enable_checkpointing=False).fit(
+            ContinualClassifier(model), loader, loader
+        )
+
+
+def test_labels_out_of_range_and_models_that_are_none():
+    stream = PermutedTasks("digits", num_tasks=1)
+    with pytest.raises(ValueError, match=r"Labels from 0 to 9 came to a model of 5 classes; expected 0 to 4"):
+        fit(ContinualClassifier(nn.Linear(64, 5)), stream)
+    with pytest.raises(TypeError, match="got a model of type int; expected an nn.Module"):
+        ContinualClassifier(5)

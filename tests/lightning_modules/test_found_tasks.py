@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from dendrite_zoo.callbacks import SynapticIntelligence
 from dendrite_zoo.contexts import ClusterContext, HotellingContext
-from dendrite_zoo.lightning_modules import ContinualClassifier
+from dendrite_zoo.lightning_modules import ContinualClassifier, evaluate_contexts
 from dendrite_zoo.models import ActiveDendriteClassifier, ActiveDendriteMLP
 from dendrite_zoo.streams import PermutedTasks
 from tests.training import Crash, CrashAt
@@ -50,6 +50,10 @@ def test_finds_tasks_and_their_contexts(tmp_path):
     assert module.context.num_tasks == TASKS and metrics["train/clusters"] == TASKS
     assert all(metrics[f"val/task_{j}/context_acc"] > 0.98 and metrics[f"val/task_{j}/acc"] > 0.6 for j in range(TASKS))
     assert si.regularizer.num_tasks == TASKS - 1
+    stream = PermutedTasks("digits", TASKS)
+    scores = evaluate_contexts(module.model, stream, context=module.context, enable_progress_bar=False)
+    assert scores["inferred"] == [metrics[f"val/task_{j}/acc"].item() for j in range(TASKS)]
+    assert min(scores["context"]) > 0.98
 
 
 def test_boundaries_come_from_the_clusters_at_the_first_batch_of_each():
