@@ -93,9 +93,7 @@ def percent(times: list[tuple[float, float]]) -> float:
 
 def main() -> int:
     """Print a line for each choice of callbacks."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fits", type=int, default=4, help="fits of ten epochs for each kind of epoch")
     args = parser.parse_args()
     warnings.simplefilter("ignore")

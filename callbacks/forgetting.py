@@ -132,9 +132,7 @@ class ForgettingLogger(Callback):
         """Measure a row that a crash, between an epoch's last batch and its validation, swallowed."""
         resume_missed_validation(trainer)
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """See whether a task starts."""
         ended, started = self._boundary.update(self._current_task(trainer))
         if ended is None and started is not None:
@@ -228,9 +226,7 @@ class ForgettingLogger(Callback):
 
     def _figures(self, trainer: Trainer) -> dict[str, float]:
         figures = self.record.figures(self._after(trainer))
-        if (
-            trainer.state.fn == TrainerFn.VALIDATING
-        ):  # nothing is monitored, and Lightning prints each as a row
+        if trainer.state.fn == TrainerFn.VALIDATING:  # nothing is monitored, and Lightning prints each as a row
             return {name: value for name, value in figures.items() if not math.isnan(value)}
         return figures
 

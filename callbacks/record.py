@@ -50,9 +50,7 @@ class AccuracyRecord:
         """Whether nothing was measured yet."""
         return bool(self.matrix.isnan().all() and self.baseline.isnan().all())
 
-    @torch.inference_mode(
-        False
-    )  # Lightning validates in inference mode, whose tensors cannot be written to later
+    @torch.inference_mode(False)  # Lightning validates in inference mode, whose tensors cannot be written to later
     def grow(self, tasks: int) -> None:
         """Make room for so many tasks."""
         more = tasks - len(self.matrix)
@@ -107,9 +105,7 @@ class AccuracyRecord:
     def show(self, console: Console | None = None) -> None:
         """Print the matrix, and what follows from it."""
         console = console or Console()
-        console.print(
-            matrix_table(self.matrix, self.baseline, metric=self.metric, first_task=self.first_task)
-        )
+        console.print(matrix_table(self.matrix, self.baseline, metric=self.metric, first_task=self.first_task))
         if not self.matrix.isnan().all():
             console.print(summary_table(self.matrix, self.baseline))
 

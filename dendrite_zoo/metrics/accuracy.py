@@ -108,9 +108,7 @@ class AccuracyMatrix(Metric):
         super().__init__(**kwargs)
         self.num_tasks = num_tasks
         # row 0 is the untrained model, row i + 1 the one after task i
-        self.add_state(
-            "correct", torch.zeros(num_tasks + 1, num_tasks, dtype=torch.long), dist_reduce_fx="sum"
-        )
+        self.add_state("correct", torch.zeros(num_tasks + 1, num_tasks, dtype=torch.long), dist_reduce_fx="sum")
         self.add_state("total", torch.zeros(num_tasks + 1, num_tasks, dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, preds: Tensor, target: Tensor, task: int | Tensor, after: int | None) -> None:
@@ -123,9 +121,7 @@ class AccuracyMatrix(Metric):
             after: the task learned last; None before any was.
         """
         if after is not None and not 0 <= after < self.num_tasks:
-            raise ValueError(
-                f"after={after}; expected a task in 0..{self.num_tasks - 1}, or None for untrained."
-            )
+            raise ValueError(f"after={after}; expected a task in 0..{self.num_tasks - 1}, or None for untrained.")
         row = 0 if after is None else after + 1
         right = _right(preds, target)
         index = _index(task, right, self.num_tasks)
@@ -217,7 +213,5 @@ def _index(task: int | Tensor, right: Tensor, num_tasks: int) -> Tensor:
         return torch.full(right.shape, task, dtype=torch.long, device=right.device)
     index = task.to(right.device).expand(right.shape)
     if len(index) and not bool(((index >= 0) & (index < num_tasks)).all()):
-        raise ValueError(
-            f"task holds {index.unique().tolist()}; expected 0..{num_tasks - 1}: raise num_tasks."
-        )
+        raise ValueError(f"task holds {index.unique().tolist()}; expected 0..{num_tasks - 1}: raise num_tasks.")
     return index

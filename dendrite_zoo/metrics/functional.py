@@ -218,7 +218,7 @@ def activation_sparsity(activations: Tensor) -> Tensor:
         >>> activation_sparsity(torch.tensor([[0.0, 2.0, 0.0, 0.0]]))
         tensor(0.7500)
     """
-    return (activations == 0).to(torch.get_default_dtype()).mean()
+    return 1 - activations.count_nonzero() / activations.numel()
 
 
 def dead_units(counts: Tensor) -> Tensor:

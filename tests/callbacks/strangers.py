@@ -14,9 +14,7 @@ torch.set_num_threads(1)
 def loader(seed=0, samples=10, batch_size=4):
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(samples, 6, generator=generator)
-    return DataLoader(
-        TensorDataset(x, torch.randint(3, (samples,), generator=generator)), batch_size=batch_size
-    )
+    return DataLoader(TensorDataset(x, torch.randint(3, (samples,), generator=generator)), batch_size=batch_size)
 
 
 class ReluNet(LightningModule):
@@ -88,6 +86,4 @@ def trainer(tmp_path, callbacks, epochs=3, **kwargs):
         "log_every_n_steps": 1,
         "reload_dataloaders_every_n_epochs": 1,
     }
-    return Trainer(
-        max_epochs=epochs, default_root_dir=tmp_path, callbacks=callbacks, **{**defaults, **kwargs}
-    )
+    return Trainer(max_epochs=epochs, default_root_dir=tmp_path, callbacks=callbacks, **{**defaults, **kwargs})

@@ -201,15 +201,11 @@ def test_a_metric_logged_at_the_very_end(tmp_path):
     fit = trainer(tmp_path, [log, history], logger=logger)
     fit.fit(AtTheEnd(), Tasks())
     assert_matrix(log, R)
-    assert [epoch["forgetting"] for epoch in history.epochs] == pytest.approx(
-        [NAN, -0.05, 0.03], abs=1e-6, nan_ok=True
-    )
+    assert [epoch["forgetting"] for epoch in history.epochs] == pytest.approx([NAN, -0.05, 0.03], abs=1e-6, nan_ok=True)
     assert fit.callback_metrics["forgetting"].item() == pytest.approx(0.03, abs=1e-6)
     with open(tmp_path / "metrics.csv") as file:
         rows = [row for row in csv.DictReader(file) if row["forgetting"]]
-    assert [float(row["forgetting"]) for row in rows] == pytest.approx(
-        [NAN, -0.05, 0.03], abs=1e-6, nan_ok=True
-    )
+    assert [float(row["forgetting"]) for row in rows] == pytest.approx([NAN, -0.05, 0.03], abs=1e-6, nan_ok=True)
     assert [row["epoch"] for row in rows] == ["0", "1", "2"]
 
 
@@ -422,18 +418,14 @@ def test_what_is_left_behind(tmp_path, capsys):
 
 
 def test_quiet(tmp_path, capsys):
-    trainer(tmp_path, [ForgettingLogger("val/acc", task=by_epoch, verbose=False)]).fit(
-        Scripted(script), Tasks()
-    )
+    trainer(tmp_path, [ForgettingLogger("val/acc", task=by_epoch, verbose=False)]).fit(Scripted(script), Tasks())
     assert "on each task" not in capsys.readouterr().out
     assert (tmp_path / "matrix.json").exists()  # the default_root_dir, where there is no logger
 
 
 def test_in_the_loggers_folder(tmp_path):
     logger = CSVLogger(tmp_path, name="runs", version="demo")
-    trainer(tmp_path, [ForgettingLogger("val/acc", task=by_epoch)], logger=logger).fit(
-        Scripted(script), Tasks()
-    )
+    trainer(tmp_path, [ForgettingLogger("val/acc", task=by_epoch)], logger=logger).fit(Scripted(script), Tasks())
     names = sorted(path.name for path in (tmp_path / "runs" / "demo").iterdir())
     assert names == ["matrix.json", "matrix.png", "metrics.csv"]
 

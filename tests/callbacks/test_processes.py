@@ -58,9 +58,7 @@ def run(folder, world):
 def test_two_processes_give_what_one_gives(tmp_path):
     run(tmp_path, 1)
     run(tmp_path, 2)
-    one, first, second = (
-        json.loads((tmp_path / f"{name}.json").read_text()) for name in ("1_0", "2_0", "2_1")
-    )
+    one, first, second = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("1_0", "2_0", "2_1"))
     assert first["samples"] == [10, 10, 10]
     for name in ("matrix", "baseline"):
         for other in (first, second):

@@ -61,9 +61,7 @@ def validate(tmp_path, module, *callbacks, tasks=3):
     return run
 
 
-@pytest.mark.parametrize(
-    "activation", [nn.ReLU(), nn.ReLU(inplace=True), KWinners(k=3), nn.Hardtanh(0, 1), nn.GELU()]
-)
+@pytest.mark.parametrize("activation", [nn.ReLU(), nn.ReLU(inplace=True), KWinners(k=3), nn.Hardtanh(0, 1), nn.GELU()])
 def test_figures_of_each_task_and_of_all(tmp_path, activation):
     net = nn.Sequential(nn.Linear(6, 16), activation, nn.Linear(16, 3))
     log = SparsityLogger()
@@ -95,9 +93,7 @@ def test_weights_of_our_layers_and_of_convolutions(tmp_path):
             super().__init__()
             self.net = nn.ModuleDict(
                 {
-                    "dendrites": ActiveDendriteLinear(
-                        6, 8, context_dim=2, num_segments=2, weight_density=0.5
-                    ),
+                    "dendrites": ActiveDendriteLinear(6, 8, context_dim=2, num_segments=2, weight_density=0.5),
                     "sparse": SparseLinear(8, 9, density=1 / 4),
                     "conv": nn.Conv1d(1, 2, 3),
                     "relu": nn.ReLU(),
@@ -131,9 +127,7 @@ def test_a_weight_that_is_computed(tmp_path):
 
 
 def test_a_unit_of_an_image_is_a_channel(tmp_path):
-    net = nn.Sequential(
-        nn.Unflatten(1, (1, 2, 3)), nn.Conv2d(1, 5, 2), nn.ReLU(), nn.Flatten(), nn.Linear(10, 3)
-    )
+    net = nn.Sequential(nn.Unflatten(1, (1, 2, 3)), nn.Conv2d(1, 5, 2), nn.ReLU(), nn.Flatten(), nn.Linear(10, 3))
     log = SparsityLogger()
     validate(tmp_path, Net(net), log)
     with torch.no_grad():
@@ -189,9 +183,7 @@ def test_functional_activations_are_not_modules(tmp_path):
     named = SparsityLogger(layers=["block", "b"])  # the module around it can be named
     validate(tmp_path, module, named)
     with torch.no_grad():
-        assert_figures(
-            named.figures["block"], by_hand(module.a(torch.cat([inputs(j) for j in range(3)])).relu())
-        )
+        assert_figures(named.figures["block"], by_hand(module.a(torch.cat([inputs(j) for j in range(3)])).relu()))
     assert list(named.figures) == ["block", "b"]
 
 

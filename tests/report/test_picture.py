@@ -24,9 +24,7 @@ def test_cells_title_and_ticks():
         "val/acc on 3 tasks",
         "average accuracy .877   ·   forgetting .030",
     ]
-    assert [t.get_text() for t in axes.texts] == [
-        f".{n}" for n in "10 10 10 90 12 10 95 88 11 97 80 86".split()
-    ]
+    assert [t.get_text() for t in axes.texts] == [f".{n}" for n in "10 10 10 90 12 10 95 88 11 97 80 86".split()]
     assert labels(axes.get_yticklabels()) == ["untrained", "0", "1", "2"]
     assert labels(axes.get_xticklabels()) == ["0", "1", "2"]
     torch.testing.assert_close(torch.tensor(axes.images[0].get_array().data[1:]), TABLE)
