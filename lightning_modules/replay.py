@@ -1,0 +1,117 @@
+"""Experience replay: the baseline that keeps some of the data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dendrite_zoo.lightning_modules.continual import Batch, ContinualClassifier
+
+__all__ = ["ReplayClassifier", "Reservoir"]
+
+
+class Reservoir:
+    """A uniform sample of all rows ever seen, of fixed size, in one pass (Vitter 1985, algorithm R).
+
+    What it draws depends on its seed and on how many rows it has seen, and on nothing else: its state is its content.
+
+    Args:
+        size: how many rows it holds.
+        seed: of the draws.
+
+    Attributes:
+        rows: the tensors of the rows held, such as ``[x (N, F), y (N,)]``.
+        seen: how many rows it was shown.
+
+    Example:
+        >>> reservoir = Reservoir(4)
+        >>> for start in range(0, 100, 10):
+        ...     reservoir.add(torch.arange(start, start + 10))
+        >>> reservoir.rows[0].shape, reservoir.seen
+        (torch.Size([4]), 100)
+    """
+
+    def __init__(self, size: int, seed: int = 0) -> None:
+        if size < 1:
+            raise ValueError(f"A reservoir of {size} rows was asked for; expected one at least.")
+        self.size, self.seed, self.seen = size, seed, 0
+        self.rows: list[Tensor] = []
+
+    def __len__(self) -> int:
+        return min(self.seen, self.size)
+
+    @torch.no_grad()
+    def add(self, *batch: Tensor) -> None:
+        """Show it a batch: tensors with the same number of rows."""
+        if not self.rows:
+            self.rows = [tensor.new_zeros(self.size, *tensor.shape[1:]) for tensor in batch]
+        count = torch.arange(self.seen, self.seen + len(batch[0]))
+        drawn = (torch.rand(len(count), generator=self._draws(1), dtype=torch.float64) * (count + 1)).long()
+        slots = torch.where(count < self.size, count, drawn).tolist()
+        latest = {slot: row for row, slot in enumerate(slots) if slot < self.size}
+        target, source = (torch.tensor(list(ids), dtype=torch.long) for ids in (latest, latest.values()))
+        for held, tensor in zip(self.rows, batch, strict=True):
+            held[target.to(held.device)] = tensor[source.to(tensor.device)]
+        self.seen += len(count)
+
+    def sample(self, count: int) -> list[Tensor]:
+        """Draw so many different rows, or all where it holds fewer."""
+        chosen = torch.randperm(len(self), generator=self._draws(2))[:count]
+        return [held[chosen.to(held.device)] for held in self.rows]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint holds."""
+        return {"seen": self.seen, "rows": list(self.rows)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from such a state."""
+        self.seen, self.rows = state["seen"], list(state["rows"])
+
+    def _draws(self, purpose: int) -> torch.Generator:
+        return torch.Generator().manual_seed((self.seed * 1_000_003 + self.seen) * 4 + purpose)
+
+
+class ReplayClassifier(ContinualClassifier):
+    """A `ContinualClassifier` that learns each batch together with as many rows of a small memory of all tasks.
+
+    The memory is a reservoir, which needs no task boundaries (experience replay as in Chaudhry et al. 2019). A context
+    of a remembered row is inferred from it. Under DDP each process remembers rows of its own.
+
+    Args:
+        model: as for `ContinualClassifier`, as are the other arguments.
+        memory: how many rows are remembered.
+        **kwargs: for `ContinualClassifier`.
+
+    Example:
+        >>> ReplayClassifier(nn.Linear(64, 10), memory=200).reservoir.size
+        200
+    """
+
+    def __init__(self, model: nn.Module | Mapping[str, Any] | str, *, memory: int = 500, **kwargs: Any) -> None:
+        super().__init__(model, **kwargs)
+        self.reservoir = Reservoir(memory)
+        self.save_hyperparameters({"memory": memory})
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Mean of the cross-entropies of the batch and of remembered rows."""
+        loss = super().training_step(batch, batch_idx)
+        if len(self.reservoir):
+            x, y = self.reservoir.sample(len(batch[0]))
+            loss = (loss + F.cross_entropy(self(x.to(self.device)), y.to(self.device))) / 2
+        self.reservoir.add(*batch)
+        return loss
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the memory, too."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["reservoir"] = self.reservoir.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the memory, too."""
+        super().on_load_checkpoint(checkpoint)
+        if "reservoir" in checkpoint:
+            self.reservoir.load_state_dict(checkpoint["reservoir"])

@@ -1,0 +1,82 @@
+"""Replay: a uniform sample of everything seen, learned again beside each batch, across crashes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import nn
+
+from dendrite_zoo.contexts import PrototypeContext
+from dendrite_zoo.lightning_modules import ContinualClassifier, ReplayClassifier
+from dendrite_zoo.lightning_modules.replay import Reservoir
+from dendrite_zoo.models import ActiveDendriteMLP
+from dendrite_zoo.streams import PermutedTasks
+from tests.training import Crash, CrashAt
+
+pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory")
+
+
+def test_a_reservoir_is_a_uniform_sample_of_all_rows_seen():
+    hits = torch.zeros(60)
+    for seed in range(600):
+        reservoir = Reservoir(12, seed=seed)
+        for batch in torch.arange(60).split(7):
+            reservoir.add(batch, -batch)
+        rows, others = reservoir.rows
+        assert len(rows.unique()) == 12 and rows.equal(-others)
+        hits[rows] += 1
+    assert (hits / 600 - 12 / 60).abs().max() < 0.07  # four standard deviations
+
+
+def test_while_there_is_room_everything_is_kept():
+    reservoir = Reservoir(10)
+    reservoir.add(torch.arange(4))
+    assert len(reservoir) == 4 and sorted(reservoir.sample(9)[0].tolist()) == [0, 1, 2, 3]
+    assert len(reservoir.sample(3)[0].unique()) == 3
+    with pytest.raises(ValueError, match="reservoir of 0 rows"):
+        Reservoir(0)
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+
+
+def fit(module, callbacks=(), checkpoint=None, epochs=8, **kwargs):
+    stream = PermutedTasks("digits", 3, epochs_per_task=epochs, batch_size=64)
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False, "accelerator": "cpu"}
+    quiet |= {"enable_model_summary": False, **stream.trainer_kwargs()}
+    trainer = Trainer(**{**quiet, **kwargs}, callbacks=list(callbacks))
+    trainer.fit(module, stream, ckpt_path=checkpoint, weights_only=True)
+    return trainer
+
+
+def test_what_is_rehearsed_is_not_forgotten():
+    plain = fit(ContinualClassifier(network(), lr=5e-3)).callback_metrics["val/task_0/acc"]
+    replayed = fit(ReplayClassifier(network(), lr=5e-3, memory=200)).callback_metrics["val/task_0/acc"]
+    assert replayed > plain + 0.1 and replayed > 0.75
+
+
+def test_contexts_of_remembered_rows_are_inferred():
+    model = ActiveDendriteMLP(64, [32], 10, context_dim=64, num_segments=3)
+    module = ReplayClassifier(model, context=PrototypeContext(64, 3), memory=50)
+    fit(module, epochs=1, limit_train_batches=3)
+    assert len(module.reservoir) == 50 and module.reservoir.seen == 3 * 3 * 64
+
+
+def test_a_run_that_crashed_goes_on_to_the_bit(tmp_path):
+    def run(folder, crash=None, checkpoint=None):
+        module = ReplayClassifier(network(), memory=100)
+        saving = ModelCheckpoint(folder, every_n_train_steps=1, save_last=True)
+        callbacks = [saving, *([CrashAt(crash)] if crash else [])]
+        small = {"limit_train_batches": 3, "limit_val_batches": 0, "enable_checkpointing": True}
+        fit(module, callbacks, checkpoint, epochs=1, **small)
+        return torch.cat([t.flatten().float() for t in (*module.parameters(), *module.reservoir.rows)])
+
+    expected = run(tmp_path / "whole")
+    for step in (1, 4):
+        with pytest.raises(Crash):
+            run(tmp_path / str(step), crash=step)
+        assert torch.equal(run(tmp_path / str(step), checkpoint=tmp_path / str(step) / "last.ckpt"), expected)
