@@ -69,7 +69,7 @@ def linear_part(
     ids, row_dims = (rows, 1) if columns is None else (rows.unsqueeze(-1) * weight.shape[1] + columns, 2)
     part = take_rows(weight, ids, row_dims)
     if mask is not None:
-        part = part * (mask[rows] if columns is None else mask.view(-1)[ids])
+        part = part * (mask.index_select(0, rows) if columns is None else mask.view(-1)[ids])
     return F.linear(x, part, None if bias is None else take_rows(bias, rows, 1))
 
 

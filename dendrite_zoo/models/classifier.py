@@ -12,6 +12,7 @@ from dendrite_zoo.contexts import ClusterContext, OneHotContext, PrototypeContex
 from dendrite_zoo.functional import Gate
 from dendrite_zoo.hub import HubModel, register_model
 from dendrite_zoo.layers.sparse import check_size
+from dendrite_zoo.models.folded import FoldedClassifier
 from dendrite_zoo.models.mlp import ActiveDendriteMLP
 
 __all__ = ["ActiveDendriteClassifier"]
@@ -196,6 +197,35 @@ class ActiveDendriteClassifier(HubModel, nn.Module):
     def active_parameters(self, task: int) -> dict[str, Tensor | tuple[Tensor, Tensor]]:
         """The part of each parameter that a task uses; see `ActiveDendriteMLP.active_parameters`."""
         return {f"mlp.{name}": index for name, index in self.mlp.active_parameters(self._context_of(task)).items()}
+
+    def fold(self, task: int | None = None) -> nn.Module:
+        """A plain network without dendrites that computes the same: logits for ``x`` ``(B, ...)``.
+
+        Args:
+            task: whose context is folded into the weights; None for a table of gates in the contexts of all tasks, of
+                which each row's is inferred.
+
+        Raises:
+            ValueError: contexts are one-hot, which cannot be inferred, and no task was given.
+
+        Example:
+            >>> model = ActiveDendriteClassifier(8, [20], 2, max_tasks=3)
+            >>> model.fold(task=0)
+            Sequential(
+              (0): Flatten(start_dim=1, end_dim=-1)
+              (1): Linear(in_features=8, out_features=20, bias=True)
+              (2): KWinners(density=0.05)
+              (3): Linear(in_features=20, out_features=2, bias=True)
+            )
+        """
+        if task is not None:
+            return nn.Sequential(nn.Flatten(), *self.mlp.fold(self._context_of(task)))
+        if not isinstance(self.context, PrototypeContext):
+            raise ValueError(
+                f"A {type(self.context).__name__} cannot be inferred from inputs; expected fold(task=...). For rows in "
+                "several tasks there is model.mlp.fold(torch.arange(num_tasks)), which maps (x, task)."
+            )
+        return FoldedClassifier(self.context, self.mlp.fold(self.context.prototypes))
 
     def _context_of(self, task: int) -> Tensor:
         context = self.context(self.context.counts, task)

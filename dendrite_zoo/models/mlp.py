@@ -12,7 +12,8 @@ from dendrite_zoo.functional import Context, Gate, apply_gate, distinct_contexts
 from dendrite_zoo.hub import HubModel, register_model
 from dendrite_zoo.layers import ActiveDendriteLinear, KWinners
 from dendrite_zoo.layers.sparse import check_density, check_size, uniform_
-from dendrite_zoo.layers.subnetwork import ActiveUnits, linear_part, make_partial
+from dendrite_zoo.layers.subnetwork import ActiveUnits, active_units, linear_part, make_partial
+from dendrite_zoo.models.folded import FoldedMLP, fold_codebook, fold_one
 from dendrite_zoo.models.subnetwork import Subnetworks, in_groups
 
 __all__ = ["ActiveDendriteMLP"]
@@ -168,6 +169,11 @@ class ActiveDendriteMLP(HubModel, nn.Module):
             >>> [units.shape for units in model.active_units(torch.tensor(0))]
             [torch.Size([2]), torch.Size([2])]
         """
+        if self._subnetworks is None:
+            raise ValueError(
+                "A model with winners='activation' was asked for its active units; expected winners='context': here "
+                "each input chooses its own. `dendrite_zoo.callbacks.SubnetworkLogger` tells which it chose."
+            )
         return [active.units for active in self._active(context)]
 
     def active_parameters(self, context: Tensor) -> dict[str, Tensor | tuple[Tensor, Tensor]]:
@@ -178,8 +184,7 @@ class ActiveDendriteMLP(HubModel, nn.Module):
         """
         parts: dict[str, Tensor | tuple[Tensor, Tensor]] = {}
         columns: Tensor | None = None
-        for number, (layer, active) in enumerate(zip(self.hidden, self._active(context), strict=True)):
-            rows = active.units
+        for number, (layer, rows) in enumerate(zip(self.hidden, self.active_units(context), strict=True)):
             if layer.segments is not None or columns is not None:
                 parts[f"hidden.{number}.weight"] = rows if columns is None else (rows.unsqueeze(-1), columns)
                 parts[f"hidden.{number}.bias"] = rows
@@ -188,12 +193,34 @@ class ActiveDendriteMLP(HubModel, nn.Module):
             parts["output.weight"] = (torch.arange(self.output.out_features, device=columns.device)[:, None], columns)
         return parts
 
+    @torch.no_grad()
+    def fold(self, context: Tensor) -> nn.Sequential | FoldedMLP:
+        """A plain network without dendrites that computes the same in a fixed context, or in a few of them.
+
+        Args:
+            context: one context ``(C,)``, or the id ``()`` of a one-hot one: gates fold into the weights, and the
+                result maps ``x``; where winners are chosen by the context, it has the active units alone. Or a codebook
+                ``(K, C)``, or ids ``(K,)``: the result has a table of gates, and maps ``(x, index)``.
+
+        Example:
+            >>> model = ActiveDendriteMLP(8, [20], 2, context_dim=3, num_segments=5)
+            >>> model.fold(torch.tensor(0))
+            Sequential(
+              (0): Linear(in_features=8, out_features=20, bias=True)
+              (1): KWinners(density=0.05)
+              (2): Linear(in_features=20, out_features=2, bias=True)
+            )
+            >>> model.fold(torch.arange(3))(torch.randn(2, 8), torch.tensor([1, 1])).shape
+            torch.Size([2, 2])
+        """
+        layers = self.hidden, self.activations, self.output
+        if context.ndim == (1 if context.is_floating_point() else 0):
+            return fold_one(*layers, self._active(context))
+        return fold_codebook(*layers, [self._active(one) for one in context])
+
     def _active(self, context: Tensor) -> list[ActiveUnits]:
         if self._subnetworks is None:
-            raise ValueError(
-                "A model with winners='activation' was asked for its active units; expected winners='context': here "
-                "each input chooses its own. `dendrite_zoo.callbacks.SubnetworkLogger` tells which it chose."
-            )
+            return [active_units(layer, context, density=1.0) for layer in self.hidden]
         return self._subnetworks(self.hidden, context)
 
     def _forward_parts(self, x: Tensor, context: Context | None) -> Tensor:
