@@ -93,6 +93,29 @@ def test_where_there_is_no_more_room_the_nearest_takes_the_batch():
         assert context.observe(correlated(64, 4.0)) == 1
 
 
+def _observe_shares(rank, folder):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    context = ClusterContext(FEATURES, 3)
+    found = [context.observe(x[rank::2]) for x in torch.load(f"{folder}/batches.pt")]
+    torch.save([found, context.state_dict()], f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_find_what_one_finds(tmp_path):
+    batches = [correlated(rows, shift) for rows, shift in ((65, 0.0), (64, 1.0), (33, 0.0))]
+    torch.save(batches, tmp_path / "batches.pt")
+    torch.multiprocessing.spawn(_observe_shares, (str(tmp_path),), nprocs=2)
+    context = ClusterContext(FEATURES, 3)
+    expected = [context.observe(x) for x in batches]
+    for rank in range(2):
+        found, state = torch.load(tmp_path / f"{rank}.pt")
+        assert found == expected == [0, 1, 0]
+        for name, tensor in context.state_dict().items():
+            rtol = 0.5 if name == "rank" else 1e-5  # each process estimates it from its share
+            torch.testing.assert_close(state[name], tensor, rtol=rtol, atol=1e-6)
+
+
 def test_constant_rows():
     context = ClusterContext(4, 3)
     assert [context.observe(torch.full((8, 4), value)) for value in (0.0, 0.0, 1.0)] == [0, 0, 1]
