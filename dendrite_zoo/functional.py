@@ -220,18 +220,19 @@ def k_winners(x: Tensor, k: int) -> Tensor:
     """
     if not 1 <= k <= x.shape[-1]:
         raise ValueError(f"k={k} winners were asked of a layer of {x.shape[-1]} units; choose 1 <= k <= {x.shape[-1]}.")
-    index = _largest(x.detach(), k)
-    return torch.zeros_like(x).scatter(-1, index, x.gather(-1, index))
+    values, index = _largest(x, k)
+    return torch.zeros_like(x).scatter(-1, index, values)
 
 
-def _largest(x: Tensor, k: int) -> Tensor:
-    """Where the ``k`` largest are. They lie in the ``k`` groups with the largest maxima: few are looked through."""
+def _largest(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The ``k`` largest and where they are: in the ``k`` groups with the largest maxima, so few are looked through."""
     groups, rest = divmod(x.shape[-1], 4)
     if rest or 2 * k > groups or x.device.type != "cpu" or torch.compiler.is_compiling():
-        return x.topk(k, dim=-1, sorted=False).indices
-    best = x.unflatten(-1, (4, groups)).amax(-2).topk(k, dim=-1, sorted=False).indices
+        return x.topk(k, dim=-1, sorted=False)
+    best = x.detach().unflatten(-1, (4, groups)).amax(-2).topk(k, dim=-1, sorted=False).indices
     candidates = (best.unsqueeze(-2) + groups * torch.arange(4).unsqueeze(-1)).flatten(-2)
-    return candidates.gather(-1, x.gather(-1, candidates).topk(k, dim=-1, sorted=False).indices)
+    values, index = x.gather(-1, candidates).topk(k, dim=-1, sorted=False)
+    return values, candidates.gather(-1, index)
 
 
 def check_gate(gate: str) -> None:

@@ -7,7 +7,7 @@ import io
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dendrite_zoo.rows import RowParameter, dot_rows, dot_taken_rows, take_rows
@@ -84,6 +84,7 @@ def test_copies_have_no_owner(owner):
         assert torch.equal(clone, parameter) and clone.row_dims == 2 and not clone.requires_grad
 
 
+@settings(deadline=None)
 @given(st.integers(1, 300), st.integers(1, 900), st.data())
 def test_inner_products_do_not_depend_on_the_other_rows(rows, size, data):
     matrix, vector = torch.randn(rows, size), torch.randn(size)

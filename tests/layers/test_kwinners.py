@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dendrite_zoo.functional import k_winners
@@ -12,6 +12,7 @@ from dendrite_zoo.layers import KWinners
 from tests import reference
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 1000), min_size=2, max_size=20, unique=True), st.data())
 def test_equals_sorting(values, data):
     x = torch.tensor([values], dtype=torch.float32)
@@ -19,6 +20,7 @@ def test_equals_sorting(values, data):
     assert torch.equal(k_winners(x, k), reference.k_winners(x, k))
 
 
+@settings(deadline=None)
 @given(
     st.integers(1, 4),
     st.integers(1, 64),
