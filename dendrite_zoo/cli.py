@@ -143,10 +143,10 @@ def evaluate(
     name = benchmark or next((record["benchmark"] for record in loaded.results or ()), None)
     if name is None:
         raise ValueError(f"{model} does not say what it was trained on; give --benchmark, such as permuted-digits.")
-    known = getattr(loaded, "num_tasks", None)
-    if num_tasks is None and known is None:
+    num_tasks = getattr(loaded, "num_tasks", None) if num_tasks is None else num_tasks
+    if num_tasks is None:
         raise ValueError(f"{model} does not say how many tasks it has learned; give --num-tasks.")
-    stream = benchmark_stream(name, known if num_tasks is None else num_tasks, seed=seed, source=data)
+    stream = benchmark_stream(name, num_tasks, seed=seed, source=data)
     scores = evaluate_contexts(loaded, stream)
     table = Table("task", *scores, title=f"{model} on {name}: accuracy, context {', '.join(scores)}")
     for task in range(stream.num_tasks):

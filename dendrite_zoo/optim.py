@@ -161,11 +161,13 @@ def clip_gradients_(
         >>> table.weight.grad.coalesce().values().flatten()
         tensor([0.8944, 0.4472])
     """
-    parameters = [parameter for parameter in parameters if parameter.grad is not None]
+    grads: list[Tensor] = []
     for parameter in parameters:
-        if parameter.grad.is_sparse:
+        if parameter.grad is not None and parameter.grad.is_sparse:
             parameter.grad = parameter.grad.coalesce()
-    grads = [p.grad._values() if p.grad.is_sparse else p.grad for p in parameters]
+            grads.append(parameter.grad._values())
+        elif parameter.grad is not None:
+            grads.append(parameter.grad)
     if algorithm == "value":
         for grad in grads:
             grad.clamp_(-limit, limit)

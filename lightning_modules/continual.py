@@ -210,9 +210,9 @@ class ContinualClassifier(LightningModule):
         if self.context is not None and not isinstance(self.context, FoundContext):
             if self.current_task is None and self.context.num_tasks:
                 raise ValueError(
-                    f"The model knows {self.context.num_tasks} tasks, and nobody says which one is trained on; expected "
-                    "a datamodule with a current_task, such as PermutedTasks(first_task=model.num_tasks), or what is "
-                    "known of task 0 would be overwritten."
+                    f"The model knows {self.context.num_tasks} tasks, and nobody says which one is trained on; "
+                    "expected a datamodule with a current_task, such as PermutedTasks(first_task=model.num_tasks), or "
+                    "what is known of task 0 would be overwritten."
                 )
             self.context.start_task(started, self._inputs_of_current_task())
         if ended is not None and self.hparams["reset_optimizer"]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 import torch
 from torch import Tensor, nn
 
@@ -46,6 +48,11 @@ class ActiveDendriteLinear(SparseLinear):
         torch.Size([2, 4])
     """
 
+    context_dim: int
+    num_segments: int
+    gate: Gate
+    segment_density: float
+    segments: Tensor | None
     segment_mask: Tensor | None
 
     def __init__(
@@ -109,6 +116,11 @@ class ActiveDendriteConv2d(nn.Conv2d):
         torch.Size([2, 4, 6, 6])
     """
 
+    context_dim: int
+    num_segments: int
+    gate: Gate
+    segment_density: float
+    segments: Tensor | None
     segment_mask: Tensor | None
 
     def __init__(
@@ -141,7 +153,7 @@ class ActiveDendriteConv2d(nn.Conv2d):
         )
         _add_segments(self, out_channels, context_dim, num_segments, gate, segment_density)
 
-    def forward(self, x: Tensor, context: Context | None = None) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
         """Convolve ``x`` ``(B, in_channels, H, W)`` and gate each output channel by the context."""
         drive = super().forward(x)
         return drive if self.segments is None else _modulate(self, drive, context, unit_dim=-3)
@@ -151,8 +163,11 @@ class ActiveDendriteConv2d(nn.Conv2d):
         return f"{super().extra_repr()}, {_segments_repr(self)}"
 
 
+Layer: TypeAlias = ActiveDendriteLinear | ActiveDendriteConv2d
+
+
 def _add_segments(
-    layer: nn.Module, num_units: int, context_dim: int, num_segments: int, gate: Gate, density: float
+    layer: Layer, num_units: int, context_dim: int, num_segments: int, gate: Gate, density: float
 ) -> None:
     check_density(segment_density=density)
     DF.check_gate(gate)
@@ -166,7 +181,7 @@ def _add_segments(
 
 
 @torch.no_grad()
-def _reset_segments(layer: nn.Module, context_density: float = 1.0) -> None:
+def _reset_segments(layer: Layer, context_density: float = 1.0) -> None:
     segments: Tensor | None = getattr(layer, "segments", None)  # absent while the base class is set up
     if segments is not None:
         uniform_(segments, fan_in=context_density * layer.segment_density * layer.context_dim)
@@ -174,12 +189,13 @@ def _reset_segments(layer: nn.Module, context_density: float = 1.0) -> None:
             segments.masked_fill_(~layer.segment_mask, 0.0)
 
 
-def _modulate(layer: nn.Module, drive: Tensor, context: Context | None, unit_dim: int) -> Tensor:
+def _modulate(layer: Layer, drive: Tensor, context: Context | None, unit_dim: int) -> Tensor:
     if context is None:
         raise TypeError(
             f"A layer with {layer.num_segments} segments a unit was called without a context; expected "
             "layer(x, context). Build it with num_segments=0 for a layer without dendrites."
         )
+    assert layer.segments is not None
     strength = DF.winning_activations(layer.segments, context, layer.gate, layer.segment_mask)
     if strength.ndim == 2:  # one gate a row: (B, U) meets (B, ..., U, ...)
         if len(strength) != len(drive):
@@ -192,7 +208,7 @@ def _modulate(layer: nn.Module, drive: Tensor, context: Context | None, unit_dim
     return DF.apply_gate(drive, strength.reshape(*strength.shape, *[1] * trailing), layer.gate)
 
 
-def _segments_repr(layer: nn.Module) -> str:
+def _segments_repr(layer: Layer) -> str:
     return (
         f"context_dim={layer.context_dim}, num_segments={layer.num_segments}, gate={layer.gate!r}, "
         f"segment_density={layer.segment_density}"

@@ -26,6 +26,7 @@ class KWinners(nn.Module):
         ValueError: neither or both were given, or out of range; in the forward pass, ``k`` above ``U``.
 
     Example:
+        >>> import torch
         >>> KWinners(density=0.5)(torch.tensor([[0.1, -3.0, 0.7, 0.2]]))
         tensor([[0.0000, 0.0000, 0.7000, 0.2000]])
     """

@@ -73,7 +73,7 @@ def linear_part(
     return F.linear(x, part, None if bias is None else take_rows(bias, rows, 1))
 
 
-def make_partial(layer: nn.Module, all_inputs: bool, all_units: bool) -> None:
+def make_partial(layer: nn.Linear | ActiveDendriteLinear, all_inputs: bool, all_units: bool) -> None:
     """Let a layer's gradients be as sparse as the part that `linear_part` uses, where an optimizer wants that."""
     if all_inputs and all_units:
         return

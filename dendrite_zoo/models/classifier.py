@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from dendrite_zoo.contexts import ClusterContext, OneHotContext, PrototypeContex
 from dendrite_zoo.functional import Gate
 from dendrite_zoo.hub import HubModel, register_model
 from dendrite_zoo.layers.sparse import check_size
-from dendrite_zoo.models.folded import FoldedClassifier
+from dendrite_zoo.models.folded import FoldedClassifier, FoldedMLP
 from dendrite_zoo.models.mlp import ActiveDendriteMLP
 
 __all__ = ["ActiveDendriteClassifier"]
@@ -219,13 +219,13 @@ class ActiveDendriteClassifier(HubModel, nn.Module):
             )
         """
         if task is not None:
-            return nn.Sequential(nn.Flatten(), *self.mlp.fold(self._context_of(task)))
+            return nn.Sequential(nn.Flatten(), *cast(nn.Sequential, self.mlp.fold(self._context_of(task))))
         if not isinstance(self.context, PrototypeContext):
             raise ValueError(
                 f"A {type(self.context).__name__} cannot be inferred from inputs; expected fold(task=...). For rows in "
                 "several tasks there is model.mlp.fold(torch.arange(num_tasks)), which maps (x, task)."
             )
-        return FoldedClassifier(self.context, self.mlp.fold(self.context.prototypes))
+        return FoldedClassifier(self.context, cast(FoldedMLP, self.mlp.fold(self.context.prototypes)))
 
     def _context_of(self, task: int) -> Tensor:
         context = self.context(self.context.counts, task)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dendrite_zoo.contexts import TaskContext
+from dendrite_zoo.layers import ActiveDendriteLinear
 from dendrite_zoo.layers.subnetwork import ActiveUnits
 
 __all__ = ["FoldedClassifier", "FoldedMLP", "GateTable", "fold_codebook", "fold_one", "plain_linear"]
@@ -30,7 +31,10 @@ def plain_linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
 
 
 def fold_one(
-    hidden: Iterable[nn.Module], activations: Iterable[nn.Module], output: nn.Linear, active: Iterable[ActiveUnits]
+    hidden: Iterable[ActiveDendriteLinear],
+    activations: Iterable[nn.Module],
+    output: nn.Linear,
+    active: Iterable[ActiveUnits],
 ) -> nn.Sequential:
     """Fold the gates of active units into their weights; other units are left out.
 
@@ -56,7 +60,7 @@ def fold_one(
 
 
 def fold_codebook(
-    hidden: Iterable[nn.Module],
+    hidden: Iterable[ActiveDendriteLinear],
     activations: Iterable[nn.Module],
     output: nn.Linear,
     active: Sequence[Sequence[ActiveUnits]],
@@ -69,7 +73,8 @@ def fold_codebook(
         output: the output layer.
         active: of each context, of each hidden layer.
     """
-    layers, tables = [], []
+    layers: list[nn.Linear] = []
+    tables: list[GateTable | None] = []
     for layer, in_contexts in zip(hidden, zip(*active, strict=True), strict=True):
         layers.append(plain_linear(layer.weight, layer.bias))
         if layer.segments is None:

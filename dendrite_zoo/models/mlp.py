@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -179,12 +179,12 @@ class ActiveDendriteMLP(HubModel, nn.Module):
     def active_parameters(self, context: Tensor) -> dict[str, Tensor | tuple[Tensor, Tensor]]:
         """The part of each parameter that a context uses, as an index: ``parameter[index]``.
 
-        What `dendrite_zoo.callbacks.SynapticIntelligence` takes as ``active``. A parameter of which all is used is not
-        named. The values of a sparse gradient are those of ``gradient[index]``, in order.
+        A parameter of which all is used is not named. The values of a sparse gradient are those of ``gradient[index]``,
+        in order.
         """
         parts: dict[str, Tensor | tuple[Tensor, Tensor]] = {}
         columns: Tensor | None = None
-        for number, (layer, rows) in enumerate(zip(self.hidden, self.active_units(context), strict=True)):
+        for number, (layer, rows) in enumerate(zip(self._layers, self.active_units(context), strict=True)):
             if layer.segments is not None or columns is not None:
                 parts[f"hidden.{number}.weight"] = rows if columns is None else (rows.unsqueeze(-1), columns)
                 parts[f"hidden.{number}.bias"] = rows
@@ -213,17 +213,23 @@ class ActiveDendriteMLP(HubModel, nn.Module):
             >>> model.fold(torch.arange(3))(torch.randn(2, 8), torch.tensor([1, 1])).shape
             torch.Size([2, 2])
         """
-        layers = self.hidden, self.activations, self.output
+        layers = self._layers, self.activations, self.output
         if context.ndim == (1 if context.is_floating_point() else 0):
             return fold_one(*layers, self._active(context))
         return fold_codebook(*layers, [self._active(one) for one in context])
 
+    @property
+    def _layers(self) -> list[ActiveDendriteLinear]:
+        return cast("list[ActiveDendriteLinear]", list(self.hidden))
+
     def _active(self, context: Tensor) -> list[ActiveUnits]:
         if self._subnetworks is None:
-            return [active_units(layer, context, density=1.0) for layer in self.hidden]
-        return self._subnetworks(self.hidden, context)
+            return [active_units(layer, context, density=1.0) for layer in self._layers]
+        return self._subnetworks(self._layers, context)
 
     def _forward_parts(self, x: Tensor, context: Context | None) -> Tensor:
+        if context is None:
+            raise TypeError("A model with winners='context' was called without one; expected model(x, context).")
         contexts, index = distinct_contexts(context, self.config["context_dim"])
         if index is not None and index.ndim == 0:
             return self._forward_part(x, contexts[0])
@@ -233,7 +239,7 @@ class ActiveDendriteMLP(HubModel, nn.Module):
     def _forward_part(self, x: Tensor, context: Tensor) -> Tensor:
         columns: Tensor | None = None
         for layer, activation, (units, strength) in zip(
-            self.hidden, self.activations, self._active(context), strict=True
+            self._layers, self.activations, self._active(context), strict=True
         ):
             rows = None if strength is None else units
             x = linear_part(x, layer.weight, layer.bias, rows, columns, layer.mask)

@@ -73,10 +73,13 @@ class SynapticIntelligence(QuadraticPenalty):
             parameters: those that the coming step moves, where it is one of several optimizers; None for all.
         """
         self.after_step()
-        self._pending = self._covered(parameters)
-        _remember(self._before, self._pending, self._parts(self.parameters, self._pending))
-        _remember(self._gradient, self._pending, [c.gradient for c in self._pending.values()])
-        self._add_gradient(self._pending)
+        covered = self._pending = self._covered(parameters)
+        thetas = self._parts(self.parameters, covered)
+        _remember(self._before, covered, thetas)
+        _remember(
+            self._gradient, covered, [c.gradient if c.rows is None else c.gradient.clone() for c in covered.values()]
+        )
+        self._add_gradient(covered, thetas)
 
     @torch.no_grad()
     def after_step(self) -> None:
@@ -117,10 +120,15 @@ class SynapticIntelligence(QuadraticPenalty):
         self._pending = {}
 
 
-def _remember(store: dict[str, Tensor], names: Collection[str], tensors: list[Tensor]) -> None:
-    """Copy tensors into memory that is kept from step to step."""
-    for name, tensor in zip(names, tensors, strict=True):
-        if name not in store or store[name].shape != tensor.shape:
-            store[name] = _zeros(tensor)
-    if names:
-        torch._foreach_copy_([store[name] for name in names], tensors)
+def _remember(store: dict[str, Tensor], covered: Mapping[str, Covered], tensors: list[Tensor]) -> None:
+    """Keep tensors until the step is over: rows as they are, all else in memory that is used again."""
+    whole = []
+    for (name, c), tensor in zip(covered.items(), tensors, strict=True):
+        if c.rows is not None:
+            store[name] = tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+        else:
+            if name not in store or store[name].shape != tensor.shape:
+                store[name] = _zeros(tensor)
+            whole.append((store[name], tensor))
+    if whole:
+        torch._foreach_copy_([kept for kept, _ in whole], [tensor for _, tensor in whole])
