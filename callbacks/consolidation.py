@@ -30,7 +30,8 @@ class Consolidation(Callback, ABC, Generic[R]):
 
     The penalty's gradient is added once before each optimizer step, after the task's gradient was complete
     (accumulated, averaged over processes, unscaled) and before it is clipped: as if the penalty stood in the loss.
-    Where a gradient is sparse, the cost of a step follows the rows that it covers.
+    Where a gradient is sparse, the cost of a step follows the rows that it covers, and these alone are pulled (the
+    others do not move; with the stored tasks of EWC they might otherwise, for its anchor is a mean).
     Manual optimization, with one or more optimizers, works likewise; who clips there by hand does it in the module's
     ``on_before_optimizer_step``, which runs after the callbacks'.
 

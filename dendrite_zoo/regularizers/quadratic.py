@@ -142,7 +142,8 @@ class QuadraticPenalty:
         Args:
             parameters: only these, those of one of several optimizers; None for all.
         """
-        self._add_gradient(self._covered(parameters))
+        covered = self._covered(parameters)
+        self._add_gradient(covered, self._parts(self.parameters, covered))
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a checkpoint must hold: primitives and tensors."""
@@ -163,10 +164,10 @@ class QuadraticPenalty:
         self._load(self.importance, state["importance"])
         self._load(self.anchor, state["anchor"])
 
-    def _add_gradient(self, covered: Mapping[str, Covered]) -> None:
+    def _add_gradient(self, covered: Mapping[str, Covered], thetas: list[Tensor]) -> None:
         if not covered or not self.num_tasks or not self.coefficient:
             return
-        pull = torch._foreach_sub(self._parts(self.parameters, covered), self._parts(self.anchor, covered))
+        pull = torch._foreach_sub(thetas, self._parts(self.anchor, covered))
         gradients, importances = [c.gradient for c in covered.values()], self._parts(self.importance, covered)
         torch._foreach_addcmul_(gradients, pull, importances, value=2 * self.coefficient)
 

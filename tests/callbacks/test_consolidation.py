@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,9 @@ from torch import nn
 
 from dendrite_zoo import regularizers
 from dendrite_zoo.callbacks import ElasticWeightConsolidation, SynapticIntelligence
+from dendrite_zoo.lightning_modules import ContinualClassifier
+from dendrite_zoo.models import ActiveDendriteClassifier
+from dendrite_zoo.optim import DendriteAdam
 from dendrite_zoo.streams import PermutedTasks
 from tests.callbacks.strangers import trainer
 from tests.training import Crash, CrashAt, data
@@ -168,6 +172,24 @@ def test_a_second_fit_goes_on(tmp_path):
     trainer(tmp_path, [callback], epochs=1, limit_val_batches=0, limit_train_batches=1).fit(net, more)
     assert path["net.0.weight"].abs().max() > 0 and callback.regularizer.num_tasks == TASKS
     assert (callback.regularizer.importance["net.0.weight"] > importance).any()
+
+
+@pytest.mark.parametrize("kind", [SynapticIntelligence, partial(ElasticWeightConsolidation, online=True)])
+def test_subnetworks_with_sparse_gradients_are_consolidated_as_with_dense_ones(tmp_path, kind):
+    """Where the context chooses the units, gradients hold these alone; Adam's dense ones are zero elsewhere."""
+    found = []
+    for optimizer in (DendriteAdam, torch.optim.Adam):
+        torch.manual_seed(0)
+        model = ActiveDendriteClassifier(
+            8, [40, 30], 3, max_tasks=TASKS, num_segments=4, activation_density=0.2, winners="context"
+        )
+        callback = kind(STRENGTH)
+        module = ContinualClassifier(model, optimizer=partial(optimizer, lr=5e-3, eps=1e-12))  # their eps differ a bit
+        fit(tmp_path, callback, module)
+        assert model.mlp.output.weight.grad.is_sparse == (optimizer is DendriteAdam)
+        found.append(outcome(module, callback))
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-6)
+    assert callback.regularizer.num_tasks == TASKS - 1
 
 
 def test_skipped_steps_of_a_gradient_scaler_add_nothing(tmp_path):
