@@ -1,0 +1,47 @@
+"""The zoo holds what it says: the shipped weights are measured again."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+import dendrite_zoo
+from dendrite_zoo.hub import artifact, registry
+from dendrite_zoo.streams import benchmark_stream
+
+BUNDLED = [entry for entry in registry.entries().values() if entry.bundled]
+
+
+def test_the_bundled_entries_are_small():
+    assert BUNDLED and sum(entry.size for entry in BUNDLED) <= 10e6
+    assert registry.entry("permuted-digits").size < 3e6
+
+
+@pytest.mark.parametrize("entry", BUNDLED, ids=lambda entry: entry.name)
+def test_shipped_weights_give_the_figures_of_results_json(entry):
+    model = dendrite_zoo.load(entry.name)
+    own = json.loads((entry.folder / "results.json").read_text(encoding="utf-8"))[0]
+    assert model.num_tasks == own["num_tasks"] and own["context_at_test"] == "inferred"
+    stream = benchmark_stream(own["benchmark"], own["num_tasks"], seed=own["seeds"][0])
+    with torch.no_grad():
+        right = [
+            torch.cat([model(x).argmax(1) == y for x, y in stream.task_loader(task, "test")]).double().mean()
+            for task in range(stream.num_tasks)
+        ]
+    # a few images lie on the border, where another processor rounds to the other side
+    assert float(sum(right)) / len(right) == pytest.approx(own["average_accuracy_per_seed"][0], abs=2e-3)
+
+
+@pytest.mark.parametrize("entry", BUNDLED, ids=lambda entry: entry.name)
+def test_files_are_the_pinned_ones(entry):
+    for name, pin in entry.files.items():
+        path = entry.folder / name
+        assert artifact.sha256(path) == pin["sha256"] and path.stat().st_size == pin["size"]
+
+
+def test_permuted_digits_beats_a_dense_network_of_equal_parameters():
+    own, mlp = json.loads((registry.entry("permuted-digits").folder / "results.json").read_text(encoding="utf-8"))
+    assert len(own["seeds"]) == len(mlp["seeds"]) == 3 and mlp["parameters"] >= own["parameters"]
+    assert own["average_accuracy"] >= 0.80 and own["average_accuracy"] - mlp["average_accuracy"] >= 0.25
