@@ -70,6 +70,8 @@ class _AppendingWriter(ExperimentWriter):
 
     def _check_log_dir_exists(self) -> None:
         if Path(self.metrics_file_path).is_file():
+            with open(self.metrics_file_path, "rb+") as file:  # a kill may have cut the last line
+                file.truncate(file.read().rfind(b"\n") + 1)
             with open(self.metrics_file_path, newline="") as file:
                 self.metrics_keys = next(csv.reader(file), [])
 

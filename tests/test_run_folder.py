@@ -28,6 +28,19 @@ def test_a_second_logger_appends_also_with_new_columns(tmp_path):
     assert first.log_dir == second.log_dir and (folder / "metrics.csv").parent.samefile(first.log_dir)
 
 
+def test_a_line_that_a_kill_cut_is_dropped(tmp_path):
+    folder = tmp_path / "run"
+    logger = RunLogger(folder)
+    for step in range(2):
+        logger.log_metrics({"a": float(step)}, step=step)
+    with open(folder / "metrics.csv", "r+") as file:
+        file.truncate(len(file.read()) - 4)
+    again = RunLogger(folder)
+    again.log_metrics({"a": 7.0}, step=1)
+    again.log_metrics({"b": 8.0}, step=2)
+    assert [(row["a"], row["b"]) for row in rows(folder)] == [("0.0", ""), ("7.0", ""), ("", "8.0")]
+
+
 def test_a_new_run_does_not_mix_with_an_earlier_one(tmp_path):
     folder = start_run(tmp_path / "run")
     RunLogger(folder).log_metrics({"a": 1.0}, step=0)

@@ -83,9 +83,10 @@ def entry(name: str) -> Entry:
     """
     known = entries()
     if name not in known:
+        here = f" For the folder of that name write './{name}'." if Path(name).is_dir() else nearest(name, known)
         raise ValueError(
             f"no model {name!r} in the zoo; expected one of {sorted(known)}, 'org/repo', or a "
-            f"folder.{nearest(name, known)} See all: dendrite-zoo list"
+            f"folder.{here} See all: dendrite-zoo list"
         )
     return known[name]
 

@@ -188,6 +188,11 @@ class ActiveDendriteClassifier(HubModel, nn.Module):
     def forward(self, x: Tensor, task: int | Tensor | None = None) -> Tensor:
         """Logits ``(B, num_classes)`` for ``x``, in the context of ``task`` (one, or ``(B,)``), inferred where None."""
         x = x.flatten(1)
+        if x.shape[1] != self.config["in_features"]:
+            raise ValueError(
+                f"Rows of {x.shape[1]} numbers came to a model of {self.config['in_features']}; expected "
+                f"x of shape (batch, {self.config['in_features']}), or one that flattens to it."
+            )
         return self.mlp(x, self.context(x, task))
 
     def active_units(self, task: int) -> list[Tensor]:

@@ -78,6 +78,8 @@ def test_bad_input(tmp_path):
     model = classifier()
     with pytest.raises(ValueError, match="Task 4 came to a context with room for 4 tasks"):
         model(torch.randn(2, 8), task=4)
+    with pytest.raises(ValueError, match=r"Rows of 9 numbers came to a model of 8; expected x of shape \(batch, 8\)"):
+        model(torch.randn(2, 9))
     with pytest.raises(ValueError, match=r"cannot be inferred .* task="):
         classifier("one-hot")(torch.randn(2, 8))
     with pytest.raises(ValueError, match="context='two-hot' came; expected one of prototype, one-hot"):
