@@ -172,17 +172,19 @@ def _used(codebook: Tensor, index: Tensor) -> tuple[Tensor, Tensor | None]:
 def _from_winners(segments: Tensor, contexts: Tensor, gate: Gate, mask: Tensor | None) -> Tensor:
     num_units, num_segments, _ = segments.shape
     keeper = segments if isinstance(segments, RowParameter) and segments.keeps_activations else None
-    keeper = keeper if len(contexts) == 1 else None
+    known = None
     with torch.no_grad():
-        kept = None if keeper is None else keeper.kept.activations(keeper, contexts[0])
-        activations = _activations(segments, contexts) if kept is None else kept
+        if keeper is not None and len(contexts) == 1:
+            known = keeper.kept.activations(keeper, contexts[0])
+        activations = _activations(segments, contexts) if known is None else known
         winners = _choose(activations.reshape(-1, num_units, num_segments), gate)  # (K, U)
         ids = winners + num_segments * torch.arange(num_units, device=segments.device)
-    if keeper is not None:
-        keeper.kept.watch(ids[0])
+        if keeper is not None and known is not None:
+            keeper.kept.watch(ids[0])
+            known = known[ids]
     if not contexts.is_floating_point():
         contexts = F.one_hot(contexts, segments.shape[-1]).to(segments.dtype)
-    strength = dot_taken_rows(segments, ids, contexts, row_dims=2, mask=mask)
+    strength = dot_taken_rows(segments, ids, contexts, row_dims=2, mask=mask, known=known)
     return strength.abs() if gate == "abs_max_unsigned" else strength
 
 

@@ -95,23 +95,35 @@ def take_rows(parameter: Tensor, ids: Tensor, row_dims: int) -> Tensor:
 
 
 def dot_taken_rows(
-    parameter: Tensor, ids: Tensor, vectors: Tensor, row_dims: int, mask: Tensor | None = None
+    parameter: Tensor,
+    ids: Tensor,
+    vectors: Tensor,
+    row_dims: int,
+    mask: Tensor | None = None,
+    known: Tensor | None = None,
 ) -> Tensor:
     """The rows ``ids`` of a parameter, each times the vector of its line: ``take_rows`` and an inner product.
 
-    Where there is a mask, shaped as the parameter, the rows are multiplied by it first. A row's gradient is a multiple
-    of the vector; a sparse gradient leaves out the rows for which it is zero (on a CPU: elsewhere their number would
-    have to be waited for).
+    A row's gradient is a multiple of the vector; a sparse gradient leaves out the rows for which it is zero (on a CPU:
+    elsewhere their number would have to be waited for).
+
+    Args:
+        parameter: any tensor.
+        ids: which rows.
+        vectors: one for each line of ``ids``.
+        row_dims: how many leading dimensions number the rows.
+        mask: shaped as the parameter; multiplies the rows.
+        known: the result, where it is known already: then the gradient alone is seen to.
 
     Shape:
-        ids ``(K, N)``, vectors ``(K, C)``; result ``(K, N)``.
+        ids and known ``(K, N)``, vectors ``(K, C)``; result ``(K, N)``.
 
     Example:
         >>> dot_taken_rows(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[1, 1]]), torch.ones(1, 2), row_dims=1)
         tensor([[7., 7.]])
     """
     if _wants_sparse(parameter) and not vectors.requires_grad:
-        return _DotTakenRows.apply(parameter, ids, vectors, mask)
+        return _DotTakenRows.apply(parameter, ids, vectors, mask, known)
     rows = take_rows(parameter, ids, row_dims)
     return _dot(rows if mask is None else rows * _select(rows_of(mask, row_dims), ids), vectors)
 
@@ -149,9 +161,18 @@ class _TakeRows(torch.autograd.Function):
 
 class _DotTakenRows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, parameter: RowParameter, ids: Tensor, vectors: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(
+        ctx: Any,
+        parameter: RowParameter,
+        ids: Tensor,
+        vectors: Tensor,
+        mask: Tensor | None,
+        known: Tensor | None,
+    ) -> Tensor:
         ctx.save_for_backward(ids, vectors, mask)
         ctx.shape, ctx.row_dims = parameter.shape, parameter.row_dims
+        if known is not None:
+            return known.clone()
         rows = _select(parameter.as_rows(), ids)
         return _dot(rows if mask is None else rows.mul_(_select(rows_of(mask, parameter.row_dims), ids)), vectors)
 
@@ -165,15 +186,17 @@ class _DotTakenRows(torch.autograd.Function):
             vectors = vectors.unsqueeze(1).expand(-1, ids.shape[1], -1)
         if grad.device.type != "cpu":
             values = (grad.unsqueeze(-1) * vectors).flatten(0, 1)
-            return _sparse(ids.reshape(-1), values, ctx.shape, ctx.row_dims), None, None, None
+            return _sparse(ids.reshape(-1), values, ctx.shape, ctx.row_dims), None, None, None, None
         used = grad != 0 if mask is None else (grad != 0) & vectors.any(-1)
         values = grad[used].unsqueeze(-1) * (vectors if vectors.ndim == 2 else vectors[used])
-        return _sparse(ids[used], values, ctx.shape, ctx.row_dims), None, None, None
+        return _sparse(ids[used], values, ctx.shape, ctx.row_dims), None, None, None, None
 
 
 def _sparse(ids: Tensor, values: Tensor, shape: torch.Size, row_dims: int) -> Tensor:
-    indices = torch.stack(torch.unravel_index(ids, shape[:row_dims]))
-    return torch.sparse_coo_tensor(indices, values, shape, check_invariants=False)
+    indices = [ids]
+    for size in reversed(shape[1:row_dims]):
+        indices[:1] = [indices[0] // size, indices[0] % size]
+    return torch.sparse_coo_tensor(torch.stack(indices), values, shape, check_invariants=False)
 
 
 def dot_rows(rows: Tensor, vector: Tensor) -> Tensor:
