@@ -16,7 +16,7 @@ import time
 import torch
 
 from dendrite_zoo.contexts import ClusterContext, FoundContext, HotellingContext
-from dendrite_zoo.report import to_json, versions, write_record
+from dendrite_zoo.report import hardware, to_json, versions, write_record
 from dendrite_zoo.streams import TaskStream, benchmark_stream
 
 
@@ -59,6 +59,9 @@ def main() -> int:
     parser.add_argument("--batches", type=int, help="so many batches of a task only")
     parser.add_argument("--out", help="where to write the records")
     arguments = parser.parse_args()
+    names = ("benchmark", "tasks", "seeds", "method", "batches", "out")
+    said = {name: getattr(arguments, name) for name in names if getattr(arguments, name) != parser.get_default(name)}
+    words = [f"--{name} {' '.join(map(str, v)) if isinstance(v, list) else v}" for name, v in said.items()]
     torch.set_num_threads(1)
     records = []
     for num_tasks in arguments.tasks:
@@ -78,7 +81,9 @@ def main() -> int:
             "num_tasks": num_tasks,
             "seeds": arguments.seeds,
             **{name: [run[name] for run in runs] for name in runs[0]},
+            "command": " ".join(["python benchmarks/clusters.py", *words]),
             "versions": versions(),
+            "hardware": hardware(),
         }
         print(to_json(record), flush=True)
         records.append(record)

@@ -10,18 +10,17 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
+from torch import Tensor
 
+from dendrite_zoo.callbacks.contexts import Contexts, answering_segments, without_parts
 from dendrite_zoo.callbacks.figures import send_figures
 from dendrite_zoo.callbacks.sparsity import sum_over_ranks
 from dendrite_zoo.callbacks.units import UnitCounts, activation_layers
-from dendrite_zoo.functional import Context, select_winners
 from dendrite_zoo.metrics import task_overlap
 from dendrite_zoo.report import plot_subnetworks, subnetwork_record, write_record
 from dendrite_zoo.streams import current_task
 
-__all__ = ["SubnetworkLogger", "answering_segments"]
+__all__ = ["SubnetworkLogger"]
 
 
 class SubnetworkLogger(Callback):
@@ -34,7 +33,8 @@ class SubnetworkLogger(Callback):
       (`dendrite_zoo.metrics.subnetworks.task_overlap`),
     - ``subnetworks/{layer}/within``: the same for two inputs of one task.
 
-    And for every layer with ``segments`` ``(U, S, C)`` that is called with a context:
+    Where the context alone chooses the units (``winners="context"``), those that it chose count as active. And for
+    every layer with ``segments`` ``(U, S, C)`` that is called with a context:
 
     - ``subnetworks/{layer}/segments``: how many of its segments a unit uses for these tasks, on average.
 
@@ -72,7 +72,7 @@ class SubnetworkLogger(Callback):
         self.win_rates: dict[str, Tensor] = {}
         self.segments: dict[str, Tensor] = {}
         self._counts = UnitCounts()
-        self._contexts = Contexts()
+        self._contexts = Contexts(self._counts)
         self._run_folder: Path | None = None
 
     @property
@@ -99,15 +99,16 @@ class SubnetworkLogger(Callback):
         if trainer.state.fn == TrainerFn.VALIDATING:
             self._run_folder = self._find_folder(trainer)
         if not trainer.sanity_checking:
-            self._counts = UnitCounts().watch(activation_layers(pl_module, self.layers))
-            self._contexts = Contexts().watch(_with_segments(pl_module, self.layers))
+            activations = activation_layers(pl_module, self.layers)
+            self._counts = UnitCounts().watch(without_parts(pl_module, activations))
+            self._contexts = Contexts(self._counts).watch(pl_module, self.layers)
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Note the task."""
         several = len(trainer.num_val_batches) > 1
-        self._counts.task = self._contexts.task = dataloader_idx if several else current_task(trainer) or 0
+        self._counts.task = dataloader_idx if several else current_task(trainer) or 0
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take in what was seen, and log what follows from it."""
@@ -178,76 +179,6 @@ class SubnetworkLogger(Callback):
             plot_subnetworks(record, self._run_folder / "subnetworks.png")
         except ImportError as missing:
             rank_zero_info(str(missing))
-
-
-class Contexts:
-    """For each layer and task the context that it was called with, of the first batch's rows the most frequent."""
-
-    def __init__(self) -> None:
-        self.task = 0
-        self.seen: dict[tuple[str, int], tuple[nn.Module, Tensor]] = {}
-        self._hooks: list[RemovableHandle] = []
-
-    def watch(self, layers: dict[str, nn.Module]) -> Contexts:
-        """Note from now on what these modules are called with, until `stop`."""
-        for name, module in layers.items():
-            self._hooks.append(module.register_forward_pre_hook(self._hook(name), with_kwargs=True))
-        return self
-
-    def stop(self) -> None:
-        """Remove every hook."""
-        while self._hooks:
-            self._hooks.pop().remove()
-
-    def _hook(self, name: str) -> Any:
-        def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            context = kwargs.get("context", args[1] if len(args) > 1 else None)
-            if context is not None and (name, self.task) not in self.seen:
-                self.seen[name, self.task] = module, _most_frequent(context)
-
-        return note
-
-
-def _most_frequent(context: Context) -> Tensor:
-    if isinstance(context, tuple):
-        codebook, index = context
-        return codebook[index.mode().values].detach().clone()
-    if context.is_floating_point():
-        rows, counts = context.detach().reshape(-1, context.shape[-1]).unique(dim=0, return_counts=True)
-        return rows[counts.argmax()]
-    return context.reshape(-1).mode().values
-
-
-@torch.no_grad()
-def answering_segments(layer: nn.Module, context: Tensor) -> Tensor:
-    """The segment of each unit that answers a context: the one that wins.
-
-    Args:
-        layer: a module with ``segments`` ``(U, S, C)``, and a ``gate`` where it is not ``"abs_max"``.
-        context: floats ``(C,)``, or the id of a one-hot context.
-
-    Shape:
-        Result ``(U,)`` integers, on the CPU.
-
-    Example:
-        >>> from dendrite_zoo.layers import ActiveDendriteLinear
-        >>> layer = ActiveDendriteLinear(3, 4, context_dim=2, num_segments=5)
-        >>> answering_segments(layer, torch.tensor([1.0, 0.0])).equal(answering_segments(layer, torch.tensor(0)))
-        True
-    """
-    segments: Any = layer.segments
-    activations = segments @ context.to(segments) if context.is_floating_point() else segments[..., context]
-    return select_winners(activations, getattr(layer, "gate", "abs_max"))[1].cpu()
-
-
-def _with_segments(model: nn.Module, layers: Sequence[str] | None) -> dict[str, nn.Module]:
-    return {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(getattr(module, "segments", None), Tensor)
-        and module.segments.ndim == 3
-        and (layers is None or any(name == layer or name.startswith(f"{layer}.") for layer in layers))
-    }
 
 
 def _grown(table: Tensor | None, tasks: int, units: int, blank: float) -> Tensor:

@@ -7,9 +7,11 @@ import json
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from torch import nn
 
 from dendrite_zoo.callbacks import SubnetworkLogger
-from dendrite_zoo.callbacks.subnetworks import Contexts, answering_segments
+from dendrite_zoo.callbacks.contexts import Contexts, answering_segments
+from dendrite_zoo.callbacks.units import UnitCounts
 from dendrite_zoo.layers import ActiveDendriteLinear
 from dendrite_zoo.lightning_modules import ContinualClassifier
 from dendrite_zoo.metrics import task_overlap
@@ -63,9 +65,10 @@ def test_one_loader_is_the_current_task(tmp_path):
     assert log.win_rates["net.1"].shape == (2, 16) and not log.win_rates["net.1"].isnan().any()
 
 
-def dendrites(tmp_path, log, epochs=1, **kwargs):
+def dendrites(tmp_path, log, *, winners="activation", **kwargs):
     torch.manual_seed(0)
-    model = ActiveDendriteClassifier(64, [40, 30], 10, max_tasks=4, num_segments=6, activation_density=0.2)
+    sizes = {"max_tasks": 4, "num_segments": 6, "activation_density": 0.2}
+    model = ActiveDendriteClassifier(64, [40, 30], 10, **sizes, winners=winners)
     stream = PermutedTasks("digits", 3, batch_size=64)
     quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False, "accelerator": "cpu"}
     quiet |= {"enable_model_summary": False, "limit_train_batches": 2, "limit_val_batches": 2}
@@ -93,6 +96,26 @@ def test_which_segments_answer_which_context(tmp_path):
     assert list(record["layers"]) == list(log.win_rates)
 
 
+def test_units_that_the_context_chooses(tmp_path):
+    """Only the active units are computed; which they are follows from the contexts that are inferred."""
+    log = SubnetworkLogger()
+    _, model = dendrites(tmp_path, log, winners="context")
+    assert list(log.win_rates) == ["model.mlp.activations.0", "model.mlp.activations.1"]
+    assert list(log.segments) == ["model.mlp.hidden.0", "model.mlp.hidden.1"]
+    stream = PermutedTasks("digits", 3, batch_size=64)
+    for task in range(3):
+        x = torch.cat([x for x, _ in stream.task_loader(task, "val")][:2])
+        inferred = model.context.infer(x)
+        for number, units in enumerate((40, 30)):
+            active = torch.zeros(len(x), units)
+            for row, context in zip(active, inferred.tolist(), strict=True):
+                row[model.mlp.active_units(model.context.prototypes[context])[number]] = 1
+            torch.testing.assert_close(log.win_rates[f"model.mlp.activations.{number}"][task], active.mean(0))
+    narrowed = SubnetworkLogger(layers=["model.mlp.activations.1"])
+    dendrites(tmp_path, narrowed, winners="context")
+    assert list(narrowed.win_rates) == ["model.mlp.activations.1"] and not narrowed.segments
+
+
 @pytest.mark.parametrize("form", ["vector", "rows", "codebook", "id", "ids"])
 def test_contexts_of_every_form(form):
     torch.manual_seed(0)
@@ -106,7 +129,7 @@ def test_contexts_of_every_form(form):
         "id": torch.tensor(2),
         "ids": index,
     }[form]
-    contexts = Contexts().watch({"layer": layer})
+    contexts = Contexts(UnitCounts()).watch(nn.ModuleDict({"layer": layer}))
     layer(torch.randn(3, 4), context=context)
     layer(torch.randn(3, 4), codebook[0])  # only the first batch of a task counts
     contexts.stop()
