@@ -56,8 +56,15 @@ hub-floor: .venv/.dev  ## the Hub tests on the oldest huggingface-hub that is su
 	$(BIN)/python -m pip install --quiet --upgrade --target build/hub-floor 'huggingface-hub==1.31.*'
 	PYTHONPATH=$(CURDIR)/build/hub-floor $(BIN)/python -m pytest $(PYTEST) tests/hub tests/callbacks/test_publisher.py
 
-bench: .venv/.dev  ## the benchmarks
-	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+# MNIST may be a folder that holds it: make bench MNIST=~/data/mnist
+MNIST ?= mnist
+BENCHMARKS ?= training_step mixed_contexts stream inference imports callbacks
+bench: .venv/.dev  ## the benchmarks, into benchmarks/results (ten minutes, 12 GB of memory)
+	mkdir -p benchmarks/results
+	for name in $(BENCHMARKS); do \
+		test $$name = stream && source="--source $(MNIST)" || source=; \
+		$(BIN)/python benchmarks/$$name.py $$source | tee benchmarks/results/$$name.json; done
+	$(BIN)/python benchmarks/picture.py
 
 # Three seeds of weights and permutations, and as many of the control; the entry takes the weights of seed 0.
 SEEDS := 0 1 2

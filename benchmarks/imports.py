@@ -1,0 +1,36 @@
+"""How long ``import dendrite_zoo`` takes, against ``import torch``, each in a process of its own.
+
+python benchmarks/imports.py [--rounds 7]
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+
+from harness import compare
+
+
+def seconds_to_import(name: str) -> float:
+    """Seconds of the import alone."""
+    code = f"import time; start = time.perf_counter(); import {name}; print(time.perf_counter() - start)"
+    return float(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
+
+
+def main() -> None:
+    """Print one line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=7)
+    args = parser.parse_args()
+    seconds: dict[str, list[float]] = {"dendrite_zoo": [], "torch": []}
+    for name in seconds:
+        seconds_to_import(name)
+    for _ in range(args.rounds):
+        for name in seconds:
+            seconds[name].append(seconds_to_import(name))
+    compare("import", seconds, "dendrite_zoo", "torch", "<= 1.1")
+
+
+if __name__ == "__main__":
+    main()
