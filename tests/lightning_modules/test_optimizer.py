@@ -77,3 +77,35 @@ def test_after_training_the_model_belongs_to_no_optimizer():
         assert not network.mlp.hidden[0].segments.grad.is_sparse
         optimizer.step()
     assert trainer.optimizers
+
+
+class SaveAt(Callback):
+    """Saves a checkpoint after a step."""
+
+    def __init__(self, step, path):
+        self.step, self.path = step, path
+
+    def on_train_batch_end(self, trainer, module, *args):
+        if trainer.global_step == self.step:
+            trainer.save_checkpoint(self.path)
+
+
+@pytest.mark.parametrize("winners", ["activation", "context"])
+@pytest.mark.parametrize("step", [3, 6, 8])
+def test_a_resumed_run_is_bit_equal(winners, step, tmp_path):
+    def run(callbacks=(), ckpt_path=None):
+        torch.manual_seed(0)
+        model = ActiveDendriteClassifier(64, [64, 64], 10, max_tasks=2, num_segments=5, winners=winners)
+        stream = PermutedTasks("digits", num_tasks=2, batch_size=256)  # six steps a task
+        quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False, "accelerator": "cpu"}
+        trainer = Trainer(**stream.trainer_kwargs(), **quiet, enable_model_summary=False, callbacks=list(callbacks))
+        trainer.fit(ContinualClassifier(model, lr=1e-2), stream, ckpt_path=ckpt_path)
+        assert trainer.global_step == 12
+        return model.state_dict(), trainer.optimizers[0].state_dict()["state"]
+
+    weights, moments = run([SaveAt(step, tmp_path / "some.ckpt")])
+    weights_again, moments_again = run(ckpt_path=tmp_path / "some.ckpt")
+    assert all(torch.equal(weights[name], weights_again[name]) for name in weights)
+    assert moments.keys() == moments_again.keys()
+    for ours, theirs in zip(moments.values(), moments_again.values(), strict=True):
+        assert all(torch.equal(ours[name], theirs[name]) for name in ("step", "exp_avg", "exp_avg_sq"))
