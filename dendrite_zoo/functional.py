@@ -175,7 +175,7 @@ def _from_winners(segments: Tensor, contexts: Tensor, gate: Gate, mask: Tensor |
     known = None
     with torch.no_grad():
         if keeper is not None and len(contexts) == 1:
-            known = keeper.kept.activations(keeper, contexts[0])
+            known = keeper.kept.activations(keeper.as_rows(), contexts[0])
         activations = _activations(segments, contexts) if known is None else known
         winners = _choose(activations.reshape(-1, num_units, num_segments), gate)  # (K, U)
         ids = winners + num_segments * torch.arange(num_units, device=segments.device)

@@ -9,7 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from dendrite_zoo.rows import CHUNK, RowParameter, rows_of
+from dendrite_zoo.kept import CHUNK
+from dendrite_zoo.rows import RowParameter, rows_of
 
 __all__ = ["DendriteAdam", "clip_gradients_"]
 
@@ -94,7 +95,7 @@ class DendriteAdam(torch.optim.Adam):
         step_size = lr * math.sqrt(1 - beta2**step) / (1 - beta1**step)
         everything = [rows_of(t.detach(), parameter.row_dims) for t in (parameter, *moments)]
         ids, values = ids_and_values(grad, parameter.row_dims)
-        parameter.kept.check(parameter)
+        parameter.kept.check(everything[0])
         chunk = max(1, CHUNK // max(1, values[:1].numel())) if values.device.type == "cpu" else max(1, len(ids))
         space = values.new_empty(4, min(chunk, len(ids)), *values.shape[1:])
         for some, g in zip(ids.split(chunk), values.split(chunk), strict=True):
@@ -106,7 +107,7 @@ class DendriteAdam(torch.optim.Adam):
             p.addcdiv_(m, torch.sqrt(v, out=root).add_(group["eps"]), value=-step_size)
             for rows, new in zip(everything, (p, m, v), strict=True):
                 rows.index_copy_(0, some, new)
-            parameter.kept.refresh(parameter, some, p)
+            parameter.kept.refresh(everything[0], some, p)
 
 
 def _with_rows(groups: Iterable[dict[str, Any]]) -> list[RowParameter]:

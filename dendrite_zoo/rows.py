@@ -14,10 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["KeptActivations", "RowParameter", "dot_rows", "dot_taken_rows", "stamp", "take_rows"]
+from dendrite_zoo.kept import KeptActivations
 
-CHUNK = 1 << 17
-"""Numbers handled at once where rows are gone through on a CPU: they stay in its cache."""
+__all__ = ["RowParameter", "dot_taken_rows", "rows_of", "take_rows"]
 
 
 class RowParameter(nn.Parameter):
@@ -29,6 +28,10 @@ class RowParameter(nn.Parameter):
         data: the tensor.
         requires_grad: as for any parameter.
         row_dims: how many leading dimensions number the rows; all of them where each number is a row of its own.
+
+    Attributes:
+        kept: its activations, where it holds segments; ``kept.invalidate()`` after a write to a few rows through
+            ``.data``.
     """
 
     row_dims: int
@@ -197,87 +200,3 @@ def _sparse(ids: Tensor, values: Tensor, shape: torch.Size, row_dims: int) -> Te
     for size in reversed(shape[1:row_dims]):
         indices[:1] = [indices[0] // size, indices[0] % size]
     return torch.sparse_coo_tensor(torch.stack(indices), values, shape, check_invariants=False)
-
-
-def dot_rows(rows: Tensor, vector: Tensor) -> Tensor:
-    r"""The inner product of each row with a vector, bit for bit the same whatever other rows there are.
-
-    The last bits of ``rows @ vector`` depend on how many rows there are, so that a winner could change with what was
-    kept and what was computed anew.
-
-    Shape:
-        rows ``(N, C)``, vector ``(C,)``; result ``(N,)``.
-
-    Example:
-        >>> dot_rows(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([1.0, 1.0]))
-        tensor([3., 7.])
-    """
-    result = rows.new_empty(len(rows))
-    chunk = max(1, CHUNK // len(vector)) if rows.device.type == "cpu" else len(rows)
-    for part, out in zip(rows.split(chunk), result.split(chunk), strict=True):
-        products = part * vector
-        # A row that is alone would be shared out among threads, and summed in another order.
-        out.copy_(products.expand(2, -1).sum(-1)[:1] if len(part) == 1 else products.sum(-1))
-    return result
-
-
-class KeptActivations:
-    """Segment activations in one context, kept from one step to the next.
-
-    They are exactly what would be computed anew. A segment that did not win has not changed, so the owner's step
-    brings the rows it updated up to date (`refresh`) and the others stay. Whatever else changes the segments is
-    noticed, and everything computed anew: operations in place by the version they count up; a fused optimizer, or a
-    write through ``.data``, by a sample of the rows that won last. For a write through ``.data`` to a few rows alone
-    there is `invalidate`.
-    """
-
-    SAMPLE = 64
-
-    def __init__(self) -> None:
-        self.invalidate()
-
-    def invalidate(self) -> None:
-        """Forget everything."""
-        self._context: Tensor | None = None
-        self._values, self._sample = torch.empty(0), torch.empty(0, dtype=torch.long)
-        self._stamp: tuple[Any, ...] = ()
-
-    def activations(self, segments: RowParameter, context: Tensor) -> Tensor:
-        """The activation of each row of ``segments`` in ``context`` ``(C,)``, or in a one-hot one by its id ``()``."""
-        self.check(segments)
-        if self._context is None or self._context.dtype != context.dtype or not torch.equal(self._context, context):
-            self._context, self._stamp = context.detach().clone(), stamp(segments)
-            self._values, self._sample = _activate(segments.as_rows(), context), torch.empty(0, dtype=torch.long)
-        return self._values
-
-    def watch(self, winners: Tensor) -> None:
-        """Sample these rows, which the next step is about to change, to notice the steps of other optimizers."""
-        self._sample = winners[:: max(1, len(winners) // self.SAMPLE)]
-
-    def check(self, segments: RowParameter) -> None:
-        """Forget everything if the segments were changed by anyone but their owner."""
-        if self._context is None:
-            return
-        if self._stamp == stamp(segments):
-            sample = segments.as_rows()[self._sample]
-            if torch.equal(_activate(sample, self._context), self._values[self._sample]):
-                return
-        self.invalidate()
-
-    def refresh(self, segments: RowParameter, ids: Tensor, rows: Tensor) -> None:
-        """Take note that the owner, after a `check`, has changed the rows ``ids`` to ``rows``."""
-        if self._context is not None:
-            self._values[ids] = _activate(rows, self._context)
-            self._stamp = stamp(segments)
-
-
-def _activate(rows: Tensor, context: Tensor) -> Tensor:
-    if context.is_floating_point():
-        return dot_rows(rows, context)
-    return rows.index_select(1, context.reshape(1)).squeeze(1)
-
-
-def stamp(tensor: Tensor) -> tuple[Any, ...]:
-    """What changes with every operation in place (but for fused optimizers and writes through ``.data``)."""
-    version = 0 if tensor.is_inference() else tensor._version
-    return tensor.data_ptr(), version, tensor.shape, tensor.dtype, tensor.device

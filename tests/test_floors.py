@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 # never its own line: callbacks and lightning_modules know nothing of each other.
 FLOORS = [
     "model_cards",  # data
+    "kept",
     "rows",
     "functional",
     "layers",

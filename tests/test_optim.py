@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from dendrite_zoo.functional import GATES
+from dendrite_zoo.kept import KeptActivations
 from dendrite_zoo.models import ActiveDendriteMLP
 from dendrite_zoo.optim import DendriteAdam, clip_gradients_
-from dendrite_zoo.rows import KeptActivations
 
 C = 5
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dendrite_zoo.kept import stamp
 from dendrite_zoo.layers import ActiveDendriteLinear
 from dendrite_zoo.layers.subnetwork import ActiveUnits, active_units
-from dendrite_zoo.rows import stamp
 
 __all__ = ["Subnetworks", "in_groups"]
 
