@@ -9,8 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dendrite_zoo.kept import stamp
-
 __all__ = ["SparseLinear"]
 
 
@@ -54,8 +52,6 @@ class SparseLinear(nn.Module):
         self.register_buffer("mask", random_mask((out_features, in_features), density))
         self._factor: Tensor | None = None
         self._made_for: tuple[Any, ...] = ()
-        self._seen: tuple[Any, ...] = ()
-        self._sample: Tensor | None = None
         self.reset_parameters()
 
     @torch.no_grad()
@@ -80,8 +76,7 @@ class SparseLinear(nn.Module):
             return self.weight
         if torch.compiler.is_compiling() or not isinstance(self.weight, nn.Parameter) or self.weight.is_inference():
             return self.weight * self.mask  # traced or transformed
-        if not self._is_clean():
-            self._zero_masked()
+        self._zero_masked()  # whoever wrote there: an optimizer that mixes entries, a write through `.data`
         return _MaskGradient.apply(self.weight, self._mask_factor())
 
     def extra_repr(self) -> str:
@@ -91,22 +86,6 @@ class SparseLinear(nn.Module):
     def _zero_masked(self) -> None:
         if self.mask is not None:
             self.weight.data.mul_(self._mask_factor())
-            self._seen = stamp(self.weight)
-
-    def _is_clean(self) -> bool:
-        """Whether the masked weights are zero still, whoever wrote to them.
-
-        Told by the version that operations in place count up; for those that count none (fused optimizers, writes
-        through ``.data``), by one masked weight of each unit. Elsewhere than on a CPU, zeroing costs less than asking.
-        """
-        self._mask_factor()  # where the mask has changed, nothing is known
-        if self.weight.device.type != "cpu" or self._seen != stamp(self.weight) or self.mask is None:
-            return False
-        if self._sample is None:
-            first = self.mask.byte().argmin(-1, keepdim=True)
-            first = first + self.in_features * torch.arange(self.out_features).unsqueeze(-1)
-            self._sample = first[~self.mask.flatten()[first]]
-        return not self.weight.detach().flatten()[self._sample].any()
 
     def _mask_factor(self) -> Tensor:
         """The mask as numbers, which multiply three times as fast as bools."""
@@ -116,7 +95,6 @@ class SparseLinear(nn.Module):
         if self._factor is None or self._made_for != made_for:
             with torch.inference_mode(False), torch.no_grad():  # it outlives the pass that makes it
                 self._factor, self._made_for = self.mask.clone().to(self.weight), made_for
-            self._seen, self._sample = (), None
         return self._factor
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:

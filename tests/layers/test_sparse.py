@@ -171,20 +171,3 @@ def test_trains_after_it_was_evaluated_in_inference_mode(change):
         layer(x)
     layer(x).square().sum().backward()
     assert (layer.weight.grad[~layer.mask] == 0).all() and (layer.weight.grad[layer.mask] != 0).any()
-
-
-def test_a_mask_that_is_changed_counts_at_the_next_use():
-    layer, x = SparseLinear(12, 6, density=0.5), torch.randn(3, 12)
-    layer(x)
-    layer.mask[2] = ~layer.mask[2]
-    layer(x).sum().backward()
-    assert (layer.weight[~layer.mask] == 0).all()
-    torch.testing.assert_close(layer.weight.grad, layer.mask * x.sum(0))
-    layer.weight.data.fill_(1.0)
-    torch.testing.assert_close(layer(x), x @ layer.mask.float().T + layer.bias)
-
-
-def test_a_density_that_masks_nothing():
-    layer, x = SparseLinear(4, 3, density=0.99), torch.randn(2, 4)
-    assert layer.mask.all()
-    torch.testing.assert_close(layer(x), torch.nn.functional.linear(x, layer.weight, layer.bias))
