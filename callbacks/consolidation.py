@@ -30,10 +30,11 @@ class Consolidation(Callback, ABC, Generic[R]):
 
     The penalty's gradient is added once before each optimizer step, after the task's gradient was complete
     (accumulated, averaged over processes, unscaled) and before it is clipped: as if the penalty stood in the loss.
-    Where a gradient is sparse, the cost of a step follows the rows that it covers, and these alone are pulled (the
-    others do not move; with the stored tasks of EWC they might otherwise, for its anchor is a mean).
     Manual optimization, with one or more optimizers, works likewise; who clips there by hand does it in the module's
     ``on_before_optimizer_step``, which runs after the callbacks'.
+
+    Where a gradient is sparse, the cost of a step follows the rows that it covers, and these alone are pulled: the
+    others do not move. (The stored tasks of EWC would move them: its anchor is a mean.)
 
     Which task is on is asked of ``task=``, else of the module's ``current_task``, else of the datamodule's: when a
     batch comes, and again before the step, for a module that finds its task in the batch.

@@ -197,4 +197,5 @@ class QuadraticPenalty:
 
 
 def _zeros(p: Tensor) -> Tensor:
-    return torch.zeros_like(p, dtype=torch.promote_types(p.dtype, torch.float32), requires_grad=False)
+    dtype = torch.promote_types(p.dtype, torch.float32)
+    return torch.zeros(p.shape, dtype=dtype, device=p.device)  # contiguous, whatever the parameter is

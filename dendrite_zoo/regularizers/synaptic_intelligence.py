@@ -99,7 +99,7 @@ class SynapticIntelligence(QuadraticPenalty):
         """Turn the path into importance, and hold on to the weights as they are now."""
         self.after_step()
         for name, p in self.parameters.items():
-            tensors = (p.detach(), self.anchor[name], self.path[name], self.importance[name])
+            tensors = (p.detach().reshape(-1), self.anchor[name], self.path[name], self.importance[name])
             chunk = CHUNK if p.device.type == "cpu" else max(1, p.numel())
             for theta, anchor, path, importance in zip(*(t.view(-1).split(chunk) for t in tensors), strict=True):
                 importance.addcdiv_(path.clamp_(min=0), (theta - anchor).square_().add_(self.damping))

@@ -159,6 +159,23 @@ def test_sparse_gradients_give_what_dense_ones_give(row_dims):
     assert sparse.weight.grad.values().isfinite().all() and other.path["w"].isfinite().all()
 
 
+def test_parameters_in_another_memory_format():
+    torch.manual_seed(0)
+    convolution = nn.Conv2d(3, 4, 2)
+    other = copy.deepcopy(convolution).to(memory_format=torch.channels_last)
+    found = []
+    for model in (convolution, other):
+        si = SynapticIntelligence(dict(model.named_parameters()))
+        for _ in range(2):
+            model.zero_grad()
+            model(torch.ones(2, 3, 5, 5)).square().mean().backward()
+            si.before_step()
+            torch.optim.SGD(model.parameters(), lr=0.1).step()
+            si.end_task()
+        found.append(si.importance["weight"])
+    torch.testing.assert_close(*found)
+
+
 def test_resumes_to_the_bit(tmp_path):
     """A state taken between any two steps, a step's end not yet seen, goes on as if nothing had happened."""
 
