@@ -192,6 +192,15 @@ def test_subnetworks_with_sparse_gradients_are_consolidated_as_with_dense_ones(t
     assert callback.regularizer.num_tasks == TASKS - 1
 
 
+@pytest.mark.parametrize("kind", [SynapticIntelligence, ElasticWeightConsolidation])
+def test_half_precision_keeps_importance_in_float32(tmp_path, kind):
+    expected = fit(tmp_path, kind(STRENGTH))[1].regularizer.importance["net.0.weight"]
+    for precision in ("bf16-mixed", "bf16-true"):
+        importance = fit(tmp_path, kind(STRENGTH), precision=precision)[1].regularizer.importance["net.0.weight"]
+        assert importance.dtype == torch.float32
+        assert importance.sum().item() == pytest.approx(expected.sum().item(), rel=0.03)
+
+
 def test_skipped_steps_of_a_gradient_scaler_add_nothing(tmp_path):
     net, callback = Net(), SynapticIntelligence(STRENGTH)
     run = trainer(tmp_path, [callback], epochs=TASKS, limit_val_batches=0, limit_train_batches=1)
