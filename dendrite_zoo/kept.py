@@ -9,7 +9,7 @@ from torch import Tensor
 
 __all__ = ["CHUNK", "KeptActivations", "dot_rows", "stamp"]
 
-CHUNK = 1 << 17
+CHUNK = 1 << 18
 """Numbers handled at once where rows are gone through on a CPU: they stay in its cache."""
 
 
