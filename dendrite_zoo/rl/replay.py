@@ -1,0 +1,180 @@
+"""A memory of what robots went through: one packed tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["ReplayBuffer", "Transitions"]
+
+
+class Transitions(NamedTuple):
+    """Steps of several tasks, task by task: rows ``[j * n, (j + 1) * n)`` are task ``j``'s.
+
+    Attributes:
+        observation: ``(B, O)``, where the step began.
+        action: ``(B, A)``, in [-1, 1].
+        reward: ``(B,)``.
+        next_observation: ``(B, O)``, where it really led to, also where an episode was cut off by its length.
+        task: ``(B,)`` integers.
+    """
+
+    observation: Tensor
+    action: Tensor
+    reward: Tensor
+    next_observation: Tensor
+    task: Tensor
+
+
+class ReplayBuffer:
+    """The latest steps of each task, float32, in one tensor: a batch is a single ``index_select``.
+
+    There is no flag for the end of an episode: in Meta-World none ends but by its length, and a value is estimated
+    through that cut (Pardo et al. 2018).
+
+    Args:
+        num_tasks: how many tasks share the capacity, in equal parts.
+        capacity: steps in all, rounded up to a multiple of ``num_tasks``.
+        observation_size: numbers an observation has.
+        action_size: numbers an action has.
+        device: where the tensor lies.
+
+    Attributes:
+        sizes: ``(T,)`` integers, how many steps of each task it holds.
+
+    Raises:
+        ValueError: a size below one; a batch with a shape or value that does not fit.
+
+    Example:
+        >>> replay = ReplayBuffer(2, 8, observation_size=3, action_size=1)
+        >>> replay.add(torch.zeros(4, 3), torch.zeros(4, 1), torch.arange(4.0), torch.zeros(4, 3),
+        ...            torch.tensor([0, 1, 0, 1]))
+        >>> replay.sizes
+        tensor([2, 2])
+        >>> replay.sample(3).task
+        tensor([0, 0, 0, 1, 1, 1])
+    """
+
+    def __init__(
+        self,
+        num_tasks: int,
+        capacity: int,
+        *,
+        observation_size: int,
+        action_size: int,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if min(num_tasks, capacity, observation_size, action_size) < 1:
+            raise ValueError(
+                f"num_tasks={num_tasks}, capacity={capacity}, observation_size={observation_size}, "
+                f"action_size={action_size} came; expected 1 at least."
+            )
+        self.num_tasks, self.capacity = num_tasks, -(-capacity // num_tasks)
+        self.widths = [observation_size, action_size, 1, observation_size]
+        # not written to before it is needed: memory grows with the steps
+        self.rows = torch.empty(num_tasks * self.capacity, sum(self.widths), device=device)
+        self.seen = torch.zeros(num_tasks, dtype=torch.long)
+
+    def __len__(self) -> int:
+        return int(self.sizes.sum())
+
+    @property
+    def sizes(self) -> Tensor:
+        """How many steps of each task it holds, ``(T,)``."""
+        return self.seen.clamp(max=self.capacity)
+
+    @torch.no_grad()
+    def add(self, observation: Tensor, action: Tensor, reward: Tensor, next_observation: Tensor, task: Tensor) -> None:
+        """Take in steps in the order in which they were made; of each task the oldest make room.
+
+        Args:
+            observation: ``(N, O)``.
+            action: ``(N, A)``.
+            reward: ``(N,)``.
+            next_observation: ``(N, O)``, of the same episode.
+            task: ``(N,)`` integers.
+        """
+        parts = [observation, action, reward.unsqueeze(-1), next_observation]
+        shapes = [list(part.shape) for part in parts]
+        if shapes != [[len(task), width] for width in self.widths]:
+            raise ValueError(f"Steps of the shapes {shapes} came for {len(task)} rows; expected widths {self.widths}.")
+        packed = torch.cat([part.to(self.rows) for part in parts], dim=1)
+        task = task.cpu()
+        counts = task.bincount(minlength=self.num_tasks)
+        if len(counts) > self.num_tasks:
+            raise ValueError(f"A step of task {len(counts) - 1} came; expected tasks 0 to {self.num_tasks - 1}.")
+        for j, count in enumerate(counts.tolist()):
+            if count:
+                mine = (task == j).nonzero().squeeze(1)[-self.capacity :]
+                last = int(self.seen[j]) + count
+                slots = torch.arange(last - len(mine), last) % self.capacity + j * self.capacity
+                self.rows.index_copy_(0, slots.to(self.rows.device), packed[mine.to(packed.device)])
+        self.seen += counts
+
+    def sample(self, per_task: int, generator: torch.Generator | None = None) -> Transitions:
+        """Draw so many steps of every task, with replacement.
+
+        Args:
+            per_task: steps of each task.
+            generator: of the draws, on the buffer's device.
+
+        Raises:
+            ValueError: a task without any step.
+        """
+        sizes = self.sizes
+        if int(sizes.min()) == 0:
+            raise ValueError(
+                f"The replay buffer holds no step of task {int(sizes.argmin())}; expected some of each. Collect first."
+            )
+        device = self.rows.device
+        # float64: with float32 the last rows of a large buffer would never be drawn
+        wide = torch.float32 if device.type == "mps" else torch.float64
+        draws = torch.rand(self.num_tasks, per_task, generator=generator, device=device, dtype=wide)
+        sizes = sizes.to(device).unsqueeze(1)
+        index = (draws * sizes).long().clamp_(max=sizes - 1)
+        task = torch.arange(self.num_tasks, device=device).unsqueeze(1)
+        rows = self.rows.index_select(0, (index + task * self.capacity).flatten())
+        observation, action, reward, next_observation = rows.split(self.widths, dim=1)
+        return Transitions(
+            observation, action, reward.squeeze(1), next_observation, task.expand(-1, per_task).flatten()
+        )
+
+    def observations(self, task: int, count: int) -> Tensor:
+        """The latest observations of a task, oldest first.
+
+        Args:
+            task: its index.
+            count: how many at most.
+
+        Shape:
+            Result ``(<= count, O)``.
+        """
+        seen, count = int(self.seen[task]), min(count, int(self.sizes[task]))
+        slots = torch.arange(seen - count, seen) % self.capacity + task * self.capacity
+        return self.rows.index_select(0, slots.to(self.rows.device))[:, : self.widths[0]]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint holds: the rows that are in use, and how many were seen."""
+        held = [self.rows[j * self.capacity :][:size] for j, size in enumerate(self.sizes.tolist())]
+        return {"seen": self.seen.clone(), "rows": torch.cat(held).cpu()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from such a state.
+
+        Raises:
+            ValueError: it comes from a buffer of another size.
+        """
+        seen, rows = state["seen"], state["rows"]
+        sizes = seen.clamp(max=self.capacity).tolist()
+        if len(seen) != self.num_tasks or rows.shape != (sum(sizes), sum(self.widths)):
+            raise ValueError(
+                f"The state of a replay buffer with {tuple(rows.shape)} numbers of {len(seen)} tasks came; this one "
+                f"has {self.num_tasks} tasks and room for {self.capacity} steps of each, {sum(self.widths)} numbers a "
+                "step. Give the same tasks and capacity as before."
+            )
+        for j, held in enumerate(rows.split(sizes)):
+            self.rows[j * self.capacity :][: len(held)] = held.to(self.rows.device)
+        self.seen = seen.clone()

@@ -1,0 +1,98 @@
+import pytest
+import torch
+
+from dendrite_zoo.rl.replay import ReplayBuffer
+
+
+def steps(numbers, task, observation_size=3, action_size=2):
+    """Steps that can be told apart: everything in step ``n`` is a number made from ``n``."""
+    n = torch.as_tensor(numbers, dtype=torch.float32)
+    observation = n[:, None] + torch.zeros(observation_size)
+    action = n[:, None] / 1000 + torch.zeros(action_size)
+    return observation, action, -n, observation + 0.5, torch.as_tensor(task).expand(len(n))
+
+
+def buffer(num_tasks=2, capacity=8):
+    return ReplayBuffer(num_tasks, capacity, observation_size=3, action_size=2)
+
+
+def test_of_each_task_the_latest_steps_stay():
+    replay, naive = buffer(), {0: [], 1: []}
+    draws = torch.Generator().manual_seed(0)
+    count = 0
+    for _ in range(20):
+        size = int(torch.randint(1, 12, (), generator=draws))
+        task = torch.randint(2, (size,), generator=draws)
+        numbers = torch.arange(count, count + size)
+        count += size
+        replay.add(*steps(numbers, task))
+        for number, j in zip(numbers.tolist(), task.tolist(), strict=True):
+            naive[j] = [*naive[j], number][-4:]
+        for j in (0, 1):
+            assert replay.observations(j, 99)[:, 0].tolist() == naive[j]
+            assert replay.observations(j, 2)[:, 0].tolist() == naive[j][-2:]
+        assert replay.sizes.tolist() == [len(naive[0]), len(naive[1])]
+        assert len(replay) == len(naive[0]) + len(naive[1])
+
+
+def test_a_sample_is_balanced_and_its_parts_belong_together():
+    replay = buffer(capacity=1000)
+    replay.add(*steps(range(100), 0))
+    replay.add(*steps(range(200, 203), 1))
+    batch = replay.sample(64)
+    assert batch.task.tolist() == [0] * 64 + [1] * 64
+    n = batch.observation[:, 0]
+    expected = steps(n, 0)
+    for part, wanted in zip(batch[:4], expected[:4], strict=True):
+        torch.testing.assert_close(part, wanted)
+    assert set(n[64:].tolist()) == {200.0, 201.0, 202.0}
+    assert n[:64].max() < 100
+
+
+def test_every_step_is_drawn_equally_often():
+    replay = buffer(1, 10)
+    replay.add(*steps(range(10), 0))
+    counts = replay.sample(20_000).observation[:, 0].long().bincount(minlength=10)
+    assert (counts - 2000).abs().max() < 5 * (20_000 * 0.1 * 0.9) ** 0.5
+
+
+def test_the_generator_decides_the_draws():
+    replay = buffer()
+    replay.add(*steps(range(4), [0, 0, 1, 1]))
+    one, two = (replay.sample(50, torch.Generator().manual_seed(3)) for _ in range(2))
+    assert all(a.equal(b) for a, b in zip(one, two, strict=True))
+
+
+def test_a_state_goes_on_as_if_nothing_had_happened(tmp_path):
+    replay, again = buffer(), buffer()
+    replay.add(*steps(range(7), 0))
+    replay.add(*steps(range(10, 12), 1))
+    torch.save(replay.state_dict(), tmp_path / "state.pt")
+    again.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    for held in (replay, again):
+        held.add(*steps([20, 21, 22], [0, 1, 0]))
+    for j in (0, 1):
+        assert replay.observations(j, 99).equal(again.observations(j, 99))
+    one, two = (held.sample(50, torch.Generator().manual_seed(3)) for held in (replay, again))
+    assert all(a.equal(b) for a, b in zip(one, two, strict=True))
+
+
+def test_a_state_holds_no_more_than_the_steps():
+    replay = buffer(capacity=100_000)
+    replay.add(*steps(range(7), 0))
+    assert replay.state_dict()["rows"].shape == (7, 9)
+
+
+def test_what_does_not_fit_is_refused():
+    replay = buffer()
+    with pytest.raises(ValueError, match="holds no step of task 0"):
+        replay.sample(1)
+    with pytest.raises(ValueError, match="expected widths"):
+        replay.add(*steps([1], 0, observation_size=4))
+    with pytest.raises(ValueError, match="task 5 came; expected tasks 0 to 1"):
+        replay.add(*steps([1], 5))
+    with pytest.raises(ValueError, match="expected 1 at least"):
+        buffer(0)
+    replay.add(*steps(range(7), 0))
+    with pytest.raises(ValueError, match="Give the same tasks and capacity"):
+        buffer(capacity=4).load_state_dict(replay.state_dict())
