@@ -15,7 +15,18 @@ from typing import TYPE_CHECKING, Any
 from dendrite_zoo import contexts, functional, layers
 
 if TYPE_CHECKING:
-    from dendrite_zoo import callbacks, hub, lightning_modules, metrics, models, optim, regularizers, report, streams
+    from dendrite_zoo import (
+        callbacks,
+        hub,
+        lightning_modules,
+        metrics,
+        models,
+        optim,
+        regularizers,
+        report,
+        rl,
+        streams,
+    )
     from dendrite_zoo.models import load
 
 __version__ = "0.1.0"
@@ -33,6 +44,7 @@ __all__ = [
     "optim",
     "regularizers",
     "report",
+    "rl",
     "streams",
 ]
 

@@ -1,0 +1,22 @@
+"""Meta-World for multi-task policies: environments, goals, experts. Nothing here knows Lightning.
+
+Importing this needs no Meta-World; making environments does: ``pip install 'dendrite-zoo[metaworld]'``.
+"""
+
+from dendrite_zoo.rl.environments import Step, TaskEnvironments
+from dendrite_zoo.rl.goals import Goal, Split, goals
+from dendrite_zoo.rl.tasks import ACTION_SIZE, MAX_STEPS, MT10, MT50, OBSERVATION_SIZE, task_names
+
+__all__ = [
+    "ACTION_SIZE",
+    "MAX_STEPS",
+    "MT10",
+    "MT50",
+    "OBSERVATION_SIZE",
+    "Goal",
+    "Split",
+    "Step",
+    "TaskEnvironments",
+    "goals",
+    "task_names",
+]

@@ -1,0 +1,86 @@
+"""A share of the environments, played one after another, and the table in which their numbers lie."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dendrite_zoo.rl.episodes import Episodes, Recipe
+from dendrite_zoo.rl.tasks import ACTION_SIZE, OBSERVATION_SIZE
+
+__all__ = ["ROW", "Shard"]
+
+ROW = np.dtype(
+    [
+        ("action", np.float64, ACTION_SIZE),
+        ("expert_action", np.float64, ACTION_SIZE),
+        ("observation", np.float64, OBSERVATION_SIZE),
+        ("final_observation", np.float64, OBSERVATION_SIZE),
+        ("reward", np.float64),
+        ("goal", np.int64),
+        ("success", np.bool_),
+        ("truncated", np.bool_),
+        ("finished", np.bool_),
+        ("busy", np.bool_),
+    ],
+    align=True,
+)
+"""A row of the table. While an environment is at work it is ``busy``: so a crash has a name."""
+
+
+class Shard:
+    """Environments by their rows of the table. The table is all that goes in and out, other than states.
+
+    Args:
+        table: ``(N,)`` of `ROW`.
+        recipes: row to what is played there.
+    """
+
+    def __init__(self, table: NDArray[np.void], recipes: Mapping[int, Recipe]) -> None:
+        self.table, self._episodes = table, {}
+        for row, recipe in recipes.items():
+            with self._busy(row):
+                self._episodes[row] = Episodes(recipe)
+
+    @contextmanager
+    def _busy(self, row: int) -> Iterator[None]:
+        self.table["busy"][row] = True
+        yield
+        self.table["busy"][row] = False  # stays True after an exception: the row at fault
+
+    def reset(self) -> None:
+        """Begin an episode in each environment."""
+        for row, episodes in self._episodes.items():
+            with self._busy(row):
+                episodes.restart()
+                self._show(row, episodes)
+
+    def _show(self, row: int, episodes: Episodes) -> None:
+        self.table["observation"][row] = episodes.observation
+        self.table["finished"][row] = episodes.finished
+
+    def step(self) -> None:
+        """Play the actions of the table; where an episode ended, begin the next."""
+        table = self.table
+        for row, episodes in self._episodes.items():
+            with self._busy(row):
+                table["goal"][row] = episodes.goal
+                if episodes.finished:
+                    table["reward"][row], table["success"][row], table["truncated"][row] = 0.0, False, False
+                    continue
+                outcome = episodes.step(table["action"][row])
+                table["final_observation"][row] = outcome.observation
+                table["reward"][row], table["success"][row] = outcome.reward, outcome.success
+                table["truncated"][row] = outcome.ended
+                if outcome.ended:
+                    episodes.begin()
+                self._show(row, episodes)
+
+    def expert_actions(self) -> None:
+        """Write down what the scripted experts would do now."""
+        for row, episodes in self._episodes.items():
+            with self._busy(row):
+                self.table["expert_action"][row] = episodes.expert_action()

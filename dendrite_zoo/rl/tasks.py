@@ -1,0 +1,132 @@
+"""Meta-World's tasks by name, and the one place that imports Meta-World."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from types import ModuleType
+
+__all__ = ["ACTION_SIZE", "MAX_STEPS", "MT10", "MT50", "OBSERVATION_SIZE", "metaworld", "task_names"]
+
+OBSERVATION_SIZE = 39
+"""Hand, gripper and objects now (18 numbers), the same one step ago (18), and the goal (3), in metres."""
+
+ACTION_SIZE = 4
+"""The hand's move along x, y and z, and the gripper's force, each from -1 to 1."""
+
+MAX_STEPS = 500
+"""Steps of an episode."""
+
+MT10: tuple[str, ...] = (
+    "reach-v3",
+    "push-v3",
+    "pick-place-v3",
+    "door-open-v3",
+    "drawer-open-v3",
+    "drawer-close-v3",
+    "button-press-topdown-v3",
+    "peg-insert-side-v3",
+    "window-open-v3",
+    "window-close-v3",
+)
+"""The ten tasks of MT10, in the order of ``metaworld.MT10().train_classes``."""
+
+MT50: tuple[str, ...] = (
+    "assembly-v3",
+    "basketball-v3",
+    "bin-picking-v3",
+    "box-close-v3",
+    "button-press-topdown-v3",
+    "button-press-topdown-wall-v3",
+    "button-press-v3",
+    "button-press-wall-v3",
+    "coffee-button-v3",
+    "coffee-pull-v3",
+    "coffee-push-v3",
+    "dial-turn-v3",
+    "disassemble-v3",
+    "door-close-v3",
+    "door-lock-v3",
+    "door-open-v3",
+    "door-unlock-v3",
+    "hand-insert-v3",
+    "drawer-close-v3",
+    "drawer-open-v3",
+    "faucet-open-v3",
+    "faucet-close-v3",
+    "hammer-v3",
+    "handle-press-side-v3",
+    "handle-press-v3",
+    "handle-pull-side-v3",
+    "handle-pull-v3",
+    "lever-pull-v3",
+    "pick-place-wall-v3",
+    "pick-out-of-hole-v3",
+    "pick-place-v3",
+    "plate-slide-v3",
+    "plate-slide-side-v3",
+    "plate-slide-back-v3",
+    "plate-slide-back-side-v3",
+    "peg-insert-side-v3",
+    "peg-unplug-side-v3",
+    "soccer-v3",
+    "stick-push-v3",
+    "stick-pull-v3",
+    "push-v3",
+    "push-wall-v3",
+    "push-back-v3",
+    "reach-v3",
+    "reach-wall-v3",
+    "shelf-place-v3",
+    "sweep-into-v3",
+    "sweep-v3",
+    "window-open-v3",
+    "window-close-v3",
+)
+"""The fifty tasks of MT50, in the order of ``metaworld.MT50().train_classes``."""
+
+
+def task_names(tasks: str | Sequence[str]) -> tuple[str, ...]:
+    """Give the names of a benchmark's tasks, or check a list of names.
+
+    Args:
+        tasks: ``"mt10"``, ``"mt50"``, the name of one task, or several names.
+
+    Raises:
+        ValueError: a name is unknown, comes twice, or there is none.
+
+    Example:
+        >>> len(task_names("mt50")), task_names("reach-v3"), task_names(["push-v3", "reach-v3"])
+        (50, ('reach-v3',), ('push-v3', 'reach-v3'))
+    """
+    if isinstance(tasks, str):
+        benchmarks = {"mt10": MT10, "mt50": MT50}
+        if tasks.lower() in benchmarks:
+            return benchmarks[tasks.lower()]
+        tasks = (tasks,)
+    names = tuple(tasks)
+    for name in names:
+        if name not in MT50:
+            near = difflib.get_close_matches(str(name), [*MT50, "mt10", "mt50"], n=3, cutoff=0.4)
+            meant = " Did you mean " + " or ".join(map(repr, near)) + "?" if near else ""
+            raise ValueError(
+                f"no task {name!r} in Meta-World; expected 'mt10', 'mt50' or names of MT50's tasks.{meant}"
+            )
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"the tasks {list(names)} came; expected one or more different names. Leave out repetitions.")
+    return names
+
+
+def metaworld() -> ModuleType:
+    """Import Meta-World, or say how to install it.
+
+    Raises:
+        ImportError: the ``[metaworld]`` extra is missing.
+    """
+    try:
+        import metaworld
+    except ImportError as error:
+        raise ImportError(
+            f"Meta-World's tasks need {error.name}, of the [metaworld] extra: pip install 'dendrite-zoo[metaworld]'"
+        ) from error
+    return metaworld

@@ -1,0 +1,134 @@
+"""A process that plays a shard of the environments, and its end in every circumstance."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+import types
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dendrite_zoo.rl.episodes import Recipe
+from dendrite_zoo.rl.shard import ROW, Shard
+
+__all__ = ["Worker", "shared_table"]
+
+CONTEXT = multiprocessing.get_context("spawn")  # forking a process that has threads, as torch's, may hang
+
+
+def shared_table(rows: int) -> tuple[Any, NDArray[np.void]]:
+    """Give memory that processes share, and the table in it; it has no name, so nothing of it can be left behind."""
+    memory = CONTEXT.RawArray("b", rows * ROW.itemsize)
+    return memory, np.frombuffer(memory, dtype=ROW)
+
+
+class Worker:
+    """A process and the line to it: one request, one answer.
+
+    Args:
+        memory: of the shared table.
+        recipes: row to what is played there.
+    """
+
+    def __init__(self, memory: Any, recipes: Mapping[int, Recipe]) -> None:
+        self.recipes = dict(recipes)
+        self._connection, theirs = CONTEXT.Pipe()
+        arguments = (theirs, memory, self.recipes, os.getpid())
+        self.process = CONTEXT.Process(target=serve, args=arguments, name="metaworld", daemon=True)
+        with _without_main(), _without_interrupts():
+            self.process.start()
+        theirs.close()  # or the end of the process would not be the end of the line
+        self.waiting = True  # for the sign that the environments were made
+
+    def send(self, request: str, *arguments: Any) -> None:
+        """Ask for something."""
+        self._connection.send((request, arguments))
+        self.waiting = True
+
+    def receive(self, timeout: float) -> Any:
+        """Wait for the answer.
+
+        Raises:
+            TimeoutError: there is none in time.
+            EOFError: the process ended.
+            RuntimeError: it raised an exception, whose traceback is the message.
+        """
+        if not self._connection.poll(timeout):
+            raise TimeoutError
+        answer, failure = self._connection.recv()
+        self.waiting = False
+        if failure is not None:
+            raise RuntimeError(failure)
+        return answer
+
+    def close(self) -> None:
+        """End the process, gently if it is at leisure."""
+        self._connection.close()
+        self.process.join(0 if self.waiting else 2)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Keep a new process from running the user's script again: no ``if __name__ == "__main__"`` is needed there."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Start a process that Ctrl-C does not reach, so that its parent alone decides what becomes of it."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def serve(connection: Connection, memory: Any, recipes: Mapping[int, Recipe], parent: int) -> None:
+    """Play, in the new process, until the line is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    warnings.simplefilter("ignore")  # gymnasium's and Meta-World's to their own users
+    shard = None
+    request, arguments = "", ()
+    try:
+        while True:
+            try:
+                if shard is None:
+                    shard, answer = Shard(np.frombuffer(memory, dtype=ROW), recipes), None
+                else:
+                    answer = getattr(shard, request)(*arguments)
+                connection.send((answer, None))
+            except Exception:
+                connection.send((None, traceback.format_exc()))
+            request, arguments = connection.recv()
+    except (EOFError, OSError):
+        return
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent did: the line may stay open, where the parent was forked by others."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
