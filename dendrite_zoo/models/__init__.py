@@ -3,6 +3,7 @@
 from dendrite_zoo.models.classifier import ActiveDendriteClassifier
 from dendrite_zoo.models.loading import load
 from dendrite_zoo.models.mlp import ActiveDendriteMLP
+from dendrite_zoo.models.policy import ActiveDendritePolicy
 from dendrite_zoo.models.xdg import XdGClassifier
 
-__all__ = ["ActiveDendriteClassifier", "ActiveDendriteMLP", "XdGClassifier", "load"]
+__all__ = ["ActiveDendriteClassifier", "ActiveDendriteMLP", "ActiveDendritePolicy", "XdGClassifier", "load"]

@@ -1,0 +1,161 @@
+"""ActiveDendritePolicy: one network, the task its context; act is the folded network, to the bit of a rounding."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import dendrite_zoo
+from dendrite_zoo.models import ActiveDendritePolicy
+
+TASKS = ["reach-v3", "push-v3", "drawer-close-v3"]
+MLP = {"num_segments": 0, "activation": "relu", "weight_density": 1.0, "append_task": True}
+
+
+def make(**arguments):
+    policy = ActiveDendritePolicy(TASKS, **{"hidden_features": [20, 24], **arguments})
+    policy.fit_normalizer(torch.randn(100, 39) * 3 + 1)
+    return policy.eval()
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    kind=st.sampled_from([{}, {"modulated": None, "winners": "context"}, {"gate": "bias", "weight_density": 0.5}, MLP]),
+    task=st.integers(0, 2),
+)
+def test_one_action_many_actions_and_the_forward_pass_agree(kind, task):
+    policy = make(**kind)
+    observations = np.random.default_rng(0).normal(size=(6, 39)) * 3 + 1
+    index = np.array([0, 1, 2, 2, 1, task])
+    mean, log_std = policy(torch.tensor(observations).float(), torch.tensor(index))
+    assert mean.shape == log_std.shape == (6, 4)
+    batch = policy.act_batch(observations, index)
+    np.testing.assert_allclose(batch, mean.detach().tanh().numpy(), atol=1e-6)
+    one = policy.act(observations[5], task)
+    assert one.dtype == np.float32 and one.shape == (4,)
+    np.testing.assert_allclose(one, batch[5], atol=1e-6)
+    np.testing.assert_array_equal(one, policy.act(torch.tensor(observations[5]), TASKS[task]))
+
+
+def test_the_plain_control_is_a_plain_mlp_that_reads_its_task():
+    policy = make(**MLP)
+    x, scale = torch.randn(2, 39), policy.observation_scale
+    inputs = torch.cat([(x - policy.observation_mean) / scale, torch.tensor([[0.0, 1, 0], [0, 1, 0]])], dim=1)
+    hidden = inputs
+    for layer in policy.mlp.hidden:
+        hidden = torch.relu(hidden @ layer.weight.T + layer.bias)
+    expected = (hidden @ policy.mlp.output.weight.T + policy.mlp.output.bias)[:, :4]
+    torch.testing.assert_close(policy(x, torch.tensor(1))[0], expected)
+
+
+def test_normaliser_is_mean_and_spread_of_what_was_seen():
+    policy = ActiveDendritePolicy(TASKS, hidden_features=[8, 8], observation_size=2, action_size=1)
+    policy.fit_normalizer(torch.tensor([[1.0, 5.0], [3.0, 5.0]]))
+    assert policy.observation_mean.tolist() == [2.0, 5.0]
+    assert policy.observation_scale.tolist() == pytest.approx([1.0, 1e-2])  # what never moves is divided by the least
+
+
+def test_samples_scatter_around_the_mean_by_the_spread():
+    policy = make()
+    with torch.no_grad():
+        policy.mlp.output.weight.zero_()
+        policy.mlp.output.bias.copy_(torch.tensor([0.3] * 4 + [-1.0, -30.0, -1.0, -1.0]))
+    samples = np.stack([policy.act(np.zeros(39), 0, deterministic=False) for _ in range(2000)])
+    raw = np.arctanh(samples[:, 0].astype(np.float64))
+    assert raw.mean() == pytest.approx(0.3, abs=0.03) and raw.std() == pytest.approx(np.exp(-1.0), rel=0.06)
+    np.testing.assert_allclose(samples[:, 1], np.tanh(0.3), atol=1e-6)  # the bounds keep it from nothing at all
+    assert policy(torch.zeros(1, 39), torch.tensor(0))[1][0, 1] == -20.0
+
+
+@pytest.mark.parametrize("change", ["train", "in place", "load", "fused"])
+def test_what_was_folded_is_dropped_when_weights_change(change):
+    policy = make()
+    before = policy.act(np.ones(39), 0)
+    other = make()
+    if change == "train":
+        policy.train()
+        for mine, theirs in zip(policy.parameters(), other.parameters(), strict=True):
+            mine.data.copy_(theirs.data)
+        policy.eval()
+    elif change == "in place":
+        with torch.no_grad():
+            for mine, theirs in zip(policy.parameters(), other.parameters(), strict=True):
+                mine.copy_(theirs)
+    elif change == "load":
+        policy.load_state_dict(other.state_dict())
+    else:
+        policy.train()
+        policy.act(np.ones(39), 0)
+        optimizer = torch.optim.Adam(policy.parameters(), fused=True)
+        policy(torch.ones(1, 39), torch.tensor([0]))[0].sum().backward()
+        optimizer.step()
+        other = policy
+    if change in ("train", "in place"):
+        other.observation_mean.copy_(policy.observation_mean)
+        other.observation_scale.copy_(policy.observation_scale)
+    after = policy.act(np.ones(39), 0)
+    assert not np.array_equal(before, after)
+    np.testing.assert_allclose(after, other.act_batch(np.ones((1, 39)), [0])[0], atol=1e-6)
+
+
+def test_saved_copied_and_loaded_it_acts_alike(tmp_path):
+    policy = make(append_task=True)
+    policy.save_pretrained(tmp_path)
+    again = dendrite_zoo.load(tmp_path)
+    assert again.tasks == tuple(TASKS) and again.num_tasks == 3
+    for other in (again, copy.deepcopy(policy)):
+        np.testing.assert_array_equal(policy.act(np.ones(39), 2), other.act(np.ones(39), 2))
+
+
+def test_the_papers_network_is_the_default():
+    config = ActiveDendritePolicy.__init__.__kwdefaults__
+    assert config["hidden_features"] == (2800, 2800) and config["modulated"] == (1,) and config["num_segments"] == 10
+    assert config["activation_density"] == 0.25 and config["weight_density"] == 0.9
+    policy = make()
+    assert policy.mlp.hidden[0].segments is None and policy.mlp.hidden[1].segments.shape == (24, 10, 3)
+
+
+@pytest.mark.parametrize(
+    "observation, task, words",
+    [
+        (np.zeros(38), 0, r"shape \(38,\) came; expected \(39,\)"),
+        (np.zeros((1, 39)), 0, "act_batch"),
+        (np.full(39, np.nan), 0, r"not finite \(at \[\[0\], \[1\], \[2\]\]\)"),
+        (np.r_[np.zeros(38), np.inf], 0, r"not finite \(at \[\[38\]\]\)"),
+        (np.zeros(39), "reach", "Did you mean 'reach-v3'"),
+        (np.zeros(39), 3, "expected an index from 0 to 2"),
+        (np.zeros(39), -1, "expected an index from 0 to 2"),
+    ],
+)
+def test_no_action_for_what_is_no_observation_or_no_task(observation, task, words):
+    with pytest.raises(ValueError, match=words):
+        make().act(observation, task)
+
+
+def test_one_bad_observation_of_many_is_refused():
+    observations = np.zeros((3, 39))
+    observations[1, 4] = np.nan
+    with pytest.raises(ValueError, match=r"at \[\[1, 4\]\]"):
+        make().act_batch(observations, [0, 1, 2])
+    with pytest.raises(ValueError, match=r"expected \(2, 39\)"):
+        make().act_batch(observations, [0, 1])
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"tasks": []}, "expected the names of one task or more"),
+        ({"tasks": ["a", "a"]}, "each once"),
+        ({"log_std_range": [1.0, 0.0]}, "the lower and the upper bound"),
+        ({"modulated": [2]}, "hidden layers 0 to 1"),
+        ({"action_size": 0}, "action_size=0"),
+    ],
+)
+def test_bad_arguments(change, words):
+    with pytest.raises(ValueError, match=words):
+        ActiveDendritePolicy(**{"tasks": TASKS, "hidden_features": [8, 8], **change})
