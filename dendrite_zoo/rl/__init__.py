@@ -3,7 +3,9 @@
 Importing this needs no Meta-World; making environments does: ``pip install 'dendrite-zoo[metaworld]'``.
 """
 
+from dendrite_zoo.rl.demonstrations import Demonstrations, Disturbance, collect_demonstrations
 from dendrite_zoo.rl.environments import Step, TaskEnvironments
+from dendrite_zoo.rl.evaluation import GoalEvaluation, SuccessReport, bootstrap_interval, evaluate_policy
 from dendrite_zoo.rl.goals import Goal, Split, goals
 from dendrite_zoo.rl.tasks import ACTION_SIZE, MAX_STEPS, MT10, MT50, OBSERVATION_SIZE, task_names
 
@@ -13,10 +15,17 @@ __all__ = [
     "MT10",
     "MT50",
     "OBSERVATION_SIZE",
+    "Demonstrations",
+    "Disturbance",
     "Goal",
+    "GoalEvaluation",
     "Split",
     "Step",
+    "SuccessReport",
     "TaskEnvironments",
+    "bootstrap_interval",
+    "collect_demonstrations",
+    "evaluate_policy",
     "goals",
     "task_names",
 ]

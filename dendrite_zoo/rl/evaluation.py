@@ -1,0 +1,220 @@
+"""How many goals a policy reaches: one episode on each of a list of goals, as results on Meta-World are reported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from rich.progress import Progress
+
+from dendrite_zoo.rl.environments import TaskEnvironments
+from dendrite_zoo.rl.goals import Split, frozen_generator
+from dendrite_zoo.rl.tasks import ACTION_SIZE, MAX_STEPS, task_names
+
+__all__ = ["Act", "GoalEvaluation", "SuccessReport", "bootstrap_interval", "evaluate_policy"]
+
+Act: TypeAlias = Callable[[NDArray[np.float64], NDArray[np.int64]], ArrayLike]
+"""From observations ``(N, 39)`` and task indices ``(N,)`` to actions ``(N, 4)``."""
+
+
+def bootstrap_interval(
+    success: ArrayLike, *, level: float = 0.95, samples: int = 10_000, seed: int = 0
+) -> tuple[float, float]:
+    """The percentile interval of a mean over tasks, goals being drawn again with replacement within each task.
+
+    Where there are several training seeds, seeds are drawn again, too, and goals within each of them.
+
+    Args:
+        success: of each goal, ``(T, G)``, or of each seed and goal, ``(S, T, G)``.
+        level: share of the resampled means inside.
+        samples: how often all is drawn again.
+        seed: of the drawing.
+
+    Returns:
+        Lower and upper bound.
+
+    Raises:
+        ValueError: another number of dimensions.
+
+    Example:
+        >>> low, high = bootstrap_interval([[1, 1, 1, 0], [1, 1, 1, 1]])
+        >>> round(low, 3), round(high, 3)
+        (0.625, 1.0)
+
+    Source:
+        Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 13; over seeds and tasks as in Agarwal et
+        al. 2021, https://arxiv.org/abs/2108.13264.
+    """
+    values = np.asarray(success, dtype=np.float64)
+    values = values[None] if values.ndim == 2 else values
+    if values.ndim != 3 or 0 in values.shape:
+        raise ValueError(f"Successes of shape {values.shape} came; expected (tasks, goals) or (seeds, tasks, goals).")
+    num_seeds, num_tasks, num_goals = values.shape
+    generator = frozen_generator(seed, samples)
+    total = np.zeros(samples)
+    for _ in range(num_seeds):
+        chosen = generator.randint(num_seeds, size=(samples, 1))
+        for task in range(num_tasks):
+            goals = generator.randint(num_goals, size=(samples, num_goals))
+            total += values[chosen, task, goals].mean(axis=1)
+    low, high = np.quantile(total / (num_seeds * num_tasks), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class SuccessReport:
+    """What became of each goal.
+
+    Attributes:
+        tasks: their names.
+        first: the step, from 1, at which a goal was first reached, ``(T, G)``; 0 where it never was.
+        last: whether it was reached at the last step, ``(T, G)``; None where episodes ended with success.
+        split: which goals these were.
+        max_steps: length of an episode.
+    """
+
+    tasks: tuple[str, ...]
+    first: NDArray[np.int64]
+    last: NDArray[np.bool_] | None
+    split: str
+    max_steps: int = MAX_STEPS
+
+    @property
+    def reached(self) -> NDArray[np.bool_]:
+        """Whether each goal was reached at any step, ``(T, G)``."""
+        return self.first > 0
+
+    @property
+    def per_task(self) -> dict[str, float]:
+        """The share of goals reached, of each task."""
+        return dict(zip(self.tasks, self.reached.mean(axis=1).tolist(), strict=True))
+
+    @property
+    def mean(self) -> float:
+        """The mean of that over the tasks."""
+        return float(self.reached.mean())
+
+    @property
+    def mean_at_last_step(self) -> float | None:
+        """The share of goals reached at the last step of their episode."""
+        return None if self.last is None else float(self.last.mean())
+
+    @property
+    def steps_to_success(self) -> dict[str, float | None]:
+        """Mean number of steps, of the goals that were reached."""
+        steps = [task[task > 0] for task in self.first]
+        return {
+            name: float(taken.mean()) if len(taken) else None for name, taken in zip(self.tasks, steps, strict=True)
+        }
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """Bootstrap interval of the mean, over goals."""
+        return bootstrap_interval(self.reached, level=level)
+
+    def to_record(self) -> dict[str, Any]:
+        """Everything as JSON values, for a result record."""
+        return {
+            "metric": "success",
+            "tasks": list(self.tasks),
+            "goals": self.split,
+            "num_goals": self.first.shape[1],
+            "max_steps": self.max_steps,
+            "task_accuracies": list(self.per_task.values()),
+            "interval": list(self.interval()),
+            "success_at_last_step": self.mean_at_last_step,
+            "steps_to_success": list(self.steps_to_success.values()),
+            "first_success": self.first.tolist(),
+        }
+
+
+class GoalEvaluation:
+    """Environments that play a list of goals, once for each policy they are given; a context manager.
+
+    For the arguments see `evaluate_policy`.
+
+    Attributes:
+        tasks: their names.
+    """
+
+    def __init__(
+        self,
+        tasks: str | Sequence[str],
+        *,
+        split: Split = "unseen",
+        num_goals: int = 50,
+        num_processes: int = 2,
+        fast: bool = False,
+        seed: int = 0,
+        max_steps: int = MAX_STEPS,
+        stop_at_success: bool = False,
+    ) -> None:
+        self.tasks = task_names(tasks)
+        self.split, self.num_goals, self.max_steps, self.stop_at_success = split, num_goals, max_steps, stop_at_success
+        self._envs = TaskEnvironments(
+            self.tasks,
+            envs_per_task=min(num_goals, max(1, 40 // len(self.tasks))),
+            split=split,
+            num_goals=num_goals,
+            order="each-once",
+            num_processes=num_processes,
+            seed=seed,
+            fast=fast,
+            max_steps=max_steps,
+            stop_at_success=stop_at_success,
+        )
+
+    def __call__(self, act: Act, *, progress: bool = False) -> SuccessReport:
+        """Play every goal once."""
+        envs = self._envs
+        first = np.zeros((len(self.tasks), self.num_goals), dtype=np.int64)
+        last = np.zeros(first.shape, dtype=bool)
+        time = np.zeros(envs.num_envs, dtype=np.int64)
+        actions = np.zeros((envs.num_envs, ACTION_SIZE))
+        observation = envs.reset()
+        with Progress(transient=True, disable=not progress) as bar:
+            shown = bar.add_task("goals", total=first.size)
+            while len(busy := np.flatnonzero(~envs.finished)):
+                actions[busy] = act(observation[busy], envs.task_index[busy])
+                step = envs.step(actions)
+                time[busy] += 1
+                for env in busy[step.success[busy] | step.truncated[busy]]:
+                    place = envs.task_index[env], step.goal[env]
+                    if step.success[env] and not first[place]:
+                        first[place] = time[env]
+                    if step.truncated[env]:
+                        last[place], time[env] = step.success[env], 0
+                        bar.advance(shown)
+                observation = step.observation
+        return SuccessReport(self.tasks, first, None if self.stop_at_success else last, self.split, self.max_steps)
+
+    def close(self) -> None:
+        """End the processes."""
+        self._envs.close()
+
+    def __enter__(self) -> GoalEvaluation:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def evaluate_policy(act: Act, tasks: str | Sequence[str], *, progress: bool = False, **options: Any) -> SuccessReport:
+    """Play one episode on each goal of each task; a goal is reached if any step succeeds.
+
+    Args:
+        act: the policy, such as ``policy.act_batch``; a task's index is its position in ``tasks``.
+        tasks: ``"mt10"``, ``"mt50"`` or names.
+        progress: show a bar.
+        **options: ``split`` (``"unseen"`` to report, ``"validation"`` to choose by, ``"train"``), ``num_goals`` of each
+            task (50), ``max_steps`` (500), ``stop_at_success`` (end episodes with success: faster, but what holds at
+            the last step stays unknown), and of `TaskEnvironments` ``num_processes``, ``fast`` and ``seed``.
+
+    Raises:
+        ImportError: the ``[metaworld]`` extra is missing.
+        ValueError: an unknown task, or actions of another shape or not finite.
+    """
+    with GoalEvaluation(tasks, **options) as evaluation:
+        return evaluation(act, progress=progress)

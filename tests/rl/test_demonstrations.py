@@ -1,0 +1,88 @@
+"""Demonstrations: the expert's word on every state that was met, whoever led there."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from dendrite_zoo.rl.demonstrations import Demonstrations, Disturbance, _Chance, collect_demonstrations
+
+TASKS = ("reach-v3", "drawer-close-v3")
+
+
+def few(**arguments):
+    pytest.importorskip("metaworld")
+    return collect_demonstrations(TASKS, **{"episodes_per_task": 2, "num_processes": 0, "max_steps": 60, **arguments})
+
+
+@pytest.fixture(scope="module")
+def clean():
+    return few()
+
+
+def test_experts_solve_their_goals_and_every_step_is_there(clean):
+    assert clean.tasks == TASKS and clean.observation.dtype == clean.action.dtype == torch.float32
+    assert clean.action.abs().max() <= 1 and set(clean.task.tolist()) == {0, 1}
+    reach = clean.of(0)
+    assert reach.solved.all() and len(reach) < 2 * 60  # ended with success
+    pull = 5 * (reach.observation[:, 36:] - reach.observation[:, :3])  # reach's expert, from its source
+    torch.testing.assert_close(reach.action[:, :3], pull.clamp(-1, 1), atol=1e-5, rtol=0)
+
+
+def test_equal_seeds_give_equal_demonstrations_others_do_not(clean):
+    again, other = few(), few(seed=1)
+    assert torch.equal(clean.observation, again.observation) and torch.equal(clean.action, again.action)
+    assert not torch.equal(clean.observation[:5], other.observation[:5])
+
+
+def test_with_a_policy_it_is_the_policy_that_plays_and_the_expert_that_speaks(clean):
+    def still(observations, task_index):
+        return np.zeros((len(observations), 4))
+
+    data = few(policy=still, max_steps=10)
+    assert len(data) == 2 * 2 * 10 and not data.solved.any()
+    reach = data.of(0)
+    assert (reach.observation[2:, :3] - reach.observation[:-2, :3]).abs()[2:8].max() < 0.02  # it hardly moves
+    pull = 5 * (reach.observation[:, 36:] - reach.observation[:, :3])
+    torch.testing.assert_close(reach.action[:, :3], pull.clamp(-1, 1), atol=1e-5, rtol=0)
+    shared = few(policy=still, expert_share=1.0)  # as if there was no policy
+    assert torch.equal(shared.observation, clean.observation)
+
+
+def test_disturbance_changes_every_second_episode_and_no_label(clean):
+    data = few(disturbance=Disturbance())
+    first = [part.of(0).observation for part in (clean, data)]
+    assert torch.equal(first[0][:1], first[1][:1])  # the goals are the same
+    pull = 5 * (first[1][:, 36:] - first[1][:, :3])
+    torch.testing.assert_close(data.of(0).action[:, :3], pull.clamp(-1, 1), atol=1e-5, rtol=0)
+    assert not torch.equal(data.observation[:100], clean.observation[:100])
+
+
+def test_chance_disturbs_only_whom_it_is_told_to():
+    chance = _Chance(3, np.random.RandomState(0), Disturbance(noise=0.5, bursts=0.3), 0.0)
+    played, expert = np.full((3, 4), 0.2), np.zeros((3, 4))
+    steps = np.stack([chance.change(played, expert, disturbed=np.array([False, True, True])) for _ in range(200)])
+    assert (steps[:, 0] == 0.2).all() and (np.abs(steps) <= 1).all()
+    repeated = (steps[1:, 1] == steps[:-1, 1]).all(axis=1).mean()
+    assert 0.3 < repeated < 0.9  # pushes hold for some steps
+
+
+def test_saved_and_read_again(clean, tmp_path):
+    clean.save(tmp_path / "some" / "demonstrations.safetensors")
+    again = Demonstrations.load(tmp_path / "some" / "demonstrations.safetensors")
+    assert again.tasks == clean.tasks and torch.equal(again.observation, clean.observation)
+    assert torch.equal(again.task, clean.task) and torch.equal(again.solved, clean.solved)
+    assert len(again + clean) == 2 * len(clean)
+
+
+def test_errors_say_what_came(clean, tmp_path):
+    with pytest.raises(FileNotFoundError, match="collect_demonstrations"):
+        Demonstrations.load(tmp_path / "none.safetensors")
+    (tmp_path / "bad.safetensors").write_bytes(b"nothing of the kind")
+    with pytest.raises(ValueError, match="holds no demonstrations"):
+        Demonstrations.load(tmp_path / "bad.safetensors")
+    with pytest.raises(ValueError, match="expected the same tasks"):
+        clean + Demonstrations(("push-v3",), *(torch.zeros(0, n) for n in (39, 4)), torch.zeros(0), torch.zeros(0))
+    with pytest.raises(ValueError, match="for 3 rows"):
+        Demonstrations(TASKS, torch.zeros(3, 38), torch.zeros(3, 4), torch.zeros(3), torch.zeros(3))

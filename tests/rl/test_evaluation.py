@@ -1,0 +1,90 @@
+"""One episode on each goal: counted as a naive loop would, with an interval that the binomial law confirms."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dendrite_zoo.rl.episodes import Episodes, Recipe
+from dendrite_zoo.rl.evaluation import GoalEvaluation, SuccessReport, bootstrap_interval, evaluate_policy
+
+FIRST = np.array([[3, 0, 8], [0, 0, 2]])
+
+
+def test_report_by_hand():
+    report = SuccessReport(("a-v3", "b-v3"), FIRST, np.array([[True, False, False], [False, False, True]]), "unseen", 8)
+    assert report.per_task == {"a-v3": pytest.approx(2 / 3), "b-v3": pytest.approx(1 / 3)}
+    assert report.mean == pytest.approx(0.5) and report.mean_at_last_step == pytest.approx(2 / 6)
+    assert report.steps_to_success == {"a-v3": 5.5, "b-v3": 2.0}
+    record = report.to_record()
+    assert record["task_accuracies"] == list(report.per_task.values()) and record["num_goals"] == 3
+    assert record["interval"][0] <= 0.5 <= record["interval"][1]
+
+
+def test_a_task_that_was_never_solved_took_no_number_of_steps():
+    report = SuccessReport(("a-v3",), np.zeros((1, 4), dtype=np.int64), None, "unseen")
+    assert report.steps_to_success == {"a-v3": None} and report.mean == 0 and report.mean_at_last_step is None
+
+
+def test_bootstrap_over_goals_agrees_with_the_binomial_law():
+    """Resampling G binary goals with replacement is binomial, so the interval's width has a closed form."""
+    success = np.zeros((2, 50), dtype=bool)
+    success[0, :45] = success[1, :30] = True
+    low, high = bootstrap_interval(success)
+    spread = np.sqrt(0.9 * 0.1 / 50 + 0.6 * 0.4 / 50) / 2
+    assert (low + high) / 2 == pytest.approx(0.75, abs=0.01)
+    assert (high - low) / 2 == pytest.approx(1.96 * spread, rel=0.08)
+    assert bootstrap_interval(success) == (low, high)  # frozen draws
+    inner = bootstrap_interval(success, level=0.5)
+    assert low < inner[0] < inner[1] < high
+
+
+def test_bootstrap_over_seeds_is_that_of_a_naive_loop():
+    success = np.random.RandomState(0).uniform(size=(3, 2, 10)) < np.array([0.2, 0.5, 0.9])[:, None, None]
+    generator, means = np.random.RandomState(1), []
+    for _ in range(4000):
+        total = 0.0
+        for seed in generator.randint(3, size=3):
+            for task in range(2):
+                total += success[seed, task, generator.randint(10, size=10)].mean()
+        means.append(total / 6)
+    assert bootstrap_interval(success) == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.02)
+
+
+def test_bootstrap_refuses_a_list():
+    with pytest.raises(ValueError, match=r"expected \(tasks, goals\)"):
+        bootstrap_interval([1, 0])
+
+
+def towards_the_goal(observation, task_index):
+    """Reach's expert, slowed for every second goal, so that some goals take longer."""
+    pull = np.where(task_index[:, None] == 0, 10.0, 0.0) * (observation[:, 36:] - observation[:, :3])
+    return np.clip(np.c_[pull, np.zeros(len(pull))], -1, 1)
+
+
+def naive(task, index, goal, max_steps):
+    """One goal after the other, one step after the other."""
+    episodes = Episodes(Recipe(task, split="validation", num_goals=3, order="each-once", first=goal, stride=3))
+    episodes.begin()
+    first, success = 0, False
+    for number in range(1, max_steps + 1):
+        action = towards_the_goal(episodes.observation[None], np.array([index]))[0]
+        success = episodes.step(action).success
+        first = first or (number if success else 0)
+    return first, success
+
+
+def test_every_goal_is_played_once_as_in_a_naive_loop():
+    pytest.importorskip("metaworld")
+    tasks, max_steps = ("reach-v3", "drawer-close-v3"), 45
+    expected = np.array([[naive(task, i, goal, max_steps) for goal in range(3)] for i, task in enumerate(tasks)])
+    options = {"split": "validation", "num_goals": 3, "num_processes": 0, "max_steps": max_steps}
+    with GoalEvaluation(tasks, **options) as evaluation:
+        for _ in range(2):  # and again
+            report = evaluation(towards_the_goal)
+            np.testing.assert_array_equal(report.first, expected[..., 0])
+            np.testing.assert_array_equal(report.last, expected[..., 1])
+    assert 0 < report.per_task["reach-v3"] and report.per_task["drawer-close-v3"] == 0
+    short = evaluate_policy(towards_the_goal, tasks, stop_at_success=True, **options)
+    np.testing.assert_array_equal(short.first, report.first)
+    assert short.last is None and short.mean == report.mean
