@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 
 from dendrite_zoo.rl.episodes import Order, Recipe
@@ -138,6 +139,11 @@ class TaskEnvironments:
         return np.eye(len(self.tasks))[self.task_index]
 
     @property
+    def observation(self) -> NDArray[np.float64]:
+        """What the next actions answer to, ``(N, 39)``: as `reset`, `step` or `load_state_dict` left it."""
+        return self._table["observation"].copy()
+
+    @property
     def finished(self) -> NDArray[np.bool_]:
         """Which environments played all their goals, ``(N,)``; their steps do nothing."""
         return self._table["finished"].copy()
@@ -178,6 +184,33 @@ class TaskEnvironments:
         self._need_reset()
         self._ask("expert_actions")
         return self._table["expert_action"].copy()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give everything that changes, as tensors and plain values: a checkpoint of it needs no pickle.
+
+        It holds the physics too: what goes on from it is equal to the last bit to what was not interrupted.
+        """
+        self._need_reset()
+        states = {row: state for share in self._ask("state_dict") for row, state in share.items()}
+        environments = [_converted(states[row], np.ndarray, torch.from_numpy) for row in range(self.num_envs)]
+        return {"tasks": list(self.tasks), "environments": environments}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken, in place of `reset`; the next actions answer to ``observation``.
+
+        Raises:
+            ValueError: it is of other tasks, or of another number of environments.
+        """
+        theirs = [environment["task"] for environment in state["environments"]]
+        ours = [recipe.task for recipe in self._recipes.values()]
+        if theirs != ours:
+            raise ValueError(
+                f"the state of {len(theirs)} environments of {state['tasks']} came; expected one of "
+                f"{len(ours)} environments of {list(self.tasks)}. Make TaskEnvironments as they were."
+            )
+        states = dict(enumerate(_converted(state["environments"], torch.Tensor, torch.Tensor.numpy)))
+        self._ask("load_state_dict", states)
+        self._started = True
 
     def close(self) -> None:
         """End the processes. What is closed stays closed."""
@@ -228,6 +261,15 @@ class TaskEnvironments:
             f"the process {at} {what}; all of them are closed now. Make new TaskEnvironments; "
             f"num_processes=0 plays in this process, where a debugger can follow.{more}"
         ) from None
+
+
+def _converted(state: Any, kind: type, convert: Any) -> Any:
+    """Convert what is of a kind in nested dicts and lists."""
+    if isinstance(state, dict):
+        return {key: _converted(value, kind, convert) for key, value in state.items()}
+    if isinstance(state, list):
+        return [_converted(value, kind, convert) for value in state]
+    return convert(state) if isinstance(state, kind) else state
 
 
 def _end(workers: list[Worker], owner: int) -> None:

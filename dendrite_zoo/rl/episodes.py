@@ -139,3 +139,58 @@ class Episodes:
         with warnings.catch_warnings():  # that its constants may be too high: hence the clip
             warnings.simplefilter("ignore")
             return np.clip(self._expert.get_action(self.observation), -1, 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give everything that changes: the physics, what the environment remembers of it, and where it is."""
+        return {
+            "task": self.recipe.task,
+            "episode": self.episode,
+            "steps": self.steps,
+            "goal": self.goal,
+            "finished": self.finished,
+            "observation": self.observation.copy(),
+            "physics": self._physics(),
+            "memory": _memory(self.env),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on exactly where `state_dict` was taken."""
+        import mujoco
+
+        self.episode, self.steps, self.goal = state["episode"], state["steps"], state["goal"]
+        self.finished, self.observation = state["finished"], np.array(state["observation"])
+        if self.goal < 0:
+            return
+        self._put_at(self.goal)  # what an episode never changes: the goal, and the model's bodies about it
+        model, data, physics = self.env.model, self.env.data, np.array(state["physics"])
+        mujoco.mj_setState(model, data, physics, mujoco.mjtState.mjSTATE_INTEGRATION)
+        mujoco.mj_forward(model, data)  # positions of bodies, contacts and so on
+        mujoco.mj_setState(model, data, physics, mujoco.mjtState.mjSTATE_INTEGRATION)  # the solver's start again
+        for name, value in state["memory"].items():
+            setattr(self.env, name, np.array(value) if isinstance(value, np.ndarray) else value)
+
+    def _physics(self) -> NDArray[np.float64]:
+        import mujoco
+
+        kind = mujoco.mjtState.mjSTATE_INTEGRATION
+        physics = np.empty(mujoco.mj_stateSize(self.env.model, kind))
+        mujoco.mj_getState(self.env.model, self.env.data, physics, kind)
+        return physics
+
+
+def _memory(env: Any) -> dict[str, Any]:
+    """Give the plain attributes of an environment; arrays that look into MuJoCo's memory are not its own."""
+    memory: dict[str, Any] = {}
+    for name, value in vars(env).items():
+        if isinstance(value, np.ndarray):
+            if _owner(value) is None:
+                memory[name] = value.copy()
+        elif value is None or isinstance(value, (bool, int, float, np.generic)):
+            memory[name] = value.item() if isinstance(value, np.generic) else value
+    return memory
+
+
+def _owner(array: Any) -> Any:
+    while isinstance(array, np.ndarray):
+        array = array.base
+    return array

@@ -68,7 +68,8 @@ class Goal(NamedTuple):
 
     def official(self, env: Any) -> Any:
         """Give Meta-World's own ``Task`` for ``env.set_task``, with the goal in sight as in MT10 and MT50."""
-        data = {"rand_vec": self.vector(env), "env_cls": type(env), "partially_observable": False}
+        environment = metaworld().env_dict.ALL_V3_ENVIRONMENTS[self.task]
+        data = {"rand_vec": self.vector(env), "env_cls": environment, "partially_observable": False}
         return metaworld().Task(env_name=self.task, data=pickle.dumps(data))
 
 

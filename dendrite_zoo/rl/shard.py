@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,3 +85,14 @@ class Shard:
         for row, episodes in self._episodes.items():
             with self._busy(row):
                 self.table["expert_action"][row] = episodes.expert_action()
+
+    def state_dict(self) -> dict[int, dict[str, Any]]:
+        """Give the state of each environment, by its row."""
+        return {row: episodes.state_dict() for row, episodes in self._episodes.items()}
+
+    def load_state_dict(self, states: Mapping[int, dict[str, Any]]) -> None:
+        """Go on where `state_dict` was taken; rows of other shards are left to them."""
+        for row, episodes in self._episodes.items():
+            with self._busy(row):
+                episodes.load_state_dict(states[row])
+                self._show(row, episodes)

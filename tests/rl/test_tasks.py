@@ -1,0 +1,52 @@
+"""Names of tasks, and what is said where they, or Meta-World, are missing."""
+
+import subprocess
+import sys
+
+import pytest
+
+from dendrite_zoo.rl import ACTION_SIZE, MAX_STEPS, MT10, MT50, OBSERVATION_SIZE, TaskEnvironments, task_names
+
+
+def test_the_benchmarks_are_metaworlds() -> None:
+    env_dict = pytest.importorskip("metaworld.env_dict")
+    assert tuple(env_dict.MT10_V3) == MT10  # what MT10().train_classes is, without its ten seconds
+    assert tuple(env_dict.MT50_V3) == MT50
+    env = env_dict.MT50_V3["reach-v3"]
+    assert env.max_path_length == MAX_STEPS
+    assert (OBSERVATION_SIZE, ACTION_SIZE) == (39, 4)
+
+
+def test_benchmarks_and_names() -> None:
+    assert task_names("mt10") == task_names("MT10") == MT10
+    assert task_names("mt50") == MT50
+    assert task_names("reach-v3") == ("reach-v3",)
+    assert task_names(["push-v3", "reach-v3"]) == ("push-v3", "reach-v3")
+
+
+@pytest.mark.parametrize("name", ["reach", "reach-v2", "Reach-v3"])
+def test_an_unknown_name_brings_the_nearest(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"no task '{name}'.*mean 'reach-v3'"):
+        task_names(["push-v3", name])
+
+
+def test_nothing_is_near_nonsense() -> None:
+    with pytest.raises(ValueError, match="expected 'mt10', 'mt50' or names of MT50's tasks.$"):
+        task_names("xyz")
+
+
+@pytest.mark.parametrize("tasks", [[], ["push-v3", "push-v3"]])
+def test_a_task_is_named_once(tasks: list[str]) -> None:
+    with pytest.raises(ValueError, match="one or more different names"):
+        task_names(tasks)
+
+
+def test_without_metaworld(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "metaworld", None)
+    with pytest.raises(ImportError, match=r"\[metaworld\] extra: pip install 'dendrite-zoo\[metaworld\]'$"):
+        TaskEnvironments("mt10")
+
+
+def test_importing_needs_no_metaworld() -> None:
+    code = "import sys, dendrite_zoo.rl; print({'metaworld', 'mujoco', 'gymnasium', 'lightning'} & set(sys.modules))"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True, timeout=120).strip() == "set()"
