@@ -5,6 +5,7 @@ from dendrite_zoo.callbacks.forgetting import ForgettingLogger
 from dendrite_zoo.callbacks.publisher import HubPublisher
 from dendrite_zoo.callbacks.sparsity import SparsityLogger
 from dendrite_zoo.callbacks.subnetworks import SubnetworkLogger
+from dendrite_zoo.callbacks.success import SuccessLogger
 
 __all__ = [
     "ElasticWeightConsolidation",
@@ -12,5 +13,6 @@ __all__ = [
     "HubPublisher",
     "SparsityLogger",
     "SubnetworkLogger",
+    "SuccessLogger",
     "SynapticIntelligence",
 ]

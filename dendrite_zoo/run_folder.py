@@ -84,10 +84,15 @@ class _AppendingWriter(ExperimentWriter):
         os.replace(waiting, self.metrics_file_path)
 
 
-def run_callbacks(folder: str | os.PathLike[str]) -> list[Callback]:
-    """The callbacks of every run: what was forgotten, sparsity, a checkpoint to resume from, time."""
+def run_callbacks(folder: str | os.PathLike[str], metric: str | None = "val/acc") -> list[Callback]:
+    """The callbacks of every run: what was forgotten, sparsity, a checkpoint to resume from, time.
+
+    Args:
+        folder: the run folder.
+        metric: what a `ForgettingLogger` reads; None where tasks are not learned one after another.
+    """
     return [
-        ForgettingLogger("val/acc"),
+        *([] if metric is None else [ForgettingLogger(metric)]),
         SparsityLogger(),
         ModelCheckpoint(dirpath=Path(folder) / "checkpoints", save_last=True, save_top_k=0),
         Timer(),

@@ -17,7 +17,10 @@ import dendrite_zoo.models  # noqa: F401  (so that a config may name its classes
 from dendrite_zoo.callbacks import ForgettingLogger, SparsityLogger
 from dendrite_zoo.hub import HubModel
 from dendrite_zoo.lightning_modules import evaluate_contexts
+from dendrite_zoo.models import ActiveDendritePolicy
 from dendrite_zoo.report import matrix_record, result_record
+from dendrite_zoo.rl import evaluate_policy
+from dendrite_zoo.rl.evaluation import success_record
 from dendrite_zoo.run_folder import RunLogger, run_callbacks, start_run
 from dendrite_zoo.streams import TaskStream, benchmark_name
 
@@ -64,7 +67,8 @@ class TrainingCLI(LightningCLI):
         callbacks, logger = list(given.get("callbacks") or []), given.get("logger")
         if self.subcommand == "fit":
             start_run(self.run_folder, resumed=config.ckpt_path is not None)
-            callbacks = [*run_callbacks(self.run_folder), *callbacks]
+            metric = getattr(self._get(self.config_init, "data"), "metric", "val/acc")
+            callbacks = [*run_callbacks(self.run_folder, metric), *callbacks]
             logger = RunLogger(self.run_folder) if logger is None else logger
         return super().instantiate_trainer(**kwargs, callbacks=callbacks, logger=logger or False)
 
@@ -89,6 +93,8 @@ class TrainingCLI(LightningCLI):
             model.save_pretrained(self.run_folder / "model", results=None if record is None else [record])
 
     def _record(self, model: Any) -> dict[str, Any] | None:
+        if isinstance(model, ActiveDendritePolicy):
+            return self._policy_record(model)
         log, sparsity, timer = (self._callback(kind) for kind in (ForgettingLogger, SparsityLogger, Timer))
         data, config = self.datamodule, self.config["fit"]
         finished = log.matrix.numel() > 0 and not log.matrix[-1].isnan().any()
@@ -113,6 +119,29 @@ class TrainingCLI(LightningCLI):
                 for layer, figures in sparsity.figures.items()
             },
             accuracy_by_context={way: statistics.fmean(tasks) for way, tasks in by_context.items()},
+        )
+
+    def _policy_record(self, model: ActiveDendritePolicy) -> dict[str, Any] | None:
+        """The share of unseen goals that a policy reaches; of tasks learned one after another, also the matrix."""
+        data, config = self.datamodule, self.config["fit"]
+        if not self.trainer.is_global_zero:
+            return None
+        matrix = None
+        if getattr(data, "metric", None) is not None:
+            matrix = matrix_record(self._callback(ForgettingLogger).matrix)["matrix"]
+        report = evaluate_policy(
+            model.eval().act_batch, model.tasks, fast=getattr(data, "fast", False), stop_at_success=True, progress=True
+        )
+        return success_record(
+            report,
+            row=config.row or self.run_name,
+            ours=config.ours,
+            seed=config.seed_everything,
+            command=shlex.join(["dendrite-zoo", *sys.argv[1:]]),
+            wall_time_s=self._callback(Timer).time_elapsed("train"),
+            parameters=sum(p.numel() for p in model.parameters()),
+            matrix=matrix,
+            updates=self.trainer.global_step,
         )
 
     def _callback(self, kind: type[Callback]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -10,11 +11,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from rich.progress import Progress
 
+from dendrite_zoo.report import result_record
 from dendrite_zoo.rl.environments import TaskEnvironments
 from dendrite_zoo.rl.goals import Split, frozen_generator
-from dendrite_zoo.rl.tasks import ACTION_SIZE, MAX_STEPS, task_names
+from dendrite_zoo.rl.tasks import ACTION_SIZE, MAX_STEPS, MT10, MT50, task_names
 
-__all__ = ["Act", "GoalEvaluation", "SuccessReport", "bootstrap_interval", "evaluate_policy"]
+__all__ = ["Act", "GoalEvaluation", "SuccessReport", "bootstrap_interval", "evaluate_policy", "success_record"]
 
 Act: TypeAlias = Callable[[NDArray[np.float64], NDArray[np.int64]], ArrayLike]
 """From observations ``(N, 39)`` and task indices ``(N,)`` to actions ``(N, 4)``."""
@@ -128,6 +130,30 @@ class SuccessReport:
             "steps_to_success": list(self.steps_to_success.values()),
             "first_success": self.first.tolist(),
         }
+
+
+def success_record(report: SuccessReport, *, matrix: Any = None, **arguments: Any) -> dict[str, Any]:
+    """The result record of a policy: `dendrite_zoo.report.result_record`, where success stands for accuracy.
+
+    Args:
+        report: what the policy reached.
+        matrix: success of each task after each was learned, for tasks learned one after another.
+        **arguments: further arguments of `result_record`, and further keys.
+    """
+    benchmarks = {MT10: "metaworld-mt10", MT50: "metaworld-mt50"}
+    kind = f"metaworld-{len(report.tasks)}-tasks" if matrix is None else f"metaworld-continual-{len(report.tasks)}"
+    more = report.to_record()
+    record = result_record(
+        benchmark=benchmarks.get(report.tasks, kind) if matrix is None else kind,
+        context_at_test="given",
+        task_accuracies=more.pop("task_accuracies"),
+        matrix=matrix,
+        **arguments,
+        **more,
+        reward_version="v2",
+    )
+    simulation = {name: importlib.metadata.version(name) for name in ("metaworld", "mujoco")}
+    return {**record, "versions": {**record["versions"], **simulation}}
 
 
 class GoalEvaluation:

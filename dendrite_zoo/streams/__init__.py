@@ -2,15 +2,21 @@
 
 from dendrite_zoo.streams.benchmark import benchmark_name, benchmark_stream
 from dendrite_zoo.streams.boundary import TaskBoundary, current_task, resume_missed_validation
+from dendrite_zoo.streams.demonstrations import DemonstrationMixture, DemonstrationSequence
 from dendrite_zoo.streams.draws import permutation, rotation_angle
 from dendrite_zoo.streams.loader import TaskLoader
+from dendrite_zoo.streams.online import OnlineTasks, Round
 from dendrite_zoo.streams.sources import Source, load_source
 from dendrite_zoo.streams.stream import TaskStream
 from dendrite_zoo.streams.tasks import PermutedTasks, RotatedTasks, SplitTasks
 
 __all__ = [
+    "DemonstrationMixture",
+    "DemonstrationSequence",
+    "OnlineTasks",
     "PermutedTasks",
     "RotatedTasks",
+    "Round",
     "Source",
     "SplitTasks",
     "TaskBoundary",

@@ -1,0 +1,136 @@
+"""How many goals a policy reaches while it is trained."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from dendrite_zoo.callbacks.figures import send_figures
+from dendrite_zoo.rl import MAX_STEPS, GoalEvaluation, Split, SuccessReport, task_names
+
+__all__ = ["SuccessLogger"]
+
+
+class SuccessLogger(Callback):
+    """Lets a policy play goals of Meta-World, one episode each, and logs the share that it reached.
+
+    Logged are ``success/{task}`` and ``success/mean``. In a validation of tasks that are learned one after another
+    (somebody has a ``current_task``) ``val/task_{j}/success`` is logged, too, of which
+    ``ForgettingLogger("val/success")`` makes its matrix.
+
+    It works for every module that has ``act_batch(observations, task_index)``, from ``(N, 39)`` and ``(N,)`` to ``(N,
+    4)``. The first process plays. The environments stay open until training ends.
+
+    Args:
+        every_n_steps: of the optimizer; None for each validation.
+        tasks: ``"mt10"``, ``"mt50"`` or names, in the order of the module's indices; by default the ``tasks`` of the
+            datamodule.
+        split: of the goals: ``"validation"`` to choose models by; never choose by ``"unseen"``.
+        num_goals: of each task.
+        max_steps: length of an episode, which ends with success.
+        num_processes: of environments.
+        fast: faster Python paths of the environments.
+
+    Attributes:
+        report: of the last evaluation.
+
+    Raises:
+        ValueError: nobody names the tasks, or the module cannot act.
+        ImportError: the ``[metaworld]`` extra is missing.
+
+    Example:
+        >>> SuccessLogger(every_n_steps=1000, num_goals=20).split
+        'validation'
+    """
+
+    def __init__(
+        self,
+        every_n_steps: int | None = None,
+        *,
+        tasks: str | Sequence[str] | None = None,
+        split: Split = "validation",
+        num_goals: int = 20,
+        max_steps: int = MAX_STEPS,
+        num_processes: int = 2,
+        fast: bool = False,
+    ) -> None:
+        if every_n_steps is not None and every_n_steps < 1:
+            raise ValueError(f"every_n_steps={every_n_steps} came; expected 1 or more, or None for each validation.")
+        self.every_n_steps, self.split, self.num_goals = every_n_steps, split, num_goals
+        self.tasks = None if tasks is None else task_names(tasks)
+        self.options: dict[str, Any] = {"max_steps": max_steps, "num_processes": num_processes, "fast": fast}
+        self.report: SuccessReport | None = None
+        self._evaluation: GoalEvaluation | None = None
+        self._last_step = -1
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Make sure that there is a policy, and that its tasks are known."""
+        if not callable(getattr(pl_module, "act_batch", None)):
+            raise ValueError(
+                f"SuccessLogger needs a module that acts, and {type(pl_module).__name__} has no "
+                "act_batch(observations, task_index); expected one such as BehaviorCloning or MultiTaskSAC."
+            )
+        self._names(trainer)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Play, every so many steps."""
+        step = trainer.global_step
+        if self.every_n_steps is not None and step % self.every_n_steps == 0 and step != self._last_step:
+            self._last_step = step
+            self._play(trainer, pl_module)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Play, at each validation."""
+        if self.every_n_steps is None and not trainer.sanity_checking:
+            self._play(trainer, pl_module, validating=True)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Close the environments."""
+        self._close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Close the environments."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._evaluation is not None:
+            self._evaluation.close()
+            self._evaluation = None
+
+    def _play(self, trainer: Trainer, pl_module: LightningModule, validating: bool = False) -> None:
+        figures: dict[str, float] = {}
+        if trainer.is_global_zero:
+            if self._evaluation is None:
+                self._evaluation = GoalEvaluation(
+                    self._names(trainer),
+                    split=self.split,
+                    num_goals=self.num_goals,
+                    stop_at_success=True,
+                    **self.options,
+                )
+            act: Any = pl_module.act_batch
+            self.report = self._evaluation(act)
+            figures = {f"success/{task}": value for task, value in self.report.per_task.items()}
+            if validating and any(_has_current_task(owner) for owner in (_data(trainer), pl_module)):
+                figures |= {f"val/task_{j}/success": value for j, value in enumerate(self.report.per_task.values())}
+            figures["success/mean"] = self.report.mean
+        send_figures(trainer, trainer.strategy.broadcast(figures))
+
+    def _names(self, trainer: Trainer) -> tuple[str, ...]:
+        names = self.tasks or getattr(_data(trainer), "tasks", None)
+        if names is None:
+            raise ValueError("Nobody says which tasks are played; expected SuccessLogger(tasks=...), such as 'mt10'.")
+        return task_names(names)
+
+
+def _data(trainer: Trainer) -> Any:
+    return getattr(trainer, "datamodule", None)
+
+
+def _has_current_task(owner: Any) -> bool:
+    return inspect.getattr_static(owner, "current_task", None) is not None

@@ -1,0 +1,361 @@
+"""Robot tasks to be learned by imitation: all at once, or one after another."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
+
+from dendrite_zoo.rl import Demonstrations, Disturbance, collect_demonstrations, task_names
+from dendrite_zoo.streams.boundary import resume_missed_validation
+from dendrite_zoo.streams.draws import frozen_generator
+
+__all__ = ["DemonstrationLoader", "DemonstrationMixture", "DemonstrationSequence"]
+
+Batch = tuple[Tensor, Tensor, Tensor]
+
+
+class DemonstrationLoader:
+    """A fixed number of batches ``(observation, action, task)`` with as many rows of each task, drawn anew each time.
+
+    Which rows depends on seed and epoch alone. It resumes as `TaskLoader` does; under DDP every process takes its share
+    of each task's rows.
+
+    Args:
+        parts: the rows of each task.
+        updates: number of batches.
+        rows_per_task: of a batch, over all processes.
+        seed: of the draws.
+        epoch: which epoch this is.
+        rank: which share is taken.
+        world_size: how many processes share a batch.
+
+    Raises:
+        ValueError: the rows do not divide into equal shares, or a task has none.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[Demonstrations],
+        *,
+        updates: int,
+        rows_per_task: int,
+        seed: int = 0,
+        epoch: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if rows_per_task % world_size:
+            raise ValueError(f"rows_per_task={rows_per_task} came for {world_size} processes; expected a multiple.")
+        for part in parts:
+            if len(part) == 0:
+                raise ValueError(
+                    "A task came without demonstrations: its expert solved no episode. Give more episodes_per_task."
+                )
+        self.parts, self.updates, self.rows_per_task = list(parts), updates, rows_per_task
+        self.seed, self.epoch, self.rank, self.world_size = seed, epoch, rank, world_size
+        self._start = self._done = 0
+
+    def __len__(self) -> int:
+        return self.updates
+
+    def __iter__(self) -> Iterator[Batch]:
+        start, self._start = self._start, 0
+        draws = frozen_generator(self.seed, self.epoch, key=(1,)).random_sample
+        lengths = np.array([len(part) for part in self.parts])[:, None]
+        share = slice(self.rank, None, self.world_size)
+        for batch in range(self.updates):
+            rows = torch.from_numpy((draws((len(self.parts), self.rows_per_task)) * lengths).astype(np.int64))
+            if batch < start:
+                continue
+            self._done = batch + 1
+            chosen = [(part, own[share]) for part, own in zip(self.parts, rows, strict=True)]
+            yield (
+                torch.cat([part.observation[own] for part, own in chosen]),
+                torch.cat([part.action[own] for part, own in chosen]),
+                torch.cat([part.task[own] for part, own in chosen]),
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """How far this epoch got."""
+        return {"epoch": self.epoch, "batch": self._done}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Begin the next pass after the batches that were handed out, if they were of this epoch."""
+        if state["epoch"] == self.epoch:
+            self._start = self._done = state["batch"]
+
+
+class DemonstrationMixture(LightningDataModule):
+    """Several tasks of Meta-World at once, each by imitating its scripted expert, in a fixed number of updates.
+
+    Before the first epoch the experts play: on ``episodes_per_task`` goals, every second episode disturbed, so that the
+    way back is shown, too; what did not reach its goal is left out. Before each of the next ``dagger_rounds`` epochs
+    the policy that is being trained plays ``dagger_episodes`` of each task, and the experts say what they would have
+    done (DAgger): the module is asked for ``act_batch``.
+
+    What was collected lies in ``folder``, in one file for the experts and one for each round, where a resumed run finds
+    it. Validation has one loader a task, of the expert's steps on validation goals.
+
+    Args:
+        tasks: ``"mt10"``, ``"mt50"`` or names; their order is that of the indices in a batch.
+        episodes_per_task: goals that the experts show.
+        dagger_rounds: rounds of DAgger.
+        dagger_episodes: episodes of each task in a round.
+        epochs: how often is validated, and how often a round may begin; more than ``dagger_rounds``.
+        updates_per_epoch: batches of an epoch.
+        rows_per_task: rows of each task in a batch.
+        val_episodes: episodes of each task to validate on.
+        demonstrations: a file of the experts' demonstrations, made where missing; by default in ``folder``.
+        folder: where what is collected lies; by default ``demonstrations/`` where the Trainer's logger writes.
+        num_processes: of environments.
+        fast: faster Python paths of the environments.
+        seed: of goals, chance and order; of everything but the weights.
+
+    Raises:
+        ValueError: an argument out of range, an unknown task, or a file of other tasks.
+        ImportError: the ``[metaworld]`` extra is missing.
+    """
+
+    metric: str | None = None
+    """What a ForgettingLogger would read: nothing, where all tasks are learned at once."""
+
+    def __init__(
+        self,
+        tasks: str | Sequence[str],
+        *,
+        episodes_per_task: int = 200,
+        dagger_rounds: int = 4,
+        dagger_episodes: int = 20,
+        epochs: int = 5,
+        updates_per_epoch: int = 2000,
+        rows_per_task: int = 128,
+        val_episodes: int = 5,
+        demonstrations: str | Path | None = None,
+        folder: str | Path | None = None,
+        num_processes: int = 2,
+        fast: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.tasks = task_names(tasks)
+        if not 0 <= dagger_rounds < epochs:
+            raise ValueError(
+                f"dagger_rounds={dagger_rounds} came with epochs={epochs}; expected fewer rounds than epochs."
+            )
+        for name, value in {
+            "episodes_per_task": episodes_per_task,
+            "dagger_episodes": dagger_episodes,
+            "updates_per_epoch": updates_per_epoch,
+            "rows_per_task": rows_per_task,
+            "val_episodes": val_episodes,
+        }.items():
+            if value < 1:
+                raise ValueError(f"{name}={value} came; expected 1 or more.")
+        self.episodes_per_task, self.dagger_rounds, self.dagger_episodes = (
+            episodes_per_task,
+            dagger_rounds,
+            dagger_episodes,
+        )
+        self.epochs, self.updates_per_epoch, self.rows_per_task = epochs, updates_per_epoch, rows_per_task
+        self.val_episodes, self.num_processes, self.fast, self.seed = val_episodes, num_processes, fast, seed
+        self.file = None if demonstrations is None else Path(demonstrations)
+        self.folder = None if folder is None else Path(folder)
+        self._parts: list[Demonstrations] = []
+        self._validation: list[Demonstrations] = []
+        self._collected: list[str] = []  # the rounds of DAgger that are in the parts
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+
+    @property
+    def num_tasks(self) -> int:
+        """How many tasks there are."""
+        return len(self.tasks)
+
+    @property
+    def observations(self) -> Tensor:
+        """All observations of the experts' episodes, ``(N, 39)``: to normalise by."""
+        return torch.cat([part.observation for part in self._parts])
+
+    def trainer_kwargs(self) -> dict[str, Any]:
+        """Give the arguments that the Trainer must have."""
+        return {"max_epochs": self.epochs, "reload_dataloaders_every_n_epochs": 1, "num_sanity_val_steps": 0}
+
+    def schedule(self, epoch: int) -> tuple[int, int]:
+        """Where an epoch stands in what is learned at one stretch: its number there, and how many there are."""
+        return epoch, self.epochs
+
+    def setup(self, stage: str | None = None) -> None:
+        """Collect the experts' demonstrations, or read them."""
+        trainer = self.trainer
+        if trainer is not None and stage == TrainerFn.FITTING and not getattr(trainer, "fast_dev_run", False):
+            _check_trainer(trainer, self.trainer_kwargs())
+        if self._parts:
+            return
+        shown = self._kept(
+            self.file or self._place() / "experts.safetensors",
+            self.tasks,
+            episodes_per_task=self.episodes_per_task,
+            disturbance=Disturbance(),
+            seed=self.seed,
+        )
+        held_out = self._kept(
+            self._place() / "validation.safetensors",
+            self.tasks,
+            episodes_per_task=self.val_episodes,
+            split="validation",
+            seed=self.seed,
+        )
+        self._parts = [_solved(shown.of(task)) for task in range(self.num_tasks)]
+        self._validation = [held_out.of(task) for task in range(self.num_tasks)]
+
+    def train_dataloader(self) -> DemonstrationLoader:
+        """Give the batches of the current epoch, after the round of DAgger that is due before it."""
+        if (trainer := self._fitting()) is not None:
+            resume_missed_validation(trainer)
+        epoch = 0 if self.trainer is None else self.trainer.current_epoch
+        for round in range(1, min(epoch, self.dagger_rounds) + 1):
+            self._collect(round, range(self.num_tasks))
+        return self._loader(self._parts, epoch)
+
+    def val_dataloader(self) -> list[DemonstrationLoader]:
+        """Give a loader of the expert's steps for each task."""
+        if (trainer := self._fitting()) is not None:
+            resume_missed_validation(trainer)
+        return [DemonstrationLoader([part], updates=1, rows_per_task=len(part)) for part in self._validation]
+
+    def _loader(self, parts: Sequence[Demonstrations], epoch: int) -> DemonstrationLoader:
+        trainer = self.trainer
+        return DemonstrationLoader(
+            parts,
+            updates=self.updates_per_epoch,
+            rows_per_task=self.rows_per_task,
+            seed=self.seed,
+            epoch=epoch,
+            rank=0 if trainer is None else trainer.global_rank,
+            world_size=1 if trainer is None else trainer.world_size,
+        )
+
+    def _collect(self, round: int, tasks: Sequence[int]) -> None:
+        """Have the policy play a round of DAgger in some tasks, unless that was done."""
+        name = (
+            f"round-{round}.safetensors"
+            if len(tasks) == self.num_tasks
+            else f"task-{tasks[0]}-round-{round}.safetensors"
+        )
+        if name in self._collected or round == 0:
+            return
+        self._collected.append(name)
+        module: Any = None if self.trainer is None else self.trainer.lightning_module
+        indices = np.array(tasks)
+        new = self._kept(
+            self._place() / name,
+            [self.tasks[task] for task in tasks],
+            episodes_per_task=self.dagger_episodes,
+            policy=module and (lambda observations, index: module.act_batch(observations, indices[index])),
+            expert_share=0.5**round,
+            seed=self.seed + 1000 * round,
+        )
+        for position, task in enumerate(tasks):
+            self._parts[task] += replace(new.of(position), tasks=self.tasks, task=new.of(position).task * 0 + task)
+
+    def _kept(self, path: Path, tasks: Sequence[str], **arguments: Any) -> Demonstrations:
+        """Read what was collected before, else collect it; the first process does, the others wait for it."""
+        trainer = self.trainer
+        if (trainer is None or trainer.is_global_zero) and not path.is_file():
+            collect_demonstrations(
+                tasks, num_processes=self.num_processes, fast=self.fast, progress=True, **arguments
+            ).save(path)
+        if trainer is not None:
+            trainer.strategy.barrier()
+        kept = Demonstrations.load(path)
+        if kept.tasks != tuple(tasks):
+            raise ValueError(f"{path} holds demonstrations of {', '.join(kept.tasks)}; expected {', '.join(tasks)}.")
+        return kept
+
+    def _place(self) -> Path:
+        if self.folder is not None:
+            return self.folder
+        if self.trainer is not None:
+            where = self.trainer.strategy.broadcast(self.trainer.log_dir or self.trainer.default_root_dir)
+            return Path(where) / "demonstrations"
+        if self._temporary is None:
+            self._temporary = tempfile.TemporaryDirectory()
+        return Path(self._temporary.name)
+
+    def _fitting(self) -> Trainer | None:
+        trainer = self.trainer
+        within = trainer is not None and trainer.state.fn == TrainerFn.FITTING and trainer.state.stage is not None
+        return trainer if within else None
+
+
+class DemonstrationSequence(DemonstrationMixture):
+    """Tasks of Meta-World learned one after another, each by imitating its expert, in a single ``Trainer.fit``.
+
+    Task ``epoch // epochs_per_task`` is trained in epoch ``epoch``, on its own demonstrations alone. A
+    `dendrite_zoo.callbacks.SuccessLogger` measures ``val/task_{j}/success`` of every task at each validation, and
+    ``ForgettingLogger("val/success")`` makes the matrix of it. Rounds of DAgger belong to a task: before its second
+    epoch, its third, and so on.
+
+    Args:
+        tasks: names, in the order in which they are learned.
+        epochs_per_task: of each task; more than ``dagger_rounds``.
+        dagger_rounds: rounds of DAgger for each task.
+        **options: for `DemonstrationMixture`.
+    """
+
+    metric = "val/success"
+
+    def __init__(
+        self, tasks: str | Sequence[str], *, epochs_per_task: int = 1, dagger_rounds: int = 0, **options: Any
+    ) -> None:
+        self.epochs_per_task = epochs_per_task
+        super().__init__(tasks, epochs=epochs_per_task, dagger_rounds=dagger_rounds, **options)
+
+    @property
+    def current_task(self) -> int:
+        """The task being trained; 0 without a Trainer."""
+        epoch = 0 if self.trainer is None else self.trainer.current_epoch
+        return min(epoch // self.epochs_per_task, self.num_tasks - 1)
+
+    def trainer_kwargs(self) -> dict[str, Any]:
+        """Give the arguments that the Trainer must have."""
+        return {**super().trainer_kwargs(), "max_epochs": self.epochs_per_task * self.num_tasks}
+
+    def schedule(self, epoch: int) -> tuple[int, int]:
+        """Where an epoch stands in its task."""
+        return epoch % self.epochs_per_task, self.epochs_per_task
+
+    def train_dataloader(self) -> DemonstrationLoader:
+        """Give the batches of the current epoch, all of the current task."""
+        if (trainer := self._fitting()) is not None:
+            resume_missed_validation(trainer)
+        epoch = 0 if self.trainer is None else self.trainer.current_epoch
+        task = self.current_task
+        for round in range(1, min(epoch % self.epochs_per_task, self.dagger_rounds) + 1):
+            self._collect(round, [task])
+        return self._loader([self._parts[task]], epoch)
+
+
+def _solved(part: Demonstrations) -> Demonstrations:
+    return Demonstrations(
+        part.tasks, *(tensor[part.solved] for tensor in (part.observation, part.action, part.task, part.solved))
+    )
+
+
+def _check_trainer(trainer: Trainer, expected: dict[str, Any]) -> None:
+    wrong = [
+        f"{name}={getattr(trainer, name)!r}" for name, value in expected.items() if getattr(trainer, name) != value
+    ]
+    if wrong:
+        raise ValueError(
+            f"The Trainer has {', '.join(wrong)}; expected {expected}. Build it as "
+            "Trainer(**data.trainer_kwargs(), ...)."
+        )
