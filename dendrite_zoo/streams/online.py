@@ -1,0 +1,281 @@
+"""Tasks of which nothing is known beforehand: the data are made by the policy that learns from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from numpy.random import SeedSequence
+from torch import Tensor
+
+from dendrite_zoo.rl import ACTION_SIZE, OBSERVATION_SIZE, TaskEnvironments, task_names
+from dendrite_zoo.rl.replay import ReplayBuffer
+
+__all__ = ["OnlineTasks", "Round"]
+
+Act = Callable[[Tensor, Tensor], Tensor]
+
+
+class Round(NamedTuple):
+    """What the training loader gives: nothing but what is to be done.
+
+    Attributes:
+        steps: play so many steps in every environment,
+        updates: then learn so often from what was played so far.
+    """
+
+    steps: int
+    updates: int
+
+
+class OnlineTasks(LightningDataModule):
+    """Robot tasks to be learned by trial and error, with the memory of what was tried.
+
+    It owns environments and replay buffer, and hands out `Round` after `Round`; `MultiTaskSAC` does what they say with
+    `collect` and `replay`. An epoch is as many rounds as there are between two validations, which show the policy what
+    it saw last of each task, one loader a task. A checkpoint holds the buffer and where each environment is; under DDP
+    each process has environments and a buffer of its own.
+
+    Args:
+        tasks: ``"mt10"``, ``"mt50"`` or names of Meta-World's tasks.
+        env_steps: how many steps to play, of all environments in all processes together; whole rounds, at least these.
+        epochs: in how many epochs; each ends with a validation and a checkpoint.
+        steps_per_round: steps of every environment in a round; the paper's by default.
+        updates_per_round: updates after them.
+        warmup_steps: steps of all environments before the first update.
+        capacity: steps that a process remembers.
+        envs_per_task: environments of each task in a process.
+        environments: further arguments of `dendrite_zoo.rl.TaskEnvironments`, such as ``fast`` or ``num_processes``.
+        seed: of the goals.
+
+    Attributes:
+        rounds: how many were played.
+
+    Raises:
+        ValueError: an unknown task, or a number out of range; at resume, another number of processes.
+        ImportError: at setup, the ``[metaworld]`` extra is missing.
+
+    Example:
+        >>> data = OnlineTasks(["reach-v3", "push-v3"], env_steps=100_000, epochs=10)
+        >>> data.trainer_kwargs()
+        {'max_epochs': 10, 'reload_dataloaders_every_n_epochs': 0, 'num_sanity_val_steps': 0}
+        >>> len(data.train_dataloader()), data.num_tasks
+        (10, 2)
+    """
+
+    def __init__(
+        self,
+        tasks: str | Sequence[str] = "mt10",
+        *,
+        env_steps: int,
+        epochs: int = 20,
+        steps_per_round: int = 500,
+        updates_per_round: int = 250,
+        warmup_steps: int = 10_000,
+        capacity: int = 1_000_000,
+        envs_per_task: int = 1,
+        environments: Mapping[str, Any] | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.tasks = task_names(tasks)
+        numbers = {
+            "env_steps": env_steps,
+            "epochs": epochs,
+            "steps_per_round": steps_per_round,
+            "capacity": capacity,
+            "envs_per_task": envs_per_task,
+        }
+        if min(*numbers.values(), updates_per_round + 1, warmup_steps + 1) < 1:
+            raise ValueError(
+                f"updates_per_round={updates_per_round}, warmup_steps={warmup_steps} and {numbers} came; expected none "
+                "below 0, and of the latter none below 1."
+            )
+        self.env_steps_in_all, self.epochs = env_steps, epochs
+        self.steps_per_round, self.updates_per_round, self.warmup_steps = (
+            steps_per_round,
+            updates_per_round,
+            warmup_steps,
+        )
+        self.capacity, self.envs_per_task, self.seed = capacity, envs_per_task, seed
+        self._options = dict(environments or {})
+        self._environments: TaskEnvironments | None = None
+        self._solved = np.zeros(self.num_envs, dtype=bool)
+        self.rounds = 0
+        self.replay = self._new_replay(torch.device("cpu"))
+
+    @property
+    def num_tasks(self) -> int:
+        """How many tasks there are."""
+        return len(self.tasks)
+
+    @property
+    def num_envs(self) -> int:
+        """How many environments a process has."""
+        return self.num_tasks * self.envs_per_task
+
+    @property
+    def env_steps(self) -> int:
+        """How many steps were played, of all environments in all processes."""
+        return self.rounds * self._steps_a_round
+
+    @property
+    def _steps_a_round(self) -> int:
+        return self.steps_per_round * self.num_envs * self._world_size
+
+    @property
+    def _world_size(self) -> int:
+        return 1 if self.trainer is None else self.trainer.world_size
+
+    @property
+    def _rank(self) -> int:
+        return 0 if self.trainer is None else self.trainer.global_rank
+
+    def trainer_kwargs(self) -> dict[str, Any]:
+        """What the Trainer is to be told."""
+        return {"max_epochs": self.epochs, "reload_dataloaders_every_n_epochs": 0, "num_sanity_val_steps": 0}
+
+    def setup(self, stage: str | None = None) -> None:
+        """Make the environments, each process its own."""
+        if stage not in (None, "fit") or self._environments is not None:
+            return
+        if self.trainer is not None:
+            self.replay = self._new_replay(self.trainer.strategy.root_device)
+        seed = self.seed
+        if self._world_size > 1:
+            seed = int(SeedSequence([self.seed, self._rank]).generate_state(1)[0])
+        self._environments = TaskEnvironments(self.tasks, envs_per_task=self.envs_per_task, seed=seed, **self._options)
+
+    def teardown(self, stage: str | None = None) -> None:
+        """End the environments' processes."""
+        if self._environments is not None:
+            self._environments.close()
+            self._environments = None
+
+    def collect(self, act: Act, steps: int) -> dict[str, float]:
+        """Play, and remember what happened.
+
+        Args:
+            act: maps observations ``(N, 39)``, float32, and tasks ``(N,)`` to actions ``(N, 4)``.
+            steps: in every environment.
+
+        Returns:
+            Of the tasks with episodes that ended, the share of these in which the task was solved at some step.
+        """
+        if self._environments is None:
+            raise RuntimeError("There are no environments yet; expected setup() before collect(). Call it once.")
+        environments, device = self._environments, self.replay.rows.device
+        task = torch.from_numpy(environments.task_index).to(device)
+        if self.rounds == 0:
+            environments.reset()
+        now = torch.from_numpy(environments.observation).to(device, torch.float32)
+        parts: list[tuple[Tensor, ...]] = []
+        ended: dict[str, list[bool]] = {}
+        for _ in range(steps):
+            action = act(now, task)
+            step = environments.step(action.cpu().numpy())
+            final = torch.from_numpy(step.final_observation).to(device, torch.float32)
+            reward = torch.from_numpy(step.reward).to(device, torch.float32)
+            parts.append((now, action, reward, final, task))
+            now = final
+            self._solved |= step.success
+            if step.truncated.any():
+                now = torch.from_numpy(step.observation).to(device, torch.float32)
+                for env in np.flatnonzero(step.truncated):
+                    ended.setdefault(self.tasks[int(task[env])], []).append(bool(self._solved[env]))
+                self._solved[step.truncated] = False
+        self.replay.add(*(torch.cat(column) for column in zip(*parts, strict=True)))
+        self.rounds += 1
+        return {name: sum(solved) / len(solved) for name, solved in ended.items()}
+
+    def train_dataloader(self) -> _Rounds:
+        """The rounds of an epoch."""
+        return _Rounds(self, -(-self.env_steps_in_all // (self._steps_a_round * self.epochs)))
+
+    def val_dataloader(self) -> list[_Latest]:
+        """What was seen last of each task: ``(observation (B, 39), task (B,))``."""
+        return [_Latest(self, task) for task in range(self.num_tasks)]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint holds, of all processes."""
+        if self._environments is None or self.rounds == 0:
+            return {}
+        own = {
+            "environments": self._environments.state_dict(),
+            "solved": torch.from_numpy(self._solved.copy()),
+            "replay": self.replay.state_dict(),
+        }
+        states: list[Any] = [own]
+        if self._world_size > 1:
+            states = [None] * self._world_size if self._rank == 0 else []
+            torch.distributed.gather_object(own, states if self._rank == 0 else None)
+        return {"rounds": self.rounds, "processes": states}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            ValueError: it comes from another number of processes.
+        """
+        states = state_dict["processes"]
+        if len(states) != self._world_size:
+            raise ValueError(
+                f"The checkpoint of {len(states)} processes came to {self._world_size}; expected as many, for each has "
+                "environments and a replay buffer of its own."
+            )
+        if self._environments is None:
+            return
+        own = states[self._rank]
+        self.rounds = state_dict["rounds"]
+        self._environments.load_state_dict(own["environments"])
+        self._solved = own["solved"].numpy().copy()
+        self.replay.load_state_dict(own["replay"])
+
+    def _new_replay(self, device: torch.device) -> ReplayBuffer:
+        return ReplayBuffer(
+            self.num_tasks,
+            self.capacity,
+            observation_size=OBSERVATION_SIZE,
+            action_size=ACTION_SIZE,
+            device=device,
+        )
+
+
+class _Rounds:
+    """The rounds of an epoch: all alike, so that it does not matter where a resumed one goes on."""
+
+    def __init__(self, data: OnlineTasks, length: int) -> None:
+        self.data, self.length = data, length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}  # which tells Lightning that it can go on within an epoch
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        pass
+
+    def __iter__(self) -> Iterator[Round]:
+        data = self.data
+        for _ in range(self.length):
+            warm = (data.rounds + 1) * data._steps_a_round >= data.warmup_steps
+            yield Round(data.steps_per_round, data.updates_per_round if warm else 0)
+
+
+class _Latest:
+    """One batch of a task's latest observations, or none where there are none yet."""
+
+    def __init__(self, data: OnlineTasks, task: int, count: int = 1000) -> None:
+        self.data, self.task, self.count = data, task, count
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        observation = self.data.replay.observations(self.task, self.count)
+        if len(observation):
+            yield observation, torch.full((len(observation),), self.task, device=observation.device)

@@ -1,0 +1,336 @@
+"""Learning many robot tasks at once by trial and error."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, cast
+
+import numpy.typing as npt
+import torch
+from lightning.pytorch import LightningModule
+from numpy.random import SeedSequence
+from torch import Tensor, nn
+
+from dendrite_zoo.hub import HubModel, build, full_config
+from dendrite_zoo.models import ActiveDendritePolicy, TwinCritic, load
+from dendrite_zoo.optim import DendriteAdam
+from dendrite_zoo.rl import sac
+from dendrite_zoo.rl.replay import Transitions
+from dendrite_zoo.streams import OnlineTasks, Round
+
+__all__ = ["MultiTaskSAC"]
+
+
+class MultiTaskSAC(LightningModule):
+    """Soft actor-critic for several tasks in one network (Haarnoja et al. 2018; the defaults are Iyer et al. 2022's).
+
+    A policy, twin critics and their slow copies, and one entropy coefficient a task, learn from batches with as many
+    steps of each task. What is played and how often is learned from it, `OnlineTasks` says. All parameters have one
+    optimizer, so that Lightning's ``global_step`` counts updates; how much was played is logged as ``env_steps``.
+
+    Observations are normalised by those of the warm-up. Its actions are uniform, unless the policy comes with skills to
+    be kept: then give ``actor_warmup``, so many updates in which the critics alone learn to judge it, and
+    perhaps ``anchor``, which holds it close to what it was.
+
+    Random numbers follow from ``seed``, process and round alone, so that a resumed run draws what it would have drawn.
+
+    Args:
+        model: an `ActiveDendritePolicy` or any module that maps ``(observation, task)`` to mean and log standard
+            deviation; or what `dendrite_zoo.load` takes; or the config of a registered model.
+        critic: a `TwinCritic` or any module that maps ``(observation, action, task)`` to two values, or a config; by
+            default a critic formed like the policy.
+        batch_per_task: steps of each task in a batch.
+        lr: learning rate of `dendrite_zoo.optim.DendriteAdam`, 1/step.
+        discount: of the reward, per step.
+        tau: how far the slow critics follow, per update.
+        reward_scale: factor of all rewards; Meta-World's are 0 to 10 a step.
+        target_entropy: of the actions, in nats; by default minus their number of dimensions.
+        entropy_coefficient: of each task at the start.
+        start_std: standard deviation of the policy's actions at the start, before they are squashed; needed where it
+            was trained by imitation, which teaches none.
+        actor_warmup: updates at the start that leave policy and entropy coefficients as they are.
+        anchor: weight of the divergence from the policy as it was at the start, in units of the scaled reward.
+        seed: of the random numbers.
+
+    Logs:
+        ``env_steps``, ``train/critic_loss``, ``train/actor_loss``, ``train/entropy``,
+        ``train/entropy_coefficient/{task}`` and ``train/success/{task}``, of the episodes that ended in the round;
+        ``val/task_{j}/entropy`` and ``val/task_{j}/value``, on what was seen last of a task.
+
+    Raises:
+        ValueError: a number out of range; at fit, other data than `OnlineTasks`, or of other tasks.
+
+    Example:
+        >>> policy = ActiveDendritePolicy(["reach-v3", "push-v3"], hidden_features=[32, 32])
+        >>> module = MultiTaskSAC(policy, lr=1e-3)
+        >>> module.log_alpha
+        Parameter containing:
+        tensor([0., 0.], requires_grad=True)
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | Mapping[str, Any] | str,
+        *,
+        critic: nn.Module | Mapping[str, Any] | None = None,
+        batch_per_task: int = 256,
+        lr: float = 3e-4,
+        discount: float = 0.99,
+        tau: float = 5e-3,
+        reward_scale: float = 1.0,
+        target_entropy: float | None = None,
+        entropy_coefficient: float = 1.0,
+        start_std: float | None = None,
+        actor_warmup: int = 0,
+        anchor: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        positive = {"lr": lr, "reward_scale": reward_scale, "entropy_coefficient": entropy_coefficient}
+        positive |= {} if start_std is None else {"start_std": start_std}
+        if min(positive.values()) <= 0 or min(batch_per_task - 1, actor_warmup, anchor) < 0:
+            raise ValueError(
+                f"{positive}, batch_per_task={batch_per_task}, actor_warmup={actor_warmup}, anchor={anchor} came; "
+                "expected all above 0; the last two may be 0."
+            )
+        if not 0 <= discount < 1 or not 0 < tau <= 1:
+            raise ValueError(f"discount={discount} and tau={tau} came; expected them in [0, 1) and (0, 1].")
+        self.model = _as_module(model)
+        if start_std is not None:
+            _set_std(self.model, start_std)
+        self.critic = critic_like(self.model) if critic is None else _as_module(critic)
+        self.slow_critic = copy.deepcopy(self.critic).requires_grad_(False)
+        self.anchor = copy.deepcopy(self.model).requires_grad_(False) if anchor > 0 else None
+        self.tasks: tuple[str, ...] = tuple(self.model.tasks)
+        start = torch.tensor(float(entropy_coefficient)).log()
+        self.log_alpha = nn.Parameter(start.repeat(len(self.tasks)))
+        self.save_hyperparameters(
+            {
+                "model": full_config(self.model) if isinstance(self.model, HubModel) else None,
+                "critic": full_config(self.critic) if isinstance(self.critic, HubModel) else None,
+                "batch_per_task": batch_per_task,
+                "lr": lr,
+                "discount": discount,
+                "tau": tau,
+                "reward_scale": reward_scale,
+                "target_entropy": target_entropy,
+                "entropy_coefficient": entropy_coefficient,
+                "start_std": start_std,
+                "actor_warmup": actor_warmup,
+                "anchor": anchor,
+                "seed": seed,
+            }
+        )
+        self._draws: torch.Generator | None = None
+        self._learning = [p for p in self.critic.parameters() if p.requires_grad]
+        self._following = list(self.slow_critic.parameters()), list(self.critic.parameters())
+
+    def forward(self, observation: Tensor, task: Tensor) -> Tensor:
+        """The policy's mean actions."""
+        return self.model(observation, task)[0].tanh()
+
+    def act_batch(self, observations: Any, task_index: Any) -> npt.NDArray[Any]:
+        """The policy's mean actions ``(N, 4)`` for ``(N, 39)`` observations and ``(N,)`` task indices."""
+        if isinstance(self.model, ActiveDendritePolicy):
+            return self.model.act_batch(observations, task_index)
+        observation = torch.as_tensor(observations, dtype=torch.float32, device=self.device)
+        with torch.no_grad():
+            return self(observation, torch.as_tensor(task_index, device=self.device)).cpu().numpy()
+
+    def setup(self, stage: str) -> None:
+        """Refuse other data, before anything is played."""
+        data = getattr(self.trainer, "datamodule", None)
+        if stage != "fit":
+            return
+        if not isinstance(data, OnlineTasks):
+            raise ValueError(
+                f"MultiTaskSAC got data of type {type(data).__name__}; expected OnlineTasks: "
+                "trainer.fit(module, OnlineTasks(tasks, env_steps=...))."
+            )
+        if data.tasks != self.tasks:
+            raise ValueError(
+                f"The policy is for {list(self.tasks)}, the data of {list(data.tasks)}; expected the same tasks in the "
+                "same order."
+            )
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """One optimizer for the policy, the critics and the entropy coefficients, a group of parameters each."""
+        groups = [self.model.parameters(), self.critic.parameters(), [self.log_alpha]]
+        return DendriteAdam([{"params": list(group)} for group in groups], lr=self.hparams["lr"])
+
+    def training_step(self, batch: Round, batch_idx: int) -> None:
+        """Play, then learn."""
+        data = cast(OnlineTasks, self.trainer.datamodule)  # type: ignore[attr-defined]
+        self._draws = self._new_draws(data.rounds)
+        solved = data.collect(self._uniform if self._plays_at_random(batch) else self.play, batch.steps)
+        self.log("env_steps", float(data.env_steps), prog_bar=True)
+        self.log_dict({f"train/success/{task}": rate for task, rate in solved.items()})
+        if not batch.updates:
+            return
+        if self.global_step == 0:
+            self._start(data)
+        sums: Tensor | int = 0
+        for _ in range(batch.updates):
+            sums = sums + self.update(data.replay.sample(self.hparams["batch_per_task"], self._draws))
+        means = dict(zip(("critic_loss", "actor_loss", "entropy"), (sums / batch.updates).tolist(), strict=True))
+        self.log_dict({f"train/{name}": mean for name, mean in means.items()})
+        alphas = self.log_alpha.detach().exp().tolist()
+        names = (f"train/entropy_coefficient/{task}" for task in self.tasks)
+        self.log_dict(dict(zip(names, alphas, strict=True)))
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Show the policy what was seen last of task ``dataloader_idx``."""
+        observation, task = batch
+        action, log_prob = self._sample(observation, task)
+        value = torch.minimum(*self.critic(observation, action, task)).mean()
+        figures = {"entropy": -log_prob.mean(), "value": value / self.hparams["reward_scale"]}
+        self.log_dict(
+            {f"val/task_{dataloader_idx}/{name}": figure for name, figure in figures.items()},
+            batch_size=len(observation),
+            sync_dist=True,
+            add_dataloader_idx=False,
+        )
+
+    def update(self, batch: Transitions) -> Tensor:
+        """Learn from one batch: critics, policy and entropy coefficients in one backward pass and one step.
+
+        Args:
+            batch: of `dendrite_zoo.rl.replay.ReplayBuffer`.
+
+        Returns:
+            Losses of critics and policy, and the policy's entropy, ``(3,)``.
+        """
+        observation, action, reward, next_observation, task = batch
+        alpha = self.log_alpha.exp()[task]
+        fixed = alpha.detach()
+        with torch.no_grad():
+            next_action, next_log_prob = self._sample(next_observation, task)
+            next_value = sac.soft_value(*self.slow_critic(next_observation, next_action, task), next_log_prob, fixed)
+            target = sac.td_target(reward * self.hparams["reward_scale"], next_value, self.hparams["discount"])
+        of_critics = sac.critic_loss(*self.critic(observation, action, task), target)
+
+        mean, log_std = self.model(observation, task)
+        own_action, log_prob = sac.tanh_gaussian(mean, log_std, self._noise(mean))
+        with self._critics_fixed():
+            value = sac.soft_value(*self.critic(observation, own_action, task), log_prob, fixed)
+        of_policy = sac.actor_loss(value)
+        of_entropy = sac.entropy_loss(alpha, log_prob, self._target_entropy(mean))
+        loss = of_critics + of_policy + of_entropy
+        if self.anchor is not None:
+            with torch.no_grad():
+                before = self.anchor(observation, task)
+            loss = loss + self.hparams["anchor"] * sac.gaussian_divergence(mean, log_std, *before).mean()
+
+        optimizer = cast(Any, self.optimizers())
+        warm = self.global_step >= self.hparams["actor_warmup"]
+        for group in (optimizer.param_groups[0], optimizer.param_groups[2]):
+            group["lr"] = self.hparams["lr"] if warm else 0.0
+        self.manual_backward(loss)
+        optimizer.step()
+        optimizer.zero_grad()
+        sac.polyak_(*self._following, self.hparams["tau"])
+        return torch.stack([of_critics.detach(), of_policy.detach(), -log_prob.detach().mean()])
+
+    @torch.no_grad()
+    def play(self, observation: Tensor, task: Tensor) -> Tensor:
+        """Sample the actions to be played.
+
+        Shape:
+            ``(N, O)`` and ``(N,)`` to ``(N, A)``.
+        """
+        return self._sample(observation, task)[0]
+
+    def on_fit_end(self) -> None:
+        """Give the segments back, so that any optimizer may train them next."""
+        for optimizer in self.trainer.optimizers:
+            if isinstance(optimizer, DendriteAdam):
+                optimizer.release()
+
+    def _plays_at_random(self, batch: Round) -> bool:
+        return not batch.updates and self.global_step == 0 and self.hparams["actor_warmup"] == 0
+
+    def _uniform(self, observation: Tensor, task: Tensor) -> Tensor:
+        mean = self.model(observation, task)[0]
+        return torch.rand(mean.shape, generator=self._draws, device=mean.device) * 2 - 1
+
+    def _sample(self, observation: Tensor, task: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_std = self.model(observation, task)
+        return sac.tanh_gaussian(mean, log_std, self._noise(mean))
+
+    def _noise(self, like: Tensor) -> Tensor:
+        return torch.randn(like.shape, generator=self._draws, device=like.device, dtype=like.dtype)
+
+    def _target_entropy(self, action: Tensor) -> float:
+        given = self.hparams["target_entropy"]
+        return -float(action.shape[1]) if given is None else given
+
+    def _new_draws(self, round_: int) -> torch.Generator:
+        seed = SeedSequence([self.hparams["seed"], self.global_rank, round_]).generate_state(1)[0]
+        return torch.Generator(self.device).manual_seed(int(seed))
+
+    def _start(self, data: OnlineTasks) -> None:
+        """Before the first update: normalise by what all processes saw, the critics as the policy."""
+        if self.hparams["actor_warmup"] == 0 and hasattr(self.model, "fit_normalizer"):
+            seen = [data.replay.observations(task, len(data.replay)) for task in range(data.num_tasks)]
+            cast(Any, self.model).fit_normalizer(cast(Tensor, self.all_gather(torch.cat(seen))).flatten(0, -2))
+        policy = dict(self.model.named_buffers())
+        for critic in (self.critic, self.slow_critic):
+            for name in ("observation_mean", "observation_scale"):
+                if name in policy and name in dict(critic.named_buffers()):
+                    critic.get_buffer(name).copy_(policy[name])
+
+    @contextmanager
+    def _critics_fixed(self) -> Iterator[None]:
+        """Let gradients pass through the critics, to the action, without reaching their weights."""
+        for parameter in self._learning:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in self._learning:
+                parameter.requires_grad_(True)
+
+
+def critic_like(policy: nn.Module) -> TwinCritic:
+    """Twin critics whose networks are formed like that of a policy.
+
+    Args:
+        policy: an `ActiveDendritePolicy`.
+
+    Raises:
+        TypeError: it is another module.
+
+    Example:
+        >>> policy = ActiveDendritePolicy(["reach-v3"], hidden_features=[16], modulated=None)
+        >>> critic_like(policy).config["hidden_features"]
+        [16]
+    """
+    if not isinstance(policy, ActiveDendritePolicy):
+        raise TypeError(f"A {type(policy).__name__} came without critics; expected MultiTaskSAC(policy, critic=...).")
+    known = inspect.signature(TwinCritic).parameters
+    return TwinCritic(**{name: value for name, value in policy.config.items() if name in known})
+
+
+@torch.no_grad()
+def _set_std(policy: nn.Module, std: float) -> None:
+    if not isinstance(policy, ActiveDendritePolicy):
+        raise TypeError(f"start_std came with a {type(policy).__name__}; expected an ActiveDendritePolicy.")
+    output = policy.mlp.output
+    size = output.out_features // 2  # means, then logarithms of deviations
+    output.weight[size:] = 0
+    output.bias[size:] = math.log(std)
+
+
+def _as_module(model: nn.Module | Mapping[str, Any] | str) -> nn.Module:
+    if isinstance(model, str):
+        model = load(model)
+    elif isinstance(model, Mapping):
+        model = cast(nn.Module, build(model))
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"MultiTaskSAC got a {type(model).__name__}; expected an nn.Module, a name, or a config.")
+    return model.train()  # loaded models come in eval mode

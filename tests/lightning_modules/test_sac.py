@@ -1,0 +1,326 @@
+"""Soft actor-critic on real robots: what it plays, what it learns from it, and that a crash changes nothing."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from dendrite_zoo.callbacks import SparsityLogger, SubnetworkLogger
+from dendrite_zoo.hub import full_config
+from dendrite_zoo.lightning_modules import MultiTaskSAC
+from dendrite_zoo.models import TwinCritic
+from dendrite_zoo.rl import sac
+from dendrite_zoo.rl.replay import Transitions
+from dendrite_zoo.streams import OnlineTasks, PermutedTasks
+from tests.lightning_modules.practice import TASKS, Crash, practice, result, small_policy, train
+
+pytest.importorskip("metaworld")
+pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory")
+
+
+def batch(rows=5, tasks=2):
+    task = torch.arange(tasks).repeat_interleave(rows)
+    n = len(task)
+    return Transitions(torch.randn(n, 39), torch.rand(n, 4) * 2 - 1, torch.rand(n), torch.randn(n, 39), task)
+
+
+def attached(module):
+    """A module whose optimizer steps without a Trainer."""
+    optimizer = module.configure_optimizers()
+    module.optimizers = lambda: optimizer
+    module.manual_backward = torch.Tensor.backward
+    return module
+
+
+class Textbook:
+    """The same mathematics with an optimizer for each loss, every gradient taken by itself, and a loop over twins."""
+
+    def __init__(self, module, lr=3e-4):
+        self.model, self.critic = copy.deepcopy(module.model), copy.deepcopy(module.critic)
+        self.slow, self.log_alpha = copy.deepcopy(module.critic), module.log_alpha.detach().clone().requires_grad_()
+        groups = (self.model.parameters(), self.critic.parameters(), [self.log_alpha])
+        self.optimizers = [torch.optim.Adam(group, lr=lr) for group in groups]
+
+    def act(self, observation, task, draws):
+        mean, log_std = self.model(observation, task)
+        before = mean + log_std.exp() * torch.randn(mean.shape, generator=draws)
+        log_prob = torch.distributions.Normal(mean, log_std.exp()).log_prob(before) - torch.log1p(-(before.tanh() ** 2))
+        return before.tanh(), log_prob.sum(1)
+
+    def update(self, batch, draws):
+        observation, action, reward, next_observation, task = batch
+        alpha = self.log_alpha.exp()[task]
+        with torch.no_grad():
+            next_action, next_log_prob = self.act(next_observation, task, draws)
+            q1, q2 = self.slow(next_observation, next_action, task)
+            target = 2.0 * reward + 0.9 * (torch.min(q1, q2) - alpha * next_log_prob)
+        losses = [sum(((q - target) ** 2).mean() / 2 for q in self.critic(observation, action, task))]
+        own, log_prob = self.act(observation, task, draws)
+        q1, q2 = self.critic(observation, own, task)
+        losses.insert(0, (alpha.detach() * log_prob - torch.min(q1, q2)).mean())
+        losses.append((alpha * (-log_prob.detach() + 4.0)).mean())
+        gradients = []
+        for loss, optimizer in zip(losses, self.optimizers, strict=True):
+            parameters = optimizer.param_groups[0]["params"]
+            gradients.append(torch.autograd.grad(loss, parameters, retain_graph=True))
+        for of_one, optimizer in zip(gradients, self.optimizers, strict=True):
+            for parameter, gradient in zip(optimizer.param_groups[0]["params"], of_one, strict=True):
+                parameter.grad = gradient
+            optimizer.step()
+        for slow, fast in zip(self.slow.parameters(), self.critic.parameters(), strict=True):
+            slow.data = 0.95 * slow.data + 0.05 * fast.data
+
+
+def test_an_update_is_the_textbooks():
+    plain = {"num_segments": 0, "activation": "relu", "weight_density": 1.0, "append_task": True}
+    module = attached(MultiTaskSAC(small_policy(**plain), discount=0.9, tau=0.05, reward_scale=2.0))
+    textbook = Textbook(module)
+    for step in range(5):
+        module._draws, draws = (torch.Generator().manual_seed(step) for _ in range(2))
+        experience = batch()
+        module.update(experience)
+        textbook.update(experience, draws)
+    for ours, theirs in (
+        (module.model, textbook.model),
+        (module.critic, textbook.critic),
+        (module.slow_critic, textbook.slow),
+    ):
+        torch.testing.assert_close(list(ours.parameters()), list(theirs.parameters()), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(module.log_alpha, textbook.log_alpha.detach().requires_grad_())
+
+
+@pytest.mark.parametrize("winners", ["activation", "context"])
+def test_networks_with_dendrites_learn_and_stay_sparse(winners):
+    module = attached(MultiTaskSAC(small_policy(winners=winners, weight_density=0.5, modulated=None), lr=0.01))
+    losses = []
+    experience = batch()
+    for _ in range(60):
+        losses.append(float(module.update(experience)[0]))
+    assert losses[-1] < losses[0] / 2
+    for network in (module.model.mlp, *module.critic.critics, *module.slow_critic.critics):
+        for layer in network.hidden:
+            assert (layer.weight[~layer.mask] == 0).all()
+
+
+def test_every_task_has_its_own_coefficient():
+    module = attached(MultiTaskSAC(small_policy(), lr=0.1))
+    with torch.no_grad():  # no entropy in task 0, much in task 1: no features, deviations by the task alone
+        module._sample = None
+        module.model.forward = lambda observation, task: (
+            torch.zeros(len(task), 4) + 0 * module.model.mlp.output.bias[:4],
+            torch.where(task == 0, -9.0, 0.0)[:, None].expand(-1, 4),
+        )
+    module._sample = lambda o, t: sac.tanh_gaussian(*module.model(o, t), torch.randn(len(t), 4))
+    for parameter in module.model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    module.update(batch())
+    assert module.log_alpha[0] > 0 > module.log_alpha[1]
+
+
+def test_a_warmup_leaves_policy_and_coefficients_as_they_are():
+    module = MultiTaskSAC(small_policy(), actor_warmup=6, lr=0.01)
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    run = practice(env_steps=40, epochs=2, warmup_steps=20, updates_per_round=3)
+    seen = []
+
+    class Watch(Callback):
+        def on_train_batch_end(self, trainer, pl_module, *_):
+            now = pl_module.state_dict()
+            changed = {name.split(".")[0] for name in before if not now[name].equal(before[name])}
+            seen.append((trainer.global_step, changed - {"critic", "slow_critic"}, "critic" in changed))
+
+    fit(module, run, callbacks=[Watch()])
+    assert seen == [
+        (0, set(), False),
+        (3, set(), True),
+        (6, set(), True),
+        (9, {"model", "log_alpha"}, True),
+    ]
+
+
+def fit(module, data, **kwargs):
+    defaults = {
+        "accelerator": "cpu",
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    trainer = Trainer(**{**data.trainer_kwargs(), **defaults, **kwargs})
+    trainer.fit(module, data)
+    return trainer
+
+
+def test_an_anchor_holds_the_policy_where_it_was():
+    experience = batch(50)
+
+    def moved(anchor):
+        torch.manual_seed(1)
+        module = attached(MultiTaskSAC(small_policy(), anchor=anchor, lr=0.01, start_std=0.2))
+        start = copy.deepcopy(module.model)
+        for _ in range(30):
+            module.update(experience)
+        with torch.no_grad():
+            return sac.gaussian_divergence(
+                *module.model(experience.observation, experience.task), *start(experience.observation, experience.task)
+            ).mean()
+
+    assert moved(10.0) < 0.1 * moved(0.0)
+
+
+def test_the_deviation_of_an_imitated_policy_is_set():
+    policy = small_policy()
+    means = policy(torch.ones(3, 39), torch.tensor([0, 1, 1]))[0].detach().clone()
+    MultiTaskSAC(policy, start_std=0.1)
+    after, log_std = policy(torch.ones(3, 39), torch.tensor([0, 1, 1]))
+    assert after.equal(means)
+    torch.testing.assert_close(log_std.exp(), torch.full((3, 4), 0.1))
+
+
+def test_what_is_remembered_is_what_was_played():
+    data = practice(env_steps=80, steps_per_round=10, max_steps=4)
+    data.setup()
+    played = []
+
+    def act(observation, task):
+        action = torch.rand(len(task), 4) * 2 - 1
+        played.append((observation.clone(), action))
+        return action
+
+    data.collect(act, 10)
+    data.teardown()
+    for j in (0, 1):
+        observation, action, reward, next_observation = data.replay.rows[j * data.replay.capacity :][:10].split(
+            data.replay.widths, dim=1
+        )
+        assert observation.equal(torch.stack([row[0][j] for row in played]))
+        assert action.equal(torch.stack([row[1][j] for row in played]))
+        assert (reward >= 0).all()
+        goes_on = (next_observation[:-1] == observation[1:]).all(1)
+        # an episode has four steps; the fourth leads to where it really led, not to where the next one began
+        assert goes_on.tolist() == [step % 4 != 3 for step in range(9)]
+        # the second half of an observation is the one before: also at the end of an episode
+        assert next_observation[:, 18:36].equal(observation[:, :18])
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run from start to end."""
+    folder = tmp_path_factory.mktemp("whole")
+    return train(folder), result(folder)
+
+
+def test_updates_and_steps_are_counted(whole):
+    trainer, _ = whole
+    # four rounds of 5 steps of 2 environments, the first without updates
+    assert trainer.callback_metrics["env_steps"] == 40 == trainer.datamodule.env_steps
+    assert trainer.global_step == 9
+    assert trainer.datamodule.replay.sizes.tolist() == [20, 20]
+    for name in ("critic_loss", "actor_loss", "entropy", *(f"entropy_coefficient/{task}" for task in TASKS)):
+        assert trainer.callback_metrics[f"train/{name}"].isfinite()
+    assert {f"train/success/{task}" for task in TASKS} <= set(trainer.callback_metrics)
+    for j in (0, 1):
+        assert trainer.callback_metrics[f"val/task_{j}/value"].isfinite()
+
+
+def test_observations_are_normalised_by_the_warmup(whole):
+    module = whole[0].lightning_module
+    first = torch.cat([module.trainer.datamodule.replay.rows[j * 500 :][:10, :39] for j in (0, 1)])
+    torch.testing.assert_close(module.model.observation_mean, first.mean(0), rtol=1e-4, atol=1e-5)
+    for critic in (module.critic, module.slow_critic):
+        assert critic.observation_mean.equal(module.model.observation_mean)
+        assert critic.observation_scale.equal(module.model.observation_scale)
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 3])
+def test_a_resumed_run_is_the_uninterrupted_one_to_the_bit(whole, tmp_path, rounds):
+    """After the warm-up, at the end of an epoch and within one: networks, moments, memory and so robots."""
+    with pytest.raises(Crash):
+        train(tmp_path, crash=rounds)
+    resumed = train(tmp_path)
+    assert resumed.global_step == 9
+    expected = whole[1]
+    found = result(tmp_path)
+    assert found.keys() == expected.keys()
+    for name in expected:
+        assert found[name].equal(expected[name]), name
+
+
+def test_a_checkpoint_holds_nothing_but_tensors_and_plain_values(whole, tmp_path):
+    with pytest.raises(Crash):
+        train(tmp_path, crash=2)
+    path = tmp_path / "last.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    assert checkpoint["OnlineTasks"]["rounds"] == 2
+    assert checkpoint["OnlineTasks"]["processes"][0]["replay"]["rows"].shape == (20, 83)
+    module = MultiTaskSAC.load_from_checkpoint(path, weights_only=True)
+    assert full_config(module.model) == full_config(small_policy())
+    for name, tensor in module.state_dict().items():
+        assert tensor.equal(checkpoint["state_dict"][name])
+
+
+def test_callbacks_see_every_task(tmp_path):
+    sparsity, subnetworks = SparsityLogger(), SubnetworkLogger(folder=tmp_path)
+    trainer = fit(MultiTaskSAC(small_policy()), practice(), callbacks=[sparsity, subnetworks])
+    figures = sparsity.figures["model.mlp.activations.1"]
+    assert {f"activation/task_{j}" for j in (0, 1)} <= figures.keys()
+    assert figures["activation"] == pytest.approx(0.75)
+    rates = subnetworks.win_rates["model.mlp.activations.1"]
+    assert rates.shape == (2, 16) and rates.mean(1).tolist() == pytest.approx([0.25, 0.25])
+    assert (subnetworks.segments["model.mlp.hidden.1"] >= 0).all()
+    assert "subnetworks/model.mlp.activations.1/overlap" in trainer.callback_metrics
+
+
+def test_any_networks_will_do():
+    class Policy(torch.nn.Module):
+        tasks = TASKS
+
+        def __init__(self):
+            super().__init__()
+            self.linear = torch.nn.Linear(39, 8)
+
+        def forward(self, observation, task):
+            return self.linear(observation).chunk(2, dim=1)
+
+    with pytest.raises(TypeError, match="critic="):
+        MultiTaskSAC(Policy())
+    module = MultiTaskSAC(Policy(), critic=TwinCritic(TASKS, hidden_features=[8], modulated=None))
+    fit(module, practice(env_steps=20, epochs=1, warmup_steps=0))
+    assert module.act_batch(np.zeros((3, 39)), np.array([0, 1, 1])).shape == (3, 4)
+
+
+def test_other_data_are_refused():
+    module = MultiTaskSAC(small_policy())
+    with pytest.raises(ValueError, match="expected OnlineTasks"):
+        fit(module, PermutedTasks("digits", 2))
+    with pytest.raises(ValueError, match="the same tasks in the same order"):
+        fit(module, OnlineTasks(TASKS[::-1], env_steps=20, environments={"num_processes": 0}))
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [{"lr": 0.0}, {"batch_per_task": 0}, {"discount": 1.0}, {"tau": 0.0}, {"anchor": -1.0}, {"start_std": 0.0}],
+)
+def test_numbers_out_of_range_are_refused(argument):
+    with pytest.raises(ValueError, match=next(iter(argument))):
+        MultiTaskSAC(small_policy(), **argument)
+
+
+def test_a_run_that_ends_leaves_no_environments(whole):
+    assert whole[0].datamodule._environments is None
+
+
+def test_checkpoints_are_written_by_ordinary_means(tmp_path):
+    """The run folder's callback, at the end of each epoch."""
+    fit(
+        MultiTaskSAC(small_policy()),
+        practice(),
+        enable_checkpointing=True,
+        callbacks=[ModelCheckpoint(dirpath=tmp_path, save_last=True, save_top_k=0)],
+    )
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["OnlineTasks"]["rounds"] == 4
