@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import runpy
 import signal
 import sys
 import threading
@@ -13,7 +14,9 @@ import types
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +27,7 @@ from dendrite_zoo.rl.shard import ROW, Shard
 
 __all__ = ["Worker", "shared_table"]
 
+BOOT = Path(__file__).with_name("boot.py")
 CONTEXT = multiprocessing.get_context("spawn")  # forking a process that has threads, as torch's, may hang
 
 
@@ -44,8 +48,9 @@ class Worker:
     def __init__(self, memory: Any, recipes: Mapping[int, Recipe]) -> None:
         self.recipes = dict(recipes)
         self._connection, theirs = CONTEXT.Pipe()
-        arguments = (theirs, memory, self.recipes, os.getpid())
-        self.process = CONTEXT.Process(target=serve, args=arguments, name="metaworld", daemon=True)
+        plain = {row: asdict(recipe) for row, recipe in self.recipes.items()}
+        boot = (str(BOOT), {"arguments": (theirs, memory, plain, os.getpid())}, "worker")
+        self.process = CONTEXT.Process(target=runpy.run_path, args=boot, name="metaworld", daemon=True)
         with _without_main(), _without_interrupts():
             self.process.start()
         theirs.close()  # or the end of the process would not be the end of the line
@@ -105,8 +110,15 @@ def _without_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def serve(connection: Connection, memory: Any, recipes: Mapping[int, Recipe], parent: int) -> None:
-    """Play, in the new process, until the line is closed."""
+def serve(connection: Connection, memory: Any, recipes: Mapping[int, Mapping[str, Any]], parent: int) -> None:
+    """Play, in the new process, until the line is closed.
+
+    Args:
+        connection: the line.
+        memory: of the shared table.
+        recipes: row to the fields of what is played there.
+        parent: the process that asks.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     warnings.simplefilter("ignore")  # gymnasium's and Meta-World's to their own users
@@ -116,7 +128,8 @@ def serve(connection: Connection, memory: Any, recipes: Mapping[int, Recipe], pa
         while True:
             try:
                 if shard is None:
-                    shard, answer = Shard(np.frombuffer(memory, dtype=ROW), recipes), None
+                    made = {row: Recipe(**fields) for row, fields in recipes.items()}
+                    shard, answer = Shard(np.frombuffer(memory, dtype=ROW), made), None
                 else:
                     answer = getattr(shard, request)(*arguments)
                 connection.send((answer, None))

@@ -1,0 +1,189 @@
+"""The end of a worker process in every circumstance: real processes, really killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dendrite_zoo.rl import TaskEnvironments
+
+pytest.importorskip("metaworld")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+
+TASKS = ["reach-v3", "window-open-v3"]
+
+
+@pytest.fixture
+def pair() -> Iterator[TaskEnvironments]:
+    """Two tasks, a process for each."""
+    with TaskEnvironments(TASKS, num_processes=2, max_steps=50) as envs:
+        envs.reset()
+        yield envs
+
+
+def runs(pid: int) -> bool:
+    """Whether a process is there and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 30) -> bool:
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.02)
+    return condition()
+
+
+def pids(envs: TaskEnvironments) -> list[int]:
+    return [worker.process.pid for worker in envs._workers]
+
+
+def test_it_needs_no_torch(pair: TaskEnvironments) -> None:
+    for pid in pids(pair):
+        maps = Path(f"/proc/{pid}/maps").read_text()
+        assert "libmujoco" in maps and "libtorch" not in maps
+
+
+def test_a_crash_has_the_tasks_name(pair: TaskEnvironments) -> None:
+    running = pids(pair)
+    os.kill(running[1], signal.SIGKILL)
+    with pytest.raises(RuntimeError, match=r"window-open-v3 ended \(exit code -9\).*num_processes=0"):
+        pair.step(np.zeros((2, 4)))
+    assert not any(map(runs, running))
+    with pytest.raises(RuntimeError, match="are closed"):
+        pair.reset()
+
+
+def test_a_hang_has_the_tasks_name(pair: TaskEnvironments) -> None:
+    """Stopped in the middle of a step: the environment that was busy is the one that is named."""
+    running = pids(pair)
+    pair.timeout = 0.5
+    pair._workers[0].send("reset")
+    assert wait_until(lambda: bool(pair._table["busy"][0]), 5)
+    os.kill(running[0], signal.SIGSTOP)
+    with pytest.raises(RuntimeError, match="the process playing reach-v3 gave no answer within 0.5 s"):
+        pair.step(np.zeros((2, 4)))
+    assert not any(map(runs, running))
+
+
+def test_an_exception_has_the_tasks_name(pair: TaskEnvironments) -> None:
+    running = pids(pair)
+    with pytest.raises(RuntimeError, match=r"(?s)playing reach-v3 raised an exception.*Traceback.*KeyError: 0"):
+        pair._ask("load_state_dict", {})
+    assert not any(map(runs, running))
+
+
+def test_a_task_that_cannot_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dendrite_zoo.rl.environments.task_names", lambda tasks: ("no-such-task-v3",))
+    monkeypatch.setattr("dendrite_zoo.rl.environments.goals", lambda *_, **__: None)
+    with pytest.raises(RuntimeError, match="(?s)playing no-such-task-v3 raised an exception.*KeyError"):
+        TaskEnvironments("no-such-task-v3", num_processes=1)
+
+
+def test_ctrl_c_between_question_and_answer(pair: TaskEnvironments) -> None:
+    """The interrupt is the caller's alone; what was asked before is answered before what is asked next."""
+
+    def press(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, press)
+    pair._workers[0].send("reset")
+    os.kill(pids(pair)[0], signal.SIGSTOP)  # so that the interrupt surely comes while waiting
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        with pytest.raises(KeyboardInterrupt):
+            pair.step(np.zeros((2, 4)))
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    os.kill(pids(pair)[0], signal.SIGCONT)
+    state = pair.state_dict()  # as a checkpoint on the way out would
+    assert [environment["steps"] for environment in state["environments"]] == [0, 0]
+    assert pair.step(np.zeros((2, 4))).observation.shape == (2, 39)
+
+
+SCRIPT = """
+import sys, time
+import numpy as np
+from dendrite_zoo.rl import TaskEnvironments
+
+envs = TaskEnvironments(["reach-v3", "window-open-v3"], num_processes=2)  # no guard, no `with`: as in a notebook
+envs.reset()
+print(*(worker.process.pid for worker in envs._workers), flush=True)
+while True:
+    envs.step(np.zeros((2, 4)))
+"""
+
+
+def start_script(code: str, folder: Path) -> tuple[subprocess.Popen, list[int]]:
+    """A user's script, in a group of processes of its own, as a terminal starts it; and its workers."""
+    (folder / "script.py").write_text(code)
+    script = subprocess.Popen(
+        [sys.executable, str(folder / "script.py")],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    return script, [int(pid) for pid in script.stdout.readline().split()]
+
+
+def group(leader: int) -> list[int]:
+    """All processes of a group, zombies left out."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[2]) == leader and fields[0] != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
+@pytest.mark.parametrize("how", ["Ctrl-C", "kill -9"])
+def test_no_process_outlives_its_parent(how: str, tmp_path: Path) -> None:
+    script, workers = start_script(SCRIPT, tmp_path)
+    assert len(workers) == 2 and all(map(runs, workers))
+    assert set(workers) < set(group(script.pid))
+    if how == "Ctrl-C":
+        os.killpg(script.pid, signal.SIGINT)  # a terminal sends it to all
+    else:
+        script.kill()
+    _, errors = script.communicate(timeout=30)
+    assert wait_until(lambda: not group(script.pid))
+    if how == "Ctrl-C":
+        assert errors.count("Traceback") == 1 and errors.rstrip().endswith("KeyboardInterrupt")
+    else:
+        assert errors == ""
+
+
+def test_a_fork_that_holds_the_line_open_keeps_no_worker(tmp_path: Path) -> None:
+    """A data loader forks the parent and so holds a copy of the line: its end cannot be what a worker waits for."""
+    script, workers = start_script(
+        SCRIPT.replace("while", "import os\nif os.fork() == 0: time.sleep(600)\nwhile"), tmp_path
+    )
+    time.sleep(0.5)
+    script.kill()
+    try:
+        assert wait_until(lambda: not any(map(runs, workers)))
+        assert group(script.pid), "the fork is to be there still"
+    finally:
+        os.killpg(script.pid, signal.SIGKILL)
+        script.communicate(timeout=30)
+
+
+def test_closing_is_quick_and_leaves_nothing() -> None:
+    with TaskEnvironments("reach-v3", num_processes=1) as envs:
+        [pid] = pids(envs)
+        assert runs(pid)
+    assert not runs(pid)
+    envs.close()  # twice is fine
