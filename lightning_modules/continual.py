@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, cast, get_args
 
@@ -40,6 +41,9 @@ class ContinualClassifier(LightningModule):
         lr: learning rate of `dendrite_zoo.optim.DendriteAdam`, 1/step.
         optimizer: makes another optimizer from the parameters, with a learning rate of its own.
         reset_optimizer: forget the optimizer's moments when a task starts, as the paper does.
+        anneal: let the learning rate fall to 0 within each task, along half a cosine; the datamodule says how many
+            ``epochs_per_task`` there are.
+        label_smoothing: share of the target that goes to all classes alike, in training.
         context_at_test: ``"inferred"`` from each input, ``"given"`` with the task, or ``"constant"``: task 0's for
             every input, a control that tells what the dendrites give.
 
@@ -65,6 +69,8 @@ class ContinualClassifier(LightningModule):
         lr: float = 5e-4,
         optimizer: OptimizerFactory | None = None,
         reset_optimizer: bool = True,
+        anneal: bool = False,
+        label_smoothing: float = 0.0,
         context_at_test: ContextAtTest = "inferred",
     ) -> None:
         super().__init__()
@@ -75,6 +81,8 @@ class ContinualClassifier(LightningModule):
             raise ValueError(
                 f"A {type(self.context).__name__} cannot be inferred from inputs; expected context_at_test='given'."
             )
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing={label_smoothing} came; expected a share below 1, such as 0.1.")
         self._optimizer_factory = optimizer
         self._boundary = TaskBoundary()
         self._cluster: int | None = None  # of the batch at hand, where the context finds tasks by itself
@@ -84,6 +92,8 @@ class ContinualClassifier(LightningModule):
                 "model": full_config(self.model) if isinstance(self.model, HubModel) else None,
                 "lr": lr,
                 "reset_optimizer": reset_optimizer,
+                "anneal": anneal,
+                "label_smoothing": label_smoothing,
                 "context_at_test": context_at_test,
             }
         )
@@ -115,7 +125,7 @@ class ContinualClassifier(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Cross-entropy of a batch in the context of the current task."""
         x, y = batch
-        loss = _cross_entropy(self(x, self._current_task()), y)
+        loss = _cross_entropy(self(x, self._current_task()), y, self.hparams["label_smoothing"])
         self.log("train/loss", loss, prog_bar=True)
         if isinstance(self.context, FoundContext):
             self.log("train/clusters", float(self.context.num_tasks))
@@ -195,11 +205,18 @@ class ContinualClassifier(LightningModule):
 
     def on_fit_start(self) -> None:
         """Take the clusters of a loaded model for its tasks, in order."""
+        if self.hparams["anneal"] and not hasattr(getattr(self.trainer, "datamodule", None), "epochs_per_task"):
+            raise ValueError(
+                "anneal=True came, and nobody says how long a task is trained; expected a datamodule with "
+                "epochs_per_task, as PermutedTasks has. Leave anneal= out, or give the datamodule that attribute."
+            )
         if isinstance(self.context, FoundContext):
             self._founded_in += range(len(self._founded_in), self.context.num_tasks)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """When a task starts: compute its context, and let the optimizer start anew."""
+        if self.hparams["anneal"]:
+            self._anneal(batch_idx)
         if isinstance(self.context, FoundContext):
             self._cluster = self.context.observe(batch[0])
             if self._cluster == len(self._founded_in):
@@ -232,6 +249,13 @@ class ContinualClassifier(LightningModule):
         clusters = checkpoint.get("clusters", {"current": None, "founded_in": []})
         self._cluster, self._founded_in = clusters["current"], list(clusters["founded_in"])
 
+    def _anneal(self, batch_idx: int) -> None:
+        epochs = self.trainer.datamodule.epochs_per_task  # type: ignore[attr-defined]
+        done = (self.trainer.current_epoch % epochs + batch_idx / self.trainer.num_training_batches) / epochs
+        for optimizer in self.trainer.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group.setdefault("initial_lr", group["lr"]) * (1 + math.cos(math.pi * done)) / 2
+
     def _current_task(self) -> int:
         return self.current_task or 0
 
@@ -249,9 +273,9 @@ class ContinualClassifier(LightningModule):
             yield batch[0].to(self.device)
 
 
-def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+def _cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
     try:
-        return F.cross_entropy(logits, labels)
+        return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
     except IndexError:
         raise ValueError(
             f"Labels from {int(labels.min())} to {int(labels.max())} came to a model of {logits.shape[1]} classes; "

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
 from dendrite_zoo.contexts import OneHotContext, PrototypeContext
@@ -15,7 +18,7 @@ from dendrite_zoo.streams import PermutedTasks
 TINY = {"max_tasks": 3, "num_segments": 2}
 
 
-def fit(module, stream, **kwargs):
+def fit(module, stream, ckpt_path=None, **kwargs):
     quiet = {
         "logger": False,
         "enable_progress_bar": False,
@@ -23,7 +26,7 @@ def fit(module, stream, **kwargs):
         "accelerator": "cpu",
     }
     trainer = Trainer(**stream.trainer_kwargs(), **{**quiet, "enable_model_summary": False, **kwargs})
-    trainer.fit(module, stream)
+    trainer.fit(module, stream, ckpt_path=ckpt_path)
     return trainer
 
 
@@ -88,6 +91,47 @@ def test_the_optimizer_starts_anew_with_each_task(reset):
     assert Spy.remembered == [0, 4, 4, 4, 0 if reset else 4, 4, 4, 4]
 
 
+class LearningRates(Callback):
+    """Notes the learning rate of each step."""
+
+    def __init__(self):
+        self.rates = []
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        self.rates.append(optimizer.param_groups[0]["lr"])
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory")
+def test_the_learning_rate_falls_to_zero_within_each_task_and_a_resume_goes_on(tmp_path):
+    stream = PermutedTasks("digits", num_tasks=2, epochs_per_task=3, batch_size=256)
+
+    def module():
+        return ContinualClassifier(ActiveDendriteClassifier(64, [8], 10, **TINY), lr=0.1, anneal=True)
+
+    whole, first, rest = LearningRates(), LearningRates(), LearningRates()
+    fit(module(), stream, callbacks=[whole])
+    steps = len(stream.task_loader(0)) * 3
+    one_task = [0.1 * (1 + math.cos(math.pi * step / steps)) / 2 for step in range(steps)]
+    assert whole.rates == pytest.approx(2 * one_task)
+
+    def saving():
+        return ModelCheckpoint(tmp_path, every_n_train_steps=7, save_top_k=-1)
+
+    fit(module(), stream, callbacks=[first, saving()], enable_checkpointing=True)
+    checkpoint = next(tmp_path.glob("*step=7.ckpt"))
+    fit(module(), stream, ckpt_path=checkpoint, callbacks=[rest, saving()], enable_checkpointing=True)
+    assert first.rates[:7] + rest.rates == whole.rates
+
+
+def test_label_smoothing_enters_the_training_loss_alone():
+    module = ContinualClassifier(Plain(), label_smoothing=0.2)
+    module.log = lambda *args, **kwargs: None
+    x, y = torch.randn(5, 64), torch.tensor([0, 3, 9, 1, 1])
+    log_p = module.model(x).log_softmax(1)
+    by_hand = -(0.8 * log_p[range(5), y] + 0.2 * log_p.mean(1)).mean()
+    torch.testing.assert_close(module.training_step((x, y), 0), by_hand)
+
+
 def test_configure_optimizers_needs_no_trainer():
     optimizer = ContinualClassifier(Plain(), lr=0.25).configure_optimizers()
     assert isinstance(optimizer, torch.optim.Adam) and optimizer.param_groups[0]["lr"] == 0.25
@@ -140,6 +184,16 @@ def test_bad_input():
         )
     with pytest.raises(ValueError, match="'permuted-digit'.* 'permuted-digits'"):
         ContinualClassifier("permuted-digit")
+
+
+def test_annealing_needs_the_length_of_a_task_and_smoothing_a_share():
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.randn(8, 64), torch.zeros(8).long()))
+    trainer = Trainer(max_epochs=1, logger=False, enable_progress_bar=False, enable_checkpointing=False,
+                      enable_model_summary=False, accelerator="cpu", limit_val_batches=0)  # fmt: skip
+    with pytest.raises(ValueError, match="anneal=True came.*epochs_per_task"):
+        trainer.fit(ContinualClassifier(Plain(), anneal=True), loader, loader)
+    with pytest.raises(ValueError, match="label_smoothing=1.5 came"):
+        ContinualClassifier(Plain(), label_smoothing=1.5)
 
 
 def test_what_a_model_knows_is_not_overwritten_when_nobody_tells_the_task():
