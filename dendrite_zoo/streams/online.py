@@ -66,6 +66,9 @@ class OnlineTasks(LightningDataModule):
         (10, 2)
     """
 
+    metric: str | None = None
+    """What a ForgettingLogger would read: nothing, where all tasks are learned at once."""
+
     def __init__(
         self,
         tasks: str | Sequence[str] = "mt10",
@@ -106,6 +109,11 @@ class OnlineTasks(LightningDataModule):
         self._solved = np.zeros(self.num_envs, dtype=bool)
         self.rounds = 0
         self.replay = self._new_replay(torch.device("cpu"))
+
+    @property
+    def fast(self) -> bool:
+        """Whether the environments take their faster Python paths."""
+        return bool(self._options.get("fast", False))
 
     @property
     def num_tasks(self) -> int:

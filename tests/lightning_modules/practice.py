@@ -59,13 +59,13 @@ class EveryRound(Checkpoint):
         trainer.save_checkpoint(self.path)
 
 
-def train(folder, crash=None, **kwargs):
+def train(folder, crash=None, data=None, **kwargs):
     """Train from the last checkpoint, where there is one, and write ``result-{rank}.pt``."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     torch.set_num_threads(1)
     torch.manual_seed(0)
     folder = Path(folder)
-    module, data = MultiTaskSAC(small_policy(), batch_per_task=8, lr=1e-2), practice(max_steps=7)
+    module, data = MultiTaskSAC(small_policy(), batch_per_task=8, lr=1e-2), practice(max_steps=7, **(data or {}))
     last = folder / "last.ckpt"
     callbacks = [EveryRound(last), *([] if crash is None else [CrashAfter(crash)])]
     defaults = {
@@ -83,7 +83,8 @@ def train(folder, crash=None, **kwargs):
     moments = {f"{i}.{name}": torch.as_tensor(value) for i, s in state.items() for name, value in s.items()}
     replay = {f"replay.{name}": tensor for name, tensor in data.replay.state_dict().items()}
     weights = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    torch.save({**weights, **moments, **replay}, folder / f"result-{trainer.global_rank}.pt")
+    counts = {"env_steps": torch.tensor(data.env_steps), "updates": torch.tensor(trainer.global_step)}
+    torch.save({**weights, **moments, **replay, **counts}, folder / f"result-{trainer.global_rank}.pt")
     return trainer
 
 

@@ -311,6 +311,11 @@ def test_numbers_out_of_range_are_refused(argument):
         MultiTaskSAC(small_policy(), **argument)
 
 
+def test_the_number_of_processes_stays():
+    with pytest.raises(ValueError, match="checkpoint of 2 processes came to 1"):
+        practice().load_state_dict({"rounds": 1, "processes": [{}, {}]})
+
+
 def test_a_run_that_ends_leaves_no_environments(whole):
     assert whole[0].datamodule._environments is None
 
