@@ -159,13 +159,14 @@ class BehaviorCloning(LightningModule):
             for group in optimizer.param_groups:
                 group["lr"] = self.hparams["lr"] * factor
 
-    @torch.no_grad()
-    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Let the average follow; at the start, where little can be averaged, it follows faster."""
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        """Step, and let the average follow: faster at the start, where there is little to be averaged."""
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         done, _ = self._progress(batch_idx)
         kept = min(self.hparams["average"], (1 + done) / (10 + done))
-        for average, parameter in zip(self._average, self.model.parameters(), strict=False):
-            average.lerp_(parameter, 1 - kept)
+        with torch.no_grad():
+            for average, parameter in zip(self._average, self.model.parameters(), strict=False):
+                average.lerp_(parameter, 1 - kept)
 
     def on_validation_start(self) -> None:
         """Validate the average."""

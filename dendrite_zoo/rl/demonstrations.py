@@ -160,7 +160,7 @@ def collect_demonstrations(
         https://arxiv.org/abs/1011.0686.
     """
     names = task_names(tasks)
-    envs_per_task = min(episodes_per_task, max(1, 40 // len(names)))
+    envs_per_task = min(episodes_per_task, max(1, 20 // len(names)))
     generator = frozen_generator(seed, len(names), episodes_per_task)
     rows: list[tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]] = []
     solved = np.zeros((len(names), episodes_per_task), dtype=bool)

@@ -181,7 +181,7 @@ class GoalEvaluation:
         self.split, self.num_goals, self.max_steps, self.stop_at_success = split, num_goals, max_steps, stop_at_success
         self._envs = TaskEnvironments(
             self.tasks,
-            envs_per_task=min(num_goals, max(1, 40 // len(self.tasks))),
+            envs_per_task=min(num_goals, max(1, 20 // len(self.tasks))),
             split=split,
             num_goals=num_goals,
             order="each-once",

@@ -1,0 +1,163 @@
+"""BehaviorCloning: the expert's action, a falling learning rate, a moving average, and resuming to the bit."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from dendrite_zoo.callbacks import SuccessLogger
+from dendrite_zoo.lightning_modules import BehaviorCloning
+from dendrite_zoo.lightning_modules.behavior_cloning import imitation_loss
+from dendrite_zoo.models import ActiveDendritePolicy
+from dendrite_zoo.rl import evaluate_policy
+from dendrite_zoo.streams import DemonstrationMixture
+
+TASK = "reach-v3"
+
+
+@pytest.fixture(scope="module")
+def experts(tmp_path_factory):
+    """A file of demonstrations that all tests share."""
+    pytest.importorskip("metaworld")
+    file = tmp_path_factory.mktemp("demonstrations") / "experts.safetensors"
+    data(file, file.parent).setup()
+    return file
+
+
+def data(file, folder, **arguments):
+    options = {"episodes_per_task": 20, "dagger_rounds": 0, "epochs": 1, "updates_per_epoch": 20, "num_processes": 0}
+    return DemonstrationMixture(
+        TASK, demonstrations=file, folder=folder, val_episodes=2, dagger_episodes=2, **{**options, **arguments}
+    )
+
+
+def module(**arguments):
+    torch.manual_seed(0)
+    policy = ActiveDendritePolicy([TASK], hidden_features=[64, 64], weight_density=1.0)
+    return BehaviorCloning(policy, **{"warmup": 4, **arguments})
+
+
+def fit(module, stream, *callbacks, ckpt_path=None):
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    checkpoints = any(isinstance(callback, ModelCheckpoint) for callback in callbacks)
+    trainer = Trainer(**stream.trainer_kwargs(), **quiet, enable_checkpointing=checkpoints, callbacks=list(callbacks))
+    trainer.fit(module, stream, ckpt_path=ckpt_path, weights_only=True)
+    return trainer
+
+
+class Watch(Callback):
+    """Notes learning rate and weights at each step."""
+
+    def __init__(self):
+        self.lr, self.weights = [], []
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        self.lr.append(optimizer.param_groups[0]["lr"])
+
+    def on_train_batch_end(self, trainer, pl_module, *_):
+        self.weights.append([p.detach().clone() for p in pl_module.model.parameters()])
+
+
+def test_loss_by_hand():
+    mean = torch.tensor([[0.0, math.atanh(0.5)]])
+    action = torch.tensor([[1.0, -0.5]])
+    assert float(imitation_loss(mean, action)) == pytest.approx((1 + 1) / 2)
+    assert float(imitation_loss(mean, action, "mse")) == pytest.approx((1 + 1) / 2)
+    assert float(imitation_loss(mean, torch.tensor([[0.5, 0.5]]), "mse")) == pytest.approx(0.125)
+
+
+def test_learning_rate_and_average_are_those_of_a_naive_loop(experts):
+    watch, bc = Watch(), module(lr=1e-3, average=0.9)
+    start = [p.detach().clone() for p in bc.model.parameters()]
+    stream = data(experts, experts.parent, epochs=2)
+    fit(bc, stream, watch)
+    assert watch.lr == pytest.approx(
+        [1e-3 * min(1, (n + 1) / 4) * 0.5 * (1 + math.cos(math.pi * n / 40)) for n in range(40)]
+    )
+    average = start
+    for n, weights in enumerate(watch.weights):
+        kept = min(0.9, (1 + n) / (10 + n))
+        average = [kept * a + (1 - kept) * w for a, w in zip(average, weights, strict=True)]
+    for expected, parameter in zip(average, bc.model.parameters(), strict=True):
+        torch.testing.assert_close(parameter.detach(), expected, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(bc.model.observation_mean, stream.observations.mean(0))  # and it is normalised
+
+
+def test_it_learns_to_reach(experts):
+    bc = module(lr=3e-3, average=0.99)
+    options = {"split": "validation", "num_goals": 8, "num_processes": 0, "stop_at_success": True, "max_steps": 200}
+    before = evaluate_policy(bc.act_batch, TASK, **options).mean
+    fit(bc, data(experts, experts.parent, epochs=2, dagger_rounds=1, updates_per_epoch=400))
+    after = evaluate_policy(bc.model.eval().act_batch, TASK, **options).mean
+    assert before <= 0.25 and after >= 0.5
+
+
+def test_killed_anywhere_it_resumes_to_the_bit_rounds_of_dagger_included(experts, tmp_path):
+    options = {"epochs": 3, "dagger_rounds": 2, "updates_per_epoch": 4}
+    whole = module()
+    fit(whole, data(experts, tmp_path / "whole", **options))
+    expected = torch.cat([p.flatten() for p in whole.model.parameters()])
+    untrained = torch.cat([p.flatten() for p in module().model.parameters()])
+    assert not torch.equal(expected, untrained)
+
+    class Kill(Callback):
+        def __init__(self, step):
+            self.step = step
+
+        def on_train_batch_start(self, trainer, *_):
+            if trainer.global_step == self.step:
+                raise KeyboardInterrupt
+
+    for step in (3, 4, 6, 11):  # within an epoch, at its end, after a round, before the last step
+        folder = tmp_path / f"killed-{step}"
+        keep, keep_again = (
+            ModelCheckpoint(dirpath=folder, save_last=True, every_n_train_steps=1, save_top_k=0) for _ in range(2)
+        )
+        with pytest.raises(BaseException):  # noqa: B017 - Lightning turns it into an exit
+            fit(module(), data(experts, folder, **options), keep, Kill(step))
+        torch.manual_seed(step)
+        again = BehaviorCloning(ActiveDendritePolicy([TASK], hidden_features=[64, 64], weight_density=1.0), warmup=4)
+        fit(again, data(experts, folder, **options), keep_again, ckpt_path=folder / "last.ckpt")
+        assert torch.equal(torch.cat([p.flatten() for p in again.model.parameters()]), expected), step
+
+
+def test_a_checkpoint_taken_in_a_validation_has_the_trained_weights_in_their_place(experts, tmp_path):
+    """ModelCheckpoint saves there by default, where the averaged weights stand in the model."""
+    keep = ModelCheckpoint(dirpath=tmp_path, save_last=True, save_top_k=0)
+    watch = Watch()
+    fit(module(average=0.99), data(experts, tmp_path), keep, watch)
+    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    again = module(average=0.99)
+    again.on_load_checkpoint(checkpoint)
+    again.load_state_dict(checkpoint["state_dict"])
+    for trained, parameter in zip(watch.weights[-1], again.model.parameters(), strict=True):
+        assert torch.equal(trained, parameter)
+    with again.averaged():
+        assert not torch.equal(watch.weights[-1][0], next(iter(again.model.parameters())))
+
+
+def test_success_is_logged_every_so_many_steps(experts):
+    log = SuccessLogger(every_n_steps=10, num_goals=2, max_steps=5, num_processes=0)
+    trainer = fit(module(), data(experts, experts.parent), log)
+    assert set(trainer.callback_metrics) >= {f"success/{TASK}", "success/mean", "train/loss", "val/task_0/loss"}
+    assert log.report.first.shape == (1, 2) and log.report.split == "validation"
+
+
+def test_errors_say_what_came(experts):
+    with pytest.raises(ValueError, match="loss='huber' came; expected one of l1, mse"):
+        module(loss="huber")
+    with pytest.raises(ValueError, match="average=1 came"):
+        module(average=1)
+    with pytest.raises(TypeError, match="expected an ActiveDendritePolicy"):
+        BehaviorCloning("permuted-digits")
+    other = BehaviorCloning(ActiveDendritePolicy(["push-v3"], hidden_features=[8, 8]))
+    with pytest.raises(ValueError, match="of the tasks reach-v3; the model is for push-v3"):
+        fit(other, data(experts, experts.parent))
+    with pytest.raises(ValueError, match="no act_batch"):
+        SuccessLogger(tasks=TASK).setup(Trainer(logger=False, accelerator="cpu"), LightningModule(), "fit")
+    with pytest.raises(ValueError, match="every_n_steps=0"):
+        SuccessLogger(every_n_steps=0)

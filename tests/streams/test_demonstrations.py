@@ -1,0 +1,125 @@
+"""Demonstrations as batches: as many rows of each task, the same ones however often a run is resumed or shared."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+
+from dendrite_zoo.rl import Demonstrations
+from dendrite_zoo.streams import DemonstrationMixture, DemonstrationSequence
+from dendrite_zoo.streams.demonstrations import DemonstrationLoader
+
+TASKS = ("reach-v3", "push-v3")
+
+
+def made_up(rows=(30, 50), tasks=TASKS, solved=None):
+    """Rows that tell their number and task."""
+    task = torch.cat([torch.full((count,), j) for j, count in enumerate(rows)])
+    number = torch.arange(len(task)).float()
+    return Demonstrations(
+        tasks,
+        number[:, None].expand(-1, 39).clone(),
+        number[:, None].expand(-1, 4).clone() / 100,
+        task,
+        torch.ones(len(task)).bool() if solved is None else solved,
+    )
+
+
+def loader(**arguments):
+    parts = [made_up().of(0), made_up().of(1)]
+    return DemonstrationLoader(parts, **{"updates": 5, "rows_per_task": 4, "seed": 3, **arguments})
+
+
+def equal(one, other):
+    return all(torch.equal(a, b) for x, y in zip(one, other, strict=True) for a, b in zip(x, y, strict=True))
+
+
+def test_batches_hold_as_many_rows_of_each_task_and_observation_and_action_belong_together():
+    batches = list(loader())
+    assert len(batches) == len(loader()) == 5
+    for observation, action, task in batches:
+        assert task.tolist() == [0] * 4 + [1] * 4
+        assert ((observation[:, 0] < 30) == (task == 0)).all()
+        torch.testing.assert_close(action[:, 0], observation[:, 0] / 100)
+    assert equal(batches, loader()) and not equal(batches, loader(epoch=1)) and not equal(batches, loader(seed=4))
+
+
+def test_every_row_is_as_likely():
+    drawn = torch.cat([observation[:, 0] for observation, _, _ in loader(updates=2000)]).long()
+    counts = drawn.bincount(minlength=80).double()
+    expected = torch.cat([torch.full((30,), 8000 / 30), torch.full((50,), 8000 / 50)]).double()
+    chi_square = ((counts - expected) ** 2 / expected).sum()
+    assert chi_square < 78 + 4 * (2 * 78) ** 0.5
+
+
+@pytest.mark.parametrize("taken", range(6))
+def test_it_resumes_at_any_batch_once(taken):
+    whole, first, second = list(loader()), loader(), loader()
+    iterator = iter(first)
+    for _ in range(taken):
+        next(iterator)
+    second.load_state_dict(first.state_dict())
+    assert equal(list(second), whole[taken:]) and equal(list(second), whole)
+    other = loader(epoch=1)
+    other.load_state_dict(first.state_dict())
+    assert equal(list(other), list(loader(epoch=1)))
+
+
+def test_processes_share_every_batch():
+    whole = list(loader())
+    shares = [list(loader(rank=rank, world_size=2)) for rank in range(2)]
+    for batch, *parts in zip(whole, *shares, strict=True):
+        assert sorted(batch[0][:, 0].tolist()) == sorted(torch.cat([part[0] for part in parts])[:, 0].tolist())
+        assert all((part[2] == 0).sum() == 2 for part in parts)
+    with pytest.raises(ValueError, match="expected a multiple"):
+        loader(world_size=3)
+
+
+def saved(folder, **arguments):
+    made_up(**arguments).save(folder / "experts.safetensors")
+    made_up(**arguments).save(folder / "validation.safetensors")
+    return folder
+
+
+def test_what_did_not_reach_its_goal_is_left_out(tmp_path):
+    solved = torch.arange(80) % 2 == 0
+    data = DemonstrationMixture(TASKS, folder=saved(tmp_path, solved=solved), dagger_rounds=0, epochs=1)
+    data.setup()
+    assert (data.observations[:, 0] % 2 == 0).all() and len(data.observations) == 40
+    assert [len(next(iter(one))[0]) for one in data.val_dataloader()] == [30, 50]  # there it stays
+    saved(tmp_path, solved=torch.arange(80) >= 30)
+    with pytest.raises(ValueError, match="its expert solved no episode"):
+        data = DemonstrationMixture(TASKS, folder=tmp_path, dagger_rounds=0, epochs=1)
+        data.setup()
+        data.train_dataloader()
+
+
+def test_tasks_follow_one_another(tmp_path):
+    data = DemonstrationSequence(TASKS, folder=saved(tmp_path), epochs_per_task=2, updates_per_epoch=3)
+    assert data.trainer_kwargs()["max_epochs"] == 4 and data.current_task == 0
+    trainer = Trainer(**data.trainer_kwargs(), logger=False, enable_checkpointing=False, accelerator="cpu")
+    data.trainer = trainer
+    data.setup("fit")
+    seen = []
+    for epoch in range(4):
+        trainer.fit_loop.epoch_progress.current.processed = epoch
+        trainer.fit_loop.epoch_progress.current.completed = epoch
+        seen.append({*torch.cat([task for _, _, task in data.train_dataloader()]).tolist()})
+        assert data.current_task == epoch // 2 and data.schedule(epoch) == (epoch % 2, 2)
+    assert seen == [{0}, {0}, {1}, {1}]
+
+
+def test_errors_say_what_came(tmp_path):
+    with pytest.raises(ValueError, match="expected fewer rounds than epochs"):
+        DemonstrationMixture(TASKS, dagger_rounds=2, epochs=2)
+    with pytest.raises(ValueError, match="rows_per_task=0"):
+        DemonstrationMixture(TASKS, rows_per_task=0)
+    with pytest.raises(ValueError, match="Did you mean 'reach-v3'"):
+        DemonstrationMixture(["reach"])
+    with pytest.raises(ValueError, match="holds demonstrations of reach-v3, push-v3; expected push-v3"):
+        DemonstrationMixture(["push-v3"], folder=saved(tmp_path)).setup()
+    data = DemonstrationMixture(TASKS, folder=tmp_path)
+    data.trainer = Trainer(max_epochs=7, logger=False, enable_checkpointing=False, accelerator="cpu")
+    with pytest.raises(ValueError, match="max_epochs=7"):
+        data.setup("fit")
