@@ -127,19 +127,29 @@ def list_models(hub: bool) -> None:
     arg("--seed", type=int, default=0, help="Seed of the stream of tasks; 0 is the zoo's."),
     arg("--data", help="A local folder to take the data from."),
     arg("--json", dest="json_file", type=Path, help="Write the scores there, too."),
+    arg("--goals", type=int, default=50, help="Of a policy: unseen goals of each task, one episode each."),
 )
 def evaluate(
-    model: str, benchmark: str | None, num_tasks: int | None, seed: int, data: str | None, json_file: Path | None
+    model: str,
+    benchmark: str | None,
+    num_tasks: int | None,
+    seed: int,
+    data: str | None,
+    json_file: Path | None,
+    goals: int,
 ) -> None:
-    """Evaluate a model on its tasks, with the context inferred from each input, given, and constant."""
+    """Evaluate a classifier with its context inferred, given and constant; a policy on goals it has never seen."""
     from rich.table import Table
 
     from dendrite_zoo.lightning_modules import evaluate_contexts
-    from dendrite_zoo.models import load
+    from dendrite_zoo.models import ActiveDendritePolicy, load
     from dendrite_zoo.report import write_record
     from dendrite_zoo.streams import benchmark_stream
 
     loaded = load(model)
+    if isinstance(loaded, ActiveDendritePolicy):
+        _evaluate_policy(model, loaded, goals, seed, json_file)
+        return
     name = benchmark or next((record["benchmark"] for record in loaded.results or ()), None)
     if name is None:
         raise ValueError(f"{model} does not say what it was trained on; give --benchmark, such as permuted-digits.")
@@ -156,6 +166,28 @@ def evaluate(
     _console().print(table)
     if json_file:
         write_record({"model": model, "benchmark": name, "seed": seed, **scores}, json_file)
+
+
+def _evaluate_policy(name: str, policy: Any, goals: int, seed: int, json_file: Path | None) -> None:
+    from rich.table import Table
+
+    from dendrite_zoo.report import write_record
+    from dendrite_zoo.rl import evaluate_policy
+
+    report = evaluate_policy(policy.act_batch, policy.tasks, num_goals=goals, seed=seed, fast=True, progress=True)
+    table = Table("task", "success", "at the last step", "steps", title=f"{name}: {goals} unseen goals a task")
+    assert report.last is not None
+    last, steps = report.last.mean(axis=1), report.steps_to_success
+    for task, at_last in zip(report.tasks, last, strict=True):
+        taken = steps[task]
+        table.add_row(task, f"{report.per_task[task]:.2f}", f"{at_last:.2f}", "·" if taken is None else f"{taken:.0f}")
+    table.add_section()
+    low, high = report.interval()
+    table.add_row("mean", f"{report.mean:.3f} ({low:.3f} to {high:.3f})", f"{report.mean_at_last_step:.3f}")
+    _console().print(table)
+    _console().print("Success at any step of an episode of 500; in brackets the 95 % interval over goals.")
+    if json_file:
+        write_record({"model": name, "seed": seed, "mean": report.mean, **report.to_record()}, json_file)
 
 
 @command(
@@ -222,27 +254,45 @@ def hub(port: int, folder: Path | None) -> None:
     "report",
     arg("runs", nargs="+", type=Path, help="Run folders, or JSON files of result records."),
     arg("--json", dest="json_file", type=Path, help="Write the merged records there, too."),
+    arg("--figures", type=Path, help="Draw accuracy by tasks, segments and density there, published numbers beside."),
     arg("--entry", help="In a checkout: make the zoo's entry of this name from the first run, with these results."),
     arg("--build", default="", help="The command that makes that entry."),
 )
-def report(runs: list[Path], json_file: Path | None, entry: str | None, build: str) -> None:
-    """Put the results of several runs into one table; seeds of one row are merged."""
+def report(runs: list[Path], json_file: Path | None, figures: Path | None, entry: str | None, build: str) -> None:
+    """Put the results of several runs into one table, published ones beside; seeds of one row are merged."""
     from rich.table import Table
 
-    from dendrite_zoo.report import merge_rows, read_records, write_record
+    from dendrite_zoo.report import PUBLISHED, merge_rows, plot_accuracy, read_records, write_record
 
     records = merge_rows([record for run in runs for record in read_records(run)])
     table = Table(
-        "benchmark", "row", "tasks", "context at test", "accuracy", "seeds", title="Mean accuracy over all tasks"
+        "benchmark",
+        "row",
+        "tasks",
+        "context at test",
+        "accuracy",
+        "seeds",
+        "published",
+        title="Mean accuracy over all tasks",
     )
     for record in records:
         spread = record["average_accuracy_std"]
         accuracy = f"{record['average_accuracy']:.4f}" + ("" if spread is None else f" ± {spread:.4f}")
         row = (record["benchmark"], record["row"], record["num_tasks"], record["context_at_test"], accuracy)
-        table.add_row(*map(str, row), ", ".join(map(str, record["seeds"])))
+        known = PUBLISHED[record["row"]].accuracy if record["row"] in PUBLISHED else {}
+        published = known.get(record["num_tasks"]) if record["benchmark"] == "permuted-mnist" else None
+        seeds = ", ".join(map(str, record["seeds"]))
+        table.add_row(*map(str, row), seeds, "" if published is None else f"{published:.4f}")
     _console().print(table)
     if json_file:
         write_record(records, json_file)
+    if figures:
+        figures.mkdir(parents=True, exist_ok=True)
+        for by in ("num_tasks", "num_segments", "activation_density"):
+            try:
+                plot_accuracy(records, by, figures / f"accuracy-by-{by.replace('_', '-')}.png")
+            except ValueError as error:
+                _console().print(f"{by}: {error}")
     if entry:
         import dendrite_zoo.models  # noqa: F401  (which registers its classes)
         from dendrite_zoo.hub.entries import make_entry

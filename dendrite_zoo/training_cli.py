@@ -21,8 +21,8 @@ from dendrite_zoo.models import ActiveDendritePolicy
 from dendrite_zoo.report import matrix_record, result_record
 from dendrite_zoo.rl import evaluate_policy
 from dendrite_zoo.rl.evaluation import success_record
-from dendrite_zoo.run_folder import RunLogger, run_callbacks, start_run
-from dendrite_zoo.streams import TaskStream, benchmark_name
+from dendrite_zoo.run_folder import RunLogger, run_callbacks, start_run, success_curve
+from dendrite_zoo.streams import OnlineTasks, TaskStream, benchmark_name
 
 __all__ = ["TrainingCLI"]
 
@@ -114,6 +114,7 @@ class TrainingCLI(LightningCLI):
             wall_time_s=timer.time_elapsed("train"),
             parameters=sum(p.numel() for p in model.parameters()),
             matrix=matrix,
+            model=model.config,
             sparsity={
                 layer.removeprefix("model."): {name: value for name, value in figures.items() if "/task_" not in name}
                 for layer, figures in sparsity.figures.items()
@@ -142,10 +143,16 @@ class TrainingCLI(LightningCLI):
             parameters=sum(p.numel() for p in model.parameters()),
             matrix=matrix,
             updates=self.trainer.global_step,
+            **(_practice(data, self.run_folder) if isinstance(data, OnlineTasks) else {}),
         )
 
     def _callback(self, kind: type[Callback]) -> Any:
         return next(callback for callback in self.trainer.callbacks if isinstance(callback, kind))  # type: ignore[attr-defined]
+
+
+def _practice(data: OnlineTasks, folder: Path) -> dict[str, Any]:
+    curve = success_curve(folder) if (folder / "metrics.csv").is_file() else []
+    return {"env_steps": data.env_steps, "curve": curve}
 
 
 def _trainer_argument(key: str) -> Callable[[Any], Any]:

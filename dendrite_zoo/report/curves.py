@@ -1,0 +1,134 @@
+"""Accuracy by number of tasks, of segments, or by density, beside what was published."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from dendrite_zoo.report.published import PUBLISHED, Published
+from dendrite_zoo.report.record import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["accuracy_by", "accuracy_by_tasks", "plot_accuracy"]
+
+By = Literal["num_tasks", "num_segments", "activation_density"]
+AXES: dict[By, str] = {
+    "num_tasks": "tasks learned",
+    "num_segments": "segments of a unit",
+    "activation_density": "share of units that win",
+}
+
+
+def accuracy_by_tasks(record: Mapping[str, Any]) -> dict[int, float]:
+    """Mean accuracy over all tasks so far, wherever a run measured all of them.
+
+    Args:
+        record: a result record; its matrix may hold null.
+
+    Example:
+        >>> record = {"num_tasks": 3, "average_accuracy": 0.8,
+        ...     "matrix": [[0.9, None, None], [None, 0.8, None], [0.9, 0.8, 0.7]]}
+        >>> accuracy_by_tasks(record)
+        {1: 0.9, 3: 0.8}
+    """
+    points = {}
+    for tasks, row in enumerate(record.get("matrix") or (), start=1):
+        known = [value for value in row[:tasks] if value is not None]
+        if len(known) == tasks:
+            points[tasks] = statistics.fmean(known)
+    return points | {record["num_tasks"]: record["average_accuracy"]}
+
+
+def accuracy_by(
+    records: Sequence[Mapping[str, Any]], by: Literal["num_segments", "activation_density"]
+) -> dict[tuple[str, int], dict[float, float]]:
+    """Mean accuracy by an argument of the model, for each row and number of tasks.
+
+    Args:
+        records: result records; those that do not hold the model's config are left out.
+        by: the argument.
+    """
+    curves: dict[tuple[str, int], dict[float, float]] = {}
+    for record in records:
+        value = (record.get("model") or {}).get(by)
+        if value is not None:
+            curves.setdefault((record["row"], record["num_tasks"]), {})[value] = record["average_accuracy"]
+    return {key: dict(sorted(points.items())) for key, points in curves.items() if len(points) > 1}
+
+
+def plot_accuracy(records: Sequence[Mapping[str, Any]], by: By = "num_tasks", path: str | Path | None = None) -> Figure:
+    """Curves of mean accuracy over all tasks; what was published for the same rows is dashed, in the same colour.
+
+    Args:
+        records: result records of one benchmark. A run that measured all tasks at milestones gives a point for each.
+        by: what the accuracy is drawn over.
+        path: where to save a PNG (or what the suffix says); None saves nothing.
+
+    Returns:
+        The ``matplotlib.figure.Figure``, made without pyplot.
+
+    Raises:
+        ImportError: matplotlib is missing.
+        ValueError: no records, or none that differ in ``by``.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("The figures need the [report] extra: pip install 'dendrite-zoo[report]'") from error
+
+    curves = _curves(records, by)
+    if not curves:
+        raise ValueError(f"No records came that differ in {by}; expected at least two of one row. Leave this figure.")
+    figure = Figure(figsize=(8.4, 4.6), layout="constrained")
+    axes = figure.add_subplot()
+    for number, (label, (points, published)) in enumerate(curves.items()):
+        colour = f"C{number % 10}"
+        axes.plot(list(points), list(points.values()), color=colour, marker="o", markersize=4, label=label)
+        if published:
+            axes.plot(
+                list(published),
+                list(published.values()),
+                color=colour,
+                linestyle="--",
+                marker="x",
+                markersize=5,
+                linewidth=1,
+                label=f"{label}, published",
+            )
+    if by != "activation_density":
+        axes.set_xscale("log")
+        ticks = sorted({x for points, published in curves.values() for x in (*points, *published)})
+        wide = [x for last, x in zip([0, *ticks], ticks, strict=False) if x >= 1.3 * last]
+        axes.set_xticks(wide, [f"{x:g}" for x in wide])
+        axes.minorticks_off()
+    axes.set_xlabel(AXES[by])
+    axes.set_ylabel("mean accuracy over all tasks")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#e6e6e6")
+    axes.set_axisbelow(True)
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    if path is not None:
+        write_atomically(path, lambda part: figure.savefig(part, dpi=150))
+    return figure
+
+
+def _curves(records: Sequence[Mapping[str, Any]], by: By) -> dict[str, tuple[dict[float, float], Mapping[Any, float]]]:
+    if by == "num_tasks":
+        rows: dict[str, dict[float, float]] = {}
+        for record in sorted(records, key=lambda record: -record["num_tasks"]):  # a run of its own for a point wins
+            rows.setdefault(record["row"], {}).update(accuracy_by_tasks(record))
+        return {row: (dict(sorted(points.items())), _published(row).accuracy) for row, points in rows.items()}
+    curves: dict[str, tuple[dict[float, float], Mapping[Any, float]]] = {}
+    for (row, tasks), points in accuracy_by(records, by).items():
+        paper = _published(row)
+        beside = (paper.by_segments if by == "num_segments" else paper.by_density).get(tasks, {})
+        curves[f"{row}, {tasks} tasks"] = points, beside
+    return curves
+
+
+def _published(row: str) -> Published:
+    return PUBLISHED.get(row, Published(row, "", {}))

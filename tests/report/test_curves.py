@@ -1,0 +1,60 @@
+"""Accuracy by tasks, segments and density, beside the published numbers."""
+
+import pytest
+from PIL import Image
+
+from dendrite_zoo.report import PUBLISHED, accuracy_by, accuracy_by_tasks, plot_accuracy, result_record
+
+
+def record(row, tasks, accuracy, *, matrix=None, **config):
+    return result_record(
+        benchmark="permuted-mnist",
+        row=row,
+        ours=False,
+        context_at_test="inferred",
+        task_accuracies=[accuracy] * tasks,
+        seed=0,
+        command="c",
+        wall_time_s=1,
+        parameters=5,
+        matrix=matrix,
+        model=config,
+    )
+
+
+def curves(figure):
+    lines = figure.axes[0].get_lines()
+    return {line.get_label(): [tuple(point) for point in line.get_xydata().round(6).tolist()] for line in lines}
+
+
+def test_a_long_run_gives_a_point_wherever_all_tasks_were_measured():
+    matrix = [[0.9, None, None, None], [0.7, 0.9, 0.1, 0.1], [None, None, 0.9, None], [0.5, 0.7, 0.7, 0.9]]
+    assert accuracy_by_tasks(record("r", 4, 0.7, matrix=matrix)) == pytest.approx({1: 0.9, 2: 0.8, 4: 0.7})
+    assert accuracy_by_tasks(record("r", 4, 0.7)) == {4: 0.7}
+
+
+def test_curves_by_tasks_stand_beside_what_was_published(tmp_path):
+    records = [record("active dendrites", 10, 0.94), record("active dendrites", 2, 0.97), record("ours", 10, 0.97)]
+    drawn = curves(plot_accuracy(records, path=tmp_path / "tasks.png"))
+    assert drawn["active dendrites"] == [(2, 0.97), (10, 0.94)] and drawn["ours"] == [(10, 0.97)]
+    published = drawn["active dendrites, published"]
+    assert (10, 0.9455) in published and (100, 0.8142) in published and "ours, published" not in drawn
+    with Image.open(tmp_path / "tasks.png") as image:
+        assert image.size[0] > 800
+
+
+def test_curves_by_segments_and_density():
+    by_segments = [record("active dendrites", 10, 0.9 + s / 1000, num_segments=s) for s in (10, 2, 5)]
+    assert accuracy_by(by_segments, "num_segments") == {("active dendrites", 10): {2: 0.902, 5: 0.905, 10: 0.91}}
+    drawn = curves(plot_accuracy(by_segments, "num_segments"))
+    assert drawn["active dendrites, 10 tasks"] == [(2, 0.902), (5, 0.905), (10, 0.91)]
+    assert drawn["active dendrites, 10 tasks, published"][0] == (2, 0.9358)
+    with pytest.raises(ValueError, match="No records came that differ in activation_density"):
+        plot_accuracy(by_segments, "activation_density")
+
+
+def test_published_numbers_are_those_of_the_paper():
+    assert PUBLISHED["active dendrites + SI"].accuracy[100] == 0.9159
+    assert PUBLISHED["XdG + SI"].accuracy[10] == 0.9795 and PUBLISHED["XdG + SI"].context_at_test == "given"
+    assert PUBLISHED["active dendrites"].by_segments[50][100] == 0.8355
+    assert PUBLISHED["active dendrites"].by_density[10][0.99] == 0.5712
