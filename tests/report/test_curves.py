@@ -45,7 +45,8 @@ def test_curves_by_tasks_stand_beside_what_was_published(tmp_path):
 
 def test_curves_by_segments_and_density():
     by_segments = [record("active dendrites", 10, 0.9 + s / 1000, num_segments=s) for s in (10, 2, 5)]
-    assert accuracy_by(by_segments, "num_segments") == {("active dendrites", 10): {2: 0.902, 5: 0.905, 10: 0.91}}
+    found = accuracy_by(by_segments, "num_segments")
+    assert found == {("active dendrites", 10): pytest.approx({2: 0.902, 5: 0.905, 10: 0.91})}
     drawn = curves(plot_accuracy(by_segments, "num_segments"))
     assert drawn["active dendrites, 10 tasks"] == [(2, 0.902), (5, 0.905), (10, 0.91)]
     assert drawn["active dendrites, 10 tasks, published"][0] == (2, 0.9358)
