@@ -15,7 +15,7 @@ from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
 from dendrite_zoo.callbacks import ForgettingLogger, SparsityLogger
 
-__all__ = ["RunLogger", "run_callbacks", "start_run"]
+__all__ = ["RunLogger", "run_callbacks", "start_run", "success_curve"]
 
 RUN_FILES = ("metrics.csv", "matrix.json", "matrix.png")
 
@@ -43,6 +43,29 @@ def start_run(folder: Path, *, resumed: bool = False, replace: bool = False) -> 
             path.unlink()
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def success_curve(folder: Path) -> list[dict[str, float]]:
+    """Read from ``metrics.csv`` how success rose with the steps played, a point an epoch.
+
+    Args:
+        folder: of a run of `dendrite_zoo.streams.OnlineTasks` with a `SuccessLogger`; without one there are no points.
+
+    Returns:
+        ``env_steps``, ``updates`` and every ``success/...`` of each evaluation.
+    """
+    with open(folder / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    played = {row["epoch"]: float(row["env_steps"]) for row in rows if row.get("env_steps")}
+    evaluated = {row["epoch"]: row for row in rows if row.get("success/mean") and row["epoch"] in played}
+    return [  # an epoch that a crash had run again stands there twice: its last evaluation counts
+        {
+            "env_steps": played[epoch],
+            "updates": float(row["step"]) + 1,  # Lightning counts steps from 0
+            **{name: float(value) for name, value in row.items() if name.startswith("success/") and value},
+        }
+        for epoch, row in evaluated.items()
+    ]
 
 
 class RunLogger(CSVLogger):

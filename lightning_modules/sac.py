@@ -196,6 +196,12 @@ class MultiTaskSAC(LightningModule):
             add_dataloader_idx=False,
         )
 
+    def on_validation_epoch_end(self) -> None:
+        """Say how much was played so far."""
+        data = getattr(self.trainer, "datamodule", None)
+        if isinstance(data, OnlineTasks):
+            self.log("env_steps", float(data.env_steps))
+
     def update(self, batch: Transitions) -> Tensor:
         """Learn from one batch: critics, policy and entropy coefficients in one backward pass and one step.
 

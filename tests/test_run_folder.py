@@ -6,7 +6,7 @@ import csv
 
 import pytest
 
-from dendrite_zoo.run_folder import RunLogger, start_run
+from dendrite_zoo.run_folder import RunLogger, start_run, success_curve
 
 
 def rows(folder):
@@ -51,3 +51,18 @@ def test_a_new_run_does_not_mix_with_an_earlier_one(tmp_path):
     assert rows(start_run(folder, resumed=True))
     start_run(folder, replace=True)
     assert not (folder / "metrics.csv").exists()
+
+
+def test_the_curve_of_success_over_the_steps_played(tmp_path):
+    logger = RunLogger(tmp_path)
+    for epoch, success in enumerate([0.0, 0.25, 0.5]):
+        logger.log_metrics({"env_steps": 100.0 * epoch + 50, "epoch": epoch}, step=2 * epoch)
+        logger.log_metrics({"env_steps": 100.0 * epoch + 100, "epoch": epoch}, step=2 * epoch + 1)
+        logger.log_metrics({"success/a": success, "success/mean": success, "epoch": epoch}, step=10 * epoch + 9)
+    again = RunLogger(tmp_path)  # resumed in the last epoch
+    again.log_metrics({"env_steps": 300.0, "epoch": 2}, step=5)
+    again.log_metrics({"success/a": 0.75, "success/mean": 0.75, "epoch": 2}, step=29)
+    assert success_curve(tmp_path) == [
+        {"env_steps": 100 * n, "updates": 10 * n, "success/a": value, "success/mean": value}
+        for n, value in ((1, 0.0), (2, 0.25), (3, 0.75))
+    ]

@@ -1,0 +1,26 @@
+"""The recipes can be read: every name in them exists, and the networks they ask for can be built."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dendrite_zoo.cli import main
+from dendrite_zoo.models import ActiveDendritePolicy
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+@pytest.mark.parametrize("name", ["metaworld-mt3", "metaworld-mt10-paper"])
+def test_a_recipe_is_understood(name, capsys, monkeypatch):
+    command = ["dendrite-zoo", "fit", "--config", str(CONFIGS / f"{name}.yaml"), "--print_config"]
+    monkeypatch.setattr("sys.argv", command)
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 0
+    config = yaml.safe_load(capsys.readouterr().out)
+    model, data = config["model"]["init_args"], config["data"]["init_args"]
+    arguments = model["model"]["init_args"]
+    ActiveDendritePolicy.validate_config(arguments)
+    assert arguments["tasks"] == data["tasks"]
+    assert data["env_steps"] % (len(data["tasks"]) * data["envs_per_task"] * data["steps_per_round"]) == 0

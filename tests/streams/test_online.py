@@ -1,0 +1,74 @@
+"""Tasks to be learned by trial and error: rounds, steps and memory. More in the tests of MultiTaskSAC."""
+
+import pytest
+import torch
+
+from dendrite_zoo.streams import OnlineTasks, Round
+
+TASKS = ["reach-v3", "push-v3"]
+
+
+def data(**arguments):
+    return OnlineTasks(TASKS, **{"env_steps": 1000, "environments": {"num_processes": 0, "max_steps": 6}, **arguments})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "rounds"),
+    [
+        ({"env_steps": 1000, "epochs": 1, "steps_per_round": 50}, 10),
+        ({"env_steps": 1000, "epochs": 2, "steps_per_round": 50}, 5),
+        ({"env_steps": 1001, "epochs": 2, "steps_per_round": 50}, 6),  # whole rounds, at least so many steps
+        ({"env_steps": 1000, "epochs": 1, "steps_per_round": 50, "envs_per_task": 5}, 2),
+        ({"env_steps": 1, "epochs": 3}, 1),
+    ],
+)
+def test_an_epoch_has_its_share_of_the_rounds(arguments, rounds):
+    assert len(data(**arguments).train_dataloader()) == rounds
+
+
+def test_what_is_learned_from_begins_after_the_warmup():
+    practice = data(epochs=1, steps_per_round=50, updates_per_round=7, warmup_steps=250)
+    rounds = []
+    for round_ in practice.train_dataloader():
+        rounds.append(round_)
+        practice.rounds += 1
+    assert rounds == [Round(50, 0)] * 2 + [Round(50, 7)] * 8
+    assert practice.env_steps == 1000
+
+
+def test_validation_shows_each_task_what_was_seen_last_of_it():
+    practice = data()
+    assert [list(loader) for loader in practice.val_dataloader()] == [[], []]
+    n = torch.arange(3000.0)
+    observation = n[:, None].expand(-1, 39)
+    practice.replay.add(observation, torch.zeros(3000, 4), n, observation, torch.arange(3000) % 2)
+    for j, loader in enumerate(practice.val_dataloader()):
+        [(seen, task)] = list(loader)
+        assert seen[:, 0].tolist() == [float(i) for i in range(1000 + j, 3000, 2)]
+        assert task.tolist() == [j] * 1000
+
+
+def test_success_is_that_of_whole_episodes_across_rounds():
+    pytest.importorskip("metaworld")
+    practice = data()
+    practice.setup()
+    try:
+        still = lambda observation, task: torch.zeros(len(task), 4)  # noqa: E731
+        assert practice.collect(still, 5) == {}
+        practice._solved[:] = [True, False]  # as if task 0 had been solved within these
+        assert practice.collect(still, 1) == {"reach-v3": 1.0, "push-v3": 0.0}
+        assert practice._solved.tolist() == [False, False]
+    finally:
+        practice.teardown()
+
+
+def test_what_is_out_of_range_is_refused():
+    with pytest.raises(ValueError, match="Did you mean 'reach-v3'"):
+        OnlineTasks(["reech-v3"], env_steps=10)
+    for name in ("env_steps", "epochs", "steps_per_round", "capacity", "envs_per_task"):
+        with pytest.raises(ValueError, match=f"'{name}': 0"):
+            data(**{name: 0})
+    with pytest.raises(ValueError, match="warmup_steps=-1"):
+        data(warmup_steps=-1)
+    with pytest.raises(RuntimeError, match="expected setup"):
+        data().collect(lambda observation, task: torch.zeros(2, 4), 1)
