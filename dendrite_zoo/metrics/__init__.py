@@ -9,6 +9,7 @@ from dendrite_zoo.metrics.accuracy import (
     LearningAccuracy,
     TaskAccuracy,
 )
+from dendrite_zoo.metrics.bootstrap import bootstrap_interval
 from dendrite_zoo.metrics.functional import (
     activation_sparsity,
     average_accuracy,
@@ -37,6 +38,7 @@ __all__ = [
     "activation_sparsity",
     "average_accuracy",
     "backward_transfer",
+    "bootstrap_interval",
     "dead_units",
     "duty_cycle_entropy",
     "forgetting",

@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from dendrite_zoo.metrics import bootstrap_interval
+
 __all__ = ["hardware", "merge_records", "merge_rows", "read_records", "result_record", "versions"]
 
 
@@ -105,6 +107,7 @@ def merge_records(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
         ],
         "matrix": _mean_matrix(matrices) if all(matrices) else None,
         **_mean_by_context(records),
+        **_mean_success(records),
         "wall_time_s": round(statistics.fmean(record["wall_time_s"] for record in records), 1),
     }
 
@@ -145,6 +148,21 @@ def _mean_by_context(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     if not all(held):
         return {}
     return {"accuracy_by_context": {way: statistics.fmean(one[way] for one in held if one) for way in held[0] or ()}}
+
+
+def _mean_success(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Of policies: the interval over goals and seeds, and means of what was measured besides."""
+    if not all("first_success" in record for record in records):
+        return {}
+    first = [record["first_success"] for record in records]
+    last = [record["success_at_last_step"] for record in records]
+    steps = zip(*(record["steps_to_success"] for record in records), strict=True)
+    return {
+        "interval": list(bootstrap_interval(torch.tensor(first).numpy() > 0)),
+        "success_at_last_step": None if None in last else statistics.fmean(last),
+        "steps_to_success": [statistics.fmean(known) if (known := [s for s in task if s]) else None for task in steps],
+        "first_success": first,
+    }
 
 
 def versions() -> dict[str, str]:

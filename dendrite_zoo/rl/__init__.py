@@ -5,7 +5,7 @@ Importing this needs no Meta-World; making environments does: ``pip install 'den
 
 from dendrite_zoo.rl.demonstrations import Demonstrations, Disturbance, collect_demonstrations
 from dendrite_zoo.rl.environments import Step, TaskEnvironments
-from dendrite_zoo.rl.evaluation import GoalEvaluation, SuccessReport, bootstrap_interval, evaluate_policy
+from dendrite_zoo.rl.evaluation import GoalEvaluation, SuccessReport, evaluate_policy
 from dendrite_zoo.rl.goals import Goal, Split, goals
 from dendrite_zoo.rl.tasks import ACTION_SIZE, MAX_STEPS, MT10, MT50, OBSERVATION_SIZE, task_names
 
@@ -23,7 +23,6 @@ __all__ = [
     "Step",
     "SuccessReport",
     "TaskEnvironments",
-    "bootstrap_interval",
     "collect_demonstrations",
     "evaluate_policy",
     "goals",

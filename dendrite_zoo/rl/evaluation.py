@@ -11,59 +11,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from rich.progress import Progress
 
+from dendrite_zoo.metrics import bootstrap_interval
 from dendrite_zoo.report import result_record
 from dendrite_zoo.rl.environments import TaskEnvironments
-from dendrite_zoo.rl.goals import Split, frozen_generator
+from dendrite_zoo.rl.goals import Split
 from dendrite_zoo.rl.tasks import ACTION_SIZE, MAX_STEPS, MT10, MT50, task_names
 
-__all__ = ["Act", "GoalEvaluation", "SuccessReport", "bootstrap_interval", "evaluate_policy", "success_record"]
+__all__ = ["Act", "GoalEvaluation", "SuccessReport", "evaluate_policy", "success_record"]
 
 Act: TypeAlias = Callable[[NDArray[np.float64], NDArray[np.int64]], ArrayLike]
 """From observations ``(N, 39)`` and task indices ``(N,)`` to actions ``(N, 4)``."""
-
-
-def bootstrap_interval(
-    success: ArrayLike, *, level: float = 0.95, samples: int = 10_000, seed: int = 0
-) -> tuple[float, float]:
-    """The percentile interval of a mean over tasks, goals being drawn again with replacement within each task.
-
-    Where there are several training seeds, seeds are drawn again, too, and goals within each of them.
-
-    Args:
-        success: of each goal, ``(T, G)``, or of each seed and goal, ``(S, T, G)``.
-        level: share of the resampled means inside.
-        samples: how often all is drawn again.
-        seed: of the drawing.
-
-    Returns:
-        Lower and upper bound.
-
-    Raises:
-        ValueError: another number of dimensions.
-
-    Example:
-        >>> low, high = bootstrap_interval([[1, 1, 1, 0], [1, 1, 1, 1]])
-        >>> round(low, 3), round(high, 3)
-        (0.625, 1.0)
-
-    Source:
-        Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapter 13; over seeds and tasks as in Agarwal et
-        al. 2021, https://arxiv.org/abs/2108.13264.
-    """
-    values = np.asarray(success, dtype=np.float64)
-    values = values[None] if values.ndim == 2 else values
-    if values.ndim != 3 or 0 in values.shape:
-        raise ValueError(f"Successes of shape {values.shape} came; expected (tasks, goals) or (seeds, tasks, goals).")
-    num_seeds, num_tasks, num_goals = values.shape
-    generator = frozen_generator(seed, samples)
-    total = np.zeros(samples)
-    for _ in range(num_seeds):
-        chosen = generator.randint(num_seeds, size=(samples, 1))
-        for task in range(num_tasks):
-            goals = generator.randint(num_goals, size=(samples, num_goals))
-            total += values[chosen, task, goals].mean(axis=1)
-    low, high = np.quantile(total / (num_seeds * num_tasks), [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""One episode on each goal: counted as a naive loop would, with an interval that the binomial law confirms."""
+"""One episode on each goal: counted as a naive loop would."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dendrite_zoo.rl.episodes import Episodes, Recipe
-from dendrite_zoo.rl.evaluation import GoalEvaluation, SuccessReport, bootstrap_interval, evaluate_policy
+from dendrite_zoo.rl.evaluation import GoalEvaluation, SuccessReport, evaluate_policy
 
 FIRST = np.array([[3, 0, 8], [0, 0, 2]])
 
@@ -24,36 +24,6 @@ def test_report_by_hand():
 def test_a_task_that_was_never_solved_took_no_number_of_steps():
     report = SuccessReport(("a-v3",), np.zeros((1, 4), dtype=np.int64), None, "unseen")
     assert report.steps_to_success == {"a-v3": None} and report.mean == 0 and report.mean_at_last_step is None
-
-
-def test_bootstrap_over_goals_agrees_with_the_binomial_law():
-    """Resampling G binary goals with replacement is binomial, so the interval's width has a closed form."""
-    success = np.zeros((2, 50), dtype=bool)
-    success[0, :45] = success[1, :30] = True
-    low, high = bootstrap_interval(success)
-    spread = np.sqrt(0.9 * 0.1 / 50 + 0.6 * 0.4 / 50) / 2
-    assert (low + high) / 2 == pytest.approx(0.75, abs=0.01)
-    assert (high - low) / 2 == pytest.approx(1.96 * spread, rel=0.08)
-    assert bootstrap_interval(success) == (low, high)  # frozen draws
-    inner = bootstrap_interval(success, level=0.5)
-    assert low < inner[0] < inner[1] < high
-
-
-def test_bootstrap_over_seeds_is_that_of_a_naive_loop():
-    success = np.random.RandomState(0).uniform(size=(3, 2, 10)) < np.array([0.2, 0.5, 0.9])[:, None, None]
-    generator, means = np.random.RandomState(1), []
-    for _ in range(4000):
-        total = 0.0
-        for seed in generator.randint(3, size=3):
-            for task in range(2):
-                total += success[seed, task, generator.randint(10, size=10)].mean()
-        means.append(total / 6)
-    assert bootstrap_interval(success) == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.02)
-
-
-def test_bootstrap_refuses_a_list():
-    with pytest.raises(ValueError, match=r"expected \(tasks, goals\)"):
-        bootstrap_interval([1, 0])
 
 
 def towards_the_goal(observation, task_index):
