@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import csv
 import os
+import time
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
-from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import ModelCheckpoint, Timer
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint, Timer
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
 from dendrite_zoo.callbacks import ForgettingLogger, SparsityLogger
 
-__all__ = ["RunLogger", "run_callbacks", "start_run", "success_curve"]
+__all__ = ["LastCheckpoint", "RunLogger", "run_callbacks", "start_run", "success_curve"]
 
 RUN_FILES = ("metrics.csv", "matrix.json", "matrix.png")
 
@@ -68,6 +69,38 @@ def success_curve(folder: Path) -> list[dict[str, float]]:
     ]
 
 
+class LastCheckpoint(Checkpoint):
+    """Keeps ``last.ckpt``, to go on from after a crash: as often as told, and when training ends.
+
+    Lightning's ModelCheckpoint would write one an epoch, which may be seconds, or in time with a module of automatic
+    optimization only.
+
+    Args:
+        folder: where to write it.
+        seconds: time between two of them; 0 for after each batch.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], seconds: float = 60.0) -> None:
+        self.path, self.seconds = Path(folder) / "last.ckpt", seconds
+        self._written = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Write it where it is time; the first process decides."""
+        if trainer.strategy.broadcast(time.monotonic() - self._written >= self.seconds):
+            self._write(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write it once more."""
+        self._write(trainer)
+
+    def _write(self, trainer: Trainer) -> None:
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            trainer.save_checkpoint(self.path)
+        self._written = time.monotonic()
+
+
 class RunLogger(CSVLogger):
     """Lightning's CSVLogger for one folder, which a resumed run appends to.
 
@@ -117,6 +150,6 @@ def run_callbacks(folder: str | os.PathLike[str], metric: str | None = "val/acc"
     return [
         *([] if metric is None else [ForgettingLogger(metric)]),
         SparsityLogger(),
-        ModelCheckpoint(dirpath=Path(folder) / "checkpoints", save_last=True, save_top_k=0),
+        LastCheckpoint(Path(folder) / "checkpoints"),
         Timer(),
     ]

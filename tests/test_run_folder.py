@@ -5,8 +5,14 @@ from __future__ import annotations
 import csv
 
 import pytest
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Checkpoint
 
-from dendrite_zoo.run_folder import RunLogger, start_run, success_curve
+from dendrite_zoo.lightning_modules import ContinualClassifier
+from dendrite_zoo.models import ActiveDendriteClassifier
+from dendrite_zoo.run_folder import LastCheckpoint, RunLogger, run_callbacks, start_run, success_curve
+from dendrite_zoo.streams import PermutedTasks
 
 
 def rows(folder):
@@ -66,3 +72,31 @@ def test_the_curve_of_success_over_the_steps_played(tmp_path):
         {"env_steps": 100 * n, "updates": 10 * n, "success/a": value, "success/mean": value}
         for n, value in ((1, 0.0), (2, 0.25), (3, 0.75))
     ]
+
+
+def test_a_run_can_go_on_from_where_it_was_killed(tmp_path):
+    class Killed(Checkpoint):
+        def on_train_batch_end(self, trainer, *args):
+            if trainer.global_step == 3:
+                raise KeyError
+
+    def fit(stream, *more, seconds, **kwargs):
+        torch.manual_seed(0)
+        callbacks = run_callbacks(tmp_path)
+        next(one for one in callbacks if isinstance(one, LastCheckpoint)).seconds = seconds
+        module = ContinualClassifier(ActiveDendriteClassifier(64, [8], 10, max_tasks=2))
+        trainer = Trainer(**stream.trainer_kwargs(), accelerator="cpu", logger=False, enable_progress_bar=False,
+                          enable_model_summary=False, callbacks=[*callbacks, *more])  # fmt: skip
+        trainer.fit(module, stream, **kwargs)
+        return trainer
+
+    stream = PermutedTasks("digits", num_tasks=2, batch_size=512)
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    with pytest.raises(KeyError):
+        fit(stream, Killed(), seconds=60)
+    assert not last.exists()  # so short a run is soon made again
+    with pytest.raises(KeyError):
+        fit(stream, Killed(), seconds=0)
+    assert torch.load(last, weights_only=True)["global_step"] == 3
+    assert fit(stream, seconds=60, ckpt_path=last).global_step == 6
+    assert torch.load(last, weights_only=True)["global_step"] == 6

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint
 
 from dendrite_zoo.callbacks import ForgettingLogger
 from dendrite_zoo.lightning_modules import ContinualClassifier
 from dendrite_zoo.models import ActiveDendriteClassifier
+from dendrite_zoo.run_folder import LastCheckpoint
 from dendrite_zoo.streams import PermutedTasks
 
 TASKS, EPOCHS, BATCHES = 3, 2, 3
@@ -62,7 +63,7 @@ def train(folder, crash=None, *, rows=11, batch_size=4, **kwargs):
     module = ContinualClassifier(model, lr=0.02)
     stream = PermutedTasks(data(rows), TASKS, epochs_per_task=EPOCHS, batch_size=batch_size)
     log = ForgettingLogger("val/acc", folder=folder, verbose=False)
-    callbacks = [log, ModelCheckpoint(folder / "checkpoints", every_n_train_steps=1, save_last=True)]
+    callbacks = [log, LastCheckpoint(folder / "checkpoints", seconds=0)]
     defaults = {
         **stream.trainer_kwargs(),
         "accelerator": "cpu",
