@@ -58,7 +58,7 @@ hub-floor: .venv/.dev  ## the Hub tests on the oldest huggingface-hub that is su
 
 # MNIST may be a folder that holds it: make bench MNIST=~/data/mnist
 MNIST ?= mnist
-BENCHMARKS ?= training_step mixed_contexts stream inference imports callbacks
+BENCHMARKS ?= training_step mixed_contexts stream inference imports callbacks environments
 bench: .venv/.dev  ## the benchmarks, into benchmarks/results (ten minutes, 12 GB of memory)
 	mkdir -p benchmarks/results
 	for name in $(BENCHMARKS); do \
@@ -86,7 +86,7 @@ clean:  ## remove the environment, builds and caches (not runs/)
 	touch $@
 
 .venv/.dev: .venv/pyvenv.cfg pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[mnist,report,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[mnist,report,metaworld,dev]'
 	touch $@ .venv/.demo
 
 .venv/pyvenv.cfg:

@@ -135,7 +135,8 @@ class Episodes:
             metaworld()
             from metaworld.policies import ENV_POLICY_MAP
 
-            self._expert = ENV_POLICY_MAP[self.recipe.task]()
+            experts: Any = ENV_POLICY_MAP
+            self._expert = experts[self.recipe.task]()
         with warnings.catch_warnings():  # that its constants may be too high: hence the clip
             warnings.simplefilter("ignore")
             return np.clip(self._expert.get_action(self.observation), -1, 1)

@@ -61,11 +61,12 @@ def tolerance(
         (1.0, 0.1)
     """
     lower, upper = bounds
-    own = sigmoid in ("gaussian", "long_tail") and 0 < value_at_margin < 1
-    if not own or not np.isscalar(x) or lower > upper or margin < 0:
+    ours = np.isscalar(x) and sigmoid in ("gaussian", "long_tail") and 0 < value_at_margin < 1
+    if not ours or lower > upper or margin < 0:
         from metaworld.utils import reward_utils
 
-        return reward_utils.tolerance(x, bounds, margin, sigmoid, value_at_margin)
+        stock: Any = reward_utils.tolerance
+        return stock(x, bounds, margin, sigmoid, value_at_margin)
     x = float(x)
     if lower <= x <= upper:
         return 1.0

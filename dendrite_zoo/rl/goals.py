@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pickle
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from numpy.random import MT19937, RandomState, SeedSequence
@@ -26,7 +27,8 @@ def frozen_generator(*entropy: int) -> RandomState:
     return RandomState(MT19937(SeedSequence(entropy)))
 
 
-class Goal(NamedTuple):
+@dataclass(frozen=True)
+class Goal:
     """One goal of one task: a name for it, from which everything else follows.
 
     Attributes:

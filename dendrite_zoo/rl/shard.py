@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -41,50 +41,51 @@ class Shard:
     """
 
     def __init__(self, table: NDArray[np.void], recipes: Mapping[int, Recipe]) -> None:
-        self.table, self._episodes = table, {}
+        self._column = SimpleNamespace(**{name: table[name] for name in ROW.names or ()})
+        self._episodes: dict[int, Episodes] = {}
         for row, recipe in recipes.items():
-            with self._busy(row):
-                self._episodes[row] = Episodes(recipe)
+            self._column.busy[row] = True  # and stays so after an exception: the row at fault
+            self._episodes[row] = Episodes(recipe)
+            self._column.busy[row] = False
 
-    @contextmanager
-    def _busy(self, row: int) -> Iterator[None]:
-        self.table["busy"][row] = True
-        yield
-        self.table["busy"][row] = False  # stays True after an exception: the row at fault
+    def _busy(self) -> Iterator[tuple[int, Episodes]]:
+        """Go through the rows, each of them busy while it is at work."""
+        busy = self._column.busy
+        for row, episodes in self._episodes.items():
+            busy[row] = True
+            yield row, episodes
+            busy[row] = False
 
     def reset(self) -> None:
         """Begin an episode in each environment."""
-        for row, episodes in self._episodes.items():
-            with self._busy(row):
-                episodes.restart()
-                self._show(row, episodes)
+        for row, episodes in self._busy():
+            episodes.restart()
+            self._show(row, episodes)
 
     def _show(self, row: int, episodes: Episodes) -> None:
-        self.table["observation"][row] = episodes.observation
-        self.table["finished"][row] = episodes.finished
+        self._column.observation[row] = episodes.observation
+        self._column.finished[row] = episodes.finished
 
     def step(self) -> None:
         """Play the actions of the table; where an episode ended, begin the next."""
-        table = self.table
-        for row, episodes in self._episodes.items():
-            with self._busy(row):
-                table["goal"][row] = episodes.goal
-                if episodes.finished:
-                    table["reward"][row], table["success"][row], table["truncated"][row] = 0.0, False, False
-                    continue
-                outcome = episodes.step(table["action"][row])
-                table["final_observation"][row] = outcome.observation
-                table["reward"][row], table["success"][row] = outcome.reward, outcome.success
-                table["truncated"][row] = outcome.ended
-                if outcome.ended:
-                    episodes.begin()
-                self._show(row, episodes)
+        column = self._column
+        for row, episodes in self._busy():
+            column.goal[row] = episodes.goal
+            if episodes.finished:
+                column.reward[row], column.success[row], column.truncated[row] = 0.0, False, False
+                continue
+            outcome = episodes.step(column.action[row])
+            column.final_observation[row] = outcome.observation
+            column.reward[row], column.success[row] = outcome.reward, outcome.success
+            column.truncated[row] = outcome.ended
+            if outcome.ended:
+                episodes.begin()
+            self._show(row, episodes)
 
     def expert_actions(self) -> None:
         """Write down what the scripted experts would do now."""
-        for row, episodes in self._episodes.items():
-            with self._busy(row):
-                self.table["expert_action"][row] = episodes.expert_action()
+        for row, episodes in self._busy():
+            self._column.expert_action[row] = episodes.expert_action()
 
     def state_dict(self) -> dict[int, dict[str, Any]]:
         """Give the state of each environment, by its row."""
@@ -92,7 +93,6 @@ class Shard:
 
     def load_state_dict(self, states: Mapping[int, dict[str, Any]]) -> None:
         """Go on where `state_dict` was taken; rows of other shards are left to them."""
-        for row, episodes in self._episodes.items():
-            with self._busy(row):
-                episodes.load_state_dict(states[row])
-                self._show(row, episodes)
+        for row, episodes in self._busy():
+            episodes.load_state_dict(states[row])
+            self._show(row, episodes)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import runpy
+import selectors
 import signal
 import sys
 import threading
@@ -12,7 +14,7 @@ import time
 import traceback
 import types
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from multiprocessing.connection import Connection
@@ -53,12 +55,17 @@ class Worker:
         self.process = CONTEXT.Process(target=runpy.run_path, args=boot, name="metaworld", daemon=True)
         with _without_main(), _without_interrupts():
             self.process.start()
+        self._ready: Callable[[float], Any] = self._connection.poll
+        if os.name == "posix":  # there `poll` makes a selector each time, which takes as long as a step's other talk
+            selector = selectors.PollSelector()
+            selector.register(self._connection, selectors.EVENT_READ)
+            self._ready = selector.select
         theirs.close()  # or the end of the process would not be the end of the line
         self.waiting = True  # for the sign that the environments were made
 
     def send(self, request: str, *arguments: Any) -> None:
         """Ask for something."""
-        self._connection.send((request, arguments))
+        self._connection.send_bytes(pickle.dumps((request, arguments)))
         self.waiting = True
 
     def receive(self, timeout: float) -> Any:
@@ -69,9 +76,9 @@ class Worker:
             EOFError: the process ended.
             RuntimeError: it raised an exception, whose traceback is the message.
         """
-        if not self._connection.poll(timeout):
+        if not self._ready(timeout):
             raise TimeoutError
-        answer, failure = self._connection.recv()
+        answer, failure = pickle.loads(self._connection.recv_bytes())
         self.waiting = False
         if failure is not None:
             raise RuntimeError(failure)
@@ -100,14 +107,13 @@ def _without_main() -> Iterator[None]:
 @contextmanager
 def _without_interrupts() -> Iterator[None]:
     """Start a process that Ctrl-C does not reach, so that its parent alone decides what becomes of it."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    mask: Any = getattr(signal, "pthread_sigmask", None)  # not on Windows
+    before: Any = mask(signal.SIG_BLOCK, {signal.SIGINT}) if mask else None
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if mask:
+            mask(signal.SIG_SETMASK, before)
 
 
 def serve(connection: Connection, memory: Any, recipes: Mapping[int, Mapping[str, Any]], parent: int) -> None:
@@ -122,8 +128,8 @@ def serve(connection: Connection, memory: Any, recipes: Mapping[int, Mapping[str
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     warnings.simplefilter("ignore")  # gymnasium's and Meta-World's to their own users
-    shard = None
-    request, arguments = "", ()
+    shard: Shard | None = None
+    request, arguments, answer = "", (), None
     try:
         while True:
             try:
@@ -132,10 +138,10 @@ def serve(connection: Connection, memory: Any, recipes: Mapping[int, Mapping[str
                     shard, answer = Shard(np.frombuffer(memory, dtype=ROW), made), None
                 else:
                     answer = getattr(shard, request)(*arguments)
-                connection.send((answer, None))
+                connection.send_bytes(pickle.dumps((answer, None)))
             except Exception:
-                connection.send((None, traceback.format_exc()))
-            request, arguments = connection.recv()
+                connection.send_bytes(pickle.dumps((None, traceback.format_exc())))
+            request, arguments = pickle.loads(connection.recv_bytes())
     except (EOFError, OSError):
         return
 
