@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from dendrite_zoo.callbacks.figures import send_figures
@@ -111,7 +112,12 @@ class ForgettingLogger(Callback):
         self._boundary.load_state_dict(state_dict["boundary"])
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Make sure that somebody tells the task, before any work is done."""
+        """Make sure that somebody tells the task, and that metrics are kept, before any work is done."""
+        if trainer.barebones:
+            raise ValueError(
+                "Trainer(barebones=True) keeps no metrics, so a ForgettingLogger has nothing to read; expected an "
+                "ordinary Trainer. Leave one of them out."
+            )
         callbacks = trainer.callbacks  # type: ignore[attr-defined]
         several = sum(isinstance(callback, ForgettingLogger) for callback in callbacks)
         if several > 1:
@@ -183,6 +189,11 @@ class ForgettingLogger(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the matrix and write it."""
+        if self.record.empty and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            rank_zero_warn(
+                f"ForgettingLogger({self.metric!r}) saw no validation in this fit; expected one validation loader for "
+                "each task. Give val_dataloaders, and no limit_val_batches=0."
+            )
         self._report(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 
@@ -458,8 +459,15 @@ def test_without_matplotlib_all_but_the_picture(tmp_path, monkeypatch, capsys):
 
 
 def test_nothing_to_validate(tmp_path):
-    """No validation, no matrix, no files."""
+    """No validation, no matrix, no files, and a word about it."""
     log = ForgettingLogger("val/acc", task=by_epoch)
-    trainer(tmp_path, [log], limit_val_batches=0).fit(ReluNet(), Tasks())
+    with pytest.warns(UserWarning, match="saw no validation in this fit; expected one validation loader for each task"):
+        trainer(tmp_path, [log], limit_val_batches=0).fit(ReluNet(), Tasks())
     assert log.matrix.shape == (0, 0)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_barebones_trainer_keeps_no_metrics(tmp_path):
+    bare = Trainer(barebones=True, max_epochs=1, accelerator="cpu", callbacks=[ForgettingLogger("val/acc", by_epoch)])
+    with pytest.raises(ValueError, match=r"barebones=True\) keeps no metrics.*expected an ordinary Trainer"):
+        bare.fit(ReluNet(), Tasks())
