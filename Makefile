@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format format-check lint wheel types doctest floors hub-floor bench zoo-permuted-digits clean
+.PHONY: help demo test check format format-check lint wheel types doctest floors hub-floor bench continual continual-table zoo-permuted-digits clean
 
 # The first python that torch's pinned version has wheels for.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10 python3.14 python; do \
@@ -67,7 +67,7 @@ bench: .venv/.dev  ## the benchmarks, into benchmarks/results (ten minutes, 12 G
 	$(BIN)/python benchmarks/picture.py
 
 # Three seeds of weights and permutations, and as many of the control; the entry takes the weights of seed 0.
-SEEDS := 0 1 2
+SEEDS ?= 0 1 2
 zoo-permuted-digits: .venv/.dev  ## train the zoo's permuted-digits and its control anew
 	for row in permuted-digits permuted-digits-mlp; do for seed in $(SEEDS); do \
 		OMP_NUM_THREADS=1 $(BIN)/dendrite-zoo fit --config configs/$$row.yaml --seed_everything $$seed \
@@ -75,6 +75,16 @@ zoo-permuted-digits: .venv/.dev  ## train the zoo's permuted-digits and its cont
 	$(BIN)/dendrite-zoo report $(foreach row,permuted-digits permuted-digits-mlp,$(SEEDS:%=runs/$(row)-%)) \
 		--entry permuted-digits --build "make zoo-permuted-digits"
 	$(BIN)/python tests/test_readme.py
+
+# One row: make continual ROW=permuted-mnist-10-si SEEDS=0. Each seed draws weights and permutations anew.
+ROW ?= permuted-mnist-10-ours
+continual: .venv/.demo  ## a row of the continual-learning table: configs/ROW.yaml into results/continual/ROW.json
+	for seed in $(SEEDS); do $(BIN)/dendrite-zoo fit --config configs/$(ROW).yaml --seed_everything $$seed \
+		--data.init_args.seed $$seed --name $(ROW)-$$seed || exit 1; done
+	$(BIN)/dendrite-zoo report $(SEEDS:%=runs/$(ROW)-%) --json results/continual/$(ROW).json
+
+continual-table: .venv/.demo  ## all rows in one table, and the figures beside the published numbers, into runs/figures
+	$(BIN)/dendrite-zoo report results/continual/*.json --figures runs/figures
 
 clean:  ## remove the environment, builds and caches (not runs/)
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
