@@ -78,12 +78,12 @@ zoo-permuted-digits: .venv/.dev  ## train the zoo's permuted-digits and its cont
 
 # One row: make continual ROW=permuted-mnist-10-si SEEDS=0. Each seed draws weights and permutations anew.
 ROW ?= permuted-mnist-10-ours
-continual: .venv/.demo  ## a row of the continual-learning table: configs/ROW.yaml into results/continual/ROW.json
+continual: .venv/.dev  ## a row of the continual-learning table: configs/ROW.yaml into results/continual/ROW.json
 	for seed in $(SEEDS); do $(BIN)/dendrite-zoo fit --config configs/$(ROW).yaml --seed_everything $$seed \
 		--data.init_args.seed $$seed --name $(ROW)-$$seed || exit 1; done
 	$(BIN)/dendrite-zoo report $(SEEDS:%=runs/$(ROW)-%) --json results/continual/$(ROW).json
 
-continual-table: .venv/.demo  ## all rows in one table, and the figures beside the published numbers, into runs/figures
+continual-table: .venv/.dev  ## all rows in one table, and the figures beside the published numbers, into runs/figures
 	$(BIN)/dendrite-zoo report results/continual/*.json --figures runs/figures
 
 clean:  ## remove the environment, builds and caches (not runs/)
