@@ -68,7 +68,8 @@ class TaskEnvironments:
         max_steps: length of an episode, at most 500.
         stop_at_success: end an episode with its first success: for evaluation.
         reward_version: of Meta-World's rewards, ``"v2"`` or ``"v1"``.
-        timeout: seconds after which a process that does not answer is given up.
+        timeout: seconds after which a process that does not answer is given up; making the environments may take
+            five times as long.
 
     Raises:
         ImportError: the ``[metaworld]`` extra is missing.
