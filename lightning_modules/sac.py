@@ -106,7 +106,7 @@ class MultiTaskSAC(LightningModule):
         self.critic = critic_like(self.model) if critic is None else _as_module(critic)
         self.slow_critic = copy.deepcopy(self.critic).requires_grad_(False)
         self.anchor = copy.deepcopy(self.model).requires_grad_(False) if anchor > 0 else None
-        self.tasks: tuple[str, ...] = tuple(self.model.tasks)
+        self.tasks: tuple[str, ...] = tuple(cast(Any, self.model).tasks)
         start = torch.tensor(float(entropy_coefficient)).log()
         self.log_alpha = nn.Parameter(start.repeat(len(self.tasks)))
         self.save_hyperparameters(
@@ -174,9 +174,9 @@ class MultiTaskSAC(LightningModule):
             return
         if self.global_step == 0:
             self._start(data)
-        sums: Tensor | int = 0
+        sums = torch.zeros(3, device=self.device)
         for _ in range(batch.updates):
-            sums = sums + self.update(data.replay.sample(self.hparams["batch_per_task"], self._draws))
+            sums += self.update(data.replay.sample(self.hparams["batch_per_task"], self._draws))
         means = dict(zip(("critic_loss", "actor_loss", "entropy"), (sums / batch.updates).tolist(), strict=True))
         self.log_dict({f"train/{name}": mean for name, mean in means.items()})
         alphas = self.log_alpha.detach().exp().tolist()
@@ -216,14 +216,17 @@ class MultiTaskSAC(LightningModule):
         fixed = alpha.detach()
         with torch.no_grad():
             next_action, next_log_prob = self._sample(next_observation, task)
-            next_value = sac.soft_value(*self.slow_critic(next_observation, next_action, task), next_log_prob, fixed)
+            q1, q2 = self.slow_critic(next_observation, next_action, task)
+            next_value = sac.soft_value(q1, q2, next_log_prob, fixed)
             target = sac.td_target(reward * self.hparams["reward_scale"], next_value, self.hparams["discount"])
-        of_critics = sac.critic_loss(*self.critic(observation, action, task), target)
+        q1, q2 = self.critic(observation, action, task)
+        of_critics = sac.critic_loss(q1, q2, target)
 
         mean, log_std = self.model(observation, task)
         own_action, log_prob = sac.tanh_gaussian(mean, log_std, self._noise(mean))
         with self._critics_fixed():
-            value = sac.soft_value(*self.critic(observation, own_action, task), log_prob, fixed)
+            q1, q2 = self.critic(observation, own_action, task)
+        value = sac.soft_value(q1, q2, log_prob, fixed)
         of_policy = sac.actor_loss(value)
         of_entropy = sac.entropy_loss(alpha, log_prob, self._target_entropy(mean))
         loss = of_critics + of_policy + of_entropy
