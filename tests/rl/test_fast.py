@@ -34,7 +34,7 @@ def test_half_turns(diagonal: list[int]) -> None:
 def test_tolerance_is_metaworlds(x: float, bounds: list[float], margin: float, sigmoid: str) -> None:
     from metaworld.utils import reward_utils
 
-    with np.errstate(over="ignore"):  # theirs, of what np.where throws away
+    with np.errstate(all="ignore"):  # theirs, of what np.where throws away
         expected = reward_utils.tolerance(np.float64(x), tuple(bounds), margin, sigmoid)
     result = tolerance(np.float64(x), tuple(bounds), margin, sigmoid)
     assert result == pytest.approx(expected, rel=0, abs=1e-12)
