@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from dendrite_zoo.callbacks import SparsityLogger, SubnetworkLogger
+from dendrite_zoo.callbacks import SparsityLogger, SubnetworkLogger, SuccessLogger
 from dendrite_zoo.hub import full_config
 from dendrite_zoo.lightning_modules import MultiTaskSAC
 from dendrite_zoo.models import TwinCritic
@@ -274,6 +274,15 @@ def test_callbacks_see_every_task(tmp_path):
     assert rates.shape == (2, 16) and rates.mean(1).tolist() == pytest.approx([0.25, 0.25])
     assert (subnetworks.segments["model.mlp.hidden.1"] >= 0).all()
     assert "subnetworks/model.mlp.activations.1/overlap" in trainer.callback_metrics
+
+
+@pytest.mark.parametrize("every", [3, None])
+def test_success_is_measured_on_the_way(every):
+    """Every so many updates, or at each validation."""
+    log = SuccessLogger(every, num_goals=2, max_steps=5, num_processes=0)
+    trainer = fit(MultiTaskSAC(small_policy()), practice(), callbacks=[log])
+    assert log.report.first.shape == (2, 2) and log.report.split == "validation"
+    assert {*(f"success/{task}" for task in TASKS), "success/mean"} <= set(trainer.callback_metrics)
 
 
 def test_any_networks_will_do():
