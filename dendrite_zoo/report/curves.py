@@ -63,6 +63,8 @@ def accuracy_by(
 def plot_accuracy(records: Sequence[Mapping[str, Any]], by: By = "num_tasks", path: str | Path | None = None) -> Figure:
     """Curves of mean accuracy over all tasks; what was published for the same rows is dashed, in the same colour.
 
+    Over the number of tasks, what was published for other rows is dotted and grey.
+
     Args:
         records: result records of one benchmark. A run that measured all tasks at milestones gives a point for each.
         by: what the accuracy is drawn over.
@@ -99,6 +101,19 @@ def plot_accuracy(records: Sequence[Mapping[str, Any]], by: By = "num_tasks", pa
                 linewidth=1,
                 label=f"{label}, published",
             )
+    if by == "num_tasks":
+        others = [paper for row, paper in PUBLISHED.items() if row not in curves]
+        for paper, marker in zip(others, "ov^<>sDPX*", strict=False):
+            axes.plot(
+                list(paper.accuracy),
+                list(paper.accuracy.values()),
+                color="#b5b5b5",
+                linestyle=":",
+                marker=marker,
+                markersize=4,
+                linewidth=1,
+                label=f"{paper.row}, published",
+            )
     if by != "activation_density":
         axes.set_xscale("log")
         ticks = sorted({x for points, published in curves.values() for x in (*points, *published)})
@@ -120,7 +135,8 @@ def _curves(records: Sequence[Mapping[str, Any]], by: By) -> dict[str, tuple[dic
     if by == "num_tasks":
         rows: dict[str, dict[float, float]] = {}
         for record in sorted(records, key=lambda record: -record["num_tasks"]):  # a run of its own for a point wins
-            rows.setdefault(record["row"], {}).update(accuracy_by_tasks(record))
+            points = rows.setdefault(record["row"], {})
+            points.update({float(tasks): accuracy for tasks, accuracy in accuracy_by_tasks(record).items()})
         return {row: (dict(sorted(points.items())), _published(row).accuracy) for row, points in rows.items()}
     curves: dict[str, tuple[dict[float, float], Mapping[Any, float]]] = {}
     for (row, tasks), points in accuracy_by(records, by).items():

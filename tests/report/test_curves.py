@@ -39,6 +39,7 @@ def test_curves_by_tasks_stand_beside_what_was_published(tmp_path):
     assert drawn["active dendrites"] == [(2, 0.97), (10, 0.94)] and drawn["ours"] == [(10, 0.97)]
     published = drawn["active dendrites, published"]
     assert (10, 0.9455) in published and (100, 0.8142) in published and "ours, published" not in drawn
+    assert drawn["XdG + SI, published"][-1] == (100, 0.955)
     with Image.open(tmp_path / "tasks.png") as image:
         assert image.size[0] > 800
 
