@@ -14,11 +14,11 @@ from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 import dendrite_zoo.models  # noqa: F401  (so that a config may name its classes)
-from dendrite_zoo.callbacks import ForgettingLogger, SparsityLogger
+from dendrite_zoo.callbacks import ForgettingLogger, SparsityLogger, SubnetworkLogger
 from dendrite_zoo.hub import HubModel
 from dendrite_zoo.lightning_modules import evaluate_contexts
 from dendrite_zoo.models import ActiveDendritePolicy
-from dendrite_zoo.report import matrix_record, result_record
+from dendrite_zoo.report import matrix_record, result_record, subnetwork_record
 from dendrite_zoo.rl import evaluate_policy
 from dendrite_zoo.rl.evaluation import success_record
 from dendrite_zoo.run_folder import RunLogger, run_callbacks, start_run, success_curve
@@ -143,8 +143,15 @@ class TrainingCLI(LightningCLI):
             parameters=sum(p.numel() for p in model.parameters()),
             matrix=matrix,
             updates=self.trainer.global_step,
+            method=getattr(data, "method", None),
+            subnetworks=self._subnetworks(),
             **(_practice(data, self.run_folder) if isinstance(data, OnlineTasks) else {}),
         )
+
+    def _subnetworks(self) -> dict[str, Any] | None:
+        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
+        log = next((callback for callback in callbacks if isinstance(callback, SubnetworkLogger)), None)
+        return None if log is None else subnetwork_record(log.win_rates, log.segments, num_units=log.num_units)
 
     def _callback(self, kind: type[Callback]) -> Any:
         return next(callback for callback in self.trainer.callbacks if isinstance(callback, kind))  # type: ignore[attr-defined]

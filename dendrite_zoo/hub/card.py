@@ -62,7 +62,7 @@ class Card:
         self.results = [record for record in records if isinstance(record, Mapping)]
         self.own = [record for record in self.results if record.get("row") == self.results[0].get("row")]
         self.base_model = base_model
-        self.pipeline_tag = model_class.pipeline_tag
+        self.model_class, self.pipeline_tag = model_class, model_class.pipeline_tag
         arguments = {key: value for key, value in config.items() if key not in configs.HEADER}
         self.arguments = arguments
         self.usage = model_class.usage(arguments)
@@ -73,11 +73,11 @@ class Card:
         """Give the whole README.md; ``picture`` says whether ``matrix.png`` lies beside it."""
         import jinja2
 
-        template = importlib.resources.files("dendrite_zoo.hub").joinpath("card.md.j2").read_text("utf-8")
+        template = importlib.resources.files("dendrite_zoo.hub").joinpath(self.model_class.card_template)
         environment = jinja2.Environment(undefined=jinja2.ChainableUndefined, keep_trailing_newline=True)
         weights = [t for t in self.state.values() if t.is_floating_point()]
         first = self.own[0] if self.own else {}
-        body = environment.from_string(template).render(
+        body = environment.from_string(template.read_text("utf-8")).render(
             title=self.name,
             config=self.config,
             arguments=json.dumps(self.arguments),
@@ -99,6 +99,7 @@ class Card:
             accuracy=_accuracy,
             context=_context,
             number=_number,
+            percent=lambda share: "·" if share is None else f"{100 * share:.1f}",
         )
         return _front(self.metadata()) + "\n" + body
 
@@ -110,20 +111,24 @@ class Card:
             "library_name": configs.LIBRARY_NAME,
             "license": "apache-2.0",
             **({"pipeline_tag": self.pipeline_tag} if self.pipeline_tag else {}),
-            "tags": list(dict.fromkeys(["dendrite-zoo", "continual-learning", "active-dendrites", *benchmarks])),
+            "tags": list(dict.fromkeys(["dendrite-zoo", *self.model_class.card_tags, *benchmarks])),
             **({"datasets": list(dict.fromkeys(datasets))} if datasets else {}),
             **({"base_model": self.base_model} if self.base_model else {}),
             **({"model-index": [self._model_index()]} if self.own else {}),
         }
 
     def draw(self, path: Path) -> bool:
-        """Draw the accuracy matrix; False where there is none, or nothing to draw it with."""
-        from dendrite_zoo.report import plot_matrix
+        """Draw the accuracy matrix, else the sub-networks; False without either, or with nothing to draw them with."""
+        from dendrite_zoo.report import plot_matrix, plot_subnetworks
 
-        if self.matrix is None:
+        subnetworks = self.own[0].get("subnetworks") if self.own else None
+        if self.matrix is None and not subnetworks:
             return False
         try:
-            plot_matrix(self.matrix, path, title=self.name)
+            if self.matrix is None:
+                plot_subnetworks(subnetworks, path, title=self.name)
+            else:
+                plot_matrix(self.matrix, path, title=self.name)
         except ImportError as error:
             logger.warning("the card goes without its picture: %s", error)
             return False
@@ -133,7 +138,7 @@ class Card:
         results = []
         for record in self.own:
             over = f"{record.get('num_tasks')} tasks, context {record.get('context_at_test')}"
-            figures = {"accuracy": record.get("average_accuracy")}
+            figures = {self.model_class.card_metric: record.get("average_accuracy")}
             if record is self.own[0] and self.matrix is not None:
                 lost = summarize(self.matrix)["forgetting"].value
                 figures["forgetting"] = None if math.isnan(lost) else round(lost, 6)
@@ -145,7 +150,7 @@ class Card:
                 if value is not None
             ]
             if metrics:
-                task = {"type": self.pipeline_tag or "other", "name": "Continual learning"}
+                task = {"type": self.pipeline_tag or "other", "name": self.model_class.card_task}
                 results.append({"task": task, "dataset": data, "metrics": metrics})
         return {"name": self.name, "results": results}
 

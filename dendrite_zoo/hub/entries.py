@@ -40,7 +40,7 @@ def make_entry(
         revision=None,  # these weights are not the published ones
         files=registry.pins(shelf / name),
         trained_on=f"{first['benchmark']}, {first['num_tasks']} tasks",
-        headline=f"{first['average_accuracy']:.3f} mean accuracy, context {first['context_at_test']}",
+        headline=f"{first['average_accuracy']:.3f} mean {model.card_metric}, context {first['context_at_test']}",
         build=build,
     )
     registry.record(entry, shelf)

@@ -55,6 +55,9 @@ class HubModel:
 
     Attributes:
         pipeline_tag: the Hub's name for what such a model does, such as ``"image-classification"``.
+        card_template: what its card is made from.
+        card_tags: under which the Hub lists it.
+        card_task: what it was trained for, and ``card_metric``, how that is measured.
         config: the constructor's arguments.
         results: result records of these weights, or None; written with them.
         origin: where it was loaded from, or None.
@@ -77,6 +80,10 @@ class HubModel:
 
     model_type: ClassVar[str]
     pipeline_tag: ClassVar[str | None] = None
+    card_template: ClassVar[str] = "card.md.j2"
+    card_tags: ClassVar[tuple[str, ...]] = ("continual-learning", "active-dendrites")
+    card_task: ClassVar[str] = "Continual learning"
+    card_metric: ClassVar[str] = "accuracy"
     config: dict[str, Any]
     results: Any = None
     origin: Origin | None = None

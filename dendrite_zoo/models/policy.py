@@ -71,6 +71,10 @@ class ActiveDendritePolicy(HubModel, nn.Module):
     """
 
     pipeline_tag = "robotics"
+    card_template = "policy.md.j2"
+    card_tags = ("robotics", "imitation-learning", "multi-task", "meta-world", "active-dendrites")
+    card_task = "Multi-task robot control"
+    card_metric = "success"
     observation_mean: Tensor
     observation_scale: Tensor
 
@@ -228,8 +232,11 @@ class ActiveDendritePolicy(HubModel, nn.Module):
             )
         with torch.inference_mode():
             x = x.to(self.observation_mean.dtype).sub(self.observation_mean).div_(self.observation_scale)
-            mean, log_std = self._split(self._fold(index)(x[None]))
-            action = _squashed(mean, log_std, deterministic)[0].float().cpu().numpy()
+            output = self._fold(index)(x[None])
+            if deterministic:
+                action = output[0, : self.config["action_size"]].tanh_().float().cpu().numpy()
+            else:
+                action = _squashed(*self._split(output), deterministic)[0].float().cpu().numpy()
         if not math.isfinite(action.sum()) or not math.isfinite(x.sum()):
             raise ValueError(_not_finite(observation))
         return action

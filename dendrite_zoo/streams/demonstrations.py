@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ class DemonstrationLoader:
     Args:
         parts: the rows of each task.
         updates: number of batches.
-        rows_per_task: of a batch, over all processes.
+        rows_per_task: of a batch, over all processes; one number, or one for each task.
         seed: of the draws.
         epoch: which epoch this is.
         rank: which share is taken.
@@ -47,20 +47,21 @@ class DemonstrationLoader:
         parts: Sequence[Demonstrations],
         *,
         updates: int,
-        rows_per_task: int,
+        rows_per_task: int | Sequence[int],
         seed: int = 0,
         epoch: int = 0,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        if rows_per_task % world_size:
-            raise ValueError(f"rows_per_task={rows_per_task} came for {world_size} processes; expected a multiple.")
+        counts = [rows_per_task] * len(parts) if isinstance(rows_per_task, int) else list(rows_per_task)
+        if any(count % world_size for count in counts):
+            raise ValueError(f"rows_per_task={rows_per_task} came for {world_size} processes; expected multiples.")
         for part in parts:
             if len(part) == 0:
                 raise ValueError(
                     "A task came without demonstrations: its expert solved no episode. Give more episodes_per_task."
                 )
-        self.parts, self.updates, self.rows_per_task = list(parts), updates, rows_per_task
+        self.parts, self.updates, self.counts = list(parts), updates, counts
         self.seed, self.epoch, self.rank, self.world_size = seed, epoch, rank, world_size
         self._start = self._done = 0
 
@@ -70,10 +71,10 @@ class DemonstrationLoader:
     def __iter__(self) -> Iterator[Batch]:
         start, self._start = self._start, 0
         draws = frozen_generator(self.seed, self.epoch, key=(1,)).random_sample
-        lengths = np.array([len(part) for part in self.parts])[:, None]
+        lengths = np.repeat([len(part) for part in self.parts], self.counts)
         share = slice(self.rank, None, self.world_size)
         for batch in range(self.updates):
-            rows = torch.from_numpy((draws((len(self.parts), self.rows_per_task)) * lengths).astype(np.int64))
+            rows = torch.from_numpy((draws(len(lengths)) * lengths).astype(np.int64)).split(self.counts)
             if batch < start:
                 continue
             self._done = batch + 1
@@ -98,9 +99,9 @@ class DemonstrationMixture(LightningDataModule):
     """Several tasks of Meta-World at once, each by imitating its scripted expert, in a fixed number of updates.
 
     Before the first epoch the experts play: on ``episodes_per_task`` goals, every second episode disturbed, so that the
-    way back is shown, too; what did not reach its goal is left out. Before each of the next ``dagger_rounds`` epochs
-    the policy that is being trained plays ``dagger_episodes`` of each task, and the experts say what they would have
-    done (DAgger): the module is asked for ``act_batch``.
+    way back is shown, too. Before each of the next ``dagger_rounds`` epochs the policy that is being trained plays
+    ``dagger_episodes`` of each task in turn with the experts, who say what they would have done (DAgger): the module is
+    asked for ``act_batch``. Episodes that did not reach their goal are left out: there the expert may be at a loss.
 
     What was collected lies in ``folder``, in one file for the experts and one for each round, where a resumed run finds
     it. Validation has one loader a task, of the expert's steps on validation goals.
@@ -113,6 +114,7 @@ class DemonstrationMixture(LightningDataModule):
         epochs: how often is validated, and how often a round may begin; more than ``dagger_rounds``.
         updates_per_epoch: batches of an epoch.
         rows_per_task: rows of each task in a batch.
+        emphasis: for tasks that are harder, by name, how many times as many.
         val_episodes: episodes of each task to validate on.
         demonstrations: a file of the experts' demonstrations, made where missing; by default in ``folder``.
         folder: where what is collected lies; by default ``demonstrations/`` where the Trainer's logger writes.
@@ -137,7 +139,8 @@ class DemonstrationMixture(LightningDataModule):
         dagger_episodes: int = 20,
         epochs: int = 5,
         updates_per_epoch: int = 2000,
-        rows_per_task: int = 128,
+        rows_per_task: int = 64,
+        emphasis: Mapping[str, int] | None = None,
         val_episodes: int = 5,
         demonstrations: str | Path | None = None,
         folder: str | Path | None = None,
@@ -166,6 +169,9 @@ class DemonstrationMixture(LightningDataModule):
             dagger_episodes,
         )
         self.epochs, self.updates_per_epoch, self.rows_per_task = epochs, updates_per_epoch, rows_per_task
+        self.emphasis = dict(emphasis or {})
+        if unknown := sorted(set(self.emphasis) - set(self.tasks)):
+            raise ValueError(f"emphasis came for {', '.join(unknown)}; expected some of {', '.join(self.tasks)}.")
         self.val_episodes, self.num_processes, self.fast, self.seed = val_episodes, num_processes, fast, seed
         self.file = None if demonstrations is None else Path(demonstrations)
         self.folder = None if folder is None else Path(folder)
@@ -178,6 +184,15 @@ class DemonstrationMixture(LightningDataModule):
     def num_tasks(self) -> int:
         """How many tasks there are."""
         return len(self.tasks)
+
+    @property
+    def method(self) -> str:
+        """How a policy is made of these data, for its card."""
+        rounds = f", then {self.dagger_rounds} rounds of DAgger with {self.dagger_episodes} episodes a task each"
+        return (
+            f"Distilled from Meta-World's scripted experts: {self.episodes_per_task} episodes a task, every second one "
+            f"disturbed{rounds if self.dagger_rounds else ''}. Nothing was learned by reinforcement."
+        )
 
     @property
     def observations(self) -> Tensor:
@@ -223,7 +238,7 @@ class DemonstrationMixture(LightningDataModule):
         epoch = 0 if self.trainer is None else self.trainer.current_epoch
         for round in range(1, min(epoch, self.dagger_rounds) + 1):
             self._collect(round, range(self.num_tasks))
-        return self._loader(self._parts, epoch)
+        return self._loader(range(self.num_tasks), epoch)
 
     def val_dataloader(self) -> list[DemonstrationLoader]:
         """Give a loader of the expert's steps for each task."""
@@ -231,12 +246,12 @@ class DemonstrationMixture(LightningDataModule):
             resume_missed_validation(trainer)
         return [DemonstrationLoader([part], updates=1, rows_per_task=len(part)) for part in self._validation]
 
-    def _loader(self, parts: Sequence[Demonstrations], epoch: int) -> DemonstrationLoader:
+    def _loader(self, tasks: Sequence[int], epoch: int) -> DemonstrationLoader:
         trainer = self.trainer
         return DemonstrationLoader(
-            parts,
+            [self._parts[task] for task in tasks],
             updates=self.updates_per_epoch,
-            rows_per_task=self.rows_per_task,
+            rows_per_task=[self.rows_per_task * self.emphasis.get(self.tasks[task], 1) for task in tasks],
             seed=self.seed,
             epoch=epoch,
             rank=0 if trainer is None else trainer.global_rank,
@@ -264,7 +279,8 @@ class DemonstrationMixture(LightningDataModule):
             seed=self.seed + 1000 * round,
         )
         for position, task in enumerate(tasks):
-            self._parts[task] += replace(new.of(position), tasks=self.tasks, task=new.of(position).task * 0 + task)
+            part = _solved(new.of(position))
+            self._parts[task] += replace(part, tasks=self.tasks, task=torch.full_like(part.task, task))
 
     def _kept(self, path: Path, tasks: Sequence[str], **arguments: Any) -> Demonstrations:
         """Read what was collected before, else collect it; the first process does, the others wait for it."""
@@ -341,7 +357,7 @@ class DemonstrationSequence(DemonstrationMixture):
         task = self.current_task
         for round in range(1, min(epoch % self.epochs_per_task, self.dagger_rounds) + 1):
             self._collect(round, [task])
-        return self._loader([self._parts[task]], epoch)
+        return self._loader([task], epoch)
 
 
 def _solved(part: Demonstrations) -> Demonstrations:

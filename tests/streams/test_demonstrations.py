@@ -72,7 +72,7 @@ def test_processes_share_every_batch():
     for batch, *parts in zip(whole, *shares, strict=True):
         assert sorted(batch[0][:, 0].tolist()) == sorted(torch.cat([part[0] for part in parts])[:, 0].tolist())
         assert all((part[2] == 0).sum() == 2 for part in parts)
-    with pytest.raises(ValueError, match="expected a multiple"):
+    with pytest.raises(ValueError, match="expected multiples"):
         loader(world_size=3)
 
 

@@ -1,0 +1,101 @@
+"""SuccessLogger on robot tasks learned one after another, with the callbacks that know nothing of robots."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningDataModule, Trainer
+
+from dendrite_zoo.callbacks import ForgettingLogger, SparsityLogger, SubnetworkLogger, SuccessLogger
+from dendrite_zoo.lightning_modules import BehaviorCloning
+from dendrite_zoo.models import ActiveDendritePolicy
+from dendrite_zoo.rl import Demonstrations
+from dendrite_zoo.streams import DemonstrationSequence
+
+TASKS = ("drawer-close-v3", "reach-v3")
+
+
+def stream(folder, **arguments):
+    """Demonstrations of a hand that goes straight to the goal, which neither task needs many of."""
+    draws = torch.Generator().manual_seed(0)
+    task = torch.arange(2).repeat_interleave(300)
+    x = torch.rand(600, 39, generator=draws) * 0.2
+    action = torch.cat([(10 * (x[:, 36:] - x[:, :3])).clamp(-1, 1), torch.zeros(600, 1)], dim=1)
+    shown = Demonstrations(TASKS, x, action, task, torch.ones(600).bool())
+    for name in ("experts", "validation"):
+        shown.save(folder / f"{name}.safetensors")
+    return DemonstrationSequence(TASKS, folder=folder, updates_per_epoch=30, rows_per_task=64, **arguments)
+
+
+class Reports(Callback):
+    """Notes what was measured in each validation."""
+
+    def __init__(self, success):
+        self.success, self.rows = success, []
+
+    def on_validation_end(self, trainer, pl_module):
+        self.rows.append(list(self.success.report.per_task.values()))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    pytest.importorskip("metaworld")
+    folder = tmp_path_factory.mktemp("run")
+    torch.manual_seed(0)
+    policy = ActiveDendritePolicy(TASKS, hidden_features=[64, 64], modulated=None, weight_density=1.0)
+    success = SuccessLogger(num_goals=2, max_steps=25, num_processes=0)
+    log, sparsity, subnetworks = ForgettingLogger("val/success", verbose=False), SparsityLogger(), SubnetworkLogger()
+    reports, data = Reports(success), stream(folder)
+    trainer = Trainer(
+        **data.trainer_kwargs(),
+        logger=False,
+        default_root_dir=folder,
+        accelerator="cpu",
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[log, sparsity, subnetworks, success, reports],
+    )
+    trainer.fit(BehaviorCloning(policy, lr=3e-3, warmup=1), data)
+    return trainer, folder, log, sparsity, subnetworks, success, reports
+
+
+def test_the_matrix_is_what_was_reached_after_each_task(run):
+    _, folder, log, _, _, _, reports = run
+    assert log.matrix.shape == (2, 2) and not log.matrix.isnan().any()
+    torch.testing.assert_close(log.matrix, torch.tensor(reports.rows))
+    assert json.loads((folder / "matrix.json").read_text())["metric"] == "val/success"
+
+
+def test_names_of_tasks_and_mean_are_logged(run):
+    trainer, *_, success, _ = run
+    metrics = trainer.callback_metrics
+    for name, value in success.report.per_task.items():
+        assert metrics[f"success/{name}"] == pytest.approx(value)
+    assert metrics["success/mean"] == pytest.approx(success.report.mean) and "forgetting" in metrics
+    assert success._evaluation is None  # closed
+
+
+def test_sparsity_and_subnetworks_are_seen_by_task(run):
+    _, folder, _, sparsity, subnetworks, *_ = run
+    figures = sparsity.figures["model.mlp.activations.0"]
+    assert figures["activation"] == pytest.approx(0.75, abs=0.01)  # a quarter of the units wins
+    assert subnetworks.win_rates["model.mlp.activations.1"].shape == (2, 64)
+    assert subnetworks.segments["model.mlp.hidden.1"].shape == (2, 64)
+    assert (folder / "subnetworks.json").is_file()
+
+
+def test_who_names_no_tasks_is_asked_for_them():
+    class Nameless(LightningDataModule):
+        pass
+
+    module = BehaviorCloning(ActiveDendritePolicy(TASKS, hidden_features=[8, 8]))
+    trainer = Trainer(logger=False, accelerator="cpu", enable_checkpointing=False)
+    trainer.datamodule = Nameless()
+    with pytest.raises(ValueError, match="SuccessLogger\\(tasks=...\\)"):
+        SuccessLogger().setup(trainer, module, "fit")
+    SuccessLogger(tasks="mt10").setup(trainer, module, "fit")
+    with pytest.raises(ValueError, match="Did you mean 'reach-v3'"):
+        SuccessLogger(tasks=["reach"])
