@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format format-check lint wheel types doctest floors hub-floor bench continual continual-table zoo-permuted-digits clean
+.PHONY: help demo test check format format-check lint wheel types doctest floors hub-floor bench continual continual-table zoo-permuted-digits zoo-metaworld-mt10 zoo-metaworld-mt50 metaworld-continual clean
 
 # The first python that torch's pinned version has wheels for.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10 python3.14 python; do \
@@ -75,6 +75,26 @@ zoo-permuted-digits: .venv/.dev  ## train the zoo's permuted-digits and its cont
 	$(BIN)/dendrite-zoo report $(foreach row,permuted-digits permuted-digits-mlp,$(SEEDS:%=runs/$(row)-%)) \
 		--entry permuted-digits --build "make zoo-permuted-digits"
 	$(BIN)/python tests/test_readme.py
+
+# Robot skills, distilled from scripted experts, and their controls; records go to results/metaworld.
+METAWORLD := OMP_NUM_THREADS=1 $(BIN)/dendrite-zoo fit
+zoo-metaworld-mt10: .venv/.dev  ## train the zoo's ten robot skills and their control anew (some hours on two cores)
+	for row in metaworld-mt10 metaworld-mt10-mlp; do for seed in $(SEEDS); do \
+		$(METAWORLD) --config configs/$$row.yaml --seed_everything $$seed --name $$row-$$seed || exit 1; done; done
+	$(BIN)/dendrite-zoo report $(foreach row,metaworld-mt10 metaworld-mt10-mlp,$(SEEDS:%=runs/$(row)-%)) \
+		--json results/metaworld/mt10.json --entry metaworld-mt10 --build "make zoo-metaworld-mt10"
+
+zoo-metaworld-mt50: .venv/.dev  ## train the zoo's fifty robot skills anew
+	for seed in $(SEEDS); do $(METAWORLD) --config configs/metaworld-mt50.yaml --seed_everything $$seed \
+		--name metaworld-mt50-$$seed || exit 1; done
+	$(BIN)/dendrite-zoo report $(SEEDS:%=runs/metaworld-mt50-%) \
+		--json results/metaworld/mt50.json --entry metaworld-mt50 --build "make zoo-metaworld-mt50"
+
+metaworld-continual: .venv/.dev  ## five robot tasks one after another, with dendrites and without
+	for row in metaworld-continual-5 metaworld-continual-5-mlp; do for seed in $(SEEDS); do \
+		$(METAWORLD) --config configs/$$row.yaml --seed_everything $$seed --name $$row-$$seed || exit 1; done; done
+	$(BIN)/dendrite-zoo report $(foreach row,metaworld-continual-5 metaworld-continual-5-mlp,$(SEEDS:%=runs/$(row)-%)) \
+		--json results/metaworld/continual-5.json
 
 # One row: make continual ROW=permuted-mnist-10-si SEEDS=0. Each seed draws weights and permutations anew.
 ROW ?= permuted-mnist-10-ours

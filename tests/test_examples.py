@@ -44,3 +44,10 @@ def test_your_own_pipeline(tmp_path):
     shown = run([sys.executable, ROOT / "examples" / "your_own_pipeline.py"], tmp_path)
     assert float(shown.rpartition("task 0: ")[2]) > 0.1  # a plain network forgets
     assert (tmp_path / "your-run" / "matrix.png").is_file()
+
+
+@pytest.mark.slow
+def test_ten_skills(tmp_path):
+    pytest.importorskip("metaworld")
+    shown = run([sys.executable, ROOT / "examples" / "ten_skills.py"], tmp_path).splitlines()
+    assert len(shown) == 10 and sum("True" in line for line in shown) >= 9

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
 import dendrite_zoo
 from dendrite_zoo.hub import artifact, registry
+from dendrite_zoo.rl import evaluate_policy
 from dendrite_zoo.streams import benchmark_stream
 
 BUNDLED = [entry for entry in registry.entries().values() if entry.bundled]
+POLICIES = [entry for entry in BUNDLED if entry.name.startswith("metaworld-")]
+CLASSIFIERS = [entry for entry in BUNDLED if entry not in POLICIES]
 
 
 def test_the_bundled_entries_are_small():
@@ -19,7 +23,7 @@ def test_the_bundled_entries_are_small():
     assert registry.entry("permuted-digits").size < 3e6
 
 
-@pytest.mark.parametrize("entry", BUNDLED, ids=lambda entry: entry.name)
+@pytest.mark.parametrize("entry", CLASSIFIERS, ids=lambda entry: entry.name)
 def test_shipped_weights_give_the_figures_of_results_json(entry):
     model = dendrite_zoo.load(entry.name)
     own = json.loads((entry.folder / "results.json").read_text(encoding="utf-8"))[0]
@@ -32,6 +36,34 @@ def test_shipped_weights_give_the_figures_of_results_json(entry):
         ]
     # a few images lie on the border, where another processor rounds to the other side
     assert float(sum(right)) / len(right) == pytest.approx(own["average_accuracy_per_seed"][0], abs=2e-3)
+
+
+@pytest.mark.parametrize("entry", POLICIES, ids=lambda entry: entry.name)
+def test_shipped_policies_reach_the_goals_of_results_json(entry):
+    """A few of the goals, played again; the first seed's weights are the ones that are shipped."""
+    pytest.importorskip("metaworld")
+    policy, goals = dendrite_zoo.load(entry.name), 3
+    own = json.loads((entry.folder / "results.json").read_text(encoding="utf-8"))[0]
+    assert list(policy.tasks) == own["tasks"] and own["context_at_test"] == "given" and own["goals"] == "unseen"
+    chosen = np.linspace(0, policy.num_tasks - 1, 4).round().astype(int)
+    report = evaluate_policy(
+        lambda observations, index: policy.act_batch(observations, chosen[index]),
+        [policy.tasks[task] for task in chosen],
+        num_goals=goals,
+        num_processes=0,
+        fast=True,
+        stop_at_success=True,
+    )
+    expected = np.array(own["first_success"])[0, chosen, :goals] > 0
+    assert (report.reached != expected).sum() <= 1  # another processor rounds in another way
+
+
+@pytest.mark.parametrize("entry", POLICIES, ids=lambda entry: entry.name)
+def test_policies_reach_what_was_asked_of_them(entry):
+    own = json.loads((entry.folder / "results.json").read_text(encoding="utf-8"))[0]
+    least = {"metaworld-mt10": 0.975, "metaworld-mt50": 0.90}[entry.name]
+    assert own["average_accuracy"] >= least and own["num_goals"] == 50 and own["max_steps"] == 500
+    assert entry.name != "metaworld-mt10" or min(own["task_accuracies"]) >= 0.85
 
 
 @pytest.mark.parametrize("entry", BUNDLED, ids=lambda entry: entry.name)
