@@ -122,13 +122,13 @@ class Card:
         from dendrite_zoo.report import plot_matrix, plot_subnetworks
 
         subnetworks = self.own[0].get("subnetworks") if self.own else None
-        if self.matrix is None and not subnetworks:
-            return False
         try:
-            if self.matrix is None:
+            if self.matrix is not None:
+                plot_matrix(self.matrix, path, title=self.name)
+            elif subnetworks:
                 plot_subnetworks(subnetworks, path, title=self.name)
             else:
-                plot_matrix(self.matrix, path, title=self.name)
+                return False
         except ImportError as error:
             logger.warning("the card goes without its picture: %s", error)
             return False

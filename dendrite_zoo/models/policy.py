@@ -268,7 +268,8 @@ class ActiveDendritePolicy(HubModel, nn.Module):
         if not bool(x.isfinite().all()):
             raise ValueError(_not_finite(observations))
         with torch.no_grad():
-            return _squashed(*self(x, index), deterministic).float().cpu().numpy()
+            mean, log_std = self(x, index)
+            return _squashed(mean, log_std, deterministic).float().cpu().numpy()
 
     def train(self, mode: bool = True) -> ActiveDendritePolicy:
         """Switch to training or evaluation; what was folded is forgotten."""
