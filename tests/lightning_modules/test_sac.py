@@ -107,17 +107,24 @@ def test_networks_with_dendrites_learn_and_stay_sparse(winners):
             assert (layer.weight[~layer.mask] == 0).all()
 
 
+class Tasks(torch.nn.Module):
+    """A policy without inputs: a mean and a deviation of its own for each task."""
+
+    tasks = TASKS
+
+    def __init__(self, log_std=(0.0, 0.0)):
+        super().__init__()
+        self.mean = torch.nn.Parameter(torch.zeros(2, 4))
+        self.log_std = torch.nn.Parameter(torch.tensor(log_std)[:, None].repeat(1, 4))
+
+    def forward(self, observation, task):
+        return self.mean[task], self.log_std[task]
+
+
 def test_every_task_has_its_own_coefficient():
-    module = attached(MultiTaskSAC(small_policy(), lr=0.1))
-    with torch.no_grad():  # no entropy in task 0, much in task 1: no features, deviations by the task alone
-        module._sample = None
-        module.model.forward = lambda observation, task: (
-            torch.zeros(len(task), 4) + 0 * module.model.mlp.output.bias[:4],
-            torch.where(task == 0, -9.0, 0.0)[:, None].expand(-1, 4),
-        )
-    module._sample = lambda o, t: sac.tanh_gaussian(*module.model(o, t), torch.randn(len(t), 4))
-    for parameter in module.model.parameters():
-        parameter.grad = torch.zeros_like(parameter)
+    """Too little entropy in task 0, too much in task 1."""
+    critic = TwinCritic(TASKS, hidden_features=[8], modulated=None)
+    module = attached(MultiTaskSAC(Tasks((-9.0, 0.0)), critic=critic, lr=0.1))
     module.update(batch())
     assert module.log_alpha[0] > 0 > module.log_alpha[1]
 
@@ -286,19 +293,9 @@ def test_success_is_measured_on_the_way(every):
 
 
 def test_any_networks_will_do():
-    class Policy(torch.nn.Module):
-        tasks = TASKS
-
-        def __init__(self):
-            super().__init__()
-            self.linear = torch.nn.Linear(39, 8)
-
-        def forward(self, observation, task):
-            return self.linear(observation).chunk(2, dim=1)
-
     with pytest.raises(TypeError, match="critic="):
-        MultiTaskSAC(Policy())
-    module = MultiTaskSAC(Policy(), critic=TwinCritic(TASKS, hidden_features=[8], modulated=None))
+        MultiTaskSAC(Tasks())
+    module = MultiTaskSAC(Tasks(), critic=TwinCritic(TASKS, hidden_features=[8], modulated=None))
     fit(module, practice(env_steps=20, epochs=1, warmup_steps=0))
     assert module.act_batch(np.zeros((3, 39)), np.array([0, 1, 1])).shape == (3, 4)
 
