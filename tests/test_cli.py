@@ -13,7 +13,7 @@ import torch
 
 import dendrite_zoo
 from dendrite_zoo.cli import main
-from dendrite_zoo.models import ActiveDendriteClassifier
+from dendrite_zoo.models import ActiveDendriteClassifier, ActiveDendritePolicy
 from dendrite_zoo.streams import PermutedTasks
 
 RECIPE = """
@@ -138,6 +138,16 @@ def test_evaluate_gives_all_three_ways(finished_run):
     scores = json.loads((finished_run / "scores.json").read_text())
     assert scores["benchmark"] == "permuted-digits"
     assert all(len(scores[way]) == 2 for way in ("inferred", "given", "constant", "context"))
+
+
+def test_evaluate_plays_the_goals_of_a_policy(tmp_path):
+    pytest.importorskip("metaworld")
+    ActiveDendritePolicy(["reach-v3"], hidden_features=[16, 16]).save_pretrained(tmp_path / "policy")
+    shown = run("evaluate", "./policy", "--goals", "2", "--json", "success.json", cwd=tmp_path)
+    assert "2 unseen goals a task" in shown and "reach-v3" in shown and "at the last step" in shown
+    record = json.loads((tmp_path / "success.json").read_text())
+    assert record["tasks"] == ["reach-v3"] and record["num_goals"] == 2 and record["goals"] == "unseen"
+    assert record["success_at_last_step"] is not None
 
 
 def test_report_merges_seeds(finished_run):
