@@ -13,8 +13,8 @@ from dendrite_zoo.callbacks import SuccessLogger
 from dendrite_zoo.lightning_modules import BehaviorCloning
 from dendrite_zoo.lightning_modules.behavior_cloning import imitation_loss
 from dendrite_zoo.models import ActiveDendritePolicy
-from dendrite_zoo.rl import evaluate_policy
-from dendrite_zoo.streams import DemonstrationMixture
+from dendrite_zoo.rl import Demonstrations, evaluate_policy
+from dendrite_zoo.streams import DemonstrationMixture, DemonstrationSequence
 
 TASK = "reach-v3"
 
@@ -123,6 +123,32 @@ def test_killed_anywhere_it_resumes_to_the_bit_rounds_of_dagger_included(experts
         again = BehaviorCloning(ActiveDendritePolicy([TASK], hidden_features=[64, 64], weight_density=1.0), warmup=4)
         fit(again, data(experts, folder, **options), keep_again, ckpt_path=folder / "last.ckpt")
         assert torch.equal(torch.cat([p.flatten() for p in again.model.parameters()]), expected), step
+
+
+def test_in_a_sequence_each_task_has_rounds_of_its_own(tmp_path):
+    pytest.importorskip("metaworld")
+    tasks = ("drawer-close-v3", TASK)
+    stream = DemonstrationSequence(
+        tasks,
+        epochs_per_task=2,
+        dagger_rounds=1,
+        episodes_per_task=1,
+        dagger_episodes=1,
+        val_episodes=1,
+        updates_per_epoch=2,
+        folder=tmp_path,
+        num_processes=0,
+    )
+    bc = BehaviorCloning(ActiveDendritePolicy(tasks, hidden_features=[16, 16]), warmup=1)
+    trainer = fit(bc, stream)
+    assert trainer.global_step == 2 * 2 * 2
+    for task, name in enumerate(tasks):
+        shown, played = (
+            Demonstrations.load(tmp_path / file) for file in ("experts.safetensors", f"task-{task}-round-1.safetensors")
+        )
+        assert played.tasks == (name,)
+        rows = len(shown.of(task)) + int(played.solved.sum())
+        assert len(stream._parts[task]) == rows and (stream._parts[task].task == task).all()
 
 
 def test_a_checkpoint_taken_in_a_validation_has_the_trained_weights_in_their_place(experts, tmp_path):
