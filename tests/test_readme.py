@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 from dendrite_zoo.hub.registry import entries
+from dendrite_zoo.report import PUBLISHED, accuracy_by_tasks
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -42,6 +43,39 @@ def zoo_table() -> str:
     return "\n".join(lines) + "\n"
 
 
+COLUMNS = (10, 25, 50, 100, 250)
+
+
+def results_table() -> str:
+    """Mean accuracy on permuted MNIST, of every row and number of tasks, what was published beside it."""
+    lines = [
+        "| row | context at test | seeds |" + "".join(f" {tasks} tasks |" for tasks in COLUMNS),
+        "| --- " * (3 + len(COLUMNS)) + "|",
+    ]
+    rows: dict[tuple, dict] = {}
+    for file in sorted((ROOT / "results" / "continual").glob("*.json")):
+        for record in json.loads(file.read_text(encoding="utf-8")):
+            points = accuracy_by_tasks(record)
+            key = record["row"], record["context_at_test"], record["ours"]
+            rows.setdefault(key, {"seeds": record["seeds"], "points": {}})["points"].update(points)
+    measured = {row for row, _, _ in rows}
+    for published in PUBLISHED.values():
+        if published.row not in measured:
+            rows[published.row, published.context_at_test, False] = {"seeds": [], "points": {}}
+    for (row, context, ours), found in sorted(rows.items(), key=lambda item: (not item[0][2], item[0][0])):
+        known = PUBLISHED[row].accuracy if row in PUBLISHED else {}
+        cells = [
+            " ".join(
+                [f"{found['points'][tasks]:.4f}" for _ in range(tasks in found["points"])]
+                + [f"({known[tasks]:.4f})" for _ in range(tasks in known)]
+            )
+            for tasks in COLUMNS
+        ]
+        shown = f"**{row}**" if ours else row
+        lines.append(f"| {shown} | {context} | {len(found['seeds']) or ''} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def accuracy(record: dict) -> str:
     seeds = f"{len(record['seeds'])} seed{'s' if len(record['seeds']) > 1 else ''}"
     spread = "" if record["average_accuracy_std"] is None else f" ± {record['average_accuracy_std']:.3f}"
@@ -67,6 +101,10 @@ def test_the_table_of_the_zoo_comes_from_results():
     assert part("zoo") == zoo_table()
 
 
+def test_the_continual_table_comes_from_results():
+    assert part("continual") == results_table()
+
+
 def test_links_lead_somewhere():
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", README.read_text(encoding="utf-8")):
         assert (ROOT / target).exists(), target
@@ -78,6 +116,7 @@ if __name__ == "__main__":
         ("example: fine_tune.py", example()),
         ("output: fine_tune.py", output()),
         ("zoo", zoo_table()),
+        ("continual", results_table()),
     ):
         text = text.replace(f"<!-- {name} -->\n{part(name)}<!-- end -->", f"<!-- {name} -->\n{content}<!-- end -->")
     README.write_text(text, encoding="utf-8")
