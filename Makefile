@@ -103,8 +103,8 @@ continual: .venv/.dev  ## a row of the continual-learning table: configs/ROW.yam
 		--data.init_args.seed $$seed --name $(ROW)-$$seed || exit 1; done
 	$(BIN)/dendrite-zoo report $(SEEDS:%=runs/$(ROW)-%) --json results/continual/$(ROW).json
 
-continual-table: .venv/.dev  ## all rows in one table, and the figures beside the published numbers, into runs/figures
-	$(BIN)/dendrite-zoo report results/continual/*.json --figures runs/figures
+continual-table: .venv/.dev  ## all rows in one table, and the figures, beside the published numbers
+	$(BIN)/dendrite-zoo report results/continual/*.json --figures results/continual
 
 clean:  ## remove the environment, builds and caches (not runs/)
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

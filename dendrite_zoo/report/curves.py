@@ -117,7 +117,10 @@ def plot_accuracy(records: Sequence[Mapping[str, Any]], by: By = "num_tasks", pa
     if by != "activation_density":
         axes.set_xscale("log")
         ticks = sorted({x for points, published in curves.values() for x in (*points, *published)})
-        wide = [x for last, x in zip([0, *ticks], ticks, strict=False) if x >= 1.3 * last]
+        wide = ticks[:1]
+        for x in ticks:
+            if x >= 1.4 * wide[-1]:
+                wide.append(x)
         axes.set_xticks(wide, [f"{x:g}" for x in wide])
         axes.minorticks_off()
     axes.set_xlabel(AXES[by])
