@@ -85,8 +85,15 @@ def test_a_run_can_go_on_from_where_it_was_killed(tmp_path):
         callbacks = run_callbacks(tmp_path)
         next(one for one in callbacks if isinstance(one, LastCheckpoint)).seconds = seconds
         module = ContinualClassifier(ActiveDendriteClassifier(64, [8], 10, max_tasks=2))
-        trainer = Trainer(**stream.trainer_kwargs(), default_root_dir=tmp_path, accelerator="cpu", logger=False,
-                          enable_progress_bar=False, enable_model_summary=False, callbacks=[*callbacks, *more])  # fmt: skip
+        trainer = Trainer(
+            **stream.trainer_kwargs(),
+            default_root_dir=tmp_path,
+            accelerator="cpu",
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            callbacks=[*callbacks, *more],
+        )
         trainer.fit(module, stream, **kwargs)
         return trainer
 
