@@ -70,9 +70,9 @@ class Contexts:
 
     def _note(self, name: str) -> Any:
         def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            context = kwargs.get("context", args[1] if len(args) > 1 else None)
-            if context is not None and (name, self.counts.task) not in self.seen:
-                self.seen[name, self.counts.task] = module, _most_frequent(context)
+            context, task = kwargs.get("context", args[1] if len(args) > 1 else None), self.counts.task
+            if context is not None and task is not None and (name, task) not in self.seen:
+                self.seen[name, task] = module, _most_frequent(context)
 
         return note
 
@@ -80,6 +80,8 @@ class Contexts:
         prefix = f"{name}." if name else ""
 
         def count(module: ActiveDendriteMLP, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if self.counts.task is None:
+                return
             context: Any = kwargs.get("context", args[1] if len(args) > 1 else None)
             sizes = [int(layer.out_features) for layer in cast("list[ActiveDendriteLinear]", module.hidden)]
             for number, layer in enumerate(module.hidden):
@@ -96,6 +98,7 @@ class Contexts:
         return count
 
     def _add(self, layer: str, units: Tensor, size: int, rows: int) -> None:
+        assert self.counts.task is not None
         key, counts = (layer, self.counts.task, size), self.counts
         if key not in counts.active:
             counts.active[key], counts.samples[key] = torch.zeros(size, dtype=torch.long, device=units.device), 0

@@ -83,6 +83,18 @@ class SparsityLogger(Callback):
         """Note the task."""
         self._counts.task = dataloader_idx
 
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Count nothing between batches: other callbacks may run the network there."""
+        self._counts.task = None
+
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log what was counted."""
         self._counts.stop()

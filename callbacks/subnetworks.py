@@ -110,6 +110,18 @@ class SubnetworkLogger(Callback):
         several = len(trainer.num_val_batches) > 1
         self._counts.task = dataloader_idx if several else current_task(trainer) or 0
 
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Count nothing between batches: other callbacks may run the network there."""
+        self._counts.task = None
+
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take in what was seen, and log what follows from it."""
         self._stop()

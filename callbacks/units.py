@@ -71,6 +71,10 @@ class UnitCounts:
     A unit is one of the last dimension; a channel of images and volumes (4 or 5 dimensions), whose every
     position is a sample.
 
+    Attributes:
+        task: the task that is counted for; None counts nothing, as between batches, where another callback may run the
+            network.
+
     Example:
         >>> counts = UnitCounts()
         >>> relu = nn.ReLU()
@@ -83,7 +87,7 @@ class UnitCounts:
     """
 
     def __init__(self) -> None:
-        self.task = 0
+        self.task: int | None = 0
         self.active: dict[Key, Tensor] = {}
         self.samples: dict[Key, int] = {}
         self._hooks: list[RemovableHandle] = []
@@ -145,7 +149,7 @@ class UnitCounts:
     def _hook(self, name: str) -> Any:
         @torch.compiler.disable  # in a compiled network it would be compiled too, for every count anew
         def count(module: nn.Module, args: Any, output: Any) -> None:
-            if not isinstance(output, Tensor) or output.ndim == 0:
+            if self.task is None or not isinstance(output, Tensor) or output.ndim == 0:
                 return
             channels = output.ndim in (4, 5) and not isinstance(module, KWinners)
             unit = 1 if channels else output.ndim - 1

@@ -83,6 +83,7 @@ def test_sparsity_and_subnetworks_are_seen_by_task(run):
     figures = sparsity.figures["model.mlp.activations.0"]
     assert figures["activation"] == pytest.approx(0.75, abs=0.01)  # a quarter of the units wins
     assert subnetworks.win_rates["model.mlp.activations.1"].shape == (2, 64)
+    assert sum(subnetworks._counts.samples.values()) == 2 * 600  # of two layers: no row that the policy met in playing
     assert subnetworks.segments["model.mlp.hidden.1"].shape == (2, 64)
     assert (folder / "subnetworks.json").is_file()
 
