@@ -151,7 +151,9 @@ class TrainingCLI(LightningCLI):
     def _subnetworks(self) -> dict[str, Any] | None:
         callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
         log = next((callback for callback in callbacks if isinstance(callback, SubnetworkLogger)), None)
-        return None if log is None else subnetwork_record(log.win_rates, log.segments, num_units=log.num_units)
+        if log is None or not log.win_rates:  # none were seen: a run resumed after its last validation, say
+            return None
+        return subnetwork_record(log.win_rates, log.segments, num_units=log.num_units)
 
     def _callback(self, kind: type[Callback]) -> Any:
         return next(callback for callback in self.trainer.callbacks if isinstance(callback, kind))  # type: ignore[attr-defined]

@@ -27,12 +27,17 @@ def pair() -> Iterator[TaskEnvironments]:
         yield envs
 
 
+def state(pid: int) -> str:
+    """The letter of a process's state; none where there is no process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return ""
+
+
 def runs(pid: int) -> bool:
     """Whether a process is there and no zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+    return state(pid) not in ("", "Z")
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 30) -> bool:
@@ -65,10 +70,22 @@ def test_a_crash_has_the_tasks_name(pair: TaskEnvironments) -> None:
 def test_a_hang_has_the_tasks_name(pair: TaskEnvironments) -> None:
     """Stopped in the middle of a step: the environment that was busy is the one that is named."""
     running = pids(pair)
+
+    def stopped_in_a_step() -> bool:
+        pair._workers[0].send("reset")
+        end = time.monotonic() + 0.1
+        while not pair._table["busy"][0] and time.monotonic() < end:
+            pass
+        os.kill(running[0], signal.SIGSTOP)
+        assert wait_until(lambda: state(running[0]) == "T")
+        if pair._table["busy"][0]:
+            return True
+        os.kill(running[0], signal.SIGCONT)  # it was through already
+        pair._workers[0].receive(5)
+        return False
+
+    assert wait_until(stopped_in_a_step)
     pair.timeout = 0.5
-    pair._workers[0].send("reset")
-    assert wait_until(lambda: bool(pair._table["busy"][0]), 5)
-    os.kill(running[0], signal.SIGSTOP)
     with pytest.raises(RuntimeError, match="the process playing reach-v3 gave no answer within 0.5 s"):
         pair.step(np.zeros((2, 4)))
     assert not any(map(runs, running))
