@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import statistics
 import sys
@@ -110,7 +111,7 @@ class TrainingCLI(LightningCLI):
             context_at_test="none" if "none" in by_context else self.model.hparams["context_at_test"],
             task_accuracies=matrix[-1],
             seed=config.seed_everything,
-            command=shlex.join(["dendrite-zoo", *sys.argv[1:]]),
+            command=_command(),
             wall_time_s=timer.time_elapsed("train"),
             parameters=sum(p.numel() for p in model.parameters()),
             matrix=matrix,
@@ -130,15 +131,13 @@ class TrainingCLI(LightningCLI):
         matrix = None
         if getattr(data, "metric", None) is not None:
             matrix = matrix_record(self._callback(ForgettingLogger).matrix)["matrix"]
-        report = evaluate_policy(
-            model.eval().act_batch, model.tasks, fast=getattr(data, "fast", False), stop_at_success=True, progress=True
-        )
+        report = evaluate_policy(model.eval().act_batch, model.tasks, fast=getattr(data, "fast", False), progress=True)
         return success_record(
             report,
             row=config.row or self.run_name,
             ours=config.ours,
             seed=config.seed_everything,
-            command=shlex.join(["dendrite-zoo", *sys.argv[1:]]),
+            command=_command(),
             wall_time_s=self._callback(Timer).time_elapsed("train"),
             parameters=sum(p.numel() for p in model.parameters()),
             matrix=matrix,
@@ -157,6 +156,12 @@ class TrainingCLI(LightningCLI):
 
     def _callback(self, kind: type[Callback]) -> Any:
         return next(callback for callback in self.trainer.callbacks if isinstance(callback, kind))  # type: ignore[attr-defined]
+
+
+def _command() -> str:
+    """What to type for this run; one that went on from its own checkpoint ends as if it had never stopped."""
+    typed = shlex.join(["dendrite-zoo", *sys.argv[1:]])
+    return re.sub(r" --ckpt_path[ =]last\b", "", typed)
 
 
 def _practice(data: OnlineTasks, folder: Path) -> dict[str, Any]:
