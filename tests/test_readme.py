@@ -13,7 +13,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+import pytest
+
 from dendrite_zoo.hub.registry import entries
+from dendrite_zoo.metrics import forgetting
 from dendrite_zoo.report import PUBLISHED, accuracy_by_tasks
 
 ROOT = Path(__file__).parents[1]
@@ -25,15 +28,15 @@ def part(name: str) -> str:
     return found[1]
 
 
-def example() -> str:
-    """The example below its docstring."""
-    code = (ROOT / "examples" / "fine_tune.py").read_text(encoding="utf-8").split('"""\n\n', 1)[1]
+def example(name: str) -> str:
+    """An example below its docstring."""
+    code = (ROOT / "examples" / name).read_text(encoding="utf-8").split('"""\n\n', 1)[1]
     return f"```python\n{code}```\n"
 
 
 def zoo_table() -> str:
     """Each entry with its own result, and the controls of its results.json."""
-    lines = ["| name | trained on | mean accuracy | controls | size |", "| --- | --- | --- | --- | --- |"]
+    lines = ["| name | trained on | mean accuracy or success | controls | size |", "| --- | --- | --- | --- | --- |"]
     for entry in entries().values():
         own, *controls = json.loads((entry.folder / "results.json").read_text(encoding="utf-8"))
         shown = "; ".join(f"{record['row']}: {accuracy(record)}" for record in controls)
@@ -87,6 +90,23 @@ def results_table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def robots_table() -> str:
+    """Success on unseen goals of every policy that was trained, and what was forgotten of tasks in a sequence."""
+    lines = ["| tasks | row | goals reached | forgetting | parameters |", "| --- | --- | --- | --- | --- |"]
+    for file in ("mt10", "mt50", "continual-5", "mt3-sac"):
+        path = ROOT / "results" / "metaworld" / f"{file}.json"
+        for record in json.loads(path.read_text(encoding="utf-8")) if path.exists() else []:
+            low, high = record["interval"]
+            spread = "" if record["average_accuracy_std"] is None else f" ± {record['average_accuracy_std']:.3f}"
+            seeds = f"{len(record['seeds'])} seed{'s' if len(record['seeds']) > 1 else ''}"
+            reached = f"{record['average_accuracy']:.3f}{spread} ({seeds}; {low:.3f} to {high:.3f})"
+            lost = "" if record["matrix"] is None else f"{float(forgetting(record['matrix'])):.3f}"
+            tasks = f"{record['num_tasks']}{', one after another' if lost else ''}"
+            row = f"**{record['row']}**" if record["ours"] else record["row"]
+            lines.append(f"| {tasks} | {row} | {reached} | {lost} | {record['parameters']:,} |")
+    return "\n".join(lines) + "\n"
+
+
 def accuracy(record: dict) -> str:
     seeds = f"{len(record['seeds'])} seed{'s' if len(record['seeds']) > 1 else ''}"
     spread = "" if record["average_accuracy_std"] is None else f" ± {record['average_accuracy_std']:.3f}"
@@ -104,8 +124,9 @@ def output() -> str:
     return "```text\n" + "\n".join(line.rstrip() for line in last.strip().splitlines()) + "\n```\n"
 
 
-def test_the_ten_lines_are_the_example():
-    assert part("example: fine_tune.py") == example()
+@pytest.mark.parametrize("name", ["fine_tune.py", "ten_skills.py"])
+def test_the_lines_are_the_example(name):
+    assert part(f"example: {name}") == example(name)
 
 
 def test_the_table_of_the_zoo_comes_from_results():
@@ -116,6 +137,10 @@ def test_the_continual_table_comes_from_results():
     assert part("continual") == results_table()
 
 
+def test_the_table_of_robot_skills_comes_from_results():
+    assert part("robots") == robots_table()
+
+
 def test_links_lead_somewhere():
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", README.read_text(encoding="utf-8")):
         assert (ROOT / target).exists(), target
@@ -124,10 +149,12 @@ def test_links_lead_somewhere():
 if __name__ == "__main__":
     text = README.read_text(encoding="utf-8")
     for name, content in (
-        ("example: fine_tune.py", example()),
+        ("example: fine_tune.py", example("fine_tune.py")),
         ("output: fine_tune.py", output()),
         ("zoo", zoo_table()),
         ("continual", results_table()),
+        ("example: ten_skills.py", example("ten_skills.py")),
+        ("robots", robots_table()),
     ):
         text = text.replace(f"<!-- {name} -->\n{part(name)}<!-- end -->", f"<!-- {name} -->\n{content}<!-- end -->")
     README.write_text(text, encoding="utf-8")
