@@ -124,10 +124,11 @@ def list_models(hub: bool) -> None:
     arg("model", help="A zoo name, org/repo, org/repo@revision, or a folder."),
     arg("--benchmark", help="Such as permuted-digits (default: what the model was trained on)."),
     arg("--num-tasks", type=int, help="How many tasks (default: those it has learned)."),
-    arg("--seed", type=int, default=0, help="Seed of the stream of tasks; 0 is the zoo's."),
+    arg("--seed", type=int, default=0, help="Seed of the stream of tasks, or of a policy's goals; 0 is the zoo's."),
     arg("--data", help="A local folder to take the data from."),
     arg("--json", dest="json_file", type=Path, help="Write the scores there, too."),
-    arg("--goals", type=int, default=50, help="Of a policy: unseen goals of each task, one episode each."),
+    arg("--goals", type=int, help="Of a policy: unseen goals of each task, one episode each (default: 50)."),
+    arg("--processes", type=int, help="Of a policy: processes that play; 0 for this one alone (default: 2)."),
 )
 def evaluate(
     model: str,
@@ -136,7 +137,8 @@ def evaluate(
     seed: int,
     data: str | None,
     json_file: Path | None,
-    goals: int,
+    goals: int | None,
+    processes: int | None,
 ) -> None:
     """Evaluate a classifier with its context inferred, given and constant; a policy on goals it has never seen."""
     from rich.table import Table
@@ -147,8 +149,16 @@ def evaluate(
     from dendrite_zoo.streams import benchmark_stream
 
     loaded = load(model)
-    if isinstance(loaded, ActiveDendritePolicy):
-        _evaluate_policy(model, loaded, goals, seed, json_file)
+    policy = isinstance(loaded, ActiveDendritePolicy)
+    of_classifiers = {"--benchmark": benchmark, "--num-tasks": num_tasks, "--data": data}
+    of_policies = {"--goals": goals, "--processes": processes}
+    if strange := [name for name, value in (of_classifiers if policy else of_policies).items() if value is not None]:
+        kind = "policy" if policy else "classifier"
+        raise ValueError(f"{', '.join(strange)} came for a {kind}; expected one of its own options, see --help.")
+    if policy:
+        _evaluate_policy(
+            model, loaded, 50 if goals is None else goals, 2 if processes is None else processes, seed, json_file
+        )
         return
     name = benchmark or next((record["benchmark"] for record in loaded.results or ()), None)
     if name is None:
@@ -168,13 +178,13 @@ def evaluate(
         write_record({"model": model, "benchmark": name, "seed": seed, **scores}, json_file)
 
 
-def _evaluate_policy(name: str, policy: Any, goals: int, seed: int, json_file: Path | None) -> None:
+def _evaluate_policy(name: str, policy: Any, goals: int, processes: int, seed: int, json_file: Path | None) -> None:
     from rich.table import Table
 
     from dendrite_zoo.report import write_record
     from dendrite_zoo.rl import evaluate_policy
 
-    report = evaluate_policy(policy.act_batch, policy.tasks, num_goals=goals, seed=seed, fast=True, progress=True)
+    report = evaluate_policy(policy, num_goals=goals, num_processes=processes, seed=seed, fast=True, progress=True)
     table = Table("task", "success", "at the last step", "steps", title=f"{name}: {goals} unseen goals a task")
     assert report.last is not None
     last, steps = report.last.mean(axis=1), report.steps_to_success

@@ -13,6 +13,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.model_helpers import is_overridden
 
 import dendrite_zoo.models  # noqa: F401  (so that a config may name its classes)
 from dendrite_zoo.callbacks import ForgettingLogger, SparsityLogger, SubnetworkLogger
@@ -84,14 +85,25 @@ class TrainingCLI(LightningCLI):
                 raise FileNotFoundError(f"There is no {path} to go on from; expected a run of that name. Give --name.")
             self.config_init[str(self.subcommand)].ckpt_path = str(path)
 
+    def before_test(self) -> None:
+        """Refuse where there is nothing to run, before data are made."""
+        if not is_overridden("test_step", self.model):
+            raise ValueError(
+                f"{type(self.model).__name__} has no test of its own; expected a classifier. What a policy reaches is "
+                f"measured by: dendrite-zoo evaluate {self.run_folder / 'model'}"
+            )
+
     def after_fit(self) -> None:
         """Save the model as it would be published, with the record of the run."""
         model = getattr(self.model, "model", None)
         if not isinstance(model, HubModel) or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
+        folder, first = self.run_folder / "model", self.trainer.is_global_zero
+        if first:
+            model.save_pretrained(folder)  # for a policy is evaluated for minutes, and an environment may fail
         record = self._record(model)
-        if self.trainer.is_global_zero:
-            model.save_pretrained(self.run_folder / "model", results=None if record is None else [record])
+        if first and record is not None:
+            model.save_pretrained(folder, results=[record])
 
     def _record(self, model: Any) -> dict[str, Any] | None:
         if isinstance(model, ActiveDendritePolicy):
@@ -131,7 +143,7 @@ class TrainingCLI(LightningCLI):
         matrix = None
         if getattr(data, "metric", None) is not None:
             matrix = matrix_record(self._callback(ForgettingLogger).matrix)["matrix"]
-        report = evaluate_policy(model.eval().act_batch, model.tasks, fast=getattr(data, "fast", False), progress=True)
+        report = evaluate_policy(model.eval(), fast=getattr(data, "fast", False), progress=True)
         return success_record(
             report,
             row=config.row or self.run_name,

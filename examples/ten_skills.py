@@ -10,4 +10,5 @@ with TaskEnvironments(policy.tasks, split="unseen", num_processes=0) as environm
         actions = [policy.act(one, task) for one, task in zip(observation, policy.tasks, strict=True)]
         observation, _, success, *_ = environments.step(actions)
         solved |= success
-print(*zip(policy.tasks, solved, strict=True), sep="\n")
+for task, done in zip(policy.tasks, solved, strict=True):
+    print(f"{task:24}", "reached" if done else "missed")

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -148,6 +149,16 @@ def test_evaluate_plays_the_goals_of_a_policy(tmp_path):
     record = json.loads((tmp_path / "success.json").read_text())
     assert record["tasks"] == ["reach-v3"] and record["num_goals"] == 2 and record["goals"] == "unseen"
     assert record["success_at_last_step"] is not None
+    told = run("evaluate", "./policy", "--num-tasks", 3, "--data", ".", cwd=tmp_path, code=1)
+    assert "--num-tasks, --data came for a policy" in told
+    assert "--goals came for a classifier" in run("evaluate", "permuted-digits", "--goals", 3, cwd=tmp_path, code=1)
+
+
+def test_a_policy_has_no_test_split(tmp_path):
+    pytest.importorskip("metaworld")
+    recipe = Path(__file__).parents[1] / "configs" / "metaworld-mt3.yaml"
+    told = run("test", "--config", recipe, "--ckpt_path", "some.ckpt", cwd=tmp_path, code=1)
+    assert "MultiTaskSAC has no test of its own" in told and "evaluate runs/metaworld-mt3/model" in told
 
 
 def test_report_merges_seeds(finished_run):

@@ -14,7 +14,8 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """The percentile interval of a mean over tasks, goals being drawn again with replacement within each task.
 
-    Where there are several training seeds, seeds are drawn again, too, and goals within each of them.
+    Where there are several training seeds, seeds are drawn again, too; the goals drawn are the same for each, as seeds
+    are compared on the same goals.
 
     Args:
         success: of each goal, ``(T, G)``, or of each seed and goal, ``(S, T, G)``.
@@ -44,10 +45,10 @@ def bootstrap_interval(
     num_seeds, num_tasks, num_goals = values.shape
     generator = RandomState(MT19937(SeedSequence([seed, samples])))  # numbers that NumPy has frozen
     total = np.zeros(samples)
-    for _ in range(num_seeds):
-        chosen = generator.randint(num_seeds, size=(samples, 1))
-        for task in range(num_tasks):
-            goals = generator.randint(num_goals, size=(samples, num_goals))
-            total += values[chosen, task, goals].mean(axis=1)
+    chosen = generator.randint(num_seeds, size=(samples, num_seeds))
+    for task in range(num_tasks):
+        goals = generator.randint(num_goals, size=(samples, num_goals))
+        for seeds in chosen.T[..., None]:
+            total += values[seeds, task, goals].mean(axis=1)
     low, high = np.quantile(total / (num_seeds * num_tasks), [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

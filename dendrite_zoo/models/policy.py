@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
@@ -184,9 +185,13 @@ class ActiveDendritePolicy(HubModel, nn.Module):
                 raise ValueError(f"The task {task!r} came; expected one of {', '.join(self.tasks)}."
                                  f"{nearest(task, self.tasks)}")  # fmt: skip
             return self.tasks.index(task)
-        if not 0 <= int(task) < len(self.tasks) or int(task) != task:
+        try:
+            index = operator.index(task)
+        except TypeError:
+            index = -1
+        if not 0 <= index < len(self.tasks):
             raise ValueError(f"The task {task} came; expected an index from 0 to {len(self.tasks) - 1}, or a name.")
-        return int(task)
+        return index
 
     @torch.no_grad()
     def fit_normalizer(self, observations: Tensor, *, smallest: float = 1e-2) -> None:
@@ -224,7 +229,7 @@ class ActiveDendritePolicy(HubModel, nn.Module):
             ValueError: an unknown task, or an observation of another size, or one that is not finite.
         """
         index = self.task_index(task)
-        x = torch.as_tensor(observation, dtype=torch.float32, device=self.observation_mean.device)
+        x = self._tensor(observation)
         if x.shape != self.observation_mean.shape:
             raise ValueError(
                 f"An observation of shape {tuple(x.shape)} came; expected {tuple(self.observation_mean.shape)}, as one "
@@ -242,24 +247,29 @@ class ActiveDendritePolicy(HubModel, nn.Module):
         return action
 
     def act_batch(
-        self, observations: Array | Tensor, task_index: Array | Tensor, *, deterministic: bool = True
+        self,
+        observations: Array | Tensor,
+        task_index: Array | Tensor | Sequence[str | int],
+        *,
+        deterministic: bool = True,
     ) -> npt.NDArray[np.float32]:
         """The actions for many observations, each in a task of its own.
 
         Args:
             observations: ``(N, observation_size)``.
-            task_index: ``(N,)``, indices.
+            task_index: ``(N,)``, indices, or a list of names.
             deterministic: the means, squashed; else samples.
 
         Returns:
             ``(N, action_size)``.
 
         Raises:
-            ValueError: observations of another size, or that are not finite.
+            ValueError: an unknown task, or observations of another size, or that are not finite.
         """
         mean = self.observation_mean
-        x = torch.as_tensor(observations, dtype=torch.float32, device=mean.device).to(mean.dtype)
-        index = torch.as_tensor(task_index, device=mean.device)
+        x = self._tensor(observations).to(mean.dtype)
+        tasks = task_index.tolist() if isinstance(task_index, np.ndarray | Tensor) else task_index
+        index = torch.tensor([self.task_index(task) for task in tasks], device=mean.device)
         if x.shape != (len(index), len(mean)):
             raise ValueError(
                 f"Observations of shape {tuple(x.shape)} came with {len(index)} task indices; expected "
@@ -275,6 +285,15 @@ class ActiveDendritePolicy(HubModel, nn.Module):
         """Switch to training or evaluation; what was folded is forgotten."""
         self._folded.clear()
         return super().train(mode)
+
+    def _tensor(self, observation: Any) -> Tensor:
+        try:
+            return torch.as_tensor(observation, dtype=torch.float32, device=self.observation_mean.device)
+        except (TypeError, ValueError, RuntimeError):
+            raise ValueError(
+                f"An observation came as a {type(observation).__name__} that is no array of numbers; expected "
+                f"{len(self.observation_mean)} numbers. Of what gymnasium's reset gives, take the first."
+            ) from None
 
     def _split(self, output: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_std = output.chunk(2, dim=-1)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 from rich.progress import Progress
 
@@ -21,6 +22,13 @@ __all__ = ["Act", "GoalEvaluation", "SuccessReport", "evaluate_policy", "success
 
 Act: TypeAlias = Callable[[NDArray[np.float64], NDArray[np.int64]], ArrayLike]
 """From observations ``(N, 39)`` and task indices ``(N,)`` to actions ``(N, 4)``."""
+
+
+class Policy(Protocol):
+    """What knows its tasks by name, such as `dendrite_zoo.models.ActiveDendritePolicy`."""
+
+    tasks: Sequence[str]
+    act_batch: Act
 
 
 @dataclass(frozen=True)
@@ -160,7 +168,7 @@ class GoalEvaluation:
         with Progress(transient=True, disable=not progress) as bar:
             shown = bar.add_task("goals", total=first.size)
             while len(busy := np.flatnonzero(~envs.finished)):
-                actions[busy] = act(observation[busy], envs.task_index[busy])
+                actions[busy] = _checked(act(observation[busy], envs.task_index[busy]), len(busy))
                 step = envs.step(actions)
                 time[busy] += 1
                 for env in busy[step.success[busy] | step.truncated[busy]]:
@@ -184,12 +192,15 @@ class GoalEvaluation:
         self.close()
 
 
-def evaluate_policy(act: Act, tasks: str | Sequence[str], *, progress: bool = False, **options: Any) -> SuccessReport:
+def evaluate_policy(
+    policy: Act | Policy, tasks: str | Sequence[str] | None = None, *, progress: bool = False, **options: Any
+) -> SuccessReport:
     """Play one episode on each goal of each task; a goal is reached if any step succeeds.
 
     Args:
-        act: the policy, such as ``policy.act_batch``; a task's index is its position in ``tasks``.
-        tasks: ``"mt10"``, ``"mt50"`` or names.
+        policy: an `ActiveDendritePolicy`, or a function such as its ``act_batch``, for which a task's index is the
+            position in ``tasks``.
+        tasks: ``"mt10"``, ``"mt50"`` or names; None for all of an `ActiveDendritePolicy`.
         progress: show a bar.
         **options: ``split`` (``"unseen"`` to report, ``"validation"`` to choose by, ``"train"``), ``num_goals`` of each
             task (50), ``max_steps`` (500), ``stop_at_success`` (end episodes with success: faster, but what holds at
@@ -197,7 +208,32 @@ def evaluate_policy(act: Act, tasks: str | Sequence[str], *, progress: bool = Fa
 
     Raises:
         ImportError: the ``[metaworld]`` extra is missing.
-        ValueError: an unknown task, or actions of another shape or not finite.
+        ValueError: an unknown task, one that the policy does not know, or actions of another shape or not finite.
     """
-    with GoalEvaluation(tasks, **options) as evaluation:
+    act, names = _acting(policy, tasks)
+    with GoalEvaluation(names, **options) as evaluation:
         return evaluation(act, progress=progress)
+
+
+def _acting(policy: Act | Policy, tasks: str | Sequence[str] | None) -> tuple[Act, tuple[str, ...]]:
+    """A function of the index in ``tasks``, whatever order the policy has them in."""
+    known: Sequence[str] | None = getattr(policy, "tasks", None)
+    batch: Act | None = getattr(policy, "act_batch", None)
+    if known is None or batch is None:
+        if tasks is None or not callable(policy):
+            raise ValueError(f"A {type(policy).__name__} came with tasks={tasks}; expected a function and its tasks.")
+        return policy, task_names(tasks)
+    names = tuple(known) if tasks is None else task_names(tasks)
+    if strange := [name for name in names if name not in known]:
+        raise ValueError(f"The policy was not made for {', '.join(strange)}; expected some of {', '.join(known)}.")
+    own = np.array([list(known).index(name) for name in names])
+    return lambda observation, index: batch(observation, own[index]), names
+
+
+def _checked(actions: ArrayLike | torch.Tensor, count: int) -> NDArray[Any]:
+    array = np.asarray(actions.detach().cpu() if isinstance(actions, torch.Tensor) else actions)
+    if array.shape != (count, ACTION_SIZE):
+        raise ValueError(
+            f"Actions of shape {array.shape} came for {count} observations; expected {(count, ACTION_SIZE)}."
+        )
+    return array

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import ModuleType
 
 __all__ = ["ACTION_SIZE", "MAX_STEPS", "MT10", "MT50", "OBSERVATION_SIZE", "metaworld", "task_names"]
@@ -104,6 +104,8 @@ def task_names(tasks: str | Sequence[str]) -> tuple[str, ...]:
         if tasks.lower() in benchmarks:
             return benchmarks[tasks.lower()]
         tasks = (tasks,)
+    if not isinstance(tasks, Iterable):
+        raise ValueError(f"tasks={tasks!r} came; expected 'mt10', 'mt50', or names of MT50's tasks.")
     names = tuple(tasks)
     for name in names:
         if name not in MT50:

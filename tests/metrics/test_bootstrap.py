@@ -23,10 +23,10 @@ def test_bootstrap_over_seeds_is_that_of_a_naive_loop():
     success = np.random.RandomState(0).uniform(size=(3, 2, 10)) < np.array([0.2, 0.5, 0.9])[:, None, None]
     generator, means = np.random.RandomState(1), []
     for _ in range(4000):
-        total = 0.0
-        for seed in generator.randint(3, size=3):
-            for task in range(2):
-                total += success[seed, task, generator.randint(10, size=10)].mean()
+        total, seeds = 0.0, generator.randint(3, size=3)
+        for task in range(2):
+            goals = generator.randint(10, size=10)
+            total += sum(success[seed, task, goals].mean() for seed in seeds)
         means.append(total / 6)
     assert bootstrap_interval(success) == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.02)
 
@@ -34,3 +34,10 @@ def test_bootstrap_over_seeds_is_that_of_a_naive_loop():
 def test_bootstrap_refuses_a_list():
     with pytest.raises(ValueError, match=r"expected \(tasks, goals\)"):
         bootstrap_interval([1, 0])
+
+
+def test_a_seed_that_repeats_another_adds_nothing():
+    """All seeds play the same goals, so a goal that is hard for one is hard for all."""
+    success = np.random.default_rng(0).random((4, 20)) < 0.8
+    once, twice = bootstrap_interval(success), bootstrap_interval([success, success])
+    np.testing.assert_allclose(twice, once, atol=0.015)

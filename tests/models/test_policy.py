@@ -130,6 +130,10 @@ def test_the_papers_network_is_the_default():
         (np.zeros(39), "reach", "Did you mean 'reach-v3'"),
         (np.zeros(39), 3, "expected an index from 0 to 2"),
         (np.zeros(39), -1, "expected an index from 0 to 2"),
+        (np.zeros(39), None, "expected an index from 0 to 2"),
+        (np.zeros(39), 1.0, "expected an index from 0 to 2"),
+        (np.zeros(39), np.array([0, 1, 0]), "expected an index from 0 to 2"),
+        ((np.zeros(39), {}), 0, "Of what gymnasium's reset gives, take the first"),
     ],
 )
 def test_no_action_for_what_is_no_observation_or_no_task(observation, task, words):
@@ -144,6 +148,15 @@ def test_one_bad_observation_of_many_is_refused():
         make().act_batch(observations, [0, 1, 2])
     with pytest.raises(ValueError, match=r"expected \(2, 39\)"):
         make().act_batch(observations, [0, 1])
+    with pytest.raises(ValueError, match="The task 0.5 came"):
+        make().act_batch(observations[2:], np.array([0.5]))
+
+
+def test_tasks_by_name_or_index():
+    policy, observations = make().eval(), np.random.default_rng(0).normal(size=(3, 39))
+    by_index = policy.act_batch(observations, np.array([2, 0, 2]))
+    np.testing.assert_array_equal(policy.act_batch(observations, [policy.tasks[2], 0, policy.tasks[2]]), by_index)
+    assert policy.task_index(torch.tensor(1)) == policy.task_index(np.int64(1)) == 1
 
 
 @pytest.mark.parametrize(

@@ -58,3 +58,38 @@ def test_every_goal_is_played_once_as_in_a_naive_loop():
     short = evaluate_policy(towards_the_goal, tasks, stop_at_success=True, **options)
     np.testing.assert_array_equal(short.first, report.first)
     assert short.last is None and short.mean == report.mean
+
+
+class TowardsTheGoal:
+    """What is good at reach alone, the second of its tasks."""
+
+    tasks = ("drawer-close-v3", "reach-v3")
+
+    def act_batch(self, observation, task_index):
+        return towards_the_goal(observation, np.asarray(task_index) - 1)
+
+
+def test_a_policy_knows_its_tasks_by_name():
+    pytest.importorskip("metaworld")
+    options = {"num_goals": 2, "num_processes": 0, "max_steps": 80, "stop_at_success": True}
+    report = evaluate_policy(TowardsTheGoal(), ["reach-v3"], **options)
+    assert report.tasks == ("reach-v3",) and report.mean > 0  # by index it would be the drawer's
+    assert evaluate_policy(TowardsTheGoal(), **{**options, "max_steps": 2}).tasks == TowardsTheGoal.tasks
+    with pytest.raises(ValueError, match="not made for push-v3; expected some of drawer-close-v3, reach-v3"):
+        evaluate_policy(TowardsTheGoal(), ["reach-v3", "push-v3"])
+
+
+@pytest.mark.parametrize(
+    "act, tasks, words",
+    [
+        (lambda observation, _: np.zeros(4), "reach-v3", r"shape \(4,\) came for 2 observations; expected \(2, 4\)"),
+        (lambda observation, _: np.zeros((len(observation), 3)), "reach-v3", r"shape \(2, 3\) came"),
+        (towards_the_goal, None, "expected a function and its tasks"),
+        (towards_the_goal, 3, "tasks=3 came; expected 'mt10'"),
+        (None, "reach-v3", "A NoneType came"),
+    ],
+)
+def test_what_is_no_policy(act, tasks, words):
+    pytest.importorskip("metaworld")
+    with pytest.raises(ValueError, match=words):
+        evaluate_policy(act, tasks, num_goals=2, num_processes=0)
