@@ -93,7 +93,7 @@ def test_sdist_can_be_worked_in(tree: Path, dist: Path) -> None:
     names = {name.partition("/")[2] for name in tarfile.open(sdist).getnames()}
     for folder in (*FOLDERS, "tests"):
         assert {f"{folder}/{file}" for file in files_of(tree / folder)} <= names
-    assert {"pyproject.toml", "Makefile", "constraints.txt", "LICENSE", "README.md", ".ci/run"} <= names
+    assert {"pyproject.toml", "Makefile", "constraints.txt", "LICENSE", "NOTICE", "README.md", ".ci/run"} <= names
 
 
 def test_one_version() -> None:
