@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from dendrite_zoo.hub import build, full_config
@@ -44,7 +45,8 @@ class BehaviorCloning(LightningModule):
     """Trains a policy to do what experts do, on batches ``(observation, action, task)``.
 
     The learning rate falls to zero along a cosine, over the whole fit, or over each task where tasks are learned one
-    after another. Validation, `act_batch` and the trained model have the moving average of the weights.
+    after another. Validation, `act_batch`, the trained model and the model of a checkpoint have the moving average of
+    the weights; the weights themselves stand beside it in a checkpoint, for a run that goes on from there.
 
     Args:
         model: an `ActiveDendritePolicy`, or what `dendrite_zoo.load` takes, or the config of a registered model.
@@ -82,8 +84,9 @@ class BehaviorCloning(LightningModule):
         if not 0 <= average < 1:
             raise ValueError(f"average={average} came; expected a share in [0, 1), such as 0.998.")
         self.model = _as_policy(model)
-        self._average = [parameter.detach().clone() for parameter in self.model.parameters()] if average else []
+        self._average: list[Tensor] = []  # of the parameters, in a fit
         self._averaged = False  # whether they stand in the model just now, and the trained ones here
+        self._resumed: list[Tensor] = []  # the average of a checkpoint whose weights are about to be loaded
         self._boundary = TaskBoundary()
         self.save_hyperparameters(
             {
@@ -130,7 +133,9 @@ class BehaviorCloning(LightningModule):
         return DendriteAdam(self.parameters(), lr=self.hparams["lr"])
 
     def setup(self, stage: str) -> None:
-        """Refuse data of other tasks."""
+        """Refuse data of other tasks; begin a fit without an average."""
+        if stage == TrainerFn.FITTING:
+            self._average, self._averaged = [], False
         theirs = getattr(getattr(self.trainer, "datamodule", None), "tasks", None)
         if theirs is not None and tuple(theirs) != self.model.tasks:
             raise ValueError(
@@ -161,6 +166,8 @@ class BehaviorCloning(LightningModule):
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         """Step, and let the average follow: faster at the start, where there is little to be averaged."""
+        if self.hparams["average"] and not self._average:
+            self._average = [parameter.detach().clone() for parameter in self.model.parameters()]
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         done, _ = self._progress(batch_idx)
         kept = min(self.hparams["average"], (1 + done) / (10 + done))
@@ -170,55 +177,72 @@ class BehaviorCloning(LightningModule):
 
     def on_validation_start(self) -> None:
         """Validate the average."""
-        self._swap()
+        self._show(True)
 
     def on_validation_end(self) -> None:
         """Go on with the weights that are trained."""
-        self._swap()
+        self._show(False)
+
+    def on_train_end(self) -> None:
+        """Leave the average in the model."""
+        self._show(True)
 
     def on_fit_end(self) -> None:
-        """Leave the average in the model, and give the segments back."""
-        self._swap()
-        self._averaged = False
-        self._average = [parameter.detach().clone() for parameter in self.model.parameters()] if self._average else []
+        """Forget the other weights, and give the segments back."""
+        self._show(True)  # where there was nothing left to train
+        self._average, self._averaged = [], False
         for optimizer in self.trainer.optimizers:
             if isinstance(optimizer, DendriteAdam):
                 optimizer.release()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the average and the task."""
+        """Save the average as the model, the trained weights beside it, and the task."""
         checkpoint["task_boundary"] = self._boundary.state_dict()
-        checkpoint["average"] = {"weights": list(self._average), "swapped": self._averaged}
+        checkpoint["trained"] = dict(zip(self._names(), self._average, strict=False))
+        if not self._averaged:
+            _exchange(checkpoint["state_dict"], checkpoint["trained"])
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore them; a checkpoint taken in a validation has the average in the place of the weights."""
+        """Restore the task, and, where a fit goes on, the trained weights."""
         self._boundary.load_state_dict(checkpoint["task_boundary"])
-        average, state = [tensor.clone() for tensor in checkpoint["average"]["weights"]], checkpoint["state_dict"]
-        if checkpoint["average"]["swapped"]:
-            names = [f"model.{name}" for name, _ in self.model.named_parameters()]
-            for position, name in enumerate(names[: len(average)]):
-                average[position], state[name] = state[name].clone(), average[position]
-        self._average = average
+        state, trained = checkpoint["state_dict"], dict(checkpoint.get("trained", {}))
+        if "average" in checkpoint:  # as saved before: what did not stand in the model stands there
+            trained = dict(zip(self._names(), checkpoint["average"]["weights"], strict=False))
+            if not checkpoint["average"]["swapped"]:
+                _exchange(state, trained)
+        if self._trainer is not None and self._trainer.training:
+            _exchange(state, trained)
+            self._resumed = [average.clone() for average in trained.values()] if self.hparams["average"] else []
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Load weights; an average of others is forgotten."""
+        keys = super().load_state_dict(*args, **kwargs)
+        self._average, self._averaged, self._resumed = self._resumed, False, []
+        return keys
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """Have the averaged weights in the model for a while."""
-        if self._averaged:
-            yield
-            return
-        self._swap()
+        before = self._averaged
+        self._show(True)
         try:
             yield
         finally:
-            self._swap()
+            self._show(before)
 
     @torch.no_grad()
-    def _swap(self) -> None:
-        for average, parameter in zip(self._average, self.model.parameters(), strict=False):
-            trained = parameter.clone()
+    def _show(self, averaged: bool) -> None:
+        """Have the averaged weights in the model, or those that are trained."""
+        if not self._average or averaged == self._averaged:
+            return
+        for average, parameter in zip(self._average, self.model.parameters(), strict=True):
+            shown = parameter.clone()
             parameter.copy_(average)
-            average.copy_(trained)
-        self._averaged = not self._averaged
+            average.copy_(shown)
+        self._averaged = averaged
+
+    def _names(self) -> list[str]:
+        return [f"model.{name}" for name, _ in self.model.named_parameters()]
 
     def _progress(self, batch_idx: int) -> tuple[int, int]:
         """How many updates of what is learned at one stretch are done, and how many there are."""
@@ -242,6 +266,12 @@ def _as_policy(model: Any) -> ActiveDendritePolicy:
             "folder that dendrite_zoo.load takes, or a config."
         )
     return cast(ActiveDendritePolicy, cast(nn.Module, model).train())
+
+
+def _exchange(state: dict[str, Any], weights: dict[str, Tensor]) -> None:
+    """Put weights into a state, and what stood there into their place."""
+    for name, weight in weights.items():
+        weights[name], state[name] = state[name], weight
 
 
 def _one_if_equal(task: Tensor) -> Tensor:

@@ -10,9 +10,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from dendrite_zoo.callbacks import SuccessLogger
+from dendrite_zoo.hub.publish import _artifact
 from dendrite_zoo.lightning_modules import BehaviorCloning
 from dendrite_zoo.lightning_modules.behavior_cloning import imitation_loss
-from dendrite_zoo.models import ActiveDendritePolicy
+from dendrite_zoo.models import ActiveDendritePolicy, load
 from dendrite_zoo.rl import Demonstrations, evaluate_policy
 from dendrite_zoo.streams import DemonstrationMixture, DemonstrationSequence
 
@@ -62,6 +63,17 @@ class Watch(Callback):
         self.weights.append([p.detach().clone() for p in pl_module.model.parameters()])
 
 
+class Kill(Callback):
+    """Ends a run before a step."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_train_batch_start(self, trainer, *_):
+        if trainer.global_step == self.step:
+            raise KeyboardInterrupt
+
+
 def test_loss_by_hand():
     mean = torch.tensor([[0.0, math.atanh(0.5)]])
     action = torch.tensor([[1.0, -0.5]])
@@ -104,14 +116,6 @@ def test_killed_anywhere_it_resumes_to_the_bit_rounds_of_dagger_included(experts
     untrained = torch.cat([p.flatten() for p in module().model.parameters()])
     assert not torch.equal(expected, untrained)
 
-    class Kill(Callback):
-        def __init__(self, step):
-            self.step = step
-
-        def on_train_batch_start(self, trainer, *_):
-            if trainer.global_step == self.step:
-                raise KeyboardInterrupt
-
     for step in (3, 4, 6, 11):  # within an epoch, at its end, after a round, before the last step
         folder = tmp_path / f"killed-{step}"
         keep, keep_again = (
@@ -151,19 +155,81 @@ def test_in_a_sequence_each_task_has_rounds_of_its_own(tmp_path):
         assert len(stream._parts[task]) == rows and (stream._parts[task].task == task).all()
 
 
-def test_a_checkpoint_taken_in_a_validation_has_the_trained_weights_in_their_place(experts, tmp_path):
-    """ModelCheckpoint saves there by default, where the averaged weights stand in the model."""
-    keep = ModelCheckpoint(dirpath=tmp_path, save_last=True, save_top_k=0)
-    watch = Watch()
-    fit(module(average=0.99), data(experts, tmp_path), keep, watch)
-    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
-    again = module(average=0.99)
-    again.on_load_checkpoint(checkpoint)
-    again.load_state_dict(checkpoint["state_dict"])
-    for trained, parameter in zip(watch.weights[-1], again.model.parameters(), strict=True):
-        assert torch.equal(trained, parameter)
-    with again.averaged():
-        assert not torch.equal(watch.weights[-1][0], next(iter(again.model.parameters())))
+def weights(policy):
+    return torch.cat([p.detach().flatten() for p in policy.parameters()])
+
+
+@pytest.mark.parametrize("where", ["training", "validation"])
+def test_the_model_of_a_checkpoint_is_the_average_and_the_trained_weights_stand_beside(experts, tmp_path, where):
+    """ModelCheckpoint saves in the validation by default, where the averaged weights stand in the model."""
+    steps = {"every_n_train_steps": 20} if where == "training" else {}
+    keep, watch = ModelCheckpoint(dirpath=tmp_path, save_last=True, save_top_k=0, **steps), Watch()
+    whole = module(average=0.99)
+    fit(whole, data(experts, tmp_path), keep, watch)
+    expected = weights(whole.model)
+    assert torch.equal(weights(BehaviorCloning.load_from_checkpoint(tmp_path / "last.ckpt").model), expected)
+    with _artifact(tmp_path / "last.ckpt") as published:
+        assert torch.equal(weights(load(published)), expected)
+    trained = torch.load(tmp_path / "last.ckpt", weights_only=True)["trained"]
+    assert [*trained] == [f"model.{name}" for name, _ in whole.model.named_parameters()]
+    assert all(map(torch.equal, trained.values(), watch.weights[-1])) and not torch.equal(
+        expected, torch.cat([tensor.flatten() for tensor in watch.weights[-1]])
+    )
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_checkpoint_of_the_earlier_form_is_resumed_and_loaded(experts, tmp_path, swapped):
+    """It has the average beside the trained weights, or the other way round where it was taken in a validation."""
+    whole, path = module(), tmp_path / "last.ckpt"
+    fit(whole, data(experts, tmp_path, epochs=2))
+    keep, keep_again = (
+        ModelCheckpoint(dirpath=tmp_path, save_last=True, every_n_train_steps=1, save_top_k=0) for _ in range(2)
+    )
+    with pytest.raises(BaseException):  # noqa: B017 - Lightning turns it into an exit
+        fit(module(), data(experts, tmp_path, epochs=2), keep, Kill(23))
+    checkpoint = torch.load(path, weights_only=True)
+    averaged = torch.cat([checkpoint["state_dict"][name].flatten() for name in checkpoint["trained"]])
+    beside = checkpoint.pop("trained")
+    if not swapped:
+        for name, trained in beside.items():
+            beside[name], checkpoint["state_dict"][name] = checkpoint["state_dict"][name], trained
+    checkpoint["average"] = {"weights": list(beside.values()), "swapped": swapped}
+    torch.save(checkpoint, path)
+    assert torch.equal(weights(BehaviorCloning.load_from_checkpoint(path).model), averaged)
+    again = module()
+    fit(again, data(experts, tmp_path, epochs=2), keep_again, ckpt_path=path)
+    assert torch.equal(weights(again.model), weights(whole.model))
+
+
+def test_weights_that_are_loaded_are_acted_with_in_a_fit_too(experts):
+    bc, other, seen = module(), module(), torch.rand(5, 39)
+    torch.nn.init.normal_(other.model.mlp.output.weight)
+    expected = other.model.act_batch(seen, torch.zeros(5).long())
+
+    class Load(Callback):
+        def on_train_batch_end(self, trainer, pl_module, *_):
+            if trainer.global_step == 5:
+                pl_module.load_state_dict(other.state_dict())
+                self.acted = pl_module.act_batch(seen, torch.zeros(5).long())
+
+    bc.load_state_dict(other.state_dict())
+    assert (bc.act_batch(seen, torch.zeros(5).long()) == expected).all()
+    other.model.fit_normalizer(seen)
+    expected = other.model.act_batch(seen, torch.zeros(5).long())
+    fit(bc, data(experts, experts.parent), load_other := Load())
+    assert (load_other.acted == expected).all()
+
+
+def test_when_a_fit_ends_callbacks_meet_the_average(experts):
+    """Such as one that publishes the model."""
+
+    class Take(Callback):
+        def on_fit_end(self, trainer, pl_module):
+            self.weights = weights(pl_module.model)
+
+    bc, take = module(), Take()
+    fit(bc, data(experts, experts.parent), take)
+    assert torch.equal(take.weights, weights(bc.model))
 
 
 def test_success_is_logged_every_so_many_steps(experts):
