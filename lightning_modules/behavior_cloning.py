@@ -10,7 +10,7 @@ from typing import Any, Literal, cast, get_args
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
@@ -128,6 +128,10 @@ class BehaviorCloning(LightningModule):
             add_dataloader_idx=False,
         )
 
+    def configure_callbacks(self) -> list[Callback]:
+        """What takes the average out of the model where a validation breaks off."""
+        return [_TrainedAfterException()]
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """The one optimizer, made anew."""
         return DendriteAdam(self.parameters(), lr=self.hparams["lr"])
@@ -135,7 +139,8 @@ class BehaviorCloning(LightningModule):
     def setup(self, stage: str) -> None:
         """Refuse data of other tasks; begin a fit without an average."""
         if stage == TrainerFn.FITTING:
-            self._average, self._averaged = [], False
+            self._show(False)
+            self._average = []
         theirs = getattr(getattr(self.trainer, "datamodule", None), "tasks", None)
         if theirs is not None and tuple(theirs) != self.model.tasks:
             raise ValueError(
@@ -253,6 +258,14 @@ class BehaviorCloning(LightningModule):
         )
         batches = int(trainer.num_training_batches)
         return epoch * batches + batch_idx, max(1, epochs * batches)
+
+
+class _TrainedAfterException(Callback):
+    """Lightning tells callbacks of an exception, but no module."""
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Put the trained weights back."""
+        cast(BehaviorCloning, pl_module)._show(False)
 
 
 def _as_policy(model: Any) -> ActiveDendritePolicy:

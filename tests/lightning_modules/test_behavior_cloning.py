@@ -232,6 +232,31 @@ def test_when_a_fit_ends_callbacks_meet_the_average(experts):
     assert torch.equal(take.weights, weights(bc.model))
 
 
+def test_a_validation_that_breaks_off_leaves_the_trained_weights_in_the_model(experts, tmp_path):
+    class Break(Callback):
+        def on_validation_epoch_end(self, trainer, pl_module):
+            self.shown = weights(pl_module.model)
+            raise RuntimeError("broken off")
+
+    keep = ModelCheckpoint(dirpath=tmp_path, save_last=True, save_top_k=0, save_on_exception=True)
+    bc, watch, broken = module(average=0.99), Watch(), Break()
+    with pytest.raises(RuntimeError, match="broken off"):
+        fit(bc, data(experts, experts.parent), keep, watch, broken)
+    trained = torch.cat([tensor.flatten() for tensor in watch.weights[-1]])
+    assert torch.equal(weights(bc.model), trained) and not torch.equal(broken.shown, trained)
+    with bc.averaged():
+        assert torch.equal(weights(bc.model), broken.shown)
+    saved = BehaviorCloning.load_from_checkpoint(next(tmp_path.glob("*.ckpt")))
+    assert torch.equal(weights(saved.model), broken.shown)
+
+    bc._show(True)  # as where no callback was told
+    anew = module(average=0.99)
+    anew.load_state_dict({**bc.state_dict(), **dict(zip(bc._names(), watch.weights[-1], strict=True))})
+    fit(bc.train(), data(experts, experts.parent))
+    fit(anew, data(experts, experts.parent))
+    assert torch.equal(weights(bc.model), weights(anew.model))
+
+
 def test_success_is_logged_every_so_many_steps(experts):
     log = SuccessLogger(every_n_steps=10, num_goals=2, max_steps=5, num_processes=0)
     trainer = fit(module(), data(experts, experts.parent), log)
