@@ -48,6 +48,9 @@ class BehaviorCloning(LightningModule):
     after another. Validation, `act_batch`, the trained model and the model of a checkpoint have the moving average of
     the weights; the weights themselves stand beside it in a checkpoint, for a run that goes on from there.
 
+    A `dendrite_zoo.streams.DemonstrationMixture` brings the observations to normalise by. For a plain loader of such
+    batches call ``module.model.fit_normalizer(observations)`` before the fit.
+
     Args:
         model: an `ActiveDendritePolicy`, or what `dendrite_zoo.load` takes, or the config of a registered model.
         loss: ``"l1"`` or ``"mse"``, see `imitation_loss`.
@@ -249,13 +252,14 @@ class BehaviorCloning(LightningModule):
     def _names(self) -> list[str]:
         return [f"model.{name}" for name, _ in self.model.named_parameters()]
 
-    def _progress(self, batch_idx: int) -> tuple[int, int]:
+    def _progress(self, batch_idx: int) -> tuple[int, float]:
         """How many updates of what is learned at one stretch are done, and how many there are."""
         trainer = self.trainer
         schedule = getattr(getattr(trainer, "datamodule", None), "schedule", None)
-        epoch, epochs = (
-            (trainer.current_epoch, trainer.max_epochs or 1) if schedule is None else schedule(trainer.current_epoch)
-        )
+        if schedule is None:
+            total = trainer.estimated_stepping_batches
+            return trainer.global_step, total if total > 0 else math.inf  # without an end: -1, or infinite
+        epoch, epochs = schedule(trainer.current_epoch)
         batches = int(trainer.num_training_batches)
         return epoch * batches + batch_idx, max(1, epochs * batches)
 

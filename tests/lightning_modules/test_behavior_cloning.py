@@ -8,6 +8,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.utils.data import DataLoader, IterableDataset
 
 from dendrite_zoo.callbacks import SuccessLogger
 from dendrite_zoo.hub.publish import _artifact
@@ -97,6 +98,40 @@ def test_learning_rate_and_average_are_those_of_a_naive_loop(experts):
     for expected, parameter in zip(average, bc.model.parameters(), strict=True):
         torch.testing.assert_close(parameter.detach(), expected, atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(bc.model.observation_mean, stream.observations.mean(0))  # and it is normalised
+
+
+class Endless(IterableDataset):
+    """Rows of which nobody knows how many there are."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __iter__(self):
+        return iter(self.rows)
+
+
+@pytest.mark.parametrize(
+    ("limits", "endless", "total"),
+    [
+        ({"max_steps": 12}, False, 12),  # two passes and two steps
+        ({"max_epochs": 3}, False, 15),
+        ({"max_epochs": 3, "accumulate_grad_batches": 2}, False, 9),
+        ({"max_epochs": 3, "max_steps": 6}, True, 6),
+        ({"max_epochs": 2}, True, math.inf),  # it does not fall where nobody knows when it ends
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_over_a_plain_loader_the_learning_rate_falls_once(limits, endless, total):
+    rows = [(torch.rand(39), torch.rand(4), torch.tensor(0)) for _ in range(10)]
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    watch, bc = Watch(), module(lr=1e-3)
+    bc.model.fit_normalizer(torch.stack([row[0] for row in rows]))
+    trainer = Trainer(**limits, **quiet, enable_checkpointing=False, callbacks=[watch])
+    trainer.fit(bc, DataLoader(Endless(rows) if endless else rows, batch_size=2), DataLoader(rows, batch_size=10))
+    assert watch.lr == pytest.approx(
+        [1e-3 * min(1, (n + 1) / 4) * 0.5 * (1 + math.cos(math.pi * n / total)) for n in range(trainer.global_step)]
+    )
+    assert trainer.global_step == (total if total < math.inf else 10)
 
 
 def test_it_learns_to_reach(experts):
