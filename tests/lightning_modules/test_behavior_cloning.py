@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from dendrite_zoo.callbacks import SuccessLogger
 from dendrite_zoo.hub.publish import _artifact
 from dendrite_zoo.lightning_modules import BehaviorCloning
-from dendrite_zoo.lightning_modules.behavior_cloning import imitation_loss
+from dendrite_zoo.lightning_modules.behavior_cloning import _set_std, imitation_loss
 from dendrite_zoo.models import ActiveDendritePolicy, load
 from dendrite_zoo.rl import Demonstrations, evaluate_policy
 from dendrite_zoo.streams import DemonstrationMixture, DemonstrationSequence
@@ -98,6 +98,20 @@ def test_learning_rate_and_average_are_those_of_a_naive_loop(experts):
     for expected, parameter in zip(average, bc.model.parameters(), strict=True):
         torch.testing.assert_close(parameter.detach(), expected, atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(bc.model.observation_mean, stream.observations.mean(0))  # and it is normalised
+
+
+def test_the_deviation_is_small_and_the_mean_what_it_would_be_without(experts, tmp_path):
+    """It is set where a fit begins, so that every checkpoint has it; the gradient of the mean knows nothing of it."""
+    keep = ModelCheckpoint(dirpath=tmp_path, save_last=True, every_n_train_steps=7, save_top_k=0)
+    bc, other, seen, task = module(), module(), torch.randn(50, 39), torch.zeros(50).long()
+    before = other.model.act_batch(seen, task)
+    _set_std(other.model)
+    assert (other.model.act_batch(seen, task) == before).all()
+    fit(bc, data(experts, tmp_path), keep)
+    for policy in (bc.model, BehaviorCloning.load_from_checkpoint(tmp_path / "last.ckpt").model):
+        torch.testing.assert_close(policy(seen, task)[1].exp(), torch.full((50, 4), 0.1))
+        noise = policy.act_batch(seen, task, deterministic=False) - policy.act_batch(seen, task)
+        assert 0 < abs(noise).max() < 0.5
 
 
 class Endless(IterableDataset):
