@@ -167,7 +167,7 @@ class MultiTaskSAC(LightningModule):
         """Play, then learn."""
         data = cast(OnlineTasks, self.trainer.datamodule)  # type: ignore[attr-defined]
         self._draws = self._new_draws(data.rounds)
-        solved = data.collect(self._uniform if self._plays_at_random(batch) else self.play, batch.steps)
+        solved = data.collect(self._uniform if self._plays_at_random(data) else self.play, batch.steps)
         self.log("env_steps", float(data.env_steps), prog_bar=True)
         self.log_dict({f"train/success/{task}": rate for task, rate in solved.items()})
         if not batch.updates:
@@ -260,8 +260,8 @@ class MultiTaskSAC(LightningModule):
             if isinstance(optimizer, DendriteAdam):
                 optimizer.release()
 
-    def _plays_at_random(self, batch: Round) -> bool:
-        return not batch.updates and self.global_step == 0 and self.hparams["actor_warmup"] == 0
+    def _plays_at_random(self, data: OnlineTasks) -> bool:
+        return data.env_steps < data.warmup_steps and self.hparams["actor_warmup"] == 0
 
     def _uniform(self, observation: Tensor, task: Tensor) -> Tensor:
         mean = self.model(observation, task)[0]

@@ -45,7 +45,7 @@ class OnlineTasks(LightningDataModule):
         epochs: in how many epochs; each ends with a validation and a checkpoint.
         steps_per_round: steps of every environment in a round; the paper's by default.
         updates_per_round: updates after them.
-        warmup_steps: steps of all environments before the first update.
+        warmup_steps: steps of all environments before the first update, with uniform actions.
         capacity: steps that a process remembers.
         envs_per_task: environments of each task in a process.
         environments: further arguments of `dendrite_zoo.rl.TaskEnvironments`, such as ``fast`` or ``num_processes``.

@@ -107,6 +107,17 @@ def test_networks_with_dendrites_learn_and_stay_sparse(winners):
             assert (layer.weight[~layer.mask] == 0).all()
 
 
+@pytest.mark.parametrize(("warmup_steps", "uniform"), [(0, 0), (10, 1), (15, 2)])
+def test_the_whole_warmup_is_played_at_random(warmup_steps, uniform):
+    """Also the round after which learning begins; it may be the only one, where rounds are large."""
+    module = MultiTaskSAC(small_policy(), batch_per_task=8, start_std=1e-3)
+    data = practice(env_steps=30, epochs=1, warmup_steps=warmup_steps)
+    fit(module, data)
+    actions = data.replay.rows.unflatten(0, (2, -1))[:, :15, 39:43].unflatten(1, (3, 5))
+    spread = actions.std(2).mean((0, 2))  # of each round; the policy's own actions hardly differ
+    assert (spread > 0.2).tolist() == [round_ < uniform for round_ in range(3)]
+
+
 class Tasks(torch.nn.Module):
     """A policy without inputs: a mean and a deviation of its own for each task."""
 
