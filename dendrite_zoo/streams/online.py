@@ -147,11 +147,14 @@ class OnlineTasks(LightningDataModule):
         return {"max_epochs": self.epochs, "reload_dataloaders_every_n_epochs": 0, "num_sanity_val_steps": 0}
 
     def setup(self, stage: str | None = None) -> None:
-        """Make the environments, each process its own."""
-        if stage not in (None, "fit") or self._environments is not None:
+        """Make the environments, each process its own, and begin with nothing played."""
+        if stage not in (None, "fit"):
             return
-        if self.trainer is not None:
-            self.replay = self._new_replay(self.trainer.strategy.root_device)
+        self.teardown()
+        self.rounds = 0
+        self._solved[:] = False
+        device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+        self.replay = self._new_replay(device)
         seed = self.seed
         if self._world_size > 1:
             seed = int(SeedSequence([self.seed, self._rank]).generate_state(1)[0])
@@ -162,6 +165,10 @@ class OnlineTasks(LightningDataModule):
         if self._environments is not None:
             self._environments.close()
             self._environments = None
+
+    def on_exception(self, exception: BaseException) -> None:
+        """End the environments' processes: they may have crashed."""
+        self.teardown()
 
     def collect(self, act: Act, steps: int) -> dict[str, float]:
         """Play, and remember what happened.

@@ -346,3 +346,24 @@ def test_checkpoints_are_written_by_ordinary_means(tmp_path):
         callbacks=[ModelCheckpoint(dirpath=tmp_path, save_last=True, save_top_k=0)],
     )
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["OnlineTasks"]["rounds"] == 4
+
+
+class Kill(Callback):
+    """Kills the process of the environments, once."""
+
+    def on_train_batch_start(self, trainer, *_):
+        if trainer.datamodule.rounds == 2:
+            [worker] = trainer.datamodule._environments._workers
+            worker.process.kill()
+
+
+def test_data_may_be_learned_from_again():
+    """After a run, and after one whose environments crashed: each begins with nothing played."""
+    data = practice(environments={"num_processes": 1, "max_steps": 7})
+    with pytest.raises(RuntimeError, match="ended"):
+        fit(MultiTaskSAC(small_policy()), data, callbacks=[Kill()])
+    assert data._environments is None
+    for _ in range(2):
+        trainer = fit(MultiTaskSAC(small_policy()), data)
+        assert trainer.global_step == 9 and data.env_steps == 40
+        assert data.replay.sizes.tolist() == [20, 20]
