@@ -103,8 +103,9 @@ class DemonstrationMixture(LightningDataModule):
     ``dagger_episodes`` of each task in turn with the experts, who say what they would have done (DAgger): the module is
     asked for ``act_batch``. Episodes that did not reach their goal are left out: there the expert may be at a loss.
 
-    What was collected lies in ``folder``, in one file for the experts and one for each round, where a resumed run finds
-    it. Validation has one loader a task, of the expert's steps on validation goals.
+    What was collected lies in ``folder``, in one file for the experts and one for each round. A checkpoint names the
+    folder, so that a resumed run finds it there. Validation has one loader a task, of the expert's steps on validation
+    goals.
 
     Args:
         tasks: ``"mt10"``, ``"mt50"`` or names; their order is that of the indices in a batch.
@@ -124,6 +125,7 @@ class DemonstrationMixture(LightningDataModule):
 
     Raises:
         ValueError: an argument out of range, an unknown task, or a file of other tasks.
+        FileNotFoundError: a resumed run does not find a round that it collected.
         ImportError: the ``[metaworld]`` extra is missing.
     """
 
@@ -178,6 +180,8 @@ class DemonstrationMixture(LightningDataModule):
         self._parts: list[Demonstrations] = []
         self._validation: list[Demonstrations] = []
         self._collected: list[str] = []  # the rounds of DAgger that are in the parts
+        self._place: Path | None = None
+        self._resumed: dict[str, Any] = {}  # the state of the checkpoint that a fit goes on from
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
 
     @property
@@ -197,6 +201,7 @@ class DemonstrationMixture(LightningDataModule):
     @property
     def observations(self) -> Tensor:
         """All observations of the experts' episodes, ``(N, 39)``: to normalise by."""
+        self._read()
         return torch.cat([part.observation for part in self._parts])
 
     def trainer_kwargs(self) -> dict[str, Any]:
@@ -208,21 +213,40 @@ class DemonstrationMixture(LightningDataModule):
         return epoch, self.epochs
 
     def setup(self, stage: str | None = None) -> None:
-        """Collect the experts' demonstrations, or read them."""
+        """Collect the experts' demonstrations, or read them; a Trainer first reads where in a checkpoint."""
         trainer = self.trainer
-        if trainer is not None and stage == TrainerFn.FITTING and not getattr(trainer, "fast_dev_run", False):
-            _check_trainer(trainer, self.trainer_kwargs())
+        if trainer is None:
+            self._read()
+        elif stage == TrainerFn.FITTING:
+            if not getattr(trainer, "fast_dev_run", False):
+                _check_trainer(trainer, self.trainer_kwargs())
+            if self._collected:  # by an earlier fit
+                self._parts, self._collected = [], []
+            self._place, self._resumed = None, {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where what was collected lies, and which rounds of DAgger there are."""
+        return {} if self._place is None else {"folder": str(self._place), "rounds": list(self._collected)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with what was collected."""
+        self._resumed = dict(state)
+
+    def _read(self) -> None:
+        """Collect the experts' demonstrations, or read them, once."""
+        if self._place is None:
+            self._place = self._find_place()
         if self._parts:
             return
         shown = self._kept(
-            self.file or self._place() / "experts.safetensors",
+            self.file or self._place / "experts.safetensors",
             self.tasks,
             episodes_per_task=self.episodes_per_task,
             disturbance=Disturbance(),
             seed=self.seed,
         )
         held_out = self._kept(
-            self._place() / "validation.safetensors",
+            self._place / "validation.safetensors",
             self.tasks,
             episodes_per_task=self.val_episodes,
             split="validation",
@@ -236,14 +260,14 @@ class DemonstrationMixture(LightningDataModule):
         if (trainer := self._fitting()) is not None:
             resume_missed_validation(trainer)
         epoch = 0 if self.trainer is None else self.trainer.current_epoch
-        for round in range(1, min(epoch, self.dagger_rounds) + 1):
-            self._collect(round, range(self.num_tasks))
+        self._collect(epoch, range(self.num_tasks))
         return self._loader(range(self.num_tasks), epoch)
 
     def val_dataloader(self) -> list[DemonstrationLoader]:
         """Give a loader of the expert's steps for each task."""
         if (trainer := self._fitting()) is not None:
             resume_missed_validation(trainer)
+        self._read()
         return [DemonstrationLoader([part], updates=1, rows_per_task=len(part)) for part in self._validation]
 
     def _loader(self, tasks: Sequence[int], epoch: int) -> DemonstrationLoader:
@@ -258,20 +282,29 @@ class DemonstrationMixture(LightningDataModule):
             world_size=1 if trainer is None else trainer.world_size,
         )
 
-    def _collect(self, round: int, tasks: Sequence[int]) -> None:
-        """Have the policy play a round of DAgger in some tasks, unless that was done."""
-        name = (
-            f"round-{round}.safetensors"
-            if len(tasks) == self.num_tasks
-            else f"task-{tasks[0]}-round-{round}.safetensors"
-        )
-        if name in self._collected or round == 0:
-            return
-        self._collected.append(name)
+    def _collect(self, epoch: int, tasks: Sequence[int]) -> None:
+        """Have the rounds of DAgger that some tasks need in an epoch of theirs: read them, and play the newest."""
+        self._read()
+        prefix = "" if len(tasks) == self.num_tasks else f"task-{tasks[0]}-"
+        for round in range(1, min(epoch, self.dagger_rounds) + 1):
+            name = f"{prefix}round-{round}.safetensors"
+            if name not in self._collected:
+                earlier = round < epoch or name in self._resumed.get("rounds", [])
+                self._add_round(round, tasks, name, must_exist=earlier)
+                self._collected.append(name)
+
+    def _add_round(self, round: int, tasks: Sequence[int], name: str, *, must_exist: bool) -> None:
+        assert self._place is not None
+        path = self._place / name
+        if must_exist and not path.is_file():
+            raise FileNotFoundError(
+                f"There is no {path}, which the run to be resumed collected with a policy that is gone. Expected the "
+                "folder where that run collected: put the file back, or give folder=; else start anew."
+            )
         module: Any = None if self.trainer is None else self.trainer.lightning_module
         indices = np.array(tasks)
         new = self._kept(
-            self._place() / name,
+            path,
             [self.tasks[task] for task in tasks],
             episodes_per_task=self.dagger_episodes,
             policy=module and (lambda observations, index: module.act_batch(observations, indices[index])),
@@ -296,12 +329,13 @@ class DemonstrationMixture(LightningDataModule):
             raise ValueError(f"{path} holds demonstrations of {', '.join(kept.tasks)}; expected {', '.join(tasks)}.")
         return kept
 
-    def _place(self) -> Path:
+    def _find_place(self) -> Path:
         if self.folder is not None:
             return self.folder
         if self.trainer is not None:
-            where = self.trainer.strategy.broadcast(self.trainer.log_dir or self.trainer.default_root_dir)
-            return Path(where) / "demonstrations"
+            place = Path(self.trainer.log_dir or self.trainer.default_root_dir) / "demonstrations"
+            earlier = Path(self._resumed.get("folder", place))
+            return Path(self.trainer.strategy.broadcast(str(earlier if earlier.is_dir() else place)))
         if self._temporary is None:
             self._temporary = tempfile.TemporaryDirectory()
         return Path(self._temporary.name)
@@ -355,8 +389,7 @@ class DemonstrationSequence(DemonstrationMixture):
             resume_missed_validation(trainer)
         epoch = 0 if self.trainer is None else self.trainer.current_epoch
         task = self.current_task
-        for round in range(1, min(epoch % self.epochs_per_task, self.dagger_rounds) + 1):
-            self._collect(round, [task])
+        self._collect(epoch % self.epochs_per_task, [task])
         return self._loader([task], epoch)
 
 

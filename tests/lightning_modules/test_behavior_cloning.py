@@ -8,6 +8,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader, IterableDataset
 
 from dendrite_zoo.callbacks import SuccessLogger
@@ -16,6 +17,7 @@ from dendrite_zoo.lightning_modules import BehaviorCloning
 from dendrite_zoo.lightning_modules.behavior_cloning import _set_std, imitation_loss
 from dendrite_zoo.models import ActiveDendritePolicy, load
 from dendrite_zoo.rl import Demonstrations, evaluate_policy
+from dendrite_zoo.run_folder import RunLogger
 from dendrite_zoo.streams import DemonstrationMixture, DemonstrationSequence
 
 TASK = "reach-v3"
@@ -43,8 +45,14 @@ def module(**arguments):
     return BehaviorCloning(policy, **{"warmup": 4, **arguments})
 
 
-def fit(module, stream, *callbacks, ckpt_path=None):
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+def fit(module, stream, *callbacks, ckpt_path=None, logger=False):
+    quiet = {
+        "logger": logger,
+        "log_every_n_steps": 1,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "accelerator": "cpu",
+    }
     checkpoints = any(isinstance(callback, ModelCheckpoint) for callback in callbacks)
     trainer = Trainer(**stream.trainer_kwargs(), **quiet, enable_checkpointing=checkpoints, callbacks=list(callbacks))
     trainer.fit(module, stream, ckpt_path=ckpt_path, weights_only=True)
@@ -176,6 +184,35 @@ def test_killed_anywhere_it_resumes_to_the_bit_rounds_of_dagger_included(experts
         again = BehaviorCloning(ActiveDendritePolicy([TASK], hidden_features=[64, 64], weight_density=1.0), warmup=4)
         fit(again, data(experts, folder, **options), keep_again, ckpt_path=folder / "last.ckpt")
         assert torch.equal(torch.cat([p.flatten() for p in again.model.parameters()]), expected), step
+
+
+def test_resumed_it_finds_its_rounds_of_dagger_where_the_run_began(experts, tmp_path):
+    """Lightning's loggers give every fit a folder of its own."""
+
+    def go(name, *callbacks, logger=None, **options):
+        bc, stream = module(), data(experts, None, epochs=3, dagger_rounds=2, updates_per_epoch=4)
+        keep = ModelCheckpoint(dirpath=tmp_path / name, save_last=True, every_n_train_steps=1, save_top_k=0)
+        fit(bc, stream, keep, *callbacks, logger=logger or CSVLogger(tmp_path, name), **options)
+        return weights(bc.model)
+
+    expected = go("whole")
+    with pytest.raises(BaseException):  # noqa: B017 - Lightning turns it into an exit
+        go("killed", Kill(6))
+    checkpoint = torch.load(path := tmp_path / "killed" / "last.ckpt", weights_only=True)
+    assert torch.equal(go("killed", ckpt_path=path), expected)
+    found = {str(file.relative_to(tmp_path / "killed")) for file in tmp_path.glob("killed/**/*.safetensors")}
+    assert found == {f"version_0/demonstrations/{name}.safetensors" for name in ("validation", "round-1", "round-2")}
+
+    torch.save(checkpoint, path)
+    (tmp_path / "killed" / "version_0" / "demonstrations" / "round-1.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="no .*version_0.*round-1.* Expected the folder"):
+        go("killed", ckpt_path=path)
+
+    del checkpoint[
+        "DemonstrationMixture"
+    ]  # of an earlier version, which looked where the logger of a run folder writes
+    torch.save(checkpoint, path)
+    assert torch.equal(go("killed", ckpt_path=path, logger=RunLogger(tmp_path / "whole" / "version_0")), expected)
 
 
 def test_in_a_sequence_each_task_has_rounds_of_its_own(tmp_path):
