@@ -57,6 +57,8 @@ class TaskEnvironments:
     Args:
         tasks: ``"mt10"``, ``"mt50"`` or names.
         envs_per_task: environments of each task; those of a task stand side by side.
+        first_env: number of the first environment. Each draws its goals by its number, so that learners in several
+            processes can share the goals and not their order.
         split: the goals: ``"train"``, ``"validation"`` to choose models on, ``"unseen"`` to report.
         num_goals: how many goals a task has.
         order: ``"random"``: each environment draws a goal for each episode, from generators of its own.
@@ -85,6 +87,7 @@ class TaskEnvironments:
         tasks: str | Sequence[str],
         *,
         envs_per_task: int = 1,
+        first_env: int = 0,
         split: Split = "train",
         num_goals: int = 50,
         order: Order = "random",
@@ -99,14 +102,14 @@ class TaskEnvironments:
         self.tasks = task_names(tasks)
         self.envs_per_task, self.timeout = envs_per_task, timeout
         goals(self.tasks[0], split, count=num_goals, seed=seed)  # checks them
-        _check(envs_per_task, num_processes, max_steps, order, stop_at_success, reward_version)
+        _check(envs_per_task, first_env, num_processes, max_steps, order, stop_at_success, reward_version)
         metaworld()
         self.num_envs = len(self.tasks) * envs_per_task
         self.task_index: NDArray[np.int64] = np.repeat(np.arange(len(self.tasks), dtype=np.int64), envs_per_task)
         self._recipes = {
             env: Recipe(
                 task=self.tasks[env // envs_per_task],
-                env=env,
+                env=first_env + env,
                 split=split,
                 num_goals=num_goals,
                 order=order,
@@ -296,12 +299,19 @@ def _checked(actions: ArrayLike, num_envs: int) -> NDArray[np.float64]:
 
 
 def _check(
-    envs_per_task: int, num_processes: int, max_steps: int, order: str, stop_at_success: bool, reward_version: str
+    envs_per_task: int,
+    first_env: int,
+    num_processes: int,
+    max_steps: int,
+    order: str,
+    stop_at_success: bool,
+    reward_version: str,
 ) -> None:
-    if envs_per_task < 1 or num_processes < 0 or not 1 <= max_steps <= MAX_STEPS:
+    if envs_per_task < 1 or min(first_env, num_processes) < 0 or not 1 <= max_steps <= MAX_STEPS:
         raise ValueError(
-            f"envs_per_task={envs_per_task}, num_processes={num_processes}, max_steps={max_steps} came; expected "
-            f"1 or more, 0 or more, and 1 to {MAX_STEPS}. Change what is out of range."
+            f"envs_per_task={envs_per_task}, first_env={first_env}, num_processes={num_processes}, "
+            f"max_steps={max_steps} came; expected 1 or more, 0 or more, 0 or more, and 1 to {MAX_STEPS}. Change what "
+            "is out of range."
         )
     if order not in ("random", "each-once"):
         raise ValueError(f"order={order!r} came; expected 'random' or 'each-once'. Choose one.")

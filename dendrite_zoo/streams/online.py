@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
-from numpy.random import SeedSequence
 from torch import Tensor
 
 from dendrite_zoo.rl import ACTION_SIZE, OBSERVATION_SIZE, TaskEnvironments, task_names
@@ -37,7 +36,7 @@ class OnlineTasks(LightningDataModule):
     It owns environments and replay buffer, and hands out `Round` after `Round`; `MultiTaskSAC` does what they say with
     `collect` and `replay`. An epoch is as many rounds as there are between two validations, which show the policy what
     it saw last of each task, one loader a task. A checkpoint holds the buffer and where each environment is; under DDP
-    each process has environments and a buffer of its own.
+    each process has environments and a buffer of its own, with the same goals in another order.
 
     Args:
         tasks: ``"mt10"``, ``"mt50"`` or names of Meta-World's tasks.
@@ -49,7 +48,7 @@ class OnlineTasks(LightningDataModule):
         capacity: steps that a process remembers.
         envs_per_task: environments of each task in a process.
         environments: further arguments of `dendrite_zoo.rl.TaskEnvironments`, such as ``fast`` or ``num_processes``.
-        seed: of the goals.
+        seed: of the goals and their order.
 
     Attributes:
         rounds: how many were played.
@@ -155,10 +154,13 @@ class OnlineTasks(LightningDataModule):
         self._solved[:] = False
         device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
         self.replay = self._new_replay(device)
-        seed = self.seed
-        if self._world_size > 1:
-            seed = int(SeedSequence([self.seed, self._rank]).generate_state(1)[0])
-        self._environments = TaskEnvironments(self.tasks, envs_per_task=self.envs_per_task, seed=seed, **self._options)
+        self._environments = TaskEnvironments(
+            self.tasks,
+            envs_per_task=self.envs_per_task,
+            first_env=self._rank * self.num_envs,
+            seed=self.seed,
+            **self._options,
+        )
 
     def teardown(self, stage: str | None = None) -> None:
         """End the environments' processes."""

@@ -262,6 +262,7 @@ def test_order_of_calls() -> None:
     ("arguments", "message"),
     [
         ({"envs_per_task": 0}, "envs_per_task=0"),
+        ({"first_env": -1}, "first_env=-1"),
         ({"num_processes": -1}, "num_processes=-1"),
         ({"max_steps": 501}, "max_steps=501.*1 to 500"),
         ({"num_goals": 0}, "count=0"),

@@ -1,8 +1,10 @@
 """Tasks to be learned by trial and error: rounds, steps and memory. More in the tests of MultiTaskSAC."""
 
+import numpy as np
 import pytest
 import torch
 
+from dendrite_zoo.rl import TaskEnvironments
 from dendrite_zoo.streams import OnlineTasks, Round
 
 TASKS = ["reach-v3", "push-v3"]
@@ -60,6 +62,44 @@ def test_success_is_that_of_whole_episodes_across_rounds():
         assert practice._solved.tolist() == [False, False]
     finally:
         practice.teardown()
+
+
+class OneOfTwo(OnlineTasks):
+    """As it is in one of two processes."""
+
+    rank = 0
+    _world_size = 2
+    _rank = property(lambda self: self.rank)
+
+
+def test_processes_share_the_goals_in_orders_of_their_own():
+    pytest.importorskip("metaworld")
+    practice = OneOfTwo(
+        ["reach-v3"],
+        env_steps=1,
+        envs_per_task=2,
+        seed=3,
+        environments={"num_processes": 0, "max_steps": 1, "num_goals": 3},
+    )
+    orders, places = [], {}
+    for practice.rank in (0, 1):
+        practice.setup()
+        environments = practice._environments
+        observation = environments.reset()
+        for _ in range(20):
+            step = environments.step(torch.zeros(2, 4))
+            orders.append(step.goal.tolist())
+            for goal, place in zip(step.goal, observation[:, 36:], strict=True):
+                places.setdefault(int(goal), set()).add(tuple(place.tolist()))
+            observation = step.observation
+        practice.teardown()
+    with_seed = TaskEnvironments(["reach-v3"], seed=3, num_processes=0, max_steps=1, num_goals=3)
+    assert [len(seen) for seen in places.values()] == [1, 1, 1]  # wherever a goal is played, it is the same
+    for _ in range(4):
+        place = with_seed.reset()[0, 36:]
+        assert places[int(with_seed.step(torch.zeros(1, 4)).goal[0])] == {tuple(place.tolist())}
+    columns = np.array(orders).reshape(2, 20, 2).transpose(0, 2, 1).reshape(4, 20)
+    assert len(np.unique(columns, axis=0)) == 4  # and no two environments take them in one order
 
 
 def test_what_is_out_of_range_is_refused():
