@@ -30,6 +30,7 @@ class SuccessLogger(Callback):
             datamodule.
         split: of the goals: ``"validation"`` to choose models by; never choose by ``"unseen"``.
         num_goals: of each task.
+        seed: of the goals; by default that of the datamodule, 0 where it has none.
         max_steps: length of an episode, which ends with success.
         num_processes: of environments.
         fast: faster Python paths of the environments.
@@ -53,13 +54,14 @@ class SuccessLogger(Callback):
         tasks: str | Sequence[str] | None = None,
         split: Split = "validation",
         num_goals: int = 20,
+        seed: int | None = None,
         max_steps: int = MAX_STEPS,
         num_processes: int = 2,
         fast: bool = False,
     ) -> None:
         if every_n_steps is not None and every_n_steps < 1:
             raise ValueError(f"every_n_steps={every_n_steps} came; expected 1 or more, or None for each validation.")
-        self.every_n_steps, self.split, self.num_goals = every_n_steps, split, num_goals
+        self.every_n_steps, self.split, self.num_goals, self.seed = every_n_steps, split, num_goals, seed
         self.tasks = None if tasks is None else task_names(tasks)
         self.options: dict[str, Any] = {"max_steps": max_steps, "num_processes": num_processes, "fast": fast}
         self.report: SuccessReport | None = None
@@ -110,6 +112,7 @@ class SuccessLogger(Callback):
                     self._names(trainer),
                     split=self.split,
                     num_goals=self.num_goals,
+                    seed=getattr(_data(trainer), "seed", 0) if self.seed is None else self.seed,
                     stop_at_success=True,
                     **self.options,
                 )

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 
 from dendrite_zoo.callbacks import ForgettingLogger, SparsityLogger, SubnetworkLogger, SuccessLogger
 from dendrite_zoo.lightning_modules import BehaviorCloning
 from dendrite_zoo.models import ActiveDendritePolicy
-from dendrite_zoo.rl import Demonstrations
+from dendrite_zoo.rl import Demonstrations, TaskEnvironments
 from dendrite_zoo.streams import DemonstrationSequence
 
 TASKS = ("drawer-close-v3", "reach-v3")
@@ -100,3 +101,49 @@ def test_who_names_no_tasks_is_asked_for_them():
     SuccessLogger(tasks="mt10").setup(trainer, module, "fit")
     with pytest.raises(ValueError, match="Did you mean 'reach-v3'"):
         SuccessLogger(tasks=["reach"])
+
+
+class Still(LightningModule):
+    """Never moves, and notes what it was asked for."""
+
+    def __init__(self, tasks=None):
+        super().__init__()
+        self.model = torch.nn.Module()
+        self.asked = []
+        if tasks is not None:
+            self.model.tasks = tasks
+
+    def act_batch(self, observations, task_index):
+        self.asked.append((observations, task_index))
+        return np.zeros((len(observations), 4))
+
+    def validation_step(self, *_):
+        pass
+
+
+class Goals(LightningDataModule):
+    """Nothing but the names of tasks, and perhaps a seed."""
+
+    tasks = TASKS
+
+    def val_dataloader(self):
+        return [0]
+
+
+def asked(module, log, data):
+    """What a module is asked first, in a validation."""
+    trainer = Trainer(logger=False, accelerator="cpu", enable_progress_bar=False, callbacks=[log])
+    trainer.validate(module, data, verbose=False)
+    return module.asked[0]
+
+
+@pytest.mark.parametrize(("of_data", "own", "played"), [(None, None, 0), (3, None, 3), (3, 1, 1)])
+def test_the_goals_are_those_of_the_data(of_data, own, played):
+    pytest.importorskip("metaworld")
+    data = Goals()
+    if of_data is not None:
+        data.seed = of_data
+    options = {"split": "train", "num_goals": 1, "max_steps": 1, "num_processes": 0}
+    observations, _ = asked(Still(), SuccessLogger(seed=own, **options), data)
+    with TaskEnvironments(TASKS, order="each-once", seed=played, **options) as environments:
+        np.testing.assert_array_equal(observations, environments.reset())
