@@ -25,7 +25,7 @@ class SuccessLogger(Callback):
     4)``. The first process plays. The environments stay open until training ends.
 
     Args:
-        every_n_steps: of the optimizer; None for each validation.
+        every_n_steps: of the optimizer, after the batch in which so many more are over; None for each validation.
         tasks: ``"mt10"``, ``"mt50"`` or names, in the order of the module's indices; by default the ``tasks`` of the
             datamodule.
         split: of the goals: ``"validation"`` to choose models by; never choose by ``"unseen"``.
@@ -66,7 +66,7 @@ class SuccessLogger(Callback):
         self.options: dict[str, Any] = {"max_steps": max_steps, "num_processes": num_processes, "fast": fast}
         self.report: SuccessReport | None = None
         self._evaluation: GoalEvaluation | None = None
-        self._last_step = -1
+        self._last_step = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Make sure that there is a policy, and that its tasks are known."""
@@ -77,13 +77,16 @@ class SuccessLogger(Callback):
             )
         self._names(trainer)
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Count from here: a resumed run has steps behind it."""
+        self._last_step = trainer.global_step
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Play, every so many steps."""
-        step = trainer.global_step
-        if self.every_n_steps is not None and step % self.every_n_steps == 0 and step != self._last_step:
-            self._last_step = step
+        last, self._last_step = self._last_step, trainer.global_step
+        if self.every_n_steps is not None and self._last_step // self.every_n_steps > last // self.every_n_steps:
             self._play(trainer, pl_module)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

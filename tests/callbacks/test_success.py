@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -147,3 +148,31 @@ def test_the_goals_are_those_of_the_data(of_data, own, played):
     observations, _ = asked(Still(), SuccessLogger(seed=own, **options), data)
     with TaskEnvironments(TASKS, order="each-once", seed=played, **options) as environments:
         np.testing.assert_array_equal(observations, environments.reset())
+
+
+class Steps(SuccessLogger):
+    """Notes when it would play."""
+
+    def __init__(self, every_n_steps):
+        super().__init__(every_n_steps)
+        self.steps = []
+
+    def _play(self, trainer, *_, **__):
+        self.steps.append(trainer.global_step)
+
+
+@pytest.mark.parametrize(
+    ("every", "came", "played"),
+    [
+        (2, [0, 1, 2, 3, 4], [2, 4]),
+        (4, [0, 0, 3, 6, 9, 12], [6, 9, 12]),  # several updates a batch, which may pass a multiple by
+        (4, [3, 11, 13], [11, 13]),
+        (4, [9, 11, 12], [12]),  # resumed
+    ],
+)
+def test_it_plays_where_so_many_steps_are_over(every, came, played):
+    log, trainer = Steps(every), SimpleNamespace(global_step=came[0])
+    log.on_train_start(trainer, None)
+    for trainer.global_step in came:
+        log.on_train_batch_end(trainer, None, None, None, 0)
+    assert log.steps == played
