@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,7 +23,7 @@ from dendrite_zoo.rl.evaluation import Act
 from dendrite_zoo.rl.goals import Split, frozen_generator
 from dendrite_zoo.rl.tasks import ACTION_SIZE, OBSERVATION_SIZE, task_names
 
-__all__ = ["Demonstrations", "Disturbance", "collect_demonstrations"]
+__all__ = ["Demonstrations", "Disturbance", "collect_demonstrations", "recipe_of"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Demonstrations:
         action: ``(N, 4)`` float32, the expert's, in [-1, 1].
         task: ``(N,)``, positions in ``tasks``.
         solved: ``(N,)``, whether the episode that a row is of reached its goal.
+        recipe: how they were collected, see `recipe_of`; None where that is not known.
 
     Example:
         >>> one = Demonstrations(("reach-v3",), torch.zeros(2, 39), torch.zeros(2, 4), torch.zeros(2).long(),
@@ -47,6 +50,7 @@ class Demonstrations:
     action: Tensor
     task: Tensor
     solved: Tensor
+    recipe: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         rows = len(self.task)
@@ -78,7 +82,8 @@ class Demonstrations:
         path.parent.mkdir(parents=True, exist_ok=True)
         waiting = path.with_name(f".{path.name}")
         tensors = {name: getattr(self, name).contiguous() for name in _TENSORS}
-        save_file(tensors, waiting, {"tasks": json.dumps(self.tasks)})
+        known = {"tasks": self.tasks} | ({} if self.recipe is None else {"recipe": self.recipe})
+        save_file(tensors, waiting, {name: json.dumps(value) for name, value in known.items()})
         os.replace(waiting, path)
 
     @classmethod
@@ -95,8 +100,8 @@ class Demonstrations:
             )
         try:
             with safe_open(path, "pt") as file:
-                tasks = tuple(json.loads(file.metadata()["tasks"]))
-                return cls(tasks, *(file.get_tensor(name) for name in _TENSORS))
+                known = {name: json.loads(file.metadata()[name]) for name in file.metadata() if name in _METADATA}
+                return cls(tuple(known["tasks"]), *map(file.get_tensor, _TENSORS), known.get("recipe"))
         except (SafetensorError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{path} holds no demonstrations ({error}); expected a file of Demonstrations.save."
@@ -104,6 +109,7 @@ class Demonstrations:
 
 
 _TENSORS = ("observation", "action", "task", "solved")
+_METADATA = ("tasks", "recipe")
 
 
 @dataclass(frozen=True)
@@ -160,6 +166,15 @@ def collect_demonstrations(
         https://arxiv.org/abs/1011.0686.
     """
     names = task_names(tasks)
+    recipe = recipe_of(
+        episodes_per_task=episodes_per_task,
+        policy=policy,
+        expert_share=expert_share,
+        disturbance=disturbance,
+        split=split,
+        seed=seed,
+        max_steps=max_steps,
+    )
     envs_per_task = min(episodes_per_task, max(1, 20 // len(names)))
     generator = frozen_generator(seed, len(names), episodes_per_task)
     rows: list[tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]] = []
@@ -204,7 +219,30 @@ def collect_demonstrations(
         torch.from_numpy(actions).float(),
         torch.from_numpy(index),
         torch.from_numpy(solved.flatten()[episode]),
+        recipe,
     )
+
+
+def recipe_of(**arguments: Any) -> dict[str, Any]:
+    """What decides the content of demonstrations, except for the tasks and a policy's weights, as JSON values.
+
+    Args:
+        **arguments: those of `collect_demonstrations`; by default its own.
+
+    Example:
+        >>> recipe_of(episodes_per_task=20, seed=1)["split"]
+        'train'
+    """
+    given = inspect.signature(collect_demonstrations).bind_partial(**arguments)
+    given.apply_defaults()
+    values: dict[str, Any] = {name: given.arguments[name] for name in _DECISIVE}
+    disturbance = given.arguments["disturbance"]
+    values["disturbance"] = None if disturbance is None else asdict(disturbance)
+    values["played_by"] = "expert" if given.arguments["policy"] is None else "policy"
+    return cast(dict[str, Any], json.loads(json.dumps(values, default=int)))  # NumPy's integers are none of JSON's
+
+
+_DECISIVE = ("episodes_per_task", "expert_share", "split", "seed", "max_steps")
 
 
 class _Chance:

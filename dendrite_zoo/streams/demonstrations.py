@@ -12,9 +12,11 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from dendrite_zoo.rl import Demonstrations, Disturbance, collect_demonstrations, task_names
+from dendrite_zoo.rl.demonstrations import recipe_of
 from dendrite_zoo.streams.boundary import resume_missed_validation
 from dendrite_zoo.streams.draws import frozen_generator
 
@@ -124,7 +126,8 @@ class DemonstrationMixture(LightningDataModule):
         seed: of goals, chance and order; of everything but the weights.
 
     Raises:
-        ValueError: an argument out of range, an unknown task, or a file of other tasks.
+        ValueError: an argument out of range, an unknown task, or a file of other tasks or collected otherwise.
+        FileExistsError: a fit that starts anew finds the rounds of an earlier one.
         FileNotFoundError: a resumed run does not find a round that it collected.
         ImportError: the ``[metaworld]`` extra is missing.
     """
@@ -236,6 +239,7 @@ class DemonstrationMixture(LightningDataModule):
         """Collect the experts' demonstrations, or read them, once."""
         if self._place is None:
             self._place = self._find_place()
+            self._refuse_earlier_rounds(self._place)
         if self._parts:
             return
         shown = self._kept(
@@ -327,7 +331,17 @@ class DemonstrationMixture(LightningDataModule):
         kept = Demonstrations.load(path)
         if kept.tasks != tuple(tasks):
             raise ValueError(f"{path} holds demonstrations of {', '.join(kept.tasks)}; expected {', '.join(tasks)}.")
+        _check_recipe(path, kept.recipe, recipe_of(**arguments))
         return kept
+
+    def _refuse_earlier_rounds(self, place: Path) -> None:
+        """What another policy played in an earlier fit is not what this one would have to learn."""
+        trainer, rounds = self._fitting(), sorted(place.glob("*round-*.safetensors"))
+        if trainer is not None and trainer.ckpt_path is None and self.dagger_rounds and rounds:
+            raise FileExistsError(
+                f"{rounds[0]} was collected in an earlier fit; expected a folder without rounds of DAgger. Give "
+                "another folder=, remove the rounds, or go on from a checkpoint of that fit with ckpt_path=."
+            )
 
     def _find_place(self) -> Path:
         if self.folder is not None:
@@ -397,6 +411,26 @@ def _solved(part: Demonstrations) -> Demonstrations:
     return Demonstrations(
         part.tasks, *(tensor[part.solved] for tensor in (part.observation, part.action, part.task, part.solved))
     )
+
+
+def _check_recipe(path: Path, came: Mapping[str, Any] | None, expected: Mapping[str, Any]) -> None:
+    if came is None:
+        rank_zero_warn(
+            f"{path} does not say how it was collected, as files of earlier versions do not. It is taken for what is "
+            f"expected here: {_words(expected)}. If it is not, remove it to have it collected anew."
+        )
+        return
+    other = [name for name in expected if came.get(name) != expected[name]]
+    if other:
+        raise ValueError(
+            f"{path} was collected with {_words({name: came.get(name) for name in other})}; expected "
+            f"{_words({name: expected[name] for name in other})}. Give the arguments that it was collected with, give "
+            "another file or folder, or remove it to have it collected anew."
+        )
+
+
+def _words(recipe: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in recipe.items())
 
 
 def _check_trainer(trainer: Trainer, expected: dict[str, Any]) -> None:

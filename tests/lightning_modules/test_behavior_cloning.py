@@ -215,6 +215,19 @@ def test_resumed_it_finds_its_rounds_of_dagger_where_the_run_began(experts, tmp_
     assert torch.equal(go("killed", ckpt_path=path, logger=RunLogger(tmp_path / "whole" / "version_0")), expected)
 
 
+def test_a_fit_that_starts_anew_takes_no_rounds_of_another(experts, tmp_path):
+    options = {"epochs": 2, "dagger_rounds": 1, "updates_per_epoch": 1}
+    fit(module(), data(experts, tmp_path / "one", **options))
+    with pytest.raises(FileExistsError, match="one/round-1.* in an earlier fit; expected a folder without rounds"):
+        fit(module(), data(experts, tmp_path / "one", **options))
+
+    stream, rows = data(experts, None, **options), []
+    for _ in range(2):
+        fit(module(), stream, logger=CSVLogger(tmp_path, "logs"))
+        rows.append(len(stream.observations))
+    assert rows[0] == rows[1] and len([*tmp_path.glob("logs/version_*/demonstrations/round-1.safetensors")]) == 2
+
+
 def test_in_a_sequence_each_task_has_rounds_of_its_own(tmp_path):
     pytest.importorskip("metaworld")
     tasks = ("drawer-close-v3", TASK)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from dendrite_zoo.rl.demonstrations import Demonstrations, Disturbance, _Chance, collect_demonstrations
+from dendrite_zoo.rl.demonstrations import Demonstrations, Disturbance, _Chance, collect_demonstrations, recipe_of
 
 TASKS = ("reach-v3", "drawer-close-v3")
 
@@ -74,6 +76,26 @@ def test_saved_and_read_again(clean, tmp_path):
     assert again.tasks == clean.tasks and torch.equal(again.observation, clean.observation)
     assert torch.equal(again.task, clean.task) and torch.equal(again.solved, clean.solved)
     assert len(again + clean) == 2 * len(clean)
+
+
+def test_a_file_says_how_it_was_collected(clean, tmp_path):
+    path = tmp_path / "demonstrations.safetensors"
+    clean.save(path)
+    expected = recipe_of(episodes_per_task=2, max_steps=60)
+    assert Demonstrations.load(path).recipe == clean.recipe == expected and recipe_of(seed=np.int64(0)) == recipe_of()
+    replace(clean, recipe=None).save(path)  # as files of earlier versions
+    assert Demonstrations.load(path).recipe is None
+    for name, value in {
+        "episodes_per_task": 3,
+        "policy": lambda *_: None,
+        "expert_share": 0.25,
+        "disturbance": Disturbance(bursts=0.1),
+        "split": "validation",
+        "seed": 1,
+        "max_steps": 61,
+    }.items():
+        assert recipe_of(**{"episodes_per_task": 2, "max_steps": 60, name: value}) != expected
+    assert recipe_of(num_processes=0, fast=True, progress=True) == recipe_of()
 
 
 def test_errors_say_what_came(clean, tmp_path):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from lightning.pytorch import Trainer
 
-from dendrite_zoo.rl import Demonstrations
+from dendrite_zoo.rl import Demonstrations, Disturbance
+from dendrite_zoo.rl.demonstrations import recipe_of
 from dendrite_zoo.streams import DemonstrationMixture, DemonstrationSequence
 from dendrite_zoo.streams.demonstrations import DemonstrationLoader
 
@@ -76,9 +79,14 @@ def test_processes_share_every_batch():
         loader(world_size=3)
 
 
-def saved(folder, **arguments):
-    made_up(**arguments).save(folder / "experts.safetensors")
-    made_up(**arguments).save(folder / "validation.safetensors")
+def saved(folder, expert=None, **arguments):
+    """As if collected for a DemonstrationMixture of these arguments."""
+    recipes = {
+        "experts": {"episodes_per_task": 200, "disturbance": Disturbance(), **(expert or {})},
+        "validation": {"episodes_per_task": 5, "split": "validation"},
+    }
+    for name, recipe in recipes.items():
+        replace(made_up(**arguments), recipe=recipe_of(**recipe)).save(folder / f"{name}.safetensors")
     return folder
 
 
@@ -108,6 +116,27 @@ def test_tasks_follow_one_another(tmp_path):
         seen.append({*torch.cat([task for _, _, task in data.train_dataloader()]).tolist()})
         assert data.current_task == epoch // 2 and data.schedule(epoch) == (epoch % 2, 2)
     assert seen == [{0}, {0}, {1}, {1}]
+
+
+def test_files_that_were_collected_otherwise_are_refused(tmp_path):
+    def setup(**arguments):
+        DemonstrationMixture(TASKS, folder=tmp_path, **arguments).setup()
+
+    saved(tmp_path)
+    setup()
+    with pytest.raises(ValueError, match="experts.* with episodes_per_task=200; expected episodes_per_task=20[.] Give"):
+        setup(episodes_per_task=20)
+    with pytest.raises(ValueError, match="experts.* was collected with seed=0; expected seed=1[.]"):
+        setup(seed=1)
+    with pytest.raises(ValueError, match="validation.* was collected with episodes_per_task=5; expected"):
+        setup(val_episodes=2)
+    saved(tmp_path, expert={"disturbance": None})
+    with pytest.raises(ValueError, match="with disturbance=None; expected disturbance={'noise': 0.2"):
+        setup()
+    saved(tmp_path)
+    made_up().save(tmp_path / "experts.safetensors")
+    with pytest.warns(UserWarning, match="experts.safetensors does not say how it was collected.*episodes_per_task=20"):
+        setup(episodes_per_task=20)
 
 
 def test_errors_say_what_came(tmp_path):
