@@ -6,7 +6,9 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
+from numpy.typing import NDArray
 
 from dendrite_zoo.callbacks.figures import send_figures
 from dendrite_zoo.rl import MAX_STEPS, GoalEvaluation, Split, SuccessReport, task_names
@@ -25,9 +27,10 @@ class SuccessLogger(Callback):
     4)``. The first process plays. The environments stay open until training ends.
 
     Args:
-        every_n_steps: of the optimizer, after the batch in which so many more are over; None for each validation.
-        tasks: ``"mt10"``, ``"mt50"`` or names, in the order of the module's indices; by default the ``tasks`` of the
-            datamodule.
+        every_n_steps: of the optimizer: after each batch that reaches a multiple of it, or passes it by; None for each
+            validation.
+        tasks: ``"mt10"``, ``"mt50"`` or names; by default the ``tasks`` of the datamodule. Any of those in
+            ``module.model.tasks``; where the module has none, in the order of its indices.
         split: of the goals: ``"validation"`` to choose models by; never choose by ``"unseen"``.
         num_goals: of each task.
         seed: of the goals; by default that of the datamodule, 0 where it has none.
@@ -39,7 +42,7 @@ class SuccessLogger(Callback):
         report: of the last evaluation.
 
     Raises:
-        ValueError: nobody names the tasks, or the module cannot act.
+        ValueError: nobody names the tasks, the policy lacks one, or the module cannot act.
         ImportError: the ``[metaworld]`` extra is missing.
 
     Example:
@@ -75,7 +78,7 @@ class SuccessLogger(Callback):
                 f"SuccessLogger needs a module that acts, and {type(pl_module).__name__} has no "
                 "act_batch(observations, task_index); expected one such as BehaviorCloning or MultiTaskSAC."
             )
-        self._names(trainer)
+        self._indices(trainer, pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count from here: a resumed run has steps behind it."""
@@ -120,10 +123,12 @@ class SuccessLogger(Callback):
                     **self.options,
                 )
             act: Any = pl_module.act_batch
-            self.report = self._evaluation(act)
+            index = self._indices(trainer, pl_module)
+            self.report = self._evaluation(lambda observations, task: act(observations, index[task]))
             figures = {f"success/{task}": value for task, value in self.report.per_task.items()}
             if validating and any(_has_current_task(owner) for owner in (_data(trainer), pl_module)):
-                figures |= {f"val/task_{j}/success": value for j, value in enumerate(self.report.per_task.values())}
+                of_tasks = zip(index, self.report.per_task.values(), strict=True)
+                figures |= {f"val/task_{j}/success": value for j, value in of_tasks}
             figures["success/mean"] = self.report.mean
         send_figures(trainer, trainer.strategy.broadcast(figures))
 
@@ -132,6 +137,17 @@ class SuccessLogger(Callback):
         if names is None:
             raise ValueError("Nobody says which tasks are played; expected SuccessLogger(tasks=...), such as 'mt10'.")
         return task_names(names)
+
+    def _indices(self, trainer: Trainer, pl_module: LightningModule) -> NDArray[np.int64]:
+        """The numbers that the tasks have in the policy."""
+        names = self._names(trainer)
+        known = tuple(getattr(getattr(pl_module, "model", None), "tasks", names))
+        if missing := [name for name in names if name not in known]:
+            raise ValueError(
+                f"SuccessLogger plays {', '.join(missing)}; the policy is for {', '.join(known)}. Expected tasks among "
+                "these: give SuccessLogger(tasks=...)."
+            )
+        return np.array([known.index(name) for name in names])
 
 
 def _data(trainer: Trainer) -> Any:

@@ -17,6 +17,8 @@ from dendrite_zoo.rl import Demonstrations, TaskEnvironments
 from dendrite_zoo.streams import DemonstrationSequence
 
 TASKS = ("drawer-close-v3", "reach-v3")
+# The demonstrations here are nobody's.
+pytestmark = pytest.mark.filterwarnings("ignore:.*does not say how it was collected:UserWarning")
 
 
 def stream(folder, **arguments):
@@ -99,7 +101,7 @@ def test_who_names_no_tasks_is_asked_for_them():
     trainer.datamodule = Nameless()
     with pytest.raises(ValueError, match="SuccessLogger\\(tasks=...\\)"):
         SuccessLogger().setup(trainer, module, "fit")
-    SuccessLogger(tasks="mt10").setup(trainer, module, "fit")
+    SuccessLogger(tasks=TASKS[::-1]).setup(trainer, module, "fit")
     with pytest.raises(ValueError, match="Did you mean 'reach-v3'"):
         SuccessLogger(tasks=["reach"])
 
@@ -176,3 +178,24 @@ def test_it_plays_where_so_many_steps_are_over(every, came, played):
     for trainer.global_step in came:
         log.on_train_batch_end(trainer, None, None, None, 0)
     assert log.steps == played
+
+
+def test_the_policy_is_asked_by_its_own_numbers_of_the_tasks():
+    """Some of its tasks, in another order; a policy that names none goes by the order that is given."""
+    pytest.importorskip("metaworld")
+    policy, played = ("push-v3", "reach-v3", "drawer-close-v3"), ["drawer-close-v3", "push-v3"]
+    options = {"tasks": played, "num_goals": 1, "max_steps": 1, "num_processes": 0}
+    for tasks, numbers in ((policy, [2, 0]), (None, [0, 1])):
+        data = Goals()
+        data.tasks, data.current_task = policy, 0
+        log = SuccessLogger(**options)
+        module = Still(tasks)
+        assert asked(module, log, data)[1].tolist() == numbers
+        assert list(log.report.per_task) == played
+        of_tasks = {name for name in module.trainer.callback_metrics if name.startswith("val/")}
+        assert of_tasks == {f"val/task_{number}/success" for number in numbers}
+
+
+def test_a_task_that_the_policy_lacks_is_refused():
+    with pytest.raises(ValueError, match="plays drawer-close-v3; the policy is for reach-v3, push-v3"):
+        asked(Still(("reach-v3", "push-v3")), SuccessLogger(tasks=["reach-v3", "drawer-close-v3"]), Goals())
