@@ -6,7 +6,7 @@ import inspect
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -50,7 +50,7 @@ class Demonstrations:
     action: Tensor
     task: Tensor
     solved: Tensor
-    recipe: Mapping[str, Any] | None = None
+    recipe: Mapping[str, Any] | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         rows = len(self.task)
@@ -101,7 +101,8 @@ class Demonstrations:
         try:
             with safe_open(path, "pt") as file:
                 known = {name: json.loads(file.metadata()[name]) for name in file.metadata() if name in _METADATA}
-                return cls(tuple(known["tasks"]), *map(file.get_tensor, _TENSORS), known.get("recipe"))
+                tensors = [file.get_tensor(name) for name in _TENSORS]
+                return cls(tuple(known["tasks"]), *tensors, recipe=known.get("recipe"))
         except (SafetensorError, KeyError, TypeError) as error:
             raise ValueError(
                 f"{path} holds no demonstrations ({error}); expected a file of Demonstrations.save."
@@ -219,7 +220,7 @@ def collect_demonstrations(
         torch.from_numpy(actions).float(),
         torch.from_numpy(index),
         torch.from_numpy(solved.flatten()[episode]),
-        recipe,
+        recipe=recipe,
     )
 
 
