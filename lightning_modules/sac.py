@@ -32,9 +32,12 @@ class MultiTaskSAC(LightningModule):
     steps of each task. What is played and how often is learned from it, `OnlineTasks` says. All parameters have one
     optimizer, so that Lightning's ``global_step`` counts updates; how much was played is logged as ``env_steps``.
 
-    Observations are normalised by those of the warm-up. Its actions are uniform, unless the policy comes with skills to
-    be kept: then give ``actor_warmup``, so many updates in which the critics alone learn to judge it, and
-    perhaps ``anchor``, which holds it close to what it was.
+    The warm-up is played with uniform actions, and its observations are those to normalise by.
+
+    A policy that comes trained, as ``"metaworld-mt10"`` does, is kept: its normaliser stays, it plays from the
+    start, and an ``anchor`` holds it near to what it was. Without one its skills are gone after a few hundred updates;
+    with less of one it is freer to change, for better or worse. What counts as trained is a policy with a normaliser of
+    its own (see `ActiveDendritePolicy.fit_normalizer`), or any that comes with ``anchor`` or ``actor_warmup``.
 
     Random numbers follow from ``seed``, process and round alone, so that a resumed run draws what it would have drawn.
 
@@ -49,11 +52,12 @@ class MultiTaskSAC(LightningModule):
         tau: how far the slow critics follow, per update.
         reward_scale: factor of all rewards; Meta-World's are 0 to 10 a step.
         target_entropy: of the actions, in nats; by default minus their number of dimensions.
-        entropy_coefficient: of each task at the start.
-        start_std: standard deviation of the policy's actions at the start, before they are squashed; needed where it
-            was trained by imitation, which teaches none.
-        actor_warmup: updates at the start that leave policy and entropy coefficients as they are.
-        anchor: weight of the divergence from the policy as it was at the start, in units of the scaled reward.
+        entropy_coefficient: of each task at the start; with an anchor it stays so.
+        start_std: standard deviation of the policy's actions at the start, before they are squashed; by default 0.1 for
+            a trained policy, since imitation teaches none, and what it is for others.
+        actor_warmup: updates at the start in which the critics alone learn.
+        anchor: weight of the divergence from the policy as it was at the start, in units of the scaled reward; by
+            default 10 for a trained policy, 0 for others.
         seed: of the random numbers.
 
     Logs:
@@ -86,11 +90,16 @@ class MultiTaskSAC(LightningModule):
         entropy_coefficient: float = 1.0,
         start_std: float | None = None,
         actor_warmup: int = 0,
-        anchor: float = 0.0,
+        anchor: float | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
+        self.model = _as_module(model)
+        if anchor is None:
+            anchor = 10.0 if _has_normalizer(self.model) else 0.0
+        if start_std is None and isinstance(self.model, ActiveDendritePolicy) and _has_normalizer(self.model):
+            start_std = 0.1
         positive = {"lr": lr, "reward_scale": reward_scale, "entropy_coefficient": entropy_coefficient}
         positive |= {} if start_std is None else {"start_std": start_std}
         if min(positive.values()) <= 0 or min(batch_per_task - 1, actor_warmup, anchor) < 0:
@@ -100,7 +109,6 @@ class MultiTaskSAC(LightningModule):
             )
         if not 0 <= discount < 1 or not 0 < tau <= 1:
             raise ValueError(f"discount={discount} and tau={tau} came; expected them in [0, 1) and (0, 1].")
-        self.model = _as_module(model)
         if start_std is not None:
             _set_std(self.model, start_std)
         self.critic = critic_like(self.model) if critic is None else _as_module(critic)
@@ -108,7 +116,8 @@ class MultiTaskSAC(LightningModule):
         self.anchor = copy.deepcopy(self.model).requires_grad_(False) if anchor > 0 else None
         self.tasks: tuple[str, ...] = tuple(cast(Any, self.model).tasks)
         start = torch.tensor(float(entropy_coefficient)).log()
-        self.log_alpha = nn.Parameter(start.repeat(len(self.tasks)))
+        # An anchor holds the entropy, too: coefficients that pulled at it would grow until it gives way.
+        self.log_alpha = nn.Parameter(start.repeat(len(self.tasks)), requires_grad=self.anchor is None)
         self.save_hyperparameters(
             {
                 "model": full_config(self.model) if isinstance(self.model, HubModel) else None,
@@ -260,8 +269,12 @@ class MultiTaskSAC(LightningModule):
             if isinstance(optimizer, DendriteAdam):
                 optimizer.release()
 
+    @property
+    def _comes_trained(self) -> bool:
+        return self.anchor is not None or self.hparams["actor_warmup"] > 0 or _has_normalizer(self.model)
+
     def _plays_at_random(self, data: OnlineTasks) -> bool:
-        return data.env_steps < data.warmup_steps and self.hparams["actor_warmup"] == 0
+        return data.env_steps < data.warmup_steps and not self._comes_trained
 
     def _uniform(self, observation: Tensor, task: Tensor) -> Tensor:
         mean = self.model(observation, task)[0]
@@ -284,7 +297,7 @@ class MultiTaskSAC(LightningModule):
 
     def _start(self, data: OnlineTasks) -> None:
         """Before the first update: normalise by what all processes saw, the critics as the policy."""
-        if self.hparams["actor_warmup"] == 0 and hasattr(self.model, "fit_normalizer"):
+        if not self._comes_trained and hasattr(self.model, "fit_normalizer"):
             seen = [data.replay.observations(task, len(data.replay)) for task in range(data.num_tasks)]
             cast(Any, self.model).fit_normalizer(cast(Tensor, self.all_gather(torch.cat(seen))).flatten(0, -2))
         policy = dict(self.model.named_buffers())
@@ -323,6 +336,12 @@ def critic_like(policy: nn.Module) -> TwinCritic:
         raise TypeError(f"A {type(policy).__name__} came without critics; expected MultiTaskSAC(policy, critic=...).")
     known = inspect.signature(TwinCritic).parameters
     return TwinCritic(**{name: value for name, value in policy.config.items() if name in known})
+
+
+def _has_normalizer(policy: nn.Module) -> bool:
+    """Whether it was fitted, as that of every trained policy is."""
+    untouched = {"observation_mean": 0, "observation_scale": 1}
+    return any(bool((buffer != untouched[name]).any()) for name, buffer in policy.named_buffers() if name in untouched)
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from dendrite_zoo.callbacks import SparsityLogger, SubnetworkLogger, SuccessLogger
 from dendrite_zoo.hub import full_config
 from dendrite_zoo.lightning_modules import MultiTaskSAC
-from dendrite_zoo.models import TwinCritic
+from dendrite_zoo.models import ActiveDendritePolicy, TwinCritic, load
 from dendrite_zoo.rl import sac
 from dendrite_zoo.rl.replay import Transitions
 from dendrite_zoo.streams import OnlineTasks, PermutedTasks
@@ -198,6 +198,47 @@ def test_the_deviation_of_an_imitated_policy_is_set():
     after, log_std = policy(torch.ones(3, 39), torch.tensor([0, 1, 1]))
     assert after.equal(means)
     torch.testing.assert_close(log_std.exp(), torch.full((3, 4), 0.1))
+
+
+def imitated():
+    """The zoo's policy, of two of its ten tasks."""
+    zoo = load("metaworld-mt10")
+    chosen = [zoo.tasks.index(task) for task in TASKS]
+    weights = {name: w[..., chosen] if name.endswith("segments") else w for name, w in zoo.state_dict().items()}
+    policy = ActiveDendritePolicy(**{**zoo.config, "tasks": TASKS})
+    policy.load_state_dict(weights)
+    return policy
+
+
+def test_what_an_imitated_policy_can_do_it_still_can_after_learning_more():
+    policy = imitated()
+    mean, scale = policy.observation_mean.clone(), policy.observation_scale.clone()
+    success = SuccessLogger(num_goals=3, max_steps=150, num_processes=0, fast=True)
+    data = practice(
+        env_steps=400, epochs=1, steps_per_round=100, updates_per_round=100, warmup_steps=200, max_steps=100
+    )
+    module = MultiTaskSAC(policy, batch_per_task=32)
+    trainer = fit(module, data, callbacks=[success])
+    assert trainer.global_step == 200
+    assert success.report.per_task == dict.fromkeys(TASKS, 1.0)
+    for network in (policy, module.critic, module.slow_critic):
+        assert network.observation_mean.equal(mean) and network.observation_scale.equal(scale)
+    assert module.log_alpha.eq(0).all()
+    assert trainer.callback_metrics["train/success/drawer-close-v3"] == 1  # it has played by itself
+
+
+def test_a_trained_policy_is_held_unless_it_is_let_loose(tmp_path):
+    """And what was chosen for it is what a checkpoint says, whose networks come untrained at first."""
+    policy = small_policy()
+    assert MultiTaskSAC(policy).hparams["anchor"] == 0 and MultiTaskSAC(policy).hparams["start_std"] is None
+    policy.fit_normalizer(torch.randn(10, 39))
+    assert MultiTaskSAC(policy, anchor=0.0, start_std=0.3).hparams["anchor"] == 0
+    trainer = fit(MultiTaskSAC(policy, batch_per_task=8), practice(env_steps=20, epochs=1))
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    module = MultiTaskSAC.load_from_checkpoint(tmp_path / "last.ckpt", weights_only=True)
+    assert module.hparams["anchor"] == 10 and module.hparams["start_std"] == 0.1
+    expected = trainer.lightning_module.state_dict()
+    assert all(tensor.equal(expected[name]) for name, tensor in module.state_dict().items())
 
 
 def test_what_is_remembered_is_what_was_played():
