@@ -156,13 +156,12 @@ class BehaviorCloning(LightningModule):
     def on_fit_start(self) -> None:
         """Normalise observations by those of the experts, unless the model brings a normaliser; set the deviations."""
         model, observations = self.model, getattr(self.trainer.datamodule, "observations", None)  # type: ignore[attr-defined]
-        untouched = not model.observation_mean.any() and bool((model.observation_scale == 1).all())
-        if untouched and observations is not None:
+        if not model.has_normalizer and observations is not None:
             model.fit_normalizer(observations.to(self.device))
         self._average = [average.to(self.device) for average in self._average]
-        _set_std(model)
+        model.set_std(0.1)
         with self.averaged():
-            _set_std(model)  # a checkpoint may be of a time when they were not set
+            model.set_std(0.1)  # a checkpoint may be of a time when they were not set
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Set the learning rate; start a task with a fresh optimizer."""
@@ -288,14 +287,6 @@ def _as_policy(model: Any) -> ActiveDendritePolicy:
             "folder that dendrite_zoo.load takes, or a config."
         )
     return cast(ActiveDendritePolicy, cast(nn.Module, model).train())
-
-
-@torch.no_grad()
-def _set_std(model: ActiveDendritePolicy, std: float = 0.1) -> None:
-    """Make the logarithm of the deviations, the second half of the outputs, a constant: no gradient moves it."""
-    output = model.mlp.output
-    output.weight[output.out_features // 2 :] = 0
-    output.bias[output.out_features // 2 :] = math.log(std)
 
 
 def _exchange(state: dict[str, Any], weights: dict[str, Tensor]) -> None:

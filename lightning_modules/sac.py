@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
@@ -96,9 +95,10 @@ class MultiTaskSAC(LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.model = _as_module(model)
+        trained = getattr(self.model, "has_normalizer", False)
         if anchor is None:
-            anchor = 10.0 if _has_normalizer(self.model) else 0.0
-        if start_std is None and isinstance(self.model, ActiveDendritePolicy) and _has_normalizer(self.model):
+            anchor = 10.0 if trained else 0.0
+        if start_std is None and trained:
             start_std = 0.1
         positive = {"lr": lr, "reward_scale": reward_scale, "entropy_coefficient": entropy_coefficient}
         positive |= {} if start_std is None else {"start_std": start_std}
@@ -110,7 +110,9 @@ class MultiTaskSAC(LightningModule):
         if not 0 <= discount < 1 or not 0 < tau <= 1:
             raise ValueError(f"discount={discount} and tau={tau} came; expected them in [0, 1) and (0, 1].")
         if start_std is not None:
-            _set_std(self.model, start_std)
+            if not isinstance(self.model, ActiveDendritePolicy):
+                raise TypeError(f"start_std came with a {type(self.model).__name__}; expected an ActiveDendritePolicy.")
+            self.model.set_std(start_std)
         self.critic = critic_like(self.model) if critic is None else _as_module(critic)
         self.slow_critic = copy.deepcopy(self.critic).requires_grad_(False)
         self.anchor = copy.deepcopy(self.model).requires_grad_(False) if anchor > 0 else None
@@ -271,7 +273,9 @@ class MultiTaskSAC(LightningModule):
 
     @property
     def _comes_trained(self) -> bool:
-        return self.anchor is not None or self.hparams["actor_warmup"] > 0 or _has_normalizer(self.model)
+        return (
+            self.anchor is not None or self.hparams["actor_warmup"] > 0 or getattr(self.model, "has_normalizer", False)
+        )
 
     def _plays_at_random(self, data: OnlineTasks) -> bool:
         return data.env_steps < data.warmup_steps and not self._comes_trained
@@ -336,22 +340,6 @@ def critic_like(policy: nn.Module) -> TwinCritic:
         raise TypeError(f"A {type(policy).__name__} came without critics; expected MultiTaskSAC(policy, critic=...).")
     known = inspect.signature(TwinCritic).parameters
     return TwinCritic(**{name: value for name, value in policy.config.items() if name in known})
-
-
-def _has_normalizer(policy: nn.Module) -> bool:
-    """Whether it was fitted, as that of every trained policy is."""
-    untouched = {"observation_mean": 0, "observation_scale": 1}
-    return any(bool((buffer != untouched[name]).any()) for name, buffer in policy.named_buffers() if name in untouched)
-
-
-@torch.no_grad()
-def _set_std(policy: nn.Module, std: float) -> None:
-    if not isinstance(policy, ActiveDendritePolicy):
-        raise TypeError(f"start_std came with a {type(policy).__name__}; expected an ActiveDendritePolicy.")
-    output = policy.mlp.output
-    size = output.out_features // 2  # means, then logarithms of deviations
-    output.weight[size:] = 0
-    output.bias[size:] = math.log(std)
 
 
 def _as_module(model: nn.Module | Mapping[str, Any] | str) -> nn.Module:

@@ -205,6 +205,18 @@ class ActiveDendritePolicy(HubModel, nn.Module):
         self.observation_mean.copy_(x.mean(0))
         self.observation_scale.copy_(x.std(0, correction=0).clamp(min=smallest))
 
+    @property
+    def has_normalizer(self) -> bool:
+        """Whether mean and scale were set, as those of every trained policy are."""
+        return bool(self.observation_mean.any()) or bool((self.observation_scale != 1).any())
+
+    @torch.no_grad()
+    def set_std(self, std: float) -> None:
+        """Give every action, before it is squashed, the same standard deviation, whatever the observation."""
+        output, size = self.mlp.output, self.config["action_size"]
+        output.weight[size:] = 0
+        output.bias[size:] = math.log(std)
+
     def forward(self, observation: Tensor, task: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation ``(B, action_size)`` of the actions, before they are squashed."""
         x = (observation - self.observation_mean) / self.observation_scale

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from dendrite_zoo.callbacks import SuccessLogger
 from dendrite_zoo.hub.publish import _artifact
 from dendrite_zoo.lightning_modules import BehaviorCloning
-from dendrite_zoo.lightning_modules.behavior_cloning import _set_std, imitation_loss
+from dendrite_zoo.lightning_modules.behavior_cloning import imitation_loss
 from dendrite_zoo.models import ActiveDendritePolicy, load
 from dendrite_zoo.rl import Demonstrations, evaluate_policy
 from dendrite_zoo.run_folder import RunLogger
@@ -113,7 +113,7 @@ def test_the_deviation_is_small_and_the_mean_what_it_would_be_without(experts, t
     keep = ModelCheckpoint(dirpath=tmp_path, save_last=True, every_n_train_steps=7, save_top_k=0)
     bc, other, seen, task = module(), module(), torch.randn(50, 39), torch.zeros(50).long()
     before = other.model.act_batch(seen, task)
-    _set_std(other.model)
+    other.model.set_std(0.1)
     assert (other.model.act_batch(seen, task) == before).all()
     fit(bc, data(experts, tmp_path), keep)
     for policy in (bc.model, BehaviorCloning.load_from_checkpoint(tmp_path / "last.ckpt").model):

@@ -6,12 +6,13 @@ import pytest
 import yaml
 
 from dendrite_zoo.cli import main
-from dendrite_zoo.models import ActiveDendritePolicy
+from dendrite_zoo.models import ActiveDendritePolicy, load
+from dendrite_zoo.rl import task_names
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 
-@pytest.mark.parametrize("name", ["metaworld-mt3", "metaworld-mt10-paper"])
+@pytest.mark.parametrize("name", ["metaworld-mt3", "metaworld-mt10-paper", "metaworld-finetune"])
 def test_a_recipe_is_understood(name, capsys, monkeypatch):
     command = ["dendrite-zoo", "fit", "--config", str(CONFIGS / f"{name}.yaml"), "--print_config"]
     monkeypatch.setattr("sys.argv", command)
@@ -20,7 +21,9 @@ def test_a_recipe_is_understood(name, capsys, monkeypatch):
     assert end.value.code == 0
     config = yaml.safe_load(capsys.readouterr().out)
     model, data = config["model"]["init_args"], config["data"]["init_args"]
-    arguments = model["model"]["init_args"]
+    policy = model["model"]
+    arguments = load(policy).config if isinstance(policy, str) else policy["init_args"]
     ActiveDendritePolicy.validate_config(arguments)
-    assert arguments["tasks"] == data["tasks"]
-    assert data["env_steps"] % (len(data["tasks"]) * data["envs_per_task"] * data["steps_per_round"]) == 0
+    tasks = task_names(data["tasks"])
+    assert tuple(arguments["tasks"]) == tasks
+    assert data["env_steps"] % (len(tasks) * data["envs_per_task"] * data["steps_per_round"]) == 0

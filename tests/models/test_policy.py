@@ -172,3 +172,19 @@ def test_tasks_by_name_or_index():
 def test_bad_arguments(change, words):
     with pytest.raises(ValueError, match=words):
         ActiveDendritePolicy(**{"tasks": TASKS, "hidden_features": [8, 8], **change})
+
+
+def test_a_standard_deviation_for_all_actions():
+    policy, observations = make().eval(), torch.randn(3, 39)
+    before = policy(observations, torch.tensor([0, 1, 2]))[0]
+    policy.set_std(0.25)
+    mean, log_std = policy(observations, torch.tensor([0, 1, 2]))
+    assert torch.equal(mean, before)
+    torch.testing.assert_close(log_std.exp(), torch.full_like(mean, 0.25))
+
+
+def test_whether_it_was_normalised():
+    policy = ActiveDendritePolicy(["reach-v3"], hidden_features=[8, 8])
+    assert not policy.has_normalizer
+    policy.fit_normalizer(torch.randn(10, 39))
+    assert policy.has_normalizer
