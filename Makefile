@@ -84,10 +84,10 @@ zoo-metaworld-mt10: .venv/.dev  ## train the zoo's ten robot skills and their co
 	$(BIN)/dendrite-zoo report $(foreach row,metaworld-mt10 metaworld-mt10-mlp,$(SEEDS:%=runs/$(row)-%)) \
 		--json results/metaworld/mt10.json --entry metaworld-mt10 --build "make zoo-metaworld-mt10"
 
-zoo-metaworld-mt50: .venv/.dev  ## train the zoo's fifty robot skills anew
-	for seed in $(SEEDS); do $(METAWORLD) --config configs/metaworld-mt50.yaml --seed_everything $$seed \
-		--name metaworld-mt50-$$seed || exit 1; done
-	$(BIN)/dendrite-zoo report $(SEEDS:%=runs/metaworld-mt50-%) \
+zoo-metaworld-mt50: .venv/.dev  ## train the zoo's fifty robot skills and their control anew
+	for row in metaworld-mt50 metaworld-mt50-mlp; do for seed in $(SEEDS); do \
+		$(METAWORLD) --config configs/$$row.yaml --seed_everything $$seed --name $$row-$$seed || exit 1; done; done
+	$(BIN)/dendrite-zoo report $(foreach row,metaworld-mt50 metaworld-mt50-mlp,$(SEEDS:%=runs/$(row)-%)) \
 		--json results/metaworld/mt50.json --entry metaworld-mt50 --build "make zoo-metaworld-mt50"
 
 metaworld-continual: .venv/.dev  ## five robot tasks one after another, with dendrites and without

@@ -53,7 +53,7 @@ class MultiTaskSAC(LightningModule):
         target_entropy: of the actions, in nats; by default minus their number of dimensions.
         entropy_coefficient: of each task at the start; with an anchor it stays so.
         start_std: standard deviation of the policy's actions at the start, before they are squashed; by default 0.1 for
-            a trained policy, since imitation teaches none, and what it is for others.
+            a trained policy, whose spread imitation did not teach, and what it is for others.
         actor_warmup: updates at the start in which the critics alone learn.
         anchor: weight of the divergence from the policy as it was at the start, in units of the scaled reward; by
             default 10 for a trained policy, 0 for others.
