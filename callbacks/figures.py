@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.trainer.states import TrainerFn
 
 __all__ = ["send_figures"]
 
@@ -24,9 +23,8 @@ def send_figures(trainer: Trainer, figures: Mapping[str, float]) -> None:
     """
     if not figures:
         return
-    # Lightning counts a batch's step after its validation
-    step = trainer.global_step - (trainer.state.fn == TrainerFn.FITTING)
+    step = trainer.fit_loop.epoch_loop._batches_that_stepped  # global_step counts the steps of every optimizer
     trainer.callback_metrics.update({name: torch.tensor(value) for name, value in figures.items()})
     for logger in trainer.loggers:
-        logger.log_metrics({**figures, "epoch": trainer.current_epoch}, step=max(step, 0))
+        logger.log_metrics({**figures, "epoch": trainer.current_epoch}, step=step)
         logger.save()

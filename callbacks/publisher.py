@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import queue
@@ -140,8 +141,10 @@ class HubPublisher(Callback):
         assert self.folder is not None
         folder = self.folder / f"step-{trainer.global_step}"
         model = _model(pl_module)
+        averaged = getattr(pl_module, "averaged", contextlib.nullcontext)  # the weights that are meant to be used
         try:
-            model.save_pretrained(folder, results=self._results(trainer, pl_module, model))
+            with averaged():
+                model.save_pretrained(folder, results=self._results(trainer, pl_module, model))
         except OSError as error:
             logger.warning("%s is not published: %s", self.repo_id, error)
             return

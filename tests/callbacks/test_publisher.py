@@ -109,6 +109,35 @@ def test_what_cannot_be_published_is_said_before_training():
         HubPublisher("alice/digits", every="task_end").setup(trainer, module, "fit")
 
 
+AVERAGED = TRAIN.replace(
+    "model = ActiveDendriteClassifier",
+    """
+import contextlib, torch
+class Averaging(ContinualClassifier):
+    @contextlib.contextmanager
+    def averaged(self):
+        trained = self.model.mlp.output.bias.detach().clone()
+        with torch.no_grad():
+            self.model.mlp.output.bias.fill_(7)
+            yield
+            self.model.mlp.output.bias.copy_(trained)
+model = ActiveDendriteClassifier""",
+    1,
+).replace("ContinualClassifier(model)", "Averaging(model)")
+
+
+def test_a_module_that_averages_its_weights_releases_the_average(hub, alice, tmp_path):  # noqa: F811
+    answer = alice(AVERAGED, every="task_end", wait=60.0, folder=tmp_path / "run", final=tmp_path / "final")
+    assert answer.error is None, answer.trace
+    (tmp_path / "head").mkdir()
+    for path in ("config.json", "model.safetensors"):
+        (tmp_path / "head" / path).write_bytes(head(hub)[path])
+    released = ActiveDendriteClassifier.from_pretrained(tmp_path / "head").state_dict()
+    final = ActiveDendriteClassifier.from_pretrained(tmp_path / "final").state_dict()
+    assert (released.pop("mlp.output.bias") == 7).all() and (final.pop("mlp.output.bias") != 7).any()
+    assert all(released[name].equal(final[name]) for name in final)
+
+
 def test_a_resumed_run_knows_which_task_it_was_on():
     first = HubPublisher("alice/digits")
     first._boundary.update(3)

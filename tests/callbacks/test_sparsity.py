@@ -315,6 +315,34 @@ def test_in_the_csv_beside_forgetting(tmp_path):
         assert float(row["sparsity/net.0/weight"]) == 0
 
 
+class TwoOptimizers(ReluNet):
+    """Each batch takes a step of both, which Trainer.global_step counts as two."""
+
+    automatic_optimization = False
+
+    def training_step(self, batch, batch_idx):
+        loss = super().training_step(batch, batch_idx)
+        for optimizer in self.optimizers():
+            optimizer.zero_grad()
+            self.manual_backward(loss, retain_graph=True)
+        for optimizer in self.optimizers():
+            optimizer.step()
+
+    def configure_optimizers(self):
+        return [torch.optim.SGD(layer.parameters(), lr=0.1) for layer in (self.net[0], self.net[2])]
+
+
+@pytest.mark.parametrize("module", [ReluNet, TwoOptimizers])
+def test_its_rows_stand_at_the_steps_of_lightning(tmp_path, module):
+    logger = CSVLogger(tmp_path, name="", version="")
+    trainer(tmp_path, [SparsityLogger()], logger=logger).fit(module(), Tasks())
+    with open(tmp_path / "metrics.csv") as file:
+        rows = list(csv.DictReader(file))
+    ours = [row["step"] for row in rows if row["sparsity/net.1/activation"]]
+    assert ours == [row["step"] for row in rows if row["val/acc/dataloader_idx_0"]]
+    assert len(ours) == 3
+
+
 def test_a_compiled_network_is_counted_too(tmp_path):
     module, log = ReluNet(), SparsityLogger()
     plain = copy.deepcopy(module)
