@@ -140,6 +140,12 @@ class ForgettingLogger(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """See whether a task starts."""
         ended, started = self._boundary.update(self._current_task(trainer))
+        if ended is not None and trainer.enable_validation and not self.record.measured(ended):
+            rank_zero_warn(
+                f"ForgettingLogger: task {ended} ended without a validation, so its row of the matrix stays NaN; "
+                f"expected at least one a task. Trainer(check_val_every_n_epoch={trainer.check_val_every_n_epoch}, "
+                f"val_check_interval={trainer.val_check_interval}) came."
+            )
         if ended is None and started is not None:
             self.record.first_task = started
 
@@ -167,7 +173,6 @@ class ForgettingLogger(Callback):
         """Read what the validation steps logged, and log what follows from it."""
         if trainer.sanity_checking:
             return
-        self._seen = _over_ranks(self._seen, trainer)
         if self._read(trainer):
             figures = self._figures(trainer)
             of_tasks = {name: figures.pop(name) for name in list(figures) if "/" in name}
@@ -220,15 +225,16 @@ class ForgettingLogger(Callback):
         begun, after = self._boundary.task is not None, self._after(trainer)
         task, loaders = after if begun else after + 1, len(trainer.num_val_batches)
         found = by_task(self._fresh.logged(trainer), self.metric, current=task if loaders == 1 else None)
+        seen = self._seen
+        if loaders == 1:
+            seen = {task: seen.get(0) for task in found} if len(found) == 1 else {}
+        found, seen = _over_ranks(found, seen, trainer)
         if not found or str(found) == str(self._found):
             return False
         self._found = found
         self.record.grow(loaders if loaders > 1 else task + 1)
         if not begun:
             self.record.first_task = task
-        seen = self._seen
-        if loaders == 1:
-            seen = {task: seen.get(0) for task in found} if len(found) == 1 else {}
         # what was measured in training stays: weights given to trainer.validate later may be any
         gaps_only = begun and trainer.state.fn == TrainerFn.VALIDATING
         self.record.put(found, after, samples=seen, gaps_only=gaps_only)
@@ -271,11 +277,20 @@ def _untold(owners: tuple[Any, ...]) -> str:
     )
 
 
-def _over_ranks(seen: dict[int, int | None], trainer: Trainer) -> dict[int, int | None]:
-    """Sum of the samples of all processes."""
-    if trainer.world_size == 1:
-        return seen
-    counts = [seen.get(j, 0) for j in range(len(trainer.num_val_batches))]
-    sums = torch.tensor([-(2**40) if n is None else n for n in counts], device=trainer.strategy.root_device)
-    sums = trainer.strategy.reduce(sums, reduce_op="sum")
-    return {j: n if n >= 0 else None for j, n in enumerate(sums.tolist())}
+def _over_ranks(
+    found: dict[int, float], seen: dict[int, int | None], trainer: Trainer
+) -> tuple[dict[int, float], dict[int, int | None]]:
+    """What all processes measured together: means by samples, for not every module logs with ``sync_dist=True``."""
+    if trainer.world_size == 1 or not torch.distributed.is_initialized():
+        return found, seen
+    ranks: list[Any] = [None] * trainer.world_size
+    torch.distributed.all_gather_object(ranks, (found, seen))
+    samples: dict[int, int | None] = {}
+    for j in sorted({j for _, counts in ranks for j in counts}):
+        counts = [counts.get(j, 0) for _, counts in ranks]
+        samples[j] = None if None in counts else sum(counts)
+    means = {}
+    for j in sorted({j for values, _ in ranks for j in values}):
+        having = [(values[j], counts.get(j) or 1 if samples.get(j) else 1) for values, counts in ranks if j in values]
+        means[j] = sum(value * weight for value, weight in having) / sum(weight for _, weight in having)
+    return means, samples

@@ -50,6 +50,10 @@ class AccuracyRecord:
         """Whether nothing was measured yet."""
         return bool(self.matrix.isnan().all() and self.baseline.isnan().all())
 
+    def measured(self, after: int) -> bool:
+        """Whether anything was measured after a task."""
+        return after < len(self.matrix) and not bool(self.matrix[after].isnan().all())
+
     @torch.inference_mode(False)  # Lightning validates in inference mode, whose tensors cannot be written to later
     def grow(self, tasks: int) -> None:
         """Make room for so many tasks."""

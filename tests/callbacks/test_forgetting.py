@@ -467,6 +467,15 @@ def test_nothing_to_validate(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_task_that_ends_without_a_validation(tmp_path):
+    log = ForgettingLogger("val/acc", task=by_epoch)
+    words = r"task 0 ended without a validation, .*Trainer\(check_val_every_n_epoch=2, "
+    with pytest.warns(UserWarning, match=words) as warnings:
+        trainer(tmp_path, [log], check_val_every_n_epoch=2).fit(Scripted(script), Tasks())
+    assert log.matrix.isnan().all(1).tolist() == [True, False, True]
+    assert sum("ended without a validation" in str(warning.message) for warning in warnings) == 1
+
+
 def test_a_barebones_trainer_keeps_no_metrics(tmp_path):
     bare = Trainer(barebones=True, max_epochs=1, accelerator="cpu", callbacks=[ForgettingLogger("val/acc", by_epoch)])
     with pytest.raises(ValueError, match=r"barebones=True\) keeps no metrics.*expected an ordinary Trainer"):

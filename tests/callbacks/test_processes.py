@@ -22,6 +22,14 @@ class Frozen(ReluNet):
         return torch.optim.SGD(self.parameters(), lr=0.0)
 
 
+class Unsynced(Frozen):
+    """Logs what its own process measured, as many modules do."""
+
+    def validation_step(self, batch, batch_idx, dataloader_idx=0):
+        x, y = batch
+        self.log("val/acc", (self.net(x).argmax(1) == y).float().mean(), batch_size=len(y))
+
+
 class Dump(Callback):
     """Writes what the callbacks of this process hold."""
 
@@ -44,9 +52,9 @@ def epoch(trainer):
     return trainer.current_epoch
 
 
-def run(folder, world):
+def run(folder, world, module=Frozen):
     torch.manual_seed(0)
-    module, data = Frozen(), Tasks()
+    module, data = module(), Tasks()
     folder.mkdir(exist_ok=True)
     callbacks = [ForgettingLogger(task=epoch, verbose=False), SparsityLogger(), Dump(folder, world)]
     strategy = {"strategy": "ddp_spawn"} if world > 1 else {}
@@ -69,3 +77,14 @@ def test_two_processes_give_what_one_gives(tmp_path):
             assert other["figures"][layer] == pytest.approx(figures, abs=1e-6)
         assert other["metrics"] == pytest.approx(one["metrics"], abs=1e-6)
     assert sorted(path.name for path in (tmp_path / "2").iterdir()) == ["matrix.json", "matrix.png"]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*sync_dist=True")
+def test_a_metric_that_each_process_logs_for_itself_is_averaged(tmp_path):
+    run(tmp_path, 1, Unsynced)
+    run(tmp_path, 2, Unsynced)
+    one, first, second = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("1_0", "2_0", "2_1"))
+    for other in (first, second):
+        torch.testing.assert_close(torch.tensor(other["matrix"]), torch.tensor(one["matrix"]), equal_nan=True)
+        assert other["metrics"]["average_accuracy"] == pytest.approx(one["metrics"]["average_accuracy"], abs=1e-6)
