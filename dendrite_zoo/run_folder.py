@@ -57,12 +57,11 @@ def success_curve(folder: Path) -> list[dict[str, float]]:
     """
     with open(folder / "metrics.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    played = {row["epoch"]: float(row["env_steps"]) for row in rows if row.get("env_steps")}
+    played = {row["epoch"]: row for row in rows if row.get("env_steps") and row.get("updates")}
     evaluated = {row["epoch"]: row for row in rows if row.get("success/mean") and row["epoch"] in played}
     return [  # an epoch that a crash had run again stands there twice: its last evaluation counts
         {
-            "env_steps": played[epoch],
-            "updates": float(row["step"]) + 1,  # Lightning counts steps from 0
+            **{name: float(played[epoch][name]) for name in ("env_steps", "updates")},
             **{name: float(value) for name, value in row.items() if name.startswith("success/") and value},
         }
         for epoch, row in evaluated.items()

@@ -29,7 +29,8 @@ class MultiTaskSAC(LightningModule):
 
     A policy, twin critics and their slow copies, and one entropy coefficient a task, learn from batches with as many
     steps of each task. What is played and how often is learned from it, `OnlineTasks` says. All parameters have one
-    optimizer, so that Lightning's ``global_step`` counts updates; how much was played is logged as ``env_steps``.
+    optimizer, so that Lightning's ``global_step`` counts updates, while its loggers count rounds. How much was played
+    and learned is logged as ``env_steps`` and ``updates``.
 
     The warm-up is played with uniform actions, and its observations are those to normalise by.
 
@@ -60,7 +61,7 @@ class MultiTaskSAC(LightningModule):
         seed: of the random numbers.
 
     Logs:
-        ``env_steps``, ``train/critic_loss``, ``train/actor_loss``, ``train/entropy``,
+        ``env_steps``, ``updates``, ``train/critic_loss``, ``train/actor_loss``, ``train/entropy``,
         ``train/entropy_coefficient/{task}`` and ``train/success/{task}``, of the episodes that ended in the round;
         ``val/task_{j}/entropy`` and ``val/task_{j}/value``, on what was seen last of a task.
 
@@ -188,6 +189,7 @@ class MultiTaskSAC(LightningModule):
         sums = torch.zeros(3, device=self.device)
         for _ in range(batch.updates):
             sums += self.update(data.replay.sample(self.hparams["batch_per_task"], self._draws))
+        self.log("updates", float(self.global_step))
         means = dict(zip(("critic_loss", "actor_loss", "entropy"), (sums / batch.updates).tolist(), strict=True))
         self.log_dict({f"train/{name}": mean for name, mean in means.items()})
         alphas = self.log_alpha.detach().exp().tolist()
@@ -208,10 +210,10 @@ class MultiTaskSAC(LightningModule):
         )
 
     def on_validation_epoch_end(self) -> None:
-        """Say how much was played so far."""
+        """Say how much was played and learned so far."""
         data = getattr(self.trainer, "datamodule", None)
         if isinstance(data, OnlineTasks):
-            self.log("env_steps", float(data.env_steps))
+            self.log_dict({"env_steps": float(data.env_steps), "updates": float(self.global_step)})
 
     def update(self, batch: Transitions) -> Tensor:
         """Learn from one batch: critics, policy and entropy coefficients in one backward pass and one step.

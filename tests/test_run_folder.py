@@ -62,12 +62,13 @@ def test_a_new_run_does_not_mix_with_an_earlier_one(tmp_path):
 def test_the_curve_of_success_over_the_steps_played(tmp_path):
     logger = RunLogger(tmp_path)
     for epoch, success in enumerate([0.0, 0.25, 0.5]):
-        logger.log_metrics({"env_steps": 100.0 * epoch + 50, "epoch": epoch}, step=2 * epoch)
-        logger.log_metrics({"env_steps": 100.0 * epoch + 100, "epoch": epoch}, step=2 * epoch + 1)
-        logger.log_metrics({"success/a": success, "success/mean": success, "epoch": epoch}, step=10 * epoch + 9)
+        for half in (1, 2):
+            played = {"env_steps": 100.0 * epoch + 50 * half, "updates": 10.0 * epoch + 5 * half, "epoch": epoch}
+            logger.log_metrics(played, step=2 * epoch + half - 1)
+        logger.log_metrics({"success/a": success, "success/mean": success, "epoch": epoch}, step=2 * epoch + 1)
     again = RunLogger(tmp_path)  # resumed in the last epoch
-    again.log_metrics({"env_steps": 300.0, "epoch": 2}, step=5)
-    again.log_metrics({"success/a": 0.75, "success/mean": 0.75, "epoch": 2}, step=29)
+    again.log_metrics({"env_steps": 300.0, "updates": 30.0, "epoch": 2}, step=5)
+    again.log_metrics({"success/a": 0.75, "success/mean": 0.75, "epoch": 2}, step=5)
     assert success_curve(tmp_path) == [
         {"env_steps": 100 * n, "updates": 10 * n, "success/a": value, "success/mean": value}
         for n, value in ((1, 0.0), (2, 0.25), (3, 0.75))

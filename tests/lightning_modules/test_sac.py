@@ -278,7 +278,7 @@ def test_updates_and_steps_are_counted(whole):
     trainer, _ = whole
     # four rounds of 5 steps of 2 environments, the first without updates
     assert trainer.callback_metrics["env_steps"] == 40 == trainer.datamodule.env_steps
-    assert trainer.global_step == 9
+    assert trainer.callback_metrics["updates"] == 9 == trainer.global_step
     assert trainer.datamodule.replay.sizes.tolist() == [20, 20]
     for name in ("critic_loss", "actor_loss", "entropy", *(f"entropy_coefficient/{task}" for task in TASKS)):
         assert trainer.callback_metrics[f"train/{name}"].isfinite()
