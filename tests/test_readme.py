@@ -93,7 +93,7 @@ def results_table() -> str:
 def robots_table() -> str:
     """Success on unseen goals of every policy that was trained, and what was forgotten of tasks in a sequence."""
     lines = ["| tasks | row | goals reached | forgetting | parameters |", "| --- | --- | --- | --- | --- |"]
-    for file in ("mt10", "mt50", "continual-5", "mt3-sac"):
+    for file in ("mt10", "finetune", "mt50", "continual-5", "mt3-sac"):
         path = ROOT / "results" / "metaworld" / f"{file}.json"
         for record in json.loads(path.read_text(encoding="utf-8")) if path.exists() else []:
             low, high = record["interval"]
