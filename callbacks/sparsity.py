@@ -11,6 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from dendrite_zoo.callbacks.contexts import Contexts, without_parts
 from dendrite_zoo.callbacks.figures import send_figures
 from dendrite_zoo.callbacks.units import UnitCounts, activation_layers, weight_layers
 from dendrite_zoo.metrics import dead_units, duty_cycle_entropy, weight_sparsity
@@ -37,6 +38,9 @@ class SparsityLogger(Callback):
     ``layers``. A smooth activation such as GELU is hardly ever exactly zero, and says so. Within a module
     that was compiled (``torch.compile``) hooks do not run, and nothing is counted.
 
+    Where the context alone chooses the units (``winners="context"``), those that it chose count as active, and all
+    others of the layer as zero, though they are never computed.
+
     The hooks are there during a validation only. They add up counts where the network runs and wait for
     nothing; the counts are summed over processes at the end.
 
@@ -60,6 +64,7 @@ class SparsityLogger(Callback):
         self.layers = None if layers is None else list(layers)
         self.figures: dict[str, dict[str, float]] = {}
         self._counts = UnitCounts()
+        self._contexts = Contexts(self._counts)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make sure that the layers are there."""
@@ -67,10 +72,10 @@ class SparsityLogger(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to watch."""
-        self._counts.stop()
-        # in the sanity check too: where torch.compile first meets a network without hooks it never looks
-        # again
-        self._counts = UnitCounts().watch(activation_layers(pl_module, self.layers))
+        self._stop()
+        # in the sanity check too: where torch.compile first meets a network without hooks it never looks again
+        self._counts = UnitCounts().watch(without_parts(pl_module, activation_layers(pl_module, self.layers)))
+        self._contexts = Contexts(self._counts).watch(pl_module, self.layers)
 
     def on_validation_batch_start(
         self,
@@ -97,7 +102,7 @@ class SparsityLogger(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log what was counted."""
-        self._counts.stop()
+        self._stop()
         if trainer.sanity_checking:
             return
         sum_over_ranks(self._counts, trainer)
@@ -112,11 +117,15 @@ class SparsityLogger(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Leave no hooks."""
-        self._counts.stop()
+        self._stop()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave no hooks."""
+        self._stop()
+
+    def _stop(self) -> None:
         self._counts.stop()
+        self._contexts.stop()
 
     def _figures(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, dict[str, float]]:
         current = current_task(trainer)

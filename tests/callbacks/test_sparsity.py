@@ -15,6 +15,7 @@ from torch import nn
 from dendrite_zoo.callbacks import ForgettingLogger, SparsityLogger
 from dendrite_zoo.layers import ActiveDendriteLinear, KWinners, SparseLinear
 from tests.callbacks.strangers import ReluNet, Tasks, loader, trainer
+from tests.callbacks.test_subnetworks import dendrites
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers")
 
@@ -313,6 +314,19 @@ def test_in_the_csv_beside_forgetting(tmp_path):
             assert 0 <= float(row[f"sparsity/net.1/{name}"]) <= 1
             assert 0 <= float(row[f"sparsity/net.1/{name}/task_2"]) <= 1
         assert float(row["sparsity/net.0/weight"]) == 0
+
+
+def test_units_that_the_context_leaves_out_count_as_zero(tmp_path):
+    log = SparsityLogger()
+    _, model = dendrites(tmp_path, log, winners="context")
+    for number, units in enumerate((40, 30)):
+        active = {len(model.mlp.active_units(model.context.prototypes[task])[number]) for task in range(3)}
+        expected = 1 - active.pop() / units
+        figures = log.figures[f"model.mlp.activations.{number}"]
+        assert expected >= 0.75 and not active
+        for task in ("", "/task_0", "/task_1", "/task_2"):
+            assert figures[f"activation{task}"] == pytest.approx(expected)
+            assert 0 < figures[f"dead_units{task}"] <= expected + 1e-6
 
 
 class TwoOptimizers(ReluNet):
