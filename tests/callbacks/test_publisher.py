@@ -86,13 +86,24 @@ def test_training_survives_a_hub_that_fails(hub, alice, run, tmp_path):  # noqa:
     assert head(hub)["model.safetensors"] == (tmp_path / "final/model.safetensors").read_bytes()
 
 
-def test_training_does_not_wait_for_a_hub_that_is_silent(hub, run, tmp_path):  # noqa: F811
+SENT = """
+import gc, time
+from dendrite_zoo.callbacks.publisher import HubPublisher
+until = time.monotonic() + 60
+while any(each._unsent for each in gc.get_objects() if isinstance(each, HubPublisher)):
+    assert time.monotonic() < until
+    time.sleep(0.01)
+"""
+
+
+def test_training_does_not_wait_for_a_hub_that_is_silent(hub, alice, run, tmp_path):  # noqa: F811
     hub.fail("create", "hang", 1000)
     answer = run(wait=0.0)
     assert answer.result[0] == [] and answer.result[2]
     assert "it could not be sent within 0 s" in answer.said
     assert len(list(Path(tmp_path / "run").glob("step-*/model.safetensors"))) == 2
     hub.faults.clear()
+    assert alice(SENT).error is None, "its thread would speak to the hub of the next test"
 
 
 def test_what_cannot_be_published_is_said_before_training():
