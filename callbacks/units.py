@@ -30,8 +30,7 @@ def activation_layers(model: nn.Module, layers: Sequence[str] | None = None) -> 
 
     Args:
         model: the network.
-        layers: narrows it to these modules and what is in them; one without an activation or a weight in it
-        is
+        layers: narrows it to these modules and what is in them; one without an activation or a weight in it is
             watched itself.
 
     Raises:

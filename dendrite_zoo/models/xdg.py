@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from dendrite_zoo.contexts import OneHotContext
 from dendrite_zoo.hub import HubModel, register_model
 from dendrite_zoo.layers.sparse import check_size
+from dendrite_zoo.layers.subnetwork import linear_part, make_partial
+from dendrite_zoo.models.subnetwork import in_groups
 
 __all__ = ["XdGClassifier"]
 
@@ -21,6 +23,8 @@ class XdGClassifier(HubModel, nn.Module):
 
     For each task a fixed random share of the units of each hidden layer is off: :math:`h = g_t \odot \max(0, W x + b)`.
     The task must be given, at test too. With `dendrite_zoo.callbacks.SynapticIntelligence` it is their best method.
+    Products are computed for the units that are on alone; where `dendrite_zoo.optim.DendriteAdam` owns the parameters,
+    gradients are sparse and hold that part alone.
 
     Args:
         in_features: size of an input row.
@@ -69,6 +73,8 @@ class XdGClassifier(HubModel, nn.Module):
         self.hidden = nn.ModuleList(nn.Linear(i, o) for i, o in zip(sizes, sizes[1:], strict=False))
         self.activations = nn.ModuleList(nn.ReLU() for _ in hidden_features)
         self.output = nn.Linear(sizes[-1], num_classes)
+        for number, layer in enumerate((*self.hidden, self.output)):
+            make_partial(cast(nn.Linear, layer), all_inputs=number == 0, all_units=layer is self.output)
         for number, units in enumerate(hidden_features):
             on = torch.rand(max_tasks, units).topk(units - round(gated * units), dim=1).indices
             gate = torch.zeros(max_tasks, units, dtype=torch.bool).scatter(1, on, True)
@@ -108,8 +114,16 @@ class XdGClassifier(HubModel, nn.Module):
 
     def forward(self, x: Tensor, task: int | Tensor | None = None) -> Tensor:
         """Logits ``(B, num_classes)`` for ``x`` in a task, one or ``(B,)``."""
-        x = x.flatten(1)
-        ids = self.context(x, task)
+        x, ids = x.flatten(1), self.context(x, task)
+        if ids.ndim == 0:
+            return self._forward_in(x, int(ids))
+        return in_groups(x, ids, self._forward_in)
+
+    def _forward_in(self, x: Tensor, task: int) -> Tensor:
+        columns: Tensor | None = None
         for layer, activation, gate in zip(self.hidden, self.activations, self.gates, strict=True):
-            x = activation(layer(x)) * gate[ids]
-        return self.output(x)
+            rows = gate[task].nonzero().squeeze(1)
+            drive = linear_part(x, layer.weight, layer.bias, rows, columns, None)
+            whole = drive.new_zeros(len(x), gate.shape[1]).index_copy(1, rows, drive)  # for who watches the activation
+            x, columns = activation(whole).index_select(1, rows), rows
+        return linear_part(x, self.output.weight, self.output.bias, None, columns, None)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from torch import nn
 
 from dendrite_zoo import load
 from dendrite_zoo.callbacks import SynapticIntelligence
 from dendrite_zoo.lightning_modules import ContinualClassifier
 from dendrite_zoo.models.xdg import XdGClassifier
+from dendrite_zoo.optim import DendriteAdam
 from dendrite_zoo.streams import PermutedTasks
 
 
@@ -44,6 +46,32 @@ def test_units_that_are_off_get_no_gradient():
     model(torch.randn(5, 64), task=1).sum().backward()
     for layer, gate in zip(model.hidden, model.gates, strict=True):
         assert layer.weight.grad[~gate[1]].eq(0).all()
+
+
+def test_gradients_are_those_of_a_dense_network_behind_gates_and_hold_only_what_is_on():
+    model, (x, y) = make(), (torch.randn(16, 64), torch.randint(10, (16,)))
+    layers = [*model.hidden, model.output]
+    dense = nn.ModuleList(nn.Linear(layer.in_features, layer.out_features) for layer in layers)
+    for layer, twin in zip(layers, dense, strict=True):
+        twin.load_state_dict(layer.state_dict())
+    optimizer = DendriteAdam(model.parameters())
+    nn.functional.cross_entropy(model(x, task=1), y).backward()
+    hidden = x
+    for layer, gate in zip(dense, model.gates, strict=False):
+        hidden = layer(hidden).relu() * gate[1]
+    nn.functional.cross_entropy(dense[-1](hidden), y).backward()
+    for layer, twin in zip(layers, dense, strict=True):
+        torch.testing.assert_close(layer.weight.grad.to_dense(), twin.weight.grad)
+        torch.testing.assert_close(layer.bias.grad.to_dense(), twin.bias.grad)
+    assert [layer.weight.grad._values().numel() for layer in model.hidden] == [8 * 64, 6 * 8]
+    optimizer.step()
+
+
+def test_who_watches_an_activation_sees_all_units():
+    model, seen = make(), []
+    model.activations[0].register_forward_hook(lambda module, args, output: seen.append(output))
+    model(torch.randn(5, 64), task=1)
+    assert seen[0].shape == (5, 40) and seen[0][:, ~model.gates[0][1]].eq(0).all()
 
 
 def test_learns_where_the_task_is_given_and_is_loaded_again(tmp_path):
