@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,13 +17,14 @@ from torch.optim import Optimizer
 
 from dendrite_zoo import regularizers
 from dendrite_zoo.regularizers import QuadraticPenalty, select_parameters
-from dendrite_zoo.streams import TaskBoundary
+from dendrite_zoo.streams import TaskBoundary, transferred
 
 __all__ = ["ElasticWeightConsolidation", "SynapticIntelligence"]
 
 R = TypeVar("R", bound=QuadraticPenalty)
 Task = Callable[[Trainer], int]
 LogLikelihood = Callable[[LightningModule, Any], Tensor]
+OTHER_LIKELIHOOD = "Pass log_likelihood=, a function of the module and a batch."
 
 
 class Consolidation(Callback, ABC, Generic[R]):
@@ -38,6 +40,9 @@ class Consolidation(Callback, ABC, Generic[R]):
 
     Which task is on is asked of ``task=``, else of the module's ``current_task``, else of the datamodule's: when a
     batch comes, and again before the step, for a module that finds its task in the batch.
+
+    Parameters are those that learn. One that begins to later, or that takes the place of another, is held from the
+    epoch on in which it does, as important to no task so far.
     """
 
     def __init__(self, include: str | Sequence[str], exclude: str | Sequence[str], task: Task | None) -> None:
@@ -47,6 +52,7 @@ class Consolidation(Callback, ABC, Generic[R]):
         self.regularizer: R | None = None
         self._boundary = TaskBoundary()
         self._loaded: dict[str, Any] | None = None
+        self.make_regularizer({})  # which checks the numbers
 
     @abstractmethod
     def make_regularizer(self, parameters: Mapping[str, Tensor]) -> R:
@@ -86,14 +92,34 @@ class Consolidation(Callback, ABC, Generic[R]):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take hold of the parameters, with what is known of them from a checkpoint or an earlier fit."""
-        known = self._loaded if self.regularizer is None else self.regularizer.state_dict()
-        self.regularizer, self._loaded = self.make_regularizer(self._parameters(pl_module)), None
-        if known is not None:
-            self.regularizer.load_state_dict(known)
+        chosen, named = self._parameters(pl_module), dict(pl_module.named_parameters())
+        if self.regularizer is not None:
+            held = self.regularizer.parameters
+            if not any(held[name] is p for name, p in named.items() if name in held):
+                raise ValueError(
+                    f"This {type(self).__name__} knows what is important to another model, from an earlier fit; "
+                    "expected a new callback for each model. To carry it over: new.load_state_dict(old.state_dict())."
+                )
+        elif self._loaded is not None:
+            known = self._loaded["importance"]
+            if not known.keys() & named.keys():
+                raise ValueError(
+                    f"A checkpoint of {type(self).__name__} knows {sorted(known)[0]!r}, which is no parameter of "
+                    f"{type(pl_module).__name__}; expected the model that the checkpoint was made of."
+                )
+            self.regularizer = self.make_regularizer({name: named[name] for name in known if name in named})
+            self.regularizer.load_state_dict(self._loaded)
+        else:
+            self.regularizer = self.make_regularizer(chosen)
+        self._loaded = None
+        self.regularizer.hold(chosen)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """See whether a task has ended."""
+        """See whether a task has ended, and in a new epoch whether other parameters learn."""
         self._look_for_boundary(trainer, pl_module)
+        if batch_idx == 0:
+            assert self.regularizer is not None
+            self.regularizer.hold(self._parameters(pl_module))
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Add the penalty's gradient to the task's."""
@@ -101,14 +127,18 @@ class Consolidation(Callback, ABC, Generic[R]):
         self._look_for_boundary(trainer, pl_module)
         if self._boundary.task is None:
             raise ValueError(
-                f"{type(self).__name__} cannot tell which task is trained on: neither module nor datamodule has a "
-                "current_task; expected an index from 0. Pass task=, such as "
+                f"{type(self).__name__} cannot tell which task is trained on: the current_task of the module is None, "
+                "or neither module nor datamodule has one; expected an index from 0. Pass task=, such as "
                 f"{type(self).__name__}(task=lambda trainer: trainer.current_epoch // 3)."
             )
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         scaler = getattr(trainer.precision_plugin, "scaler", None)
-        if scaler is not None and not _all_finite(parameters):
-            return  # the scaler skips this step
+        if scaler is not None:
+            if getattr(optimizer, "_step_supports_amp_scaling", False):  # Lightning leaves its gradients scaled
+                with contextlib.suppress(RuntimeError):  # somebody did it already
+                    scaler.unscale_(optimizer)
+            if not _all_finite(parameters):
+                return  # the scaler skips this step
         self.before_step(parameters)
 
     def before_step(self, parameters: Sequence[Tensor]) -> None:
@@ -149,7 +179,8 @@ class SynapticIntelligence(Consolidation[regularizers.SynapticIntelligence]):
         task: tells the task that is trained on, such as ``lambda trainer: trainer.current_epoch // 3``.
 
     Raises:
-        ValueError: at fit: patterns that match nothing, parameters that another such callback holds, or nobody says
+        ValueError: a negative strength, or a damping that is not positive; at fit: patterns that match nothing,
+            parameters that another such callback holds, a model that is another than in an earlier fit, or nobody says
             which task is trained on.
 
     Example:
@@ -166,8 +197,8 @@ class SynapticIntelligence(Consolidation[regularizers.SynapticIntelligence]):
         exclude: str | Sequence[str] = "*segments",
         task: Task | None = None,
     ) -> None:
-        super().__init__(include, exclude, task)
         self.strength, self.damping = strength, damping
+        super().__init__(include, exclude, task)
 
     def make_regularizer(self, parameters: Mapping[str, Tensor]) -> regularizers.SynapticIntelligence:
         """The regularizer of these parameters."""
@@ -211,7 +242,8 @@ class ElasticWeightConsolidation(Consolidation[regularizers.ElasticWeightConsoli
         task: tells the task that is trained on, such as ``lambda trainer: trainer.current_epoch // 3``.
 
     Raises:
-        ValueError: as for `SynapticIntelligence`; or nobody gives the data of a task that ended.
+        ValueError: as for `SynapticIntelligence`; or nobody gives the data of a task that ended, or batches are no
+            classifier's and there is no ``log_likelihood=``.
 
     Example:
         >>> ElasticWeightConsolidation(strength=500, online=True, decay=0.9).regularizer is None    # until a fit
@@ -231,9 +263,11 @@ class ElasticWeightConsolidation(Consolidation[regularizers.ElasticWeightConsoli
         exclude: str | Sequence[str] = "*segments",
         task: Task | None = None,
     ) -> None:
-        super().__init__(include, exclude, task)
+        if max_batches is not None and max_batches < 1:
+            raise ValueError(f"max_batches={max_batches} came; expected one at least, or None for all.")
         self.strength, self.online, self.decay = strength, online, decay
         self.log_likelihood, self.data, self.max_batches = log_likelihood, data, max_batches
+        super().__init__(include, exclude, task)
 
     def make_regularizer(self, parameters: Mapping[str, Tensor]) -> regularizers.ElasticWeightConsolidation:
         """The regularizer of these parameters."""
@@ -248,6 +282,12 @@ class ElasticWeightConsolidation(Consolidation[regularizers.ElasticWeightConsoli
                 "task_loader(task). Pass data=, such as "
                 "ElasticWeightConsolidation(data=lambda trainer, task: loaders[task])."
             )
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """See whether a task has ended, and at once whether its likelihood will be known."""
+        if self.log_likelihood is None and self.data is None:
+            _check_labelled(batch)
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
 
     def end_task(self, trainer: Trainer, pl_module: LightningModule, task: int) -> None:
         """Compute the task's Fisher information."""
@@ -267,8 +307,7 @@ class ElasticWeightConsolidation(Consolidation[regularizers.ElasticWeightConsoli
     def _log_likelihoods(self, trainer: Trainer, pl_module: LightningModule, task: int) -> Iterator[Tensor]:
         batches = trainer.datamodule.task_loader(task) if self.data is None else self.data(trainer, task)  # type: ignore[attr-defined]
         for batch in islice(batches, self.max_batches):
-            batch = trainer.precision_plugin.convert_input(batch)
-            batch = trainer.strategy.batch_to_device(batch, pl_module.device)
+            batch = transferred(trainer, batch)
             if self.log_likelihood is None:
                 yield _classifier_log_likelihood(pl_module, batch, task)
             else:
@@ -276,17 +315,28 @@ class ElasticWeightConsolidation(Consolidation[regularizers.ElasticWeightConsoli
 
 
 def _classifier_log_likelihood(pl_module: LightningModule, batch: Any, task: int) -> Tensor:
-    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-        raise ValueError(
-            f"A batch came as {type(batch).__name__}; expected (x, y). Pass log_likelihood=, a function of the module "
-            "and a batch."
-        )
-    x, y = batch
+    x, y = _check_labelled(batch)
     takes_task = "task" in inspect.signature(pl_module.forward).parameters
     logits = pl_module(x, task=task) if takes_task else pl_module(x)
+    if logits.ndim != 2 or logits.shape[1] < 2:
+        raise ValueError(
+            f"{type(pl_module).__name__} gave an output of shape {tuple(logits.shape)} for {len(y)} labels; expected "
+            f"logits of two classes or more. {OTHER_LIKELIHOOD}"
+        )
     return -F.cross_entropy(logits, y, reduction="none")
 
 
+def _check_labelled(batch: Any) -> tuple[Any, Tensor]:
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        what = f"{type(batch).__name__} of {len(batch)}" if isinstance(batch, (tuple, list)) else type(batch).__name__
+        raise ValueError(f"A batch came as {what}; expected (x, y). {OTHER_LIKELIHOOD}")
+    x, y = batch
+    if not isinstance(y, Tensor) or y.ndim != 1 or y.is_floating_point() or y.dtype == torch.bool:
+        came = f"{y.dtype} of shape {tuple(y.shape)}" if isinstance(y, Tensor) else type(y).__name__
+        raise ValueError(f"Targets came as {came}; expected class numbers, (B,) integers. {OTHER_LIKELIHOOD}")
+    return x, y
+
+
 def _all_finite(parameters: Iterable[Tensor]) -> bool:
-    gradients = [p.grad for p in parameters if p.grad is not None]
+    gradients = [p.grad._values() if p.grad.is_sparse else p.grad for p in parameters if p.grad is not None]
     return not gradients or bool(torch.stack(torch._foreach_norm(gradients)).isfinite().all())

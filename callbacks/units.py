@@ -178,10 +178,7 @@ def _narrowed(
         if layer not in modules:
             near = difflib.get_close_matches(layer, modules, n=1, cutoff=0)
             hint = f"; did you mean {near[0]!r}?" if near else "."
-            raise ValueError(
-                f"SparsityLogger: {type(model).__name__} has no layer {layer!r}{hint} Expected a name of "
-                "named_modules()."
-            )
+            raise ValueError(f"{type(model).__name__} has no layer {layer!r}{hint} Expected a name of named_modules().")
     return {
         name: module
         for name, module in modules.items()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dendrite_zoo.kept import CHUNK
-from dendrite_zoo.rows import RowParameter, rows_of
+from dendrite_zoo.rows import RowParameter, once, row_ids, rows_of
 
 __all__ = ["DendriteAdam", "clip_gradients_"]
 
@@ -124,20 +124,8 @@ def ids_and_values(grad: Tensor, row_dims: int) -> tuple[Tensor, Tensor]:
         >>> ids_and_values(torch.tensor([[0.0, 0.0], [1.0, 0.0]]), row_dims=1)
         (tensor([1]), tensor([[1., 0.]]))
     """
-    if not grad.is_sparse:
-        grad = grad.to_sparse(row_dims)
-    ids = _ravel(grad)
-    if not grad.is_coalesced() and (grad.device.type != "cpu" or not bool((ids[1:] > ids[:-1]).all())):
-        grad = grad.coalesce()
-        ids = _ravel(grad)
-    return ids, grad._values()
-
-
-def _ravel(grad: Tensor) -> Tensor:
-    ids = grad._indices()[0]
-    for dim in range(1, grad.sparse_dim()):
-        ids = ids * grad.shape[dim] + grad._indices()[dim]
-    return ids
+    grad = once(grad) if grad.is_sparse else grad.to_sparse(row_dims)
+    return row_ids(grad), grad._values()
 
 
 @torch.no_grad()

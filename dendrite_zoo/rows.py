@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from dendrite_zoo.kept import KeptActivations
 
-__all__ = ["RowParameter", "dot_taken_rows", "rows_of", "take_rows"]
+__all__ = ["RowParameter", "dot_taken_rows", "once", "row_ids", "rows_of", "take_rows"]
 
 
 class RowParameter(nn.Parameter):
@@ -77,6 +77,34 @@ class RowParameter(nn.Parameter):
 def rows_of(tensor: Tensor, row_dims: int) -> Tensor:
     """A view of ``tensor`` as ``(rows, ...)``, its first ``row_dims`` dimensions as one."""
     return tensor.view(-1, *tensor.shape[row_dims:])
+
+
+def row_ids(gradient: Tensor) -> Tensor:
+    """The numbers of the rows that a sparse gradient holds, ``(N,)``, counted over all its sparse dimensions.
+
+    Example:
+        >>> row_ids(torch.tensor([[0.0, 0.0, 0.0], [0.0, 5.0, 0.0]]).to_sparse())
+        tensor([4])
+    """
+    ids = gradient._indices()[0]
+    for dim in range(1, gradient.sparse_dim()):
+        ids = ids * gradient.shape[dim] + gradient._indices()[dim]
+    return ids
+
+
+def once(gradient: Tensor) -> Tensor:
+    """The gradient, or a coalesced copy of a sparse one that may hold a row more than once.
+
+    Example:
+        >>> twice = torch.sparse_coo_tensor(torch.tensor([[1, 1]]), torch.ones(2), (3,), check_invariants=False)
+        >>> once(twice)._values()
+        tensor([2.])
+    """
+    if not gradient.is_sparse or gradient.is_coalesced():
+        return gradient
+    ids = row_ids(gradient)
+    ascending = gradient.device.type == "cpu" and bool((ids[1:] > ids[:-1]).all())  # elsewhere a wait costs more
+    return gradient if ascending else gradient.coalesce()
 
 
 def take_rows(parameter: Tensor, ids: Tensor, row_dims: int) -> Tensor:

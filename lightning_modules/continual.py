@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,7 +17,7 @@ from dendrite_zoo.contexts import FoundContext, TaskContext
 from dendrite_zoo.hub import HubModel, build, full_config
 from dendrite_zoo.models import load
 from dendrite_zoo.optim import DendriteAdam, clip_gradients_
-from dendrite_zoo.streams import TaskBoundary, current_task
+from dendrite_zoo.streams import TaskBoundary, current_task, transferred
 
 __all__ = ["ContinualClassifier"]
 
@@ -44,8 +45,12 @@ class ContinualClassifier(LightningModule):
         anneal: let the learning rate fall to 0 within each task, along half a cosine; the datamodule says how many
             ``epochs_per_task`` there are.
         label_smoothing: share of the target that goes to all classes alike, in training.
-        context_at_test: ``"inferred"`` from each input, ``"given"`` with the task, or ``"constant"``: task 0's for
-            every input, a control that tells what the dendrites give.
+        context_at_test: ``"inferred"`` from each input, ``"given"`` with the task (where contexts are not found), or
+            ``"constant"``: task 0's for every input, a control that tells what the dendrites give.
+
+    Attributes:
+        founded_in: the task in which each cluster was founded, where the context finds tasks; only what is logged
+            depends on it.
 
     Logs:
         ``train/loss``, ``val/task_{j}/acc`` and, where contexts are inferred, ``val/task_{j}/context_acc``, the share
@@ -81,12 +86,17 @@ class ContinualClassifier(LightningModule):
             raise ValueError(
                 f"A {type(self.context).__name__} cannot be inferred from inputs; expected context_at_test='given'."
             )
+        if isinstance(self.context, FoundContext) and context_at_test == "given":
+            raise ValueError(
+                f"context_at_test='given' came with a {type(self.context).__name__}, whose clusters no task id names; "
+                "expected 'inferred' or 'constant'."
+            )
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing={label_smoothing} came; expected a share below 1, such as 0.1.")
         self._optimizer_factory = optimizer
         self._boundary = TaskBoundary()
         self._cluster: int | None = None  # of the batch at hand, where the context finds tasks by itself
-        self._founded_in: list[int] = []  # the task in which each cluster was founded; it only enters the record
+        self.founded_in: list[int] = []
         self.save_hyperparameters(
             {
                 "model": full_config(self.model) if isinstance(self.model, HubModel) else None,
@@ -125,7 +135,7 @@ class ContinualClassifier(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Cross-entropy of a batch in the context of the current task."""
         x, y = batch
-        loss = _cross_entropy(self(x, self._current_task()), y, self.hparams["label_smoothing"])
+        loss = cross_entropy(self(x, self._current_task()), y, self.hparams["label_smoothing"])
         self.log("train/loss", loss, prog_bar=True)
         if isinstance(self.context, FoundContext):
             self.log("train/clusters", float(self.context.num_tasks))
@@ -211,7 +221,7 @@ class ContinualClassifier(LightningModule):
                 "epochs_per_task, as PermutedTasks has. Leave anneal= out, or give the datamodule that attribute."
             )
         if isinstance(self.context, FoundContext):
-            self._founded_in += range(len(self._founded_in), self.context.num_tasks)
+            self.founded_in += range(len(self.founded_in), self.context.num_tasks)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """When a task starts: compute its context, and let the optimizer start anew."""
@@ -219,8 +229,8 @@ class ContinualClassifier(LightningModule):
             self._anneal(batch_idx)
         if isinstance(self.context, FoundContext):
             self._cluster = self.context.observe(batch[0])
-            if self._cluster == len(self._founded_in):
-                self._founded_in.append(current_task(self.trainer) or 0)
+            if self._cluster == len(self.founded_in):
+                self.founded_in.append(current_task(self.trainer) or 0)
         ended, started = self._boundary.update(self._current_task())
         if started is None:
             return
@@ -241,13 +251,13 @@ class ContinualClassifier(LightningModule):
         checkpoint["task_boundary"] = self._boundary.state_dict()
         if isinstance(self.model, HubModel) and self.model.origin is not None:
             checkpoint["base_model"] = self.model.origin.repo or self.model.origin.base_model
-        checkpoint["clusters"] = {"current": self._cluster, "founded_in": list(self._founded_in)}
+        checkpoint["clusters"] = {"current": self._cluster, "founded_in": list(self.founded_in)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore which task was trained last."""
         self._boundary.load_state_dict(checkpoint.get("task_boundary", {"task": None}))
         clusters = checkpoint.get("clusters", {"current": None, "founded_in": []})
-        self._cluster, self._founded_in = clusters["current"], list(clusters["founded_in"])
+        self._cluster, self.founded_in = clusters["current"], list(clusters["founded_in"])
 
     def _anneal(self, batch_idx: int) -> None:
         epochs = self.trainer.datamodule.epochs_per_task  # type: ignore[attr-defined]
@@ -262,18 +272,22 @@ class ContinualClassifier(LightningModule):
     def _founding_task(self, context: Tensor) -> Tensor:
         """The task of each context: its own number, but for a cluster that was founded in another."""
         assert self.context is not None
-        tasks = [*self._founded_in, *range(len(self._founded_in), self.context.max_tasks)]
+        tasks = [*self.founded_in, *range(len(self.founded_in), self.context.max_tasks)]
         return torch.tensor(tasks, device=context.device)[context]
 
     def _inputs_of_current_task(self) -> Iterator[Tensor]:
         data = getattr(self.trainer, "datamodule", None)
         loader = data.train_dataloader() if data is not None else self.trainer.train_dataloader
         assert loader is not None
+        if getattr(loader, "persistent_workers", False):  # it has one iterator, and training may be on it
+            loader = copy.copy(loader)
+            loader._iterator = None
         for batch in loader:
-            yield batch[0].to(self.device)
+            yield transferred(self.trainer, batch)[0]
 
 
-def _cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
+def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
+    """The mean cross-entropy; a ValueError where a label has no class."""
     try:
         return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
     except IndexError:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
+import torch
 from lightning.pytorch import LightningDataModule, Trainer
-from torch import nn
+from torch import Tensor, nn
 
-from dendrite_zoo.contexts import TaskContext
-from dendrite_zoo.lightning_modules.continual import ContextAtTest, ContinualClassifier
+from dendrite_zoo.contexts import FoundContext, TaskContext
+from dendrite_zoo.lightning_modules.continual import Batch, ContextAtTest, ContinualClassifier
 
 __all__ = ["evaluate_contexts"]
 
@@ -26,28 +27,51 @@ def evaluate_contexts(
 
     Returns:
         Accuracies in [0, 1], one a task, under ``inferred``, ``given`` and ``constant`` (task 0's context for
-        every input: what is left without dendrites), and under ``context`` the share of inputs whose task was found;
-        only ``none`` for a model without context.
+        every input: what is left without dendrites), and under ``context`` the share of inputs whose task was found.
+        Clusters that were found in training belong to the task most of whose inputs they hold here; no task id names
+        one, so nothing is ``given``. Only ``none`` for a model without context.
     """
     quiet = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
     trainer = Trainer(**{**quiet, **trainer_kwargs})
-
-    def validate(way: ContextAtTest) -> None:
-        module = ContinualClassifier(model, context=context, context_at_test=way)
-        trainer.validate(module, datamodule=stream, verbose=False)
-
     known = getattr(model, "context", context)
+    found = isinstance(known, FoundContext)
+    founded_in: list[int] = []
+
+    def validate(way: ContextAtTest, kind: type[ContinualClassifier] = ContinualClassifier) -> ContinualClassifier:
+        module = kind(model, context=context, context_at_test=way)
+        module.founded_in = founded_in
+        trainer.validate(module, datamodule=stream, verbose=False)
+        return module
+
     if not isinstance(known, TaskContext):
         validate("given")
         return {"none": _scores(trainer, "acc")}
-    ways: tuple[ContextAtTest, ...] = ("inferred", "given", "constant")
+    if found:
+        founded_in = cast(_Tally, validate("inferred", _Tally)).owners()
+    ways: dict[ContextAtTest, bool] = {"inferred": known.inferable, "given": not found, "constant": True}
     scores: dict[str, list[float]] = {}
-    for way in ways if known.inferable else ways[1:]:
+    for way in (way for way, possible in ways.items() if possible):
         validate(way)
         scores[way] = _scores(trainer, "acc")
         if way == "inferred":
             scores["context"] = _scores(trainer, "context_acc")
     return scores
+
+
+class _Tally(ContinualClassifier):
+    """Counts which clusters the inputs of each task fall into."""
+
+    def on_validation_start(self) -> None:
+        self.counts: dict[int, Tensor] = {}
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        assert self.context is not None
+        counts = self.context.infer(batch[0]).bincount(minlength=self.context.max_tasks)
+        self.counts[dataloader_idx] = self.counts.get(dataloader_idx, 0) + counts
+
+    def owners(self) -> list[int]:
+        """The task of each cluster."""
+        return torch.stack([self.counts[task] for task in sorted(self.counts)]).argmax(0).tolist()
 
 
 def _scores(trainer: Trainer, name: str) -> list[float]:

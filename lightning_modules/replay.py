@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dendrite_zoo.lightning_modules.continual import Batch, ContinualClassifier
+from dendrite_zoo.lightning_modules.continual import Batch, ContinualClassifier, cross_entropy
 
 __all__ = ["ReplayClassifier", "Reservoir"]
 
@@ -55,7 +54,7 @@ class Reservoir:
         latest = {slot: row for row, slot in enumerate(slots) if slot < self.size}
         target, source = (torch.tensor(list(ids), dtype=torch.long) for ids in (latest, latest.values()))
         for held, tensor in zip(self.rows, batch, strict=True):
-            held[target.to(held.device)] = tensor[source.to(tensor.device)]
+            held[target.to(held.device)] = tensor[source.to(tensor.device)].to(held)
         self.seen += len(count)
 
     def sample(self, count: int) -> list[Tensor]:
@@ -86,6 +85,9 @@ class ReplayClassifier(ContinualClassifier):
         memory: how many rows are remembered.
         **kwargs: for `ContinualClassifier`.
 
+    Raises:
+        ValueError: as there, or a context that cannot be inferred; a checkpoint of another number of processes.
+
     Example:
         >>> ReplayClassifier(nn.Linear(64, 10), memory=200).reservoir.size
         200
@@ -93,6 +95,11 @@ class ReplayClassifier(ContinualClassifier):
 
     def __init__(self, model: nn.Module | Mapping[str, Any] | str, *, memory: int = 500, **kwargs: Any) -> None:
         super().__init__(model, **kwargs)
+        if self.context is not None and not self.context.inferable:
+            raise ValueError(
+                f"A {type(self.context).__name__} came to a ReplayClassifier; expected a context that can be inferred, "
+                "such as PrototypeContext: remembered rows come without a task."
+            )
         self.reservoir = Reservoir(memory)
         self.save_hyperparameters({"memory": memory})
 
@@ -101,17 +108,29 @@ class ReplayClassifier(ContinualClassifier):
         loss = super().training_step(batch, batch_idx)
         if len(self.reservoir):
             x, y = self.reservoir.sample(len(batch[0]))
-            loss = (loss + F.cross_entropy(self(x.to(self.device)), y.to(self.device))) / 2
+            remembered = cross_entropy(self(x.to(self.device)), y.to(self.device), self.hparams["label_smoothing"])
+            loss = (loss + remembered) / 2
         self.reservoir.add(*batch)
         return loss
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the memory, too."""
         super().on_save_checkpoint(checkpoint)
-        checkpoint["reservoir"] = self.reservoir.state_dict()
+        states: list[Any] = [self.reservoir.state_dict()]
+        if self.trainer.world_size > 1:
+            states = [None] * self.trainer.world_size
+            torch.distributed.all_gather_object(states, self.reservoir.state_dict())
+        checkpoint["reservoirs"] = states
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the memory, too."""
         super().on_load_checkpoint(checkpoint)
-        if "reservoir" in checkpoint:
-            self.reservoir.load_state_dict(checkpoint["reservoir"])
+        states, trainer = checkpoint.get("reservoirs", []), self._trainer
+        processes = 1 if trainer is None else trainer.world_size
+        if len(states) == processes:
+            self.reservoir.load_state_dict(states[0 if trainer is None else trainer.global_rank])
+        elif states and trainer is not None and trainer.state.fn == "fit":
+            raise ValueError(
+                f"A checkpoint with the memories of {len(states)} processes came to {processes}; expected as many, for "
+                "each remembers rows of its own."
+            )

@@ -97,19 +97,23 @@ class ClusterContext(FoundContext):
         Under DDP all processes see their share of one batch, and find the same.
 
         Shape:
-            x ``(B, ...)``, flattened to ``(B, num_features)``, at least two rows over all processes.
+            x ``(B, ...)``, flattened to ``(B, num_features)``. A single row (over all processes) joins the nearest.
 
         Raises:
-            ValueError: too few rows, or of another size.
+            ValueError: rows of another size, or with NaN or infinity, or a single row to found the first cluster.
         """
         x = self._flat(x)
         with torch.autocast(x.device.type, enabled=False):
-            sums = torch.cat([x.sum(0), x.square().sum()[None], x.new_tensor([len(x)])]).double()
+            exact = x.double()  # an offset far above the spread would drown it in float32
+            sums = torch.cat([exact.sum(0), exact.square().sum()[None], exact.new_tensor([len(x)])])
             total, square, rows = _sum_over_ranks(sums).tensor_split([x.shape[1], x.shape[1] + 1])
             n, mean = float(rows), total / rows
-            if n < 2:
-                raise ValueError(f"A batch of {n:.0f} rows came; expected two or more, to know how far they lie apart.")
-            spread = (square[0] - n * mean.square().sum()).clamp(min=0) / (n - 1)
+            check_finite(square)
+            if n < 2 and self.num_tasks == 0:
+                raise ValueError(
+                    f"A batch of {n:.0f} rows came first; expected two or more, to know how far they lie apart."
+                )
+            spread = (square[0] - n * mean.square().sum()).clamp(min=0) / max(n - 1, 1)
             task = self._find(mean, spread, n)
             if self.counts[task] == 0:
                 self.prototypes[task], self.rank[task] = mean, _mean_rank(x)
@@ -139,6 +143,8 @@ class ClusterContext(FoundContext):
         pooled = ((n - 1) * spread + (counts - 1) * self.spread[:known]) / (n + counts - 2)
         distance = (self.means[:known] - mean).square().sum(1)
         q, task = (distance / ((1 / n + 1 / counts) * pooled.clamp(min=1e-30))).min(0)
+        if n < 2:
+            return int(task)
         return int(task) if q <= self._largest(float(self.rank[task])) else self.new_task(int(task))
 
     def _largest(self, rank: float) -> float:
@@ -154,6 +160,12 @@ class ClusterContext(FoundContext):
         self.means[task] = torch.lerp(self.means[task].double(), mean, n / (N + n)).to(self.means)
         self.spread[task] = scatter / (N + n - 1)
         self.counts[task] += n
+
+
+def check_finite(numbers: Tensor) -> None:
+    """Raise where a batch holds NaN or infinity: it would found a cluster that takes everything."""
+    if not bool(numbers.isfinite().all()):
+        raise ValueError("A batch with NaN or infinity came to a context; expected finite inputs. Check the data.")
 
 
 def spread_and_rank(x: Tensor) -> tuple[Tensor, Tensor]:

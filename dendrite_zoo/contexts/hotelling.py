@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from dendrite_zoo.contexts.clustering import FoundContext
+from dendrite_zoo.contexts.clustering import FoundContext, check_finite
 from dendrite_zoo.contexts.prototype import nearest_prototype
 
 __all__ = ["HotellingContext", "f_cdf", "hotelling_test"]
@@ -124,14 +124,17 @@ class HotellingContext(FoundContext):
         """Find the cluster of a training batch, and learn from it.
 
         Shape:
-            x ``(B, ...)``, flattened to ``(B, num_features)``.
+            x ``(B, ...)``, flattened to ``(B, num_features)``. A batch that is too small to be tested against any
+            cluster (their rows together do not outnumber ``context_dim + 1``) joins the nearest.
 
         Raises:
-            ValueError: rows of another size, too few of them, or several processes.
+            ValueError: rows of another size, or with NaN or infinity, or several processes.
         """
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
+        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        if distributed and torch.distributed.get_world_size() > 1:
             raise ValueError("HotellingContext came to several processes; expected one. Use ClusterContext instead.")
         x = self._part(x)
+        check_finite(x)
         task = self._find(x)
         seen, room = int(self.counts[task]), self.exemplars.shape[1]
         new = x[: max(room - seen, 0)]
@@ -155,12 +158,18 @@ class HotellingContext(FoundContext):
         return x[:, self.features]
 
     def _find(self, x: Tensor) -> int:
-        least, nearest = math.inf, 0
+        if self.num_tasks == 0:
+            return 0
+        least, nearest = math.inf, -1
         for task in range(self.num_tasks):
             kept = self.exemplars[task, : int(self.counts[task].clamp(max=self.exemplars.shape[1]))]
+            if len(kept) + len(x) <= self.context_dim + 1:
+                continue
             unlike = hotelling_test(kept, x)
             if unlike < self.level:
                 return task
             if unlike < least:
                 least, nearest = unlike, task
+        if nearest < 0:
+            return int(nearest_prototype(x.mean(0, keepdim=True), self.prototypes, self.counts > 0))
         return self.new_task(nearest)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dendrite_zoo.contexts.base import TaskContext, mean_over_ranks
+from dendrite_zoo.functional import check_ids
 
 __all__ = ["OneHotContext"]
 
@@ -44,4 +45,7 @@ class OneHotContext(TaskContext):
             return self.infer(x)
         if isinstance(task, int):
             self.check_task(task)
-        return torch.as_tensor(task, device=x.device)
+            return torch.tensor(task, device=x.device)
+        ids = torch.as_tensor(task, device=x.device)
+        check_ids(ids, self.max_tasks, what="task")
+        return ids

@@ -211,7 +211,7 @@ def _index(task: int | Tensor, right: Tensor, num_tasks: int) -> Tensor:
                 f"task={task}; expected 0..{num_tasks - 1}: raise num_tasks to count more than {num_tasks}."
             )
         return torch.full(right.shape, task, dtype=torch.long, device=right.device)
-    index = task.to(right.device).expand(right.shape)
+    index = torch.as_tensor(task, device=right.device).expand(right.shape)
     if len(index) and not bool(((index >= 0) & (index < num_tasks)).all()):
         raise ValueError(f"task holds {index.unique().tolist()}; expected 0..{num_tasks - 1}: raise num_tasks.")
     return index

@@ -56,10 +56,17 @@ def in_groups(x: Tensor, index: Tensor, function: Callable[[Tensor, int], Tensor
     Shape:
         x ``(B, ...)``, index ``(B,)``; result ``(B, ...)``.
 
+    Raises:
+        ValueError: another number of rows than of groups.
+
     Example:
         >>> in_groups(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0, 1, 0]), lambda x, group: x + 10 * group)
         tensor([ 1., 12.,  3.])
     """
+    if len(index) != len(x):
+        raise ValueError(f"{len(x)} rows came with {len(index)} contexts; expected one each, or one for all.")
+    if len(x) == 0:
+        return function(x, 0)
     order = index.argsort(stable=True)
     groups, counts = index.unique(return_counts=True)
     parts = x.index_select(0, order).split(counts.tolist())

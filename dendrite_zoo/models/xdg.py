@@ -91,6 +91,9 @@ class XdGClassifier(HubModel, nn.Module):
         gated = config.get("gated", 0.8)
         if not 0 <= gated < 1:
             raise ValueError(f"gated={gated!r} came; expected a share in [0, 1), such as 0.8.")
+        for units in config["hidden_features"]:
+            if round(gated * units) == units:
+                raise ValueError(f"gated={gated} would leave none of {units} units on; expected a smaller share.")
 
     @property
     def gates(self) -> list[Tensor]:
@@ -121,7 +124,8 @@ class XdGClassifier(HubModel, nn.Module):
 
     def _forward_in(self, x: Tensor, task: int) -> Tensor:
         columns: Tensor | None = None
-        for layer, activation, gate in zip(self.hidden, self.activations, self.gates, strict=True):
+        layers = cast("list[nn.Linear]", list(self.hidden))
+        for layer, activation, gate in zip(layers, self.activations, self.gates, strict=True):
             rows = gate[task].nonzero().squeeze(1)
             drive = linear_part(x, layer.weight, layer.bias, rows, columns, None)
             whole = drive.new_zeros(len(x), gate.shape[1]).index_copy(1, rows, drive)  # for who watches the activation

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dendrite_zoo.regularizers.quadratic import Covered, QuadraticPenalty, _zeros, once
+from dendrite_zoo.regularizers.quadratic import Covered, QuadraticPenalty, _zeros
+from dendrite_zoo.rows import once
 
 __all__ = ["ElasticWeightConsolidation", "fisher_diagonal"]
 
@@ -23,7 +24,7 @@ def fisher_diagonal(
     minimum). Batches of one sample give it exactly.
 
     Args:
-        parameters: name -> parameter.
+        parameters: name -> parameter; one that does not learn is of no importance.
         log_likelihoods: for each batch, the log-likelihood of each sample; a generator computes them one at a time.
         generator: of the signs, on the CPU.
 
@@ -40,6 +41,7 @@ def fisher_diagonal(
         {'rate': tensor([0.1562])}
     """
     fisher = {name: _zeros(p) for name, p in parameters.items()}
+    learning = {name: p for name, p in parameters.items() if p.requires_grad}
     rows = 0
     for log_likelihood in log_likelihoods:
         if log_likelihood.ndim != 1:
@@ -48,10 +50,10 @@ def fisher_diagonal(
                 "Use reduction='none'."
             )
         signs = torch.randint(2, log_likelihood.shape, generator=generator).mul_(2).sub_(1).to(log_likelihood)
-        gradients = torch.autograd.grad((signs * log_likelihood).sum(), list(parameters.values()), allow_unused=True)
-        for total, gradient in zip(fisher.values(), gradients, strict=True):
+        gradients = torch.autograd.grad((signs * log_likelihood).sum(), list(learning.values()), allow_unused=True)
+        for name, gradient in zip(learning, gradients, strict=True):
             if gradient is not None:
-                covered = Covered.by(once(gradient))
+                total, covered = fisher[name], Covered.by(once(gradient))
                 part = covered.of(total).addcmul_(covered.gradient, covered.gradient)
                 covered.put(total, part)
         rows += len(log_likelihood)
@@ -91,7 +93,7 @@ class ElasticWeightConsolidation(QuadraticPenalty):
     ) -> None:
         if not 0 < decay <= 1 or (decay != 1 and not online):
             raise ValueError(f"decay={decay}, online={online} came; expected 0 < decay <= 1, and 1 unless online=True.")
-        super().__init__(parameters, coefficient=strength / 2)
+        super().__init__(parameters, strength, factor=0.5)
         self.online, self.decay = online, decay
         self._constant = 0.0  # what the tasks' parabolas leave where their sum is lowest
 

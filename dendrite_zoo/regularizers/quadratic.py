@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from dendrite_zoo.rows import once, row_ids
+
 __all__ = ["Covered", "QuadraticPenalty", "select_parameters"]
 
 
@@ -68,7 +70,7 @@ class Covered(NamedTuple):
         """
         if not gradient.is_sparse:
             return cls(gradient)
-        return cls(gradient._values(), _rows(gradient), gradient.sparse_dim())
+        return cls(gradient._values(), row_ids(gradient), gradient.sparse_dim())
 
     def of(self, tensor: Tensor) -> Tensor:
         """That part of a tensor of the parameter's shape: itself, or a copy of the rows."""
@@ -83,22 +85,6 @@ class Covered(NamedTuple):
         return tensor.view(-1, *tensor.shape[self.row_dims :])
 
 
-def once(gradient: Tensor) -> Tensor:
-    """The gradient, or a coalesced copy of a sparse one that may hold a row more than once."""
-    if not gradient.is_sparse or gradient.is_coalesced():
-        return gradient
-    rows = _rows(gradient)
-    ascending = gradient.device.type == "cpu" and bool((rows[1:] > rows[:-1]).all())  # elsewhere a wait costs more
-    return gradient if ascending else gradient.coalesce()
-
-
-def _rows(gradient: Tensor) -> Tensor:
-    rows = gradient._indices()[0]
-    for dim in range(1, gradient.sparse_dim()):
-        rows = rows * gradient.shape[dim] + gradient._indices()[dim]
-    return rows
-
-
 class QuadraticPenalty:
     r"""The penalty :math:`\kappa \sum_k \Omega_k (\theta_k - \theta^*_k)^2` that consolidation methods share.
 
@@ -108,7 +94,8 @@ class QuadraticPenalty:
 
     Args:
         parameters: name -> parameter, such as ``dict(model.named_parameters())``.
-        coefficient: :math:`\kappa`.
+        strength: weight of the penalty, as users give it.
+        factor: what makes it :math:`\kappa`.
 
     Attributes:
         importance: :math:`\Omega`, name -> tensor.
@@ -116,14 +103,32 @@ class QuadraticPenalty:
         num_tasks: how many tasks were consolidated; at 0 nothing is pulled.
     """
 
-    def __init__(self, parameters: Mapping[str, Tensor], coefficient: float) -> None:
-        if not coefficient >= 0:
-            raise ValueError(f"The strength of a penalty came as {coefficient}; expected a number from 0.")
-        self.parameters = dict(parameters)
-        self.coefficient = coefficient
-        self.importance = {name: _zeros(p) for name, p in self.parameters.items()}
-        self.anchor = {name: _zeros(p).copy_(p.detach()) for name, p in self.parameters.items()}
+    def __init__(self, parameters: Mapping[str, Tensor], strength: float, factor: float = 1.0) -> None:
+        if not strength >= 0:
+            raise ValueError(f"The strength of a penalty came as {strength}; expected a number from 0.")
+        self.coefficient = factor * strength
+        self.parameters: dict[str, Tensor] = {}
+        self.importance: dict[str, Tensor] = {}
+        self.anchor: dict[str, Tensor] = {}
         self.num_tasks = 0
+        self.hold(parameters)
+
+    def hold(self, parameters: Mapping[str, Tensor]) -> None:
+        """Take hold of parameters that are new, or that stand in the place of others: important to no task so far.
+
+        What is held already is left as it is.
+
+        Args:
+            parameters: name -> parameter.
+        """
+        for name, p in parameters.items():
+            if self.parameters.get(name) is not p:
+                self._hold(name, p)
+
+    def _hold(self, name: str, p: Tensor) -> None:
+        self.parameters[name] = p
+        self.importance[name] = _zeros(p)
+        self.anchor[name] = _zeros(p).copy_(p.detach())
 
     def penalty(self) -> Tensor:
         """The penalty, a scalar with a gradient: for those who put it into the loss themselves."""

@@ -58,9 +58,9 @@ class SynapticIntelligence(QuadraticPenalty):
     def __init__(self, parameters: Mapping[str, Tensor], strength: float = 0.1, damping: float = 0.1) -> None:
         if not damping > 0:
             raise ValueError(f"damping={damping} came; expected a positive number, such as 0.1.")
-        super().__init__(parameters, coefficient=strength)
         self.damping = damping
-        self.path = {name: _zeros(p) for name, p in self.parameters.items()}
+        self.path: dict[str, Tensor] = {}
+        super().__init__(parameters, strength)
         self._pending: dict[str, Covered] = {}
         self._before: dict[str, Tensor] = {}
         self._gradient: dict[str, Tensor] = {}
@@ -118,6 +118,10 @@ class SynapticIntelligence(QuadraticPenalty):
         super().load_state_dict(state)
         self._load(self.path, state["path"])
         self._pending = {}
+
+    def _hold(self, name: str, p: Tensor) -> None:
+        super()._hold(name, p)
+        self.path[name] = _zeros(p)
 
 
 def _remember(store: dict[str, Tensor], covered: Mapping[str, Covered], tensors: list[Tensor]) -> None:

@@ -9,6 +9,7 @@ from dendrite_zoo.streams.online import OnlineTasks, Round
 from dendrite_zoo.streams.sources import Source, load_source
 from dendrite_zoo.streams.stream import TaskStream
 from dendrite_zoo.streams.tasks import PermutedTasks, RotatedTasks, SplitTasks
+from dendrite_zoo.streams.transfer import transferred
 
 __all__ = [
     "DemonstrationMixture",
@@ -29,4 +30,5 @@ __all__ = [
     "permutation",
     "resume_missed_validation",
     "rotation_angle",
+    "transferred",
 ]

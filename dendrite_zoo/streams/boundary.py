@@ -55,10 +55,18 @@ class TaskBoundary:
 
         Returns:
             ``(ended, started)``: ``ended`` is None for the very first task, both are where nothing changed.
+
+        Raises:
+            TypeError: the task is no integer.
         """
         if task is None or task == self.task:
             return None, None
-        ended, self.task = self.task, operator.index(task)
+        try:
+            ended, self.task = self.task, operator.index(task)
+        except TypeError:
+            raise TypeError(
+                f"The current task came as {task!r}; expected an index from 0, such as trainer.current_epoch // 3."
+            ) from None
         return ended, self.task
 
     def state_dict(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 from functools import cached_property
+from numbers import Integral
 from typing import Any, Literal, TypeAlias, get_args
 
 import torch
@@ -71,14 +72,15 @@ class TaskStream(LightningDataModule):
         evaluate_after: Iterable[int] | None = None,
     ) -> None:
         super().__init__()
-        for name, value, least in (
+        checks: list[tuple[str, Any, int]] = [
             ("num_tasks", num_tasks, 1),
             ("first_task", first_task, 0),
             ("epochs_per_task", epochs_per_task, 1),
             ("batch_size", batch_size, 1),
             ("seed", seed, 0),
-        ):
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        ]
+        for name, value, least in checks:
+            if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
                 raise ValueError(f"{name}={value!r} came; expected an integer from {least}. Change it.")
         if first_task >= num_tasks:
             raise ValueError(
@@ -90,6 +92,8 @@ class TaskStream(LightningDataModule):
                 f"holdout={holdout} came; expected a share of the training rows between 0 and 1, or None to "
                 "validate on the test split. Change it."
             )
+        if isinstance(evaluate_after, (int, str)):
+            raise ValueError(f"evaluate_after={evaluate_after!r} came; expected several tasks, such as [4, 9].")
         self.milestones = None if evaluate_after is None else tuple(sorted(set(evaluate_after)))
         for task in self.milestones or ():
             if task not in range(first_task, num_tasks):
@@ -98,8 +102,8 @@ class TaskStream(LightningDataModule):
                     f"{num_tasks - 1}. Leave it out."
                 )
         self.named_source = source
-        self.num_tasks, self.first_task, self.epochs_per_task = num_tasks, first_task, epochs_per_task
-        self.batch_size, self.seed, self.holdout = batch_size, seed, holdout
+        self.num_tasks, self.first_task, self.epochs_per_task = int(num_tasks), int(first_task), int(epochs_per_task)
+        self.batch_size, self.seed, self.holdout = int(batch_size), int(seed), holdout
         self._device = torch.device("cpu")
         self._on_device: Source | None = None
         self._split_rows: dict[str, Tensor] = {}

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.plugins import MixedPrecision
 from torch import nn
 
 from dendrite_zoo import regularizers
@@ -201,16 +202,92 @@ def test_half_precision_keeps_importance_in_float32(tmp_path, kind):
         assert importance.sum().item() == pytest.approx(expected.sum().item(), rel=0.03)
 
 
-def test_skipped_steps_of_a_gradient_scaler_add_nothing(tmp_path):
-    net, callback = Net(), SynapticIntelligence(STRENGTH)
-    run = trainer(tmp_path, [callback], epochs=TASKS, limit_val_batches=0, limit_train_batches=1)
+def half_precision():
+    return MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=2.0**10, growth_interval=3))
+
+
+@pytest.mark.parametrize("kind", [SynapticIntelligence, ElasticWeightConsolidation])
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_gradient_scaler_changes_nothing(tmp_path, kind, fused):
+    """A fused optimizer unscales by itself, after the callbacks have read the gradients."""
+    found = []
+    for plugins in ([], [half_precision()]):
+        net = Net()
+        net.configure_optimizers = lambda net=net: torch.optim.Adam(net.parameters(), lr=0.02, fused=fused)
+        callback = kind(STRENGTH)
+        fit(tmp_path, callback, net, plugins=plugins)
+        found.append(outcome(net, callback))
+    torch.testing.assert_close(*found, rtol=0.05, atol=0.02)
+    assert found[1].isfinite().all()
+
+
+@pytest.mark.parametrize("kind", [SynapticIntelligence, ElasticWeightConsolidation])
+def test_a_gradient_scaler_with_sparse_gradients(tmp_path, kind):
+    model = ActiveDendriteClassifier(8, [40], 3, max_tasks=TASKS, num_segments=4, winners="context")
+    callback = kind(STRENGTH)
+    fit(tmp_path, callback, ContinualClassifier(model), plugins=[half_precision()])
+    assert model.mlp.output.weight.grad.is_sparse and callback.regularizer.num_tasks == TASKS - 1
+
+
+def test_two_callbacks_on_one_fused_optimizer_unscale_it_once(tmp_path):
+    net = Net()
+    net.configure_optimizers = lambda: torch.optim.Adam(net.parameters(), lr=0.02, fused=True)
+    si = SynapticIntelligence(STRENGTH, include="net.0.*")
+    ewc = ElasticWeightConsolidation(STRENGTH, include="net.3.*")
+    run = trainer(tmp_path, [si, ewc], epochs=TASKS, limit_val_batches=0, plugins=[half_precision()])
     run.fit(net, stream())
-    run.precision_plugin.scaler = object()
-    for p in net.parameters():
-        p.grad = torch.full_like(p, torch.inf)
-    callback.on_before_optimizer_step(run, net, run.optimizers[0])
-    callback.on_train_batch_end(run, net, None, None, 0)
-    assert all(tensor.isfinite().all() for tensor in callback.regularizer.path.values())
+    sizes = [max(t.abs().max() for t in callback.regularizer.importance.values()) for callback in (si, ewc)]
+    assert all(0 < size < 10 for size in sizes), sizes
+
+
+def test_skipped_steps_of_a_gradient_scaler_add_nothing(tmp_path):
+    class Overflow(Callback):
+        def on_after_backward(self, trainer, pl_module):
+            for p in pl_module.parameters():
+                p.grad.fill_(torch.inf)
+
+    net, callback = Net(), SynapticIntelligence(STRENGTH)
+    weights = flat(net.parameters()).detach().clone()
+    run = trainer(tmp_path, [Overflow(), callback], epochs=TASKS, limit_val_batches=0, plugins=[half_precision()])
+    run.fit(net, stream())
+    assert all(tensor.eq(0).all() for tensor in callback.regularizer.path.values())
+    assert torch.equal(flat(net.parameters()), weights)
+
+
+class Thaw(Callback):
+    """Lets the first layer learn from task 1 on, and puts another head there in task 2."""
+
+    def on_fit_start(self, trainer, pl_module):
+        pl_module.net[0].requires_grad_(False)
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch == 1:
+            pl_module.net[0].requires_grad_(True)
+        if trainer.current_epoch == 2:
+            pl_module.net[3] = nn.Linear(12, 3)
+            trainer.optimizers[0].add_param_group({"params": list(pl_module.net[3].parameters())})
+
+
+@pytest.mark.parametrize("kind", [SynapticIntelligence, ElasticWeightConsolidation])
+def test_parameters_that_come_later_are_held_too(tmp_path, kind):
+    net, callback = Net(), kind(STRENGTH)
+    trainer(tmp_path, [callback, Thaw()], epochs=TASKS, limit_val_batches=0).fit(net, stream())
+    held = callback.regularizer
+    assert all(held.parameters[name] is p for name, p in net.named_parameters())
+    assert held.importance["net.0.weight"].any(), "it learned in task 1"
+    assert not held.importance["net.3.weight"].any(), "new in task 2, which has not ended"
+
+
+def test_what_was_frozen_in_between_still_has_its_importance(tmp_path):
+    net, callback = Net(), ElasticWeightConsolidation(STRENGTH)
+    fit(tmp_path, callback, net)
+    before = callback.regularizer.importance["net.0.weight"].clone()
+    net.net[0].requires_grad_(False)
+    more = PermutedTasks(data(16), TASKS + 2, first_task=TASKS, batch_size=4)
+    trainer(tmp_path, [callback], epochs=2, limit_val_batches=0).fit(net, more)
+    after = callback.regularizer.importance["net.0.weight"]
+    assert callback.regularizer.num_tasks == TASKS + 1 and after.shape == before.shape
+    assert torch.equal(after, before), "its Fisher information is not computed, and nothing is forgotten of it"
 
 
 class Save(Callback):
@@ -258,3 +335,36 @@ def test_bad_input(tmp_path):
         fit(tmp_path, SynapticIntelligence(include="conv*"))
     with pytest.raises(ValueError, match=r"A batch came as Tensor; expected \(x, y\). Pass log_likelihood="):
         fit(tmp_path, ElasticWeightConsolidation(data=lambda trainer, task: [torch.zeros(2, 8)]))
+    triples = [(torch.zeros(2, 8), torch.zeros(2).long(), torch.zeros(2))]
+    with pytest.raises(ValueError, match=r"A batch came as tuple of 3; expected \(x, y\)"):
+        fit(tmp_path, ElasticWeightConsolidation(data=lambda trainer, task: triples))
+    numbers = [(torch.zeros(2, 8), torch.zeros(2, 1))]
+    with pytest.raises(ValueError, match=r"Targets came as torch.float32 of shape \(2, 1\); expected class numbers"):
+        fit(tmp_path, ElasticWeightConsolidation(data=lambda trainer, task: numbers))
+    for bad, message in (
+        ({"strength": -2.0}, "came as -2.0"),
+        ({"decay": 0.5}, "online=False came"),
+        ({"max_batches": 0}, "max_batches=0 came"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ElasticWeightConsolidation(**bad)
+    with pytest.raises(ValueError, match="damping=0.0 came"):
+        SynapticIntelligence(damping=0.0)
+    _, used = fit(tmp_path, SynapticIntelligence())
+    with pytest.raises(ValueError, match="knows what is important to another model"):
+        fit(tmp_path, used)
+
+
+def test_the_likelihood_of_a_regression_is_asked_for_at_the_first_batch(tmp_path):
+    class Numbers(PermutedTasks):
+        def on_before_batch_transfer(self, batch, dataloader_idx):
+            return batch[0], batch[1].float()[:, None]
+
+    class Regression(Net):
+        def training_step(self, batch, batch_idx):
+            return F.mse_loss(self(batch[0])[:, :1], batch[1])
+
+    run = trainer(tmp_path, [ElasticWeightConsolidation()], epochs=TASKS, limit_val_batches=0)
+    with pytest.raises(ValueError, match=r"Targets came as torch.float32 .* Pass log_likelihood="):
+        run.fit(Regression(), Numbers(data(16), TASKS, batch_size=4))
+    assert run.global_step == 0

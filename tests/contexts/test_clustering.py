@@ -164,7 +164,7 @@ def test_bad_input():
         context.start_task(0, [])
     with pytest.raises(ValueError, match="Rows of 5 features came to clusters of 4; .*num_features=5"):
         context.observe(torch.zeros(2, 5))
-    with pytest.raises(ValueError, match="A batch of 1 rows came; expected two or more"):
+    with pytest.raises(ValueError, match="A batch of 1 rows came first; expected two or more"):
         context.observe(torch.zeros(1, 4))
     with pytest.raises(ValueError, match="false_alarm=0 came"):
         ClusterContext(4, 3, false_alarm=0)
@@ -175,6 +175,24 @@ def test_bad_input():
     hotelling = HotellingContext(4, 3, context_dim=4)
     with pytest.raises(ValueError, match="Rows of 5 features came to clusters of 4"):
         hotelling.observe(torch.zeros(2, 5))
-    hotelling.observe(torch.randn(2, 4))
+    for found in (context, hotelling):
+        with pytest.raises(ValueError, match="A batch with NaN or infinity"):
+            found.observe(torch.tensor([[0.0, 1.0, torch.nan, 0.0]] * 8))
+        assert found.num_tasks == 0
     with pytest.raises(ValueError, match="2 and 2 rows of 4 numbers came to Hotelling's test; .* larger batch"):
-        hotelling.observe(torch.randn(2, 4))
+        hotelling_test(torch.randn(2, 4), torch.randn(2, 4))
+
+
+@pytest.mark.parametrize("make", [ClusterContext, lambda *sizes: HotellingContext(*sizes, context_dim=FEATURES)])
+def test_a_batch_too_small_to_be_tested_joins_the_nearest(make):
+    """As the last one of an epoch may be."""
+    context = make(FEATURES, 4)
+    small = 1 if isinstance(context, ClusterContext) else 15
+    shifts = [(15, 0.0), (small, 0.0), (64, 5.0), (small, 5.0), (small, 0.0)]
+    assert [context.observe(correlated(rows, shift)) for rows, shift in shifts] == [0, 0, 1, 1, 0]
+
+
+def test_an_offset_far_above_the_spread_founds_no_cluster():
+    context = ClusterContext(FEATURES, 8)
+    shifts = [1e4, 1e4, 1e4 + 3, 1e4, 1e4, 1e4 + 3]
+    assert [context.observe(correlated(200, shift)) for shift in shifts] == [0, 0, 1, 0, 0, 1]

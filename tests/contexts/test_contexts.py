@@ -88,3 +88,13 @@ def test_a_large_common_offset_does_not_blur_the_inference():
     for task, x in enumerate(data):
         context.start_task(task, [x])
     assert context.infer(torch.cat(data)).tolist() == [0] * 200 + [1] * 200
+
+
+@pytest.mark.parametrize("make", [lambda: OneHotContext(3), lambda: PrototypeContext(4, 3)])
+def test_task_ids_beyond_the_capacity_are_refused(make):
+    x = torch.zeros(2, 4)
+    for task in (-1, 3, torch.tensor(3), torch.tensor(-1), torch.tensor([0, 7])):
+        with pytest.raises(ValueError, match=r"3 tasks \(0 to 2\)|there are 3, 0 to 2"):
+            make()(x, task)
+    with pytest.raises(TypeError, match="expected integers"):
+        make()(x, torch.tensor([1.5, 0.0]))

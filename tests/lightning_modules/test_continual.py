@@ -6,9 +6,10 @@ import math
 
 import pytest
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from dendrite_zoo.contexts import OneHotContext, PrototypeContext
 from dendrite_zoo.lightning_modules import ContinualClassifier, evaluate_contexts
@@ -212,3 +213,39 @@ def test_labels_out_of_range_and_models_that_are_none():
         fit(ContinualClassifier(nn.Linear(64, 5)), stream)
     with pytest.raises(TypeError, match="got a model of type int; expected an nn.Module"):
         ContinualClassifier(5)
+
+
+class Rows(LightningDataModule):
+    """Somebody's data, normalised on their way to the device; the loader is kept, with its workers."""
+
+    def __init__(self, **kwargs):
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        x, y = torch.randn(64, 8, generator=generator) + 5, torch.randint(3, (64,), generator=generator)
+        self.loader = DataLoader(TensorDataset(x, y), batch_size=16, **kwargs)
+
+    def train_dataloader(self):
+        return self.loader
+
+    def on_before_batch_transfer(self, batch, dataloader_idx):
+        return batch[0] - 5, batch[1]
+
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        return batch[0] / 10, batch[1]
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers|.*no `val_dataloader`|.*smaller than the logging")
+@pytest.mark.parametrize("kwargs", [{}, {"num_workers": 1, "persistent_workers": True}], ids=["plain", "persistent"])
+def test_a_prototype_is_the_mean_of_what_the_model_sees_and_no_batch_is_lost(kwargs):
+    class Watched(ContinualClassifier):
+        seen = ()
+
+        def training_step(self, batch, batch_idx):
+            self.seen = (*self.seen, batch[0].clone())
+            return super().training_step(batch, batch_idx)
+
+    module, data = Watched(ActiveDendriteClassifier(8, [16], 3, **TINY)), Rows(**kwargs)
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False, "accelerator": "cpu"}
+    Trainer(max_epochs=2, limit_val_batches=0, enable_model_summary=False, **quiet).fit(module, datamodule=data)
+    assert len(module.seen) == 8
+    torch.testing.assert_close(module.context.prototypes[0], torch.cat(module.seen).mean(0), atol=1e-6, rtol=0)

@@ -74,7 +74,7 @@ def test_boundaries_come_from_the_clusters_at_the_first_batch_of_each():
     module = make(Alternating(64, 6))
     fit(None, module, [Watch()], epochs=1)
     assert ended == [(0, 2), (1, 4), (2, 6), (3, 8), (4, 10)]
-    assert module._founded_in == [0, 0, 1, 1, 2, 2]
+    assert module.founded_in == [0, 0, 1, 1, 2, 2]
     assert module._founding_task(torch.tensor([0, 1, 2, 5])).tolist() == [0, 0, 1, 2]
 
 
@@ -84,7 +84,7 @@ def test_a_run_that_crashed_goes_on_to_the_bit(tmp_path):
         saving = ModelCheckpoint(folder, every_n_train_steps=1, save_last=True)
         callbacks = [SynapticIntelligence(strength=1.0), saving, *([CrashAt(crash)] if crash else [])]
         fit(folder, module, callbacks, epochs=1, checkpoint=checkpoint, enable_checkpointing=True, limit_val_batches=0)
-        return {**module.state_dict(), "founded": torch.tensor(module._founded_in)}
+        return {**module.state_dict(), "founded": torch.tensor(module.founded_in)}
 
     expected = run(tmp_path / "whole")
     for step in (1, 4, 5, 8, 11):
@@ -117,4 +117,20 @@ def test_clusters_of_a_loaded_model_are_its_tasks(tmp_path):
     fit(tmp_path, module, [], epochs=1)
     again = make(module.context)
     fit(tmp_path, again, [], epochs=1)
-    assert again._founded_in == [0, 1, 2] and again.context.num_tasks == TASKS
+    assert again.founded_in == [0, 1, 2] and again.context.num_tasks == TASKS
+
+
+def test_clusters_more_than_tasks_belong_to_the_task_whose_inputs_they_hold(tmp_path):
+    """Two clusters for task 0; the evaluation of a loaded model, which knows of no task, sees whose they are."""
+    stream = PermutedTasks("digits", 2, batch_size=64)
+    context = ClusterContext(64, 6)
+    module = make(context)
+    for task, loader in enumerate(stream.task_loader(task) for task in (0, 1)):
+        for x, _ in loader:
+            context._join(task + 1, x.double().mean(0), x.double().var(0).sum(), len(x))
+    half = next(iter(stream.task_loader(0)))[0][:8]
+    context._join(0, half.double().mean(0), half.double().var(0).sum(), len(half))
+    scores = evaluate_contexts(module.model, stream, context=context, enable_progress_bar=False)
+    assert min(scores["context"]) > 0.98 and "given" not in scores
+    with pytest.raises(ValueError, match="given' came with a ClusterContext, whose clusters no task id names"):
+        make(context, context_at_test="given")

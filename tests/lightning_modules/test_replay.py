@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
+from torch.multiprocessing import ProcessRaisedException
 
 from dendrite_zoo.contexts import PrototypeContext
 from dendrite_zoo.lightning_modules import ContinualClassifier, ReplayClassifier
 from dendrite_zoo.lightning_modules.replay import Reservoir
 from dendrite_zoo.models import ActiveDendriteMLP
+from dendrite_zoo.models.xdg import XdGClassifier
 from dendrite_zoo.streams import PermutedTasks
 from tests.training import Crash, CrashAt
 
@@ -80,3 +84,52 @@ def test_a_run_that_crashed_goes_on_to_the_bit(tmp_path):
         with pytest.raises(Crash):
             run(tmp_path / str(step), crash=step)
         assert torch.equal(run(tmp_path / str(step), checkpoint=tmp_path / str(step) / "last.ckpt"), expected)
+
+
+def test_smoothing_goes_for_remembered_rows_too():
+    torch.manual_seed(0)
+    x, y = torch.randn(8, 64), torch.randint(10, (8,))
+    for smoothing in (0.0, 0.3):
+        module = ReplayClassifier(network(), label_smoothing=smoothing)
+        module.log = lambda *args, **kwargs: None
+        module.training_step((x, y), 0)
+        loss = module.training_step((x, y), 1)  # the memory holds these very rows
+        torch.testing.assert_close(loss, nn.functional.cross_entropy(module(x), y, label_smoothing=smoothing))
+
+
+def test_a_context_that_cannot_be_inferred_is_refused():
+    with pytest.raises(ValueError, match="OneHotContext came to a ReplayClassifier; expected a context that can be"):
+        ReplayClassifier(XdGClassifier(64, [20], 10, max_tasks=3), context_at_test="given")
+
+
+class Held(Callback):
+    """Writes down what each process holds at the start and at the end."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def on_train_start(self, trainer, pl_module):
+        self.write(trainer, pl_module, "start")
+
+    def on_fit_end(self, trainer, pl_module):
+        self.write(trainer, pl_module, "end")
+
+    def write(self, trainer, pl_module, when):
+        torch.save(list(pl_module.reservoir.rows), self.folder / f"{when}_{trainer.global_rank}.pt")
+
+
+@pytest.mark.slow
+def test_each_process_goes_on_with_its_own_memory(tmp_path):
+    for name, checkpoint in (("first", None), ("second", tmp_path / "first" / "last.ckpt")):
+        saving = ModelCheckpoint(tmp_path / name, save_last=True)
+        (tmp_path / name).mkdir(exist_ok=True)
+        small = {"limit_train_batches": 2, "limit_val_batches": 0, "enable_checkpointing": True}
+        module = ReplayClassifier(network(), memory=20)
+        callbacks = [saving, Held(tmp_path / name), *([] if checkpoint else [CrashAt(4)])]
+        with pytest.raises(ProcessRaisedException) if checkpoint is None else nullcontext():
+            fit(module, callbacks, checkpoint, epochs=1, devices=2, strategy="ddp_spawn", **small)
+    start = [torch.load(tmp_path / "second" / f"start_{rank}.pt") for rank in range(2)]
+    assert not torch.equal(start[0][0], start[1][0]), "each its own"
+    alone = ReplayClassifier(network(), memory=20)
+    with pytest.raises(ValueError, match="the memories of 2 processes came to 1"):
+        fit(alone, checkpoint=tmp_path / "first" / "last.ckpt", epochs=1)

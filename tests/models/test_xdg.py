@@ -92,6 +92,11 @@ def test_learns_where_the_task_is_given_and_is_loaded_again(tmp_path):
 def test_bad_input():
     with pytest.raises(ValueError, match=r"gated=1.0 came; expected a share in \[0, 1\)"):
         make(gated=1.0)
+    with pytest.raises(ValueError, match="gated=0.99 would leave none of 40 units on"):
+        make(gated=0.99)
+    with pytest.raises(ValueError, match="3 rows came with 2 contexts"):
+        make()(torch.zeros(3, 64), task=torch.tensor([0, 1]))
+    assert make()(torch.zeros(0, 64), task=torch.zeros(0).long()).shape == (0, 10)
     with pytest.raises(ValueError, match="hidden_features came empty"):
         XdGClassifier(64, [], 10, max_tasks=1)
     with pytest.raises(ValueError, match="max_tasks=0"):

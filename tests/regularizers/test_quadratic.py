@@ -9,11 +9,11 @@ from torch import nn
 from dendrite_zoo.regularizers import QuadraticPenalty, select_parameters
 
 
-def pulled(coefficient=0.7, dtype=torch.float32):
+def pulled(strength=0.7, dtype=torch.float32):
     """A penalty on a model that has moved away from its anchor."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 2)).to(dtype)
-    penalty = QuadraticPenalty(dict(model.named_parameters()), coefficient)
+    penalty = QuadraticPenalty(dict(model.named_parameters()), strength)
     penalty.num_tasks = 1
     with torch.no_grad():
         for name, p in model.named_parameters():
@@ -28,7 +28,7 @@ def loss(model):
 
 def test_is_the_weighted_sum_of_squares():
     theta = torch.tensor([1.0, 2.0, 3.0], requires_grad=True)
-    penalty = QuadraticPenalty({"theta": theta}, coefficient=0.5)
+    penalty = QuadraticPenalty({"theta": theta}, strength=0.5)
     penalty.importance["theta"].copy_(torch.tensor([1.0, 0.0, 4.0]))
     theta.data.add_(torch.tensor([1.0, 1.0, -2.0]))
     assert penalty.penalty().item() == 0.5 * (1 * 1 + 0 * 1 + 4 * 4)
@@ -131,3 +131,15 @@ def test_bad_input():
     other = QuadraticPenalty({"0.weight": torch.zeros(1, 1)}, 1.0)
     with pytest.raises(ValueError, match=r"lacks '0.weight' in the shape \(1, 1\); expected the same parameters"):
         other.load_state_dict({**other.state_dict(), "importance": {"0.weight": torch.zeros(4, 5)}})
+
+
+def test_what_is_new_or_replaced_is_important_to_no_task_and_the_rest_stays():
+    model, penalty = pulled()
+    before = {name: tensor.clone() for name, tensor in penalty.importance.items()}
+    model[2] = torch.nn.Linear(4, 7)
+    penalty.hold(dict(model.named_parameters()))
+    assert torch.equal(penalty.importance["0.weight"], before["0.weight"])
+    assert penalty.importance["2.weight"].eq(0).all() and penalty.importance["2.weight"].shape == (7, 4)
+    assert torch.equal(penalty.anchor["2.weight"], model[2].weight)
+    loss(model).backward()
+    penalty.add_gradient()
