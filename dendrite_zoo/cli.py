@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -19,7 +20,8 @@ __all__ = ["main"]
 Argument = tuple[tuple[str, ...], dict[str, Any]]
 TRAINER_COMMANDS = {
     "fit": "Train by a recipe: --config configs/NAME.yaml; every argument can be given here too (--help shows all).",
-    "validate": "Evaluate a checkpoint on the stream of a recipe, on its validation split.",
+    "validate": "Evaluate a checkpoint on the stream of a recipe, on what fit validates on: the test split, or the "
+    "training rows that holdout keeps back.",
     "test": "Evaluate a checkpoint on the stream of a recipe, on its test split.",
 }
 
@@ -317,10 +319,15 @@ def main(args: Sequence[str] | None = None) -> None:
     # Lightning 2.6 asks `isinstance(spec, LeafSpec)`, which torch 2.13 deprecates: nothing a user could act upon.
     warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
     if argv and argv[0] in TRAINER_COMMANDS:
+        from lightning.pytorch.utilities.exceptions import SIGTERMException
+
         from dendrite_zoo.training_cli import TrainingCLI
 
         try:
             TrainingCLI(args=None if args is None else argv)
+        except SIGTERMException:
+            print("dendrite-zoo fit: stopped by SIGTERM; go on with --ckpt_path last", file=sys.stderr)
+            sys.exit(128 + signal.SIGTERM)
         except (ValueError, OSError, ImportError) as error:
             sys.exit(f"dendrite-zoo {argv[0]}: {error}")
         return

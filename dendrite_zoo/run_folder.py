@@ -16,9 +16,10 @@ from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
 from dendrite_zoo.callbacks import ForgettingLogger, SparsityLogger
 
-__all__ = ["LastCheckpoint", "RunLogger", "run_callbacks", "start_run", "success_curve"]
+__all__ = ["LAST", "LastCheckpoint", "RunLogger", "differences", "run_callbacks", "start_run", "success_curve"]
 
 RUN_FILES = ("metrics.csv", "matrix.json", "matrix.png")
+LAST = Path("checkpoints", "last.ckpt")
 
 
 def start_run(folder: Path, *, resumed: bool = False, replace: bool = False) -> Path:
@@ -35,15 +36,36 @@ def start_run(folder: Path, *, resumed: bool = False, replace: bool = False) -> 
     """
     earlier = [folder / name for name in RUN_FILES if (folder / name).exists()]
     if earlier and not (resumed or replace):
+        resume = "resume with --ckpt_path last, " if (folder / LAST).exists() else ""
         raise FileExistsError(
-            f"{folder} holds an earlier run ({earlier[0].name}); expected a new name. Give --name, resume with "
-            "--ckpt_path last, or remove the folder."
+            f"{folder} holds an earlier run ({earlier[0].name}); expected a new name. Give --name, {resume}or remove "
+            "the folder."
         )
     if replace:
         for path in earlier:
             path.unlink()
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def differences(before: Any, now: Any, at: str = "") -> list[str]:
+    """Where two configs differ, as ``key: old, now new``.
+
+    Args:
+        before: nested dictionaries and lists.
+        now: the like.
+        at: the key that leads here.
+
+    Example:
+        >>> differences({"lr": 0.1, "model": {"width": [8, 8]}}, {"lr": 0.1, "model": {"width": [8, 9]}})
+        ['model.width.1: 8, now 9']
+    """
+    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        before, now = dict(enumerate(before)), dict(enumerate(now))
+    if not (isinstance(before, dict) and isinstance(now, dict)):
+        return [] if before == now else [f"{at}: {before}, now {now}"]
+    keys = dict.fromkeys([*before, *now])
+    return [text for key in keys for text in differences(before.get(key), now.get(key), f"{at}.{key}".lstrip("."))]
 
 
 def success_curve(folder: Path) -> list[dict[str, float]]:
@@ -69,26 +91,28 @@ def success_curve(folder: Path) -> list[dict[str, float]]:
 
 
 class LastCheckpoint(Checkpoint):
-    """Keeps ``last.ckpt``, to go on from after a crash: as often as told, and when training ends.
+    """Keeps ``last.ckpt``, to go on from after a crash: as often as told, on SIGTERM, and when training ends.
 
     Lightning's ModelCheckpoint would write one an epoch, which may be seconds, or in time with a module of automatic
     optimization only.
 
     Args:
         folder: where to write it.
-        seconds: time between two of them; 0 for after each batch.
+        seconds: time between two of them, at first less; 0 for after each batch.
     """
 
     def __init__(self, folder: str | os.PathLike[str], seconds: float = 60.0) -> None:
-        self.path, self.seconds = Path(folder) / "last.ckpt", seconds
-        self._written = time.monotonic()
+        self.path, self.seconds = Path(folder) / LAST.name, seconds
+        self._written, self._pause = time.monotonic(), 5.0
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Write it where it is time; the first process decides."""
-        if trainer.strategy.broadcast(time.monotonic() - self._written >= self.seconds):
+        due = time.monotonic() - self._written >= min(self._pause, self.seconds)
+        if trainer.strategy.broadcast(due or trainer.received_sigterm):
             self._write(trainer)
+            self._pause *= 2
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write it once more."""

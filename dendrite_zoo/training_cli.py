@@ -23,10 +23,13 @@ from dendrite_zoo.models import ActiveDendritePolicy
 from dendrite_zoo.report import matrix_record, result_record, subnetwork_record
 from dendrite_zoo.rl import evaluate_policy
 from dendrite_zoo.rl.evaluation import success_record
-from dendrite_zoo.run_folder import RunLogger, run_callbacks, start_run, success_curve
+from dendrite_zoo.run_folder import LAST, RunLogger, differences, run_callbacks, start_run, success_curve
 from dendrite_zoo.streams import OnlineTasks, TaskStream, benchmark_name
 
 __all__ = ["TrainingCLI"]
+
+TRAINER_RECIPE = ("accumulate_grad_batches", "callbacks", "gradient_clip_algorithm", "gradient_clip_val", "precision")
+"""What of the Trainer's arguments makes another result."""
 
 
 class TrainingCLI(LightningCLI):
@@ -80,10 +83,35 @@ class TrainingCLI(LightningCLI):
         if path is None and self.subcommand != "fit":
             raise ValueError("No checkpoint came; expected --ckpt_path FILE, or --ckpt_path last for that of the run.")
         if path == "last":
-            path = self.run_folder / "checkpoints" / "last.ckpt"
+            path = self.run_folder / LAST
             if not path.is_file():
-                raise FileNotFoundError(f"There is no {path} to go on from; expected a run of that name. Give --name.")
+                begun = (self.run_folder / "metrics.csv").exists()
+                raise FileNotFoundError(
+                    f"There is no {path} to go on from; "
+                    + (
+                        "the run ended before it wrote one. Remove the folder, and start again."
+                        if begun
+                        else "expected a run of that name. Give --name."
+                    )
+                )
+            if self.subcommand == "fit":
+                self._check_same_recipe(config)
             self.config_init[str(self.subcommand)].ckpt_path = str(path)
+
+    def _check_same_recipe(self, config: Any) -> None:
+        """Refuse to go on by another recipe: no command would give the result. Tasks may be added."""
+        held = self.run_folder / "config.yaml"
+        if not held.is_file():
+            return
+        before, now = (_recipe(one.as_dict()) for one in (self._parser("fit").parse_path(held), config))
+        if (before["data"]["init_args"].get("num_tasks") or 0) < (now["data"]["init_args"].get("num_tasks") or 0):
+            before["data"]["init_args"]["num_tasks"] = now["data"]["init_args"]["num_tasks"]
+        wrong = differences(before, now)
+        if wrong:
+            raise ValueError(
+                f"{self.run_folder} was begun by another recipe ({'; '.join(wrong)}); expected the same, or more "
+                "tasks. For a new run from its weights give a new --name and --ckpt_path FILE."
+            )
 
     def before_test(self) -> None:
         """Refuse where there is nothing to run, before data are made."""
@@ -174,6 +202,13 @@ def _command() -> str:
     """What to type for this run; one that went on from its own checkpoint ends as if it had never stopped."""
     typed = shlex.join(["dendrite-zoo", *sys.argv[1:]])
     return re.sub(r" --ckpt_path[ =]last\b", "", typed)
+
+
+def _recipe(config: dict[str, Any]) -> dict[str, Any]:
+    """What of a config decides the weights."""
+    config["trainer"] = {key: config["trainer"].get(key) for key in TRAINER_RECIPE}
+    config["data"]["init_args"].pop("evaluate_after", None)
+    return {key: config[key] for key in ("seed_everything", "model", "data", "trainer")}
 
 
 def _practice(data: OnlineTasks, folder: Path) -> dict[str, Any]:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -100,14 +103,48 @@ def test_fit_leaves_a_run_folder_and_a_model_that_loads(finished_run):
     assert right.float().mean().item() == pytest.approx(matrix[1][1], abs=1e-6)
 
 
-def test_a_resumed_fit_appends_and_a_fresh_one_refuses(finished_run):
+def test_a_resumed_fit_appends_and_a_fresh_one_refuses(finished_run, tmp_path):
+    finished_run = shutil.copytree(finished_run, tmp_path / "copy")
     metrics = finished_run / "runs" / "tiny" / "metrics.csv"
     before = metrics.read_text().splitlines()
     assert "holds an earlier run" in run("fit", "--config", "tiny.yaml", cwd=finished_run, code=1)
     assert metrics.read_text().splitlines() == before
-    run("fit", "--config", "tiny.yaml", "--data.init_args.epochs_per_task", 3, "--ckpt_path", "last", cwd=finished_run)
+    on = ("fit", "--config", "tiny.yaml", "--ckpt_path", "last")
+    said = run(*on, "--data.init_args.epochs_per_task", 3, "--model.init_args.lr", 0.01, cwd=finished_run, code=1)
+    assert (
+        "begun by another recipe (model.init_args.lr: 0.001, now 0.01; data.init_args.epochs_per_task: 2, now 3)"
+        in said
+    )
+    assert "data.init_args.num_tasks: 2, now 1" in run(*on, "--data.init_args.num_tasks", 1, cwd=finished_run, code=1)
+    run(*on, "--data.init_args.num_tasks", 3, cwd=finished_run)
     after = list(csv.DictReader(metrics.read_text().splitlines()))
     assert len(after) > len(before) - 1 and {row["epoch"] for row in after} >= {"0", "3", "5"}
+
+
+def test_sigterm_leaves_a_checkpoint_and_its_own_exit_status(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(RECIPE)
+    command = [sys.executable, "-m", "dendrite_zoo.cli", "fit", "--config", "tiny.yaml"]
+    long = ["--data.init_args.epochs_per_task", "1000"]
+    with subprocess.Popen([*command, *long], cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        metrics, until = tmp_path / "runs" / "tiny" / "metrics.csv", time.monotonic() + 120
+        while not (metrics.exists() and len(metrics.read_text().splitlines()) > 20) and time.monotonic() < until:
+            time.sleep(0.05)
+        process.terminate()
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == 128 + signal.SIGTERM, said
+    assert "stopped by SIGTERM; go on with --ckpt_path last" in said
+    step = torch.load(tmp_path / "runs" / "tiny" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+    assert step >= int(list(csv.DictReader(metrics.read_text().splitlines()))[-1]["step"])
+
+
+def test_a_run_that_was_killed_before_a_checkpoint_says_what_to_do(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(RECIPE)
+    (tmp_path / "runs" / "tiny").mkdir(parents=True)
+    (tmp_path / "runs" / "tiny" / "metrics.csv").write_text("epoch,step\n0,1\n")
+    said = run("fit", "--config", "tiny.yaml", cwd=tmp_path, code=1)
+    assert "Give --name, or remove the folder" in said and "--ckpt_path" not in said
+    said = run("fit", "--config", "tiny.yaml", "--ckpt_path", "last", cwd=tmp_path, code=1)
+    assert "the run ended before it wrote one. Remove the folder, and start again" in said
 
 
 def test_validate_a_checkpoint(finished_run):

@@ -80,7 +80,7 @@ class TaskStream(LightningDataModule):
             ("seed", seed, 0),
         ]
         for name, value, least in checks:
-            if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+            if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
                 raise ValueError(f"{name}={value!r} came; expected an integer from {least}. Change it.")
         if first_task >= num_tasks:
             raise ValueError(
