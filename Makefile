@@ -68,11 +68,11 @@ bench: .venv/.dev  ## the benchmarks, into benchmarks/results (ten minutes, 12 G
 
 # Three seeds of weights and permutations, and as many of the control; the entry takes the weights of seed 0.
 SEEDS ?= 0 1 2
-zoo-permuted-digits: .venv/.dev  ## train the zoo's permuted-digits and its control anew
-	for row in permuted-digits permuted-digits-mlp; do for seed in $(SEEDS); do \
+zoo-permuted-digits: .venv/.dev  ## train the zoo's permuted-digits and its controls anew
+	for row in permuted-digits permuted-digits-mlp permuted-digits-mlp-si; do for seed in $(SEEDS); do \
 		OMP_NUM_THREADS=1 $(BIN)/dendrite-zoo fit --config configs/$$row.yaml --seed_everything $$seed \
 			--data.init_args.seed $$seed --name $$row-$$seed || exit 1; done; done
-	$(BIN)/dendrite-zoo report $(foreach row,permuted-digits permuted-digits-mlp,$(SEEDS:%=runs/$(row)-%)) \
+	$(BIN)/dendrite-zoo report $(foreach row,permuted-digits permuted-digits-mlp permuted-digits-mlp-si,$(SEEDS:%=runs/$(row)-%)) \
 		--entry permuted-digits --build "make zoo-permuted-digits"
 	$(BIN)/python tests/test_readme.py
 

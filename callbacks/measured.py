@@ -75,7 +75,7 @@ def not_logged(metric: str, logged: Mapping[str, Any], loaders: int) -> str:
         # without task and loader "val/task_3/acc" is a candidate as "val/acc"
         plain = sorted({re.sub(r"/dataloader_idx_\d+$|(?<![^/])task_\d+/", "", key) for key in logged})
         near = difflib.get_close_matches(metric, plain, n=1, cutoff=0.4)
-        came = f"was not logged; logged were {plain}" + (f", did you mean {near[0]!r}?" if near else "")
+        came = f"was not logged; logged were {plain}" + (f" (did you mean {near[0]!r}?)" if near else "")
     return (
         f"ForgettingLogger: {metric!r} {came}. Expected one value a task: call self.log({metric!r}, ...) in "
         "validation_step, with one loader a task, or name the metric that is logged."

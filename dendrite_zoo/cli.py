@@ -102,7 +102,7 @@ def demo(name: str, epochs_per_task: int) -> None:
 @command("list", arg("--hub", action="store_true", help="List what people have published on the Hugging Face Hub."))
 def list_models(hub: bool) -> None:
     """List the pretrained models of the zoo."""
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from dendrite_zoo.hub import registry
 
@@ -114,7 +114,7 @@ def list_models(hub: bool) -> None:
             table.add_row(row["repo"], ", ".join(row["benchmarks"]), str(row["downloads"]))
         _console().print(table)
         return
-    table = Table("name", "trained on", "result", "size", "weights", title="The zoo")
+    table = Table(Column("name", no_wrap=True), "trained on", "result", "size", "weights", title="The zoo")
     for entry in registry.entries().values():
         place = "bundled" if entry.bundled else entry.repo if entry.revision else f"not published; make: {entry.build}"
         table.add_row(entry.name, entry.trained_on, entry.headline, f"{entry.size / 1e6:.1f} MB", place)
@@ -274,7 +274,7 @@ def report(runs: list[Path], json_file: Path | None, figures: Path | None, entry
     """Put the results of several runs into one table, published ones beside; seeds of one row are merged."""
     from rich.table import Table
 
-    from dendrite_zoo.report import PUBLISHED, merge_rows, plot_accuracy, read_records, write_record
+    from dendrite_zoo.report import PUBLISHED, merge_rows, read_records, write_record
 
     records = merge_rows([record for run in runs for record in read_records(run)])
     table = Table(
@@ -299,18 +299,29 @@ def report(runs: list[Path], json_file: Path | None, figures: Path | None, entry
     if json_file:
         write_record(records, json_file)
     if figures:
-        figures.mkdir(parents=True, exist_ok=True)
-        for by in ("num_tasks", "num_segments", "activation_density"):
-            try:
-                plot_accuracy(records, by, figures / f"accuracy-by-{by.replace('_', '-')}.png")
-            except ValueError as error:
-                _console().print(f"{by}: {error}")
+        _draw(records, figures)
     if entry:
         import dendrite_zoo.models  # noqa: F401  (which registers its classes)
         from dendrite_zoo.hub.entries import make_entry
 
         made = make_entry(entry, runs[0], records, build=build)
         _console().print(f"{made.name}: {made.headline}, {made.size / 1e6:.1f} MB")
+
+
+def _draw(records: list[dict[str, Any]], folder: Path) -> None:
+    """Every figure that the records have more than one point for; benchmarks apart."""
+    from dendrite_zoo.report import accuracy_by, plot_accuracy
+
+    folder.mkdir(parents=True, exist_ok=True)
+    benchmarks = dict.fromkeys(record["benchmark"] for record in records)
+    for benchmark in benchmarks:
+        of_one = [record for record in records if record["benchmark"] == benchmark]
+        for by in ("num_tasks", "num_segments", "activation_density"):
+            if by != "num_tasks" and not accuracy_by(of_one, by):
+                continue
+            path = folder / f"accuracy-by-{by.replace('_', '-')}{f'-{benchmark}' * (len(benchmarks) > 1)}.png"
+            plot_accuracy(of_one, by, path)
+            _console().print(f"{path}", soft_wrap=True)
 
 
 def main(args: Sequence[str] | None = None) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import difflib
+import importlib
 import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -54,7 +56,8 @@ class ContinualClassifier(LightningModule):
 
     Logs:
         ``train/loss``, ``val/task_{j}/acc`` and, where contexts are inferred, ``val/task_{j}/context_acc``, the share
-        of inputs whose task was found; ``test/...`` likewise.
+        of inputs whose task was found (none of a task that shares the cluster of an earlier one); ``test/...``
+        likewise.
 
     Raises:
         ValueError: the model needs a context and none was given; at fit, model and datamodule do not fit together.
@@ -301,6 +304,8 @@ def _as_module(model: nn.Module | Mapping[str, Any] | str) -> nn.Module:
     if isinstance(model, str):
         model = load(model)
     elif isinstance(model, Mapping):
+        if "library_name" not in model:
+            raise ValueError(_not_understood(model))
         model = cast(nn.Module, build(model))
     if not isinstance(model, nn.Module):
         raise TypeError(
@@ -309,6 +314,27 @@ def _as_module(model: nn.Module | Mapping[str, Any] | str) -> nn.Module:
             "load_from_checkpoint(path, model=...)."
         )
     return model.train() if isinstance(model, HubModel) else model  # loaded models come in eval mode
+
+
+def _not_understood(model: Mapping[str, Any]) -> str:
+    """What is wrong with a class and its arguments that the command line took for a mere dictionary."""
+    if "class_path" not in model:
+        return (
+            f"No class of model takes {', '.join(map(repr, model))}; expected arguments of the class in the recipe, "
+            "the config of a saved model, or class_path and init_args. Is one misspelt?"
+        )
+    path, given = str(model["class_path"]), dict(model.get("init_args") or {})
+    module, _, name = path.rpartition(".")
+    try:
+        taken = inspect.signature(getattr(importlib.import_module(module), name)).parameters
+    except (ImportError, AttributeError, ValueError):
+        return f"There is no class {path}; expected one such as dendrite_zoo.models.ActiveDendriteClassifier."
+    unknown = [key for key in given if key not in taken]
+    if not unknown:
+        return f"{path} came with {given}, of which one has another type than expected; see its documentation."
+    near = difflib.get_close_matches(unknown[0], taken, n=1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    return f"{path} has no argument {unknown[0]!r}{hint}; expected some of {', '.join(taken)}."
 
 
 def _check_contexts(model: nn.Module, context: TaskContext | None, has_own_context: bool, at_test: str) -> None:

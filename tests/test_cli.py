@@ -171,6 +171,15 @@ def test_the_stream_settles_the_trainers_epochs(tmp_path):
     assert "max_epochs" in run("fit", "--config", "tiny.yaml", "--trainer.max_epochs", 7, cwd=tmp_path, code=2)
 
 
+def test_a_misspelt_argument_of_the_model_is_named(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(RECIPE)
+    wrong = ("--model.init_args.model.init_args.winers", "context")
+    assert "No class of model takes 'winers'" in run("fit", "--config", "tiny.yaml", *wrong, cwd=tmp_path, code=1)
+    (tmp_path / "wrong.yaml").write_text(RECIPE.replace("num_segments: 2", "num_segment: 2"))
+    said = run("fit", "--config", "wrong.yaml", cwd=tmp_path, code=1)
+    assert "ActiveDendriteClassifier has no argument 'num_segment' (did you mean 'num_segments'?); expected" in said
+
+
 def test_evaluate_gives_all_three_ways(finished_run):
     run("evaluate", "runs/tiny", "--json", "scores.json", cwd=finished_run)
     scores = json.loads((finished_run / "scores.json").read_text())

@@ -52,8 +52,8 @@ COLUMNS = (10, 25, 50, 100, 250)
 def results_table() -> str:
     """Mean accuracy on permuted MNIST, of every row and number of tasks, what was published beside it."""
     lines = [
-        "| row | context at test | seeds |" + "".join(f" {tasks} tasks |" for tasks in COLUMNS),
-        "| --- " * (3 + len(COLUMNS)) + "|",
+        "| row | context at test | parameters | seeds |" + "".join(f" {tasks} tasks |" for tasks in COLUMNS),
+        "| --- " * (4 + len(COLUMNS)) + "|",
     ]
     rows: dict[tuple, dict] = {}
     longest: dict = {}
@@ -61,25 +61,30 @@ def results_table() -> str:
         for record in json.loads(file.read_text(encoding="utf-8")):
             points = accuracy_by_tasks(record)
             key = record["row"], record["context_at_test"], record["ours"]
-            rows.setdefault(key, {"seeds": record["seeds"], "points": {}})["points"].update(points)
+            row = rows.setdefault(key, {"seeds": record["seeds"], "parameters": 0, "points": {}})
+            row["parameters"] = max(row["parameters"], record["parameters"])
+            spread = record["average_accuracy_std"]
+            row["points"] |= {tasks: f"{value:.3f}" for tasks, value in points.items()}
+            row["points"][record["num_tasks"]] += "" if spread is None else f" ± {spread:.3f}"
             longest = max(
                 longest, record, key=lambda record: record.get("num_tasks", 0) * ("accuracy_by_context" in record)
             )
     measured = {row for row, _, _ in rows}
     for published in PUBLISHED.values():
         if published.row not in measured:
-            rows[published.row, published.context_at_test, False] = {"seeds": [], "points": {}}
+            rows[published.row, published.context_at_test, False] = {"seeds": [], "parameters": 0, "points": {}}
     for (row, context, ours), found in sorted(rows.items(), key=lambda item: (not item[0][2], item[0][0])):
         known = PUBLISHED[row].accuracy if row in PUBLISHED else {}
         cells = [
             " ".join(
-                [f"{found['points'][tasks]:.4f}" for _ in range(tasks in found["points"])]
-                + [f"({known[tasks]:.4f})" for _ in range(tasks in known)]
+                [found["points"][tasks] for _ in range(tasks in found["points"])]
+                + [f"({known[tasks]:.3f})" for _ in range(tasks in known)]
             )
             for tasks in COLUMNS
         ]
         shown = f"**{row}**" if ours else row
-        lines.append(f"| {shown} | {context} | {len(found['seeds']) or ''} | " + " | ".join(cells) + " |")
+        size = f"{found['parameters'] / 1e6:.1f} M" if found["parameters"] else ""
+        lines.append(f"| {shown} | {context} | {size} | {len(found['seeds']) or ''} | " + " | ".join(cells) + " |")
     ways = longest["accuracy_by_context"]
     lines += [
         "",

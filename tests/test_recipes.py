@@ -1,5 +1,6 @@
 """Every recipe is understood by the command that its first lines show."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,8 @@ import yaml
 
 from dendrite_zoo.cli import main
 
-RECIPES = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+ROOT = Path(__file__).parents[1]
+RECIPES = sorted((ROOT / "configs").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.stem)
@@ -20,3 +22,15 @@ def test_a_recipe_is_understood(recipe, capsys, monkeypatch):
     assert end.value.code == 0
     config = yaml.safe_load(capsys.readouterr().out)
     assert config["row"] and isinstance(config["ours"], bool)
+
+
+@pytest.mark.parametrize("results", sorted((ROOT / "results" / "continual").glob("*.json")), ids=lambda file: file.stem)
+def test_each_row_of_the_continual_table_has_its_recipe(results):
+    """Which gives the model that was measured."""
+    config = yaml.safe_load((ROOT / "configs" / f"{results.stem}.yaml").read_text(encoding="utf-8"))
+    (record,) = json.loads(results.read_text(encoding="utf-8"))
+    assert (record["row"], record["ours"]) == (config["row"], config.get("ours", True))
+    data, module = config["data"]["init_args"], config["model"]["init_args"]
+    assert record["num_tasks"] == data["num_tasks"] and record["benchmark"] == "permuted-mnist"
+    for name, value in module["model"]["init_args"].items():
+        assert (record.get("model") or {name: value})[name] == value, name

@@ -76,10 +76,18 @@ def nearest_prototype(x: Tensor, prototypes: Tensor, known: Tensor) -> Tensor:
     Shape:
         x ``(B, C)``, prototypes ``(K, C)``, known ``(K,)`` bool; result ``(B,)`` integers, 0 where none is known.
 
+    Raises:
+        ValueError: rows of another size.
+
     Example:
         >>> nearest_prototype(torch.ones(1, 2), torch.tensor([[1.0, 1.0], [0.0, 1.0]]), torch.tensor([False, True]))
         tensor([1])
     """
+    if x.flatten(1).shape[1] != prototypes.shape[1]:
+        raise ValueError(
+            f"Rows of {x.flatten(1).shape[1]} features came to prototypes of {prototypes.shape[1]}; expected inputs of "
+            "the size that the tasks had when they were learned."
+        )
     with torch.autocast(x.device.type, enabled=False):
         # Seen from among the prototypes, or a common offset would drown their differences in rounding.
         weights = known.float() / known.sum().clamp_min(1)

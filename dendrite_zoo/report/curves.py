@@ -11,6 +11,7 @@ from dendrite_zoo.report.published import PUBLISHED, Published
 from dendrite_zoo.report.record import write_atomically
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = ["accuracy_by", "accuracy_by_tasks", "plot_accuracy"]
@@ -21,6 +22,8 @@ AXES: dict[By, str] = {
     "num_segments": "segments of a unit",
     "activation_density": "share of units that win",
 }
+MARKS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.985, 0.99, 0.995, 0.999)
+PUBLISHED_FOR = "permuted-mnist"
 
 
 def accuracy_by_tasks(record: Mapping[str, Any]) -> dict[int, float]:
@@ -61,9 +64,10 @@ def accuracy_by(
 
 
 def plot_accuracy(records: Sequence[Mapping[str, Any]], by: By = "num_tasks", path: str | Path | None = None) -> Figure:
-    """Curves of mean accuracy over all tasks; what was published for the same rows is dashed, in the same colour.
+    """Curves of mean accuracy over all tasks, on an axis that spreads what is close to 1.
 
-    Over the number of tasks, what was published for other rows is dotted and grey.
+    For permuted MNIST, what was published for the same rows is dashed, in the same colour; over the number of tasks,
+    what was published for other rows is dotted and grey.
 
     Args:
         records: result records of one benchmark. A run that measured all tasks at milestones gives a point for each.
@@ -75,54 +79,58 @@ def plot_accuracy(records: Sequence[Mapping[str, Any]], by: By = "num_tasks", pa
 
     Raises:
         ImportError: matplotlib is missing.
-        ValueError: no records, or none that differ in ``by``.
+        ValueError: no records, some of several benchmarks, or none that differ in ``by``.
     """
     try:
         from matplotlib.figure import Figure
+        from matplotlib.ticker import NullLocator
     except ImportError as error:
         raise ImportError("The figures need the [report] extra: pip install 'dendrite-zoo[report]'") from error
 
-    curves = _curves(records, by)
+    benchmarks = sorted({record["benchmark"] for record in records})
+    if len(benchmarks) > 1:
+        raise ValueError(f"Records of {', '.join(benchmarks)} came; expected one benchmark. Draw a figure for each.")
+    known = PUBLISHED if benchmarks == [PUBLISHED_FOR] else {}
+    curves = _curves(records, by, known)
     if not curves:
         raise ValueError(f"No records came that differ in {by}; expected at least two of one row. Leave this figure.")
-    figure = Figure(figsize=(8.4, 4.6), layout="constrained")
+    figure = Figure(figsize=(9.0, 5.4), layout="constrained")
     axes = figure.add_subplot()
+    drawn: list[Mapping[Any, float]] = []
+
+    def draw(points: Mapping[Any, float], **style: Any) -> None:
+        axes.plot(list(points), list(points.values()), **{"markersize": 4, "linewidth": 1, **style})
+        drawn.append(points)
+
     for number, (label, (points, published)) in enumerate(curves.items()):
         colour = f"C{number % 10}"
-        axes.plot(list(points), list(points.values()), color=colour, marker="o", markersize=4, label=label)
+        draw(points, color=colour, marker="o", linewidth=1.6, label=label)
         if published:
-            axes.plot(
-                list(published),
-                list(published.values()),
-                color=colour,
-                linestyle="--",
-                marker="x",
-                markersize=5,
-                linewidth=1,
-                label=f"{label}, published",
-            )
+            draw(published, color=colour, linestyle="--", marker="x", markersize=5, label=f"{label}, published")
     if by == "num_tasks":
-        others = [paper for row, paper in PUBLISHED.items() if row not in curves]
+        others = [paper for row, paper in known.items() if row not in curves]
         for paper, marker in zip(others, "ov^<>sDPX*", strict=False):
-            axes.plot(
-                list(paper.accuracy),
-                list(paper.accuracy.values()),
-                color="#b5b5b5",
-                linestyle=":",
-                marker=marker,
-                markersize=4,
-                linewidth=1,
-                label=f"{paper.row}, published",
-            )
+            label = f"{paper.row}, published"
+            draw(paper.accuracy, color="#a0a0a0", linestyle=":", marker=marker, label=label)
+    _scale_accuracy(axes, [value for points in drawn for value in points.values()])
     if by != "activation_density":
         axes.set_xscale("log")
-        ticks = sorted({x for points, published in curves.values() for x in (*points, *published)})
+        ticks = sorted({x for points in drawn for x in points})
         wide = ticks[:1]
         for x in ticks:
             if x >= 1.4 * wide[-1]:
                 wide.append(x)
         axes.set_xticks(wide, [f"{x:g}" for x in wide])
-        axes.minorticks_off()
+        axes.xaxis.set_minor_locator(NullLocator())
+    counts = [len(record["seeds"]) for record in records]
+    few, many = min(counts), max(counts)
+    seeds = f"{few} seed{'s' * (few > 1)}" if few == many else f"{few} to {many} seeds"
+    axes.set_title(
+        f"{benchmarks[0]}: mean accuracy over all tasks learned so far\n"
+        f"{seeds} a row{'; XdG is given the task' * bool(known)}",
+        loc="left",
+        fontsize=10,
+    )
     axes.set_xlabel(AXES[by])
     axes.set_ylabel("mean accuracy over all tasks")
     axes.spines[["top", "right"]].set_visible(False)
@@ -134,20 +142,37 @@ def plot_accuracy(records: Sequence[Mapping[str, Any]], by: By = "num_tasks", pa
     return figure
 
 
-def _curves(records: Sequence[Mapping[str, Any]], by: By) -> dict[str, tuple[dict[float, float], Mapping[Any, float]]]:
+def _scale_accuracy(axes: Axes, values: list[float]) -> None:
+    """An axis on which .97 and .98 lie as far apart as .94 and .96, with marks where there are values."""
+    from matplotlib.ticker import NullLocator
+
+    if min(values) <= 0 or max(values) >= 1:
+        return  # a logarithm of zero errors
+    axes.set_yscale("logit")
+    low, high = min(values), max(values)
+    marks = (
+        [m for m in MARKS if m < low][-1:] + [m for m in MARKS if low <= m <= high] + [m for m in MARKS if m > high][:1]
+    )
+    axes.set_ylim(min(marks[0], low), max(marks[-1], high))
+    axes.set_yticks(marks, [f"{mark:g}" for mark in marks])
+    axes.yaxis.set_minor_locator(NullLocator())
+
+
+def _curves(
+    records: Sequence[Mapping[str, Any]], by: By, known: Mapping[str, Published]
+) -> dict[str, tuple[dict[float, float], Mapping[Any, float]]]:
     if by == "num_tasks":
         rows: dict[str, dict[float, float]] = {}
         for record in sorted(records, key=lambda record: -record["num_tasks"]):  # a run of its own for a point wins
             points = rows.setdefault(record["row"], {})
             points.update({float(tasks): accuracy for tasks, accuracy in accuracy_by_tasks(record).items()})
-        return {row: (dict(sorted(points.items())), _published(row).accuracy) for row, points in rows.items()}
+        return {
+            row: (dict(sorted(points.items())), known[row].accuracy if row in known else {})
+            for row, points in rows.items()
+        }
     curves: dict[str, tuple[dict[float, float], Mapping[Any, float]]] = {}
     for (row, tasks), points in accuracy_by(records, by).items():
-        paper = _published(row)
+        paper = known.get(row, Published(row, "", {}))
         beside = (paper.by_segments if by == "num_segments" else paper.by_density).get(tasks, {})
         curves[f"{row}, {tasks} tasks"] = points, beside
     return curves
-
-
-def _published(row: str) -> Published:
-    return PUBLISHED.get(row, Published(row, "", {}))

@@ -71,6 +71,8 @@ PUBLISHED = {
         Published("MLP + SI", "none", _table(".9800 .9790 .9710 .9460 .9050 .8250")),
         Published("XdG", "given", _table(".9800 .9780 .9720 .9030 .7900 .6200")),
         Published("XdG + SI", "given", _table(".9850 .9820 .9795 .9750 .9620 .9550")),
+        Published("SupSup, an output a task", "inferred", {250: 0.9491}),
     )
 }
-"""By row. Iyer et al. 2022 (arXiv 2201.00042), tables and figures on permuted MNIST; SI, XdG: Masse et al. 2018."""
+"""By row. Iyer et al. 2022 (arXiv 2201.00042), tables and figures on permuted MNIST; SI, XdG: Masse et al. 2018; SupSup
+(GNu, labels not shared): Wortsman et al. 2020 (arXiv 2006.14769)."""

@@ -320,7 +320,7 @@ def test_the_module_tells_the_task_from_the_first_batch_on(tmp_path):
 def test_a_metric_that_is_not_logged(tmp_path):
     log = ForgettingLogger("val/accuracy", task=by_epoch)
     with pytest.raises(
-        ValueError, match=r"'val/accuracy' was not logged; logged were \['val/acc'\], did you mean 'val/acc'"
+        ValueError, match=r"'val/accuracy' was not logged; logged were \['val/acc'\] \(did you mean 'val/acc'\?\)\."
     ):
         trainer(tmp_path, [log]).fit(ReluNet(), Tasks())
 

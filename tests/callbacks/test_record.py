@@ -61,7 +61,7 @@ def test_a_dot_in_a_name_is_a_dot():
 def test_the_message_suggests_the_nearest():
     logged = {"val/task_0/accuracy": 0, "val/task_1/accuracy": 0, "val/loss/dataloader_idx_0": 0}
     message = not_logged("val/acc", logged, loaders=2)
-    assert "logged were ['val/accuracy', 'val/loss'], did you mean 'val/accuracy'?" in message
+    assert "logged were ['val/accuracy', 'val/loss'] (did you mean 'val/accuracy'?). Expected" in message
     assert "did you mean" not in not_logged("val/acc", {"zzz": 0}, loaders=2)
 
 

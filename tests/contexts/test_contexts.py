@@ -98,3 +98,10 @@ def test_task_ids_beyond_the_capacity_are_refused(make):
             make()(x, task)
     with pytest.raises(TypeError, match="expected integers"):
         make()(x, torch.tensor([1.5, 0.0]))
+
+
+def test_inputs_of_another_size_are_refused():
+    context = PrototypeContext(4, 2)
+    context.start_task(0, [torch.ones(3, 4)])
+    with pytest.raises(ValueError, match="Rows of 9 features came to prototypes of 4"):
+        context.infer(torch.zeros(2, 3, 3))

@@ -6,9 +6,9 @@ from PIL import Image
 from dendrite_zoo.report import PUBLISHED, accuracy_by, accuracy_by_tasks, plot_accuracy, result_record
 
 
-def record(row, tasks, accuracy, *, matrix=None, **config):
+def record(row, tasks, accuracy, *, matrix=None, benchmark="permuted-mnist", **config):
     return result_record(
-        benchmark="permuted-mnist",
+        benchmark=benchmark,
         row=row,
         ours=False,
         context_at_test="inferred",
@@ -42,6 +42,21 @@ def test_curves_by_tasks_stand_beside_what_was_published(tmp_path):
     assert drawn["XdG + SI, published"][-1] == (100, 0.955)
     with Image.open(tmp_path / "tasks.png") as image:
         assert image.size[0] > 800
+
+
+def test_what_was_published_stands_beside_its_own_benchmark_alone():
+    digits = record("active dendrites", 10, 0.94, benchmark="permuted-digits")
+    assert list(curves(plot_accuracy([digits]))) == ["active dendrites"]
+    with pytest.raises(ValueError, match="Records of permuted-digits, permuted-mnist came; expected one benchmark"):
+        plot_accuracy([digits, record("active dendrites", 10, 0.94)])
+
+
+@pytest.mark.parametrize("accuracies", [(0.1, 0.5), (0.97, 0.985), (0.0, 1.0), (0.9999, 0.99999)])
+def test_all_points_lie_within_the_axis(accuracies):
+    drawn = [record(f"row {a}", 10, a, benchmark="b") for a in accuracies]
+    axes = plot_accuracy(drawn).axes[0]
+    low, high = axes.get_ylim()
+    assert low <= min(accuracies) and max(accuracies) <= high
 
 
 def test_curves_by_segments_and_density():
