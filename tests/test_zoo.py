@@ -13,7 +13,8 @@ from dendrite_zoo.hub import artifact, registry
 from dendrite_zoo.rl import evaluate_policy
 from dendrite_zoo.streams import benchmark_stream
 
-BUNDLED = [entry for entry in registry.entries().values() if entry.bundled]
+# the large ones are not shipped: they lie there where somebody has made them
+BUNDLED = [entry for entry in registry.entries().values() if entry.bundled and entry.size < 10e6]
 POLICIES = [entry for entry in BUNDLED if entry.name.startswith("metaworld-")]
 CLASSIFIERS = [entry for entry in BUNDLED if entry not in POLICIES]
 
@@ -73,7 +74,9 @@ def test_files_are_the_pinned_ones(entry):
         assert artifact.sha256(path) == pin["sha256"] and path.stat().st_size == pin["size"]
 
 
-def test_permuted_digits_beats_a_dense_network_of_equal_parameters():
-    own, mlp = json.loads((registry.entry("permuted-digits").folder / "results.json").read_text(encoding="utf-8"))
-    assert len(own["seeds"]) == len(mlp["seeds"]) == 3 and mlp["parameters"] >= own["parameters"]
-    assert own["average_accuracy"] >= 0.80 and own["average_accuracy"] - mlp["average_accuracy"] >= 0.25
+def test_permuted_digits_beats_dense_networks_of_equal_parameters():
+    own, *controls = json.loads((registry.entry("permuted-digits").folder / "results.json").read_text(encoding="utf-8"))
+    assert len(controls) == 2, "without synaptic intelligence, and with it"
+    for mlp in controls:
+        assert len(own["seeds"]) == len(mlp["seeds"]) == 3 and mlp["parameters"] >= own["parameters"]
+        assert own["average_accuracy"] >= 0.95 and own["average_accuracy"] - mlp["average_accuracy"] >= 0.25
