@@ -92,27 +92,28 @@ class Consolidation(Callback, ABC, Generic[R]):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take hold of the parameters, with what is known of them from a checkpoint or an earlier fit."""
-        chosen, named = self._parameters(pl_module), dict(pl_module.named_parameters())
+        parameters, known = dict(pl_module.named_parameters()), self._loaded
         if self.regularizer is not None:
-            held = self.regularizer.parameters
-            if not any(held[name] is p for name, p in named.items() if name in held):
+            held, known = self.regularizer.parameters, self.regularizer.state_dict()
+            parameters = {name: p for name, p in parameters.items() if held.get(name) is p}
+            if not parameters:
                 raise ValueError(
                     f"This {type(self).__name__} knows what is important to another model, from an earlier fit; "
                     "expected a new callback for each model. To carry it over: new.load_state_dict(old.state_dict())."
                 )
-        elif self._loaded is not None:
-            known = self._loaded["importance"]
-            if not known.keys() & named.keys():
+        chosen = self._parameters(pl_module)
+        if known is not None:
+            parameters = {name: p for name, p in parameters.items() if name in known["importance"]}
+            if not parameters:
                 raise ValueError(
-                    f"A checkpoint of {type(self).__name__} knows {sorted(known)[0]!r}, which is no parameter of "
-                    f"{type(pl_module).__name__}; expected the model that the checkpoint was made of."
+                    f"A checkpoint of {type(self).__name__} knows {sorted(known['importance'])[0]!r}, which is no "
+                    f"parameter of {type(pl_module).__name__}; expected the model that the checkpoint was made of."
                 )
-            self.regularizer = self.make_regularizer({name: named[name] for name in known if name in named})
-            self.regularizer.load_state_dict(self._loaded)
-        else:
-            self.regularizer = self.make_regularizer(chosen)
-        self._loaded = None
+        self.regularizer = self.make_regularizer(chosen if known is None else parameters)
+        if known is not None:
+            self.regularizer.load_state_dict(known)
         self.regularizer.hold(chosen)
+        self._loaded = None
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """See whether a task has ended, and in a new epoch whether other parameters learn."""
