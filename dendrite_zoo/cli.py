@@ -311,14 +311,15 @@ def report(runs: list[Path], json_file: Path | None, figures: Path | None, entry
 def _draw(records: list[dict[str, Any]], folder: Path) -> None:
     """Every figure that the records have more than one point for; benchmarks apart."""
     from dendrite_zoo.report import accuracy_by, plot_accuracy
+    from dendrite_zoo.report.curves import By, Swept
 
     folder.mkdir(parents=True, exist_ok=True)
     benchmarks = dict.fromkeys(record["benchmark"] for record in records)
     for benchmark in benchmarks:
         of_one = [record for record in records if record["benchmark"] == benchmark]
-        for by in ("num_tasks", "num_segments", "activation_density"):
-            if by != "num_tasks" and not accuracy_by(of_one, by):
-                continue
+        swept: tuple[Swept, ...] = ("num_segments", "activation_density")
+        axes: list[By] = ["num_tasks", *(by for by in swept if accuracy_by(of_one, by))]
+        for by in axes:
             path = folder / f"accuracy-by-{by.replace('_', '-')}{f'-{benchmark}' * (len(benchmarks) > 1)}.png"
             plot_accuracy(of_one, by, path)
             _console().print(f"{path}", soft_wrap=True)

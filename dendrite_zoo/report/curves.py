@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["accuracy_by", "accuracy_by_tasks", "plot_accuracy"]
 
-By = Literal["num_tasks", "num_segments", "activation_density"]
+Swept = Literal["num_segments", "activation_density"]
+By = Literal["num_tasks", Swept]
 AXES: dict[By, str] = {
     "num_tasks": "tasks learned",
     "num_segments": "segments of a unit",
@@ -46,9 +47,7 @@ def accuracy_by_tasks(record: Mapping[str, Any]) -> dict[int, float]:
     return points | {record["num_tasks"]: record["average_accuracy"]}
 
 
-def accuracy_by(
-    records: Sequence[Mapping[str, Any]], by: Literal["num_segments", "activation_density"]
-) -> dict[tuple[str, int], dict[float, float]]:
+def accuracy_by(records: Sequence[Mapping[str, Any]], by: Swept) -> dict[tuple[str, int], dict[float, float]]:
     """Mean accuracy by an argument of the model, for each row and number of tasks.
 
     Args:
