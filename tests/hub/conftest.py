@@ -32,7 +32,8 @@ class Worker:
     """A process; see worker.py."""
 
     def __init__(self, environment):
-        self.environment = {**os.environ, "HF_HUB_DISABLE_PROGRESS_BARS": "1", **environment}
+        ours = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING_FACE_"))}
+        self.environment = {**ours, "HF_HUB_DISABLE_PROGRESS_BARS": "1", **environment}
         command = [sys.executable, "-m", "tests.hub.worker"]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self.process = subprocess.Popen(command, env=self.environment, cwd=ROOT, **pipes)

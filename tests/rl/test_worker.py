@@ -127,10 +127,11 @@ def test_ctrl_c_between_question_and_answer(pair: TaskEnvironments) -> None:
 
 
 SCRIPT = """
-import sys, time
+import signal, sys, time
 import numpy as np
 from dendrite_zoo.rl import TaskEnvironments
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background job lacks
 envs = TaskEnvironments(["reach-v3", "window-open-v3"], num_processes=2)  # no guard, no `with`: as in a notebook
 envs.reset()
 print(*(worker.process.pid for worker in envs._workers), flush=True)
