@@ -1,5 +1,6 @@
 """The end of a worker process in every circumstance: real processes, really killed."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -176,8 +177,12 @@ def test_no_process_outlives_its_parent(how: str, tmp_path: Path) -> None:
         os.killpg(script.pid, signal.SIGINT)  # a terminal sends it to all
     else:
         script.kill()
-    _, errors = script.communicate(timeout=30)
-    assert wait_until(lambda: not group(script.pid))
+    try:
+        _, errors = script.communicate(timeout=30)
+        assert wait_until(lambda: not group(script.pid))
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(script.pid, signal.SIGKILL)
     if how == "Ctrl-C":
         assert errors.count("Traceback") == 1 and errors.rstrip().endswith("KeyboardInterrupt")
     else:
