@@ -128,7 +128,7 @@ class ReplayClassifier(ContinualClassifier):
         states, trainer = checkpoint.get("reservoirs", []), self._trainer
         processes = 1 if trainer is None else trainer.world_size
         if len(states) == processes:
-            self.reservoir.load_state_dict(states[0 if trainer is None else trainer.global_rank])
+            self.reservoir.load_state_dict(states[self.global_rank])
         elif states and trainer is not None and trainer.state.fn == "fit":
             raise ValueError(
                 f"A checkpoint with the memories of {len(states)} processes came to {processes}; expected as many, for "

@@ -83,15 +83,16 @@ def nearest_prototype(x: Tensor, prototypes: Tensor, known: Tensor) -> Tensor:
         >>> nearest_prototype(torch.ones(1, 2), torch.tensor([[1.0, 1.0], [0.0, 1.0]]), torch.tensor([False, True]))
         tensor([1])
     """
-    if x.flatten(1).shape[1] != prototypes.shape[1]:
+    x = x.flatten(1)
+    if x.shape[1] != prototypes.shape[1]:
         raise ValueError(
-            f"Rows of {x.flatten(1).shape[1]} features came to prototypes of {prototypes.shape[1]}; expected inputs of "
+            f"Rows of {x.shape[1]} features came to prototypes of {prototypes.shape[1]}; expected inputs of "
             "the size that the tasks had when they were learned."
         )
     with torch.autocast(x.device.type, enabled=False):
         # Seen from among the prototypes, or a common offset would drown their differences in rounding.
         weights = known.float() / known.sum().clamp_min(1)
         centre = weights @ prototypes.float()
-        x, prototypes = x.flatten(1).float() - centre, prototypes.float() - centre
+        x, prototypes = x.float() - centre, prototypes.float() - centre
         distance = prototypes.square().sum(1) - 2 * x @ prototypes.T  # |x - p|² less |x|², the same for every k
         return distance.masked_fill(~known, torch.inf).argmin(1)
