@@ -275,6 +275,7 @@ def report(runs: list[Path], json_file: Path | None, figures: Path | None, entry
     from rich.table import Table
 
     from dendrite_zoo.report import PUBLISHED, merge_rows, read_records, write_record
+    from dendrite_zoo.report.published import PUBLISHED_FOR
 
     records = merge_rows([record for run in runs for record in read_records(run)])
     table = Table(
@@ -292,7 +293,7 @@ def report(runs: list[Path], json_file: Path | None, figures: Path | None, entry
         accuracy = f"{record['average_accuracy']:.4f}" + ("" if spread is None else f" ± {spread:.4f}")
         row = (record["benchmark"], record["row"], record["num_tasks"], record["context_at_test"], accuracy)
         known = PUBLISHED[record["row"]].accuracy if record["row"] in PUBLISHED else {}
-        published = known.get(record["num_tasks"]) if record["benchmark"] == "permuted-mnist" else None
+        published = known.get(record["num_tasks"]) if record["benchmark"] == PUBLISHED_FOR else None
         seeds = ", ".join(map(str, record["seeds"]))
         table.add_row(*map(str, row), seeds, "" if published is None else f"{published:.4f}")
     _console().print(table)

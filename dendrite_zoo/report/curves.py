@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from dendrite_zoo.report.published import PUBLISHED, Published
+from dendrite_zoo.report.published import PUBLISHED, PUBLISHED_FOR, Published
 from dendrite_zoo.report.record import write_atomically
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ AXES: dict[By, str] = {
     "activation_density": "share of units that win",
 }
 MARKS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.985, 0.99, 0.995, 0.999)
-PUBLISHED_FOR = "permuted-mnist"
 
 
 def accuracy_by_tasks(record: Mapping[str, Any]) -> dict[int, float]:

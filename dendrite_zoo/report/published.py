@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["PUBLISHED", "Published"]
+__all__ = ["PUBLISHED", "PUBLISHED_FOR", "Published"]
+
+PUBLISHED_FOR = "permuted-mnist"
+"""The benchmark of all these numbers."""
 
 
 class Published(NamedTuple):
