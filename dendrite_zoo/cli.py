@@ -272,31 +272,11 @@ def hub(port: int, folder: Path | None) -> None:
 )
 def report(runs: list[Path], json_file: Path | None, figures: Path | None, entry: str | None, build: str) -> None:
     """Put the results of several runs into one table, published ones beside; seeds of one row are merged."""
-    from rich.table import Table
-
-    from dendrite_zoo.report import PUBLISHED, merge_rows, read_records, write_record
-    from dendrite_zoo.report.published import PUBLISHED_FOR
+    from dendrite_zoo.report import merge_rows, read_records, results_table, write_record
 
     records = merge_rows([record for run in runs for record in read_records(run)])
-    table = Table(
-        "benchmark",
-        "row",
-        "tasks",
-        "context at test",
-        "accuracy",
-        "seeds",
-        "published",
-        title="Mean accuracy over all tasks",
-    )
-    for record in records:
-        spread = record["average_accuracy_std"]
-        accuracy = f"{record['average_accuracy']:.4f}" + ("" if spread is None else f" ± {spread:.4f}")
-        row = (record["benchmark"], record["row"], record["num_tasks"], record["context_at_test"], accuracy)
-        known = PUBLISHED[record["row"]].accuracy if record["row"] in PUBLISHED else {}
-        published = known.get(record["num_tasks"]) if record["benchmark"] == PUBLISHED_FOR else None
-        seeds = ", ".join(map(str, record["seeds"]))
-        table.add_row(*map(str, row), seeds, "" if published is None else f"{published:.4f}")
-    _console().print(table)
+    for of_one in _by_benchmark(records).values():
+        _console().print(results_table(of_one))
     if json_file:
         write_record(records, json_file)
     if figures:
@@ -309,15 +289,21 @@ def report(runs: list[Path], json_file: Path | None, figures: Path | None, entry
         _console().print(f"{made.name}: {made.headline}, {made.size / 1e6:.1f} MB")
 
 
+def _by_benchmark(records: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    benchmarks: dict[str, list[dict[str, Any]]] = {}
+    for record in records:
+        benchmarks.setdefault(record["benchmark"], []).append(record)
+    return benchmarks
+
+
 def _draw(records: list[dict[str, Any]], folder: Path) -> None:
     """Every figure that the records have more than one point for; benchmarks apart."""
     from dendrite_zoo.report import accuracy_by, plot_accuracy
     from dendrite_zoo.report.curves import By, Swept
 
     folder.mkdir(parents=True, exist_ok=True)
-    benchmarks = dict.fromkeys(record["benchmark"] for record in records)
-    for benchmark in benchmarks:
-        of_one = [record for record in records if record["benchmark"] == benchmark]
+    benchmarks = _by_benchmark(records)
+    for benchmark, of_one in benchmarks.items():
         swept: tuple[Swept, ...] = ("num_segments", "activation_density")
         axes: list[By] = ["num_tasks", *(by for by in swept if accuracy_by(of_one, by))]
         for by in axes:

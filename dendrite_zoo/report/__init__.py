@@ -13,7 +13,7 @@ from dendrite_zoo.report.results import (
     versions,
 )
 from dendrite_zoo.report.subnetworks import plot_subnetworks, subnetwork_record
-from dendrite_zoo.report.tables import forgetting_table, matrix_table, sparsity_table, summary_table
+from dendrite_zoo.report.tables import forgetting_table, matrix_table, results_table, sparsity_table, summary_table
 
 __all__ = [
     "PUBLISHED",
@@ -30,6 +30,7 @@ __all__ = [
     "plot_subnetworks",
     "read_records",
     "result_record",
+    "results_table",
     "sparsity_table",
     "subnetwork_record",
     "summary_table",

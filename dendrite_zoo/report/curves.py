@@ -81,7 +81,6 @@ def plot_accuracy(records: Sequence[Mapping[str, Any]], by: By = "num_tasks", pa
     """
     try:
         from matplotlib.figure import Figure
-        from matplotlib.ticker import NullLocator
     except ImportError as error:
         raise ImportError("The figures need the [report] extra: pip install 'dendrite-zoo[report]'") from error
 
@@ -119,7 +118,7 @@ def plot_accuracy(records: Sequence[Mapping[str, Any]], by: By = "num_tasks", pa
             if x >= 1.4 * wide[-1]:
                 wide.append(x)
         axes.set_xticks(wide, [f"{x:g}" for x in wide])
-        axes.xaxis.set_minor_locator(NullLocator())
+        axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
     counts = [len(record["seeds"]) for record in records]
     few, many = min(counts), max(counts)
     seeds = f"{few} seed{'s' * (few > 1)}" if few == many else f"{few} to {many} seeds"
@@ -142,8 +141,6 @@ def plot_accuracy(records: Sequence[Mapping[str, Any]], by: By = "num_tasks", pa
 
 def _scale_accuracy(axes: Axes, values: list[float]) -> None:
     """An axis on which .97 and .98 lie as far apart as .94 and .96, with marks where there are values."""
-    from matplotlib.ticker import NullLocator
-
     if min(values) <= 0 or max(values) >= 1:
         return  # a logarithm of zero errors
     axes.set_yscale("logit")
@@ -153,7 +150,7 @@ def _scale_accuracy(axes: Axes, values: list[float]) -> None:
     )
     axes.set_ylim(min(marks[0], low), max(marks[-1], high))
     axes.set_yticks(marks, [f"{mark:g}" for mark in marks])
-    axes.yaxis.set_minor_locator(NullLocator())
+    axes.tick_params(axis="y", which="minor", left=False, labelleft=False)
 
 
 def _curves(

@@ -1,4 +1,4 @@
-"""The accuracy matrix, forgetting and sparsity as tables for the terminal."""
+"""The accuracy matrix, forgetting, sparsity and result records as tables for the terminal."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from rich.table import Table
 from torch import Tensor
 
 from dendrite_zoo.metrics import average_accuracy, forgetting_per_task, learned_part, summarize
+from dendrite_zoo.report.published import PUBLISHED, PUBLISHED_FOR
 
-__all__ = ["forgetting_table", "matrix_table", "sparsity_table", "summary_table"]
+__all__ = ["forgetting_table", "matrix_table", "results_table", "sparsity_table", "summary_table"]
 
 MISSING = "·"
 
@@ -155,6 +156,31 @@ def sparsity_table(
             was = f"[dim]{decimal(earlier[name])} →[/dim] " if name in values and name in earlier else ""
             cells.append(was + decimal(values[name]) if name in values else "")
         table.add_row(layer, *cells)
+    return table
+
+
+def results_table(records: Sequence[Mapping[str, Any]]) -> Table:
+    """Mean accuracy of each row over all its tasks, by the number of tasks and the best first, published ones beside.
+
+    Args:
+        records: result records of one benchmark.
+    """
+    benchmark = records[0]["benchmark"]
+    table = _table(f"{benchmark}: mean accuracy over all tasks after the last")
+    table.add_column("row")
+    for name in ("tasks", "context", "accuracy", "seeds", "published"):
+        table.add_column(name, no_wrap=True)
+    for record in sorted(records, key=lambda record: (record["num_tasks"], -record["average_accuracy"])):
+        spread = record["average_accuracy_std"]
+        known = PUBLISHED[record["row"]].accuracy if benchmark == PUBLISHED_FOR and record["row"] in PUBLISHED else {}
+        table.add_row(
+            record["row"],
+            str(record["num_tasks"]),
+            record["context_at_test"],
+            f"{record['average_accuracy']:.4f}" + ("" if spread is None else f" ± {spread:.4f}"),
+            ", ".join(map(str, record["seeds"])),
+            f"{known[record['num_tasks']]:.4f}" if record["num_tasks"] in known else "",
+        )
     return table
 
 

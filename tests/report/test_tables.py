@@ -6,7 +6,14 @@ import pytest
 import torch
 from rich.console import Console
 
-from dendrite_zoo.report import forgetting_table, matrix_table, sparsity_table, summary_table
+from dendrite_zoo.report import (
+    forgetting_table,
+    matrix_table,
+    result_record,
+    results_table,
+    sparsity_table,
+    summary_table,
+)
 from dendrite_zoo.report.tables import decimal
 
 NAN = math.nan
@@ -120,3 +127,20 @@ def test_sparsity_before_and_after():
 )
 def test_decimal(x, expected):
     assert decimal(x) == expected
+
+
+def test_results_are_ordered_by_tasks_and_accuracy_beside_what_was_published():
+    one = dict(benchmark="permuted-mnist", ours=False, context_at_test="inferred", seed=0, command="c", wall_time_s=1.0)
+    records = [
+        result_record(row="active dendrites", task_accuracies=[0.9] * 100, parameters=1, **one),
+        result_record(row="MLP", task_accuracies=[0.8] * 10, parameters=1, **one),
+        result_record(row="active dendrites", task_accuracies=[0.95] * 10, parameters=1, **one),
+    ]
+    rows = lines(results_table(records))
+    assert [row for row in rows if row[-1:] and row[-1].startswith("0.")] == [
+        ["active", "dendrites", "10", "inferred", "0.9500", "0", "0.9455"],
+        ["MLP", "10", "inferred", "0.8000", "0", "0.8203"],
+        ["active", "dendrites", "100", "inferred", "0.9000", "0", "0.8142"],
+    ]
+    other = [{**record, "benchmark": "permuted-digits"} for record in records]
+    assert "0.9455" not in text(results_table(other))
