@@ -297,7 +297,7 @@ def _by_benchmark(records: list[dict[str, Any]]) -> dict[str, list[dict[str, Any
 
 
 def _draw(records: list[dict[str, Any]], folder: Path) -> None:
-    """Every figure that the records have more than one point for; benchmarks apart."""
+    """Every figure that the records have points for; benchmarks apart."""
     from dendrite_zoo.report import accuracy_by, plot_accuracy
     from dendrite_zoo.report.curves import By, Swept
 
@@ -305,7 +305,9 @@ def _draw(records: list[dict[str, Any]], folder: Path) -> None:
     benchmarks = _by_benchmark(records)
     for benchmark, of_one in benchmarks.items():
         swept: tuple[Swept, ...] = ("num_segments", "activation_density")
-        axes: list[By] = ["num_tasks", *(by for by in swept if accuracy_by(of_one, by))]
+        axes: list[By] = [by for by in swept if accuracy_by(of_one, by)]
+        if len({(record["row"], record["num_tasks"]) for record in of_one}) == len(of_one):
+            axes.append("num_tasks")  # else some point of a row has several values
         for by in axes:
             path = folder / f"accuracy-by-{by.replace('_', '-')}{f'-{benchmark}' * (len(benchmarks) > 1)}.png"
             plot_accuracy(of_one, by, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -47,18 +48,22 @@ def accuracy_by_tasks(record: Mapping[str, Any]) -> dict[int, float]:
 
 
 def accuracy_by(records: Sequence[Mapping[str, Any]], by: Swept) -> dict[tuple[str, int], dict[float, float]]:
-    """Mean accuracy by an argument of the model, for each row and number of tasks.
+    """Mean accuracy by an argument of the model, for each row and number of tasks; all other arguments are equal.
 
     Args:
-        records: result records; those that do not hold the model's config are left out.
+        records: result records; those that do not hold the model's config are left out. Where the models of a row
+            differ in more than the argument, the curve of most points is taken.
         by: the argument.
     """
-    curves: dict[tuple[str, int], dict[float, float]] = {}
+    curves: dict[tuple[str, int], dict[str, dict[float, float]]] = {}
     for record in records:
-        value = (record.get("model") or {}).get(by)
+        others = dict(record.get("model") or {})
+        value = others.pop(by, None)
         if value is not None:
-            curves.setdefault((record["row"], record["num_tasks"]), {})[value] = record["average_accuracy"]
-    return {key: dict(sorted(points.items())) for key, points in curves.items() if len(points) > 1}
+            of_row = curves.setdefault((record["row"], record["num_tasks"]), {})
+            of_row.setdefault(json.dumps(others, sort_keys=True), {})[value] = record["average_accuracy"]
+    longest = {key: max(of_row.values(), key=len) for key, of_row in curves.items()}
+    return {key: dict(sorted(points.items())) for key, points in longest.items() if len(points) > 1}
 
 
 def plot_accuracy(records: Sequence[Mapping[str, Any]], by: By = "num_tasks", path: str | Path | None = None) -> Figure:

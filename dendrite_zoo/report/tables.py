@@ -174,7 +174,7 @@ def results_table(records: Sequence[Mapping[str, Any]]) -> Table:
         spread = record["average_accuracy_std"]
         known = PUBLISHED[record["row"]].accuracy if benchmark == PUBLISHED_FOR and record["row"] in PUBLISHED else {}
         table.add_row(
-            record["row"],
+            record["row"] + _differences(record, records),
             str(record["num_tasks"]),
             record["context_at_test"],
             f"{record['average_accuracy']:.4f}" + ("" if spread is None else f" ± {spread:.4f}"),
@@ -205,6 +205,14 @@ def shown_rows(R: Tensor, few: int) -> list[int]:
     measured = (~R.isnan()).sum(dim=1)
     rows = [i for i in range(len(R)) if measured[i]]
     return rows if len(rows) <= few else [i for i in rows if measured[i] > 1] or rows
+
+
+def _differences(record: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> str:
+    """The arguments that tell the model of a record from the others of its row."""
+    same = [r.get("model") or {} for r in records if (r["row"], r["num_tasks"]) == (record["row"], record["num_tasks"])]
+    model = record.get("model") or {}
+    names = [name for name, value in model.items() if any(other.get(name) != value for other in same)]
+    return "".join(f", {name} {model[name]}" for name in names)
 
 
 def _table(title: str) -> Table:

@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from dendrite_zoo.report import PUBLISHED, accuracy_by, accuracy_by_tasks, plot_accuracy, result_record
+from dendrite_zoo.report import PUBLISHED, accuracy_by, accuracy_by_tasks, merge_rows, plot_accuracy, result_record
 
 
 def record(row, tasks, accuracy, *, matrix=None, benchmark="permuted-mnist", **config):
@@ -68,6 +68,14 @@ def test_curves_by_segments_and_density():
     assert drawn["active dendrites, 10 tasks, published"][0] == (2, 0.9358)
     with pytest.raises(ValueError, match="No records came that differ in activation_density"):
         plot_accuracy(by_segments, "activation_density")
+
+
+def test_a_curve_is_of_models_that_are_otherwise_equal():
+    sizes = [(s, 0.05) for s in (2, 5, 10)] + [(10, 0.1), (10, 0.2)]
+    both = [record("r", 10, s / 100 + d, num_segments=s, activation_density=d) for s, d in sizes]
+    assert accuracy_by(both, "num_segments") == {("r", 10): pytest.approx({2: 0.07, 5: 0.1, 10: 0.15})}
+    assert accuracy_by(both, "activation_density") == {("r", 10): pytest.approx({0.05: 0.15, 0.1: 0.2, 0.2: 0.3})}
+    assert len(merge_rows(both)) == 5 and len(merge_rows([both[0], both[0] | {"seeds": [1]}])) == 1
 
 
 def test_published_numbers_are_those_of_the_paper():

@@ -142,5 +142,10 @@ def test_results_are_ordered_by_tasks_and_accuracy_beside_what_was_published():
         ["MLP", "10", "inferred", "0.8000", "0", "0.8203"],
         ["active", "dendrites", "100", "inferred", "0.9000", "0", "0.8142"],
     ]
+    swept = [record | {"row": "ours", "model": {"width": 9, "num_segments": n}} for n, record in enumerate(records[:2])]
+    shown = text(results_table(swept + records), 120)
+    assert "ours, num_segments 0 " not in shown and "width" not in shown  # those are of other numbers of tasks
+    swept = [record | {"num_tasks": 10} for record in swept]
+    assert "ours, num_segments 0 " in text(results_table(swept), 120)
     other = [{**record, "benchmark": "permuted-digits"} for record in records]
     assert "0.9455" not in text(results_table(other))
