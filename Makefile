@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format format-check lint wheel types doctest floors hub-floor bench continual continual-table zoo-permuted-digits zoo-metaworld-mt10 zoo-metaworld-mt50 metaworld-continual clean
+.PHONY: help demo test check format format-check lint wheel types doctest floors hub-floor bench continual continual-table sweep sweep-figures zoo-permuted-digits zoo-metaworld-mt10 zoo-metaworld-mt50 metaworld-continual clean
 
 # The first python that torch's pinned version has wheels for.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10 python3.14 python; do \
@@ -105,6 +105,17 @@ continual: .venv/.dev  ## a row of the continual-learning table: configs/ROW.yam
 
 continual-table: .venv/.dev  ## all rows in one table, and the figures, beside the published numbers
 	$(BIN)/dendrite-zoo report results/continual/*.json --figures results/continual
+
+# A row again for several values of an argument of its model; more words for the command in FLAGS.
+BY ?= activation_density
+VALUES ?= 0.05 0.1 0.2
+sweep: .venv/.dev  ## make sweep ROW=permuted-mnist-10 BY=num_segments VALUES="2 50": into results/sweeps
+	for value in $(VALUES); do $(BIN)/dendrite-zoo fit --config configs/$(ROW).yaml $(FLAGS) \
+		--model.init_args.model.init_args.$(BY) $$value --name $(ROW)-$(BY)-$$value || exit 1; done
+	$(BIN)/dendrite-zoo report $(VALUES:%=runs/$(ROW)-$(BY)-%) --json results/sweeps/$(ROW)-$(BY).json
+
+sweep-figures: .venv/.dev  ## accuracy by number of segments and by density, beside the published numbers
+	$(BIN)/dendrite-zoo report results/continual/permuted-mnist-10.json results/sweeps/*.json --figures results/sweeps
 
 clean:  ## remove the environment, builds and caches (not runs/)
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -98,18 +98,20 @@ class LastCheckpoint(Checkpoint):
 
     Args:
         folder: where to write it.
-        seconds: time between two of them, at first less; 0 for after each batch.
+        seconds: time between two of them, at first less; 0 for after each batch. Where writing one takes more than a
+            twentieth of that, as of a large model on a slow disk, they become rarer: training goes first.
     """
 
     def __init__(self, folder: str | os.PathLike[str], seconds: float = 60.0) -> None:
         self.path, self.seconds = Path(folder) / LAST.name, seconds
-        self._written, self._pause = time.monotonic(), 5.0
+        self._written, self._pause, self._cost = time.monotonic(), 5.0, 0.0
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Write it where it is time; the first process decides."""
-        due = time.monotonic() - self._written >= min(self._pause, self.seconds)
+        pause = max(min(self._pause, self.seconds), 20 * self._cost) if self.seconds else 0
+        due = time.monotonic() - self._written >= pause
         if trainer.strategy.broadcast(due or trainer.received_sigterm):
             self._write(trainer)
             self._pause *= 2
@@ -119,9 +121,11 @@ class LastCheckpoint(Checkpoint):
         self._write(trainer)
 
     def _write(self, trainer: Trainer) -> None:
+        begun = time.monotonic()
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             trainer.save_checkpoint(self.path)
         self._written = time.monotonic()
+        self._cost = self._written - begun
 
 
 class RunLogger(CSVLogger):

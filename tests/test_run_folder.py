@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -32,6 +33,26 @@ def test_a_second_logger_appends_also_with_new_columns(tmp_path):
     assert [row["a"] for row in rows(folder)] == ["1.0", "2.0", "3.0", ""]
     assert [row["b"] for row in rows(folder)] == ["", "", "", "4.0"]
     assert first.log_dir == second.log_dir and (folder / "metrics.csv").parent.samefile(first.log_dir)
+
+
+@pytest.mark.parametrize(("seconds_to_write", "written_at"), [(0.5, [5, 15, 35, 75, 135, 195]), (6, [5, 125])])
+def test_checkpoints_take_a_twentieth_of_the_time_at_most(tmp_path, monkeypatch, seconds_to_write, written_at):
+    now, written = [0.0], []
+
+    class Slow:
+        fast_dev_run, received_sigterm = False, False
+        strategy = SimpleNamespace(broadcast=bool)
+
+        def save_checkpoint(self, path):
+            written.append(round(now[0] - seconds_to_write * len(written)))
+            now[0] += seconds_to_write
+
+    monkeypatch.setattr("dendrite_zoo.run_folder.time", SimpleNamespace(monotonic=lambda: now[0]))
+    last = LastCheckpoint(tmp_path)
+    for _ in range(200):
+        now[0] += 1
+        last.on_train_batch_end(Slow(), None, None, None, 0)
+    assert written == written_at
 
 
 def test_a_line_that_a_kill_cut_is_dropped(tmp_path):
