@@ -160,15 +160,15 @@ def sparsity_table(
 
 
 def results_table(records: Sequence[Mapping[str, Any]]) -> Table:
-    """Mean accuracy of each row over all its tasks, by the number of tasks and the best first, published ones beside.
+    """Mean accuracy (of policies success) of each row over all its tasks, the best first, published ones beside.
 
     Args:
         records: result records of one benchmark.
     """
-    benchmark = records[0]["benchmark"]
-    table = _table(f"{benchmark}: mean accuracy over all tasks after the last")
+    benchmark, metric = records[0]["benchmark"], records[0].get("metric", "accuracy")
+    table = _table(f"{benchmark}: mean {metric} over all tasks after the last")
     table.add_column("row")
-    for name in ("tasks", "context", "accuracy", "seeds", "published"):
+    for name in ("tasks", "context", metric, "seeds", "published"):
         table.add_column(name, no_wrap=True)
     for record in sorted(records, key=lambda record: (record["num_tasks"], -record["average_accuracy"])):
         spread = record["average_accuracy_std"]
