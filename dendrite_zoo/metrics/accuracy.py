@@ -25,7 +25,8 @@ class TaskAccuracy(Metric):
     """Accuracy of each task, over all samples seen.
 
     Counts right answers and samples and divides at the end, so a short last batch weighs what it holds, and
-    several processes give what one process gives. A task without samples is NaN.
+    several processes give what one process gives. A task without samples is NaN. Of a binary head, which
+    has one score an input, give labels: ``(scores > 0.5).long()``.
 
     Args:
         num_tasks: number of tasks ``T``.
@@ -36,7 +37,7 @@ class TaskAccuracy(Metric):
         ``(B,)``; ``task`` an int, ``()`` or ``(B,)``. ``compute()``: ``(T,)``.
 
     Raises:
-        ValueError: shapes that do not fit together, or a task outside ``0..T-1``.
+        ValueError: shapes that do not fit together, scores for labels, or a task outside ``0..T-1``.
 
     Example:
         >>> metric = TaskAccuracy(num_tasks=2)
@@ -78,6 +79,10 @@ class TaskAccuracy(Metric):
 class AccuracyMatrix(Metric):
     """The accuracy matrix ``R``: accuracy on each task after each task was learned.
 
+    It grows over a whole stream of tasks, so never reset it: log ``metric.compute()``, for Lightning resets a metric
+    that is itself given to ``self.log`` at the end of each epoch. Its counts are in the ``state_dict``, and so in
+    checkpoints.
+
     Args:
         num_tasks: number of tasks ``T``.
         **kwargs: passed to ``torchmetrics.Metric``.
@@ -88,7 +93,7 @@ class AccuracyMatrix(Metric):
         ``compute()`` and ``matrix``: ``(T, T)``; ``baseline``: ``(T,)``; NaN where nothing was counted.
 
     Raises:
-        ValueError: shapes that do not fit together, or a task outside ``0..T-1``.
+        ValueError: shapes that do not fit together, scores for labels, or a task outside ``0..T-1``.
 
     Example:
         >>> metric = AccuracyMatrix(num_tasks=2)
@@ -108,8 +113,8 @@ class AccuracyMatrix(Metric):
         super().__init__(**kwargs)
         self.num_tasks = num_tasks
         # row 0 is the untrained model, row i + 1 the one after task i
-        self.add_state("correct", torch.zeros(num_tasks + 1, num_tasks, dtype=torch.long), dist_reduce_fx="sum")
-        self.add_state("total", torch.zeros(num_tasks + 1, num_tasks, dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("correct", torch.zeros(num_tasks + 1, num_tasks, dtype=torch.long), "sum", persistent=True)
+        self.add_state("total", torch.zeros(num_tasks + 1, num_tasks, dtype=torch.long), "sum", persistent=True)
 
     def update(self, preds: Tensor, target: Tensor, task: int | Tensor, after: int | None) -> None:
         """Count one batch.
@@ -159,7 +164,15 @@ class AverageAccuracy(AccuracyMatrix):
 
 
 class Forgetting(AccuracyMatrix):
-    """:func:`~dendrite_zoo.metrics.functional.forgetting` after the last task measured."""
+    """:func:`~dendrite_zoo.metrics.functional.forgetting` after the last task measured.
+
+    Example:
+        >>> metric = Forgetting(num_tasks=2)
+        >>> metric.update(torch.tensor([1, 1]), torch.tensor([1, 1]), task=0, after=0)
+        >>> metric.update(torch.tensor([1, 0]), torch.tensor([1, 1]), task=0, after=1)
+        >>> metric.compute()
+        tensor(0.5000)
+    """
 
     higher_is_better = False
 
@@ -169,7 +182,15 @@ class Forgetting(AccuracyMatrix):
 
 
 class BackwardTransfer(AccuracyMatrix):
-    """:func:`~dendrite_zoo.metrics.functional.backward_transfer` after the last task measured."""
+    """:func:`~dendrite_zoo.metrics.functional.backward_transfer` after the last task measured.
+
+    Example:
+        >>> metric = BackwardTransfer(num_tasks=2)
+        >>> metric.update(torch.tensor([1, 1]), torch.tensor([1, 1]), task=0, after=0)
+        >>> metric.update(torch.tensor([1, 0]), torch.tensor([1, 1]), task=0, after=1)
+        >>> metric.compute()
+        tensor(-0.5000)
+    """
 
     def compute(self) -> Tensor:
         """How later tasks changed earlier ones."""
@@ -177,7 +198,16 @@ class BackwardTransfer(AccuracyMatrix):
 
 
 class ForwardTransfer(AccuracyMatrix):
-    """:func:`~dendrite_zoo.metrics.functional.forward_transfer`; ``after=None`` counts the untrained."""
+    """:func:`~dendrite_zoo.metrics.functional.forward_transfer`; ``after=None`` counts the untrained.
+
+    Example:
+        >>> metric = ForwardTransfer(num_tasks=2)
+        >>> metric.update(torch.tensor([0, 0]), torch.tensor([1, 1]), task=1, after=None)
+        >>> metric.update(torch.tensor([0, 1]), torch.tensor([1, 1]), task=1, after=0)
+        >>> metric.update(torch.tensor([1, 1]), torch.tensor([1, 1]), task=1, after=1)
+        >>> metric.compute()
+        tensor(0.5000)
+    """
 
     def compute(self) -> Tensor:
         """What earlier tasks gave to those not yet learned."""
@@ -186,7 +216,15 @@ class ForwardTransfer(AccuracyMatrix):
 
 
 class LearningAccuracy(AccuracyMatrix):
-    """:func:`~dendrite_zoo.metrics.functional.learning_accuracy`: how well each task was learned."""
+    """:func:`~dendrite_zoo.metrics.functional.learning_accuracy`: how well each task was learned.
+
+    Example:
+        >>> metric = LearningAccuracy(num_tasks=2)
+        >>> metric.update(torch.tensor([1, 1]), torch.tensor([1, 1]), task=0, after=0)
+        >>> metric.update(torch.tensor([0, 1]), torch.tensor([1, 1]), task=1, after=1)
+        >>> metric.compute()
+        tensor(0.7500)
+    """
 
     def compute(self) -> Tensor:
         """The mean of the diagonal."""
@@ -194,8 +232,13 @@ class LearningAccuracy(AccuracyMatrix):
 
 
 def _right(preds: Tensor, target: Tensor) -> Tensor:
-    if preds.ndim == 2:
+    if preds.ndim == 2 and preds.shape[1] > 1:
         preds = preds.argmax(dim=1)
+    elif preds.is_floating_point():
+        raise ValueError(
+            f"preds came as {preds.dtype} of {tuple(preds.shape)}; expected scores of (B, classes) or labels of (B,), "
+            "integers: of a binary head give labels, such as (scores > 0.5).long()."
+        )
     if target.ndim != 1 or preds.shape != target.shape:
         raise ValueError(
             f"preds gives {tuple(preds.shape)} labels for target {tuple(target.shape)}; expected preds of "
@@ -212,6 +255,8 @@ def _index(task: int | Tensor, right: Tensor, num_tasks: int) -> Tensor:
             )
         return torch.full(right.shape, task, dtype=torch.long, device=right.device)
     index = torch.as_tensor(task, device=right.device).expand(right.shape)
+    if index.is_floating_point() or index.dtype == torch.bool:
+        raise ValueError(f"task came as {index.dtype}; expected an integer, or a tensor of them, one a sample.")
     if len(index) and not bool(((index >= 0) & (index < num_tasks)).all()):
         raise ValueError(f"task holds {index.unique().tolist()}; expected 0..{num_tasks - 1}: raise num_tasks.")
     return index

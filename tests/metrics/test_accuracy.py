@@ -103,6 +103,26 @@ def filled(metric):
     return metric
 
 
+@pytest.mark.parametrize("preds", [torch.tensor([0.9, 0.2]), torch.tensor([[3.0], [-3.0]])])
+def test_scores_of_a_binary_head_are_no_labels(preds):
+    metric = TaskAccuracy(num_tasks=1)
+    with pytest.raises(ValueError, match=r"expected scores of \(B, classes\) or labels .* \(scores > 0.5\).long"):
+        metric.update(preds, torch.tensor([1, 0]), task=0)
+    metric.update((preds.flatten() > 0.5).long(), torch.tensor([1, 0]), task=0)
+    assert metric.compute() == 1
+    with pytest.raises(ValueError, match="task came as torch.float32; expected an integer"):
+        metric.update(torch.tensor([1, 0]), torch.tensor([1, 0]), task=torch.tensor([0.0, 0.0]))
+
+
+def test_a_checkpoint_keeps_the_matrix():
+    metric = Forgetting(num_tasks=2)
+    metric.update(torch.tensor([1, 1]), torch.tensor([1, 1]), task=0, after=0)
+    resumed = Forgetting(num_tasks=2)
+    resumed.load_state_dict(metric.state_dict())
+    resumed.update(torch.tensor([1, 0]), torch.tensor([1, 1]), task=0, after=1)
+    assert resumed.compute() == 0.5
+
+
 def test_matrix_holds_what_was_measured_when():
     metric = filled(AccuracyMatrix(TASKS))
     R, baseline = metric.compute(), metric.baseline
