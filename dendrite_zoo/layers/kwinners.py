@@ -18,12 +18,14 @@ class KWinners(nn.Module):
     Args:
         k: how many win; or
         density: the share that wins, in (0, 1].
+        dim: the dimension of the units. After a convolution 1: the channels of each position compete.
 
     Shape:
-        ``(..., U)`` to ``(..., U)``, exactly ``k`` winners a row.
+        ``(..., U)`` to ``(..., U)``, or with units along ``dim``; exactly ``k`` winners a row.
 
     Raises:
         ValueError: neither or both were given, or out of range; in the forward pass, ``k`` above ``U``.
+        IndexError: the input has no such dimension.
 
     Example:
         >>> import torch
@@ -31,7 +33,7 @@ class KWinners(nn.Module):
         tensor([[0.0000, 0.0000, 0.7000, 0.2000]])
     """
 
-    def __init__(self, k: int | None = None, density: float | None = None) -> None:
+    def __init__(self, k: int | None = None, density: float | None = None, *, dim: int = -1) -> None:
         super().__init__()
         if (k is None) == (density is None):
             raise ValueError(f"KWinners came with k={k}, density={density}; give exactly one of them.")
@@ -39,15 +41,16 @@ class KWinners(nn.Module):
             check_size(k=k)
         if density is not None:
             check_density(density=density)
-        self.k, self.density = k, density
+        self.k, self.density, self.dim = k, density, dim
 
     def forward(self, x: Tensor) -> Tensor:
         """Keep the winners of each row of ``x`` ``(..., U)``."""
-        if self.density is not None:
-            return k_winners(x, max(1, round(self.density * x.shape[-1])))
-        assert self.k is not None
-        return k_winners(x, self.k)
+        rows = x.movedim(self.dim, -1)
+        k = self.k if self.density is None else max(1, round(self.density * rows.shape[-1]))
+        assert k is not None
+        return k_winners(rows, k).movedim(-1, self.dim)
 
     def extra_repr(self) -> str:
-        """The argument, as ``print(model)`` shows it."""
-        return f"k={self.k}" if self.k is not None else f"density={self.density}"
+        """The arguments, as ``print(model)`` shows them."""
+        number = f"k={self.k}" if self.k is not None else f"density={self.density}"
+        return number if self.dim == -1 else f"{number}, dim={self.dim}"

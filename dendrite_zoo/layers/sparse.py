@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -68,16 +69,14 @@ class SparseLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer to ``x`` of shape ``(..., in_features)``."""
-        return F.linear(x, self.masked_weight(), self.bias)
+        if self.mask is None or _traced_or_transformed() or not _trainable(self.weight):
+            return F.linear(x, self.masked_weight(), self.bias)
+        self._zero_masked()  # whoever wrote there: an optimizer that mixes entries, a write through `.data`
+        return F.linear(x, _MaskGradient.apply(self.weight, self._mask_factor()), self.bias)
 
     def masked_weight(self) -> Tensor:
-        """The weight, zero where masked, as is its gradient."""
-        if self.mask is None:
-            return self.weight
-        if torch.compiler.is_compiling() or not isinstance(self.weight, nn.Parameter) or self.weight.is_inference():
-            return self.weight * self.mask  # traced or transformed
-        self._zero_masked()  # whoever wrote there: an optimizer that mixes entries, a write through `.data`
-        return _MaskGradient.apply(self.weight, self._mask_factor())
+        """The weight ``(U, I)``, zero where masked, as is its gradient."""
+        return self.weight if self.mask is None else self.weight * self.mask
 
     def extra_repr(self) -> str:
         """The arguments, as ``print(model)`` shows them."""
@@ -103,8 +102,16 @@ class SparseLinear(nn.Module):
         self._zero_masked()
 
 
+def _trainable(weight: Tensor) -> bool:
+    return isinstance(weight, nn.Parameter) and not weight.is_inference()
+
+
+def _traced_or_transformed() -> bool:
+    return torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._are_functorch_transforms_active()
+
+
 class _MaskGradient(torch.autograd.Function):
-    """A weight that is zero where masked already: only its gradient needs the mask."""
+    """A weight that is zero where masked already, for one `F.linear`: only its fresh gradient needs the mask."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, mask: Tensor) -> Tensor:
@@ -114,7 +121,7 @@ class _MaskGradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (mask,) = ctx.saved_tensors
-        return (grad * mask if torch.is_grad_enabled() else grad.mul_(mask)), None  # F.linear's own, fresh gradient
+        return (grad * mask if torch.is_grad_enabled() else grad.mul_(mask)), None
 
 
 def random_mask(shape: tuple[int, ...], density: float) -> Tensor | None:
@@ -134,7 +141,7 @@ def uniform_(tensor: Tensor, fan_in: float) -> None:
 def check_size(**sizes: int) -> None:
     """Raise a ValueError for the first size that is no whole number of at least 1."""
     for name, size in sizes.items():
-        if not isinstance(size, int) or size < 1:
+        if not isinstance(size, Integral) or size < 1:
             raise ValueError(f"{name}={size!r} came; expected a whole number of at least 1.")
 
 

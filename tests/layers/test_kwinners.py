@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dendrite_zoo.functional import k_winners
-from dendrite_zoo.layers import KWinners
+from dendrite_zoo.layers import ActiveDendriteConv2d, KWinners
 from tests import reference
 
 
@@ -70,3 +70,14 @@ def test_bad_arguments(arguments):
 def test_more_winners_than_units():
     with pytest.raises(ValueError, match="k=11 winners were asked of a layer of 10 units; choose 1 <= k <= 10"):
         KWinners(k=11)(torch.rand(2, 10))
+
+
+@pytest.mark.parametrize("dim", [1, -3])
+def test_channels_compete_at_each_position_of_a_convolution(dim):
+    layer, winners = ActiveDendriteConv2d(3, 8, 3, context_dim=4, num_segments=2), KWinners(density=0.25, dim=dim)
+    images = layer(torch.randn(2, 3, 6, 6), torch.randn(4))
+    out = winners(images)
+    assert ((out != 0).sum(1) == 2).all() and torch.equal(out, k_winners(images.movedim(1, -1), 2).movedim(-1, 1))
+    assert "dim=" in repr(winners) and "dim=" not in repr(KWinners(3))
+    with pytest.raises(IndexError):
+        KWinners(1, dim=2)(torch.randn(3, 4))

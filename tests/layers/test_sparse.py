@@ -122,6 +122,27 @@ def test_gradients_are_those_of_a_product_with_the_mask(shape):
     torch.testing.assert_close(again, torch.autograd.grad(same, layer.weight)[0])
 
 
+def test_the_masked_weight_may_be_used_by_itself():
+    one, other = SparseLinear(6, 4, density=0.5), SparseLinear(6, 4, density=0.5)
+    (2 * (one.masked_weight() + other.masked_weight())).sum().backward()
+    for layer in (one, other):
+        assert torch.equal(layer.weight.grad, 2.0 * layer.mask)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_transforms_and_traces(tmp_path):
+    layer, x = SparseLinear(6, 4, density=0.5), torch.randn(3, 6)
+    weight = layer.weight.detach()
+    assert torch.equal(torch.func.vmap(layer)(x), layer(x))
+    torch.testing.assert_close(torch.func.jacrev(layer)(x[0]), weight)
+    torch.testing.assert_close(torch.func.jvp(layer, (x,), (x,))[1], x @ weight.T)
+    torch.jit.trace(layer, x).save(tmp_path / "traced.pt")
+    torch.testing.assert_close(torch.jit.load(tmp_path / "traced.pt")(x), layer(x))
+    dendrites = ActiveDendriteLinear(6, 4, context_dim=2, num_segments=3, weight_density=0.5)
+    contexts = torch.randn(3, 2)
+    torch.testing.assert_close(torch.func.vmap(dendrites)(x, contexts), dendrites(x, contexts))
+
+
 def test_second_derivatives():
     layer, x = SparseLinear(4, 3, density=0.5).double(), torch.randn(2, 4, dtype=torch.float64)
     slopes = [
