@@ -23,9 +23,18 @@ class DendriteAdam(torch.optim.Adam):
     optimizer lives, the segments it was given have sparse gradients, as those of ``torch.nn.Embedding(sparse=True)``,
     and their activations in one context are kept from step to step (see `dendrite_zoo.rows`).
 
-    Sparse gradients are refused by `torch.nn.utils.clip_grad_norm_`: use `clip_gradients_`, as `ContinualClassifier`
-    does for ``Trainer(gradient_clip_val=...)``. Under DDP and in ``torch.compile`` gradients stay dense; rows without
-    gradient do not move there either. `release` gives the segments back to other optimizers.
+    Under DDP and in ``torch.compile`` gradients stay dense; rows without gradient do not move there either.
+
+    Sparse gradients are refused by `torch.nn.utils.clip_grad_norm_`, and by other optimizers until `release` gives the
+    segments back. `ContinualClassifier` sees to both; for ``Trainer(gradient_clip_val=...)`` a LightningModule of your
+    own needs::
+
+        def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None):
+            if gradient_clip_val:
+                clip_gradients_(self.parameters(), gradient_clip_val, gradient_clip_algorithm or "norm")
+
+        def on_fit_end(self):
+            self.optimizers().release()
 
     Args:
         params: parameters, or groups of them, as for any optimizer.
@@ -72,7 +81,8 @@ class DendriteAdam(torch.optim.Adam):
         Where nothing refers to this optimizer any more, that comes by itself.
         """
         for parameter in _with_rows(self.param_groups):
-            if parameter.owner is self:
+            owner = parameter.owner
+            if owner is not None and owner.param_groups is self.param_groups:  # so too if Lightning has wrapped it
                 parameter.owner = None
 
     def _init_group(self, group: dict[str, Any], *lists: Any) -> Any:

@@ -9,10 +9,13 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lightning.pytorch import LightningModule, Trainer
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from dendrite_zoo.functional import GATES
 from dendrite_zoo.kept import KeptActivations
+from dendrite_zoo.layers import ActiveDendriteLinear
 from dendrite_zoo.models import ActiveDendriteMLP
 from dendrite_zoo.optim import DendriteAdam, clip_gradients_
 
@@ -395,3 +398,38 @@ def test_clipping_equals_torchs(algorithm):
     clip_gradients_([*ours.parameters(), nn.Parameter(torch.ones(1))], 0.5, algorithm)
     clip(theirs.parameters(), 0.5)
     torch.testing.assert_close(ours.weight.grad.to_dense(), theirs.weight.grad)
+
+
+@pytest.mark.parametrize("algorithm", ["norm", "value"])
+def test_a_module_of_ones_own_clips_and_gives_the_segments_back_as_the_docstring_says(algorithm):
+    class Own(LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.layer = ActiveDendriteLinear(4, 3, context_dim=5, num_segments=6)
+            self.largest = []
+
+        def training_step(self, batch):
+            return 100 * self.layer(batch[0], torch.ones(5)).square().mean()
+
+        def configure_optimizers(self):
+            return DendriteAdam(self.parameters(), lr=0.01)
+
+        def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None):
+            if gradient_clip_val:
+                clip_gradients_(self.parameters(), gradient_clip_val, gradient_clip_algorithm or "norm")
+            self.largest.append(max(p.grad.to_dense().abs().max().item() for p in self.parameters()))
+
+        def on_fit_end(self):
+            self.optimizers().release()
+
+    module, data = Own(), DataLoader(TensorDataset(torch.randn(16, 4)), batch_size=4)
+    trainer = Trainer(
+        max_epochs=1, gradient_clip_val=0.1, gradient_clip_algorithm=algorithm, logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, accelerator="cpu",
+    )  # fmt: skip
+    trainer.fit(module, data)
+    assert len(module.largest) == 4 and max(module.largest) <= 0.1 + 1e-6
+    other = torch.optim.Adam(module.parameters())
+    module.training_step((torch.randn(2, 4),)).backward()
+    assert not module.layer.segments.grad.is_sparse
+    other.step()
