@@ -90,11 +90,11 @@ zoo-metaworld-mt50: .venv/.dev  ## train the zoo's fifty robot skills and their 
 	$(BIN)/dendrite-zoo report $(foreach row,metaworld-mt50 metaworld-mt50-mlp,$(SEEDS:%=runs/$(row)-%)) \
 		--json results/metaworld/mt50.json --entry metaworld-mt50 --build "make zoo-metaworld-mt50"
 
+FIVE := metaworld-continual-5 metaworld-continual-5-mlp metaworld-continual-5-mlp-si
 metaworld-continual: .venv/.dev  ## five robot tasks one after another, with dendrites and without
-	for row in metaworld-continual-5 metaworld-continual-5-mlp; do for seed in $(SEEDS); do \
+	for row in $(FIVE); do for seed in $(SEEDS); do \
 		$(METAWORLD) --config configs/$$row.yaml --seed_everything $$seed --name $$row-$$seed || exit 1; done; done
-	$(BIN)/dendrite-zoo report $(foreach row,metaworld-continual-5 metaworld-continual-5-mlp,$(SEEDS:%=runs/$(row)-%)) \
-		--json results/metaworld/continual-5.json
+	$(BIN)/dendrite-zoo report $(foreach row,$(FIVE),$(SEEDS:%=runs/$(row)-%)) --json results/metaworld/continual-5.json
 
 # One row: make continual ROW=permuted-mnist-10-si SEEDS=0. Each seed draws weights and permutations anew.
 ROW ?= permuted-mnist-10-ours
