@@ -12,12 +12,13 @@ from typing import Any, Generic, TypeVar
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 from torch.optim import Optimizer
 
 from dendrite_zoo import regularizers
 from dendrite_zoo.regularizers import QuadraticPenalty, select_parameters
-from dendrite_zoo.streams import TaskBoundary, transferred
+from dendrite_zoo.streams import TaskBoundary, current_task, transferred
 
 __all__ = ["ElasticWeightConsolidation", "SynapticIntelligence"]
 
@@ -160,7 +161,7 @@ class Consolidation(Callback, ABC, Generic[R]):
 
     def _current_task(self, trainer: Trainer, pl_module: LightningModule) -> int | None:
         if self.task is not None:
-            return self.task(trainer)
+            return current_task(trainer, self.task)
         owners: tuple[Any, ...] = (pl_module, getattr(trainer, "datamodule", None))
         telling = [owner for owner in owners if hasattr(owner, "current_task")]
         return telling[0].current_task if telling else None  # a module's None: it will know once it has the batch
@@ -243,8 +244,9 @@ class ElasticWeightConsolidation(Consolidation[regularizers.ElasticWeightConsoli
         task: tells the task that is trained on, such as ``lambda trainer: trainer.current_epoch // 3``.
 
     Raises:
-        ValueError: as for `SynapticIntelligence`; or nobody gives the data of a task that ended, or batches are no
-            classifier's and there is no ``log_likelihood=``.
+        ValueError: as for `SynapticIntelligence`; or nobody gives the data of a task that ended, or there is no
+            ``log_likelihood=`` for a module without ``forward``, one whose output is no logits, or batches that are
+            no classifier's: before training or at its first batch, with ``data=`` when the first task ends.
 
     Example:
         >>> ElasticWeightConsolidation(strength=500, online=True, decay=0.9).regularizer is None    # until a fit
@@ -268,6 +270,7 @@ class ElasticWeightConsolidation(Consolidation[regularizers.ElasticWeightConsoli
             raise ValueError(f"max_batches={max_batches} came; expected one at least, or None for all.")
         self.strength, self.online, self.decay = strength, online, decay
         self.log_likelihood, self.data, self.max_batches = log_likelihood, data, max_batches
+        self._untried = False
         super().__init__(include, exclude, task)
 
     def make_regularizer(self, parameters: Mapping[str, Tensor]) -> regularizers.ElasticWeightConsolidation:
@@ -275,8 +278,14 @@ class ElasticWeightConsolidation(Consolidation[regularizers.ElasticWeightConsoli
         return regularizers.ElasticWeightConsolidation(parameters, self.strength, online=self.online, decay=self.decay)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Make sure that somebody gives the data of a task, before any work is done."""
+        """Make sure that somebody gives the data of a task and its likelihood, before any work is done."""
         super().on_fit_start(trainer, pl_module)
+        if self.log_likelihood is None and not is_overridden("forward", pl_module, LightningModule):
+            raise ValueError(
+                f"{type(pl_module).__name__} has no forward; expected one that maps the x of a batch to logits. "
+                f"{OTHER_LIKELIHOOD}"
+            )
+        self._untried = self.log_likelihood is None and self.data is None
         if self.data is None and not hasattr(getattr(trainer, "datamodule", None), "task_loader"):
             raise ValueError(
                 "ElasticWeightConsolidation needs the data of each task that ended, and the datamodule has no "
@@ -290,19 +299,22 @@ class ElasticWeightConsolidation(Consolidation[regularizers.ElasticWeightConsoli
             _check_labelled(batch)
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
 
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """See at the first batch, when every module knows its task, whether its output can be used when a task ends."""
+        if self._untried:
+            self._untried = False
+            with _in_eval_mode(pl_module), torch.no_grad():
+                _classifier_log_likelihood(pl_module, batch, self._boundary.task or 0)
+
     def end_task(self, trainer: Trainer, pl_module: LightningModule, task: int) -> None:
         """Compute the task's Fisher information."""
         assert self.regularizer is not None
         signs = torch.Generator().manual_seed(task)
-        training = {module: module.training for module in pl_module.modules()}
-        pl_module.eval()
-        try:
-            with torch.enable_grad():
-                log_likelihoods = self._log_likelihoods(trainer, pl_module, task)
-                fisher = regularizers.fisher_diagonal(self.regularizer.parameters, log_likelihoods, signs)
-        finally:
-            for module, mode in training.items():
-                module.training = mode
+        with _in_eval_mode(pl_module), torch.enable_grad():
+            log_likelihoods = self._log_likelihoods(trainer, pl_module, task)
+            fisher = regularizers.fisher_diagonal(self.regularizer.parameters, log_likelihoods, signs)
         self.regularizer.end_task(fisher)
 
     def _log_likelihoods(self, trainer: Trainer, pl_module: LightningModule, task: int) -> Iterator[Tensor]:
@@ -315,14 +327,26 @@ class ElasticWeightConsolidation(Consolidation[regularizers.ElasticWeightConsoli
                 yield self.log_likelihood(pl_module, batch)
 
 
+@contextlib.contextmanager
+def _in_eval_mode(pl_module: LightningModule) -> Iterator[None]:
+    training = {module: module.training for module in pl_module.modules()}
+    pl_module.eval()
+    try:
+        yield
+    finally:
+        for module, mode in training.items():
+            module.training = mode
+
+
 def _classifier_log_likelihood(pl_module: LightningModule, batch: Any, task: int) -> Tensor:
     x, y = _check_labelled(batch)
     takes_task = "task" in inspect.signature(pl_module.forward).parameters
     logits = pl_module(x, task=task) if takes_task else pl_module(x)
-    if logits.ndim != 2 or logits.shape[1] < 2:
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[1] < 2:
+        came = f"an output of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
         raise ValueError(
-            f"{type(pl_module).__name__} gave an output of shape {tuple(logits.shape)} for {len(y)} labels; expected "
-            f"logits of two classes or more. {OTHER_LIKELIHOOD}"
+            f"{type(pl_module).__name__} gave {came} for {len(y)} labels; expected logits (B, classes) of two classes "
+            f"or more. {OTHER_LIKELIHOOD}"
         )
     return -F.cross_entropy(logits, y, reduction="none")
 

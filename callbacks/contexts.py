@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 import torch
 from torch import Tensor, nn
@@ -71,7 +71,7 @@ class Contexts:
     def _note(self, name: str) -> Any:
         def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             context, task = kwargs.get("context", args[1] if len(args) > 1 else None), self.counts.task
-            if context is not None and task is not None and (name, task) not in self.seen:
+            if _is_context(context) and task is not None and (name, task) not in self.seen:
                 self.seen[name, task] = module, _most_frequent(context)
 
         return note
@@ -80,9 +80,9 @@ class Contexts:
         prefix = f"{name}." if name else ""
 
         def count(module: ActiveDendriteMLP, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            if self.counts.task is None:
-                return
             context: Any = kwargs.get("context", args[1] if len(args) > 1 else None)
+            if self.counts.task is None or not _is_context(context):
+                return
             sizes = [int(layer.out_features) for layer in cast("list[ActiveDendriteLinear]", module.hidden)]
             for number, layer in enumerate(module.hidden):
                 if _segments(layer) is not None and _inside(f"{prefix}hidden.{number}", layers):
@@ -137,6 +137,11 @@ def answering_segments(layer: nn.Module, context: Tensor) -> Tensor:
     segments: Any = layer.segments
     activations = segments @ context.to(segments) if context.is_floating_point() else segments[..., context]
     return select_winners(activations, getattr(layer, "gate", "abs_max"))[1].cpu()
+
+
+def _is_context(context: Any) -> TypeGuard[Context]:
+    """Whether a layer takes it; if not, it is the layer that says so."""
+    return isinstance(context, (Tensor, tuple))
 
 
 def _most_frequent(context: Context) -> Tensor:

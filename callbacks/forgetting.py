@@ -25,43 +25,48 @@ __all__ = ["ForgettingLogger"]
 class ForgettingLogger(Callback):
     """Keeps the accuracy matrix of a stream of tasks, and logs what was learned and forgotten.
 
-    After each validation, row ``i`` of ``matrix`` holds the metric on every task that was measured, ``i``
-    being the task that is trained on; the last validation of a task stays. A metric is found as
-    ``val/task_{j}/acc``, else ``val/acc/dataloader_idx_{j}`` (``self.log("val/acc", ...)`` with several
+    After each validation, row ``i`` of ``matrix`` holds the metric on every task that was measured, ``i`` being the
+    task that is trained on; the last validation of a task stays, and a warning comes where steps followed it, or where
+    there was none. A task that is trained on a second time, as in 0, 1, 0, overwrites its row, with a warning, and
+    figures are then taken up to that task only: count the second time as a task of its own to keep both. A metric is
+    found as ``val/task_{j}/acc``, else ``val/acc/dataloader_idx_{j}`` (``self.log("val/acc", ...)`` with several
     loaders: loader ``j`` is task ``j``), else ``val/acc`` (one loader: the current task's).
 
-    ``trainer.validate`` before ``trainer.fit`` fills ``baseline``, or, where training starts at a task ``f >
-    0``, row ``f - 1``. After training it fills only what was not measured. The sanity check counts for
-    nothing.
+    ``trainer.validate`` before ``trainer.fit`` fills ``baseline``, or, where training starts at a task ``f > 0``, row
+    ``f - 1``. After training it fills only what was not measured. The sanity check counts for nothing.
 
     Logged are ``forgetting``, ``forgetting/task_{j}``, ``average_accuracy``, ``backward_transfer``,
-    ``forward_transfer`` and ``learning_accuracy`` (`dendrite_zoo.metrics`), taken of ``matrix[: i + 1, : i +
-    1]``; NaN where undefined (`trainer.validate` leaves those out), so an ``EarlyStopping`` on one of them
-    needs ``check_finite=False``. Where the metric is known by then, they are logged by ``pl_module.log`` in
-    ``on_validation_epoch_end``; those of single tasks, which are many, go straight to the loggers and to
-    ``trainer.callback_metrics``. So do all of a module that logs its metric in its own
-    ``on_validation_epoch_end``, which runs after the callbacks': put an ``EarlyStopping`` that monitors them
-    behind this callback (Lightning puts a ``ModelCheckpoint`` there by itself).
+    ``forward_transfer`` and ``learning_accuracy`` (`dendrite_zoo.metrics`), taken of ``matrix[: i + 1, : i + 1]``; NaN
+    where undefined (`trainer.validate` leaves those out), so an ``EarlyStopping`` on one of them needs
+    ``check_finite=False``. ``average_accuracy`` is NaN, too, while a task up to ``i`` that was measured earlier is
+    missing in row ``i``. It is a mean over more and more tasks: a ``ModelCheckpoint`` that monitors it keeps a model of
+    the first tasks, for few are easy to remember.
+
+    Where the metric is known by then, these are logged by ``pl_module.log`` in ``on_validation_epoch_end``; those of
+    single tasks, which are many, go straight to the loggers and to ``trainer.callback_metrics``. So do all of a module
+    that logs its metric in its own ``on_validation_epoch_end``, which runs after the callbacks': put an
+    ``EarlyStopping`` that monitors them behind this callback (Lightning puts a ``ModelCheckpoint`` there by itself).
 
     When a fit or a validation ends, the first process prints the matrix and writes ``matrix.json`` and
-    ``matrix.png``, the latter with the ``[report]`` extra.
+    ``matrix.png``, the latter with the ``[report]`` extra. Where only the untrained model was measured, files that
+    hold rows are left alone, with a warning.
 
     Args:
         metric: name of an accuracy that the module logs in validation; more is better.
-        task: tells the task that is trained on, an absolute index from 0, such as ``lambda trainer:
-            trainer.current_epoch // 3``. By default the ``current_task`` of the datamodule or the module.
+        task: tells the task that is trained on, an absolute index from 0, such as
+            ``lambda trainer: trainer.current_epoch // 3``. By default the ``current_task`` of the datamodule or the
+            module. In a validation with several loaders, a task beyond the last that is measured counts as the last,
+            with a warning: some callbacks add an epoch after the last task.
         folder: where to write; by default where the Trainer's logger writes, else its ``default_root_dir``.
         verbose: print the matrix.
 
     Attributes:
-        matrix: ``(T, T)`` float32 on the CPU; ``matrix[i, j]`` is the metric on task ``j`` after learning
-        task
-            ``i``, NaN where not measured. ``T`` grows with the tasks seen.
+        matrix: ``(T, T)`` float32 on the CPU; ``matrix[i, j]`` is the metric on task ``j`` after learning task ``i``,
+            NaN where not measured. ``T`` grows with the tasks seen.
         baseline: ``(T,)``, the metric of the untrained model.
 
     Raises:
-        ValueError: nobody says which task is trained on, a task that is no index, or a metric that is not
-        logged.
+        ValueError: nobody says which task is trained on, a task that is no index, or a metric that is not logged.
 
     Example:
         >>> log = ForgettingLogger("val/acc", task=lambda trainer: trainer.current_epoch // 3)
@@ -84,6 +89,9 @@ class ForgettingLogger(Callback):
         self._fresh = FreshMetrics()
         self._found: dict[int, float] = {}
         self._seen: dict[int, int | None] = {}
+        self._after = -1  # the task learned last, in the validation at hand: before training the one before it
+        self._latest: tuple[int, int, int] | None = None  # the task told, its row and the step of the last validation
+        self._warned: set[str] = set()
         self._run_folder: Path | None = None
 
     @property
@@ -101,14 +109,30 @@ class ForgettingLogger(Callback):
         """The name under which a checkpoint keeps the matrix."""
         return f"{type(self).__qualname__}[{self.metric}]"
 
+    def learned_part(self, task: int | None = None) -> Tensor | None:
+        """The matrix ``(i + 1, i + 1)`` up to the task learned last, ``i``, if its row holds every task so far.
+
+        Args:
+            task: the task learned last; by default the one that was trained on at the last validation.
+
+        Returns:
+            The part; None where a task is missing in its last row, or nothing was measured since that task began.
+        """
+        if self._latest is None or task not in (None, self._latest[0]):
+            return None
+        end = self._latest[1] + 1
+        part = self.matrix[:end, :end]
+        return None if part[-1].isnan().any() else part
+
     def state_dict(self) -> dict[str, Any]:
         """The matrix, and the task trained on."""
-        return {**self.record.state_dict(), "boundary": self._boundary.state_dict()}
+        return {**self.record.state_dict(), "boundary": self._boundary.state_dict(), "latest": self._latest}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the matrix of a checkpoint."""
         self.record.load_state_dict(state_dict)
         self._boundary.load_state_dict(state_dict["boundary"])
+        self._latest = state_dict.get("latest")  # older checkpoints have none
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Make sure that somebody tells the task, and that metrics are kept, before any work is done."""
@@ -132,6 +156,7 @@ class ForgettingLogger(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the run folder."""
         self._run_folder = self._find_folder(trainer)
+        self._warned = set()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure a row that a crash, between an epoch's last batch and its validation, swallowed."""
@@ -140,14 +165,18 @@ class ForgettingLogger(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """See whether a task starts."""
         ended, started = self._boundary.update(self._current_task(trainer))
-        if ended is not None and trainer.enable_validation and not self.record.measured(ended):
-            rank_zero_warn(
-                f"ForgettingLogger: task {ended} ended without a validation, so its row of the matrix stays NaN; "
-                f"expected at least one a task. Trainer(check_val_every_n_epoch={trainer.check_val_every_n_epoch}, "
-                f"val_check_interval={trainer.val_check_interval}) came."
-            )
-        if ended is None and started is not None:
+        if started is None:
+            return
+        if ended is None:
             self.record.first_task = started
+            return
+        self._check_row(trainer, ended)
+        if self.record.measured(started):
+            self._warn_once(
+                "again",
+                f"task {started} is trained on again, and its row of the matrix will be overwritten; expected each "
+                "task once. To keep both rows, count the second time as a task of its own.",
+            )
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remember what was logged before."""
@@ -193,7 +222,9 @@ class ForgettingLogger(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the matrix and write it."""
-        if self.record.empty and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if not self.record.empty:
+            self._check_row(trainer, self._boundary.task)
+        elif not trainer.fast_dev_run:  # type: ignore[attr-defined]
             rank_zero_warn(
                 f"ForgettingLogger({self.metric!r}) saw no validation in this fit; expected one validation loader for "
                 "each task. Give val_dataloaders, and no limit_val_batches=0."
@@ -207,23 +238,42 @@ class ForgettingLogger(Callback):
                 self.record.write_json(self._run_folder)
 
     def _current_task(self, trainer: Trainer) -> int:
-        task = current_task(trainer) if self.task is None else self.task(trainer)
+        task = current_task(trainer, self.task)
         if task is None:
             raise ValueError(_untold((getattr(trainer, "datamodule", None), trainer.lightning_module)))
-        if task != int(task) or task < 0:
-            raise ValueError(
-                f"The current task came as {task}; expected an index from 0: check task=, or current_task."
-            )
-        return int(task)
+        return task
 
-    def _after(self, trainer: Trainer) -> int:
-        """The task learned last: the one trained on, before training the one before it."""
-        return self._current_task(trainer) - 1 if self._boundary.task is None else self._boundary.task
+    def _check_row(self, trainer: Trainer, task: int | None) -> None:
+        """Warn where the row of a task that has ended is not what the model was then."""
+        if task is None or not trainer.enable_validation:
+            return
+        came = (
+            f"Trainer(check_val_every_n_epoch={trainer.check_val_every_n_epoch}, "
+            f"val_check_interval={trainer.val_check_interval}, max_steps={trainer.max_steps}) came."
+        )
+        told, _, step = self._latest or (None, None, 0)
+        if told == task and step < trainer.global_step:
+            self._warn_once(
+                "late",
+                f"task {task} was measured last at step {step}, and trained on until step {trainer.global_step}, so "
+                f"its row of the matrix is not that of its end; expected a validation after its last step. {came}",
+            )
+        elif told != task and not self.record.measured(task):
+            rank_zero_warn(
+                f"ForgettingLogger: task {task} ended without a validation, so its row of the matrix stays NaN; "
+                f"expected at least one a task. {came}"
+            )
+
+    def _warn_once(self, about: str, message: str) -> None:
+        if about not in self._warned:
+            self._warned.add(about)
+            rank_zero_warn(f"ForgettingLogger: {message}")
 
     def _read(self, trainer: Trainer) -> bool:
         """Put what this validation logged into the matrix; False where there is nothing new."""
-        begun, after = self._boundary.task is not None, self._after(trainer)
-        task, loaders = after if begun else after + 1, len(trainer.num_val_batches)
+        begun = self._boundary.task is not None
+        task = self._current_task(trainer) if self._boundary.task is None else self._boundary.task
+        loaders = len(trainer.num_val_batches)
         found = by_task(self._fresh.logged(trainer), self.metric, current=task if loaders == 1 else None)
         seen = self._seen
         if loaders == 1:
@@ -232,16 +282,27 @@ class ForgettingLogger(Callback):
         if not found or str(found) == str(self._found):
             return False
         self._found = found
+        tasks = max(loaders, max(found) + 1, len(self.matrix)) if loaders > 1 else task + 1
+        if begun and task >= tasks:
+            self._warn_once(
+                "beyond",
+                f"task {task} is trained on, and {tasks} are measured, so it counts as task {tasks - 1}; expected an "
+                "index below their number, also in an epoch that another callback adds. Give "
+                f"task=lambda trainer: min(..., {tasks - 1}).",
+            )
+        self._after = min(task, tasks - 1) if begun else task - 1
         self.record.grow(loaders if loaders > 1 else task + 1)
         if not begun:
             self.record.first_task = task
+        validating = trainer.state.fn == TrainerFn.VALIDATING
         # what was measured in training stays: weights given to trainer.validate later may be any
-        gaps_only = begun and trainer.state.fn == TrainerFn.VALIDATING
-        self.record.put(found, after, samples=seen, gaps_only=gaps_only)
+        self.record.put(found, self._after, samples=seen, gaps_only=begun and validating)
+        if begun and not validating:
+            self._latest = task, self._after, trainer.global_step
         return True
 
     def _figures(self, trainer: Trainer) -> dict[str, float]:
-        figures = self.record.figures(self._after(trainer))
+        figures = self.record.figures(self._after)
         if trainer.state.fn == TrainerFn.VALIDATING:  # nothing is monitored, and Lightning prints each as a row
             return {name: value for name, value in figures.items() if not math.isnan(value)}
         return figures
@@ -258,8 +319,7 @@ class ForgettingLogger(Callback):
     def _report(self, trainer: Trainer) -> None:
         if self.record.empty:
             return
-        if self._run_folder is not None:
-            self.record.write_json(self._run_folder)
+        if self._run_folder is not None and self.record.write_json(self._run_folder):
             try:
                 self.record.write_picture(self._run_folder)
             except ImportError as missing:

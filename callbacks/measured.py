@@ -83,7 +83,9 @@ def not_logged(metric: str, logged: Mapping[str, Any], loaders: int) -> str:
 
 
 def batch_size(batch: Any) -> int | None:
-    """Length of the first tensor in a batch of tuples, lists and dictionaries; None where there is none.
+    """Length of the first tensor in a batch of tuples, lists and dictionaries; None where it is not known.
+
+    A list of tensors within a batch does not tell: they may be samples, each of a length of its own.
 
     Example:
         >>> import torch
@@ -94,6 +96,10 @@ def batch_size(batch: Any) -> int | None:
         return len(batch) if batch.ndim else 1
     if isinstance(batch, Mapping):
         batch = list(batch.values())
-    if isinstance(batch, (list, tuple)):
-        return next((size for item in batch if (size := batch_size(item)) is not None), None)
-    return None
+    if not isinstance(batch, (list, tuple)):
+        return None
+    first = next((item for item in batch if isinstance(item, Tensor)), None)
+    if first is not None:
+        return batch_size(first)
+    inner = (item for item in batch if not (isinstance(item, list) and any(isinstance(x, Tensor) for x in item)))
+    return next((size for item in inner if (size := batch_size(item)) is not None), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 import os
 import queue
@@ -20,7 +21,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from dendrite_zoo.callbacks.forgetting import ForgettingLogger
 from dendrite_zoo.callbacks.sparsity import SparsityLogger
 from dendrite_zoo.hub import HubModel
-from dendrite_zoo.metrics import learned_part
 from dendrite_zoo.report import matrix_record, result_record
 from dendrite_zoo.streams import TaskBoundary, TaskStream, benchmark_name, current_task
 
@@ -29,6 +29,7 @@ __all__ = ["HubPublisher"]
 logger = logging.getLogger(__name__)
 
 Every = Literal["fit_end", "task_end"]
+ContextAtTest = Literal["inferred", "given", "none", "constant"]
 
 
 class HubPublisher(Callback):
@@ -39,6 +40,9 @@ class HubPublisher(Callback):
     that fails, training goes on: a warning says why, the folder stays, and the command that tries again is printed.
     The token is the one of ``hf auth login`` or ``HF_TOKEN``; it is no argument, for arguments end in configs.
 
+    A release has a result record where the ForgettingLogger has measured every task so far since the last one was
+    trained on, and where it is known how the context was found then.
+
     Args:
         repo_id: ``org/name``; made where missing.
         every: ``"fit_end"``, or ``"task_end"`` for a release after each task.
@@ -47,12 +51,16 @@ class HubPublisher(Callback):
         task: tells the task that is trained on; by default the ``current_task`` of the datamodule or the module.
         folder: where models are saved until they are sent; by default ``hub/`` where the Trainer's logger writes.
         wait: seconds that the end of training waits at most for what is still being sent.
+        context_at_test: where the context came from in validation, for the result record: ``"inferred"``,
+            ``"given"``, ``"none"`` or ``"constant"``. By default ``"none"`` for a model without a context, else what
+            the module keeps under this name in its ``hparams``.
 
     Attributes:
         releases: what was published.
 
     Raises:
-        ValueError: the module trains no model that can be published, or nobody says which task is trained on.
+        ValueError: the module trains no model that can be published, nobody says which task is trained on, or
+            ``every`` or ``context_at_test`` is none of those named.
 
     Example:
         >>> HubPublisher("you/permuted-mnist-10", every="task_end").releases
@@ -69,12 +77,19 @@ class HubPublisher(Callback):
         task: Callable[[Trainer], int] | None = None,
         folder: str | Path | None = None,
         wait: float = 600.0,
+        context_at_test: ContextAtTest | None = None,
     ) -> None:
         if every not in get_args(Every):
             raise ValueError(f"HubPublisher(every={every!r}) came; expected one of {', '.join(get_args(Every))}.")
+        if context_at_test not in (None, *get_args(ContextAtTest)):
+            raise ValueError(
+                f"HubPublisher(context_at_test={context_at_test!r}) came; expected one of "
+                f"{', '.join(get_args(ContextAtTest))}, or None to ask the module."
+            )
         self.repo_id, self.every, self.private, self.revision = repo_id, every, private, revision
-        self.task, self.wait = task, wait
+        self.task, self.wait, self.context_at_test = task, wait, context_at_test
         self.folder = None if folder is None else Path(folder)
+        self._folder = Path()  # of the fit at hand
         self.releases: list[Any] = []
         self._boundary = TaskBoundary()
         self._unsent: list[Path] = []
@@ -100,30 +115,35 @@ class HubPublisher(Callback):
         """Make sure that there is a model to publish, before any work is done."""
         if stage != "fit":
             return
-        _model(pl_module)
+        model = _model(pl_module)
         owners = (getattr(trainer, "datamodule", None), pl_module)
         if self.every == "task_end" and self.task is None and not any(hasattr(o, "current_task") for o in owners):
             raise ValueError(
                 "HubPublisher(every='task_end') cannot tell which task is trained on: neither datamodule nor module "
                 "has a current_task. Pass task=, such as task=lambda trainer: trainer.current_epoch // 3."
             )
+        if _log(trainer) is not None and self._context_at_test(pl_module, model) is None and trainer.is_global_zero:
+            logger.warning(
+                "HubPublisher releases no result record: %s does not say in hparams['context_at_test'] where the "
+                "context of its %s comes from in validation; expected one of %s. Pass it as context_at_test=.",
+                type(pl_module).__name__, type(model).__name__, ", ".join(get_args(ContextAtTest)),
+            )  # fmt: skip
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the folder."""
         log_dir = trainer.log_dir  # asks all processes
-        if self.folder is None:
-            self.folder = Path(log_dir or trainer.default_root_dir) / "hub"
+        self._folder = self.folder or Path(log_dir or trainer.default_root_dir) / "hub"
         self._started = time.monotonic()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Publish what has learned a task, before it learns the next."""
-        ended, _ = self._boundary.update(current_task(trainer) if self.task is None else self.task(trainer))
+        ended, _ = self._boundary.update(current_task(trainer, self.task))
         if ended is not None and self.every == "task_end":
-            self._release(trainer, pl_module)
+            self._release(trainer, pl_module, ended)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Publish the trained model, and wait a while for it to be sent."""
-        self._release(trainer, pl_module)
+        self._release(trainer, pl_module, self._boundary.task)
         until = time.monotonic() + self.wait
         while self._unsent and time.monotonic() < until:
             time.sleep(0.05)
@@ -135,16 +155,15 @@ class HubPublisher(Callback):
         for folder in list(self._unsent):
             self._warn(folder, "training broke off before it was sent")
 
-    def _release(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _release(self, trainer: Trainer, pl_module: LightningModule, task: int | None) -> None:
         if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        assert self.folder is not None
-        folder = self.folder / f"step-{trainer.global_step}"
+        folder = self._folder / f"step-{trainer.global_step}"
         model = _model(pl_module)
         averaged = getattr(pl_module, "averaged", contextlib.nullcontext)  # the weights that are meant to be used
         try:
             with averaged():
-                model.save_pretrained(folder, results=self._results(trainer, pl_module, model))
+                model.save_pretrained(folder, results=self._results(trainer, pl_module, model, task))
         except OSError as error:
             logger.warning("%s is not published: %s", self.repo_id, error)
             return
@@ -178,27 +197,29 @@ class HubPublisher(Callback):
             self.repo_id, why, shlex.quote(str(folder)), self.repo_id, options,
         )  # fmt: skip
 
-    def _results(self, trainer: Trainer, pl_module: LightningModule, model: HubModel) -> list[dict[str, Any]] | None:
-        """Gather what the other callbacks measured into a result record."""
-        callbacks = trainer.callbacks  # type: ignore[attr-defined]
-        log = next((c for c in callbacks if isinstance(c, ForgettingLogger)), None)
-        if log is None or log.matrix.isnan().all():
+    def _results(
+        self, trainer: Trainer, pl_module: LightningModule, model: HubModel, task: int | None
+    ) -> list[dict[str, Any]] | None:
+        """Gather what the other callbacks measured after a task into a result record; None where it would be false."""
+        log, context_at_test = _log(trainer), self._context_at_test(pl_module, model)
+        learned = None if log is None else log.learned_part(task)
+        if learned is None or context_at_test is None:
             return None
-        matrix = matrix_record(learned_part(log.matrix))["matrix"]
+        matrix = matrix_record(learned)["matrix"]
+        callbacks = trainer.callbacks  # type: ignore[attr-defined]
         measured = (c.figures for c in callbacks if isinstance(c, SparsityLogger))
         sparsity: dict[str, dict[str, float]] = next(measured, {})
         data = getattr(trainer, "datamodule", None)
-        default = "inferred" if hasattr(model, "context") else "none"
         record = result_record(
             benchmark=benchmark_name(data) if isinstance(data, TaskStream) else type(data or pl_module).__name__,
             row=type(model).__name__,
             ours=True,
-            context_at_test=str(pl_module.hparams.get("context_at_test", default)),
-            task_accuracies=[accuracy for accuracy in matrix[-1] if accuracy is not None],
+            context_at_test=context_at_test,
+            task_accuracies=matrix[-1],
             seed=int(os.environ.get("PL_GLOBAL_SEED", -1)),
             command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
             wall_time_s=self._seconds(),
-            parameters=sum(p.numel() for p in pl_module.parameters()),
+            parameters=sum(p.numel() for p in model.parameters()),  # type: ignore[attr-defined]
             matrix=matrix,
             sparsity={name.removeprefix("model."): figures for name, figures in sparsity.items()},
         )
@@ -206,8 +227,30 @@ class HubPublisher(Callback):
             record["seeds"] = []
         return [record]
 
+    def _context_at_test(self, pl_module: LightningModule, model: HubModel) -> str | None:
+        """Where the context came from in validation; None where nobody says it."""
+        if self.context_at_test is not None:
+            return self.context_at_test
+        if not _has_context(pl_module, model):
+            return "none"
+        told = pl_module.hparams.get("context_at_test")
+        return told if told in get_args(ContextAtTest) else None
+
     def _seconds(self) -> float:
         return self._trained + (time.monotonic() - self._started if self._started else 0.0)
+
+
+def _log(trainer: Trainer) -> ForgettingLogger | None:
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    return next((callback for callback in callbacks if isinstance(callback, ForgettingLogger)), None)
+
+
+def _has_context(pl_module: LightningModule, model: HubModel) -> bool:
+    """Whether a context may have chosen the model's units: its own, its module's, or one that its forward takes."""
+    if hasattr(pl_module, "context"):
+        return pl_module.context is not None
+    forward = inspect.signature(model.forward).parameters  # type: ignore[attr-defined]
+    return getattr(model, "context", None) is not None or not {"context", "task"}.isdisjoint(forward)
 
 
 def _model(pl_module: LightningModule) -> HubModel:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from rich.console import Console
 from torch import nn
 
@@ -90,13 +92,18 @@ class AccuracyRecord:
     def figures(self, after: int) -> dict[str, float]:
         """What follows from the matrix after a task, under the names that are logged.
 
+        ``average_accuracy`` is NaN where a task that was measured before is missing in the row: it would be another
+        mean than in the rows around it.
+
         Args:
             after: the task learned last, -1 for the untrained model.
         """
         end = max(after, 0) + 1
         R, lost = self.matrix[:end, :end], F.forgetting_per_task(self.matrix[:end, :end])
+        known = ~(self.matrix[:, :end].isnan().all(0) & self.baseline[:end].isnan())
+        complete = not R[-1, known].isnan().any()
         figures = {
-            "average_accuracy": F.average_accuracy(R),
+            "average_accuracy": F.average_accuracy(R) if complete else NAN,
             "backward_transfer": F.backward_transfer(R),
             "forgetting": lost.nanmean(),
             "forward_transfer": F.forward_transfer(R, self.baseline[:end]),
@@ -113,8 +120,20 @@ class AccuracyRecord:
         if not self.matrix.isnan().all():
             console.print(summary_table(self.matrix, self.baseline))
 
-    def write_json(self, folder: Path) -> None:
-        """Write ``matrix.json``."""
+    def write_json(self, folder: Path) -> bool:
+        """Write ``matrix.json``, but never the untrained model alone over the rows of an earlier run.
+
+        Returns:
+            Whether it was written.
+        """
+        path = folder / "matrix.json"
+        if self.matrix.isnan().all() and _holds_rows(path):
+            rank_zero_warn(
+                f"{path} holds what an earlier run measured after its tasks, and here only the untrained model was "
+                "measured; expected a folder of its own, so the file is left as it is. Give "
+                "ForgettingLogger(folder=...), or remove the file."
+            )
+            return False
         record = matrix_record(
             self.matrix,
             self.baseline,
@@ -122,7 +141,8 @@ class AccuracyRecord:
             first_task=self.first_task,
             samples=self.samples,
         )
-        write_record(record, folder / "matrix.json")
+        write_record(record, path)
+        return True
 
     def write_picture(self, folder: Path) -> None:
         """Write ``matrix.png``.
@@ -151,3 +171,11 @@ class AccuracyRecord:
         """Go on from a checkpoint."""
         self.matrix, self.baseline = state["matrix"].clone(), state["baseline"].clone()
         self.samples, self.first_task = list(state["samples"]), state["first_task"]
+
+
+def _holds_rows(path: Path) -> bool:
+    try:
+        matrix = json.loads(path.read_text(encoding="utf-8"))["matrix"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return any(value is not None for row in matrix for value in row)

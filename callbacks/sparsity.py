@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
@@ -30,13 +30,16 @@ class SparsityLogger(Callback):
     - ``sparsity/{layer}/dead_units``: the share of units that were never active in this validation,
     - ``sparsity/{layer}/duty_cycle_entropy``: `dendrite_zoo.metrics.duty_cycle_entropy`, in bits,
 
-    over all validation loaders, and with ``/task_{j}`` behind for each: loader ``j``, where there are
-    several, else the ``current_task`` of the datamodule or module, where there is one. For every linear layer
-    and convolution ``sparsity/{layer}/weight``, the share of weights that are zero.
+    over all validation loaders, and with ``/task_{j}`` behind for each: loader ``j``, where there are several, else the
+    task that is trained on, where somebody tells it. For every linear layer and convolution
+    ``sparsity/{layer}/weight``, the share of weights that are zero.
 
     Only modules can be watched: call ``nn.ReLU()``, not ``F.relu``, or name the module around it in
     ``layers``. A smooth activation such as GELU is hardly ever exactly zero, and says so. Within a module
     that was compiled (``torch.compile``) hooks do not run, and nothing is counted.
+
+    A module that is used at several places at one width is one layer, its counts added: one ``nn.ReLU()`` behind two
+    layers hides units that are dead in one of them. Give each place a module of its own.
 
     Where the context alone chooses the units (``winners="context"``), those that it chose count as active, and all
     others of the layer as zero, though they are never computed.
@@ -46,22 +49,24 @@ class SparsityLogger(Callback):
 
     Args:
         layers: watch these modules only, and what is in them.
+        task: tells the task that is trained on, such as ``lambda trainer: trainer.current_epoch // 3``; by default the
+            ``current_task`` of the datamodule or the module.
 
     Attributes:
-        figures: layer -> figure (``"activation"``, ``"activation/task_0"``, ``"weight"``, ...) -> value, of
-        the
-            last validation; `dendrite_zoo.report.sparsity_table` prints it.
+        figures: layer -> figure (``"activation"``, ``"activation/task_0"``, ``"weight"``, ...) -> value, of the last
+            validation; `dendrite_zoo.report.sparsity_table` prints it.
 
     Raises:
-        ValueError: a layer that the module does not have; names the nearest.
+        ValueError: a layer that the module does not have; names the nearest. Or a task that is no index.
 
     Example:
         >>> SparsityLogger().figures
         {}
     """
 
-    def __init__(self, layers: Sequence[str] | None = None) -> None:
+    def __init__(self, layers: Sequence[str] | None = None, *, task: Callable[[Trainer], int] | None = None) -> None:
         self.layers = None if layers is None else list(layers)
+        self.task = task
         self.figures: dict[str, dict[str, float]] = {}
         self._counts = UnitCounts()
         self._contexts = Contexts(self._counts)
@@ -128,7 +133,7 @@ class SparsityLogger(Callback):
         self._contexts.stop()
 
     def _figures(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, dict[str, float]]:
-        current = current_task(trainer)
+        current = current_task(trainer, self.task)
         figures: dict[str, dict[str, float]] = {}
         for layer in self._counts.layers:
             tasks, active, samples = self._counts.of(layer)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,9 @@ __all__ = ["SubnetworkLogger"]
 class SubnetworkLogger(Callback):
     """Sees at each validation which units are active for which task, and which segments answer its context.
 
-    Validation loader ``j`` is task ``j``; a single one is the current task's. For every activation module (our
-    ``KWinners``, ``nn.ReLU``, ...), by its name in ``pl_module.named_modules()``, over the tasks learned so far:
+    Validation loader ``j`` is task ``j``; a single one is the current task's, task 0's where nobody tells which that
+    is. For every activation module (our ``KWinners``, ``nn.ReLU``, ...), by its name in ``pl_module.named_modules()``,
+    over the tasks learned so far:
 
     - ``subnetworks/{layer}/overlap``: the mean share of active units that two tasks have in common
       (`dendrite_zoo.metrics.subnetworks.task_overlap`),
@@ -46,6 +47,8 @@ class SubnetworkLogger(Callback):
 
     Args:
         layers: watch these modules only, and what is in them.
+        task: tells the task that is trained on, such as ``lambda trainer: trainer.current_epoch // 3``; by default the
+            ``current_task`` of the datamodule or the module.
         num_units: so many units of each layer are in the picture and the record.
         folder: where to write; by default where the Trainer's logger writes, else its ``default_root_dir``.
 
@@ -56,7 +59,7 @@ class SubnetworkLogger(Callback):
             where not measured.
 
     Raises:
-        ValueError: a layer that the module does not have; names the nearest.
+        ValueError: a layer that the module does not have; names the nearest. Or a task that is no index.
 
     Example:
         >>> SubnetworkLogger(layers=["model.mlp.activations"]).win_rates
@@ -64,9 +67,15 @@ class SubnetworkLogger(Callback):
     """
 
     def __init__(
-        self, layers: Sequence[str] | None = None, *, num_units: int = 64, folder: str | Path | None = None
+        self,
+        layers: Sequence[str] | None = None,
+        *,
+        task: Callable[[Trainer], int] | None = None,
+        num_units: int = 64,
+        folder: str | Path | None = None,
     ) -> None:
         self.layers = None if layers is None else list(layers)
+        self.task = task
         self.num_units = num_units
         self.folder = None if folder is None else Path(folder)
         self.win_rates: dict[str, Tensor] = {}
@@ -108,7 +117,7 @@ class SubnetworkLogger(Callback):
     ) -> None:
         """Note the task."""
         several = len(trainer.num_val_batches) > 1
-        self._counts.task = dataloader_idx if several else current_task(trainer) or 0
+        self._counts.task = dataloader_idx if several else current_task(trainer, self.task) or 0
 
     def on_validation_batch_end(
         self,
@@ -161,7 +170,7 @@ class SubnetworkLogger(Callback):
         self._contexts.stop()
 
     def _figures(self, trainer: Trainer) -> dict[str, float]:
-        task = current_task(trainer)
+        task = current_task(trainer, self.task)
         learned = slice(None if task is None or trainer.state.fn == TrainerFn.VALIDATING else task + 1)
         figures = {}
         for layer, rates in self.win_rates.items():

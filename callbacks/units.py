@@ -68,7 +68,11 @@ class UnitCounts:
     """How often each unit was active (not zero), for each task; only sums, kept where the network runs.
 
     A unit is one of the last dimension; a channel of images and volumes (4 or 5 dimensions), whose every
-    position is a sample.
+    position is a sample; of our ``KWinners`` one of its ``dim``.
+
+    A module is one layer, wherever it is used: at places of one width their counts are added, so that a unit dead at
+    one place and active at another is not dead, and at several widths the units of all stand side by side. Give each
+    place a module of its own (its own ``nn.ReLU()``) to see each by itself.
 
     Attributes:
         task: the task that is counted for; None counts nothing, as between batches, where another callback may run the
@@ -116,7 +120,7 @@ class UnitCounts:
     def of(self, layer: str) -> tuple[list[int], Tensor, Tensor]:
         """Tasks, how often each unit was active in each, and in how many samples.
 
-        A module that is used at several widths has the units of all.
+        A module that is used at several widths has the units of all, one used twice at one width the sum of both.
 
         Args:
             layer: name of the layer.
@@ -150,10 +154,11 @@ class UnitCounts:
         def count(module: nn.Module, args: Any, output: Any) -> None:
             if self.task is None or not isinstance(output, Tensor) or output.ndim == 0:
                 return
-            channels = output.ndim in (4, 5) and not isinstance(module, KWinners)
-            unit = 1 if channels else output.ndim - 1
-            # written as float32, comparison and sum take a fraction of the time of a boolean's
-            active = torch.ne(output.detach(), 0, out=torch.empty(output.shape, device=output.device))
+            images = output.ndim in (4, 5)
+            unit = (module.dim if isinstance(module, KWinners) else 1 if images else -1) % output.ndim
+            # written as floats, comparison and sum take a fraction of the time of a boolean's; half ones cannot count
+            active = torch.empty(output.shape, dtype=torch.float32, device=output.device)
+            torch.ne(output.detach(), 0, out=active)
             if output.ndim > 1:
                 active = active.sum(dim=[d for d in range(output.ndim) if d != unit])
             key = (name, self.task, output.shape[unit])

@@ -57,7 +57,8 @@ trainer = Trainer(
     callbacks=[
         forgetting,
         SparsityLogger(),
-        ModelCheckpoint(monitor="average_accuracy", mode="max"),
+        # The model after each task: by average_accuracy, one that has seen few tasks would look the best.
+        ModelCheckpoint(every_n_epochs=EPOCHS_PER_TASK, save_top_k=-1, filename="{epoch}"),
         # Undefined figures are NaN (nothing can be forgotten during the first task), and those are no reason to stop.
         EarlyStopping(monitor="forgetting", patience=100, check_finite=False),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -13,20 +14,32 @@ from lightning.pytorch.loops.training_epoch_loop import RestartStage as _Trainin
 __all__ = ["TaskBoundary", "current_task", "resume_missed_validation"]
 
 
-def current_task(trainer: Trainer) -> int | None:
+def current_task(trainer: Trainer, task: Callable[[Trainer], int] | None = None) -> int | None:
     """The absolute index of the task being trained, as datamodule or module says in ``current_task``.
 
     Args:
         trainer: the Trainer at work.
+        task: tells it in their stead, such as ``lambda trainer: trainer.current_epoch // 3``.
 
     Returns:
-        The index, or None where neither has a ``current_task``.
+        The index, or None where nobody knows it.
+
+    Raises:
+        ValueError: what is told is no index from 0.
     """
-    for owner in (getattr(trainer, "datamodule", None), trainer.lightning_module):
-        task = getattr(owner, "current_task", None)
-        if task is not None:
-            return operator.index(task)
-    return None
+    told: Any = None
+    if task is not None:
+        told = task(trainer)
+    else:
+        for owner in (getattr(trainer, "datamodule", None), trainer.lightning_module):
+            told = getattr(owner, "current_task", None)
+            if told is not None:
+                break
+    if told is None:
+        return None
+    if told != int(told) or told < 0:
+        raise ValueError(f"The current task came as {told}; expected an index from 0: check task=, or current_task.")
+    return int(told)
 
 
 class TaskBoundary:

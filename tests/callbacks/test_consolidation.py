@@ -355,6 +355,55 @@ def test_bad_input(tmp_path):
         fit(tmp_path, used)
 
 
+class NoForward(LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Linear(8, 3)
+
+    def training_step(self, batch, batch_idx):
+        return F.cross_entropy(self.net(batch[0]), batch[1])
+
+    def validation_step(self, batch, batch_idx, dataloader_idx=0):
+        """Nothing is measured here."""
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+class Two(NoForward):
+    """Gives its inputs, too; ``modes`` are those of its calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.modes = []
+
+    def forward(self, x):
+        self.modes.append(self.training)
+        return self.net(x), x
+
+
+def test_a_module_whose_likelihood_is_not_known_is_refused_early(tmp_path):
+    def run(module, **kwargs):
+        made = trainer(tmp_path, [ElasticWeightConsolidation(**kwargs)], epochs=TASKS, limit_val_batches=0)
+        try:
+            made.fit(module, stream())
+        finally:
+            module.steps = made.global_step
+
+    module = NoForward()
+    with pytest.raises(ValueError, match="NoForward has no forward; expected one .* Pass log_likelihood="):
+        run(module)
+    assert module.steps == 0
+    run(module, log_likelihood=lambda module, batch: -F.cross_entropy(module.net(batch[0]), batch[1], reduction="none"))
+    assert module.steps == TASKS * BATCHES
+
+    for batches, steps in ((None, 1), (lambda trainer, task: stream().task_loader(task), BATCHES)):
+        module = Two()
+        with pytest.raises(ValueError, match=r"Two gave tuple for 4 labels; expected logits .* Pass log_likelihood="):
+            run(module, data=batches)
+        assert module.steps == steps and module.modes == [False] and module.training
+
+
 def test_the_likelihood_of_a_regression_is_asked_for_at_the_first_batch(tmp_path):
     class Numbers(PermutedTasks):
         def on_before_batch_transfer(self, batch, dataloader_idx):

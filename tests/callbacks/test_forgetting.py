@@ -8,8 +8,9 @@ import sys
 import pytest
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint, StochasticWeightAveraging
 from lightning.pytorch.loggers import CSVLogger
+from torch import nn
 
 from dendrite_zoo.callbacks import ForgettingLogger
 from dendrite_zoo.metrics import functional as F
@@ -127,6 +128,8 @@ def test_old_values_are_not_taken_for_new_ones(tmp_path):
     expected[1, 0] = expected[1, 2] = NAN
     assert_matrix(log, expected)
     assert math.isnan(history.epochs[1]["forgetting"])
+    averages = [epoch["average_accuracy"] for epoch in history.epochs]
+    assert averages == pytest.approx([0.9, NAN, 2.63 / 3], abs=1e-6, nan_ok=True), "never one over other tasks"
     assert history.epochs[2]["forgetting"] == pytest.approx((0.9 - 0.97 + 0.88 - 0.80) / 2, abs=1e-6)
 
 
@@ -469,11 +472,109 @@ def test_nothing_to_validate(tmp_path):
 
 def test_a_task_that_ends_without_a_validation(tmp_path):
     log = ForgettingLogger("val/acc", task=by_epoch)
-    words = r"task 0 ended without a validation, .*Trainer\(check_val_every_n_epoch=2, "
+    words = r"task \d ended without a validation, .*Trainer\(check_val_every_n_epoch=2, "
     with pytest.warns(UserWarning, match=words) as warnings:
         trainer(tmp_path, [log], check_val_every_n_epoch=2).fit(Scripted(script), Tasks())
     assert log.matrix.isnan().all(1).tolist() == [True, False, True]
-    assert sum("ended without a validation" in str(warning.message) for warning in warnings) == 1
+    ends = [str(warning.message) for warning in warnings if "ended without a validation" in str(warning.message)]
+    assert [end[: len("ForgettingLogger: task 0")] for end in ends] == [f"ForgettingLogger: task {j}" for j in (0, 2)]
+
+
+def test_a_fit_that_stops_within_a_task(tmp_path):
+    log = ForgettingLogger("val/acc", task=by_epoch)
+    with pytest.warns(UserWarning, match=r"task 2 ended without a validation, .*max_steps=8\) came"):
+        trainer(tmp_path, [log], max_steps=8).fit(Scripted(script), Tasks())
+    assert log.matrix.isnan().all(1).tolist() == [False, False, True]
+
+
+def test_a_row_from_before_the_end_of_its_task(tmp_path):
+    """Three epochs a task, every second is validated: task 0's last at step 6 of 9, task 2's at step 24 of 27."""
+    log = ForgettingLogger("val/acc", task=lambda trainer: trainer.current_epoch // 3)
+    with pytest.warns(UserWarning) as warnings:
+        fit = trainer(tmp_path, [log], epochs=9, check_val_every_n_epoch=2)
+        fit.fit(Scripted(lambda epoch, j: 0.5), Tasks())
+    (late,) = [str(warning.message) for warning in warnings if "ForgettingLogger" in str(warning.message)]
+    assert "task 0 was measured last at step 6, and trained on until step 9" in late
+    with pytest.warns(UserWarning, match="task 2 was measured last at step 24, and trained on until step 28"):
+        fit.fit_loop.max_epochs, fit.fit_loop.epoch_loop.max_steps = 10, 28
+        log.task = lambda trainer: 2
+        fit.fit(Scripted(lambda epoch, j: 0.5), Tasks())
+
+
+def test_what_was_measured_at_the_end_is_known_after_a_resume(tmp_path):
+    log, path = ForgettingLogger("val/acc", task=by_epoch), tmp_path / "last.ckpt"
+    first = trainer(tmp_path, [log], epochs=1)
+    first.fit(Scripted(script), Tasks())
+    first.save_checkpoint(path)
+    resumed = ForgettingLogger("val/acc", task=by_epoch)
+    trainer(tmp_path, [resumed]).fit(
+        Scripted(script), Tasks(), ckpt_path=path, weights_only=True
+    )  # warnings are errors
+    assert_matrix(resumed, R)
+
+
+def test_a_task_that_comes_back_overwrites_its_row(tmp_path):
+    log = ForgettingLogger("val/acc", task=lambda trainer: trainer.current_epoch % 2)
+    with pytest.warns(UserWarning, match="task 0 is trained on again, and its row .* will be overwritten") as warnings:
+        trainer(tmp_path, [log], epochs=4).fit(Scripted(lambda epoch, j: R[min(epoch, 2), j]), Tasks(2))
+    assert sum("trained on again" in str(warning.message) for warning in warnings) == 1
+    assert_matrix(log, R[[2, 2], :2])
+
+
+class Normalised(Scripted):
+    def __init__(self, script):
+        super().__init__(script)
+        self.net = nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 3))
+
+
+def test_an_epoch_that_another_callback_adds(tmp_path):
+    """StochasticWeightAveraging goes once more through the data, for the batch statistics."""
+    log = ForgettingLogger("val/acc", task=by_epoch)
+    averaging = StochasticWeightAveraging(swa_lrs=0.01, swa_epoch_start=0.7)
+    with pytest.warns(
+        UserWarning, match=r"task 3 is trained on, and 3 are measured.* Give .*min\(\.\.\., 2\)"
+    ) as warnings:
+        fit = trainer(tmp_path, [log, averaging])
+        fit.fit(Normalised(lambda epoch, j: R[min(epoch, 2), j]), Tasks())
+    assert fit.current_epoch == 4
+    assert sum("ForgettingLogger" in str(warning.message) for warning in warnings) == 1
+    assert_matrix(log, R)
+    assert fit.callback_metrics["forgetting"].item() == pytest.approx(0.03, abs=1e-6)
+
+
+def test_loaders_that_grow_with_the_tasks(tmp_path):
+    """When task 2 begins there are still two loaders, and it is not beyond the last."""
+
+    class Growing(Tasks):
+        def val_dataloader(self):
+            return [loader(seed=100 + j) for j in range(max(2, self.trainer.current_epoch + 1))]
+
+    log = ForgettingLogger("val/acc", task=by_epoch)
+    trainer(tmp_path, [log]).fit(Scripted(script), Growing())
+    expected = R.clone()
+    expected[:2, 2] = NAN
+    assert_matrix(log, expected)
+
+
+def test_the_tasks_up_to_one_that_was_learned(tmp_path):
+    log = ForgettingLogger("val/acc", task=by_epoch)
+    assert log.learned_part() is None
+    trainer(tmp_path, [log], epochs=2).fit(Scripted(script), Tasks())
+    for part in (log.learned_part(), log.learned_part(1)):
+        torch.testing.assert_close(part, R[:2, :2])
+    assert log.learned_part(0) is None and log.learned_part(2) is None
+    some = ForgettingLogger("val/acc", task=by_epoch)
+    trainer(tmp_path, [some], epochs=2).fit(Scripted(script), SomeDue())
+    assert some.learned_part() is None
+
+
+def test_a_validation_leaves_the_files_of_an_earlier_run(tmp_path):
+    trainer(tmp_path, [ForgettingLogger("val/acc", task=by_epoch)]).fit(Scripted(script), Tasks())
+    held = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    fresh = trainer(tmp_path, [ForgettingLogger("val/acc", task=by_epoch)])
+    with pytest.warns(UserWarning, match="only the untrained model was measured"):
+        fresh.validate(Scripted(script), Tasks(), verbose=False)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == held and len(held) == 2
 
 
 def test_a_barebones_trainer_keeps_no_metrics(tmp_path):

@@ -1,14 +1,21 @@
 """A model is published while it is trained, and training never notices what the Hub does."""
 
 import json
+import logging
 import re
 from pathlib import Path
 
 import pytest
+import torch
 from huggingface_hub import ModelCard
+from torch import nn
 
+from dendrite_zoo.callbacks import ForgettingLogger
 from dendrite_zoo.callbacks.publisher import HubPublisher
-from dendrite_zoo.models import ActiveDendriteClassifier
+from dendrite_zoo.lightning_modules import ContinualClassifier
+from dendrite_zoo.models import ActiveDendriteClassifier, ActiveDendriteMLP
+from dendrite_zoo.streams import PermutedTasks
+from tests.callbacks.strangers import ReluNet, Tasks, trainer
 from tests.hub.conftest import alice, hub, world  # noqa: F401
 
 TRAIN = """
@@ -114,10 +121,111 @@ def test_what_cannot_be_published_is_said_before_training():
         HubPublisher("alice/digits").setup(trainer, LightningModule(), "fit")
     with pytest.raises(ValueError, match="expected one of fit_end, task_end"):
         HubPublisher("alice/digits", every="epoch")
+    with pytest.raises(
+        ValueError, match=r"context_at_test='guessed'\) came; expected one of inferred, given, none, con"
+    ):
+        HubPublisher("alice/digits", context_at_test="guessed")
     module = LightningModule()
     module.model = ActiveDendriteClassifier(4, [4], 2, max_tasks=1)
     with pytest.raises(ValueError, match="cannot tell which task"):
         HubPublisher("alice/digits", every="task_end").setup(trainer, module, "fit")
+
+
+@pytest.fixture
+def unsent(monkeypatch):
+    """There is no Hub, so that what would be sent stays in its folder; gives the records in it, by step."""
+
+    def fail(*args, **kwargs):
+        raise OSError("no Hub here")
+
+    monkeypatch.setattr("dendrite_zoo.hub.publish.publish", fail)
+
+    def records(folder):
+        saved = sorted(Path(folder).glob("step-*"), key=lambda path: int(path.name[len("step-") :]))
+        held = [path / "results.json" for path in saved]
+        return [json.loads(path.read_text())[0] if path.exists() else None for path in held]
+
+    return records
+
+
+def epoch(trainer):
+    return trainer.current_epoch
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_a_record_holds_every_task_that_was_learned(tmp_path, unsent):
+    stream = PermutedTasks("digits", num_tasks=4, evaluate_after=[3])
+    log = ForgettingLogger(verbose=False, folder=tmp_path)
+    publisher = HubPublisher("alice/digits", every="task_end", folder=tmp_path)
+    short = {"limit_train_batches": 1, "limit_val_batches": 1}
+    model = ActiveDendriteClassifier(64, [16], 10, max_tasks=4)
+    run = trainer(tmp_path, [publisher, log], epochs=4, **short)
+    run.fit(ContinualClassifier(model), stream)
+    first, second, third, last = unsent(tmp_path)
+    assert first["num_tasks"] == 1 and last["num_tasks"] == 4
+    assert second is None and third is None, "task 0 was not measured after them"
+    torch.testing.assert_close(torch.tensor(last["task_accuracies"]), log.matrix[3])
+    assert last["parameters"] == sum(p.numel() for p in model.parameters())
+    assert first["context_at_test"] == last["context_at_test"] == "inferred"
+
+
+class Given(ReluNet):
+    """A stranger's module that gives the task to one of our models, and has parameters of its own."""
+
+    def __init__(self, **hparams):
+        super().__init__()
+        self.save_hyperparameters(hparams)
+        self.model = ActiveDendriteClassifier(6, [16], 3, max_tasks=3)
+
+    def training_step(self, batch, batch_idx):
+        return nn.functional.cross_entropy(self.model(batch[0], task=self.trainer.current_epoch), batch[1])
+
+    def validation_step(self, batch, batch_idx, dataloader_idx=0):
+        self.log("val/acc", (self.model(batch[0], task=dataloader_idx).argmax(1) == batch[1]).float().mean())
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+@pytest.mark.parametrize(
+    ("module", "argument", "expected"),
+    [
+        (Given, None, None),
+        (Given, "given", "given"),
+        (lambda: Given(context_at_test="constant"), None, "constant"),
+        (lambda: Given(context_at_test="guessed"), None, None),
+        (lambda: ContinualClassifier(ActiveDendriteMLP(6, [8], 3, context_dim=2, num_segments=0)), None, "none"),
+    ],
+    ids=["unknown", "argument", "hparams", "no such", "no context"],
+)
+def test_where_the_context_came_from(tmp_path, unsent, caplog, module, argument, expected):
+    class Tell(Tasks):
+        @property
+        def current_task(self):
+            return self.trainer.current_epoch
+
+    module = module()
+    log = ForgettingLogger(verbose=False, folder=tmp_path)
+    publisher = HubPublisher("alice/digits", folder=tmp_path, context_at_test=argument)
+    with caplog.at_level(logging.WARNING):
+        trainer(tmp_path, [publisher, log]).fit(module, Tell())
+    (record,) = unsent(tmp_path)
+    said = [r.getMessage() for r in caplog.records if "no result record" in r.getMessage()]
+    if expected is None:
+        assert record is None and len(said) == 1
+        assert (
+            "Given does not say in hparams['context_at_test']" in said[0] and "Pass it as context_at_test=" in said[0]
+        )
+    else:
+        assert record["context_at_test"] == expected and not said
+        assert record["parameters"] == sum(p.numel() for p in module.model.parameters())
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_each_fit_saves_into_its_own_folder(tmp_path, unsent):
+    publisher = HubPublisher("alice/digits")
+    for name in ("first", "second"):
+        trainer(tmp_path / name, [publisher], epochs=1).fit(Given(), Tasks())
+        assert len(unsent(tmp_path / name / "hub")) == 1
+    assert publisher.folder is None
 
 
 AVERAGED = TRAIN.replace(

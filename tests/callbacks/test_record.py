@@ -24,6 +24,33 @@ def test_it_grows_and_keeps_what_it_has():
     torch.testing.assert_close(record.matrix[1], torch.tensor([0.8, 0.9, 0.5]))
 
 
+def test_an_average_over_other_tasks_than_before_is_none():
+    record = AccuracyRecord("val/acc")
+    record.put({0: 0.9, 1: 0.1}, after=0)
+    assert record.figures(after=0)["average_accuracy"] == pytest.approx(0.9)
+    record.put({1: 0.8}, after=1)
+    assert math.isnan(record.figures(after=1)["average_accuracy"]), "task 0 is missing"
+    record.put({0: 0.6}, after=1)
+    assert record.figures(after=1)["average_accuracy"] == pytest.approx(0.7)
+    late = AccuracyRecord("val/acc")  # what was never measured is missing nowhere
+    late.put({1: 0.8}, after=1)
+    assert late.figures(after=1)["average_accuracy"] == pytest.approx(0.8)
+
+
+def test_the_untrained_model_alone_replaces_no_rows(tmp_path):
+    earlier, fresh = AccuracyRecord("val/acc"), AccuracyRecord("val/acc")
+    earlier.put({0: 0.9}, after=0)
+    fresh.put({0: 0.1}, after=-1)
+    assert fresh.write_json(tmp_path) and fresh.write_json(tmp_path), "one without rows may be replaced"
+    assert earlier.write_json(tmp_path)
+    held = (tmp_path / "matrix.json").read_text()
+    with pytest.warns(
+        UserWarning, match=r"matrix.json holds what an earlier run measured .* Give ForgettingLogger\(fo"
+    ):
+        assert not fresh.write_json(tmp_path)
+    assert (tmp_path / "matrix.json").read_text() == held
+
+
 def test_filled_in_inference_mode_it_can_be_written_to_outside():
     record = AccuracyRecord("val/acc")
     with torch.inference_mode():
@@ -69,5 +96,9 @@ def test_batches_of_any_make():
     x = torch.zeros(7, 2)
     for batch in (x, (x, x), [{"ids": [1, 2], "x": x}], {"text": ["a"], "x": {"y": x}}):
         assert batch_size(batch) == 7
+    assert batch_size([x, torch.zeros(7, dtype=torch.long)]) == 7  # as the default collation gives it
     assert batch_size(["text"]) is None
+    images = [torch.zeros(3, 8, 8)] * 5
+    assert batch_size((images, [{}] * 5)) is None, "a list of samples, or of fields"
+    assert batch_size((images, torch.zeros(5))) == batch_size({"images": images, "y": torch.zeros(5)}) == 5
     assert batch_size(torch.tensor(3.0)) == 1

@@ -11,6 +11,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from dendrite_zoo.callbacks import ForgettingLogger, SparsityLogger
 from dendrite_zoo.layers import ActiveDendriteLinear, KWinners, SparseLinear
@@ -134,6 +135,9 @@ def test_a_unit_of_an_image_is_a_channel(tmp_path):
     with torch.no_grad():
         images = net[:3](torch.cat([inputs(j) for j in range(3)]))  # (B, 5, 1, 2)
     assert_figures(log.figures["net.2"], by_hand(images.movedim(1, -1).flatten(0, -2)))
+    net[2] = KWinners(2, dim=1)
+    validate(tmp_path, Net(net), log)
+    assert log.figures["net.2"]["activation"] == pytest.approx(3 / 5)
 
 
 def test_a_unit_of_a_sequence_is_a_feature(tmp_path):
@@ -162,6 +166,24 @@ def test_one_module_used_at_two_widths(tmp_path):
         second = module.relu(module.b(first))
     units = torch.cat([first, second], dim=1)  # 4 + 7 units
     assert_figures(log.figures["relu"], by_hand(units))
+
+
+def test_one_module_used_twice_at_one_width_is_one_layer(tmp_path):
+    class Shared(ReluNet):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.relu = nn.Linear(6, 4), nn.Linear(4, 4), nn.ReLU()
+            del self.net
+
+        def net(self, x):
+            return self.relu(self.b(self.relu(self.a(x))))
+
+    module, log = Shared(), SparsityLogger()
+    for layer, alive in ((module.a, [1.0, 1.0, -1.0, -1.0]), (module.b, [-1.0, 1.0, 1.0, -1.0])):
+        layer.weight.data.zero_()
+        layer.bias.data.copy_(torch.tensor(alive))
+    validate(tmp_path, module, log)
+    assert log.figures["relu"]["activation"] == 0.5 and log.figures["relu"]["dead_units"] == 0.25
 
 
 def test_functional_activations_are_not_modules(tmp_path):
@@ -219,6 +241,42 @@ def test_one_loader_is_the_current_task(tmp_path):
     assert_figures(log.figures["net.1"], expected)
     validate(tmp_path, module, log, tasks=1)  # and where nobody tells the task, there is no task
     assert set(log.figures["net.1"]) == {"activation", "dead_units", "duty_cycle_entropy"}
+
+
+def test_a_stranger_tells_the_task(tmp_path):
+    log = SparsityLogger(task=lambda trainer: trainer.current_epoch + 2)
+    trainer(tmp_path, [log], epochs=2).fit(ReluNet(), Tasks(1))
+    assert {name for name in log.figures["net.1"] if "task" in name} == {
+        f"{name}/task_3" for name in ("activation", "dead_units", "duty_cycle_entropy")
+    }
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
+def test_half_precision_counts_exactly(tmp_path, precision):
+    """Half a million positive and negative numbers: 16 bits count exactly to 256 or 2048, and float16 ends at 65504."""
+    images = torch.randn(2, 4, 256, 256)
+    net = nn.Sequential(nn.ReLU(), nn.Flatten(), nn.Linear(4 * 256 * 256, 1))
+    log = SparsityLogger(layers=["net.0"])
+    data = DataLoader(TensorDataset(images, torch.zeros(2)), batch_size=2)
+    trainer(tmp_path, [log], precision=precision).validate(Net(net), data, verbose=False)
+    assert log.figures["net.0"]["activation"] == pytest.approx((images <= 0).double().mean().item(), abs=1e-7)
+
+
+def test_a_context_of_a_wrong_type_is_refused_by_the_layer(tmp_path):
+    class Number(ReluNet):
+        def __init__(self):
+            super().__init__()
+            self.layer = ActiveDendriteLinear(6, 8, context_dim=2, num_segments=2)
+
+        def validation_step(self, batch, batch_idx):
+            self.layer(batch[0], 0)
+
+    messages = []
+    for callbacks in ([], [SparsityLogger()]):
+        with pytest.raises(TypeError) as error:
+            validate(tmp_path, Number(), *callbacks, tasks=1)
+        messages.append(str(error.value))
+    assert messages[0] == messages[1] and "context" in messages[0]
 
 
 def test_each_validation_counts_anew(tmp_path):

@@ -65,6 +65,16 @@ def test_one_loader_is_the_current_task(tmp_path):
     assert log.win_rates["net.1"].shape == (2, 16) and not log.win_rates["net.1"].isnan().any()
 
 
+def test_a_stranger_tells_the_task(tmp_path):
+    log = SubnetworkLogger(task=lambda trainer: trainer.current_epoch)
+    run = trainer(tmp_path, [log], epochs=3)
+    run.fit(ReluNet(), Tasks(tasks=1))
+    assert log.win_rates["net.1"].shape == (3, 16) and not log.win_rates["net.1"].isnan().any()
+    overlap = task_overlap(log.win_rates["net.1"])
+    apart = ~torch.eye(3, dtype=torch.bool)
+    assert run.callback_metrics["subnetworks/net.1/overlap"].item() == pytest.approx(overlap[apart].mean().item())
+
+
 def dendrites(tmp_path, log, *, winners="activation", **kwargs):
     torch.manual_seed(0)
     sizes = {"max_tasks": 4, "num_segments": 6, "activation_density": 0.2}

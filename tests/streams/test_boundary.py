@@ -53,6 +53,21 @@ def test_the_datamodule_says_the_task_else_the_module(datamodule, module, task):
     assert isinstance(found, (int, type(None)))
 
 
+@pytest.mark.parametrize("told", [2, torch.tensor(2), None])
+def test_a_function_tells_the_task_in_their_stead(told):
+    trainer = SimpleNamespace(datamodule=SimpleNamespace(current_task=3), lightning_module=None)
+    found = current_task(trainer, lambda trainer: told)
+    assert found == told and isinstance(found, (int, type(None)))
+
+
+@pytest.mark.parametrize("told", [-1, 0.5])
+def test_a_task_is_an_index_from_0(told):
+    with pytest.raises(ValueError, match=rf"came as {told}; expected an index from 0: check task=, or current_task"):
+        current_task(SimpleNamespace(), lambda trainer: told)
+    with pytest.raises(ValueError, match="expected an index from 0"):
+        current_task(SimpleNamespace(lightning_module=SimpleNamespace(current_task=told)))
+
+
 def run(tmp_path, make, crashes=(), **kwargs):
     """Fit, crash at each of ``crashes``, resume; give what must not depend on them."""
     stream, module = make(), Memory()
