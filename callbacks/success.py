@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,8 @@ class SuccessLogger(Callback):
     ``ForgettingLogger("val/success")`` makes its matrix.
 
     It works for every module that has ``act_batch(observations, task_index)``, from ``(N, 39)`` and ``(N,)`` to ``(N,
-    4)``. The first process plays. The environments stay open until training ends.
+    4)``, and plays within its context ``averaged()`` where it has one. The first process plays. The environments stay
+    open until training ends.
 
     Args:
         every_n_steps: of the optimizer: after each batch that reaches a multiple of it, or passes it by; None for each
@@ -124,7 +126,8 @@ class SuccessLogger(Callback):
                 )
             act: Any = pl_module.act_batch
             index = self._indices(trainer, pl_module)
-            self.report = self._evaluation(lambda observations, task: act(observations, index[task]))
+            with getattr(pl_module, "averaged", nullcontext)():  # once, and not for every action
+                self.report = self._evaluation(lambda observations, task: act(observations, index[task]))
             figures = {f"success/{task}": value for task, value in self.report.per_task.items()}
             if validating and any(_has_current_task(owner) for owner in (_data(trainer), pl_module)):
                 of_tasks = zip(index, self.report.per_task.values(), strict=True)

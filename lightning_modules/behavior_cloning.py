@@ -51,7 +51,8 @@ class BehaviorCloning(LightningModule):
     Imitation teaches means alone: the standard deviation of the actions, before they are squashed, is set to 0.1.
 
     A `dendrite_zoo.streams.DemonstrationMixture` brings the observations to normalise by. For a plain loader of such
-    batches call ``module.model.fit_normalizer(observations)`` before the fit.
+    batches call ``module.model.fit_normalizer(observations)`` before the fit. A `DemonstrationSequence` brings those of
+    all its tasks, also of the tasks that are learned later.
 
     Args:
         model: an `ActiveDendritePolicy`, or what `dendrite_zoo.load` takes, or the config of a registered model.
@@ -89,6 +90,7 @@ class BehaviorCloning(LightningModule):
         if not 0 <= average < 1:
             raise ValueError(f"average={average} came; expected a share in [0, 1), such as 0.998.")
         self.model = _as_policy(model)
+        self.tasks = self.model.tasks
         self._average: list[Tensor] = []  # of the parameters, in a fit
         self._averaged = False  # whether they stand in the model just now, and the trained ones here
         self._resumed: list[Tensor] = []  # the average of a checkpoint whose weights are about to be loaded
@@ -109,7 +111,10 @@ class BehaviorCloning(LightningModule):
         return self.model(observation, task)
 
     def act_batch(self, observations: Any, task_index: Any) -> npt.NDArray[Any]:
-        """The actions ``(N, 4)`` of the averaged policy for ``(N, 39)`` observations and ``(N,)`` task indices."""
+        """The actions ``(N, 4)`` of the averaged policy for ``(N, 39)`` observations and ``(N,)`` task indices.
+
+        Within a fit, enter `averaged` around many calls: else each moves the averaged weights in and out.
+        """
         with self.averaged():
             return self.model.act_batch(observations, task_index)
 

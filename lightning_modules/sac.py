@@ -34,10 +34,11 @@ class MultiTaskSAC(LightningModule):
 
     The warm-up is played with uniform actions, and its observations are those to normalise by.
 
-    A policy that comes trained, as ``"metaworld-mt10"`` does, is kept: its normaliser stays, it plays from the
-    start, and an ``anchor`` holds it near to what it was. Without one its skills are gone after a few hundred updates;
-    with less of one it is freer to change, for better or worse. What counts as trained is a policy with a normaliser of
-    its own (see `ActiveDendritePolicy.fit_normalizer`), or any that comes with ``anchor`` or ``actor_warmup``.
+    A policy with a normaliser of its own (see `ActiveDendritePolicy.fit_normalizer`), or any that comes with ``anchor``
+    or ``actor_warmup``, keeps its normaliser and plays from the start, without a warm-up of uniform actions. Nothing
+    else is done for it unless asked: the skills of a trained policy, as ``"metaworld-mt10"`` is, are gone after a few
+    hundred updates. ``anchor=10.0, start_std=0.1, actor_warmup=250`` keeps them: imitation taught no spread, and the
+    anchor holds the policy near to what it was. With less of one it is freer to change, for better or worse.
 
     Random numbers follow from ``seed``, process and round alone, so that a resumed run draws what it would have drawn.
 
@@ -52,17 +53,18 @@ class MultiTaskSAC(LightningModule):
         tau: how far the slow critics follow, per update.
         reward_scale: factor of all rewards; Meta-World's are 0 to 10 a step.
         target_entropy: of the actions, in nats; by default minus their number of dimensions.
-        entropy_coefficient: of each task at the start; with an anchor it stays so.
-        start_std: standard deviation of the policy's actions at the start, before they are squashed; by default 0.1 for
-            a trained policy, whose spread imitation did not teach, and what it is for others.
+        entropy_coefficient: of each task at the start; it is learned, but with an anchor it stays so.
+        start_std: standard deviation of the policy's actions at the start, before they are squashed, which is set in
+            the policy; by default its spread is left as it is.
         actor_warmup: updates at the start in which the critics alone learn.
-        anchor: weight of the divergence from the policy as it was at the start, in units of the scaled reward; by
-            default 10 for a trained policy, 0 for others.
+        anchor: weight of the divergence from the policy as it was at the start, in units of the scaled reward; 0
+            for none.
         seed: of the random numbers.
 
     Logs:
         ``env_steps``, ``updates``, ``train/critic_loss``, ``train/actor_loss``, ``train/entropy``,
-        ``train/entropy_coefficient/{task}`` and ``train/success/{task}``, of the episodes that ended in the round;
+        ``train/entropy_coefficient/{task}``; of the episodes that ended in the round ``train/success/{task}``, and
+        ``train/return/{task}`` and ``train/return/mean``, the mean sum of an episode's rewards, not scaled;
         ``val/task_{j}/entropy`` and ``val/task_{j}/value``, on what was seen last of a task.
 
     Raises:
@@ -90,17 +92,12 @@ class MultiTaskSAC(LightningModule):
         entropy_coefficient: float = 1.0,
         start_std: float | None = None,
         actor_warmup: int = 0,
-        anchor: float | None = None,
+        anchor: float = 0.0,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.model = _as_module(model)
-        trained = getattr(self.model, "has_normalizer", False)
-        if anchor is None:
-            anchor = 10.0 if trained else 0.0
-        if start_std is None and trained:
-            start_std = 0.1
         positive = {"lr": lr, "reward_scale": reward_scale, "entropy_coefficient": entropy_coefficient}
         positive |= {} if start_std is None else {"start_std": start_std}
         if min(positive.values()) <= 0 or min(batch_per_task - 1, actor_warmup, anchor) < 0:
@@ -179,9 +176,9 @@ class MultiTaskSAC(LightningModule):
         """Play, then learn."""
         data = cast(OnlineTasks, self.trainer.datamodule)  # type: ignore[attr-defined]
         self._draws = self._new_draws(data.rounds)
-        solved = data.collect(self._uniform if self._plays_at_random(data) else self.play, batch.steps)
+        played = data.collect(self._uniform if self._plays_at_random(data) else self.play, batch.steps)
         self.log("env_steps", float(data.env_steps), prog_bar=True)
-        self.log_dict({f"train/success/{task}": rate for task, rate in solved.items()})
+        self.log_dict({f"train/{name}": figure for name, figure in played.items()})
         if not batch.updates:
             return
         if self.global_step == 0:

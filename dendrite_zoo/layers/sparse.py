@@ -107,7 +107,8 @@ def _trainable(weight: Tensor) -> bool:
 
 
 def _traced_or_transformed() -> bool:
-    return torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._are_functorch_transforms_active()
+    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined]
+    return torch.compiler.is_compiling() or tracing or torch._C._are_functorch_transforms_active()
 
 
 class _MaskGradient(torch.autograd.Function):
@@ -138,7 +139,7 @@ def uniform_(tensor: Tensor, fan_in: float) -> None:
     nn.init.uniform_(tensor, -bound, bound)
 
 
-def check_size(**sizes: int) -> None:
+def check_size(**sizes: Any) -> None:
     """Raise a ValueError for the first size that is no whole number of at least 1."""
     for name, size in sizes.items():
         if not isinstance(size, Integral) or size < 1:

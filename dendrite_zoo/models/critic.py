@@ -13,6 +13,7 @@ from dendrite_zoo.functional import Gate
 from dendrite_zoo.hub import HubModel, register_model
 from dendrite_zoo.layers.sparse import check_size
 from dendrite_zoo.models.mlp import ActiveDendriteMLP
+from dendrite_zoo.models.policy import check_tasks
 
 __all__ = ["TwinCritic"]
 
@@ -86,7 +87,7 @@ class TwinCritic(HubModel, nn.Module):
     ) -> None:
         super().__init__()
         self.config = {
-            "tasks": list(tasks),
+            "tasks": tasks if isinstance(tasks, str) else list(tasks),
             "observation_size": observation_size,
             "action_size": action_size,
             "hidden_features": list(hidden_features),
@@ -118,9 +119,7 @@ class TwinCritic(HubModel, nn.Module):
     @classmethod
     def validate_config(cls, config: Mapping[str, Any]) -> None:
         """Raise a ValueError for the first argument out of range; nothing is allocated."""
-        tasks = config["tasks"]
-        if not tasks or len(set(tasks)) != len(tasks):
-            raise ValueError(f"tasks={list(tasks)} came; expected names, each once.")
+        check_tasks(config["tasks"])
         check_size(
             observation_size=config.get("observation_size", 39),
             action_size=config.get("action_size", 4),

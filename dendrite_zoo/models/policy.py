@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -99,7 +99,7 @@ class ActiveDendritePolicy(HubModel, nn.Module):
     ) -> None:
         super().__init__()
         self.config = {
-            "tasks": list(tasks),
+            "tasks": tasks if isinstance(tasks, str) else list(tasks),
             "observation_size": observation_size,
             "action_size": action_size,
             "hidden_features": list(hidden_features),
@@ -139,9 +139,8 @@ class ActiveDendritePolicy(HubModel, nn.Module):
     @classmethod
     def validate_config(cls, config: Mapping[str, Any]) -> None:
         """Raise a ValueError for the first argument out of range; nothing is allocated."""
+        check_tasks(config["tasks"])
         tasks, bounds = list(config["tasks"]), list(config.get("log_std_range", (-20.0, 2.0)))
-        if not tasks or len(set(tasks)) < len(tasks):
-            raise ValueError(f"tasks={tasks} came; expected the names of one task or more, each once.")
         observation_size, action_size = config.get("observation_size", 39), config.get("action_size", 4)
         check_size(observation_size=observation_size, action_size=action_size)
         if len(bounds) != 2 or not bounds[0] < bounds[1]:
@@ -200,7 +199,16 @@ class ActiveDendritePolicy(HubModel, nn.Module):
         Args:
             observations: what the policy will see.
             smallest: no number is divided by less, metres in Meta-World, so that what hardly moves stays small.
+
+        Raises:
+            ValueError: observations of another shape, or none.
         """
+        size = len(self.observation_mean)
+        if observations.ndim != 2 or observations.shape[1] != size or len(observations) == 0:
+            raise ValueError(
+                f"Observations of shape {tuple(observations.shape)} came to normalise by; expected (N, {size}) with "
+                "one row or more. Collect some first."
+            )
         x = observations.double()
         self.observation_mean.copy_(x.mean(0))
         self.observation_scale.copy_(x.std(0, correction=0).clamp(min=smallest))
@@ -281,7 +289,12 @@ class ActiveDendritePolicy(HubModel, nn.Module):
         mean = self.observation_mean
         x = self._tensor(observations).to(mean.dtype)
         tasks = task_index.tolist() if isinstance(task_index, np.ndarray | Tensor) else task_index
-        index = torch.tensor([self.task_index(task) for task in tasks], device=mean.device)
+        if isinstance(tasks, str) or not isinstance(tasks, Iterable):
+            raise ValueError(
+                f"task_index={task_index!r} came; expected a task for each observation. Repeat it: "
+                f"act_batch(observations, [{tasks!r}] * len(observations))."
+            )
+        index = torch.tensor([self.task_index(task) for task in tasks], dtype=torch.long, device=mean.device)
         if x.shape != (len(index), len(mean)):
             raise ValueError(
                 f"Observations of shape {tuple(x.shape)} came with {len(index)} task indices; expected "
@@ -326,6 +339,18 @@ class ActiveDendritePolicy(HubModel, nn.Module):
                     network[0] = plain_linear(first.weight[:, :size], first.bias + first.weight[:, size + index])
                 self._folded[index] = network.requires_grad_(False)
         return self._folded[index]
+
+
+def check_tasks(tasks: Any) -> None:
+    """Check the names of a network's tasks.
+
+    Raises:
+        ValueError: they are no list, there is none, or one comes twice.
+    """
+    if isinstance(tasks, str):
+        raise ValueError(f"tasks={tasks!r} came; expected a list of names. Write [{tasks!r}] for one task.")
+    if not tasks or len(set(tasks)) < len(tasks):
+        raise ValueError(f"tasks={list(tasks)} came; expected the names of one task or more, each once.")
 
 
 def _squashed(mean: Tensor, log_std: Tensor, deterministic: bool) -> Tensor:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import os
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -38,6 +40,9 @@ class Demonstrations:
         solved: ``(N,)``, whether the episode that a row is of reached its goal.
         recipe: how they were collected, see `recipe_of`; None where that is not known.
 
+    Raises:
+        ValueError: tensors of other shapes, or a task that is no position in ``tasks``.
+
     Example:
         >>> one = Demonstrations(("reach-v3",), torch.zeros(2, 39), torch.zeros(2, 4), torch.zeros(2).long(),
         ...     torch.ones(2).bool())
@@ -60,6 +65,11 @@ class Demonstrations:
                 f"Observations, actions and flags of shapes {shapes} came for {rows} rows; expected {(rows, 39)}, "
                 f"{(rows, 4)} and {(rows,)}."
             )
+        if rows and not 0 <= int(self.task.min()) <= int(self.task.max()) < len(self.tasks):
+            raise ValueError(
+                f"Task indices from {int(self.task.min())} to {int(self.task.max())} came; expected 0 to "
+                f"{len(self.tasks) - 1}, positions in tasks={self.tasks}."
+            )
 
     def __len__(self) -> int:
         return len(self.task)
@@ -80,11 +90,14 @@ class Demonstrations:
         """Write them to a safetensors file, which holds no code; the file appears whole or not at all."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        waiting = path.with_name(f".{path.name}")
+        waiting = path.with_name(f".{path.name}.{uuid.uuid4().hex}")  # another run may be writing the same file
         tensors = {name: getattr(self, name).contiguous() for name in _TENSORS}
         known = {"tasks": self.tasks} | ({} if self.recipe is None else {"recipe": self.recipe})
-        save_file(tensors, waiting, {name: json.dumps(value) for name, value in known.items()})
-        os.replace(waiting, path)
+        try:
+            save_file(tensors, waiting, {name: json.dumps(value) for name, value in known.items()})
+            os.replace(waiting, path)
+        finally:
+            waiting.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Demonstrations:
@@ -118,8 +131,12 @@ class Disturbance:
     """Chance that leads an episode off the expert's path, so that the way back is shown, too (DART).
 
     Args:
-        noise: standard deviation of what is added to each action.
-        bursts: chance a step that a push begins: 3 to 10 steps into one random direction, the gripper as it would be.
+        noise: standard deviation of what is added to each action, 0 or more.
+        bursts: chance a step, from 0 to 1, that a push begins: 3 to 10 steps into one random direction, the gripper as
+            it would be.
+
+    Raises:
+        ValueError: a number out of range.
 
     Source:
         Laskey et al. 2017, DART: Noise Injection for Robust Imitation Learning, https://arxiv.org/abs/1703.09327.
@@ -127,6 +144,13 @@ class Disturbance:
 
     noise: float = 0.2
     bursts: float = 0.02
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.noise < math.inf and 0 <= self.bursts <= 1):
+            raise ValueError(
+                f"noise={self.noise} and bursts={self.bursts} came; expected a deviation of 0 or more and a chance "
+                "from 0 to 1. Change what is out of range."
+            )
 
 
 def collect_demonstrations(
@@ -153,7 +177,7 @@ def collect_demonstrations(
         tasks: ``"mt10"``, ``"mt50"`` or names.
         episodes_per_task: as many goals.
         policy: who plays, such as ``policy.act_batch``.
-        expert_share: DAgger's beta.
+        expert_share: DAgger's beta, from 0 to 1.
         disturbance: of what is played, in every second episode.
         split: of the goals.
         num_processes: as for `TaskEnvironments`.
@@ -162,11 +186,17 @@ def collect_demonstrations(
         max_steps: length of an episode.
         progress: show a bar.
 
+    Raises:
+        ValueError: an unknown task, a number out of range, or a policy whose actions cannot be played.
+        ImportError: the ``[metaworld]`` extra is missing.
+
     Source:
         Ross, Gordon and Bagnell 2011, A Reduction of Imitation Learning ... to No-Regret Online Learning,
         https://arxiv.org/abs/1011.0686.
     """
     names = task_names(tasks)
+    if not 0 <= expert_share <= 1:
+        raise ValueError(f"expert_share={expert_share} came; expected a chance from 0 to 1. Change it.")
     recipe = recipe_of(
         episodes_per_task=episodes_per_task,
         policy=policy,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +18,7 @@ from dendrite_zoo.rl.shard import ROW, Shard
 from dendrite_zoo.rl.tasks import ACTION_SIZE, MAX_STEPS, metaworld, task_names
 from dendrite_zoo.rl.worker import Worker, shared_table
 
-__all__ = ["Step", "TaskEnvironments"]
+__all__ = ["Step", "TaskEnvironments", "checked_actions"]
 
 
 class Step(NamedTuple):
@@ -106,20 +107,24 @@ class TaskEnvironments:
         metaworld()
         self.num_envs = len(self.tasks) * envs_per_task
         self.task_index: NDArray[np.int64] = np.repeat(np.arange(len(self.tasks), dtype=np.int64), envs_per_task)
+        settings: dict[str, Any] = {
+            "split": split,
+            "num_goals": num_goals,
+            "order": order,
+            "seed": seed,
+            "max_steps": max_steps,
+            "stop_at_success": stop_at_success,
+            "reward_version": reward_version,
+        }
+        self._settings = {"first_env": first_env, **settings}  # which make the episodes what they are
         self._recipes = {
             env: Recipe(
                 task=self.tasks[env // envs_per_task],
                 env=first_env + env,
-                split=split,
-                num_goals=num_goals,
-                order=order,
                 first=env % envs_per_task,
                 stride=envs_per_task,
-                seed=seed,
-                max_steps=max_steps,
-                stop_at_success=stop_at_success,
-                reward_version=reward_version,
                 fast=fast,
+                **settings,
             )
             for env in range(self.num_envs)
         }
@@ -172,7 +177,7 @@ class TaskEnvironments:
             ValueError: actions of another shape, or not finite; nothing was played.
             RuntimeError: before `reset`.
         """
-        actions = _checked(actions, self.num_envs)
+        actions = checked_actions(actions, self.num_envs)
         self._need_reset()
         self._settle(self.timeout)
         self._table["action"] = actions
@@ -197,13 +202,14 @@ class TaskEnvironments:
         self._need_reset()
         states = {row: state for share in self._ask("state_dict") for row, state in share.items()}
         environments = [_converted(states[row], np.ndarray, torch.from_numpy) for row in range(self.num_envs)]
-        return {"tasks": list(self.tasks), "environments": environments}
+        return {"tasks": list(self.tasks), "settings": dict(self._settings), "environments": environments}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken, in place of `reset`; the next actions answer to ``observation``.
 
         Raises:
-            ValueError: it is of other tasks, or of another number of environments.
+            ValueError: it is of other tasks, of another number of environments, or of other episodes: goals, seed,
+                length, rewards.
         """
         theirs = [environment["task"] for environment in state["environments"]]
         ours = [recipe.task for recipe in self._recipes.values()]
@@ -211,6 +217,12 @@ class TaskEnvironments:
             raise ValueError(
                 f"the state of {len(theirs)} environments of {state['tasks']} came; expected one of "
                 f"{len(ours)} environments of {list(self.tasks)}. Make TaskEnvironments as they were."
+            )
+        settings = state.get("settings", self._settings)  # earlier versions wrote none
+        if other := [name for name, value in self._settings.items() if settings.get(name) != value]:
+            came, expected = ({name: of.get(name) for name in other} for of in (settings, self._settings))
+            raise ValueError(
+                f"the state of environments with {came} came; expected {expected}. Make TaskEnvironments as they were."
             )
         states = dict(enumerate(_converted(state["environments"], torch.Tensor, torch.Tensor.numpy)))
         self._ask("load_state_dict", states)
@@ -238,10 +250,8 @@ class TaskEnvironments:
             return [getattr(self._shard, request)(*arguments)]
         self._settle(self.timeout)
         for worker in self._workers:
-            try:
+            with suppress(OSError):  # it ended: the answer that does not come says so
                 worker.send(request, *arguments)
-            except OSError:  # it ended: the answer that does not come says so
-                worker.waiting = True
         return self._settle(self.timeout)
 
     def _settle(self, timeout: float) -> list[Any]:
@@ -282,17 +292,26 @@ def _end(workers: list[Worker], owner: int) -> None:
             worker.close()
 
 
-def _checked(actions: ArrayLike, num_envs: int) -> NDArray[np.float64]:
-    array = np.asarray(actions, dtype=np.float64)
-    if array.shape != (num_envs, ACTION_SIZE):
+def checked_actions(actions: ArrayLike | torch.Tensor, count: int) -> NDArray[np.float64]:
+    """Give a policy's actions as an array that can be played.
+
+    Args:
+        actions: ``(count, 4)``, of any device and with or without gradient.
+        count: of the observations that they answer to.
+
+    Raises:
+        ValueError: actions of another shape, or not finite.
+    """
+    array = np.asarray(actions.detach().cpu() if isinstance(actions, torch.Tensor) else actions, dtype=np.float64)
+    if array.shape != (count, ACTION_SIZE):
         raise ValueError(
-            f"actions of shape {array.shape} came; expected ({num_envs}, {ACTION_SIZE}), a row for each "
-            "environment. Check the policy's output."
+            f"Actions of shape {array.shape} came for {count} observations; expected {(count, ACTION_SIZE)}, a row for "
+            "each. Check the policy's output."
         )
     if not np.isfinite(array).all():
         rows = np.flatnonzero(~np.isfinite(array).all(axis=1)).tolist()
         raise ValueError(
-            f"actions with NaN or infinity came, in rows {rows}; expected numbers from -1 to 1. Nothing was "
+            f"Actions with NaN or infinity came, in rows {rows}; expected numbers from -1 to 1. Nothing was "
             "played. Check the policy."
         )
     return array

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from rich.progress import Progress
 
 from dendrite_zoo.metrics import bootstrap_interval
 from dendrite_zoo.report import result_record
-from dendrite_zoo.rl.environments import TaskEnvironments
+from dendrite_zoo.rl.environments import TaskEnvironments, checked_actions
 from dendrite_zoo.rl.goals import Split
 from dendrite_zoo.rl.tasks import ACTION_SIZE, MAX_STEPS, MT10, MT50, task_names
 
@@ -168,7 +167,7 @@ class GoalEvaluation:
         with Progress(transient=True, disable=not progress) as bar:
             shown = bar.add_task("goals", total=first.size)
             while len(busy := np.flatnonzero(~envs.finished)):
-                actions[busy] = _checked(act(observation[busy], envs.task_index[busy]), len(busy))
+                actions[busy] = checked_actions(act(observation[busy], envs.task_index[busy]), len(busy))
                 step = envs.step(actions)
                 time[busy] += 1
                 for env in busy[step.success[busy] | step.truncated[busy]]:
@@ -198,9 +197,9 @@ def evaluate_policy(
     """Play one episode on each goal of each task; a goal is reached if any step succeeds.
 
     Args:
-        policy: an `ActiveDendritePolicy`, or a function such as its ``act_batch``, for which a task's index is the
-            position in ``tasks``.
-        tasks: ``"mt10"``, ``"mt50"`` or names; None for all of an `ActiveDendritePolicy`.
+        policy: an `ActiveDendritePolicy` or a module that trains one, or whatever else has ``act_batch`` and ``tasks``;
+            or a function such as its ``act_batch``, for which a task's index is the position in ``tasks``.
+        tasks: ``"mt10"``, ``"mt50"`` or names; None for all ``tasks`` of the policy.
         progress: show a bar.
         **options: ``split`` (``"unseen"`` to report, ``"validation"`` to choose by, ``"train"``), ``num_goals`` of each
             task (50), ``max_steps`` (500), ``stop_at_success`` (end episodes with success: faster, but what holds at
@@ -217,23 +216,14 @@ def evaluate_policy(
 
 def _acting(policy: Act | Policy, tasks: str | Sequence[str] | None) -> tuple[Act, tuple[str, ...]]:
     """A function of the index in ``tasks``, whatever order the policy has them in."""
-    known: Sequence[str] | None = getattr(policy, "tasks", None)
-    batch: Act | None = getattr(policy, "act_batch", None)
-    if known is None or batch is None:
-        if tasks is None or not callable(policy):
+    act: Any = getattr(policy, "act_batch", policy)
+    known: Sequence[str] | None = getattr(policy, "tasks", None) if hasattr(policy, "act_batch") else None
+    if known is None:
+        if tasks is None or not callable(act):
             raise ValueError(f"A {type(policy).__name__} came with tasks={tasks}; expected a function and its tasks.")
-        return policy, task_names(tasks)
+        return act, task_names(tasks)
     names = tuple(known) if tasks is None else task_names(tasks)
     if strange := [name for name in names if name not in known]:
         raise ValueError(f"The policy was not made for {', '.join(strange)}; expected some of {', '.join(known)}.")
     own = np.array([list(known).index(name) for name in names])
-    return lambda observation, index: batch(observation, own[index]), names
-
-
-def _checked(actions: ArrayLike | torch.Tensor, count: int) -> NDArray[Any]:
-    array = np.asarray(actions.detach().cpu() if isinstance(actions, torch.Tensor) else actions)
-    if array.shape != (count, ACTION_SIZE):
-        raise ValueError(
-            f"Actions of shape {array.shape} came for {count} observations; expected {(count, ACTION_SIZE)}."
-        )
-    return array
+    return lambda observation, index: act(observation, own[index]), names

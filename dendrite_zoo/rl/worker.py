@@ -64,9 +64,14 @@ class Worker:
         self.waiting = True  # for the sign that the environments were made
 
     def send(self, request: str, *arguments: Any) -> None:
-        """Ask for something."""
-        self._connection.send_bytes(pickle.dumps((request, arguments)))
-        self.waiting = True
+        """Ask for something.
+
+        Raises:
+            OSError: the process ended.
+        """
+        message = pickle.dumps((request, arguments))
+        self.waiting = True  # before it is sent: an answer that Ctrl-C kept from being noted would be the next one's
+        self._connection.send_bytes(message)
 
     def receive(self, timeout: float) -> Any:
         """Wait for the answer.

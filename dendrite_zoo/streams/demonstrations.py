@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from dendrite_zoo.rl import Demonstrations, Disturbance, collect_demonstrations,
 from dendrite_zoo.rl.demonstrations import recipe_of
 from dendrite_zoo.streams.boundary import resume_missed_validation
 from dendrite_zoo.streams.draws import frozen_generator
+from dendrite_zoo.streams.stream import check_trainer
 
 __all__ = ["DemonstrationLoader", "DemonstrationMixture", "DemonstrationSequence"]
 
@@ -58,11 +60,9 @@ class DemonstrationLoader:
         counts = [rows_per_task] * len(parts) if isinstance(rows_per_task, int) else list(rows_per_task)
         if any(count % world_size for count in counts):
             raise ValueError(f"rows_per_task={rows_per_task} came for {world_size} processes; expected multiples.")
-        for part in parts:
+        for number, part in enumerate(parts):
             if len(part) == 0:
-                raise ValueError(
-                    "A task came without demonstrations: its expert solved no episode. Give more episodes_per_task."
-                )
+                raise ValueError(f"parts[{number}] came without rows; expected one or more of each task. Leave it out.")
         self.parts, self.updates, self.counts = list(parts), updates, counts
         self.seed, self.epoch, self.rank, self.world_size = seed, epoch, rank, world_size
         self._start = self._done = 0
@@ -103,11 +103,12 @@ class DemonstrationMixture(LightningDataModule):
     Before the first epoch the experts play: on ``episodes_per_task`` goals, every second episode disturbed, so that the
     way back is shown, too. Before each of the next ``dagger_rounds`` epochs the policy that is being trained plays
     ``dagger_episodes`` of each task in turn with the experts, who say what they would have done (DAgger): the module is
-    asked for ``act_batch``. Episodes that did not reach their goal are left out: there the expert may be at a loss.
+    asked for ``act_batch``, within its context ``averaged()`` where it has one. Episodes that did not reach their goal
+    are left out: there the expert may be at a loss.
 
     What was collected lies in ``folder``, in one file for the experts and one for each round. A checkpoint names the
     folder, so that a resumed run finds it there. Validation has one loader a task, of the expert's steps on validation
-    goals.
+    goals that it reached, each once.
 
     Args:
         tasks: ``"mt10"``, ``"mt50"`` or names; their order is that of the indices in a batch.
@@ -117,7 +118,7 @@ class DemonstrationMixture(LightningDataModule):
         epochs: how often is validated, and how often a round may begin; more than ``dagger_rounds``.
         updates_per_epoch: batches of an epoch.
         rows_per_task: rows of each task in a batch.
-        emphasis: for tasks that are harder, by name, how many times as many.
+        emphasis: for tasks that are harder, by name, how many times as many, 1 or more.
         val_episodes: episodes of each task to validate on.
         demonstrations: a file of the experts' demonstrations, made where missing; by default in ``folder``.
         folder: where what is collected lies; by default ``demonstrations/`` where the Trainer's logger writes.
@@ -126,7 +127,8 @@ class DemonstrationMixture(LightningDataModule):
         seed: of goals, chance and order; of everything but the weights.
 
     Raises:
-        ValueError: an argument out of range, an unknown task, or a file of other tasks or collected otherwise.
+        ValueError: an argument out of range, an unknown task, a task whose expert solved no episode, or a file of other
+            tasks or collected otherwise; at fit, a Trainer without the arguments of `trainer_kwargs`.
         FileExistsError: a fit that starts anew finds the rounds of an earlier one.
         FileNotFoundError: a resumed run does not find a round that it collected.
         ImportError: the ``[metaworld]`` extra is missing.
@@ -177,6 +179,9 @@ class DemonstrationMixture(LightningDataModule):
         self.emphasis = dict(emphasis or {})
         if unknown := sorted(set(self.emphasis) - set(self.tasks)):
             raise ValueError(f"emphasis came for {', '.join(unknown)}; expected some of {', '.join(self.tasks)}.")
+        for name, times in self.emphasis.items():
+            if not isinstance(times, int) or times < 1:
+                raise ValueError(f"emphasis={{{name!r}: {times!r}}} came; expected a whole number from 1. Change it.")
         self.val_episodes, self.num_processes, self.fast, self.seed = val_episodes, num_processes, fast, seed
         self.file = None if demonstrations is None else Path(demonstrations)
         self.folder = None if folder is None else Path(folder)
@@ -221,8 +226,7 @@ class DemonstrationMixture(LightningDataModule):
         if trainer is None:
             self._read()
         elif stage == TrainerFn.FITTING:
-            if not getattr(trainer, "fast_dev_run", False):
-                _check_trainer(trainer, self.trainer_kwargs())
+            check_trainer(trainer, self)
             if self._collected:  # by an earlier fit
                 self._parts, self._collected = [], []
             self._place, self._resumed = None, {}
@@ -256,8 +260,13 @@ class DemonstrationMixture(LightningDataModule):
             split="validation",
             seed=self.seed,
         )
-        self._parts = [_solved(shown.of(task)) for task in range(self.num_tasks)]
-        self._validation = [held_out.of(task) for task in range(self.num_tasks)]
+        parts, validation = ([_solved(rows.of(task)) for task in range(self.num_tasks)] for rows in (shown, held_out))
+        if unsolved := [name for name, part in zip(self.tasks, parts, strict=True) if len(part) == 0]:
+            raise ValueError(
+                f"No episode of {', '.join(unsolved)} was solved by its expert; expected one or more to learn from. "
+                "Give more episodes_per_task, or leave the task out."
+            )
+        self._parts, self._validation = parts, validation
 
     def train_dataloader(self) -> DemonstrationLoader:
         """Give the batches of the current epoch, after the round of DAgger that is due before it."""
@@ -267,12 +276,12 @@ class DemonstrationMixture(LightningDataModule):
         self._collect(epoch, range(self.num_tasks))
         return self._loader(range(self.num_tasks), epoch)
 
-    def val_dataloader(self) -> list[DemonstrationLoader]:
-        """Give a loader of the expert's steps for each task."""
+    def val_dataloader(self) -> list[_Whole]:
+        """Give a loader for each task: what its expert did where it reached its goal, every step once, in one batch."""
         if (trainer := self._fitting()) is not None:
             resume_missed_validation(trainer)
         self._read()
-        return [DemonstrationLoader([part], updates=1, rows_per_task=len(part)) for part in self._validation]
+        return [_Whole(part) for part in self._validation]
 
     def _loader(self, tasks: Sequence[int], epoch: int) -> DemonstrationLoader:
         trainer = self.trainer
@@ -307,14 +316,15 @@ class DemonstrationMixture(LightningDataModule):
             )
         module: Any = None if self.trainer is None else self.trainer.lightning_module
         indices = np.array(tasks)
-        new = self._kept(
-            path,
-            [self.tasks[task] for task in tasks],
-            episodes_per_task=self.dagger_episodes,
-            policy=module and (lambda observations, index: module.act_batch(observations, indices[index])),
-            expert_share=0.5**round,
-            seed=self.seed + 1000 * round,
-        )
+        with getattr(module, "averaged", nullcontext)():  # once, and not for every action
+            new = self._kept(
+                path,
+                [self.tasks[task] for task in tasks],
+                episodes_per_task=self.dagger_episodes,
+                policy=module and (lambda observations, index: module.act_batch(observations, indices[index])),
+                expert_share=0.5**round,
+                seed=self.seed + 1000 * round,
+            )
         for position, task in enumerate(tasks):
             part = _solved(new.of(position))
             self._parts[task] += replace(part, tasks=self.tasks, task=torch.full_like(part.task, task))
@@ -368,6 +378,10 @@ class DemonstrationSequence(DemonstrationMixture):
     ``ForgettingLogger("val/success")`` makes the matrix of it. Rounds of DAgger belong to a task: before its second
     epoch, its third, and so on.
 
+    One thing is shared beforehand: a module that normalises by ``observations``, as `BehaviorCloning` does, takes mean
+    and scale of all tasks' demonstrations, also of those not learned yet. A result should say so. For a sequence that
+    knows nothing of what comes, call ``module.model.fit_normalizer`` with the first task's observations before the fit.
+
     Args:
         tasks: names, in the order in which they are learned.
         epochs_per_task: of each task; more than ``dagger_rounds``.
@@ -407,6 +421,20 @@ class DemonstrationSequence(DemonstrationMixture):
         return self._loader([task], epoch)
 
 
+class _Whole:
+    """One batch with every row, or none where there are none."""
+
+    def __init__(self, part: Demonstrations) -> None:
+        self.part = part
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[Batch]:
+        if len(self.part):
+            yield self.part.observation, self.part.action, self.part.task
+
+
 def _solved(part: Demonstrations) -> Demonstrations:
     return Demonstrations(
         part.tasks, *(tensor[part.solved] for tensor in (part.observation, part.action, part.task, part.solved))
@@ -431,14 +459,3 @@ def _check_recipe(path: Path, came: Mapping[str, Any] | None, expected: Mapping[
 
 def _words(recipe: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={value!r}" for name, value in recipe.items())
-
-
-def _check_trainer(trainer: Trainer, expected: dict[str, Any]) -> None:
-    wrong = [
-        f"{name}={getattr(trainer, name)!r}" for name, value in expected.items() if getattr(trainer, name) != value
-    ]
-    if wrong:
-        raise ValueError(
-            f"The Trainer has {', '.join(wrong)}; expected {expected}. Build it as "
-            "Trainer(**data.trainer_kwargs(), ...)."
-        )

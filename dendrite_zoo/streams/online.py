@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
+from dendrite_zoo.hub.config import nearest
 from dendrite_zoo.rl import ACTION_SIZE, OBSERVATION_SIZE, TaskEnvironments, task_names
 from dendrite_zoo.rl.replay import ReplayBuffer
+from dendrite_zoo.streams.boundary import resume_missed_validation
+from dendrite_zoo.streams.stream import check_trainer
 
 __all__ = ["OnlineTasks", "Round"]
 
 Act = Callable[[Tensor, Tensor], Tensor]
+
+OPTIONS = ("fast", "max_steps", "num_goals", "num_processes", "reward_version", "timeout")
+"""The arguments of `TaskEnvironments` that may be chosen; the others follow from those of `OnlineTasks`."""
 
 
 class Round(NamedTuple):
@@ -47,14 +55,17 @@ class OnlineTasks(LightningDataModule):
         warmup_steps: steps of all environments before the first update, with uniform actions.
         capacity: steps that a process remembers.
         envs_per_task: environments of each task in a process.
-        environments: further arguments of `dendrite_zoo.rl.TaskEnvironments`, such as ``fast`` or ``num_processes``.
-        seed: of the goals and their order.
+        environments: further arguments of `dendrite_zoo.rl.TaskEnvironments`: any of ``fast``, ``max_steps``,
+            ``num_goals``, ``num_processes``, ``reward_version`` and ``timeout``.
+        seed: of the goals and their order, from 0.
 
     Attributes:
         rounds: how many were played.
 
     Raises:
-        ValueError: an unknown task, or a number out of range; at resume, another number of processes.
+        ValueError: an unknown task, an argument of the environments that cannot be chosen, or a number out of range; at
+            fit, a Trainer without the arguments of `trainer_kwargs`; at resume, another number of processes or other
+            environments.
         ImportError: at setup, the ``[metaworld]`` extra is missing.
 
     Example:
@@ -91,11 +102,12 @@ class OnlineTasks(LightningDataModule):
             "capacity": capacity,
             "envs_per_task": envs_per_task,
         }
-        if min(*numbers.values(), updates_per_round + 1, warmup_steps + 1) < 1:
+        if min(*numbers.values(), updates_per_round + 1, warmup_steps + 1, seed + 1) < 1:
             raise ValueError(
-                f"updates_per_round={updates_per_round}, warmup_steps={warmup_steps} and {numbers} came; expected none "
-                "below 0, and of the latter none below 1."
+                f"updates_per_round={updates_per_round}, warmup_steps={warmup_steps}, seed={seed} and {numbers} came; "
+                "expected none below 0, and of the latter none below 1."
             )
+        _check_options(environments or {})
         self.env_steps_in_all, self.epochs = env_steps, epochs
         self.steps_per_round, self.updates_per_round, self.warmup_steps = (
             steps_per_round,
@@ -105,7 +117,9 @@ class OnlineTasks(LightningDataModule):
         self.capacity, self.envs_per_task, self.seed = capacity, envs_per_task, seed
         self._options = dict(environments or {})
         self._environments: TaskEnvironments | None = None
+        self._ended: dict[str, Any] | None = None  # the state of environments that were closed
         self._solved = np.zeros(self.num_envs, dtype=bool)
+        self._return = np.zeros(self.num_envs)
         self.rounds = 0
         self.replay = self._new_replay(torch.device("cpu"))
 
@@ -146,12 +160,18 @@ class OnlineTasks(LightningDataModule):
         return {"max_epochs": self.epochs, "reload_dataloaders_every_n_epochs": 0, "num_sanity_val_steps": 0}
 
     def setup(self, stage: str | None = None) -> None:
-        """Make the environments, each process its own, and begin with nothing played."""
+        """Make the environments, each process its own, and begin with nothing played.
+
+        Raises:
+            ValueError: at fit, a Trainer without the arguments of `trainer_kwargs`.
+        """
         if stage not in (None, "fit"):
             return
-        self.teardown()
-        self.rounds = 0
-        self._solved[:] = False
+        if self.trainer is not None:
+            check_trainer(self.trainer, self)
+        self._close()
+        self.rounds, self._ended = 0, None
+        self._solved[:], self._return[:] = False, 0.0
         device = torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
         self.replay = self._new_replay(device)
         self._environments = TaskEnvironments(
@@ -163,14 +183,15 @@ class OnlineTasks(LightningDataModule):
         )
 
     def teardown(self, stage: str | None = None) -> None:
-        """End the environments' processes."""
+        """End the environments' processes; a checkpoint can still be taken, until the next `setup`."""
         if self._environments is not None:
-            self._environments.close()
-            self._environments = None
+            with suppress(RuntimeError):  # they crashed, or never began
+                self._ended = self._environments.state_dict()
+        self._close()
 
     def on_exception(self, exception: BaseException) -> None:
-        """End the environments' processes: they may have crashed."""
-        self.teardown()
+        """End the environments' processes: they may have crashed, and cannot be asked for their state."""
+        self._close()
 
     def collect(self, act: Act, steps: int) -> dict[str, float]:
         """Play, and remember what happened.
@@ -180,7 +201,11 @@ class OnlineTasks(LightningDataModule):
             steps: in every environment.
 
         Returns:
-            Of the tasks with episodes that ended, the share of these in which the task was solved at some step.
+            Of the tasks with episodes that ended: ``success/{task}``, the share of these in which the task was solved
+            at some step; ``return/{task}``, their mean sum of rewards, not scaled; and ``return/mean`` over the tasks.
+
+        Raises:
+            RuntimeError: before `setup`, or when a process of the environments crashed.
         """
         if self._environments is None:
             raise RuntimeError("There are no environments yet; expected setup() before collect(). Call it once.")
@@ -190,7 +215,8 @@ class OnlineTasks(LightningDataModule):
             environments.reset()
         now = torch.from_numpy(environments.observation).to(device, torch.float32)
         parts: list[tuple[Tensor, ...]] = []
-        ended: dict[str, list[bool]] = {}
+        solved: dict[str, list[bool]] = {}
+        returns: dict[str, list[float]] = {}
         for _ in range(steps):
             action = act(now, task)
             step = environments.step(action.cpu().numpy())
@@ -199,30 +225,40 @@ class OnlineTasks(LightningDataModule):
             parts.append((now, action, reward, final, task))
             now = final
             self._solved |= step.success
+            self._return += step.reward
             if step.truncated.any():
                 now = torch.from_numpy(step.observation).to(device, torch.float32)
                 for env in np.flatnonzero(step.truncated):
-                    ended.setdefault(self.tasks[int(task[env])], []).append(bool(self._solved[env]))
-                self._solved[step.truncated] = False
+                    name = self.tasks[environments.task_index[env]]
+                    solved.setdefault(name, []).append(bool(self._solved[env]))
+                    returns.setdefault(name, []).append(float(self._return[env]))
+                self._solved[step.truncated], self._return[step.truncated] = False, 0.0
         self.replay.add(*(torch.cat(column) for column in zip(*parts, strict=True)))
         self.rounds += 1
-        return {name: sum(solved) / len(solved) for name, solved in ended.items()}
+        figures = {f"success/{name}": float(np.mean(of_task)) for name, of_task in solved.items()}
+        means = {f"return/{name}": float(np.mean(of_task)) for name, of_task in returns.items()}
+        if means:
+            figures |= {**means, "return/mean": float(np.mean([*means.values()]))}
+        return figures
 
     def train_dataloader(self) -> _Rounds:
         """The rounds of an epoch."""
+        self._resume()
         return _Rounds(self, -(-self.env_steps_in_all // (self._steps_a_round * self.epochs)))
 
     def val_dataloader(self) -> list[_Latest]:
         """What was seen last of each task: ``(observation (B, 39), task (B,))``."""
+        self._resume()
         return [_Latest(self, task) for task in range(self.num_tasks)]
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint holds, of all processes."""
-        if self._environments is None or self.rounds == 0:
+        """What a checkpoint holds, of all processes; also after the environments were closed."""
+        if self.rounds == 0 or (self._environments is None and self._ended is None):
             return {}
         own = {
-            "environments": self._environments.state_dict(),
+            "environments": self._ended if self._environments is None else self._environments.state_dict(),
             "solved": torch.from_numpy(self._solved.copy()),
+            "return": torch.from_numpy(self._return.copy()),
             "replay": self.replay.state_dict(),
         }
         states: list[Any] = [own]
@@ -235,7 +271,7 @@ class OnlineTasks(LightningDataModule):
         """Go on from a checkpoint.
 
         Raises:
-            ValueError: it comes from another number of processes.
+            ValueError: it comes from another number of processes, or from other environments.
         """
         states = state_dict["processes"]
         if len(states) != self._world_size:
@@ -249,7 +285,19 @@ class OnlineTasks(LightningDataModule):
         self.rounds = state_dict["rounds"]
         self._environments.load_state_dict(own["environments"])
         self._solved = own["solved"].numpy().copy()
+        if "return" in own:  # not in checkpoints of earlier versions
+            self._return = own["return"].numpy().copy()
         self.replay.load_state_dict(own["replay"])
+
+    def _close(self) -> None:
+        if self._environments is not None:
+            self._environments.close()
+            self._environments = None
+
+    def _resume(self) -> None:
+        trainer = self.trainer
+        if trainer is not None and trainer.state.fn == TrainerFn.FITTING and trainer.state.stage is not None:
+            resume_missed_validation(trainer)
 
     def _new_replay(self, device: torch.device) -> ReplayBuffer:
         return ReplayBuffer(
@@ -259,6 +307,17 @@ class OnlineTasks(LightningDataModule):
             action_size=ACTION_SIZE,
             device=device,
         )
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    for name in options:
+        if name in ("seed", "envs_per_task"):
+            raise ValueError(f"environments came with {name!r}; expected it beside: OnlineTasks({name}=...).")
+        if name not in OPTIONS:
+            raise ValueError(
+                f"environments came with {name!r}; expected some of {', '.join(OPTIONS)}. Leave it out."
+                f"{nearest(name, OPTIONS)}"
+            )
 
 
 class _Rounds:

@@ -18,7 +18,7 @@ from dendrite_zoo.streams.draws import epoch_order, hold_out
 from dendrite_zoo.streams.loader import TaskLoader
 from dendrite_zoo.streams.sources import Source, SourceLike, load_source
 
-__all__ = ["TaskStream"]
+__all__ = ["TaskStream", "check_trainer"]
 
 Split: TypeAlias = Literal["train", "val", "test"]
 
@@ -239,24 +239,9 @@ class TaskStream(LightningDataModule):
             return
         self._device, self._on_device = self.trainer.strategy.root_device, None
         if stage == TrainerFn.FITTING:
-            self._check_trainer()
+            check_trainer(self.trainer, self)
             # A validation loader that is not due has no rows: Lightning warns of it, here it is meant.
             warnings.filterwarnings("ignore", f"Total length of `{TaskLoader.__name__}` across ranks is zero")
-
-    def _check_trainer(self) -> None:
-        # One batch, to see that it runs: Lightning sets limits of its own.
-        if getattr(self.trainer, "fast_dev_run", False):
-            return
-        wrong = [
-            f"{name}={came!r}, expected {expected!r}"
-            for name, expected in self.trainer_kwargs().items()
-            if (came := getattr(self.trainer, name)) != expected
-        ]
-        if wrong:
-            raise ValueError(
-                f"The Trainer does not fit {self}: it has {'; '.join(wrong)}. "
-                "Build it as Trainer(**stream.trainer_kwargs(), ...)."
-            )
 
     def teardown(self, stage: str | None = None) -> None:
         """Free the device."""
@@ -306,3 +291,27 @@ class TaskStream(LightningDataModule):
         return f"{type(self).__name__}({name}, num_tasks={self.num_tasks}, first_task={self.first_task})"
 
     __str__ = __repr__  # Lightning's own would read the loaders through
+
+
+def check_trainer(trainer: Trainer, stream: Any) -> None:
+    """Refuse a Trainer that does not do what a stream of tasks needs.
+
+    Args:
+        trainer: the one that is about to fit.
+        stream: whose ``trainer_kwargs()`` it is to have been built with.
+
+    Raises:
+        ValueError: the Trainer was built with other arguments.
+    """
+    if getattr(trainer, "fast_dev_run", False):  # one batch, to see that it runs: Lightning sets limits of its own
+        return
+    wrong = [
+        f"{name}={came!r}, expected {value!r}"
+        for name, value in stream.trainer_kwargs().items()
+        if (came := getattr(trainer, name)) != value
+    ]
+    if wrong:
+        raise ValueError(
+            f"The Trainer does not fit {type(stream).__name__}: it has {'; '.join(wrong)}. "
+            "Build it as Trainer(**stream.trainer_kwargs(), ...)."
+        )

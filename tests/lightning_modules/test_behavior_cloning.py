@@ -363,6 +363,32 @@ def test_success_is_logged_every_so_many_steps(experts):
     assert log.report.first.shape == (1, 2) and log.report.split == "validation"
 
 
+def test_the_average_is_moved_in_once_for_all_actions_of_a_collection_and_of_an_evaluation(experts, tmp_path):
+    bc = module(average=0.99)
+    act, versions = bc.model.act_batch, []
+
+    def watched(*arguments):
+        assert bc._averaged
+        versions.append(next(bc.model.parameters())._version)
+        return act(*arguments)
+
+    bc.model.act_batch = watched
+    log = SuccessLogger(every_n_steps=20, num_goals=2, max_steps=5, num_processes=0)
+    fit(bc, data(experts, tmp_path, epochs=2, dagger_rounds=1), log)
+    assert len(versions) > 15 and len(set(versions)) == 3  # after 20 updates, in the round, and after 40
+
+
+def test_a_module_is_evaluated_as_its_policy_is():
+    pytest.importorskip("metaworld")
+    policy = ActiveDendritePolicy(["push-v3", TASK], hidden_features=[8, 8])
+    options = {"num_goals": 2, "num_processes": 0, "max_steps": 3}
+    report = evaluate_policy(BehaviorCloning(policy), **options)
+    assert report.tasks == policy.tasks
+    assert evaluate_policy(BehaviorCloning(policy), [TASK], **options).tasks == (TASK,)
+    with pytest.raises(ValueError, match="not made for door-open-v3"):
+        evaluate_policy(BehaviorCloning(policy), ["door-open-v3"], **options)
+
+
 def test_errors_say_what_came(experts):
     with pytest.raises(ValueError, match="loss='huber' came; expected one of l1, mse"):
         module(loss="huber")

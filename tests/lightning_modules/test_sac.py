@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -17,7 +18,16 @@ from dendrite_zoo.models import ActiveDendritePolicy, TwinCritic, load
 from dendrite_zoo.rl import sac
 from dendrite_zoo.rl.replay import Transitions
 from dendrite_zoo.streams import OnlineTasks, PermutedTasks
-from tests.lightning_modules.practice import TASKS, Crash, practice, result, small_policy, train
+from tests.lightning_modules.practice import (
+    TASKS,
+    Crash,
+    CrashAfter,
+    EveryRound,
+    practice,
+    result,
+    small_policy,
+    train,
+)
 
 pytest.importorskip("metaworld")
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory")
@@ -161,7 +171,7 @@ def test_a_warmup_leaves_policy_and_coefficients_as_they_are():
     ]
 
 
-def fit(module, data, **kwargs):
+def fit(module, data, ckpt_path=None, **kwargs):
     defaults = {
         "accelerator": "cpu",
         "logger": False,
@@ -170,7 +180,7 @@ def fit(module, data, **kwargs):
         "enable_model_summary": False,
     }
     trainer = Trainer(**{**data.trainer_kwargs(), **defaults, **kwargs})
-    trainer.fit(module, data)
+    trainer.fit(module, data, ckpt_path=ckpt_path)
     return trainer
 
 
@@ -217,7 +227,7 @@ def test_what_an_imitated_policy_can_do_it_still_can_after_learning_more():
     data = practice(
         env_steps=400, epochs=1, steps_per_round=100, updates_per_round=100, warmup_steps=200, max_steps=100
     )
-    module = MultiTaskSAC(policy, batch_per_task=32)
+    module = MultiTaskSAC(policy, batch_per_task=32, anchor=10.0, start_std=0.1)
     trainer = fit(module, data, callbacks=[success])
     assert trainer.global_step == 200
     assert success.report.per_task == dict.fromkeys(TASKS, 1.0)
@@ -227,13 +237,20 @@ def test_what_an_imitated_policy_can_do_it_still_can_after_learning_more():
     assert trainer.callback_metrics["train/success/drawer-close-v3"] == 1  # it has played by itself
 
 
-def test_a_trained_policy_is_held_unless_it_is_let_loose(tmp_path):
-    """And what was chosen for it is what a checkpoint says, whose networks come untrained at first."""
+def test_a_policy_is_held_and_its_spread_set_only_where_that_is_asked_for(tmp_path):
+    """A normaliser alone does not make it a trained one. And a checkpoint says what was asked for."""
     policy = small_policy()
-    assert MultiTaskSAC(policy).hparams["anchor"] == 0 and MultiTaskSAC(policy).hparams["start_std"] is None
     policy.fit_normalizer(torch.randn(10, 39))
-    assert MultiTaskSAC(policy, anchor=0.0, start_std=0.3).hparams["anchor"] == 0
-    trainer = fit(MultiTaskSAC(policy, batch_per_task=8), practice(env_steps=20, epochs=1))
+    before = {name: tensor.clone() for name, tensor in policy.state_dict().items()}
+    module = MultiTaskSAC(policy, batch_per_task=8)
+    assert all(tensor.equal(before[name]) for name, tensor in policy.state_dict().items())
+    assert module.anchor is None and module.hparams["anchor"] == 0 and module.hparams["start_std"] is None
+    fit(module, practice(env_steps=20, epochs=1, warmup_steps=0))
+    assert not module.log_alpha.eq(0).any()
+    for name in ("observation_mean", "observation_scale"):
+        assert policy.state_dict()[name].equal(before[name])
+
+    trainer = fit(MultiTaskSAC(policy, batch_per_task=8, anchor=10.0, start_std=0.1), practice(env_steps=20, epochs=1))
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     module = MultiTaskSAC.load_from_checkpoint(tmp_path / "last.ckpt", weights_only=True)
     assert module.hparams["anchor"] == 10 and module.hparams["start_std"] == 0.1
@@ -282,7 +299,8 @@ def test_updates_and_steps_are_counted(whole):
     assert trainer.datamodule.replay.sizes.tolist() == [20, 20]
     for name in ("critic_loss", "actor_loss", "entropy", *(f"entropy_coefficient/{task}" for task in TASKS)):
         assert trainer.callback_metrics[f"train/{name}"].isfinite()
-    assert {f"train/success/{task}" for task in TASKS} <= set(trainer.callback_metrics)
+    assert {f"train/{what}/{task}" for task in TASKS for what in ("success", "return")} <= set(trainer.callback_metrics)
+    assert trainer.callback_metrics["train/return/mean"] > 0
     for j in (0, 1):
         assert trainer.callback_metrics[f"val/task_{j}/value"].isfinite()
 
@@ -308,6 +326,61 @@ def test_a_resumed_run_is_the_uninterrupted_one_to_the_bit(whole, tmp_path, roun
     assert found.keys() == expected.keys()
     for name in expected:
         assert found[name].equal(expected[name]), name
+
+
+class CrashInValidation(Callback):
+    """Notes every validation, and ends a run before the one after so many rounds."""
+
+    def __init__(self, rounds=None):
+        self.rounds, self.seen = rounds, []
+
+    def on_validation_start(self, trainer, *_):
+        if trainer.datamodule.rounds == self.rounds:
+            raise Crash
+
+    def on_validation_end(self, trainer, *_):
+        self.seen.append((trainer.current_epoch, trainer.datamodule.rounds))
+
+
+@pytest.mark.parametrize(
+    "second", [{"in_validation": 4}, {"in_round": 3}], ids=["in the next validation", "in the next round"]
+)
+def test_a_validation_that_a_crash_swallowed_is_made_good_also_after_a_second_crash(tmp_path, second):
+    """There are as many validations and rounds as in a run that is not interrupted."""
+    path = tmp_path / "last.ckpt"
+
+    def go(in_validation=None, in_round=None):
+        validations = CrashInValidation(in_validation)
+        callbacks = [EveryRound(path), validations, *([] if in_round is None else [CrashAfter(in_round)])]
+        data = practice(env_steps=80, epochs=4, max_steps=7)
+        start = path if path.exists() else None
+        with pytest.raises(Crash) if in_validation or in_round else nullcontext():
+            trainer = fit(
+                MultiTaskSAC(small_policy(), batch_per_task=8),
+                data,
+                start,
+                enable_checkpointing=True,
+                callbacks=callbacks,
+            )
+            assert (data.rounds, trainer.current_epoch, trainer.global_step) == (8, 4, 21)
+        return validations.seen
+
+    whole = [(0, 2), (1, 4), (2, 6), (3, 8)]
+    assert go(in_validation=2) + go(**second) + go() == whole
+
+
+def test_a_checkpoint_after_the_fit_is_that_of_its_last_round(whole, tmp_path):
+    """The environments are closed by then."""
+    trainer = whole[0]
+    trainer.save_checkpoint(tmp_path / "after.ckpt")
+    after, last = (
+        torch.load(path, weights_only=True)["OnlineTasks"]
+        for path in (tmp_path / "after.ckpt", trainer.callbacks[0].path)
+    )
+    [after], [last] = after["processes"], last["processes"]
+    assert after.keys() == last.keys() and after["replay"]["rows"].equal(last["replay"]["rows"])
+    for mine, expected in zip(after["environments"]["environments"], last["environments"]["environments"], strict=True):
+        assert mine["physics"].equal(expected["physics"]) and mine["episode"] == expected["episode"]
 
 
 def test_a_checkpoint_holds_nothing_but_tensors_and_plain_values(whole, tmp_path):
@@ -358,6 +431,15 @@ def test_other_data_are_refused():
         fit(module, PermutedTasks("digits", 2))
     with pytest.raises(ValueError, match="the same tasks in the same order"):
         fit(module, OnlineTasks(TASKS[::-1], env_steps=20, environments={"num_processes": 0}))
+
+
+def test_a_trainer_that_disagrees_is_refused():
+    data = practice()
+    with pytest.raises(
+        ValueError, match=r"not fit OnlineTasks: it has max_epochs=5, expected 2; .*=2, expected 0\. Build"
+    ):
+        fit(MultiTaskSAC(small_policy()), data, max_epochs=5, num_sanity_val_steps=2)
+    assert data._environments is None
 
 
 @pytest.mark.parametrize(

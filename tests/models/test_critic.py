@@ -57,8 +57,9 @@ def inputs_of(seed):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"tasks": []}, "expected names, each once"),
-        ({"tasks": ["reach-v3", "reach-v3"]}, "expected names, each once"),
+        ({"tasks": []}, "names of one task or more, each once"),
+        ({"tasks": ["reach-v3", "reach-v3"]}, "names of one task or more, each once"),
+        ({"tasks": "reach-v3"}, r"tasks='reach-v3' came; expected a list of names. Write \['reach-v3'\]"),
         ({"tasks": TASKS, "hidden_features": []}, "hidden_features came empty"),
         ({"tasks": TASKS, "action_size": 0}, "action_size"),
         ({"tasks": TASKS, "weight_density": 1.5}, "weight_density"),

@@ -150,6 +150,14 @@ def test_one_bad_observation_of_many_is_refused():
         make().act_batch(observations, [0, 1])
     with pytest.raises(ValueError, match="The task 0.5 came"):
         make().act_batch(observations[2:], np.array([0.5]))
+    for one in (0, np.int64(0), np.array(0), "reach-v3"):
+        with pytest.raises(ValueError, match=r"came; expected a task for each observation.*\] \* len"):
+            make().act_batch(observations[:1], one)
+
+
+def test_no_observations_have_no_actions():
+    for none in ([], np.zeros(0, dtype=int), torch.zeros(0)):
+        assert make().act_batch(np.zeros((0, 39)), none).shape == (0, 4)
 
 
 def test_tasks_by_name_or_index():
@@ -164,6 +172,7 @@ def test_tasks_by_name_or_index():
     [
         ({"tasks": []}, "expected the names of one task or more"),
         ({"tasks": ["a", "a"]}, "each once"),
+        ({"tasks": "reach-v3"}, r"tasks='reach-v3' came; expected a list of names. Write \['reach-v3'\]"),
         ({"log_std_range": [1.0, 0.0]}, "the lower and the upper bound"),
         ({"modulated": [2]}, "hidden layers 0 to 1"),
         ({"action_size": 0}, "action_size=0"),
@@ -185,6 +194,10 @@ def test_a_standard_deviation_for_all_actions():
 
 def test_whether_it_was_normalised():
     policy = ActiveDendritePolicy(["reach-v3"], hidden_features=[8, 8])
+    assert not policy.has_normalizer
+    for wrong in (torch.zeros(0, 39), torch.zeros(10, 38), torch.zeros(39)):
+        with pytest.raises(ValueError, match=r"came to normalise by; expected \(N, 39\) with one row or more"):
+            policy.fit_normalizer(wrong)
     assert not policy.has_normalizer
     policy.fit_normalizer(torch.randn(10, 39))
     assert policy.has_normalizer

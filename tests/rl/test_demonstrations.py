@@ -6,8 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
+from dendrite_zoo.rl import demonstrations
 from dendrite_zoo.rl.demonstrations import Demonstrations, Disturbance, _Chance, collect_demonstrations, recipe_of
 
 TASKS = ("reach-v3", "drawer-close-v3")
@@ -78,6 +80,20 @@ def test_saved_and_read_again(clean, tmp_path):
     assert len(again + clean) == 2 * len(clean)
 
 
+def test_two_runs_may_save_to_one_file_at_a_time(clean, tmp_path, monkeypatch):
+    path = tmp_path / "demonstrations.safetensors"
+
+    def save_file(*arguments):
+        monkeypatch.undo()
+        safetensors.torch.save_file(*arguments)
+        clean.save(path)  # the other run is as far, and sooner done
+
+    monkeypatch.setattr(demonstrations, "save_file", save_file)
+    clean.save(path)
+    assert torch.equal(Demonstrations.load(path).observation, clean.observation)
+    assert [*tmp_path.iterdir()] == [path]
+
+
 def test_a_file_says_how_it_was_collected(clean, tmp_path):
     path = tmp_path / "demonstrations.safetensors"
     clean.save(path)
@@ -108,3 +124,12 @@ def test_errors_say_what_came(clean, tmp_path):
         clean + Demonstrations(("push-v3",), *(torch.zeros(0, n) for n in (39, 4)), torch.zeros(0), torch.zeros(0))
     with pytest.raises(ValueError, match="for 3 rows"):
         Demonstrations(TASKS, torch.zeros(3, 38), torch.zeros(3, 4), torch.zeros(3), torch.zeros(3))
+    for index in (-1, 2):
+        with pytest.raises(ValueError, match=f"Task indices from {index} to {index} came; expected 0 to 1"):
+            Demonstrations(TASKS, torch.zeros(1, 39), torch.zeros(1, 4), torch.tensor([index]), torch.ones(1).bool())
+    for share in (-0.1, 7, float("nan")):
+        with pytest.raises(ValueError, match=f"expert_share={share} came; expected a chance from 0 to 1"):
+            collect_demonstrations(TASKS, expert_share=share)
+    for name, value in (("noise", -1.0), ("noise", float("nan")), ("bursts", -0.1), ("bursts", 4)):
+        with pytest.raises(ValueError, match=f"{name}={value}.* came; expected a deviation of 0 or more"):
+            Disturbance(**{name: value})

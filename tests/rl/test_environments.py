@@ -220,6 +220,31 @@ def test_a_state_of_other_environments_is_refused(envs: TaskEnvironments) -> Non
         others.load_state_dict(state)
 
 
+@pytest.mark.parametrize(
+    ("name", "other", "came"),
+    [
+        ("seed", 5, 0),
+        ("split", "unseen", "train"),
+        ("num_goals", 1, 50),
+        ("order", "each-once", "random"),
+        ("max_steps", 3, SHORT),
+        ("reward_version", "v1", "v2"),
+        ("first_env", 4, 0),
+    ],
+)
+def test_a_state_of_other_episodes_is_refused(envs: TaskEnvironments, name: str, other: object, came: object) -> None:
+    """It would go on at goals, or for rewards, that are not those of the state."""
+    envs.reset()
+    state = envs.state_dict()
+    arguments = {"envs_per_task": 2, "max_steps": SHORT, "num_processes": 0, name: other}
+    with TaskEnvironments(TASKS, **arguments) as others:
+        with pytest.raises(ValueError) as error:
+            others.load_state_dict(state)
+        assert str({name: came}) in str(error.value) and str({name: other}) in str(error.value)
+    del state["settings"]
+    envs.load_state_dict(state)  # of an earlier version
+
+
 @pytest.mark.parametrize("wrong", [np.zeros(4), np.zeros((3, 4)), np.zeros((4, 3)), np.zeros((4, 4, 1))])
 def test_actions_of_a_wrong_shape(envs: TaskEnvironments, wrong: np.ndarray) -> None:
     envs.reset()

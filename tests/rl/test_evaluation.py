@@ -79,11 +79,28 @@ def test_a_policy_knows_its_tasks_by_name():
         evaluate_policy(TowardsTheGoal(), ["reach-v3", "push-v3"])
 
 
+class ByIndex:
+    """What acts, and names no tasks."""
+
+    def act_batch(self, observation, task_index):
+        return towards_the_goal(observation, task_index)
+
+
+def test_whatever_acts_is_evaluated_on_named_tasks():
+    pytest.importorskip("metaworld")
+    options = {"num_goals": 2, "num_processes": 0, "max_steps": 80, "stop_at_success": True}
+    report = evaluate_policy(ByIndex(), "reach-v3", **options)
+    np.testing.assert_array_equal(report.first, evaluate_policy(towards_the_goal, "reach-v3", **options).first)
+    with pytest.raises(ValueError, match="A ByIndex came with tasks=None; expected a function and its tasks"):
+        evaluate_policy(ByIndex())
+
+
 @pytest.mark.parametrize(
     "act, tasks, words",
     [
         (lambda observation, _: np.zeros(4), "reach-v3", r"shape \(4,\) came for 2 observations; expected \(2, 4\)"),
         (lambda observation, _: np.zeros((len(observation), 3)), "reach-v3", r"shape \(2, 3\) came"),
+        (lambda observation, _: np.full((len(observation), 4), np.nan), "reach-v3", r"NaN or .* in rows \[0, 1\]"),
         (towards_the_goal, None, "expected a function and its tasks"),
         (towards_the_goal, 3, "tasks=3 came; expected 'mt10'"),
         (None, "reach-v3", "A NoneType came"),

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -125,6 +126,34 @@ def test_ctrl_c_between_question_and_answer(pair: TaskEnvironments) -> None:
     state = pair.state_dict()  # as a checkpoint on the way out would
     assert [environment["steps"] for environment in state["environments"]] == [0, 0]
     assert pair.step(np.zeros((2, 4))).observation.shape == (2, 39)
+
+
+class PressedOnceSent:
+    """A line on which Ctrl-C comes when the question is out, and nobody noted it yet."""
+
+    def __init__(self, connection: object) -> None:
+        self.connection = connection
+
+    def send_bytes(self, message: bytes) -> None:
+        self.connection.send_bytes(message)
+        raise KeyboardInterrupt
+
+
+def test_ctrl_c_right_after_the_question_gives_no_answer_to_another(pair: TaskEnvironments) -> None:
+    given = np.random.default_rng(0).uniform(-1, 1, (3, 2, 4))
+    worker = pair._workers[0]
+    connection, worker._connection = worker._connection, PressedOnceSent(worker._connection)
+    with pytest.raises(KeyboardInterrupt):
+        pair.step(given[0])
+    worker._connection = connection
+    assert wait_until(lambda: connection.poll())  # the answer to the question that was cut off
+    with TaskEnvironments(TASKS, num_processes=0, max_steps=50) as here:
+        here.reset()
+        here.step(given[0])
+        os.kill(pids(pair)[0], signal.SIGSTOP)  # so that the next answer surely comes later
+        threading.Timer(1.0, os.kill, (pids(pair)[0], signal.SIGCONT)).start()
+        for action in given[1:]:  # the interrupted step was played, the other environment lacks it
+            np.testing.assert_array_equal(pair.step(action).observation[0], here.step(action).observation[0])
 
 
 SCRIPT = """

@@ -95,12 +95,25 @@ def test_what_did_not_reach_its_goal_is_left_out(tmp_path):
     data = DemonstrationMixture(TASKS, folder=saved(tmp_path, solved=solved), dagger_rounds=0, epochs=1)
     data.setup()
     assert (data.observations[:, 0] % 2 == 0).all() and len(data.observations) == 40
-    assert [len(next(iter(one))[0]) for one in data.val_dataloader()] == [30, 50]  # there it stays
+    for task, rows in enumerate((torch.arange(0, 30, 2), torch.arange(30, 80, 2))):  # to validate on each comes once
+        [(observation, action, index)] = list(data.val_dataloader()[task])
+        assert torch.equal(observation[:, 0], rows.float()) and torch.equal(action[:, 0], rows / 100)
+        assert index.tolist() == [task] * len(rows)
     saved(tmp_path, solved=torch.arange(80) >= 30)
-    with pytest.raises(ValueError, match="its expert solved no episode"):
-        data = DemonstrationMixture(TASKS, folder=tmp_path, dagger_rounds=0, epochs=1)
-        data.setup()
-        data.train_dataloader()
+    with pytest.raises(ValueError, match="No episode of reach-v3 was solved by its expert; expected one or more"):
+        DemonstrationMixture(TASKS, folder=tmp_path, dagger_rounds=0, epochs=1).setup()
+    with pytest.raises(ValueError, match=r"parts\[1\] came without rows"):
+        DemonstrationLoader([made_up().of(0), made_up(rows=(30,)).of(1)], updates=1, rows_per_task=1)
+
+
+def test_a_task_is_not_validated_on_what_its_expert_could_not_do(tmp_path):
+    saved(tmp_path)
+    held_out = replace(
+        made_up(solved=torch.arange(80) >= 30), recipe=recipe_of(episodes_per_task=5, split="validation")
+    )
+    held_out.save(tmp_path / "validation.safetensors")
+    loaders = DemonstrationMixture(TASKS, folder=tmp_path, dagger_rounds=0, epochs=1).val_dataloader()
+    assert [len(list(loader)) for loader in loaders] == [0, 1]
 
 
 def test_tasks_follow_one_another(tmp_path):
@@ -144,11 +157,14 @@ def test_errors_say_what_came(tmp_path):
         DemonstrationMixture(TASKS, dagger_rounds=2, epochs=2)
     with pytest.raises(ValueError, match="rows_per_task=0"):
         DemonstrationMixture(TASKS, rows_per_task=0)
+    for times in (0, -1, 1.5):
+        with pytest.raises(ValueError, match=f"'push-v3': {times}.* came; expected a whole number from 1"):
+            DemonstrationMixture(TASKS, emphasis={"push-v3": times})
     with pytest.raises(ValueError, match="Did you mean 'reach-v3'"):
         DemonstrationMixture(["reach"])
     with pytest.raises(ValueError, match="holds demonstrations of reach-v3, push-v3; expected push-v3"):
         DemonstrationMixture(["push-v3"], folder=saved(tmp_path)).setup()
     data = DemonstrationMixture(TASKS, folder=tmp_path)
     data.trainer = Trainer(max_epochs=7, logger=False, enable_checkpointing=False, accelerator="cpu")
-    with pytest.raises(ValueError, match="max_epochs=7"):
+    with pytest.raises(ValueError, match="DemonstrationMixture: it has max_epochs=7, expected 5"):
         data.setup("fit")

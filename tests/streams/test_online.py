@@ -58,10 +58,31 @@ def test_success_is_that_of_whole_episodes_across_rounds():
         still = lambda observation, task: torch.zeros(len(task), 4)  # noqa: E731
         assert practice.collect(still, 5) == {}
         practice._solved[:] = [True, False]  # as if task 0 had been solved within these
-        assert practice.collect(still, 1) == {"reach-v3": 1.0, "push-v3": 0.0}
+        figures = practice.collect(still, 1)
+        assert (figures["success/reach-v3"], figures["success/push-v3"]) == (1.0, 0.0)
         assert practice._solved.tolist() == [False, False]
     finally:
         practice.teardown()
+
+
+def test_a_return_is_the_sum_of_an_episodes_rewards_across_rounds_and_checkpoints():
+    pytest.importorskip("metaworld")
+    practice, resumed = data(envs_per_task=2), data(envs_per_task=2)
+    still = lambda observation, task: torch.zeros(len(task), 4)  # noqa: E731
+    practice.setup()
+    resumed.setup()
+    try:
+        assert practice.collect(still, 4) == {}
+        resumed.load_state_dict(practice.state_dict())
+        figures = practice.collect(still, 3)
+        assert resumed.collect(still, 3) == figures
+        rewards = practice.replay.rows[:, 43].unflatten(0, (2, -1))[:, : 7 * 2].unflatten(1, (7, 2))[:, :6].sum(1)
+        expected = dict(zip(TASKS, rewards.double().mean(1).tolist(), strict=True))
+        assert {name: figures[f"return/{name}"] for name in TASKS} == pytest.approx(expected, rel=1e-5)
+        assert figures["return/mean"] == pytest.approx(sum(expected.values()) / 2, rel=1e-5) and expected["push-v3"] > 0
+    finally:
+        practice.teardown()
+        resumed.teardown()
 
 
 class OneOfTwo(OnlineTasks):
@@ -110,5 +131,36 @@ def test_what_is_out_of_range_is_refused():
             data(**{name: 0})
     with pytest.raises(ValueError, match="warmup_steps=-1"):
         data(warmup_steps=-1)
+    with pytest.raises(ValueError, match="seed=-1"):
+        data(seed=-1)
     with pytest.raises(RuntimeError, match="expected setup"):
         data().collect(lambda observation, task: torch.zeros(2, 4), 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("seed", r"expected it beside: OnlineTasks\(seed=...\)"),
+        ("envs_per_task", r"expected it beside: OnlineTasks\(envs_per_task=...\)"),
+        ("split", "expected some of fast, max_steps, num_goals"),
+        ("order", "expected some of fast"),
+        ("stop_at_success", "expected some of fast"),
+        ("first_env", "expected some of fast"),
+        ("num_goal", "Did you mean 'num_goals'"),
+        ("max_step", "Did you mean 'max_steps'"),
+    ],
+)
+def test_of_the_environments_only_some_arguments_can_be_chosen(name, words):
+    with pytest.raises(ValueError, match=f"environments came with '{name}'; .*{words}"):
+        data(environments={"num_processes": 0, name: 1})
+
+
+def test_what_can_be_chosen_reaches_the_environments():
+    pytest.importorskip("metaworld")
+    chosen = {"fast": True, "max_steps": 4, "num_goals": 3, "num_processes": 0, "reward_version": "v1", "timeout": 7.0}
+    practice = data(environments=chosen)
+    practice.setup()
+    recipe = practice._environments._recipes[0]
+    practice.teardown()
+    names = ("fast", "max_steps", "num_goals", "reward_version")
+    assert {name: getattr(recipe, name) for name in names} == {name: chosen[name] for name in names}
