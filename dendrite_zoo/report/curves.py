@@ -85,6 +85,7 @@ def plot_accuracy(records: Sequence[Mapping[str, Any]], by: By = "num_tasks", pa
         ValueError: no records, some of several benchmarks, or none that differ in ``by``.
     """
     try:
+        from matplotlib import color_sequences
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("The figures need the [report] extra: pip install 'dendrite-zoo[report]'") from error
@@ -104,9 +105,11 @@ def plot_accuracy(records: Sequence[Mapping[str, Any]], by: By = "num_tasks", pa
         axes.plot(list(points), list(points.values()), **{"markersize": 4, "linewidth": 1, **style})
         drawn.append(points)
 
+    # grey is for what others published
+    colours = [colour for name in ("tab10", "Dark2") for colour in color_sequences[name] if len(set(colour)) > 1]
     for number, (label, (points, published)) in enumerate(curves.items()):
-        colour = f"C{number % 10}"
-        draw(points, color=colour, marker="o", linewidth=1.6, label=label)
+        colour = colours[number % len(colours)]
+        draw(points, color=colour, marker="os"[number >= 9], linewidth=1.6, label=label)
         if published:
             draw(published, color=colour, linestyle="--", marker="x", markersize=5, label=f"{label}, published")
     if by == "num_tasks":
