@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import LightningDataModule
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
@@ -20,7 +20,7 @@ from dendrite_zoo.rl import Demonstrations, Disturbance, collect_demonstrations,
 from dendrite_zoo.rl.demonstrations import recipe_of
 from dendrite_zoo.streams.boundary import resume_missed_validation
 from dendrite_zoo.streams.draws import frozen_generator
-from dendrite_zoo.streams.stream import check_trainer
+from dendrite_zoo.streams.stream import check_trainer, fitting_trainer
 
 __all__ = ["DemonstrationLoader", "DemonstrationMixture", "DemonstrationSequence"]
 
@@ -270,7 +270,7 @@ class DemonstrationMixture(LightningDataModule):
 
     def train_dataloader(self) -> DemonstrationLoader:
         """Give the batches of the current epoch, after the round of DAgger that is due before it."""
-        if (trainer := self._fitting()) is not None:
+        if (trainer := fitting_trainer(self)) is not None:
             resume_missed_validation(trainer)
         epoch = 0 if self.trainer is None else self.trainer.current_epoch
         self._collect(epoch, range(self.num_tasks))
@@ -278,7 +278,7 @@ class DemonstrationMixture(LightningDataModule):
 
     def val_dataloader(self) -> list[_Whole]:
         """Give a loader for each task: what its expert did where it reached its goal, every step once, in one batch."""
-        if (trainer := self._fitting()) is not None:
+        if (trainer := fitting_trainer(self)) is not None:
             resume_missed_validation(trainer)
         self._read()
         return [_Whole(part) for part in self._validation]
@@ -346,7 +346,7 @@ class DemonstrationMixture(LightningDataModule):
 
     def _refuse_earlier_rounds(self, place: Path) -> None:
         """What another policy played in an earlier fit is not what this one would have to learn."""
-        trainer, rounds = self._fitting(), sorted(place.glob("*round-*.safetensors"))
+        trainer, rounds = fitting_trainer(self), sorted(place.glob("*round-*.safetensors"))
         if trainer is not None and trainer.ckpt_path is None and self.dagger_rounds and rounds:
             raise FileExistsError(
                 f"{rounds[0]} was collected in an earlier fit; expected a folder without rounds of DAgger. Give "
@@ -363,11 +363,6 @@ class DemonstrationMixture(LightningDataModule):
         if self._temporary is None:
             self._temporary = tempfile.TemporaryDirectory()
         return Path(self._temporary.name)
-
-    def _fitting(self) -> Trainer | None:
-        trainer = self.trainer
-        within = trainer is not None and trainer.state.fn == TrainerFn.FITTING and trainer.state.stage is not None
-        return trainer if within else None
 
 
 class DemonstrationSequence(DemonstrationMixture):
@@ -413,7 +408,7 @@ class DemonstrationSequence(DemonstrationMixture):
 
     def train_dataloader(self) -> DemonstrationLoader:
         """Give the batches of the current epoch, all of the current task."""
-        if (trainer := self._fitting()) is not None:
+        if (trainer := fitting_trainer(self)) is not None:
             resume_missed_validation(trainer)
         epoch = 0 if self.trainer is None else self.trainer.current_epoch
         task = self.current_task

@@ -9,14 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from dendrite_zoo.hub.config import nearest
 from dendrite_zoo.rl import ACTION_SIZE, OBSERVATION_SIZE, TaskEnvironments, task_names
 from dendrite_zoo.rl.replay import ReplayBuffer
 from dendrite_zoo.streams.boundary import resume_missed_validation
-from dendrite_zoo.streams.stream import check_trainer
+from dendrite_zoo.streams.stream import check_trainer, fitting_trainer
 
 __all__ = ["OnlineTasks", "Round"]
 
@@ -243,12 +242,14 @@ class OnlineTasks(LightningDataModule):
 
     def train_dataloader(self) -> _Rounds:
         """The rounds of an epoch."""
-        self._resume()
+        if (trainer := fitting_trainer(self)) is not None:
+            resume_missed_validation(trainer)
         return _Rounds(self, -(-self.env_steps_in_all // (self._steps_a_round * self.epochs)))
 
     def val_dataloader(self) -> list[_Latest]:
         """What was seen last of each task: ``(observation (B, 39), task (B,))``."""
-        self._resume()
+        if (trainer := fitting_trainer(self)) is not None:
+            resume_missed_validation(trainer)
         return [_Latest(self, task) for task in range(self.num_tasks)]
 
     def state_dict(self) -> dict[str, Any]:
@@ -293,11 +294,6 @@ class OnlineTasks(LightningDataModule):
         if self._environments is not None:
             self._environments.close()
             self._environments = None
-
-    def _resume(self) -> None:
-        trainer = self.trainer
-        if trainer is not None and trainer.state.fn == TrainerFn.FITTING and trainer.state.stage is not None:
-            resume_missed_validation(trainer)
 
     def _new_replay(self, device: torch.device) -> ReplayBuffer:
         return ReplayBuffer(

@@ -18,7 +18,7 @@ from dendrite_zoo.streams.draws import epoch_order, hold_out
 from dendrite_zoo.streams.loader import TaskLoader
 from dendrite_zoo.streams.sources import Source, SourceLike, load_source
 
-__all__ = ["TaskStream", "check_trainer"]
+__all__ = ["TaskStream", "check_trainer", "fitting_trainer"]
 
 Split: TypeAlias = Literal["train", "val", "test"]
 
@@ -249,14 +249,14 @@ class TaskStream(LightningDataModule):
 
     def train_dataloader(self) -> TaskLoader:
         """Give the current epoch of the current task."""
-        if (trainer := self._fitting()) is not None:
+        if (trainer := fitting_trainer(self)) is not None:
             resume_missed_validation(trainer)
         epoch = 0 if self.trainer is None else self.trainer.current_epoch % self.epochs_per_task
         return self.task_loader(self.current_task, epoch=epoch)
 
     def val_dataloader(self) -> list[TaskLoader]:
         """Give a loader for each task; those not due have length 0."""
-        if (trainer := self._fitting()) is not None:
+        if (trainer := fitting_trainer(self)) is not None:
             resume_missed_validation(trainer)
         due, loaders = self._due(), [self.task_loader(task, "val") for task in range(self.num_tasks)]
         for task, loader in enumerate(loaders):
@@ -268,15 +268,9 @@ class TaskStream(LightningDataModule):
         """Give a loader of the test split for each task."""
         return [self.task_loader(task, "test") for task in range(self.num_tasks)]
 
-    def _fitting(self) -> Trainer | None:
-        """The Trainer, within ``fit``."""
-        trainer = self.trainer
-        within = trainer is not None and trainer.state.fn == TrainerFn.FITTING and trainer.state.stage is not None
-        return trainer if within else None
-
     def _due(self) -> Iterable[int]:
         """The tasks to validate now."""
-        task, every, trainer = self.current_task, range(self.num_tasks), self._fitting()
+        task, every, trainer = self.current_task, range(self.num_tasks), fitting_trainer(self)
         if trainer is None:
             return every
         if (trainer.current_epoch + 1) % self.epochs_per_task:
@@ -291,6 +285,13 @@ class TaskStream(LightningDataModule):
         return f"{type(self).__name__}({name}, num_tasks={self.num_tasks}, first_task={self.first_task})"
 
     __str__ = __repr__  # Lightning's own would read the loaders through
+
+
+def fitting_trainer(data: LightningDataModule) -> Trainer | None:
+    """The Trainer of a datamodule while it fits; None in a validation of its own, before and after."""
+    trainer = data.trainer
+    within = trainer is not None and trainer.state.fn == TrainerFn.FITTING and trainer.state.stage is not None
+    return trainer if within else None
 
 
 def check_trainer(trainer: Trainer, stream: Any) -> None:
