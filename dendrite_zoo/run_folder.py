@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 import time
 from pathlib import Path
@@ -91,7 +92,7 @@ def success_curve(folder: Path) -> list[dict[str, float]]:
 
 
 class LastCheckpoint(Checkpoint):
-    """Keeps ``last.ckpt``, to go on from after a crash: as often as told, on SIGTERM, and when training ends.
+    """Keeps ``last.ckpt``, to go on from after a crash: from the first batch on, on SIGTERM, and when training ends.
 
     Lightning's ModelCheckpoint would write one an epoch, which may be seconds, or in time with a module of automatic
     optimization only.
@@ -100,11 +101,13 @@ class LastCheckpoint(Checkpoint):
         folder: where to write it.
         seconds: time between two of them, at first less; 0 for after each batch. Where writing one takes more than a
             twentieth of that, as of a large model on a slow disk, they become rarer: training goes first.
+
+    SIGTERM within a validation leaves the one written before it: half a validation cannot be resumed.
     """
 
     def __init__(self, folder: str | os.PathLike[str], seconds: float = 60.0) -> None:
         self.path, self.seconds = Path(folder) / LAST.name, seconds
-        self._written, self._pause, self._cost = time.monotonic(), 5.0, 0.0
+        self._written, self._pause, self._cost = -math.inf, 2.5, 0.0
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
