@@ -18,6 +18,7 @@ import pytest
 from dendrite_zoo.hub.registry import entries
 from dendrite_zoo.metrics import forgetting
 from dendrite_zoo.report import PUBLISHED, accuracy_by_tasks
+from dendrite_zoo.report.published import published
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -70,11 +71,11 @@ def results_table() -> str:
                 longest, record, key=lambda record: record.get("num_tasks", 0) * ("accuracy_by_context" in record)
             )
     measured = {row for row, _, _ in rows}
-    for published in PUBLISHED.values():
-        if published.row not in measured:
-            rows[published.row, published.context_at_test, False] = {"seeds": [], "parameters": 0, "points": {}}
+    for paper in PUBLISHED.values():
+        if paper.row not in measured:
+            rows[paper.row, paper.context_at_test, False] = {"seeds": [], "parameters": 0, "points": {}}
     for (row, context, ours), found in sorted(rows.items(), key=lambda item: (not item[0][2], item[0][0])):
-        known = PUBLISHED[row].accuracy if row in PUBLISHED else {}
+        known = published(row).accuracy
         cells = [
             " ".join(
                 [found["points"][tasks] for _ in range(tasks in found["points"])]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.random import MT19937, RandomState, SeedSequence
 from numpy.typing import ArrayLike
+
+from dendrite_zoo.frozen import frozen_generator
 
 __all__ = ["bootstrap_interval"]
 
@@ -43,7 +44,7 @@ def bootstrap_interval(
     if values.ndim != 3 or 0 in values.shape:
         raise ValueError(f"Successes of shape {values.shape} came; expected (tasks, goals) or (seeds, tasks, goals).")
     num_seeds, num_tasks, num_goals = values.shape
-    generator = RandomState(MT19937(SeedSequence([seed, samples])))  # numbers that NumPy has frozen
+    generator = frozen_generator(seed, samples)
     total = np.zeros(samples)
     chosen = generator.randint(num_seeds, size=(samples, num_seeds))
     for task in range(num_tasks):

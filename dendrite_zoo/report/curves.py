@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from dendrite_zoo.report.published import PUBLISHED, PUBLISHED_FOR, Published
+from dendrite_zoo.report.published import PUBLISHED, PUBLISHED_FOR, published
 from dendrite_zoo.report.record import write_atomically
 
 if TYPE_CHECKING:
@@ -93,8 +93,7 @@ def plot_accuracy(records: Sequence[Mapping[str, Any]], by: By = "num_tasks", pa
     benchmarks = sorted({record["benchmark"] for record in records})
     if len(benchmarks) > 1:
         raise ValueError(f"Records of {', '.join(benchmarks)} came; expected one benchmark. Draw a figure for each.")
-    known = PUBLISHED if benchmarks == [PUBLISHED_FOR] else {}
-    curves = _curves(records, by, known)
+    curves = _curves(records, by)
     if not curves:
         raise ValueError(f"No records came that differ in {by}; expected at least two of one row. Leave this figure.")
     figure = Figure(figsize=(9.0, 5.4), layout="constrained")
@@ -107,13 +106,13 @@ def plot_accuracy(records: Sequence[Mapping[str, Any]], by: By = "num_tasks", pa
 
     # grey is for what others published
     colours = [colour for name in ("tab10", "Dark2") for colour in color_sequences[name] if len(set(colour)) > 1]
-    for number, (label, (points, published)) in enumerate(curves.items()):
+    for number, (label, (points, beside)) in enumerate(curves.items()):
         colour = colours[number % len(colours)]
         draw(points, color=colour, marker="os"[number >= 9], linewidth=1.6, label=label)
-        if published:
-            draw(published, color=colour, linestyle="--", marker="x", markersize=5, label=f"{label}, published")
-    if by == "num_tasks":
-        others = [paper for row, paper in known.items() if row not in curves]
+        if beside:
+            draw(beside, color=colour, linestyle="--", marker="x", markersize=5, label=f"{label}, published")
+    if by == "num_tasks" and benchmarks == [PUBLISHED_FOR]:
+        others = [paper for row, paper in PUBLISHED.items() if row not in curves]
         for paper, marker in zip(others, "ov^<>sDPX*", strict=False):
             label = f"{paper.row}, published"
             draw(paper.accuracy, color="#a0a0a0", linestyle=":", marker=marker, label=label)
@@ -132,7 +131,7 @@ def plot_accuracy(records: Sequence[Mapping[str, Any]], by: By = "num_tasks", pa
     seeds = f"{few} seed{'s' * (few > 1)}" if few == many else f"{few} to {many} seeds"
     axes.set_title(
         f"{benchmarks[0]}: mean accuracy over all tasks learned so far\n"
-        f"{seeds} a row{'; XdG is given the task' * bool(known)}",
+        f"{seeds} a row{'; XdG is given the task' * (benchmarks == [PUBLISHED_FOR])}",
         loc="left",
         fontsize=10,
     )
@@ -161,21 +160,17 @@ def _scale_accuracy(axes: Axes, values: list[float]) -> None:
     axes.tick_params(axis="y", which="minor", left=False, labelleft=False)
 
 
-def _curves(
-    records: Sequence[Mapping[str, Any]], by: By, known: Mapping[str, Published]
-) -> dict[str, tuple[dict[float, float], Mapping[Any, float]]]:
+def _curves(records: Sequence[Mapping[str, Any]], by: By) -> dict[str, tuple[dict[float, float], Mapping[Any, float]]]:
+    benchmark = records[0]["benchmark"] if records else ""
     if by == "num_tasks":
         rows: dict[str, dict[float, float]] = {}
         for record in sorted(records, key=lambda record: -record["num_tasks"]):  # a run of its own for a point wins
             points = rows.setdefault(record["row"], {})
             points.update({float(tasks): accuracy for tasks, accuracy in accuracy_by_tasks(record).items()})
-        return {
-            row: (dict(sorted(points.items())), known[row].accuracy if row in known else {})
-            for row, points in rows.items()
-        }
+        return {row: (dict(sorted(points.items())), published(row, benchmark).accuracy) for row, points in rows.items()}
     curves: dict[str, tuple[dict[float, float], Mapping[Any, float]]] = {}
     for (row, tasks), points in accuracy_by(records, by).items():
-        paper = known.get(row, Published(row, "", {}))
+        paper = published(row, benchmark)
         beside = (paper.by_segments if by == "num_segments" else paper.by_density).get(tasks, {})
         curves[f"{row}, {tasks} tasks"] = points, beside
     return curves

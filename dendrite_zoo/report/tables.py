@@ -12,7 +12,7 @@ from rich.table import Table
 from torch import Tensor
 
 from dendrite_zoo.metrics import average_accuracy, forgetting_per_task, learned_part, summarize
-from dendrite_zoo.report.published import PUBLISHED, PUBLISHED_FOR
+from dendrite_zoo.report.published import published
 
 __all__ = ["forgetting_table", "matrix_table", "results_table", "sparsity_table", "summary_table"]
 
@@ -172,7 +172,7 @@ def results_table(records: Sequence[Mapping[str, Any]]) -> Table:
         table.add_column(name, no_wrap=True)
     for record in sorted(records, key=lambda record: (record["num_tasks"], -record["average_accuracy"])):
         spread = record["average_accuracy_std"]
-        known = PUBLISHED[record["row"]].accuracy if benchmark == PUBLISHED_FOR and record["row"] in PUBLISHED else {}
+        known = published(record["row"], benchmark).accuracy
         table.add_row(
             record["row"] + _differences(record, records),
             str(record["num_tasks"]),

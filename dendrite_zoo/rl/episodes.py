@@ -9,7 +9,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dendrite_zoo.rl.goals import Split, frozen_generator, goals
+from dendrite_zoo.frozen import frozen_generator
+from dendrite_zoo.rl.goals import Split, goals
 from dendrite_zoo.rl.tasks import ACTION_SIZE, MAX_STEPS, OBSERVATION_SIZE, metaworld
 
 __all__ = ["Episodes", "Order", "Outcome", "Recipe"]

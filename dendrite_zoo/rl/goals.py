@@ -7,24 +7,15 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from numpy.random import MT19937, RandomState, SeedSequence
 from numpy.typing import NDArray
 
+from dendrite_zoo.frozen import frozen_generator
 from dendrite_zoo.rl.tasks import MT50, metaworld, task_names
 
-__all__ = ["SPLITS", "Goal", "Split", "frozen_generator", "goals"]
+__all__ = ["SPLITS", "Goal", "Split", "goals"]
 
 Split = Literal["train", "unseen", "validation"]
 SPLITS: tuple[Split, ...] = ("train", "unseen", "validation")
-
-
-def frozen_generator(*entropy: int) -> RandomState:
-    """Give a generator whose numbers NumPy has frozen (NEP 19): the same for ever, everywhere.
-
-    Args:
-        entropy: what the numbers depend on, such as a seed and a task.
-    """
-    return RandomState(MT19937(SeedSequence(entropy)))
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,10 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from dendrite_zoo.frozen import frozen_generator
 from dendrite_zoo.rl import Demonstrations, Disturbance, collect_demonstrations, task_names
 from dendrite_zoo.rl.demonstrations import recipe_of
 from dendrite_zoo.streams.boundary import resume_missed_validation
-from dendrite_zoo.streams.draws import frozen_generator
 from dendrite_zoo.streams.stream import check_trainer, fitting_trainer
 
 __all__ = ["DemonstrationLoader", "DemonstrationMixture", "DemonstrationSequence"]

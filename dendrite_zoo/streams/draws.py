@@ -1,28 +1,13 @@
-"""Everything random about a stream, from generators that NumPy has frozen: the same for ever, everywhere.
-
-`numpy.random.RandomState` over `MT19937` and `SeedSequence` gives the same numbers in every release (NEP 19),
-which `torch.randperm` does not promise. Pretrained weights and resumed runs rest on that.
-"""
+"""Everything random about a stream, from generators that NumPy has frozen."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
-from numpy.random import MT19937, RandomState, SeedSequence
 from torch import Tensor
 
+from dendrite_zoo.frozen import frozen_generator
+
 __all__ = ["class_order", "epoch_order", "hold_out", "permutation", "rotation_angle"]
-
-
-def frozen_generator(*entropy: int, key: Sequence[int] = ()) -> RandomState:
-    """Give a generator whose numbers NumPy has frozen.
-
-    Args:
-        entropy: what the numbers depend on, such as a seed and a task.
-        key: sets numbers of another kind apart, which depend on the same.
-    """
-    return RandomState(MT19937(SeedSequence(entropy, spawn_key=key)))
 
 
 def permutation(seed: int, task: int, num_features: int) -> Tensor:
