@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from dendrite_zoo.report.published import PUBLISHED, PUBLISHED_FOR, published
+from dendrite_zoo.report.published import PUBLISHED, PUBLISHED_FOR, Published, published
 from dendrite_zoo.report.record import write_atomically
 
 if TYPE_CHECKING:
@@ -69,8 +69,8 @@ def accuracy_by(records: Sequence[Mapping[str, Any]], by: Swept) -> dict[tuple[s
 def plot_accuracy(records: Sequence[Mapping[str, Any]], by: By = "num_tasks", path: str | Path | None = None) -> Figure:
     """Curves of mean accuracy over all tasks, on an axis that spreads what is close to 1.
 
-    For permuted MNIST, what was published for the same rows is dashed, in the same colour; over the number of tasks,
-    what was published for other rows is dotted and grey.
+    For permuted MNIST, what was published for the same rows is dashed, in the same colour; what was published for
+    other rows is dotted and grey.
 
     Args:
         records: result records of one benchmark. A run that measured all tasks at milestones gives a point for each.
@@ -111,11 +111,10 @@ def plot_accuracy(records: Sequence[Mapping[str, Any]], by: By = "num_tasks", pa
         draw(points, color=colour, marker="os"[number >= 9], linewidth=1.6, label=label)
         if beside:
             draw(beside, color=colour, linestyle="--", marker="x", markersize=5, label=f"{label}, published")
-    if by == "num_tasks" and benchmarks == [PUBLISHED_FOR]:
-        others = [paper for row, paper in PUBLISHED.items() if row not in curves]
-        for paper, marker in zip(others, "ov^<>sDPX*", strict=False):
-            label = f"{paper.row}, published"
-            draw(paper.accuracy, color="#a0a0a0", linestyle=":", marker=marker, label=label)
+    if benchmarks == [PUBLISHED_FOR]:
+        others = {label: points for label, points in _others(records, by).items() if label not in curves}
+        for (label, points), marker in zip(others.items(), "ov^<>sDPX*", strict=False):
+            draw(points, color="#a0a0a0", linestyle=":", marker=marker, label=f"{label}, published")
     _scale_accuracy(axes, [value for points in drawn for value in points.values()])
     if by != "activation_density":
         axes.set_xscale("log")
@@ -129,9 +128,9 @@ def plot_accuracy(records: Sequence[Mapping[str, Any]], by: By = "num_tasks", pa
     counts = [len(record["seeds"]) for record in records]
     few, many = min(counts), max(counts)
     seeds = f"{few} seed{'s' * (few > 1)}" if few == many else f"{few} to {many} seeds"
+    note = "; XdG is given the task" * (by == "num_tasks" and benchmarks == [PUBLISHED_FOR])
     axes.set_title(
-        f"{benchmarks[0]}: mean accuracy over all tasks learned so far\n"
-        f"{seeds} a row{'; XdG is given the task' * (benchmarks == [PUBLISHED_FOR])}",
+        f"{benchmarks[0]}: mean accuracy over all tasks learned so far\n{seeds} a row{note}",
         loc="left",
         fontsize=10,
     )
@@ -170,7 +169,21 @@ def _curves(records: Sequence[Mapping[str, Any]], by: By) -> dict[str, tuple[dic
         return {row: (dict(sorted(points.items())), published(row, benchmark).accuracy) for row, points in rows.items()}
     curves: dict[str, tuple[dict[float, float], Mapping[Any, float]]] = {}
     for (row, tasks), points in accuracy_by(records, by).items():
-        paper = published(row, benchmark)
-        beside = (paper.by_segments if by == "num_segments" else paper.by_density).get(tasks, {})
-        curves[f"{row}, {tasks} tasks"] = points, beside
+        curves[f"{row}, {tasks} tasks"] = points, _swept(published(row, benchmark), by).get(tasks, {})
     return curves
+
+
+def _others(records: Sequence[Mapping[str, Any]], by: By) -> dict[str, Mapping[Any, float]]:
+    """All that was published, for the numbers of tasks that the records have."""
+    if by == "num_tasks":
+        return {row: paper.accuracy for row, paper in PUBLISHED.items()}
+    return {
+        f"{row}, {tasks} tasks": points
+        for row, paper in PUBLISHED.items()
+        for tasks, points in _swept(paper, by).items()
+        if tasks in {record["num_tasks"] for record in records}
+    }
+
+
+def _swept(paper: Published, by: Swept) -> Mapping[int, Mapping[Any, float]]:
+    return paper.by_segments if by == "num_segments" else paper.by_density

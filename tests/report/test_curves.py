@@ -65,7 +65,10 @@ def test_curves_by_segments_and_density():
     assert found == {("active dendrites", 10): pytest.approx({2: 0.902, 5: 0.905, 10: 0.91})}
     drawn = curves(plot_accuracy(by_segments, "num_segments"))
     assert drawn["active dendrites, 10 tasks"] == [(2, 0.902), (5, 0.905), (10, 0.91)]
-    assert drawn["active dendrites, 10 tasks, published"][0] == (2, 0.9358)
+    assert drawn["active dendrites, 10 tasks, published"][0] == (2, 0.9358) and len(drawn) == 2
+    ours = [record("ours", 10, 0.98 + d / 100, activation_density=d) for d in (0.05, 0.1)]
+    drawn = curves(plot_accuracy(ours, "activation_density"))
+    assert (0.99, 0.5712) in drawn["active dendrites, 10 tasks, published"] and len(drawn) == 2
     with pytest.raises(ValueError, match="No records came that differ in activation_density"):
         plot_accuracy(by_segments, "activation_density")
 
