@@ -19,8 +19,8 @@ from dendrite_zoo.callbacks import ForgettingLogger, SparsityLogger
 
 __all__ = ["LAST", "LastCheckpoint", "RunLogger", "differences", "run_callbacks", "start_run", "success_curve"]
 
-RUN_FILES = ("metrics.csv", "matrix.json", "matrix.png")
 LAST = Path("checkpoints", "last.ckpt")
+RUN_FILES = ("metrics.csv", "matrix.json", "matrix.png", LAST)
 
 
 def start_run(folder: Path, *, resumed: bool = False, replace: bool = False) -> Path:
@@ -102,7 +102,9 @@ class LastCheckpoint(Checkpoint):
         seconds: time between two of them, at first less; 0 for after each batch. Where writing one takes more than a
             twentieth of that, as of a large model on a slow disk, they become rarer: training goes first.
 
-    SIGTERM within a validation leaves the one written before it: half a validation cannot be resumed.
+    SIGTERM within a validation leaves the one written before it: half a validation cannot be resumed. Nor can
+    gradients that are being accumulated: it is written after the batch that steps. A crash while it is written leaves
+    the one before.
     """
 
     def __init__(self, folder: str | os.PathLike[str], seconds: float = 60.0) -> None:
@@ -113,6 +115,8 @@ class LastCheckpoint(Checkpoint):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Write it where it is time; the first process decides."""
+        if (batch_idx + 1) % trainer.accumulate_grad_batches and not trainer.is_last_batch:
+            return
         pause = max(min(self._pause, self.seconds), 20 * self._cost) if self.seconds else 0
         due = time.monotonic() - self._written >= pause
         if trainer.strategy.broadcast(due or trainer.received_sigterm):
@@ -126,7 +130,10 @@ class LastCheckpoint(Checkpoint):
     def _write(self, trainer: Trainer) -> None:
         begun = time.monotonic()
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            trainer.save_checkpoint(self.path)
+            part = self.path.with_suffix(".part")  # the file system of TMPDIR, where fsspec writes, may be another
+            trainer.save_checkpoint(part)
+            if trainer.is_global_zero:
+                os.replace(part, self.path)
         self._written = time.monotonic()
         self._cost = self._written - begun
 
@@ -178,7 +185,7 @@ def run_callbacks(folder: str | os.PathLike[str], metric: str | None = "val/acc"
         metric: what a `ForgettingLogger` reads; None where tasks are not learned one after another.
     """
     return [
-        *([] if metric is None else [ForgettingLogger(metric)]),
+        *([] if metric is None else [ForgettingLogger(metric, folder=Path(folder))]),
         SparsityLogger(),
         LastCheckpoint(Path(folder) / "checkpoints"),
         Timer(),

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import Namespace
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 import dendrite_zoo.models  # noqa: F401  (so that a config may name its classes)
@@ -32,6 +33,18 @@ TRAINER_RECIPE = ("accumulate_grad_batches", "callbacks", "gradient_clip_algorit
 """What of the Trainer's arguments makes another result."""
 
 
+class _RunConfig(SaveConfigCallback):
+    """Keeps the config in the run folder, whatever the logger."""
+
+    def __init__(self, parser: LightningArgumentParser, config: Namespace, *, folder: Path) -> None:
+        super().__init__(parser, config, save_to_log_dir=False)
+        self.folder = folder
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write it."""
+        self.parser.save(self.config, self.folder / self.config_filename, skip_none=False, overwrite=True)
+
+
 class TrainingCLI(LightningCLI):
     """LightningCLI whose runs lie in ``runs/<name>/`` and end with a model ready to publish."""
 
@@ -42,7 +55,7 @@ class TrainingCLI(LightningCLI):
             subclass_mode_model=True,
             subclass_mode_data=True,
             seed_everything_default=0,
-            save_config_kwargs={"overwrite": True},
+            save_config_callback=_RunConfig,
             args=args,
         )
 
@@ -70,7 +83,10 @@ class TrainingCLI(LightningCLI):
         self._find_checkpoint(config)
         given = self._get(self.config_init, "trainer", default={})
         callbacks, logger = list(given.get("callbacks") or []), given.get("logger")
-        if self.subcommand == "fit":
+        self.save_config_kwargs = {"folder": self.run_folder}
+        if self.subcommand != "fit":
+            self.save_config_callback = None
+        else:
             start_run(self.run_folder, resumed=config.ckpt_path is not None)
             metric = getattr(self._get(self.config_init, "data"), "metric", "val/acc")
             callbacks = [*run_callbacks(self.run_folder, metric), *callbacks]
@@ -94,13 +110,13 @@ class TrainingCLI(LightningCLI):
                         else "expected a run of that name. Give --name."
                     )
                 )
-            if self.subcommand == "fit":
-                self._check_same_recipe(config)
             self.config_init[str(self.subcommand)].ckpt_path = str(path)
+        if path is not None and self.subcommand == "fit":
+            self._check_same_recipe(config, Path(path).parent.parent)
 
-    def _check_same_recipe(self, config: Any) -> None:
+    def _check_same_recipe(self, config: Any, run_folder: Path) -> None:
         """Refuse to go on by another recipe: no command would give the result. Tasks may be added."""
-        held = self.run_folder / "config.yaml"
+        held = run_folder / "config.yaml"
         if not held.is_file():
             return
         before, now = (_recipe(one.as_dict()) for one in (self._parser("fit").parse_path(held), config))
@@ -109,8 +125,9 @@ class TrainingCLI(LightningCLI):
         wrong = differences(before, now)
         if wrong:
             raise ValueError(
-                f"{self.run_folder} was begun by another recipe ({'; '.join(wrong)}); expected the same, or more "
-                "tasks. For a new run from its weights give a new --name and --ckpt_path FILE."
+                f"{run_folder} was begun by another recipe ({'; '.join(wrong)}); expected the same, or more "
+                "tasks. For a new run give a new --name; one from its weights takes "
+                f"--model.init_args.model {run_folder / 'model'}, and no --ckpt_path."
             )
 
     def before_test(self) -> None:
@@ -161,6 +178,7 @@ class TrainingCLI(LightningCLI):
                 for layer, figures in sparsity.figures.items()
             },
             accuracy_by_context={way: statistics.fmean(tasks) for way, tasks in by_context.items()},
+            **({} if data.holdout is None else {"holdout": data.holdout}),
         )
 
     def _policy_record(self, model: ActiveDendritePolicy) -> dict[str, Any] | None:

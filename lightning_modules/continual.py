@@ -8,6 +8,7 @@ import importlib
 import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any, Literal, cast, get_args
 
 import torch
@@ -153,15 +154,18 @@ class ContinualClassifier(LightningModule):
         self._evaluation_step("test", batch, task=dataloader_idx)
 
     def predict_step(self, batch: Tensor | Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
-        """The class of each row."""
-        return self(batch if isinstance(batch, Tensor) else batch[0]).argmax(1)
+        """The class of each row, in the context that tests see; where it is given, the loader is the task."""
+        return self(batch if isinstance(batch, Tensor) else batch[0], self._task_at_test(dataloader_idx)).argmax(1)
+
+    def _task_at_test(self, task: int) -> int | None:
+        """The task whose context a test sees; None where it is inferred."""
+        return {"given": task, "constant": 0}.get(self.hparams["context_at_test"])
 
     def _evaluation_step(self, stage: str, batch: Batch, task: int) -> None:
         x, y = batch
-        at_test = self.hparams["context_at_test"]
-        seen_as: int | Tensor = {"given": task, "constant": 0}.get(at_test, task)
+        seen_as: int | Tensor | None = self._task_at_test(task)
         scores = {}
-        if self.context is not None and at_test == "inferred":
+        if self.context is not None and seen_as is None:
             seen_as = self.context.infer(x)
             scores["context_acc"] = self._founding_task(seen_as) == task
         scores["acc"] = self(x, seen_as).argmax(1) == y
@@ -282,10 +286,11 @@ class ContinualClassifier(LightningModule):
         data = getattr(self.trainer, "datamodule", None)
         loader = data.train_dataloader() if data is not None else self.trainer.train_dataloader
         assert loader is not None
-        if getattr(loader, "persistent_workers", False):  # it has one iterator, and training may be on it
-            loader = copy.copy(loader)
+        loader = copy.copy(loader)  # training may be on it
+        if getattr(loader, "persistent_workers", False):
             loader._iterator = None
-        for batch in loader:
+        batches = self.trainer.num_training_batches  # of a loader without end it is what the Trainer takes
+        for batch in islice(loader, None if math.isinf(batches) else int(batches)):
             yield transferred(self.trainer, batch)[0]
 
 

@@ -13,6 +13,8 @@ from dendrite_zoo.lightning_modules.continual import Batch, ContextAtTest, Conti
 
 __all__ = ["evaluate_contexts"]
 
+PRECISIONS = {torch.bfloat16: "bf16-true", torch.float16: "16-true", torch.float64: "64-true"}
+
 
 def evaluate_contexts(
     model: nn.Module, stream: LightningDataModule, *, context: TaskContext | None = None, **trainer_kwargs: Any
@@ -23,7 +25,7 @@ def evaluate_contexts(
         model: a classifier, with or without a context of its own.
         stream: its validation loaders are the tasks, one each (`dendrite_zoo.streams`).
         context: the context of a model that has none of its own and needs one.
-        **trainer_kwargs: for the Trainer, such as ``accelerator``.
+        **trainer_kwargs: for the Trainer, such as ``accelerator``; it takes one device, and the weights' precision.
 
     Returns:
         Accuracies in [0, 1], one a task, under ``inferred``, ``given`` and ``constant`` (task 0's context for
@@ -31,7 +33,9 @@ def evaluate_contexts(
         Clusters that were found in training belong to the task most of whose inputs they hold here; no task id names
         one, so nothing is ``given``. Only ``none`` for a model without context.
     """
-    quiet = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
+    quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
+    weights = next((p.dtype for p in model.parameters()), torch.float32)
+    quiet |= {"devices": 1, "precision": PRECISIONS.get(weights, "32-true")}
     trainer = Trainer(**{**quiet, **trainer_kwargs})
     known = getattr(model, "context", context)
     found = isinstance(known, FoundContext)

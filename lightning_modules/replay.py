@@ -67,7 +67,14 @@ class Reservoir:
         return {"seen": self.seen, "rows": list(self.rows)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from such a state."""
+        """Go on from such a state.
+
+        Raises:
+            ValueError: it is of a memory of another size.
+        """
+        held = len(state["rows"][0]) if state["rows"] else self.size
+        if held != self.size:
+            raise ValueError(f"A memory of {held} rows came; expected {self.size}. Build it with memory={held}.")
         self.seen, self.rows = state["seen"], list(state["rows"])
 
     def _draws(self, purpose: int) -> torch.Generator:

@@ -116,6 +116,9 @@ def test_a_resumed_fit_appends_and_a_fresh_one_refuses(finished_run, tmp_path):
         in said
     )
     assert "data.init_args.num_tasks: 2, now 1" in run(*on, "--data.init_args.num_tasks", 1, cwd=finished_run, code=1)
+    elsewhere = ("--name", "new", "--ckpt_path", "runs/tiny/checkpoints/last.ckpt", "--model.init_args.lr", 0.01)
+    said = run("fit", "--config", "tiny.yaml", *elsewhere, cwd=finished_run, code=1)
+    assert "one from its weights takes --model.init_args.model runs/tiny/model, and no --ckpt_path" in said
     run(*on, "--data.init_args.num_tasks", 3, cwd=finished_run)
     after = list(csv.DictReader(metrics.read_text().splitlines()))
     assert len(after) > len(before) - 1 and {row["epoch"] for row in after} >= {"0", "3", "5"}
@@ -147,10 +150,13 @@ def test_a_run_that_was_killed_before_a_checkpoint_says_what_to_do(tmp_path):
 
 
 def test_validate_a_checkpoint(finished_run):
+    (finished_run / "config.yaml").write_text("mine")
     matrix = json.loads((finished_run / "runs" / "tiny" / "matrix.json").read_text())["matrix"]
     for checkpoint in ("runs/tiny/checkpoints/last.ckpt", "last"):
         shown = run("validate", "--config", "tiny.yaml", "--ckpt_path", checkpoint, cwd=finished_run)
         assert f"{matrix[1][1]:.6f}"[:6] in shown
+    assert (finished_run / "config.yaml").read_text() == "mine"
+    (finished_run / "config.yaml").unlink()
     assert "no runs/none/" in run(
         "validate", "--config", "tiny.yaml", "--ckpt_path", "last", "--name", "none", cwd=finished_run, code=1
     )
@@ -163,6 +169,17 @@ def test_a_run_that_ends_early_keeps_its_model_without_a_record(early, tmp_path)
     run("fit", "--config", "tiny.yaml", *early, cwd=tmp_path)
     model = tmp_path / "runs" / "tiny" / "model"
     assert model.is_dir() == ("max_steps" in early[0]) and not (model / "results.json").exists()
+
+
+def test_a_run_from_the_weights_of_another_without_a_logger(finished_run, tmp_path):
+    shutil.copytree(finished_run, tmp_path, dirs_exist_ok=True)
+    new = ["fit", "--config", "tiny.yaml", "--name", "new", "--model.init_args.model", "runs/tiny/model"]
+    new += ["--data.init_args.epochs_per_task", 1, "--trainer.logger", "false", "--trainer.precision", "bf16-true"]
+    run(*new, cwd=tmp_path)
+    left = {str(path.relative_to(tmp_path / "runs" / "new")) for path in (tmp_path / "runs" / "new").rglob("*")}
+    assert {"config.yaml", "matrix.json", "checkpoints/last.ckpt", "model/results.json"} <= left
+    assert not (tmp_path / "config.yaml").exists() and not (tmp_path / "matrix.json").exists()
+    assert "holds an earlier run" in run(*new, cwd=tmp_path, code=1)
 
 
 def test_the_stream_settles_the_trainers_epochs(tmp_path):

@@ -96,3 +96,13 @@ def test_a_run_may_end_after_every_step_and_in_every_validation(tmp_path, uninte
         if step % BATCHES == 0:
             crashes.append((step, "validation"))
     assert_equal(uninterrupted, crash_and_resume(tmp_path, *crashes))
+
+
+def test_gradients_that_were_being_accumulated_are_computed_again(tmp_path):
+    train(tmp_path / "whole", accumulate_grad_batches=2)
+    for batch in (BATCHES + 1, BATCHES + 2, BATCHES + 3):  # of windows of two, the first, the second and the rest
+        folder = tmp_path / str(batch)
+        with pytest.raises(Crash):
+            train(folder, (batch, "any batch"), accumulate_grad_batches=2)
+        train(folder, accumulate_grad_batches=2)
+        assert_equal(result(tmp_path / "whole"), result(folder))

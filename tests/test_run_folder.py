@@ -43,12 +43,14 @@ def test_checkpoints_take_a_twentieth_of_the_time_at_most(tmp_path, monkeypatch,
     now, written = [0.0], []
 
     class Slow:
-        fast_dev_run, received_sigterm = False, False
+        fast_dev_run, received_sigterm, is_global_zero, is_last_batch = False, False, True, False
+        accumulate_grad_batches = 1
         strategy = SimpleNamespace(broadcast=bool)
 
         def save_checkpoint(self, path):
             written.append(round(now[0] - seconds_to_write * len(written)))
             now[0] += seconds_to_write
+            path.touch()
 
     monkeypatch.setattr("dendrite_zoo.run_folder.time", SimpleNamespace(monotonic=lambda: now[0]))
     last = LastCheckpoint(tmp_path)
@@ -140,3 +142,17 @@ def test_a_run_can_go_on_from_where_it_was_killed(tmp_path):
     assert torch.load(last, weights_only=True)["global_step"] == 3
     assert fit(stream, seconds=60, ckpt_path=last).global_step == 6
     assert torch.load(last, weights_only=True)["global_step"] == 6
+
+
+def test_a_crash_while_a_checkpoint_is_written_leaves_the_one_before(tmp_path):
+    class Full:
+        fast_dev_run = False
+
+        def save_checkpoint(self, path):
+            path.write_text("half")
+            raise OSError("no space left on device")
+
+    (tmp_path / "last.ckpt").write_text("whole")
+    with pytest.raises(OSError):
+        LastCheckpoint(tmp_path).on_train_end(Full(), None)
+    assert (tmp_path / "last.ckpt").read_text() == "whole"

@@ -48,6 +48,8 @@ class CrashAt(Checkpoint):
 
     def on_train_batch_end(self, trainer, *args):
         self.crash(trainer, "batch")
+        if (trainer.fit_loop.total_batch_idx + 1, "any batch") == (self.step, self.where):
+            raise Crash
 
     def on_validation_batch_end(self, trainer, *args):
         self.crash(trainer, "validation")

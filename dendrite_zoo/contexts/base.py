@@ -36,7 +36,7 @@ class TaskContext(nn.Module):
             raise ValueError(f"max_tasks={max_tasks} came; expected a capacity of at least one task.")
         self.context_dim = context_dim
         self.max_tasks = max_tasks
-        self.register_buffer("counts", torch.zeros(max_tasks))
+        self.register_buffer("counts", torch.zeros(max_tasks, dtype=torch.float32))
 
     @property
     def num_tasks(self) -> int:

@@ -86,9 +86,9 @@ class ClusterContext(FoundContext):
         if not 0 < false_alarm < 1:
             raise ValueError(f"false_alarm={false_alarm} came; expected a probability, such as 1e-9.")
         self.false_alarm = false_alarm
-        self.register_buffer("means", torch.zeros(max_tasks, num_features))
-        self.register_buffer("spread", torch.zeros(max_tasks))
-        self.register_buffer("rank", torch.zeros(max_tasks))
+        self.register_buffer("means", torch.zeros(max_tasks, num_features, dtype=torch.float32))
+        self.register_buffer("spread", torch.zeros(max_tasks, dtype=torch.float32))
+        self.register_buffer("rank", torch.zeros(max_tasks, dtype=torch.float32))
 
     @torch.no_grad()
     def observe(self, x: Tensor) -> int:

@@ -117,7 +117,7 @@ class HotellingContext(FoundContext):
         super().__init__(context_dim, max_tasks)
         self.num_features, self.level = num_features, level
         self.register_buffer("features", torch.randperm(num_features)[:context_dim].sort().values)
-        self.register_buffer("exemplars", torch.zeros(max_tasks, num_exemplars, context_dim))
+        self.register_buffer("exemplars", torch.zeros(max_tasks, num_exemplars, context_dim, dtype=torch.float32))
 
     @torch.no_grad()
     def observe(self, x: Tensor) -> int:

@@ -39,7 +39,7 @@ class PrototypeContext(TaskContext):
 
     def __init__(self, num_features: int, max_tasks: int) -> None:
         super().__init__(context_dim=num_features, max_tasks=max_tasks)
-        self.register_buffer("prototypes", torch.zeros(max_tasks, num_features))
+        self.register_buffer("prototypes", torch.zeros(max_tasks, num_features, dtype=torch.float32))
 
     @torch.no_grad()
     def start_task(self, task: int, batches: Iterable[Tensor]) -> None:

@@ -113,8 +113,8 @@ def plot_accuracy(records: Sequence[Mapping[str, Any]], by: By = "num_tasks", pa
             draw(beside, color=colour, linestyle="--", marker="x", markersize=5, label=f"{label}, published")
     if benchmarks == [PUBLISHED_FOR]:
         others = {label: points for label, points in _others(records, by).items() if label not in curves}
-        for (label, points), marker in zip(others.items(), "ov^<>sDPX*", strict=False):
-            draw(points, color="#a0a0a0", linestyle=":", marker=marker, label=f"{label}, published")
+        for (label, known), marker in zip(others.items(), "ov^<>sDPX*", strict=False):
+            draw(known, color="#a0a0a0", linestyle=":", marker=marker, label=f"{label}, published")
     _scale_accuracy(axes, [value for points in drawn for value in points.values()])
     if by != "activation_density":
         axes.set_xscale("log")

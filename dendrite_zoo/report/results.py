@@ -116,12 +116,12 @@ def merge_rows(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Merge the seeds of each row of a results table, in the order in which the rows came.
 
     Runs of one row whose models were built otherwise, by number of segments or density say, are points of a curve and
-    stay apart.
+    stay apart; so do those measured on training rows held out.
     """
     rows: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for record in records:
-        names = ("benchmark", "row", "num_tasks", "context_at_test")
-        key = *(record[name] for name in names), json.dumps(record.get("model"), sort_keys=True)
+        names = ("benchmark", "row", "num_tasks", "context_at_test", "holdout")
+        key = *(record.get(name) for name in names), json.dumps(record.get("model"), sort_keys=True)
         rows.setdefault(key, []).append(record)
     return [merge_records(row) if len(row) > 1 else row[0] for row in rows.values()]
 

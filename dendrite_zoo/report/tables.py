@@ -174,7 +174,7 @@ def results_table(records: Sequence[Mapping[str, Any]]) -> Table:
         spread = record["average_accuracy_std"]
         known = published(record["row"], benchmark).accuracy
         table.add_row(
-            record["row"] + _differences(record, records),
+            record["row"] + _differences(record, records) + ", on held-out training rows" * ("holdout" in record),
             str(record["num_tasks"]),
             record["context_at_test"],
             f"{record['average_accuracy']:.4f}" + ("" if spread is None else f" ± {spread:.4f}"),
@@ -223,6 +223,6 @@ def _table(title: str) -> Table:
 def _spread(items: Sequence[int], most: int) -> list[int]:
     """At most ``most`` of the items, evenly spaced, the first and the last among them."""
     n = len(items)
-    if n <= most:
-        return list(items)
+    if n <= most or most == 1:
+        return list(items[-most:])
     return [items[round(k * (n - 1) / (most - 1))] for k in range(most)]

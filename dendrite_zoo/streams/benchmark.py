@@ -21,11 +21,13 @@ SOURCES = ("digits", "mnist")
 def benchmark_name(stream: TaskStream) -> str:
     """The benchmark that a stream is; a folder of images counts as MNIST, tensors are ``custom``.
 
+    A stream of your own goes by its class's name.
+
     Example:
         >>> benchmark_name(PermutedTasks("digits", num_tasks=2))
         'permuted-digits'
     """
-    kind = next(name for name, cls in STREAMS.items() if isinstance(stream, cls))
+    kind = next((name for name, cls in STREAMS.items() if isinstance(stream, cls)), type(stream).__name__)
     source = stream.named_source
     return f"{kind}-{source if source in SOURCES else 'mnist' if isinstance(source, str) else 'custom'}"
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 
-from dendrite_zoo.contexts import OneHotContext, PrototypeContext
+from dendrite_zoo.contexts import ClusterContext, HotellingContext, OneHotContext, PrototypeContext
 from tests import reference
 
 
@@ -105,3 +106,10 @@ def test_inputs_of_another_size_are_refused():
     context.start_task(0, [torch.ones(3, 4)])
     with pytest.raises(ValueError, match="Rows of 9 features came to prototypes of 4"):
         context.infer(torch.zeros(2, 3, 3))
+
+
+def test_what_is_held_is_float32_in_a_model_that_is_made_in_bf16():
+    with Trainer(accelerator="cpu", precision="bf16-true", logger=False).init_module():
+        contexts = PrototypeContext(4, 2), ClusterContext(4, 2), HotellingContext(8, 2, context_dim=4)
+    floats = [b.dtype for context in contexts for b in context.buffers() if b.is_floating_point()]
+    assert floats and set(floats) == {torch.float32}

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from dendrite_zoo.contexts import OneHotContext, PrototypeContext
 from dendrite_zoo.lightning_modules import ContinualClassifier, evaluate_contexts
@@ -159,6 +159,14 @@ def test_predicts_classes():
     assert module.predict_step((torch.randn(5, 64), torch.zeros(5)), 0).shape == (5,)
 
 
+def test_predicts_in_the_context_that_a_test_sees():
+    model = ActiveDendriteClassifier(64, [32], 10, **TINY, context="one-hot")
+    given, constant = (ContinualClassifier(model, context_at_test=way) for way in ("given", "constant"))
+    x = torch.randn(50, 64)
+    assert given.predict_step(x, 0, 2).equal(model(x, task=2).argmax(1))
+    assert constant.predict_step(x, 0, 2).equal(model(x, task=0).argmax(1))
+
+
 def test_bad_input():
     with pytest.raises(ValueError, match=r"forward takes \(x, c\) and no context was given; expected .*context="):
 
@@ -235,6 +243,20 @@ class Rows(LightningDataModule):
 
 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers|.*no `val_dataloader`|.*smaller than the logging")
+def test_data_without_end_are_seen_as_far_as_they_are_trained_on():
+    class Endless(IterableDataset):
+        def __iter__(self):
+            while True:
+                yield torch.ones(8), 0
+
+    module = ContinualClassifier(ActiveDendriteClassifier(8, [16], 3, **TINY))
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False, "accelerator": "cpu"}
+    trainer = Trainer(max_epochs=1, limit_train_batches=3, enable_model_summary=False, **quiet)
+    trainer.fit(module, DataLoader(Endless(), batch_size=4))
+    assert module.context.counts[0] == 12 and trainer.global_step == 3
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers|.*no `val_dataloader`|.*smaller than the logging")
 @pytest.mark.parametrize("kwargs", [{}, {"num_workers": 1, "persistent_workers": True}], ids=["plain", "persistent"])
 def test_a_prototype_is_the_mean_of_what_the_model_sees_and_no_batch_is_lost(kwargs):
     class Watched(ContinualClassifier):
@@ -249,3 +271,13 @@ def test_a_prototype_is_the_mean_of_what_the_model_sees_and_no_batch_is_lost(kwa
     Trainer(max_epochs=2, limit_val_batches=0, enable_model_summary=False, **quiet).fit(module, datamodule=data)
     assert len(module.seen) == 8
     torch.testing.assert_close(module.context.prototypes[0], torch.cat(module.seen).mean(0), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float64])
+def test_contexts_are_evaluated_in_the_precision_of_the_weights(precision):
+    stream = PermutedTasks("digits", num_tasks=2)
+    model = ActiveDendriteClassifier(64, [16], 10, **TINY).to(precision)
+    for task in range(2):
+        model.context.start_task(task, (x.to(precision) for x, _ in stream.task_loader(task)))
+    scores = evaluate_contexts(model, stream, accelerator="cpu", enable_progress_bar=False)
+    assert min(scores["context"]) > 0.9 and len(scores["inferred"]) == 2

@@ -57,6 +57,13 @@ def fit(module, callbacks=(), checkpoint=None, epochs=8, **kwargs):
     return trainer
 
 
+def test_a_memory_of_another_size_is_refused():
+    reservoir = Reservoir(10)
+    reservoir.add(torch.arange(4))
+    with pytest.raises(ValueError, match="A memory of 10 rows came; expected 20. Build it with memory=10"):
+        Reservoir(20).load_state_dict(reservoir.state_dict())
+
+
 def test_what_is_rehearsed_is_not_forgotten():
     plain = fit(ContinualClassifier(network(), lr=5e-3)).callback_metrics["val/task_0/acc"]
     replayed = fit(ReplayClassifier(network(), lr=5e-3, memory=200)).callback_metrics["val/task_0/acc"]

@@ -79,6 +79,7 @@ def test_a_curve_is_of_models_that_are_otherwise_equal():
     assert accuracy_by(both, "num_segments") == {("r", 10): pytest.approx({2: 0.07, 5: 0.1, 10: 0.15})}
     assert accuracy_by(both, "activation_density") == {("r", 10): pytest.approx({0.05: 0.15, 0.1: 0.2, 0.2: 0.3})}
     assert len(merge_rows(both)) == 5 and len(merge_rows([both[0], both[0] | {"seeds": [1]}])) == 1
+    assert len(merge_rows([both[0], both[0] | {"seeds": [1], "holdout": 0.1}])) == 2
 
 
 def test_published_numbers_are_those_of_the_paper():

@@ -149,3 +149,8 @@ def test_results_are_ordered_by_tasks_and_accuracy_beside_what_was_published():
     assert "ours, num_segments 0 " in text(results_table(swept), 120)
     other = [{**record, "benchmark": "permuted-digits"} for record in records]
     assert "0.9455" not in text(results_table(other))
+
+
+def test_one_task_of_many_is_the_last():
+    shown = lines(matrix_table(stream(30), max_tasks=1))
+    assert [row[:2] for row in shown if row and row[0] == "after"] == [["after", "29"]]

@@ -5,7 +5,16 @@ import math
 import pytest
 import torch
 
-from dendrite_zoo.streams import PermutedTasks, RotatedTasks, SplitTasks, load_source, permutation, rotation_angle
+from dendrite_zoo.streams import (
+    PermutedTasks,
+    RotatedTasks,
+    SplitTasks,
+    TaskStream,
+    benchmark_name,
+    load_source,
+    permutation,
+    rotation_angle,
+)
 from dendrite_zoo.streams.tasks import rotate
 
 
@@ -106,3 +115,10 @@ class TestSplit:
     def test_classes_must_divide_into_tasks(self):
         with pytest.raises(ValueError, match="10 classes came for 3 tasks; expected a number.*divides.*Change"):
             SplitTasks("digits", 3).setup()
+
+
+def test_a_stream_of_ones_own_goes_by_its_name():
+    class ScaledTasks(TaskStream):
+        pass
+
+    assert benchmark_name(ScaledTasks("digits", 2)) == "ScaledTasks-digits"
