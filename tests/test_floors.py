@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = [
     "model_cards",  # data
     "kept",
+    "frozen",
     "rows",
     "functional",
     "layers",
