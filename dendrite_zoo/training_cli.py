@@ -55,7 +55,7 @@ class TrainingCLI(LightningCLI):
             subclass_mode_model=True,
             subclass_mode_data=True,
             seed_everything_default=0,
-            save_config_callback=_RunConfig,
+            save_config_callback=None,
             args=args,
         )
 
@@ -83,10 +83,8 @@ class TrainingCLI(LightningCLI):
         self._find_checkpoint(config)
         given = self._get(self.config_init, "trainer", default={})
         callbacks, logger = list(given.get("callbacks") or []), given.get("logger")
-        self.save_config_kwargs = {"folder": self.run_folder}
-        if self.subcommand != "fit":
-            self.save_config_callback = None
-        else:
+        if self.subcommand == "fit":
+            self.save_config_callback, self.save_config_kwargs = _RunConfig, {"folder": self.run_folder}
             start_run(self.run_folder, resumed=config.ckpt_path is not None)
             metric = getattr(self._get(self.config_init, "data"), "metric", "val/acc")
             callbacks = [*run_callbacks(self.run_folder, metric), *callbacks]

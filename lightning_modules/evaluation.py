@@ -33,10 +33,15 @@ def evaluate_contexts(
         Clusters that were found in training belong to the task most of whose inputs they hold here; no task id names
         one, so nothing is ``given``. Only ``none`` for a model without context.
     """
-    quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
     weights = next((p.dtype for p in model.parameters()), torch.float32)
-    quiet |= {"devices": 1, "precision": PRECISIONS.get(weights, "32-true")}
-    trainer = Trainer(**{**quiet, **trainer_kwargs})
+    defaults = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_model_summary": False,
+        "devices": 1,
+        "precision": PRECISIONS.get(weights, "32-true"),
+    }
+    trainer = Trainer(**{**defaults, **trainer_kwargs})
     known = getattr(model, "context", context)
     found = isinstance(known, FoundContext)
     founded_in: list[int] = []

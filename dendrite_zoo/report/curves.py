@@ -177,11 +177,12 @@ def _others(records: Sequence[Mapping[str, Any]], by: By) -> dict[str, Mapping[A
     """All that was published, for the numbers of tasks that the records have."""
     if by == "num_tasks":
         return {row: paper.accuracy for row, paper in PUBLISHED.items()}
+    learned = {record["num_tasks"] for record in records}
     return {
         f"{row}, {tasks} tasks": points
         for row, paper in PUBLISHED.items()
         for tasks, points in _swept(paper, by).items()
-        if tasks in {record["num_tasks"] for record in records}
+        if tasks in learned
     }
 
 

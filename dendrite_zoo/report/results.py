@@ -120,8 +120,9 @@ def merge_rows(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """
     rows: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for record in records:
-        names = ("benchmark", "row", "num_tasks", "context_at_test", "holdout")
-        key = *(record.get(name) for name in names), json.dumps(record.get("model"), sort_keys=True)
+        names = ("benchmark", "row", "num_tasks", "context_at_test")
+        model = json.dumps(record.get("model"), sort_keys=True)
+        key = *(record[name] for name in names), record.get("holdout"), model
         rows.setdefault(key, []).append(record)
     return [merge_records(row) if len(row) > 1 else row[0] for row in rows.values()]
 

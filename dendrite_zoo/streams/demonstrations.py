@@ -19,8 +19,7 @@ from torch import Tensor
 from dendrite_zoo.frozen import frozen_generator
 from dendrite_zoo.rl import Demonstrations, Disturbance, collect_demonstrations, task_names
 from dendrite_zoo.rl.demonstrations import recipe_of
-from dendrite_zoo.streams.boundary import resume_missed_validation
-from dendrite_zoo.streams.stream import check_trainer, fitting_trainer
+from dendrite_zoo.streams.stream import check_trainer, fitting_trainer, resume_fit
 
 __all__ = ["DemonstrationLoader", "DemonstrationMixture", "DemonstrationSequence"]
 
@@ -270,16 +269,14 @@ class DemonstrationMixture(LightningDataModule):
 
     def train_dataloader(self) -> DemonstrationLoader:
         """Give the batches of the current epoch, after the round of DAgger that is due before it."""
-        if (trainer := fitting_trainer(self)) is not None:
-            resume_missed_validation(trainer)
+        resume_fit(self)
         epoch = 0 if self.trainer is None else self.trainer.current_epoch
         self._collect(epoch, range(self.num_tasks))
         return self._loader(range(self.num_tasks), epoch)
 
     def val_dataloader(self) -> list[_Whole]:
         """Give a loader for each task: what its expert did where it reached its goal, every step once, in one batch."""
-        if (trainer := fitting_trainer(self)) is not None:
-            resume_missed_validation(trainer)
+        resume_fit(self)
         self._read()
         return [_Whole(part) for part in self._validation]
 
@@ -408,8 +405,7 @@ class DemonstrationSequence(DemonstrationMixture):
 
     def train_dataloader(self) -> DemonstrationLoader:
         """Give the batches of the current epoch, all of the current task."""
-        if (trainer := fitting_trainer(self)) is not None:
-            resume_missed_validation(trainer)
+        resume_fit(self)
         epoch = 0 if self.trainer is None else self.trainer.current_epoch
         task = self.current_task
         self._collect(epoch % self.epochs_per_task, [task])

@@ -14,8 +14,7 @@ from torch import Tensor
 from dendrite_zoo.hub.config import nearest
 from dendrite_zoo.rl import ACTION_SIZE, OBSERVATION_SIZE, TaskEnvironments, task_names
 from dendrite_zoo.rl.replay import ReplayBuffer
-from dendrite_zoo.streams.boundary import resume_missed_validation
-from dendrite_zoo.streams.stream import check_trainer, fitting_trainer
+from dendrite_zoo.streams.stream import check_trainer, resume_fit
 
 __all__ = ["OnlineTasks", "Round"]
 
@@ -242,14 +241,12 @@ class OnlineTasks(LightningDataModule):
 
     def train_dataloader(self) -> _Rounds:
         """The rounds of an epoch."""
-        if (trainer := fitting_trainer(self)) is not None:
-            resume_missed_validation(trainer)
+        resume_fit(self)
         return _Rounds(self, -(-self.env_steps_in_all // (self._steps_a_round * self.epochs)))
 
     def val_dataloader(self) -> list[_Latest]:
         """What was seen last of each task: ``(observation (B, 39), task (B,))``."""
-        if (trainer := fitting_trainer(self)) is not None:
-            resume_missed_validation(trainer)
+        resume_fit(self)
         return [_Latest(self, task) for task in range(self.num_tasks)]
 
     def state_dict(self) -> dict[str, Any]:

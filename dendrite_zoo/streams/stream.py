@@ -18,7 +18,7 @@ from dendrite_zoo.streams.draws import epoch_order, hold_out
 from dendrite_zoo.streams.loader import TaskLoader
 from dendrite_zoo.streams.sources import Source, SourceLike, load_source
 
-__all__ = ["TaskStream", "check_trainer", "fitting_trainer"]
+__all__ = ["TaskStream", "check_trainer", "fitting_trainer", "resume_fit"]
 
 Split: TypeAlias = Literal["train", "val", "test"]
 
@@ -249,15 +249,13 @@ class TaskStream(LightningDataModule):
 
     def train_dataloader(self) -> TaskLoader:
         """Give the current epoch of the current task."""
-        if (trainer := fitting_trainer(self)) is not None:
-            resume_missed_validation(trainer)
+        resume_fit(self)
         epoch = 0 if self.trainer is None else self.trainer.current_epoch % self.epochs_per_task
         return self.task_loader(self.current_task, epoch=epoch)
 
     def val_dataloader(self) -> list[TaskLoader]:
         """Give a loader for each task; those not due have length 0."""
-        if (trainer := fitting_trainer(self)) is not None:
-            resume_missed_validation(trainer)
+        resume_fit(self)
         due, loaders = self._due(), [self.task_loader(task, "val") for task in range(self.num_tasks)]
         for task, loader in enumerate(loaders):
             if task not in due:
@@ -292,6 +290,13 @@ def fitting_trainer(data: LightningDataModule) -> Trainer | None:
     trainer = data.trainer
     within = trainer is not None and trainer.state.fn == TrainerFn.FITTING and trainer.state.stage is not None
     return trainer if within else None
+
+
+def resume_fit(data: LightningDataModule) -> None:
+    """Before a datamodule gives loaders: have a fit that was resumed make good a validation that it missed."""
+    trainer = fitting_trainer(data)
+    if trainer is not None:
+        resume_missed_validation(trainer)
 
 
 def check_trainer(trainer: Trainer, stream: Any) -> None:
