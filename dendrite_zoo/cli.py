@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import re
 import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -329,6 +331,13 @@ def main(args: Sequence[str] | None = None) -> None:
         except SIGTERMException:
             print("dendrite-zoo fit: stopped by SIGTERM; go on with --ckpt_path last", file=sys.stderr)
             sys.exit(128 + signal.SIGTERM)
+        except UnpicklingError as error:
+            held = re.search(r"GLOBAL (\S+)", str(error))
+            sys.exit(
+                f"dendrite-zoo {argv[0]}: the checkpoint holds more than tensors and plain values"
+                f"{f' ({held[1]})' if held else ''}, so it was not read. Where you trust who wrote it: "
+                "--weights_only false"
+            )
         except (ValueError, OSError, ImportError) as error:
             sys.exit(f"dendrite-zoo {argv[0]}: {error}")
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import statistics
@@ -72,6 +73,12 @@ class TrainingCLI(LightningCLI):
         for key in ("max_epochs", "reload_dataloaders_every_n_epochs", "num_sanity_val_steps"):
             parser.link_arguments("data", f"trainer.{key}", _trainer_argument(key), apply_on="instantiate")
 
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        """Checkpoints hold tensors and plain values only; no other code in them is run, unless the user asks for it."""
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        parser.set_defaults(weights_only=True)
+        return parser
+
     def _parse_ckpt_path(self) -> None:
         """The config says what the model is; Lightning would let the checkpoint's hyperparameters overwrite it."""
 
@@ -110,7 +117,9 @@ class TrainingCLI(LightningCLI):
                 )
             self.config_init[str(self.subcommand)].ckpt_path = str(path)
         if path is not None and self.subcommand == "fit":
-            self._check_same_recipe(config, Path(path).parent.parent)
+            folder = Path(path).resolve().parent
+            if folder.name == LAST.parent.name:  # else it is no run's
+                self._check_same_recipe(config, Path(os.path.relpath(folder.parent)))
 
     def _check_same_recipe(self, config: Any, run_folder: Path) -> None:
         """Refuse to go on by another recipe: no command would give the result. Tasks may be added."""

@@ -163,6 +163,26 @@ def test_validate_a_checkpoint(finished_run):
     assert "expected --ckpt_path FILE" in run("test", "--config", "tiny.yaml", cwd=finished_run, code=1)
 
 
+class Foreign:
+    """What no checkpoint of this library holds; unpickling it leaves a trace."""
+
+    def __reduce__(self):
+        return (os.mkdir, ("executed",))
+
+
+@pytest.mark.parametrize("command", ["fit", "validate"])
+def test_nothing_in_a_checkpoint_is_executed(command, finished_run, tmp_path):
+    shutil.copytree(finished_run, tmp_path, dirs_exist_ok=True)
+    last = tmp_path / "runs" / "tiny" / "checkpoints" / "last.ckpt"
+    torch.save(torch.load(last, weights_only=True) | {"foreign": Foreign()}, last)
+    resume = (command, "--config", "tiny.yaml", "--ckpt_path", "last", "--data.init_args.num_tasks", 3)
+    shown = run(*resume, cwd=tmp_path, code=1)
+    assert "more than tensors and plain values (" in shown and ".mkdir), so it was not read" in shown
+    assert "Traceback" not in shown and not (tmp_path / "executed").exists()
+    run(*resume, "--weights_only", "false", cwd=tmp_path)
+    assert (tmp_path / "executed").exists()
+
+
 @pytest.mark.parametrize("early", [("--trainer.max_steps", 1), ("--trainer.fast_dev_run", "true")])
 def test_a_run_that_ends_early_keeps_its_model_without_a_record(early, tmp_path):
     (tmp_path / "tiny.yaml").write_text(RECIPE)
