@@ -98,7 +98,8 @@ def plot_subnetworks(record: Mapping[str, Any], path: str | Path | None = None, 
         figure.colorbar(image, ax=left, label="share of inputs", pad=0.015, aspect=25)
         image = right.imshow(overlap.numpy(), cmap="magma", **shown)
         figure.colorbar(image, ax=right, label="shared active units", pad=0.03, aspect=25)
-        right.set_title(f"overlap {_mean_apart(overlap):.2f}, by chance {layer['active_share']:.2f}", fontsize=10)
+        by_chance = torch.nan if layer["active_share"] is None else layer["active_share"]
+        right.set_title(f"overlap {_mean_apart(overlap):.2f}, by chance {by_chance:.2f}", fontsize=10)
         right.set_xlabel("task")
         for axes in (left, right):
             axes.set_ylabel("task")

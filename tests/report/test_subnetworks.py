@@ -37,6 +37,11 @@ def test_the_picture_has_a_row_a_layer(tmp_path):
     assert figure.axes[0].images[0].get_array().shape == (3, 3)
 
 
+def test_a_layer_that_was_not_measured_is_drawn_empty():
+    (_, right, *_) = plot_subnetworks(subnetwork_record({"hidden": torch.full((3, 4), NAN)})).axes
+    assert right.get_title() == "overlap nan, by chance nan"
+
+
 def test_nothing_to_draw():
     with pytest.raises(ValueError, match="holds no layer; expected one at least"):
         plot_subnetworks({"layers": {}})
