@@ -21,6 +21,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from dendrite_zoo.callbacks.forgetting import ForgettingLogger
 from dendrite_zoo.callbacks.sparsity import SparsityLogger
 from dendrite_zoo.hub import HubModel
+from dendrite_zoo.hub.secrets import typed_command
 from dendrite_zoo.report import matrix_record, result_record
 from dendrite_zoo.streams import TaskBoundary, TaskStream, benchmark_name, current_task
 
@@ -217,7 +218,7 @@ class HubPublisher(Callback):
             context_at_test=context_at_test,
             task_accuracies=matrix[-1],
             seed=int(os.environ.get("PL_GLOBAL_SEED", -1)),
-            command=shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+            command=typed_command(Path(sys.argv[0]).name),
             wall_time_s=self._seconds(),
             parameters=sum(p.numel() for p in model.parameters()),  # type: ignore[attr-defined]
             matrix=matrix,

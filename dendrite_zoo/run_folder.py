@@ -50,7 +50,7 @@ def start_run(folder: Path, *, resumed: bool = False, replace: bool = False) -> 
 
 
 def differences(before: Any, now: Any, at: str = "") -> list[str]:
-    """Where two configs differ, as ``key: old, now new``.
+    """Where two configs differ, as ``key: old, now new``; what an earlier version did not know is no difference.
 
     Args:
         before: nested dictionaries and lists.
@@ -65,8 +65,7 @@ def differences(before: Any, now: Any, at: str = "") -> list[str]:
         before, now = dict(enumerate(before)), dict(enumerate(now))
     if not (isinstance(before, dict) and isinstance(now, dict)):
         return [] if before == now else [f"{at}: {before}, now {now}"]
-    keys = dict.fromkeys([*before, *now])
-    return [text for key in keys for text in differences(before.get(key), now.get(key), f"{at}.{key}".lstrip("."))]
+    return [text for key in before for text in differences(before.get(key), now.get(key), f"{at}.{key}".lstrip("."))]
 
 
 def success_curve(folder: Path) -> list[dict[str, float]]:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import statistics
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import Namespace
+from jsonargparse import Namespace, get_loader
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -20,6 +18,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 import dendrite_zoo.models  # noqa: F401  (so that a config may name its classes)
 from dendrite_zoo.callbacks import ForgettingLogger, SparsityLogger, SubnetworkLogger
 from dendrite_zoo.hub import HubModel
+from dendrite_zoo.hub.secrets import typed_command
 from dendrite_zoo.lightning_modules import evaluate_contexts
 from dendrite_zoo.models import ActiveDendritePolicy
 from dendrite_zoo.report import matrix_record, result_record, subnetwork_record
@@ -126,9 +125,11 @@ class TrainingCLI(LightningCLI):
         held = run_folder / "config.yaml"
         if not held.is_file():
             return
-        before, now = (_recipe(one.as_dict()) for one in (self._parser("fit").parse_path(held), config))
-        if (before["data"]["init_args"].get("num_tasks") or 0) < (now["data"]["init_args"].get("num_tasks") or 0):
-            before["data"]["init_args"]["num_tasks"] = now["data"]["init_args"]["num_tasks"]
+        texts = held.read_text(encoding="utf-8"), self._parser("fit").dump(config, skip_none=False)
+        before, now = (_recipe(get_loader("yaml")(text)) for text in texts)  # parsed, it would import what it names
+        had, has = (recipe["data"]["init_args"].get("num_tasks") or 0 for recipe in (before, now))
+        if had < has:
+            before["data"]["init_args"]["num_tasks"] = has
         wrong = differences(before, now)
         if wrong:
             raise ValueError(
@@ -225,15 +226,15 @@ class TrainingCLI(LightningCLI):
 
 def _command() -> str:
     """What to type for this run; one that went on from its own checkpoint ends as if it had never stopped."""
-    typed = shlex.join(["dendrite-zoo", *sys.argv[1:]])
-    return re.sub(r" --ckpt_path[ =]last\b", "", typed)
+    return re.sub(r" --ckpt_path[ =]last\b", "", typed_command("dendrite-zoo"))
 
 
 def _recipe(config: dict[str, Any]) -> dict[str, Any]:
     """What of a config decides the weights."""
-    config["trainer"] = {key: config["trainer"].get(key) for key in TRAINER_RECIPE}
-    config["data"]["init_args"].pop("evaluate_after", None)
-    return {key: config[key] for key in ("seed_everything", "model", "data", "trainer")}
+    trainer, data = config.get("trainer") or {}, {"init_args": {}, **(config.get("data") or {})}
+    data["init_args"].pop("evaluate_after", None)
+    others = {key: config.get(key) for key in ("seed_everything", "model")}
+    return {**others, "data": data, "trainer": {key: trainer.get(key) for key in TRAINER_RECIPE}}
 
 
 def _practice(data: OnlineTasks, folder: Path) -> dict[str, Any]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import difflib
-import importlib
 import inspect
 import math
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any, Literal, cast, get_args
@@ -146,8 +146,10 @@ class ContinualClassifier(LightningModule):
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Accuracy on task ``dataloader_idx``."""
-        self._evaluation_step("val", batch, task=dataloader_idx)
+        """Accuracy on task ``dataloader_idx``; in a fit with one loader alone, that is of the current task."""
+        told = getattr(getattr(self.trainer, "datamodule", None), "current_task", None)
+        alone = self.trainer.state.fn == "fit" and len(self.trainer.num_val_batches) == 1
+        self._evaluation_step("val", batch, task=told if alone and told is not None else dataloader_idx)
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Accuracy on task ``dataloader_idx``."""
@@ -331,8 +333,8 @@ def _not_understood(model: Mapping[str, Any]) -> str:
     path, given = str(model["class_path"]), dict(model.get("init_args") or {})
     module, _, name = path.rpartition(".")
     try:
-        taken = inspect.signature(getattr(importlib.import_module(module), name)).parameters
-    except (ImportError, AttributeError, ValueError):
+        taken = inspect.signature(getattr(sys.modules[module], name)).parameters  # a checkpoint imports nothing
+    except (KeyError, AttributeError, TypeError, ValueError):
         return f"There is no class {path}; expected one such as dendrite_zoo.models.ActiveDendriteClassifier."
     unknown = [key for key in given if key not in taken]
     if not unknown:

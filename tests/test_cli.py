@@ -116,6 +116,13 @@ def test_a_resumed_fit_appends_and_a_fresh_one_refuses(finished_run, tmp_path):
         in said
     )
     assert "data.init_args.num_tasks: 2, now 1" in run(*on, "--data.init_args.num_tasks", 1, cwd=finished_run, code=1)
+    config = finished_run / "runs" / "tiny" / "config.yaml"
+    text = config.read_text()
+    config.write_text(text.replace("dendrite_zoo.models.ActiveDendriteClassifier", "strangers.Net"))
+    (finished_run / "strangers.py").write_text("raise SystemExit('imported')")
+    said = run(*on, cwd=finished_run, code=1)
+    assert "class_path: strangers.Net, now dendrite_zoo.models.ActiveDendriteClassifier" in said
+    config.write_text(text)
     elsewhere = ("--name", "new", "--ckpt_path", "runs/tiny/checkpoints/last.ckpt", "--model.init_args.lr", 0.01)
     said = run("fit", "--config", "tiny.yaml", *elsewhere, cwd=finished_run, code=1)
     assert "one from its weights takes --model.init_args.model runs/tiny/model, and no --ckpt_path" in said

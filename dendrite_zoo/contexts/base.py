@@ -40,8 +40,8 @@ class TaskContext(nn.Module):
 
     @property
     def num_tasks(self) -> int:
-        """How many tasks were learned."""
-        return int((self.counts > 0).sum())
+        """How many tasks there are so far: one more than the last that was learned."""
+        return int(self.counts.nonzero().max()) + 1 if self.counts.any() else 0
 
     def start_task(self, task: int, batches: Iterable[Tensor]) -> None:
         """Take in the inputs of a task that is about to be learned, in one pass over ``batches``.

@@ -13,6 +13,7 @@ import math
 import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,23 @@ def check_value(value: Any, where: str) -> None:
         items = value.items() if isinstance(value, dict) else enumerate(value)
         for key, item in items:
             check_value(item, f"{where}: {key}")
+
+
+def plain(value: Any) -> Any:
+    """A value whose numbers are Python's own, NumPy's among them, as JSON takes them.
+
+    Example:
+        >>> import numpy
+        >>> plain({"hidden_features": (numpy.int64(8), 8), "density": numpy.float32(0.5)})
+        {'hidden_features': [8, 8], 'density': 0.5}
+    """
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, Real) and not isinstance(value, bool):
+        return int(value) if isinstance(value, Integral) else float(value)
+    return value
 
 
 def check_header(config: Mapping[str, Any], known_types: Collection[str]) -> None:

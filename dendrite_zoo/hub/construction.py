@@ -56,9 +56,10 @@ def full_config(model: HubModel) -> dict[str, Any]:
     """Give the config.json of a model: the header, then the constructor's arguments."""
     if MODEL_TYPES.get(getattr(type(model), "model_type", "")) is not type(model):
         raise TypeError(f"{type(model).__name__} is not registered; decorate it with dendrite_zoo.hub.register_model.")
-    configs.check_arguments(type(model).__init__, model.config, type(model).__name__)
+    arguments = configs.plain(model.config)
+    configs.check_arguments(type(model).__init__, arguments, type(model).__name__)
     header = (configs.LIBRARY_NAME, dendrite_zoo.__version__, configs.FORMAT_VERSION, model.model_type)
-    return {**dict(zip(configs.HEADER, header, strict=True)), **model.config}
+    return {**dict(zip(configs.HEADER, header, strict=True)), **arguments}
 
 
 def build(config: Mapping[str, Any]) -> HubModel:

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from dendrite_zoo.hub.secrets import without_token
+
 logger = logging.getLogger(__name__)
 
 ATTEMPTS = 5
@@ -130,13 +132,3 @@ def explained(error: BaseException, what: str, token: str | bool | None = None) 
             "again."
         )
     return OSError(f"{what}: {without_token(str(error), token)}")
-
-
-def without_token(text: str, token: str | bool | None = None) -> str:
-    """Blot out the token in a text, whoever wrote it there."""
-    from huggingface_hub import get_token
-
-    for secret in (token, get_token()):
-        if isinstance(secret, str) and secret:
-            text = text.replace(secret, "***")
-    return text

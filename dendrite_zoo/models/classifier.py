@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dendrite_zoo.contexts import ClusterContext, OneHotContext, PrototypeContext, TaskContext
 from dendrite_zoo.functional import Gate
 from dendrite_zoo.hub import HubModel, register_model
-from dendrite_zoo.layers.sparse import check_size
+from dendrite_zoo.layers.sparse import check_size, uniform_
 from dendrite_zoo.models.folded import FoldedClassifier, FoldedMLP
 from dendrite_zoo.models.mlp import ActiveDendriteMLP
 
@@ -142,8 +142,8 @@ class ActiveDendriteClassifier(HubModel, nn.Module):
     ) -> tuple[dict[str, Any], dict[str, Tensor], list[str]]:
         """Load with another ``num_classes`` (the output layer starts anew) or a larger ``max_tasks``.
 
-        Room for more tasks leaves everything learned as it is; with a one-hot context the segments' weights from the
-        new ids start anew.
+        Room for more tasks leaves everything learned as it is; with a one-hot context the segments' weights for the new
+        ids are drawn as those of the old ones were.
         """
         unknown = sorted(set(changes) - {"num_classes", "max_tasks"})
         if unknown:
@@ -165,9 +165,7 @@ class ActiveDendriteClassifier(HubModel, nn.Module):
                 if name.startswith("context."):
                     state[name] = torch.cat([state[name], state[name].new_zeros(added, *state[name].shape[1:])])
             if new["context"] == "one-hot":
-                segments = [name for name in state if name.rpartition(".")[2] in ("segments", "segment_mask")]
-                state = {name: tensor for name, tensor in state.items() if name not in segments}
-                fresh += segments
+                state.update(_with_more_ids(state, added, config["max_tasks"], config["segment_density"]))
         return new, state, fresh
 
     @property
@@ -236,3 +234,20 @@ class ActiveDendriteClassifier(HubModel, nn.Module):
         context = self.context(self.context.counts, task)
         assert isinstance(context, Tensor)
         return context
+
+
+def _with_more_ids(state: Mapping[str, Tensor], added: int, known: int, density: float) -> dict[str, Tensor]:
+    """The segments ``(U, S, known)`` of a state and their masks, with room for more one-hot ids."""
+    larger = {}
+    for name, segments in state.items():
+        layer, _, kind = name.rpartition(".")
+        if kind == "segments":
+            drawn = torch.empty_like(segments[..., :1]).repeat(1, 1, added)
+            uniform_(drawn, fan_in=density * known)
+            mask = state.get(f"{layer}.segment_mask")
+            if mask is not None:
+                seen = torch.rand(drawn.shape) < density
+                drawn.masked_fill_(~seen, 0.0)
+                larger[f"{layer}.segment_mask"] = torch.cat([mask, seen], dim=-1)
+            larger[name] = torch.cat([segments, drawn], dim=-1)
+    return larger

@@ -230,6 +230,8 @@ class ActiveDendriteMLP(HubModel, nn.Module):
     def _forward_parts(self, x: Tensor, context: Context | None) -> Tensor:
         if context is None:
             raise TypeError("A model with winners='context' was called without one; expected model(x, context).")
+        if len(x) == 0:
+            return self.output(x.new_zeros(*x.shape[:-1], self.output.in_features))
         contexts, index = distinct_contexts(context, self.config["context_dim"])
         if index is not None and index.ndim == 0:
             return self._forward_part(x, contexts[0])

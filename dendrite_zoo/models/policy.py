@@ -25,6 +25,9 @@ __all__ = ["ActiveDendritePolicy"]
 
 Array: TypeAlias = npt.NDArray[Any]
 
+SAMPLE = 16
+"""Numbers of each parameter that are looked at to notice that it was changed."""
+
 
 @register_model("active-dendrite-policy")
 class ActiveDendritePolicy(HubModel, nn.Module):
@@ -112,7 +115,7 @@ class ActiveDendritePolicy(HubModel, nn.Module):
             "weight_density": weight_density,
             "segment_density": segment_density,
             "append_task": append_task,
-            "log_std_range": list(log_std_range),
+            "log_std_range": [float(bound) for bound in log_std_range],
         }
         self.validate_config(self.config)
         self.tasks = tuple(tasks)
@@ -135,6 +138,8 @@ class ActiveDendritePolicy(HubModel, nn.Module):
         self.register_buffer("observation_scale", torch.ones(observation_size))
         self._folded: dict[int, nn.Module] = {}
         self._stamps: list[Any] = []
+        self._sampled: list[Tensor] = []
+        self._sample = torch.empty(0)
 
     @classmethod
     def validate_config(cls, config: Mapping[str, Any]) -> None:
@@ -327,8 +332,11 @@ class ActiveDendritePolicy(HubModel, nn.Module):
     def _fold(self, index: int) -> nn.Module:
         """The network in one task, without dendrites."""
         stamps = [stamp(parameter) for parameter in self.mlp.parameters()]
-        if stamps != self._stamps or self.training:  # a fused optimizer changes weights and leaves no trace
-            self._folded, self._stamps = {}, stamps
+        if stamps != self._stamps or self.training or not torch.equal(torch.cat(self._sampled), self._sample):
+            # A fused optimizer, and who writes through `.data`, leave no trace but in the numbers themselves.
+            flat = [parameter.detach().view(-1) for parameter in self.mlp.parameters()]
+            self._sampled = [weights[:: max(1, len(weights) // SAMPLE)] for weights in flat]
+            self._folded, self._stamps, self._sample = {}, stamps, torch.cat(self._sampled)
         if index not in self._folded:
             with torch.inference_mode(False):
                 network = self.mlp.fold(torch.tensor(index, device=self.observation_mean.device))

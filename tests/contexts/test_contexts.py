@@ -26,6 +26,13 @@ def test_a_prototype_is_the_mean_of_all_inputs_short_last_batch_included():
     assert context.counts.tolist() == [20, 20, 20, 0, 0] and context.num_tasks == 3 and context.max_tasks == 5
 
 
+def test_a_task_left_out_is_counted_so_that_the_next_overwrites_none():
+    context = PrototypeContext(4, 5)
+    assert context.num_tasks == 0
+    context.start_task(2, [torch.ones(3, 4)])
+    assert context.num_tasks == 3 and context.infer(torch.zeros(1, 4)).tolist() == [2]
+
+
 def test_infers_the_nearest_learned_prototype():
     context, data = learned()
     x = torch.cat(data)

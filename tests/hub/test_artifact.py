@@ -8,6 +8,7 @@ import resource
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -15,6 +16,7 @@ from torch import nn
 
 import dendrite_zoo
 from dendrite_zoo.hub import HubModel, build, register_model
+from dendrite_zoo.models import ActiveDendritePolicy
 from tests.hub.toy import Toy
 
 RESULTS = [{"benchmark": "toy", "row": "ours", "average_accuracy": 0.5}]
@@ -41,6 +43,14 @@ def test_save_and_load_are_identical(model, tmp_path):
     assert list(config)[:4] == ["library_name", "library_version", "format_version", "model_type"]
     assert config["library_version"] == dendrite_zoo.__version__
     assert {key: config[key] for key in model.config} == model.config
+
+
+def test_numbers_of_numpy_and_whole_negative_bounds_are_saved(tmp_path):
+    sizes = {"hidden_features": [np.int64(8), np.int32(8)], "activation_density": np.float32(0.5)}
+    policy = ActiveDendritePolicy(["reach-v3"], log_std_range=(-5, 2), **sizes)
+    policy.save_pretrained(tmp_path)
+    config = dendrite_zoo.load(tmp_path).config
+    assert config["hidden_features"] == [8, 8] and config["log_std_range"] == [-5.0, 2.0]
 
 
 def test_equal_models_are_equal_files(model, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
+from dendrite_zoo.callbacks import ForgettingLogger
 from dendrite_zoo.contexts import OneHotContext, PrototypeContext
 from dendrite_zoo.lightning_modules import ContinualClassifier, evaluate_contexts
 from dendrite_zoo.models import ActiveDendriteClassifier, ActiveDendriteMLP
@@ -215,6 +217,19 @@ def test_what_a_model_knows_is_not_overwritten_when_nobody_tells_the_task():
         )
 
 
+def test_a_checkpoint_imports_nothing(tmp_path):
+    module = ContinualClassifier(Plain())
+    trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", barebones=True)
+    trainer.strategy.connect(module)
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    checkpoint = torch.load(tmp_path / "a.ckpt", weights_only=True)
+    checkpoint["hyper_parameters"]["model"] = {"class_path": "antigravity.Fly", "init_args": {}}
+    torch.save(checkpoint, tmp_path / "a.ckpt")
+    with pytest.raises(ValueError, match="There is no class antigravity.Fly"):
+        ContinualClassifier.load_from_checkpoint(tmp_path / "a.ckpt", weights_only=True)
+    assert "antigravity" not in sys.modules
+
+
 def test_labels_out_of_range_and_models_that_are_none():
     stream = PermutedTasks("digits", num_tasks=1)
     with pytest.raises(ValueError, match=r"Labels from 0 to 9 came to a model of 5 classes; expected 0 to 4"):
@@ -240,6 +255,24 @@ class Rows(LightningDataModule):
 
     def on_after_batch_transfer(self, batch, dataloader_idx):
         return batch[0] / 10, batch[1]
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers|.*smaller than the logging")
+@pytest.mark.parametrize("at_test", ["inferred", "given"])
+def test_one_loader_is_that_of_the_current_task(at_test):
+    class OneByOne(Rows):
+        @property
+        def current_task(self):
+            return self.trainer.current_epoch
+
+        val_dataloader = Rows.train_dataloader
+
+    log = ForgettingLogger("val/acc")
+    module = ContinualClassifier(ActiveDendriteClassifier(8, [16], 3, **TINY), context_at_test=at_test)
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False, "accelerator": "cpu"}
+    kwargs = {"max_epochs": 3, "num_sanity_val_steps": 0, "enable_model_summary": False, "callbacks": [log]}
+    Trainer(**quiet, **kwargs).fit(module, OneByOne())
+    assert log.matrix.isfinite().tolist() == torch.eye(3, dtype=torch.bool).tolist()
 
 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers|.*no `val_dataloader`|.*smaller than the logging")

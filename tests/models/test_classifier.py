@@ -58,11 +58,31 @@ def test_room_for_more_tasks_changes_nothing_learned(context, tmp_path, caplog):
         larger = ActiveDendriteClassifier.from_pretrained(tmp_path, max_tasks=9)
     assert larger.max_tasks == 9 and larger.num_tasks == 2
     larger.context.start_task(8, [torch.randn(5, 8)])
-    if context == "prototype":
-        assert torch.equal(model(x, task=1), larger(x, task=1))
-        assert "started anew: nothing" in caplog.text
-    else:
-        assert "mlp.hidden.0.segments" in caplog.text
+    assert torch.equal(model(x, task=1), larger(x, task=1)) and "started anew: nothing" in caplog.text
+    if context == "one-hot":
+        segments, mask = larger.mlp.hidden[0].segments, larger.mlp.hidden[0].segment_mask
+        assert segments.shape[-1] == 9 and bool(segments[..., 4:].any()) and larger(x, task=8).isfinite().all()
+        assert mask is None or not segments[~mask].any()
+
+
+def test_more_one_hot_ids_keep_the_subnetworks_of_the_old(tmp_path):
+    arguments = {"max_tasks": 3, "context": "one-hot", "winners": "context", "segment_density": 0.7}
+    model = ActiveDendriteClassifier(8, [20, 20], 3, **arguments)
+    model.save_pretrained(tmp_path)
+    larger = ActiveDendriteClassifier.from_pretrained(tmp_path, max_tasks=50)
+    for task in range(3):
+        for before, after in zip(model.active_units(task), larger.active_units(task), strict=True):
+            assert torch.equal(before, after)
+    layer = larger.mlp.hidden[0]
+    assert layer.segment_mask.float().mean() == pytest.approx(0.7, abs=0.03)
+    drawn = layer.segments[layer.segment_mask].abs()
+    assert drawn.max() <= (0.7 * 3) ** -0.5 and drawn.mean() == pytest.approx((0.7 * 3) ** -0.5 / 2, rel=0.1)
+
+
+def test_no_rows_have_no_logits():
+    for winners in ("context", "activation"):
+        model = ActiveDendriteClassifier(8, [20], 3, max_tasks=2, winners=winners)
+        assert model(torch.zeros(0, 8)).shape == model(torch.zeros(0, 8), task=1).shape == (0, 3)
 
 
 def test_another_head_starts_anew_and_says_so(tmp_path, caplog):

@@ -72,7 +72,7 @@ def test_samples_scatter_around_the_mean_by_the_spread():
     assert policy(torch.zeros(1, 39), torch.tensor(0))[1][0, 1] == -20.0
 
 
-@pytest.mark.parametrize("change", ["train", "in place", "load", "fused"])
+@pytest.mark.parametrize("change", ["train", "in place", "load", "fused", "fused in eval", "data"])
 def test_what_was_folded_is_dropped_when_weights_change(change):
     policy = make()
     before = policy.act(np.ones(39), 0)
@@ -88,8 +88,12 @@ def test_what_was_folded_is_dropped_when_weights_change(change):
                 mine.copy_(theirs)
     elif change == "load":
         policy.load_state_dict(other.state_dict())
+    elif change == "data":
+        for parameter in policy.parameters():
+            parameter.data.mul_(0.9)
+        other = policy
     else:
-        policy.train()
+        policy.train(change == "fused")
         policy.act(np.ones(39), 0)
         optimizer = torch.optim.Adam(policy.parameters(), fused=True)
         policy(torch.ones(1, 39), torch.tensor([0]))[0].sum().backward()
