@@ -21,7 +21,7 @@ from dendrite_zoo.streams import PermutedTasks
 
 def rows(folder):
     with open(folder / "metrics.csv", newline="") as file:
-        return list(csv.DictReader(file))
+        return list(csv.DictReader(file, restval=""))
 
 
 def test_a_second_logger_appends_also_with_new_columns(tmp_path):
@@ -36,6 +36,23 @@ def test_a_second_logger_appends_also_with_new_columns(tmp_path):
     assert [row["a"] for row in rows(folder)] == ["1.0", "2.0", "3.0", ""]
     assert [row["b"] for row in rows(folder)] == ["", "", "", "4.0"]
     assert first.log_dir == second.log_dir and (folder / "metrics.csv").parent.samefile(first.log_dir)
+
+
+def test_columns_of_a_new_task_leave_earlier_rows_as_they_are_until_the_end(tmp_path):
+    logger = RunLogger(tmp_path)
+    for task in range(3):
+        logger.log_metrics({"train/loss": 1.0}, step=2 * task)
+        logger.log_metrics({f"val/task_{task}/acc": 0.5}, step=2 * task + 1)
+    lines = (tmp_path / "metrics.csv").read_text().splitlines()
+    assert lines[0] == "step,train/loss,val/task_0/acc,val/task_1/acc,val/task_2/acc"
+    assert lines[1:] == ["0,1.0", "1,,0.5", "2,1.0", "3,,,0.5", "4,1.0", "5,,,,0.5"]
+    again = RunLogger(tmp_path)
+    again.log_metrics({"train/loss": 2.0}, step=6)
+    for _ in range(2):  # as after a fit and a validation
+        again.finalize("success")
+        assert (tmp_path / "metrics.csv").read_text().splitlines() == [
+            lines[0], "0,1.0,,,", "1,,0.5,,", "2,1.0,,,", "3,,,0.5,", "4,1.0,,,", "5,,,,0.5", "6,2.0,,,",
+        ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("seconds_to_write", "written_at"), [(0.5, [1, 11, 21, 41, 81, 141]), (6, [1, 121])])
