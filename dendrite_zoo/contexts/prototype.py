@@ -94,5 +94,6 @@ def nearest_prototype(x: Tensor, prototypes: Tensor, known: Tensor) -> Tensor:
         weights = known.float() / known.sum().clamp_min(1)
         centre = weights @ prototypes.float()
         x, prototypes = x.float() - centre, prototypes.float() - centre
-        distance = prototypes.square().sum(1) - 2 * x @ prototypes.T  # |x - p|² less |x|², the same for every k
-        return distance.masked_fill(~known, torch.inf).argmin(1)
+        size = torch.linalg.vector_norm(prototypes, dim=1).square().masked_fill(~known, torch.inf)
+        distance = torch.addmm(size, x, prototypes.T, alpha=-2)  # |x - p|² less |x|², the same for every k
+        return distance.argmin(1)

@@ -41,6 +41,7 @@ class ActiveDendriteClassifier(HubModel, nn.Module):
         winners: what they are chosen by, ``"activation"`` or ``"context"``.
         weight_density: share of inputs each hidden unit sees.
         segment_density: share of the context each segment sees.
+        input_density: share of inputs that is active, for the initialisation; None for what ``activation`` leaves.
         modulated: which hidden layers have dendrites; None for all.
 
     Shape:
@@ -74,6 +75,7 @@ class ActiveDendriteClassifier(HubModel, nn.Module):
         winners: Literal["activation", "context"] = "activation",
         weight_density: float = 0.5,
         segment_density: float = 1.0,
+        input_density: float | None = None,
         modulated: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
@@ -90,6 +92,7 @@ class ActiveDendriteClassifier(HubModel, nn.Module):
             "winners": winners,
             "weight_density": weight_density,
             "segment_density": segment_density,
+            "input_density": input_density,
             "modulated": None if modulated is None else list(modulated),
         }
         self.validate_config(self.config)
@@ -110,6 +113,7 @@ class ActiveDendriteClassifier(HubModel, nn.Module):
             weight_density=weight_density,
             segment_density=segment_density,
             context_density=1.0 if context == "one-hot" else 0.1,
+            input_density=input_density,
             modulated=modulated,
         )
 

@@ -47,6 +47,8 @@ class ActiveDendriteMLP(HubModel, nn.Module):
         segment_density: share of the context each segment sees.
         context_density: expected share of the context that is active, for the initialisation; 0.1 for prototypes, 1
             for one-hot.
+        input_density: share of the inputs of hidden layers (but the first) and output that is active, for the
+            initialisation; None for ``activation_density`` with k-winners, else 1.
         modulated: which hidden layers have dendrites, counted from 0; None for all.
 
     Shape:
@@ -76,6 +78,7 @@ class ActiveDendriteMLP(HubModel, nn.Module):
         weight_density: float = 0.5,
         segment_density: float = 1.0,
         context_density: float = 0.1,
+        input_density: float | None = None,
         modulated: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
@@ -92,10 +95,13 @@ class ActiveDendriteMLP(HubModel, nn.Module):
             "weight_density": weight_density,
             "segment_density": segment_density,
             "context_density": context_density,
+            "input_density": input_density,
             "modulated": None if modulated is None else list(modulated),
         }
         self.validate_config(self.config)
-        layers, input_density = [], 1.0
+        if input_density is None:
+            input_density = activation_density if activation == "k-winners" else 1.0
+        layers, active_inputs = [], 1.0
         for number, units in enumerate(hidden_features):
             has_dendrites = modulated is None or number in modulated
             layer = ActiveDendriteLinear(
@@ -107,9 +113,9 @@ class ActiveDendriteMLP(HubModel, nn.Module):
                 weight_density=weight_density,
                 segment_density=segment_density,
             )
-            layer.reset_parameters(input_density=input_density, context_density=context_density)
+            layer.reset_parameters(input_density=active_inputs, context_density=context_density)
             layers.append(layer)
-            in_features, input_density = units, activation_density if activation == "k-winners" else 1.0
+            in_features, active_inputs = units, input_density
         self.hidden = nn.ModuleList(layers)
         paper = activation == "k-winners" and winners == "activation"
         self.activations = nn.ModuleList(KWinners(density=activation_density) if paper else nn.ReLU() for _ in layers)
@@ -147,6 +153,8 @@ class ActiveDendriteMLP(HubModel, nn.Module):
             )
         for name in ("activation_density", "weight_density", "segment_density", "context_density"):
             check_density(**{name: config.get(name, 1.0)})
+        if config.get("input_density") is not None:
+            check_density(input_density=config["input_density"])
         if modulated is not None and not set(modulated) <= set(range(len(hidden))):
             raise ValueError(f"modulated={list(modulated)} came; there are hidden layers 0 to {len(hidden) - 1}.")
 

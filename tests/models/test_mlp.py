@@ -29,6 +29,12 @@ def test_controls_take_parts_away():
     assert sum(p.numel() for p in plain.parameters()) == 8 * 16 + 16 + 16 * 3 + 3
 
 
+@pytest.mark.parametrize("given, density", [(None, 1.0), (0.05, 0.05)])
+def test_without_k_winners_weights_are_drawn_for_active_inputs_unless_told(given, density):
+    model = ActiveDendriteMLP(64, [400], 10, context_dim=4, num_segments=2, activation="relu", input_density=given)
+    assert 0.98 * (400 * density) ** -0.5 < model.output.weight.abs().max() <= (400 * density) ** -0.5
+
+
 def test_only_the_chosen_layers_have_dendrites():
     model = ActiveDendriteMLP(8, [16, 16], 3, context_dim=4, num_segments=2, modulated=[1])
     assert model.hidden[0].segments is None and model.hidden[1].segments.shape == (16, 2, 4)
@@ -41,6 +47,7 @@ def test_only_the_chosen_layers_have_dendrites():
         ({"hidden_features": [8, 0]}, "hidden_features=0"),
         ({"activation": "gelu"}, "activation='gelu' came; expected 'k-winners' or 'relu'"),
         ({"activation_density": 0.0}, "activation_density=0.0"),
+        ({"input_density": 1.5}, "input_density=1.5"),
         ({"modulated": [2]}, r"modulated=\[2\] came; there are hidden layers 0 to 0"),
         ({"gate": "sum"}, "gate='sum' is unknown"),
     ],
