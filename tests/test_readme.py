@@ -47,7 +47,7 @@ def zoo_table() -> str:
     return "\n".join(lines) + "\n"
 
 
-COLUMNS = (10, 25, 50, 100, 250)
+COLUMNS = (10, 25, 50, 100, 250, 1000)
 
 
 def results_table() -> str:
