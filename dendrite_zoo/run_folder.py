@@ -68,7 +68,7 @@ def differences(before: Any, now: Any, at: str = "") -> list[str]:
         before, now = dict(enumerate(before)), dict(enumerate(now))
     if not (isinstance(before, dict) and isinstance(now, dict)):
         return [] if before == now else [f"{at}: {before}, now {now}"]
-    return [text for key in before for text in differences(before.get(key), now.get(key), f"{at}.{key}".lstrip("."))]
+    return [text for key, old in before.items() for text in differences(old, now.get(key), f"{at}.{key}".lstrip("."))]
 
 
 def success_curve(folder: Path) -> list[dict[str, float]]:
@@ -181,7 +181,7 @@ class _AppendingWriter(ExperimentWriter):
         known = len(self.metrics_keys)
         self.metrics_keys += sorted(set().union(*self.metrics) - set(self.metrics_keys))
         if len(self.metrics_keys) > known:
-            self._rewrite(lambda old, new: shutil.copyfileobj(old, new))
+            self._rewrite(shutil.copyfileobj)
         places = {key: place for place, key in enumerate(self.metrics_keys)}
         with open(self.metrics_file_path, "a", newline="") as file:
             for row in self.metrics:

@@ -126,6 +126,10 @@ class ContinualClassifier(LightningModule):
         """The task trained on, as the context found it, else as the datamodule tells; None where nobody knows."""
         if isinstance(self.context, FoundContext):
             return self._cluster
+        return self._told_task
+
+    @property
+    def _told_task(self) -> int | None:
         return getattr(getattr(self._trainer, "datamodule", None), "current_task", None)
 
     def forward(self, x: Tensor, task: int | Tensor | None = None) -> Tensor:
@@ -147,7 +151,7 @@ class ContinualClassifier(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Accuracy on task ``dataloader_idx``; in a fit with one loader alone, that is of the current task."""
-        told = getattr(getattr(self.trainer, "datamodule", None), "current_task", None)
+        told = self._told_task
         alone = self.trainer.state.fn == "fit" and len(self.trainer.num_val_batches) == 1
         self._evaluation_step("val", batch, task=told if alone and told is not None else dataloader_idx)
 

@@ -246,7 +246,7 @@ def _with_more_ids(state: Mapping[str, Tensor], added: int, known: int, density:
     for name, segments in state.items():
         layer, _, kind = name.rpartition(".")
         if kind == "segments":
-            drawn = torch.empty_like(segments[..., :1]).repeat(1, 1, added)
+            drawn = segments.new_empty(*segments.shape[:-1], added)
             uniform_(drawn, fan_in=density * known)
             mask = state.get(f"{layer}.segment_mask")
             if mask is not None:
