@@ -133,7 +133,7 @@ class LastCheckpoint(Checkpoint):
         begun = time.monotonic()
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
             part = self.path.with_suffix(".part")  # the file system of TMPDIR, where fsspec writes, may be another
-            trainer.save_checkpoint(part)
+            trainer.save_checkpoint(part, weights_only=False)  # not said, Lightning prints a line each time
             if trainer.is_global_zero:
                 os.replace(part, self.path)
         self._written = time.monotonic()
