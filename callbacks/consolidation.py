@@ -312,7 +312,8 @@ class ElasticWeightConsolidation(Consolidation[regularizers.ElasticWeightConsoli
         """Compute the task's Fisher information."""
         assert self.regularizer is not None
         signs = torch.Generator().manual_seed(task)
-        with _in_eval_mode(pl_module), torch.enable_grad():
+        # A DataLoader draws its seed from the generator that training draws from.
+        with torch.random.fork_rng(devices=[]), _in_eval_mode(pl_module), torch.enable_grad():
             log_likelihoods = self._log_likelihoods(trainer, pl_module, task)
             fisher = regularizers.fisher_diagonal(self.regularizer.parameters, log_likelihoods, signs)
         self.regularizer.end_task(fisher)

@@ -21,6 +21,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from dendrite_zoo.callbacks.forgetting import ForgettingLogger
 from dendrite_zoo.callbacks.sparsity import SparsityLogger
 from dendrite_zoo.hub import HubModel
+from dendrite_zoo.hub.locate import check_repo
 from dendrite_zoo.hub.secrets import typed_command
 from dendrite_zoo.report import matrix_record, result_record
 from dendrite_zoo.streams import TaskBoundary, TaskStream, benchmark_name, current_task
@@ -60,8 +61,8 @@ class HubPublisher(Callback):
         releases: what was published.
 
     Raises:
-        ValueError: the module trains no model that can be published, nobody says which task is trained on, or
-            ``every`` or ``context_at_test`` is none of those named.
+        ValueError: ``repo_id`` is no name, the module trains no model that can be published, nobody says which task is
+            trained on, or ``every`` or ``context_at_test`` is none of those named.
 
     Example:
         >>> HubPublisher("you/permuted-mnist-10", every="task_end").releases
@@ -80,6 +81,7 @@ class HubPublisher(Callback):
         wait: float = 600.0,
         context_at_test: ContextAtTest | None = None,
     ) -> None:
+        check_repo(repo_id)
         if every not in get_args(Every):
             raise ValueError(f"HubPublisher(every={every!r}) came; expected one of {', '.join(get_args(Every))}.")
         if context_at_test not in (None, *get_args(ContextAtTest)):
@@ -217,15 +219,14 @@ class HubPublisher(Callback):
             ours=True,
             context_at_test=context_at_test,
             task_accuracies=matrix[-1],
-            seed=int(os.environ.get("PL_GLOBAL_SEED", -1)),
+            seed=int(os.environ["PL_GLOBAL_SEED"]) if "PL_GLOBAL_SEED" in os.environ else None,
             command=typed_command(Path(sys.argv[0]).name),
             wall_time_s=self._seconds(),
             parameters=sum(p.numel() for p in model.parameters()),  # type: ignore[attr-defined]
             matrix=matrix,
             sparsity={name.removeprefix("model."): figures for name, figures in sparsity.items()},
+            **({"stream_seeds": [data.seed]} if isinstance(data, TaskStream) else {}),
         )
-        if "PL_GLOBAL_SEED" not in os.environ:
-            record["seeds"] = []
         return [record]
 
     def _context_at_test(self, pl_module: LightningModule, model: HubModel) -> str | None:

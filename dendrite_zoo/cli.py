@@ -128,7 +128,7 @@ def list_models(hub: bool) -> None:
     arg("model", help="A zoo name, org/repo, org/repo@revision, or a folder."),
     arg("--benchmark", help="Such as permuted-digits (default: what the model was trained on)."),
     arg("--num-tasks", type=int, help="How many tasks (default: those it has learned)."),
-    arg("--seed", type=int, default=0, help="Seed of the stream of tasks, or of a policy's goals; 0 is the zoo's."),
+    arg("--seed", type=int, help="Seed of the stream of tasks (default: that it learned), or of a policy's goals (0)."),
     arg("--data", help="A local folder to take the data from."),
     arg("--json", dest="json_file", type=Path, help="Write the scores there, too."),
     arg("--goals", type=int, help="Of a policy: unseen goals of each task, one episode each (default: 50)."),
@@ -138,7 +138,7 @@ def evaluate(
     model: str,
     benchmark: str | None,
     num_tasks: int | None,
-    seed: int,
+    seed: int | None,
     data: str | None,
     json_file: Path | None,
     goals: int | None,
@@ -161,7 +161,7 @@ def evaluate(
         raise ValueError(f"{', '.join(strange)} came for a {kind}; expected one of its own options, see --help.")
     if policy:
         _evaluate_policy(
-            model, loaded, 50 if goals is None else goals, 2 if processes is None else processes, seed, json_file
+            model, loaded, 50 if goals is None else goals, 2 if processes is None else processes, seed or 0, json_file
         )
         return
     name = benchmark or next((record["benchmark"] for record in loaded.results or ()), None)
@@ -170,6 +170,10 @@ def evaluate(
     num_tasks = getattr(loaded, "num_tasks", None) if num_tasks is None else num_tasks
     if num_tasks is None:
         raise ValueError(f"{model} does not say how many tasks it has learned; give --num-tasks.")
+    if seed is None:  # other permutations are other tasks
+        seed = next(
+            (r["stream_seeds"][0] for r in loaded.results or () if r["benchmark"] == name and r.get("stream_seeds")), 0
+        )
     stream = benchmark_stream(name, num_tasks, seed=seed, source=data)
     scores = evaluate_contexts(loaded, stream)
     table = Table("task", *scores, title=f"{model} on {name}: accuracy, context {', '.join(scores)}")
@@ -322,7 +326,7 @@ def main(args: Sequence[str] | None = None) -> None:
     # Lightning 2.6 asks `isinstance(spec, LeafSpec)`, which torch 2.13 deprecates: nothing a user could act upon.
     warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
     if argv and argv[0] in TRAINER_COMMANDS:
-        from lightning.pytorch.utilities.exceptions import SIGTERMException
+        from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
         from dendrite_zoo.training_cli import TrainingCLI
 
@@ -338,7 +342,7 @@ def main(args: Sequence[str] | None = None) -> None:
                 f"{f' ({held[1]})' if held else ''}, so it was not read. Where you trust who wrote it: "
                 "--weights_only false"
             )
-        except (ValueError, OSError, ImportError) as error:
+        except (ValueError, OSError, ImportError, MisconfigurationException) as error:
             sys.exit(f"dendrite-zoo {argv[0]}: {error}")
         return
     parsed = _parser().parse_args(argv)

@@ -8,6 +8,7 @@ import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 from jsonargparse import Namespace, get_loader
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
@@ -29,7 +30,15 @@ from dendrite_zoo.streams import OnlineTasks, TaskStream, benchmark_name
 
 __all__ = ["TrainingCLI"]
 
-TRAINER_RECIPE = ("accumulate_grad_batches", "callbacks", "gradient_clip_algorithm", "gradient_clip_val", "precision")
+TRAINER_RECIPE = (
+    "accumulate_grad_batches",
+    "callbacks",
+    "gradient_clip_algorithm",
+    "gradient_clip_val",
+    "limit_train_batches",
+    "overfit_batches",
+    "precision",
+)
 """What of the Trainer's arguments makes another result."""
 
 
@@ -115,6 +124,10 @@ class TrainingCLI(LightningCLI):
                     )
                 )
             self.config_init[str(self.subcommand)].ckpt_path = str(path)
+        if path is not None and Path(path).is_file() and not is_zipfile(path):
+            raise ValueError(
+                f"{path} is cut, or no checkpoint; expected one that Lightning wrote whole, such as --ckpt_path last."
+            )
         if path is not None and self.subcommand == "fit":
             folder = Path(path).resolve().parent
             if folder.name == LAST.parent.name:  # else it is no run's
@@ -175,7 +188,8 @@ class TrainingCLI(LightningCLI):
             ours=config.ours,
             context_at_test="none" if "none" in by_context else self.model.hparams["context_at_test"],
             task_accuracies=matrix[-1],
-            seed=config.seed_everything,
+            seed=_seed(config),
+            stream_seeds=[data.seed],
             command=_command(),
             wall_time_s=timer.time_elapsed("train"),
             parameters=sum(p.numel() for p in model.parameters()),
@@ -202,7 +216,7 @@ class TrainingCLI(LightningCLI):
             report,
             row=config.row or self.run_name,
             ours=config.ours,
-            seed=config.seed_everything,
+            seed=_seed(config),
             command=_command(),
             wall_time_s=self._callback(Timer).time_elapsed("train"),
             parameters=sum(p.numel() for p in model.parameters()),
@@ -229,11 +243,16 @@ def _command() -> str:
     return re.sub(r" --ckpt_path[ =]last\b", "", typed_command("dendrite-zoo"))
 
 
+def _seed(config: Namespace) -> int | None:
+    """The seed of the weights; None where none was wanted."""
+    return None if config.seed_everything is False else config.seed_everything
+
+
 def _recipe(config: dict[str, Any]) -> dict[str, Any]:
     """What of a config decides the weights."""
     trainer, data = config.get("trainer") or {}, {"init_args": {}, **(config.get("data") or {})}
     data["init_args"].pop("evaluate_after", None)
-    others = {key: config.get(key) for key in ("seed_everything", "model")}
+    others = {key: config.get(key) for key in ("seed_everything", "model", "optimizer", "lr_scheduler")}
     return {**others, "data": data, "trainer": {key: trainer.get(key) for key in TRAINER_RECIPE}}
 
 
@@ -243,7 +262,7 @@ def _practice(data: OnlineTasks, folder: Path) -> dict[str, Any]:
 
 
 def _trainer_argument(key: str) -> Callable[[Any], Any]:
-    def compute(data: Any) -> Any:
+    def set_by_data(data: Any) -> Any:  # the name stands in --help, and in the error of who sets it, too
         return data.trainer_kwargs()[key]
 
-    return compute
+    return set_by_data

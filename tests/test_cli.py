@@ -115,6 +115,10 @@ def test_a_resumed_fit_appends_and_a_fresh_one_refuses(finished_run, tmp_path):
         "begun by another recipe (model.init_args.lr: 0.001, now 0.01; data.init_args.epochs_per_task: 2, now 3)"
         in said
     )
+    said = run(
+        *on, "--optimizer", "SGD", "--optimizer.lr", 5, "--trainer.limit_train_batches", 1, cwd=finished_run, code=1
+    )
+    assert "optimizer: None, now " in said and "trainer.limit_train_batches: None, now 1" in said
     assert "data.init_args.num_tasks: 2, now 1" in run(*on, "--data.init_args.num_tasks", 1, cwd=finished_run, code=1)
     config = finished_run / "runs" / "tiny" / "config.yaml"
     text = config.read_text()
@@ -190,6 +194,23 @@ def test_nothing_in_a_checkpoint_is_executed(command, finished_run, tmp_path):
     assert (tmp_path / "executed").exists()
 
 
+def test_a_checkpoint_that_was_cut_or_is_none_is_refused_in_one_line(finished_run, tmp_path):
+    shutil.copytree(finished_run, tmp_path, dirs_exist_ok=True)
+    last = tmp_path / "runs" / "tiny" / "checkpoints" / "last.ckpt"
+    whole = last.read_bytes()
+    for content in (b"", whole[: len(whole) // 2], b"# A text\n"):
+        last.write_bytes(content)
+        said = run("validate", "--config", "tiny.yaml", "--ckpt_path", "last", cwd=tmp_path, code=1)
+        assert "is cut, or no checkpoint" in said and "Traceback" not in said and "weights_only" not in said
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_an_accelerator_that_is_not_there_is_one_line(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(RECIPE)
+    said = run("fit", "--config", "tiny.yaml", "--trainer.accelerator", "cuda", cwd=tmp_path, code=1)
+    assert "dendrite-zoo fit: " in said and "Traceback" not in said
+
+
 @pytest.mark.parametrize("early", [("--trainer.max_steps", 1), ("--trainer.fast_dev_run", "true")])
 def test_a_run_that_ends_early_keeps_its_model_without_a_record(early, tmp_path):
     (tmp_path / "tiny.yaml").write_text(RECIPE)
@@ -211,7 +232,8 @@ def test_a_run_from_the_weights_of_another_without_a_logger(finished_run, tmp_pa
 
 def test_the_stream_settles_the_trainers_epochs(tmp_path):
     (tmp_path / "tiny.yaml").write_text(RECIPE)
-    assert "max_epochs" in run("fit", "--config", "tiny.yaml", "--trainer.max_epochs", 7, cwd=tmp_path, code=2)
+    said = run("fit", "--config", "tiny.yaml", "--trainer.max_epochs", 7, cwd=tmp_path, code=2)
+    assert "set_by_data(data) --> trainer.max_epochs" in said
 
 
 def test_a_misspelt_argument_of_the_model_is_named(tmp_path):
@@ -228,6 +250,18 @@ def test_evaluate_gives_all_three_ways(finished_run):
     scores = json.loads((finished_run / "scores.json").read_text())
     assert scores["benchmark"] == "permuted-digits"
     assert all(len(scores[way]) == 2 for way in ("inferred", "given", "constant", "context"))
+
+
+def test_evaluate_takes_the_permutations_that_were_learned(finished_run):
+    other = ("--name", "other", "--seed_everything", "false", "--data.init_args.seed", 5)
+    run("fit", "--config", "tiny.yaml", *other, "--model.init_args.lr", 0.02, cwd=finished_run)
+    (record,) = json.loads((finished_run / "runs" / "other" / "model" / "results.json").read_text())
+    assert record["seeds"] == [] and record["stream_seeds"] == [5]
+    run("evaluate", "runs/other", "--json", "scores.json", cwd=finished_run)
+    scores = json.loads((finished_run / "scores.json").read_text())
+    assert scores["seed"] == 5 and scores["inferred"] == pytest.approx(record["task_accuracies"], abs=1e-6)
+    run("evaluate", "runs/other", "--seed", 0, "--json", "scores.json", cwd=finished_run)
+    assert json.loads((finished_run / "scores.json").read_text())["inferred"][1] < scores["inferred"][1] - 0.1
 
 
 def test_evaluate_plays_the_goals_of_a_policy(tmp_path):

@@ -20,6 +20,9 @@ class PrototypeContext(TaskContext):
     nearest prototype (Euclidean): no task id is needed. Before any task is learned the context is zero, and every gate
     one half.
 
+    Lightning's ``EMAWeightAveraging`` averages buffers, too: pass it ``use_buffers=False``, or the prototypes that it
+    leaves are no means of their tasks.
+
     Args:
         num_features: size of an input row, and of the context.
         max_tasks: capacity, in tasks.

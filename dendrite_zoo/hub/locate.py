@@ -15,6 +15,12 @@ from dendrite_zoo.hub.download import Download
 REPO = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[^@\s]+))?")
 
 
+def check_repo(repo_id: str) -> None:
+    """Raise a ValueError where it is no ``org/name``."""
+    if REPO.fullmatch(repo_id) is None or "@" in repo_id:
+        raise ValueError(f"repo {repo_id!r} came; expected 'org/name', such as 'you/permuted-mnist-10'.")
+
+
 class Place(Protocol):
     """Where the files of one model are."""
 

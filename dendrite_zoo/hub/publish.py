@@ -18,7 +18,7 @@ from dendrite_zoo.hub import artifact, registry
 from dendrite_zoo.hub import config as configs
 from dendrite_zoo.hub.card import Card, merge
 from dendrite_zoo.hub.construction import build
-from dendrite_zoo.hub.locate import REPO
+from dendrite_zoo.hub.locate import check_repo
 from dendrite_zoo.hub.mixin import HubModel, Origin
 from dendrite_zoo.hub.release import Release, RepoWriter
 from dendrite_zoo.hub.retry import explained, retried
@@ -52,8 +52,7 @@ def publish(
         ConnectionError: the Hub could not be reached or kept failing; run it again.
         FileExistsError: somebody else published meanwhile, the tag is taken, or a public repo was to be private.
     """
-    if REPO.fullmatch(repo_id) is None or "@" in repo_id:
-        raise ValueError(f"repo {repo_id!r}; expected 'org/name', such as 'you/permuted-mnist-10'.")
+    check_repo(repo_id)
     with _artifact(Path(source).expanduser()) as folder:
         model = HubModel.from_pretrained(folder)  # what does not load is not published
         origin = model.origin

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import math
 import os
 import platform
+import re
+import reprlib
+import shlex
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +20,36 @@ import torch
 
 from dendrite_zoo.metrics import bootstrap_interval
 
-__all__ = ["hardware", "merge_records", "merge_rows", "read_records", "result_record", "versions"]
+__all__ = [
+    "hardware",
+    "merge_records",
+    "merge_rows",
+    "read_records",
+    "result_record",
+    "training_options",
+    "versions",
+]
+
+KEYS: dict[str, type | tuple[type, ...]] = {
+    "benchmark": str,
+    "row": str,
+    "ours": bool,
+    "context_at_test": str,
+    "num_tasks": int,
+    "average_accuracy": (int, float),
+    "average_accuracy_std": (int, float, type(None)),
+    "seeds": list,
+    "matrix": (list, type(None)),
+    "wall_time_s": (int, float),
+    "parameters": int,
+}
+"""What every record must have to be shown and merged."""
+
+NO_TRAINING = re.compile(
+    r"--(name|row|ours|seed_everything|ckpt_path|trainer\.(enable_|log|fast_dev)|model\.(init_args\.)?model\b"
+    r"|data\.(init_args\.)?(seed|source|holdout|evaluate_after|num_tasks)\b)"
+)
+"""Options that do not change what is learned, or that a record tells by itself."""
 
 
 def result_record(
@@ -25,7 +59,7 @@ def result_record(
     ours: bool,
     context_at_test: str,
     task_accuracies: Sequence[float],
-    seed: int,
+    seed: int | None,
     command: str,
     wall_time_s: float,
     parameters: int,
@@ -40,12 +74,12 @@ def result_record(
         ours: whether the recipe is this library's own, not a published one.
         context_at_test: ``"inferred"``, ``"given"``, ``"none"`` or ``"constant"``.
         task_accuracies: accuracy on each task after the last was learned, in [0, 1].
-        seed: of weights and permutations.
+        seed: of the weights; None where there was none.
         command: what was typed.
         wall_time_s: training time, in seconds.
         parameters: trainable numbers of the model, masked ones included.
         matrix: accuracy matrix, null where not measured.
-        **more: further keys, kept as they are.
+        **more: further keys, kept as they are; ``stream_seeds``, of a stream's permutations, stands beside ``seeds``.
 
     Returns:
         A dict of JSON values with the keys users rely on.
@@ -58,7 +92,7 @@ def result_record(
         "num_tasks": len(task_accuracies),
         "average_accuracy": statistics.fmean(task_accuracies),
         "average_accuracy_std": None,
-        "seeds": [seed],
+        "seeds": [] if seed is None else [seed],
         "task_accuracies": list(task_accuracies),
         "matrix": matrix,
         "command": command,
@@ -92,7 +126,11 @@ def merge_records(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
                 "several seeds of one row. Merge each row by itself."
             )
     seeds = [seed for record in records for seed in record["seeds"]]
-    if len(set(seeds)) < len(seeds):
+    streams = [record.get("stream_seeds") or [None] * len(record["seeds"]) for record in records]
+    runs = [
+        run for record, drawn in zip(records, streams, strict=True) for run in zip(record["seeds"], drawn, strict=False)
+    ]
+    if len(set(runs)) < len(runs):
         raise ValueError(f"Seeds {seeds} came to be merged; expected each once. Leave the repeated record out.")
     accuracies = [record["average_accuracy"] for record in records]
     matrices = [record["matrix"] for record in records]
@@ -102,9 +140,8 @@ def merge_records(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "average_accuracy_std": statistics.stdev(accuracies) if len(accuracies) > 1 else None,
         "average_accuracy_per_seed": accuracies,
         "seeds": seeds,
-        "task_accuracies": [
-            statistics.fmean(task) for task in zip(*(r["task_accuracies"] for r in records), strict=True)
-        ],
+        **({"stream_seeds": list(chain(*streams))} if all("stream_seeds" in record for record in records) else {}),
+        **_mean_by_task(records),
         "matrix": _mean_matrix(matrices) if all(matrices) else None,
         **_mean_by_context(records),
         **_mean_success(records),
@@ -116,15 +153,40 @@ def merge_rows(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Merge the seeds of each row of a results table, in the order in which the rows came.
 
     Runs of one row whose models were built otherwise, by number of segments or density say, are points of a curve and
-    stay apart; so do those measured on training rows held out.
+    stay apart; so do those trained with other options, and those measured on training rows held out.
     """
     rows: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for record in records:
         names = ("benchmark", "row", "num_tasks", "context_at_test")
         model = json.dumps(record.get("model"), sort_keys=True)
-        key = *(record[name] for name in names), record.get("holdout"), model
+        key = *(record[name] for name in names), record.get("holdout"), model, *training_options(record)
         rows.setdefault(key, []).append(record)
     return [merge_records(row) if len(row) > 1 else row[0] for row in rows.values()]
+
+
+def training_options(record: Mapping[str, Any]) -> list[str]:
+    """What the command of a record sets of the training, in order of names: not its seeds, its name, or what is shown.
+
+    The model's own arguments stand in the record. Of a command that is not ``dendrite-zoo fit`` nothing is known.
+
+    Example:
+        >>> training_options({"command": "dendrite-zoo fit --config configs/a.yaml --model.lr=0.1 --name b"})
+        ['--config a.yaml', '--model.lr 0.1']
+    """
+    program, *words = shlex.split(record.get("command") or "") or [""]
+    if program != "dendrite-zoo" or words[:1] != ["fit"]:
+        return []
+    options: list[list[str]] = []
+    for word in words[1:]:
+        if word.startswith("--"):
+            options.append(word.split("=", 1))
+        elif options:
+            options[-1].append(word)
+    chosen = [option for option in options if not NO_TRAINING.match(option[0])]
+    return sorted(
+        " ".join([option[0], *(Path(w).name if option[0] == "--config" else w for w in option[1:])])
+        for option in chosen
+    )
 
 
 def read_records(path: Path) -> list[dict[str, Any]]:
@@ -142,11 +204,39 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     except ValueError as error:
         raise ValueError(f"{found} is no JSON ({error}); expected result records, as a run leaves them.") from None
     records = records if isinstance(records, list) else [records]
+    if not records:
+        raise ValueError(f"{found} holds no result records; expected those that a run leaves.")
     for record in records:
-        missing = sorted({"benchmark", "row", "average_accuracy", "seeds"} - set(record))
-        if missing:
-            raise ValueError(f"A record of {found} lacks {', '.join(missing)}; expected those that a run leaves.")
+        _check(record, found)
     return records
+
+
+def _check(record: Any, file: Path) -> None:
+    if not isinstance(record, dict):
+        raise ValueError(f"{file} holds {record!r}; expected result records, as a run leaves them.")
+    missing = [key for key in KEYS if key not in record]
+    if missing:
+        raise ValueError(f"A record of {file} lacks {', '.join(missing)}; expected those that a run leaves.")
+    tasks, matrix, by_task = record["num_tasks"], record["matrix"], record.get("task_accuracies")
+    wrong = [key for key, kind in KEYS.items() if not isinstance(record[key], kind)] or [
+        key
+        for key, right in {
+            "average_accuracy": math.isfinite(record["average_accuracy"]),
+            "matrix": matrix is None or {len(matrix), *map(len, matrix)} == {tasks},
+            "task_accuracies": by_task is None or len(by_task) == tasks,
+        }.items()
+        if not right
+    ]
+    if wrong:
+        raise ValueError(
+            f"A record of {file} has {wrong[0]} {reprlib.repr(record[wrong[0]])} of {tasks!r} tasks; expected what a "
+            "run leaves."
+        )
+
+
+def _mean_by_task(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    held = [record.get("task_accuracies") or [] for record in records]
+    return {"task_accuracies": [statistics.fmean(task) for task in zip(*held, strict=True)]} if all(held) else {}
 
 
 def _mean_by_context(records: Sequence[dict[str, Any]]) -> dict[str, Any]:

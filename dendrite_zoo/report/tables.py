@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dendrite_zoo.metrics import average_accuracy, forgetting_per_task, learned_part, summarize
 from dendrite_zoo.report.published import published
+from dendrite_zoo.report.results import training_options
 
 __all__ = ["forgetting_table", "matrix_table", "results_table", "sparsity_table", "summary_table"]
 
@@ -208,11 +209,13 @@ def shown_rows(R: Tensor, few: int) -> list[int]:
 
 
 def _differences(record: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> str:
-    """The arguments that tell the model of a record from the others of its row."""
-    same = [r.get("model") or {} for r in records if (r["row"], r["num_tasks"]) == (record["row"], record["num_tasks"])]
-    model = record.get("model") or {}
-    names = [name for name, value in model.items() if any(other.get(name) != value for other in same)]
-    return "".join(f", {name} {model[name]}" for name in names)
+    """The model's arguments and the options that tell a record from the others of its row."""
+    same = [r for r in records if (r["row"], r["num_tasks"]) == (record["row"], record["num_tasks"])]
+    models, model = [other.get("model") or {} for other in same], record.get("model") or {}
+    names = [name for name, value in model.items() if any(other.get(name) != value for other in models)]
+    common = set(training_options(record)).intersection(*map(training_options, same))
+    options = [option for option in training_options(record) if option not in common]
+    return "".join(f", {text}" for text in [*(f"{name} {model[name]}" for name in names), *options])
 
 
 def _table(title: str) -> Table:

@@ -12,6 +12,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.plugins import MixedPrecision
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from dendrite_zoo import regularizers
 from dendrite_zoo.callbacks import ElasticWeightConsolidation, SynapticIntelligence
@@ -288,6 +289,19 @@ def test_what_was_frozen_in_between_still_has_its_importance(tmp_path):
     after = callback.regularizer.importance["net.0.weight"]
     assert callback.regularizer.num_tasks == TASKS + 1 and after.shape == before.shape
     assert torch.equal(after, before), "its Fisher information is not computed, and nothing is forgotten of it"
+
+
+def test_reading_a_tasks_data_draws_nothing_from_the_generator_of_training(tmp_path):
+    ends = []
+    reads = ElasticWeightConsolidation(
+        0.0, data=lambda trainer, task: loader, task=lambda trainer: trainer.current_epoch
+    )
+    for callbacks in ([], [reads]):
+        net, loader = Net(), DataLoader(TensorDataset(*data(16)[:2]), batch_size=4, shuffle=True)
+        torch.manual_seed(1)
+        trainer(tmp_path, callbacks, epochs=3, limit_val_batches=0).fit(net, loader, loader)
+        ends.append(flat(net.parameters()))
+    assert reads.regularizer.num_tasks == 2 and torch.equal(*ends)
 
 
 class Save(Callback):

@@ -1,0 +1,94 @@
+"""Records are merged where they are seeds of one recipe, and refused where they are no records."""
+
+import json
+
+import pytest
+from rich.console import Console
+
+from dendrite_zoo.report import merge_rows, read_records, result_record, results_table
+
+OPTIONS = "dendrite-zoo fit --config configs/tiny.yaml"
+
+
+def record(command=OPTIONS, **more):
+    made = result_record(
+        benchmark="b",
+        row="tiny",
+        ours=True,
+        context_at_test="inferred",
+        task_accuracies=[0.9, 0.7],
+        matrix=[[0.9, None], [0.9, 0.7]],
+        seed=0,
+        command=command,
+        wall_time_s=1.0,
+        parameters=5,
+    )
+    return {**made, **more}
+
+
+def test_seeds_of_one_recipe_are_one_row():
+    one = record(f"{OPTIONS} --name a --seed_everything 0 --data.init_args.seed 0", stream_seeds=[0])
+    two = record(f"{OPTIONS} --name=b --data.init_args.seed=7 --trainer.enable_progress_bar false", stream_seeds=[7])
+    (merged,) = merge_rows([one, two | {"seeds": [1]}])
+    assert (merged["seeds"], merged["stream_seeds"]) == ([0, 1], [0, 7])
+    (merged,) = merge_rows([one, two])
+    assert merged["seeds"] == [0, 0], "other permutations are another run"
+    with pytest.raises(ValueError, match="expected each once"):
+        merge_rows([one, dict(one)])
+
+
+def test_runs_with_other_options_stay_apart_and_the_table_tells_them(capsys):
+    sweep = [record(f"{OPTIONS} --name {rate} --model.init_args.lr {rate}") for rate in (0.1, 0.2)]
+    other = record("dendrite-zoo fit --config other.yaml", seeds=[1])
+    assert len(merge_rows([*sweep, other])) == 3
+    Console(width=200).print(results_table([*sweep, other]))
+    shown = capsys.readouterr().out
+    for label in ("tiny.yaml, --model.init_args.lr 0.1 ", "--model.init_args.lr 0.2 ", "tiny, --config other.yaml "):
+        assert label in shown
+    assert len(merge_rows([record("python train.py --seed 0"), record("python train.py --seed 1", seeds=[1])])) == 1
+
+
+def test_a_run_without_a_seed_says_so():
+    none = result_record(
+        benchmark="b",
+        row="r",
+        ours=True,
+        context_at_test="none",
+        task_accuracies=[1.0],
+        seed=None,
+        command="c",
+        wall_time_s=1,
+        parameters=1,
+    )
+    assert none["seeds"] == []
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("3", "holds 3; expected result records"),
+        ("[]", "holds no result records"),
+        ({"num_tasks": ...}, "lacks num_tasks"),
+        ({"parameters": ..., "matrix": ...}, "lacks matrix, parameters"),
+        ({"average_accuracy": None}, "average_accuracy None"),
+        ({"average_accuracy": float("nan")}, "average_accuracy nan"),
+        ({"seeds": 0}, "seeds 0"),
+        ({"task_accuracies": [0.9]}, r"task_accuracies \[0.9\] of 2 tasks"),
+        ({"matrix": [[0.9]]}, r"matrix \[\[0.9\]\] of 2 tasks"),
+    ],
+)
+def test_what_is_no_record_is_refused(content, expected, tmp_path):
+    if isinstance(content, dict):
+        content = json.dumps({key: value for key, value in {**record(), **content}.items() if value is not ...})
+    file = tmp_path / "results.json"
+    file.write_text(content)
+    with pytest.raises(ValueError, match=f"results.json .*{expected}"):
+        read_records(file)
+
+
+def test_a_record_reads_back(tmp_path):
+    (tmp_path / "results.json").write_text(json.dumps(record()))
+    assert read_records(tmp_path) == [record()]
+    assert (
+        len(merge_rows([{k: v for k, v in record(seeds=[s]).items() if k != "task_accuracies"} for s in (0, 1)])) == 1
+    )
