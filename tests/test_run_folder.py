@@ -64,7 +64,7 @@ def test_checkpoints_take_a_twentieth_of_the_time_at_most(tmp_path, monkeypatch,
         accumulate_grad_batches = 1
         strategy = SimpleNamespace(broadcast=bool)
 
-        def save_checkpoint(self, path):
+        def save_checkpoint(self, path, weights_only):
             written.append(round(now[0] - seconds_to_write * len(written)))
             now[0] += seconds_to_write
             path.touch()
@@ -165,7 +165,7 @@ def test_a_crash_while_a_checkpoint_is_written_leaves_the_one_before(tmp_path):
     class Full:
         fast_dev_run = False
 
-        def save_checkpoint(self, path):
+        def save_checkpoint(self, path, weights_only):
             path.write_text("half")
             raise OSError("no space left on device")
 
