@@ -107,10 +107,10 @@ class SubnetworkLogger(Callback):
         self._stop()
         if trainer.state.fn == TrainerFn.VALIDATING:
             self._run_folder = self._find_folder(trainer)
-        if not trainer.sanity_checking:
-            activations = activation_layers(pl_module, self.layers)
-            self._counts = UnitCounts().watch(without_parts(pl_module, activations))
-            self._contexts = Contexts(self._counts).watch(pl_module, self.layers)
+        # in the sanity check too, as SparsityLogger does
+        activations = activation_layers(pl_module, self.layers)
+        self._counts = UnitCounts().watch(without_parts(pl_module, activations))
+        self._contexts = Contexts(self._counts).watch(pl_module, self.layers)
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0

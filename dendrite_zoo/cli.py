@@ -326,7 +326,8 @@ def main(args: Sequence[str] | None = None) -> None:
     # Lightning 2.6 asks `isinstance(spec, LeafSpec)`, which torch 2.13 deprecates: nothing a user could act upon.
     warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
     if argv and argv[0] in TRAINER_COMMANDS:
-        from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
+        from lightning.fabric.utilities.exceptions import MisconfigurationException
+        from lightning.pytorch.utilities.exceptions import SIGTERMException
 
         from dendrite_zoo.training_cli import TrainingCLI
 

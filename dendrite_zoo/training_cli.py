@@ -50,8 +50,10 @@ class _RunConfig(SaveConfigCallback):
         self.folder = folder
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write it."""
-        self.parser.save(self.config, self.folder / self.config_filename, skip_none=False, overwrite=True)
+        """Write it, as one starts anew from it."""
+        config = self.config.clone()
+        config.ckpt_path = None
+        self.parser.save(config, self.folder / self.config_filename, skip_none=False, overwrite=True)
 
 
 class TrainingCLI(LightningCLI):
@@ -179,14 +181,16 @@ class TrainingCLI(LightningCLI):
         finished = log.matrix.numel() > 0 and not log.matrix[-1].isnan().any()
         if not finished or not isinstance(data, TaskStream) or self.trainer.world_size > 1:
             return None
-        context = getattr(self.model, "given_context", None)
+        at_test, context = self.model.hparams.get("context_at_test"), getattr(self.model, "given_context", None)
+        if at_test is None:  # a module of one's own does not say how it was measured
+            return None
         by_context = evaluate_contexts(model, data, context=context, enable_progress_bar=False)
         matrix = matrix_record(log.matrix)["matrix"]
         return result_record(
             benchmark=benchmark_name(data),
             row=config.row or self.run_name,
             ours=config.ours,
-            context_at_test="none" if "none" in by_context else self.model.hparams["context_at_test"],
+            context_at_test="none" if "none" in by_context else at_test,
             task_accuracies=matrix[-1],
             seed=_seed(config),
             stream_seeds=[data.seed],
@@ -221,6 +225,7 @@ class TrainingCLI(LightningCLI):
             wall_time_s=self._callback(Timer).time_elapsed("train"),
             parameters=sum(p.numel() for p in model.parameters()),
             matrix=matrix,
+            model=model.config,
             updates=self.trainer.global_step,
             method=getattr(data, "method", None),
             subnetworks=self._subnetworks(),

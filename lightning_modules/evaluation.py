@@ -33,7 +33,7 @@ def evaluate_contexts(
         Clusters that were found in training belong to the task most of whose inputs they hold here; no task id names
         one, so nothing is ``given``. Only ``none`` for a model without context.
     """
-    weights = next((p.dtype for p in model.parameters()), torch.float32)
+    training, weights = model.training, next((p.dtype for p in model.parameters()), torch.float32)
     defaults = {
         "logger": False,
         "enable_checkpointing": False,
@@ -54,6 +54,7 @@ def evaluate_contexts(
 
     if not isinstance(known, TaskContext):
         validate("given")
+        model.train(training)
         return {"none": _scores(trainer, "acc")}
     if found:
         founded_in = cast(_Tally, validate("inferred", _Tally)).owners()
@@ -64,6 +65,7 @@ def evaluate_contexts(
         scores[way] = _scores(trainer, "acc")
         if way == "inferred":
             scores["context"] = _scores(trainer, "context_acc")
+    model.train(training)
     return scores
 
 

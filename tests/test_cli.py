@@ -131,6 +131,8 @@ def test_a_resumed_fit_appends_and_a_fresh_one_refuses(finished_run, tmp_path):
     said = run("fit", "--config", "tiny.yaml", *elsewhere, cwd=finished_run, code=1)
     assert "one from its weights takes --model.init_args.model runs/tiny/model, and no --ckpt_path" in said
     run(*on, "--data.init_args.num_tasks", 3, cwd=finished_run)
+    again = ("--config", "runs/tiny/config.yaml", "--name", "again", "--trainer.max_steps", 1)
+    run("fit", *again, cwd=finished_run)  # which is a recipe still
     after = list(csv.DictReader(metrics.read_text().splitlines()))
     assert len(after) > len(before) - 1 and {row["epoch"] for row in after} >= {"0", "3", "5"}
 
@@ -217,6 +219,30 @@ def test_a_run_that_ends_early_keeps_its_model_without_a_record(early, tmp_path)
     run("fit", "--config", "tiny.yaml", *early, cwd=tmp_path)
     model = tmp_path / "runs" / "tiny" / "model"
     assert model.is_dir() == ("max_steps" in early[0]) and not (model / "results.json").exists()
+
+
+def test_a_module_of_ones_own_keeps_its_model(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import torch\n"
+        "from lightning.pytorch import LightningModule\n"
+        "from dendrite_zoo.models import ActiveDendriteClassifier\n\n"
+        "class Mine(LightningModule):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.model = ActiveDendriteClassifier(64, [16], 10, max_tasks=2, context='one-hot')\n\n"
+        "    def training_step(self, batch, batch_idx):\n"
+        "        task = self.trainer.datamodule.current_task\n"
+        "        return torch.nn.functional.cross_entropy(self.model(batch[0], task=task), batch[1])\n\n"
+        "    def validation_step(self, batch, batch_idx, dataloader_idx=0):\n"
+        "        right = self.model(batch[0], task=dataloader_idx).argmax(1) == batch[1]\n"
+        "        self.log(f'val/task_{dataloader_idx}/acc', right.float().mean(), add_dataloader_idx=False)\n\n"
+        "    def configure_optimizers(self):\n"
+        "        return torch.optim.Adam(self.parameters())\n"
+    )
+    model = RECIPE[RECIPE.index("model:") : RECIPE.index("data:")]
+    (tmp_path / "tiny.yaml").write_text(RECIPE.replace(model, "model: {class_path: mine.Mine}\n"))
+    run("fit", "--config", "tiny.yaml", cwd=tmp_path)
+    assert dendrite_zoo.load(tmp_path / "runs" / "tiny" / "model").num_classes == 10
 
 
 def test_a_run_from_the_weights_of_another_without_a_logger(finished_run, tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dendrite_zoo.report.published import PUBLISHED, PUBLISHED_FOR, Published, published
 from dendrite_zoo.report.record import write_atomically
+from dendrite_zoo.report.results import recipe_key
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -51,17 +51,17 @@ def accuracy_by(records: Sequence[Mapping[str, Any]], by: Swept) -> dict[tuple[s
     """Mean accuracy by an argument of the model, for each row and number of tasks; all other arguments are equal.
 
     Args:
-        records: result records; those that do not hold the model's config are left out. Where the models of a row
-            differ in more than the argument, the curve of most points is taken.
+        records: result records; those that do not hold the model's config are left out. Where the recipes of a row
+            differ in more than the argument, the curve of most points is taken. No number of segments is one a task.
         by: the argument.
     """
     curves: dict[tuple[str, int], dict[str, dict[float, float]]] = {}
     for record in records:
-        others = dict(record.get("model") or {})
-        value = others.pop(by, None)
+        model = record.get("model") or {}
+        value = model.get("max_tasks") if by == "num_segments" and model.get(by) is None else model.get(by)
         if value is not None:
             of_row = curves.setdefault((record["row"], record["num_tasks"]), {})
-            of_row.setdefault(json.dumps(others, sort_keys=True), {})[value] = record["average_accuracy"]
+            of_row.setdefault(recipe_key(record, but_for=by), {})[value] = record["average_accuracy"]
     longest = {key: max(of_row.values(), key=len) for key, of_row in curves.items()}
     return {key: dict(sorted(points.items())) for key, points in longest.items() if len(points) > 1}
 

@@ -60,7 +60,7 @@ def matrix_record(
         "num_tasks": T,
         "first_task": first_task,
         "matrix": [[_or_null(x) for x in row] for row in R.tolist()],
-        "baseline": [None] * T if baseline is None else [_or_null(x) for x in torch.as_tensor(baseline).tolist()],
+        "baseline": [_or_null(x) for x in baseline.tolist()],
         "samples": [None] * T if samples is None else list(samples),
         "metrics": {name: {**f._asdict(), "value": _or_null(f.value, 10)} for name, f in figures.items()},
         "forgetting_per_task": [_or_null(x, 10) for x in lost] + [None] * (T - len(lost)),

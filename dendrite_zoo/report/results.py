@@ -25,6 +25,7 @@ __all__ = [
     "merge_records",
     "merge_rows",
     "read_records",
+    "recipe_key",
     "result_record",
     "training_options",
     "versions",
@@ -46,10 +47,12 @@ KEYS: dict[str, type | tuple[type, ...]] = {
 """What every record must have to be shown and merged."""
 
 NO_TRAINING = re.compile(
-    r"--(name|row|ours|seed_everything|ckpt_path|trainer\.(enable_|log|fast_dev)|model\.(init_args\.)?model\b"
-    r"|data\.(init_args\.)?(seed|source|holdout|evaluate_after|num_tasks)\b)"
+    r"--(name|row|ours|seed_everything|ckpt_path|weights_only|trainer\.(enable_|log|accelerator|devices|default_root_dir)"
+    r"|data\.(init_args\.)?(seed|source|holdout|evaluate_after|num_tasks|num_processes|folder)\b)"
 )
 """Options that do not change what is learned, or that a record tells by itself."""
+MODEL = re.compile(r"--model\.(init_args\.)?model\.")
+"""Options that the record of a model tells by itself."""
 
 
 def result_record(
@@ -77,7 +80,7 @@ def result_record(
         seed: of the weights; None where there was none.
         command: what was typed.
         wall_time_s: training time, in seconds.
-        parameters: trainable numbers of the model, masked ones included.
+        parameters: numbers in the model's parameters, masked and frozen ones included.
         matrix: accuracy matrix, null where not measured.
         **more: further keys, kept as they are; ``stream_seeds``, of a stream's permutations, stands beside ``seeds``.
 
@@ -107,6 +110,8 @@ def result_record(
 def merge_records(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """One record of several seeds: means, and the standard deviation over seeds (n - 1).
 
+    Records that were merged before count as often as they have seeds.
+
     Raises:
         ValueError: the records are not of one row, or a seed stands twice.
 
@@ -127,12 +132,15 @@ def merge_records(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
             )
     seeds = [seed for record in records for seed in record["seeds"]]
     streams = [record.get("stream_seeds") or [None] * len(record["seeds"]) for record in records]
-    runs = [
-        run for record, drawn in zip(records, streams, strict=True) for run in zip(record["seeds"], drawn, strict=False)
-    ]
-    if len(set(runs)) < len(runs):
+    drawn: dict[int, list[int | None]] = {}
+    for seed, stream in zip(seeds, chain(*streams), strict=False):
+        drawn.setdefault(seed, []).append(stream)
+    if any(len(of) > 1 and (None in of or len(set(of)) < len(of)) for of in drawn.values()):
         raise ValueError(f"Seeds {seeds} came to be merged; expected each once. Leave the repeated record out.")
-    accuracies = [record["average_accuracy"] for record in records]
+    accuracies = list(chain(*(r.get("average_accuracy_per_seed") or [r["average_accuracy"]] for r in records)))
+    streams_known = all("stream_seeds" in record for record in records)
+    success = _mean_success(records)
+    records = [record for record in records for _ in range(max(1, len(record["seeds"])))]
     matrices = [record["matrix"] for record in records]
     return {
         **first,
@@ -140,11 +148,11 @@ def merge_records(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "average_accuracy_std": statistics.stdev(accuracies) if len(accuracies) > 1 else None,
         "average_accuracy_per_seed": accuracies,
         "seeds": seeds,
-        **({"stream_seeds": list(chain(*streams))} if all("stream_seeds" in record for record in records) else {}),
+        **({"stream_seeds": list(chain(*streams))} if streams_known else {}),
         **_mean_by_task(records),
         "matrix": _mean_matrix(matrices) if all(matrices) else None,
         **_mean_by_context(records),
-        **_mean_success(records),
+        **success,
         "wall_time_s": round(statistics.fmean(record["wall_time_s"] for record in records), 1),
     }
 
@@ -157,11 +165,20 @@ def merge_rows(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """
     rows: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for record in records:
-        names = ("benchmark", "row", "num_tasks", "context_at_test")
-        model = json.dumps(record.get("model"), sort_keys=True)
-        key = *(record[name] for name in names), record.get("holdout"), model, *training_options(record)
+        key = *(record[name] for name in ("benchmark", "row", "num_tasks", "context_at_test")), recipe_key(record)
         rows.setdefault(key, []).append(record)
     return [merge_records(row) if len(row) > 1 else row[0] for row in rows.values()]
+
+
+def recipe_key(record: Mapping[str, Any], but_for: str | None = None) -> str:
+    """What the model is, what it was trained with and measured on: equal for the seeds of one recipe.
+
+    Args:
+        record: of a run.
+        but_for: an argument of the model that may differ.
+    """
+    model = {k: v for k, v in (record.get("model") or {}).items() if v is not None and k != but_for}
+    return json.dumps([model, training_options(record), record.get("holdout")], sort_keys=True)
 
 
 def training_options(record: Mapping[str, Any]) -> list[str]:
@@ -173,16 +190,17 @@ def training_options(record: Mapping[str, Any]) -> list[str]:
         >>> training_options({"command": "dendrite-zoo fit --config configs/a.yaml --model.lr=0.1 --name b"})
         ['--config a.yaml', '--model.lr 0.1']
     """
-    program, *words = shlex.split(record.get("command") or "") or [""]
-    if program != "dendrite-zoo" or words[:1] != ["fit"]:
+    typed = record.get("command") or ""
+    if not typed.startswith("dendrite-zoo fit "):
         return []
+    words = shlex.split(typed)[1:]
     options: list[list[str]] = []
     for word in words[1:]:
         if word.startswith("--"):
             options.append(word.split("=", 1))
         elif options:
             options[-1].append(word)
-    chosen = [option for option in options if not NO_TRAINING.match(option[0])]
+    chosen = [o for o in options if not (NO_TRAINING.match(o[0]) or record.get("model") and MODEL.match(o[0]))]
     return sorted(
         " ".join([option[0], *(Path(w).name if option[0] == "--config" else w for w in option[1:])])
         for option in chosen
@@ -243,14 +261,19 @@ def _mean_by_context(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     held = [record.get("accuracy_by_context") for record in records]
     if not all(held):
         return {}
-    return {"accuracy_by_context": {way: statistics.fmean(one[way] for one in held if one) for way in held[0] or ()}}
+    ways = [way for way in held[0] or () if all(way in one for one in held if one)]
+    return {"accuracy_by_context": {way: statistics.fmean(one[way] for one in held if one) for way in ways}}
 
 
 def _mean_success(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Of policies: the interval over goals and seeds, and means of what was measured besides."""
     if not all("first_success" in record for record in records):
         return {}
-    first = [record["first_success"] for record in records]
+    merged = [len(record["seeds"]) > 1 for record in records]
+    first = list(
+        chain(*(r["first_success"] if m else [r["first_success"]] for r, m in zip(records, merged, strict=True)))
+    )
+    records = [record for record in records for _ in range(max(1, len(record["seeds"])))]
     last = [record["success_at_last_step"] for record in records]
     steps = zip(*(record["steps_to_success"] for record in records), strict=True)
     return {

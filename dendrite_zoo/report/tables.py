@@ -63,7 +63,9 @@ def matrix_table(
     for i in rows:
         label = "before" if i == first_task - 1 else f"after {i}"
         cells = [decimal(R[i, j]) if j <= i else f"[dim]{decimal(R[i, j])}[/dim]" for j in columns]
-        table.add_row(label, *cells, decimal(average_accuracy(R[: i + 1, : i + 1])))
+        so_far = R[: i + 1, : i + 1]
+        complete = not so_far[-1, ~so_far.isnan().all(0)].isnan().any()  # else it is another mean than in other rows
+        table.add_row(label, *cells, decimal(average_accuracy(so_far)) if complete else MISSING)
     if not lost.isnan().all():
         table.add_section()
         table.add_row(

@@ -50,6 +50,14 @@ def test_units_by_task_in_a_strangers_network(tmp_path):
     assert (tmp_path / "subnetworks.png").exists()
 
 
+def test_a_compiled_network_is_counted_too(tmp_path):
+    torch.compiler.reset()
+    log, module = SubnetworkLogger(), Frozen()
+    module.net = torch.compile(module.net, backend="eager")
+    trainer(tmp_path, [log], epochs=1, num_sanity_val_steps=2).fit(module, Tasks())
+    assert [len(rates) for rates in log.win_rates.values()] == [3]
+
+
 def test_one_loader_is_the_current_task(tmp_path):
     class ByEpoch(Tasks):
         @property

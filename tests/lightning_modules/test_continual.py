@@ -43,7 +43,8 @@ def test_learns_two_tasks_and_finds_their_contexts():
     assert "val/acc" not in trainer.callback_metrics and model.num_tasks == 2
     x = torch.cat([x for x, _ in stream.task_loader(1)])
     torch.testing.assert_close(model.context.prototypes[1], x.mean(0), atol=1e-5, rtol=0)
-    scores = evaluate_contexts(model, stream, accelerator="cpu", enable_progress_bar=False)
+    scores = evaluate_contexts(model.eval(), stream, accelerator="cpu", enable_progress_bar=False)
+    assert not model.training, "the model is the caller's"
     assert scores["inferred"] == [float(trainer.callback_metrics[f"val/task_{j}/acc"]) for j in range(2)]
     assert scores["constant"][0] == scores["given"][0] and scores["constant"][1] < scores["given"][1]
 

@@ -82,6 +82,17 @@ def test_a_curve_is_of_models_that_are_otherwise_equal():
     assert len(merge_rows([both[0], both[0] | {"seeds": [1], "holdout": 0.1}])) == 2
 
 
+def test_a_curve_holds_no_other_recipe_and_no_held_out_rows():
+    swept = [record("r", 10, s / 100, num_segments=s, max_tasks=10) for s in (2, 5)]
+    base = record("r", 10, 0.1, num_segments=None, max_tasks=10)  # None: a segment a task
+    others = [
+        {**swept[0], "average_accuracy": 0.5, "holdout": 0.1},
+        {**swept[0], "average_accuracy": 0.6, "command": "dendrite-zoo fit --model.init_args.lr 1"},
+    ]
+    for records in ([*swept, base, *others], [*others, base, *swept]):
+        assert accuracy_by(records, "num_segments") == {("r", 10): pytest.approx({2: 0.02, 5: 0.05, 10: 0.1})}
+
+
 def test_published_numbers_are_those_of_the_paper():
     assert PUBLISHED["active dendrites + SI"].accuracy[100] == 0.9159
     assert PUBLISHED["XdG + SI"].accuracy[10] == 0.9795 and PUBLISHED["XdG + SI"].context_at_test == "given"

@@ -5,9 +5,13 @@ import json
 import pytest
 from rich.console import Console
 
-from dendrite_zoo.report import merge_rows, read_records, result_record, results_table
+from dendrite_zoo.report import merge_records, merge_rows, read_records, result_record, results_table
 
 OPTIONS = "dendrite-zoo fit --config configs/tiny.yaml"
+
+
+def rounded(text):
+    return round(float(text), 9)
 
 
 def record(command=OPTIONS, **more):
@@ -33,8 +37,28 @@ def test_seeds_of_one_recipe_are_one_row():
     assert (merged["seeds"], merged["stream_seeds"]) == ([0, 1], [0, 7])
     (merged,) = merge_rows([one, two])
     assert merged["seeds"] == [0, 0], "other permutations are another run"
-    with pytest.raises(ValueError, match="expected each once"):
-        merge_rows([one, dict(one)])
+    for again in (one, {key: value for key, value in one.items() if key != "stream_seeds"}):
+        with pytest.raises(ValueError, match="expected each once"):
+            merge_rows([one, dict(again)])
+
+
+def test_a_seed_may_be_added_to_a_record_of_several():
+    seeds = [record(seeds=[seed], average_accuracy=value) for seed, value in enumerate((0.9, 0.9, 0.6))]
+    for one, other in zip(seeds, (0.1, 0.2, 0.6), strict=True):
+        one |= {
+            "task_accuracies": [other, 1.0],
+            "matrix": [[other, None], [other, 1.0]],
+            "accuracy_by_context": {"a": other},
+        }
+        one |= {"first_success": [[1], [0]], "success_at_last_step": other, "steps_to_success": [other, None]}
+    del seeds[2]["accuracy_by_context"]["a"]
+    seeds[2]["accuracy_by_context"]["b"] = 0.5
+    at_once = merge_records(seeds)
+    in_turn = merge_records([merge_records(seeds[:2]), seeds[2]])
+    assert json.loads(json.dumps(in_turn), parse_float=rounded) == json.loads(json.dumps(at_once), parse_float=rounded)
+    assert at_once["average_accuracy"] == pytest.approx(0.8) and at_once["average_accuracy_per_seed"] == [0.9, 0.9, 0.6]
+    assert at_once["average_accuracy_std"] == pytest.approx(0.1732, abs=1e-4) and len(at_once["first_success"]) == 3
+    assert at_once["accuracy_by_context"] == {}
 
 
 def test_runs_with_other_options_stay_apart_and_the_table_tells_them(capsys):
@@ -45,6 +69,11 @@ def test_runs_with_other_options_stay_apart_and_the_table_tells_them(capsys):
     shown = capsys.readouterr().out
     for label in ("tiny.yaml, --model.init_args.lr 0.1 ", "--model.init_args.lr 0.2 ", "tiny, --config other.yaml "):
         assert label in shown
+    nested = f"{OPTIONS} --model.init_args.model.init_args.width 8"
+    assert len(merge_rows([record(), record(nested, seeds=[1])])) == 2, "nothing else tells the model"
+    assert len(merge_rows([record(model={"a": 1}), record(nested, seeds=[1], model={"a": 1, "b": None})])) == 1
+    assert len(merge_rows([record(), record(f"{OPTIONS} --trainer.accelerator cpu", seeds=[1])])) == 1
+    assert len(merge_rows([record("it's ours"), record("dendrite-zoo's", seeds=[1])])) == 1
     assert len(merge_rows([record("python train.py --seed 0"), record("python train.py --seed 1", seeds=[1])])) == 1
 
 

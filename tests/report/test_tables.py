@@ -53,6 +53,13 @@ def test_what_was_measured_before_and_what_was_not():
     assert not any("untrained" in row for row in rows)
 
 
+def test_a_row_with_gaps_has_no_mean():
+    R = torch.tensor([[0.9, NAN, NAN], [NAN, 0.8, NAN], [0.3, 0.4, 0.95]])
+    rows = lines(matrix_table(R))
+    assert ["after", "0", ".90", "·", "·", ".90"] in rows and ["after", "2", ".30", ".40", ".95", ".55"] in rows
+    assert not any(row[:2] == ["after", "1"] and row[-1] != "·" for row in rows)
+
+
 def test_nothing_measured_is_a_table_too():
     for size in (1, 3):
         assert "mean" in text(matrix_table(torch.full((size, size), NAN)))
