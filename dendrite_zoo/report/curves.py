@@ -125,7 +125,8 @@ def plot_accuracy(records: Sequence[Mapping[str, Any]], by: By = "num_tasks", pa
                 wide.append(x)
         axes.set_xticks(wide, [f"{x:g}" for x in wide])
         axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
-    counts = [len(record["seeds"]) for record in records]
+    swept = None if by == "num_tasks" else accuracy_by(records, by)
+    counts = [len(r["seeds"]) for r in records if swept is None or (r["row"], r["num_tasks"]) in swept]
     few, many = min(counts), max(counts)
     seeds = f"{few} seed{'s' * (few > 1)}" if few == many else f"{few} to {many} seeds"
     note = "; XdG is given the task" * (by == "num_tasks" and benchmarks == [PUBLISHED_FOR])

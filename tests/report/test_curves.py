@@ -89,6 +89,8 @@ def test_a_curve_holds_no_other_recipe_and_no_held_out_rows():
         {**swept[0], "average_accuracy": 0.5, "holdout": 0.1},
         {**swept[0], "average_accuracy": 0.6, "command": "dendrite-zoo fit --model.init_args.lr 1"},
     ]
+    several = record("another row", 10, 0.9, num_segments=3, max_tasks=10) | {"seeds": [0, 1, 2]}
+    assert "1 seed a row" in plot_accuracy([*swept, several], "num_segments").axes[0].get_title(loc="left")
     for records in ([*swept, base, *others], [*others, base, *swept]):
         assert accuracy_by(records, "num_segments") == {("r", 10): pytest.approx({2: 0.02, 5: 0.05, 10: 0.1})}
 
