@@ -33,7 +33,7 @@ def evaluate_contexts(
         Clusters that were found in training belong to the task most of whose inputs they hold here; no task id names
         one, so nothing is ``given``. Only ``none`` for a model without context.
     """
-    training, weights = model.training, next((p.dtype for p in model.parameters()), torch.float32)
+    weights = next((p.dtype for p in model.parameters()), torch.float32)
     defaults = {
         "logger": False,
         "enable_checkpointing": False,
@@ -47,14 +47,15 @@ def evaluate_contexts(
     founded_in: list[int] = []
 
     def validate(way: ContextAtTest, kind: type[ContinualClassifier] = ContinualClassifier) -> ContinualClassifier:
+        training = model.training
         module = kind(model, context=context, context_at_test=way)
         module.founded_in = founded_in
         trainer.validate(module, datamodule=stream, verbose=False)
+        model.train(training)  # the module has put it into train mode
         return module
 
     if not isinstance(known, TaskContext):
         validate("given")
-        model.train(training)
         return {"none": _scores(trainer, "acc")}
     if found:
         founded_in = cast(_Tally, validate("inferred", _Tally)).owners()
@@ -65,7 +66,6 @@ def evaluate_contexts(
         scores[way] = _scores(trainer, "acc")
         if way == "inferred":
             scores["context"] = _scores(trainer, "context_acc")
-    model.train(training)
     return scores
 
 

@@ -12,7 +12,7 @@ import reprlib
 import shlex
 import statistics
 from collections.abc import Mapping, Sequence
-from itertools import chain
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,9 @@ KEYS: dict[str, type | tuple[type, ...]] = {
     "parameters": int,
 }
 """What every record must have to be shown and merged."""
+
+PER_SEED = "average_accuracy_per_seed"
+"""The key that a merged record has, and the record of one run has not."""
 
 NO_TRAINING = re.compile(
     r"--(name|row|ours|seed_everything|ckpt_path|weights_only|trainer\.(enable_|log|accelerator|devices|default_root_dir)"
@@ -131,29 +134,28 @@ def merge_records(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
                 "several seeds of one row. Merge each row by itself."
             )
     seeds = [seed for record in records for seed in record["seeds"]]
-    streams = [record.get("stream_seeds") or [None] * len(record["seeds"]) for record in records]
     drawn: dict[int, list[int | None]] = {}
-    for seed, stream in zip(seeds, chain(*streams), strict=False):
-        drawn.setdefault(seed, []).append(stream)
+    for record in records:
+        for seed, stream in zip(record["seeds"], record.get("stream_seeds") or repeat(None), strict=False):
+            drawn.setdefault(seed, []).append(stream)
     if any(len(of) > 1 and (None in of or len(set(of)) < len(of)) for of in drawn.values()):
         raise ValueError(f"Seeds {seeds} came to be merged; expected each once. Leave the repeated record out.")
-    accuracies = list(chain(*(r.get("average_accuracy_per_seed") or [r["average_accuracy"]] for r in records)))
-    streams_known = all("stream_seeds" in record for record in records)
-    success = _mean_success(records)
-    records = [record for record in records for _ in range(max(1, len(record["seeds"])))]
-    matrices = [record["matrix"] for record in records]
+    accuracies = [accuracy for record in records for accuracy in record.get(PER_SEED, [record["average_accuracy"]])]
+    streams = [record.get("stream_seeds", []) for record in records]
+    runs = _runs(records)
+    matrices = [run["matrix"] for run in runs]
     return {
         **first,
         "average_accuracy": statistics.fmean(accuracies),
         "average_accuracy_std": statistics.stdev(accuracies) if len(accuracies) > 1 else None,
-        "average_accuracy_per_seed": accuracies,
+        PER_SEED: accuracies,
         "seeds": seeds,
-        **({"stream_seeds": list(chain(*streams))} if streams_known else {}),
-        **_mean_by_task(records),
+        **({"stream_seeds": list(chain(*streams))} if all(streams) else {}),
+        **_mean_by_task(runs),
         "matrix": _mean_matrix(matrices) if all(matrices) else None,
-        **_mean_by_context(records),
-        **success,
-        "wall_time_s": round(statistics.fmean(record["wall_time_s"] for record in records), 1),
+        **_mean_by_context(runs),
+        **_mean_success(records),
+        "wall_time_s": round(statistics.fmean(run["wall_time_s"] for run in runs), 1),
     }
 
 
@@ -193,9 +195,8 @@ def training_options(record: Mapping[str, Any]) -> list[str]:
     typed = record.get("command") or ""
     if not typed.startswith("dendrite-zoo fit "):
         return []
-    words = shlex.split(typed)[1:]
     options: list[list[str]] = []
-    for word in words[1:]:
+    for word in shlex.split(typed)[2:]:
         if word.startswith("--"):
             options.append(word.split("=", 1))
         elif options:
@@ -252,6 +253,11 @@ def _check(record: Any, file: Path) -> None:
         )
 
 
+def _runs(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each record as often as runs were merged into it."""
+    return [record for record in records for _ in record.get(PER_SEED, [record])]
+
+
 def _mean_by_task(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     held = [record.get("task_accuracies") or [] for record in records]
     return {"task_accuracies": [statistics.fmean(task) for task in zip(*held, strict=True)]} if all(held) else {}
@@ -269,13 +275,10 @@ def _mean_success(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Of policies: the interval over goals and seeds, and means of what was measured besides."""
     if not all("first_success" in record for record in records):
         return {}
-    merged = [len(record["seeds"]) > 1 for record in records]
-    first = list(
-        chain(*(r["first_success"] if m else [r["first_success"]] for r, m in zip(records, merged, strict=True)))
-    )
-    records = [record for record in records for _ in range(max(1, len(record["seeds"])))]
-    last = [record["success_at_last_step"] for record in records]
-    steps = zip(*(record["steps_to_success"] for record in records), strict=True)
+    first = list(chain(*(r["first_success"] if PER_SEED in r else [r["first_success"]] for r in records)))
+    runs = _runs(records)
+    last = [run["success_at_last_step"] for run in runs]
+    steps = zip(*(run["steps_to_success"] for run in runs), strict=True)
     return {
         "interval": list(bootstrap_interval(torch.tensor(first).numpy() > 0)),
         "success_at_last_step": None if None in last else statistics.fmean(last),

@@ -42,6 +42,16 @@ def test_seeds_of_one_recipe_are_one_row():
             merge_rows([one, dict(again)])
 
 
+def test_runs_without_a_seed_are_told_from_the_others():
+    none = [record(seeds=[], stream_seeds=[stream], average_accuracy=stream / 10) for stream in (5, 1)]
+    other = record(stream_seeds=[1], average_accuracy=0.9)
+    (merged,) = merge_rows([*none, other, record(stream_seeds=[5], average_accuracy=0.5)])
+    assert merged["seeds"] == [0, 0] and merged["stream_seeds"] == [5, 1, 1, 5]
+    at_once, in_turn = merge_records([*none, other]), merge_records([merge_records(none), other])
+    assert at_once["average_accuracy"] == in_turn["average_accuracy"] == pytest.approx(0.5)
+    assert in_turn["task_accuracies"] == pytest.approx(at_once["task_accuracies"])
+
+
 def test_a_seed_may_be_added_to_a_record_of_several():
     seeds = [record(seeds=[seed], average_accuracy=value) for seed, value in enumerate((0.9, 0.9, 0.6))]
     for one, other in zip(seeds, (0.1, 0.2, 0.6), strict=True):
