@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format format-check lint wheel types doctest floors hub-floor bench continual continual-table sweep sweep-figures zoo-permuted-digits zoo-metaworld-mt10 zoo-metaworld-mt50 metaworld-continual clean
+.PHONY: help demo test check format format-check lint types doctest floors hub-floor bench continual continual-table sweep sweep-figures zoo-permuted-digits zoo-metaworld-mt10 zoo-metaworld-mt50 metaworld-continual clean
 
 # The first python that torch's pinned version has wheels for.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10 python3.14 python; do \
@@ -37,17 +37,11 @@ format-check: .venv/.dev
 lint: .venv/.dev
 	$(BIN)/ruff check .
 
-# Types and doctests look at what a user gets: the wheel, unpacked. In the tree the three folders are not one package.
-wheel: .venv/.dev
-	rm -rf build
-	$(BIN)/python -m build --wheel --no-isolation --outdir build . > /dev/null
-	$(BIN)/python -m zipfile -e build/*.whl build/site
+types: .venv/.dev
+	$(BIN)/mypy
 
-types: wheel
-	cd build/site && ../../$(BIN)/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache -p dendrite_zoo
-
-doctest: wheel
-	cd build/site && ../../$(BIN)/python -m pytest -c ../../pyproject.toml --rootdir . --doctest-modules dendrite_zoo
+doctest: .venv/.dev
+	$(BIN)/python -m pytest --doctest-modules dendrite_zoo
 
 floors: .venv/.dev
 	$(BIN)/python -m pytest -q tests/test_floors.py
@@ -70,7 +64,7 @@ bench: .venv/.dev  ## the benchmarks, into benchmarks/results (ten minutes, 12 G
 SEEDS ?= 0 1 2
 zoo-permuted-digits: .venv/.dev  ## train the zoo's permuted-digits and its controls anew
 	for row in permuted-digits permuted-digits-mlp permuted-digits-mlp-si; do for seed in $(SEEDS); do \
-		OMP_NUM_THREADS=1 $(BIN)/dendrite-zoo fit --config configs/$$row.yaml --seed_everything $$seed \
+		OMP_NUM_THREADS=1 $(BIN)/dendrite-zoo fit --config dendrite_zoo/configs/$$row.yaml --seed_everything $$seed \
 			--data.init_args.seed $$seed --name $$row-$$seed || exit 1; done; done
 	$(BIN)/dendrite-zoo report $(foreach row,permuted-digits permuted-digits-mlp permuted-digits-mlp-si,$(SEEDS:%=runs/$(row)-%)) \
 		--entry permuted-digits --build "make zoo-permuted-digits"
@@ -80,26 +74,26 @@ zoo-permuted-digits: .venv/.dev  ## train the zoo's permuted-digits and its cont
 METAWORLD := OMP_NUM_THREADS=1 $(BIN)/dendrite-zoo fit
 zoo-metaworld-mt10: .venv/.dev  ## train the zoo's ten robot skills and their control anew (some hours on two cores)
 	for row in metaworld-mt10 metaworld-mt10-mlp; do for seed in $(SEEDS); do \
-		$(METAWORLD) --config configs/$$row.yaml --seed_everything $$seed --name $$row-$$seed || exit 1; done; done
+		$(METAWORLD) --config dendrite_zoo/configs/$$row.yaml --seed_everything $$seed --name $$row-$$seed || exit 1; done; done
 	$(BIN)/dendrite-zoo report $(foreach row,metaworld-mt10 metaworld-mt10-mlp,$(SEEDS:%=runs/$(row)-%)) \
 		--json results/metaworld/mt10.json --entry metaworld-mt10 --build "make zoo-metaworld-mt10"
 
 zoo-metaworld-mt50: .venv/.dev  ## train the zoo's fifty robot skills and their control anew
 	for row in metaworld-mt50 metaworld-mt50-mlp; do for seed in $(SEEDS); do \
-		$(METAWORLD) --config configs/$$row.yaml --seed_everything $$seed --name $$row-$$seed || exit 1; done; done
+		$(METAWORLD) --config dendrite_zoo/configs/$$row.yaml --seed_everything $$seed --name $$row-$$seed || exit 1; done; done
 	$(BIN)/dendrite-zoo report $(foreach row,metaworld-mt50 metaworld-mt50-mlp,$(SEEDS:%=runs/$(row)-%)) \
 		--json results/metaworld/mt50.json --entry metaworld-mt50 --build "make zoo-metaworld-mt50"
 
 FIVE := metaworld-continual-5 metaworld-continual-5-mlp metaworld-continual-5-mlp-si
 metaworld-continual: .venv/.dev  ## five robot tasks one after another, with dendrites and without
 	for row in $(FIVE); do for seed in $(SEEDS); do \
-		$(METAWORLD) --config configs/$$row.yaml --seed_everything $$seed --name $$row-$$seed || exit 1; done; done
+		$(METAWORLD) --config dendrite_zoo/configs/$$row.yaml --seed_everything $$seed --name $$row-$$seed || exit 1; done; done
 	$(BIN)/dendrite-zoo report $(foreach row,$(FIVE),$(SEEDS:%=runs/$(row)-%)) --json results/metaworld/continual-5.json
 
 # One row: make continual ROW=permuted-mnist-10-si SEEDS=0. Each seed draws weights and permutations anew.
 ROW ?= permuted-mnist-10-ours
 continual: .venv/.dev  ## a row of the continual-learning table: configs/ROW.yaml into results/continual/ROW.json
-	for seed in $(SEEDS); do $(BIN)/dendrite-zoo fit --config configs/$(ROW).yaml --seed_everything $$seed \
+	for seed in $(SEEDS); do $(BIN)/dendrite-zoo fit --config dendrite_zoo/configs/$(ROW).yaml --seed_everything $$seed \
 		--data.init_args.seed $$seed --name $(ROW)-$$seed || exit 1; done
 	$(BIN)/dendrite-zoo report $(SEEDS:%=runs/$(ROW)-%) --json results/continual/$(ROW).json
 
@@ -110,7 +104,7 @@ continual-table: .venv/.dev  ## all rows in one table, and the figures, beside t
 BY ?= activation_density
 VALUES ?= 0.05 0.1 0.2
 sweep: .venv/.dev  ## make sweep ROW=permuted-mnist-10 BY=num_segments VALUES="2 50": into results/sweeps
-	for value in $(VALUES); do $(BIN)/dendrite-zoo fit --config configs/$(ROW).yaml $(FLAGS) \
+	for value in $(VALUES); do $(BIN)/dendrite-zoo fit --config dendrite_zoo/configs/$(ROW).yaml $(FLAGS) \
 		--model.init_args.model.init_args.$(BY) $$value --name $(ROW)-$(BY)-$$value || exit 1; done
 	$(BIN)/dendrite-zoo report $(VALUES:%=runs/$(ROW)-$(BY)-%) --json results/sweeps/$(ROW)-$(BY).json
 

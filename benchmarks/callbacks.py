@@ -27,7 +27,7 @@ from lightning.pytorch.loggers import CSVLogger
 from dendrite_zoo.callbacks import ForgettingLogger, SparsityLogger
 from dendrite_zoo.lightning_modules import ContinualClassifier
 from dendrite_zoo.models import ActiveDendriteClassifier
-from dendrite_zoo.report import versions
+from dendrite_zoo.records import versions
 from dendrite_zoo.streams import PermutedTasks
 
 LIMIT = 3.0  # percent

@@ -15,8 +15,10 @@ import time
 
 import torch
 
+from dendrite_zoo._core.files import to_json
 from dendrite_zoo.contexts import ClusterContext, FoundContext, HotellingContext
-from dendrite_zoo.report import hardware, to_json, versions, write_record
+from dendrite_zoo.records import hardware, versions
+from dendrite_zoo.report import write_record
 from dendrite_zoo.streams import TaskStream, benchmark_stream
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from dendrite_zoo.layers import KWinners
 from dendrite_zoo.models import ActiveDendriteMLP
-from dendrite_zoo.report import hardware, versions
+from dendrite_zoo.records import hardware, versions
 
 sys.path.append(str(Path(__file__).parents[1]))  # at the end: an installed dendrite_zoo wins over the tree's
 

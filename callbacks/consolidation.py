@@ -18,7 +18,8 @@ from torch.optim import Optimizer
 
 from dendrite_zoo import regularizers
 from dendrite_zoo.regularizers import QuadraticPenalty, select_parameters
-from dendrite_zoo.streams import TaskBoundary, current_task, transferred
+from dendrite_zoo.streams.batch_transfer import transferred
+from dendrite_zoo.tasks import TaskBoundary, current_task
 
 __all__ = ["ElasticWeightConsolidation", "SynapticIntelligence"]
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from dendrite_zoo.callbacks.units import UnitCounts
+from dendrite_zoo.callbacks.layer_watcher import UnitCounts
 from dendrite_zoo.functional import Context, distinct_contexts, select_winners
 from dendrite_zoo.layers import ActiveDendriteLinear
 from dendrite_zoo.models import ActiveDendriteMLP

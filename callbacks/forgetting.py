@@ -14,10 +14,10 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
-from dendrite_zoo.callbacks.figures import send_figures
-from dendrite_zoo.callbacks.measured import FreshMetrics, batch_size, by_task, not_logged
-from dendrite_zoo.callbacks.record import AccuracyRecord
-from dendrite_zoo.streams import TaskBoundary, current_task, resume_missed_validation
+from dendrite_zoo.callbacks.accuracy_matrix import AccuracyRecord
+from dendrite_zoo.callbacks.log_metrics import send_figures
+from dendrite_zoo.callbacks.metric_reader import FreshMetrics, batch_size, by_task, not_logged
+from dendrite_zoo.tasks import TaskBoundary, current_task, resume_missed_validation
 
 __all__ = ["ForgettingLogger"]
 

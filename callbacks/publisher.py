@@ -18,13 +18,15 @@ from typing import Any, Literal, get_args
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from dendrite_zoo._core.redact import typed_command
 from dendrite_zoo.callbacks.forgetting import ForgettingLogger
 from dendrite_zoo.callbacks.sparsity import SparsityLogger
 from dendrite_zoo.hub import HubModel
-from dendrite_zoo.hub.locate import check_repo
-from dendrite_zoo.hub.secrets import typed_command
-from dendrite_zoo.report import matrix_record, result_record
-from dendrite_zoo.streams import TaskBoundary, TaskStream, benchmark_name, current_task
+from dendrite_zoo.hub.resolve import check_repo
+from dendrite_zoo.records import result_record
+from dendrite_zoo.report import matrix_record
+from dendrite_zoo.streams import TaskStream, benchmark_name
+from dendrite_zoo.tasks import TaskBoundary, current_task
 
 __all__ = ["HubPublisher"]
 
@@ -37,7 +39,7 @@ ContextAtTest = Literal["inferred", "given", "none", "constant"]
 class HubPublisher(Callback):
     """Publishes the model to the Hugging Face Hub when training, or each task, has ended.
 
-    The first process saves the model to a folder of its own, and a thread sends it (`dendrite_zoo.hub.publish`:
+    The first process saves the model to a folder of its own, and a thread sends it (`dendrite_zoo.hub.publish.upload`:
     one commit, a tag, a card with what the ForgettingLogger and the SparsityLogger of this Trainer measured). Where
     that fails, training goes on: a warning says why, the folder stays, and the command that tries again is printed.
     The token is the one of ``hf auth login`` or ``HF_TOKEN``; it is no argument, for arguments end in configs.
@@ -177,7 +179,7 @@ class HubPublisher(Callback):
         self._queue.put(folder)
 
     def _send(self, waiting: queue.Queue[Path]) -> None:
-        from dendrite_zoo.hub.publish import publish
+        from dendrite_zoo.hub.publish.upload import publish
 
         while True:
             folder = waiting.get()

@@ -12,10 +12,10 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from dendrite_zoo.callbacks.contexts import Contexts, without_parts
-from dendrite_zoo.callbacks.figures import send_figures
-from dendrite_zoo.callbacks.units import UnitCounts, activation_layers, weight_layers
+from dendrite_zoo.callbacks.layer_watcher import UnitCounts, activation_layers, weight_layers
+from dendrite_zoo.callbacks.log_metrics import send_figures
 from dendrite_zoo.metrics import dead_units, duty_cycle_entropy, weight_sparsity
-from dendrite_zoo.streams import current_task
+from dendrite_zoo.tasks import current_task
 
 __all__ = ["SparsityLogger"]
 

@@ -13,12 +13,12 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from dendrite_zoo.callbacks.contexts import Contexts, answering_segments, without_parts
-from dendrite_zoo.callbacks.figures import send_figures
+from dendrite_zoo.callbacks.layer_watcher import UnitCounts, activation_layers
+from dendrite_zoo.callbacks.log_metrics import send_figures
 from dendrite_zoo.callbacks.sparsity import sum_over_ranks
-from dendrite_zoo.callbacks.units import UnitCounts, activation_layers
 from dendrite_zoo.metrics import task_overlap
 from dendrite_zoo.report import plot_subnetworks, subnetwork_record, write_record
-from dendrite_zoo.streams import current_task
+from dendrite_zoo.tasks import current_task
 
 __all__ = ["SubnetworkLogger"]
 

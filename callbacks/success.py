@@ -11,7 +11,7 @@ import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from numpy.typing import NDArray
 
-from dendrite_zoo.callbacks.figures import send_figures
+from dendrite_zoo.callbacks.log_metrics import send_figures
 from dendrite_zoo.rl import MAX_STEPS, GoalEvaluation, Split, SuccessReport, task_names
 
 __all__ = ["SuccessLogger"]

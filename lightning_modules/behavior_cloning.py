@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from dendrite_zoo.hub import build, full_config
 from dendrite_zoo.models import ActiveDendritePolicy, load
 from dendrite_zoo.optim import DendriteAdam
-from dendrite_zoo.streams import TaskBoundary
+from dendrite_zoo.tasks import TaskBoundary
 
 __all__ = ["BehaviorCloning", "imitation_loss"]
 

@@ -20,7 +20,8 @@ from dendrite_zoo.contexts import FoundContext, TaskContext
 from dendrite_zoo.hub import HubModel, build, full_config
 from dendrite_zoo.models import load
 from dendrite_zoo.optim import DendriteAdam, clip_gradients_
-from dendrite_zoo.streams import TaskBoundary, current_task, transferred
+from dendrite_zoo.streams.batch_transfer import transferred
+from dendrite_zoo.tasks import TaskBoundary, current_task
 
 __all__ = ["ContinualClassifier"]
 

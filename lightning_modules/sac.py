@@ -14,10 +14,10 @@ from lightning.pytorch import LightningModule
 from numpy.random import SeedSequence
 from torch import Tensor, nn
 
+from dendrite_zoo.functional import sac
 from dendrite_zoo.hub import HubModel, build, full_config
 from dendrite_zoo.models import ActiveDendritePolicy, TwinCritic, load
 from dendrite_zoo.optim import DendriteAdam
-from dendrite_zoo.rl import sac
 from dendrite_zoo.rl.replay import Transitions
 from dendrite_zoo.streams import OnlineTasks, Round
 

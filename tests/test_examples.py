@@ -33,7 +33,7 @@ def test_fine_tune(tmp_path):
 
 @pytest.mark.slow
 def test_train_and_publish(tmp_path):
-    recipe = ROOT / "configs" / "permuted-digits.yaml"
+    recipe = ROOT / "dendrite_zoo" / "configs" / "permuted-digits.yaml"
     small = ["--data.init_args.num_tasks", "2", "--data.init_args.epochs_per_task", "1"]
     shown = run(["bash", ROOT / "examples" / "train_and_publish.sh", recipe, "you/permuted-digits", *small], tmp_path)
     assert "you/permuted-digits" in shown and (tmp_path / "runs" / "my-run" / "model" / "model.safetensors").is_file()

@@ -143,7 +143,9 @@ for module in pkgutil.walk_packages(dendrite_zoo.__path__, "dendrite_zoo."):
 print(importlib.resources.files("dendrite_zoo.model_cards") / "registry.json")
 """
     *modules, registry = python("-c", code, cwd=workplace, path=site).splitlines()
-    assert {"dendrite_zoo.callbacks", "dendrite_zoo.lightning_modules.continual", "dendrite_zoo.cli"} <= set(modules)
+    assert {"dendrite_zoo.callbacks", "dendrite_zoo.lightning_modules.continual", "dendrite_zoo.cli.main"} <= set(
+        modules
+    )
     assert Path(registry) == site / "dendrite_zoo/model_cards/registry.json"
 
 

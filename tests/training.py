@@ -12,9 +12,9 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from dendrite_zoo.callbacks import ForgettingLogger
+from dendrite_zoo.cli.run_folder import LastCheckpoint
 from dendrite_zoo.lightning_modules import ContinualClassifier
 from dendrite_zoo.models import ActiveDendriteClassifier
-from dendrite_zoo.run_folder import LastCheckpoint
 from dendrite_zoo.streams import PermutedTasks
 
 TASKS, EPOCHS, BATCHES = 3, 2, 3

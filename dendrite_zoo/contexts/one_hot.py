@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dendrite_zoo.contexts.base import TaskContext, mean_over_ranks
-from dendrite_zoo.functional import check_ids
+from dendrite_zoo.functional.context import check_ids
 
 __all__ = ["OneHotContext"]
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dendrite_zoo.contexts.base import TaskContext, mean_over_ranks
-from dendrite_zoo.functional import Context, check_ids
+from dendrite_zoo.functional.context import Context, check_ids
 
 __all__ = ["PrototypeContext", "nearest_prototype"]
 

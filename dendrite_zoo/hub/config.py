@@ -6,7 +6,6 @@ imported, and every argument is held against the constructor's own signature.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import json
 import math
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import dendrite_zoo
+from dendrite_zoo._core.names import nearest
 
 LIBRARY_NAME = "dendrite-zoo"
 FORMAT_VERSION = 1
@@ -32,17 +32,6 @@ State = dict[str, Any]
 
 MIGRATIONS: dict[int, Callable[[Config, State], tuple[Config, State]]] = {}
 """Format version ``v`` to the function that turns its (config, state) into those of ``v + 1``."""
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Say which known name is meant, as the end of an error message.
-
-    Example:
-        >>> nearest("permuted-digit", ["permuted-digits", "split-mnist"])
-        " Did you mean 'permuted-digits'?"
-    """
-    close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
-    return f" Did you mean {close[0]!r}?" if close else ""
 
 
 def parse_json(text: str | bytes, where: str) -> Any:

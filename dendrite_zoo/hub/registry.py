@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dendrite_zoo._core.names import nearest
 from dendrite_zoo.hub import artifact
-from dendrite_zoo.hub.config import nearest
 
 
 @dataclass(frozen=True)

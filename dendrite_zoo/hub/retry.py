@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from dendrite_zoo.hub.secrets import without_token
+from dendrite_zoo._core.redact import without_token
 
 logger = logging.getLogger(__name__)
 

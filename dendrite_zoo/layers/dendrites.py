@@ -7,10 +7,11 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from dendrite_zoo import functional as DF
-from dendrite_zoo.functional import Context, Gate
+from dendrite_zoo.functional import Context, Gate, apply_gate
+from dendrite_zoo.functional.dendrites import check_gate
 from dendrite_zoo.layers.sparse import SparseLinear, check_density, check_size, random_mask, uniform_
-from dendrite_zoo.rows import RowParameter
+from dendrite_zoo.row_sparse.parameter import RowParameter
+from dendrite_zoo.row_sparse.segments import winning_activations
 
 __all__ = ["ActiveDendriteConv2d", "ActiveDendriteLinear"]
 
@@ -170,7 +171,7 @@ def _add_segments(
     layer: Layer, num_units: int, context_dim: int, num_segments: int, gate: Gate, density: float
 ) -> None:
     check_density(segment_density=density)
-    DF.check_gate(gate)
+    check_gate(gate)
     if num_segments != 0:
         check_size(context_dim=context_dim, num_segments=num_segments)
     layer.context_dim, layer.num_segments, layer.gate, layer.segment_density = context_dim, num_segments, gate, density
@@ -196,7 +197,7 @@ def _modulate(layer: Layer, drive: Tensor, context: Context | None, unit_dim: in
             "layer(x, context). Build it with num_segments=0 for a layer without dendrites."
         )
     assert layer.segments is not None
-    strength = DF.winning_activations(layer.segments, context, layer.gate, layer.segment_mask)
+    strength = winning_activations(layer.segments, context, layer.gate, layer.segment_mask)
     if strength.ndim == 2:  # one gate a row: (B, U) meets (B, ..., U, ...)
         if len(strength) != len(drive):
             raise ValueError(
@@ -205,7 +206,7 @@ def _modulate(layer: Layer, drive: Tensor, context: Context | None, unit_dim: in
             )
         strength = strength.reshape(len(drive), *[1] * (drive.ndim + unit_dim - 1), *strength.shape[1:])
     trailing = -1 - unit_dim
-    return DF.apply_gate(drive, strength.reshape(*strength.shape, *[1] * trailing), layer.gate)
+    return apply_gate(drive, strength.reshape(*strength.shape, *[1] * trailing), layer.gate)
 
 
 def _segments_repr(layer: Layer) -> str:

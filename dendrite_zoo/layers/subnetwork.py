@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dendrite_zoo import functional as DF
 from dendrite_zoo.layers.dendrites import ActiveDendriteLinear
-from dendrite_zoo.rows import RowParameter, take_rows
+from dendrite_zoo.row_sparse.parameter import RowParameter, take_rows
+from dendrite_zoo.row_sparse.segments import winning_activations
 
 __all__ = ["ActiveUnits", "active_units", "linear_part", "make_partial"]
 
@@ -41,7 +41,7 @@ def active_units(layer: ActiveDendriteLinear, context: Tensor, density: float) -
     """
     if layer.segments is None:
         return ActiveUnits(torch.arange(layer.out_features, device=layer.weight.device), None)
-    strength = DF.winning_activations(layer.segments, context, layer.gate, layer.segment_mask)
+    strength = winning_activations(layer.segments, context, layer.gate, layer.segment_mask)
     units = strength.topk(max(1, round(density * len(strength)))).indices.sort().values
     return ActiveUnits(units, strength[units])
 
@@ -52,7 +52,7 @@ def linear_part(
     """A linear layer of which only some units and inputs are there; None for all of them.
 
     Cost follows the size of the part, as do sparse gradients where an optimizer owns ``weight`` and ``bias``
-    (`dendrite_zoo.rows`).
+    (`dendrite_zoo.row_sparse.parameter`).
 
     Shape:
         x ``(..., columns)`` to ``(..., rows)``; weight and mask ``(U, I)``, bias ``(U,)``.

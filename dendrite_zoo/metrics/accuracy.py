@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from dendrite_zoo.metrics import functional as F
+from dendrite_zoo.functional import accuracy_matrix as F
 
 __all__ = [
     "AccuracyMatrix",
@@ -149,7 +149,7 @@ class AccuracyMatrix(Metric):
 
 
 class AverageAccuracy(AccuracyMatrix):
-    """:func:`~dendrite_zoo.metrics.functional.average_accuracy` after the last task measured.
+    """:func:`~dendrite_zoo.functional.accuracy_matrix.average_accuracy` after the last task measured.
 
     Example:
         >>> metric = AverageAccuracy(num_tasks=2)
@@ -164,7 +164,7 @@ class AverageAccuracy(AccuracyMatrix):
 
 
 class Forgetting(AccuracyMatrix):
-    """:func:`~dendrite_zoo.metrics.functional.forgetting` after the last task measured.
+    """:func:`~dendrite_zoo.functional.accuracy_matrix.forgetting` after the last task measured.
 
     Example:
         >>> metric = Forgetting(num_tasks=2)
@@ -182,7 +182,7 @@ class Forgetting(AccuracyMatrix):
 
 
 class BackwardTransfer(AccuracyMatrix):
-    """:func:`~dendrite_zoo.metrics.functional.backward_transfer` after the last task measured.
+    """:func:`~dendrite_zoo.functional.accuracy_matrix.backward_transfer` after the last task measured.
 
     Example:
         >>> metric = BackwardTransfer(num_tasks=2)
@@ -198,7 +198,7 @@ class BackwardTransfer(AccuracyMatrix):
 
 
 class ForwardTransfer(AccuracyMatrix):
-    """:func:`~dendrite_zoo.metrics.functional.forward_transfer`; ``after=None`` counts the untrained.
+    """:func:`~dendrite_zoo.functional.accuracy_matrix.forward_transfer`; ``after=None`` counts the untrained.
 
     Example:
         >>> metric = ForwardTransfer(num_tasks=2)
@@ -216,7 +216,7 @@ class ForwardTransfer(AccuracyMatrix):
 
 
 class LearningAccuracy(AccuracyMatrix):
-    """:func:`~dendrite_zoo.metrics.functional.learning_accuracy`: how well each task was learned.
+    """:func:`~dendrite_zoo.functional.accuracy_matrix.learning_accuracy`: how well each task was learned.
 
     Example:
         >>> metric = LearningAccuracy(num_tasks=2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dendrite_zoo.frozen import frozen_generator
+from dendrite_zoo._core.rng import frozen_generator
 
 __all__ = ["bootstrap_interval"]
 

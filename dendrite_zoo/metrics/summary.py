@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from dendrite_zoo.metrics.functional import (
+from dendrite_zoo.functional.accuracy_matrix import (
     average_accuracy,
     backward_transfer,
     forgetting,

@@ -14,7 +14,7 @@ from dendrite_zoo.layers import ActiveDendriteLinear, KWinners
 from dendrite_zoo.layers.sparse import check_density, check_size, uniform_
 from dendrite_zoo.layers.subnetwork import ActiveUnits, active_units, linear_part, make_partial
 from dendrite_zoo.models.folded import FoldedMLP, fold_codebook, fold_one
-from dendrite_zoo.models.subnetwork import Subnetworks, in_groups
+from dendrite_zoo.row_sparse.subnetworks import Subnetworks, in_groups
 
 __all__ = ["ActiveDendriteMLP"]
 

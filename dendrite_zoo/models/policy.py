@@ -13,13 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dendrite_zoo._core.names import nearest
 from dendrite_zoo.functional import Gate
 from dendrite_zoo.hub import HubModel, register_model
-from dendrite_zoo.hub.config import nearest
-from dendrite_zoo.kept import stamp
 from dendrite_zoo.layers.sparse import check_size
 from dendrite_zoo.models.folded import plain_linear
 from dendrite_zoo.models.mlp import ActiveDendriteMLP
+from dendrite_zoo.row_sparse.activation_cache import stamp
 
 __all__ = ["ActiveDendritePolicy"]
 

@@ -12,7 +12,7 @@ from dendrite_zoo.contexts import OneHotContext
 from dendrite_zoo.hub import HubModel, register_model
 from dendrite_zoo.layers.sparse import check_size
 from dendrite_zoo.layers.subnetwork import linear_part, make_partial
-from dendrite_zoo.models.subnetwork import in_groups
+from dendrite_zoo.row_sparse.subnetworks import in_groups
 
 __all__ = ["XdGClassifier"]
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dendrite_zoo.regularizers.quadratic import Covered, QuadraticPenalty, _zeros
-from dendrite_zoo.rows import once
+from dendrite_zoo.row_sparse.parameter import once
 
 __all__ = ["ElasticWeightConsolidation", "fisher_diagonal"]
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dendrite_zoo.rows import once, row_ids
+from dendrite_zoo.row_sparse.parameter import once, row_ids
 
 __all__ = ["Covered", "QuadraticPenalty", "select_parameters"]
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from dendrite_zoo._core.files import write_atomically
+from dendrite_zoo.records import recipe_key
 from dendrite_zoo.report.published import PUBLISHED, PUBLISHED_FOR, Published, published
-from dendrite_zoo.report.record import write_atomically
-from dendrite_zoo.report.results import recipe_key
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

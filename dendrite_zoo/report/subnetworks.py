@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from dendrite_zoo._core.files import write_atomically
 from dendrite_zoo.metrics.subnetworks import task_overlap, unit_order
-from dendrite_zoo.report.record import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -12,8 +12,8 @@ from rich.table import Table
 from torch import Tensor
 
 from dendrite_zoo.metrics import average_accuracy, forgetting_per_task, learned_part, summarize
+from dendrite_zoo.records import training_options
 from dendrite_zoo.report.published import published
-from dendrite_zoo.report.results import training_options
 
 __all__ = ["forgetting_table", "matrix_table", "results_table", "sparsity_table", "summary_table"]
 

@@ -6,8 +6,8 @@ Importing this needs no Meta-World; making environments does: ``pip install 'den
 from dendrite_zoo.rl.demonstrations import Demonstrations, Disturbance, collect_demonstrations
 from dendrite_zoo.rl.environments import Step, TaskEnvironments
 from dendrite_zoo.rl.evaluation import GoalEvaluation, SuccessReport, evaluate_policy
-from dendrite_zoo.rl.goals import Goal, Split, goals
-from dendrite_zoo.rl.tasks import ACTION_SIZE, MAX_STEPS, MT10, MT50, OBSERVATION_SIZE, task_names
+from dendrite_zoo.rl.metaworld.goals import Goal, Split, goals
+from dendrite_zoo.rl.metaworld.tasks import ACTION_SIZE, MAX_STEPS, MT10, MT50, OBSERVATION_SIZE, task_names
 
 __all__ = [
     "ACTION_SIZE",

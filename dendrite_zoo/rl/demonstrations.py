@@ -20,11 +20,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dendrite_zoo.frozen import frozen_generator
+from dendrite_zoo._core.rng import frozen_generator
 from dendrite_zoo.rl.environments import TaskEnvironments
 from dendrite_zoo.rl.evaluation import Act
-from dendrite_zoo.rl.goals import Split
-from dendrite_zoo.rl.tasks import ACTION_SIZE, OBSERVATION_SIZE, task_names
+from dendrite_zoo.rl.metaworld.goals import Split
+from dendrite_zoo.rl.metaworld.tasks import ACTION_SIZE, OBSERVATION_SIZE, task_names
 
 __all__ = ["Demonstrations", "Disturbance", "collect_demonstrations", "recipe_of"]
 

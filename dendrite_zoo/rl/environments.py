@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from dendrite_zoo.rl.episodes import Order, Recipe
-from dendrite_zoo.rl.goals import Split, goals
+from dendrite_zoo.rl.metaworld.episodes import Order, Recipe
+from dendrite_zoo.rl.metaworld.goals import Split, goals
+from dendrite_zoo.rl.metaworld.tasks import ACTION_SIZE, MAX_STEPS, metaworld, task_names
 from dendrite_zoo.rl.shard import ROW, Shard
-from dendrite_zoo.rl.tasks import ACTION_SIZE, MAX_STEPS, metaworld, task_names
 from dendrite_zoo.rl.worker import Worker, shared_table
 
 __all__ = ["Step", "TaskEnvironments", "checked_actions"]

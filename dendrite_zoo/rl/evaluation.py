@@ -12,10 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 from rich.progress import Progress
 
 from dendrite_zoo.metrics import bootstrap_interval
-from dendrite_zoo.report import result_record
+from dendrite_zoo.records import result_record
 from dendrite_zoo.rl.environments import TaskEnvironments, checked_actions
-from dendrite_zoo.rl.goals import Split
-from dendrite_zoo.rl.tasks import ACTION_SIZE, MAX_STEPS, MT10, MT50, task_names
+from dendrite_zoo.rl.metaworld.goals import Split
+from dendrite_zoo.rl.metaworld.tasks import ACTION_SIZE, MAX_STEPS, MT10, MT50, task_names
 
 __all__ = ["Act", "GoalEvaluation", "SuccessReport", "evaluate_policy", "success_record"]
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dendrite_zoo.rl.episodes import Episodes, Recipe
-from dendrite_zoo.rl.tasks import ACTION_SIZE, OBSERVATION_SIZE
+from dendrite_zoo.rl.metaworld.episodes import Episodes, Recipe
+from dendrite_zoo.rl.metaworld.tasks import ACTION_SIZE, OBSERVATION_SIZE
 
 __all__ = ["ROW", "Shard"]
 

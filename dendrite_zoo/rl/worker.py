@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dendrite_zoo.rl.episodes import Recipe
+from dendrite_zoo.rl.metaworld.episodes import Recipe
 from dendrite_zoo.rl.shard import ROW, Shard
 
 __all__ = ["Worker", "shared_table"]

@@ -1,15 +1,13 @@
 """Sequences of tasks as LightningDataModules, their data, and where one task ends."""
 
 from dendrite_zoo.streams.benchmark import benchmark_name, benchmark_stream
-from dendrite_zoo.streams.boundary import TaskBoundary, current_task, resume_missed_validation
 from dendrite_zoo.streams.demonstrations import DemonstrationMixture, DemonstrationSequence
-from dendrite_zoo.streams.draws import permutation, rotation_angle
 from dendrite_zoo.streams.loader import TaskLoader
 from dendrite_zoo.streams.online import OnlineTasks, Round
+from dendrite_zoo.streams.sampling import permutation, rotation_angle
 from dendrite_zoo.streams.sources import Source, load_source
 from dendrite_zoo.streams.stream import TaskStream
 from dendrite_zoo.streams.tasks import PermutedTasks, RotatedTasks, SplitTasks
-from dendrite_zoo.streams.transfer import transferred
 
 __all__ = [
     "DemonstrationMixture",
@@ -20,15 +18,11 @@ __all__ = [
     "Round",
     "Source",
     "SplitTasks",
-    "TaskBoundary",
     "TaskLoader",
     "TaskStream",
     "benchmark_name",
     "benchmark_stream",
-    "current_task",
     "load_source",
     "permutation",
-    "resume_missed_validation",
     "rotation_angle",
-    "transferred",
 ]

@@ -16,7 +16,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from dendrite_zoo.frozen import frozen_generator
+from dendrite_zoo._core.rng import frozen_generator
 from dendrite_zoo.rl import Demonstrations, Disturbance, collect_demonstrations, task_names
 from dendrite_zoo.rl.demonstrations import recipe_of
 from dendrite_zoo.streams.stream import check_trainer, fitting_trainer, resume_fit

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from dendrite_zoo.hub.config import nearest
+from dendrite_zoo._core.names import nearest
 from dendrite_zoo.rl import ACTION_SIZE, OBSERVATION_SIZE, TaskEnvironments, task_names
 from dendrite_zoo.rl.replay import ReplayBuffer
 from dendrite_zoo.streams.stream import check_trainer, resume_fit

@@ -13,10 +13,10 @@ from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from dendrite_zoo.streams.boundary import resume_missed_validation
-from dendrite_zoo.streams.draws import epoch_order, hold_out
 from dendrite_zoo.streams.loader import TaskLoader
+from dendrite_zoo.streams.sampling import epoch_order, hold_out
 from dendrite_zoo.streams.sources import Source, SourceLike, load_source
+from dendrite_zoo.tasks import resume_missed_validation
 
 __all__ = ["TaskStream", "check_trainer", "fitting_trainer", "resume_fit"]
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dendrite_zoo.streams.draws import class_order, permutation, rotation_angle
+from dendrite_zoo.streams.sampling import class_order, permutation, rotation_angle
 from dendrite_zoo.streams.sources import Source
 from dendrite_zoo.streams.stream import TaskStream
 

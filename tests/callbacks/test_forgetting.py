@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 
 from dendrite_zoo.callbacks import ForgettingLogger
-from dendrite_zoo.metrics import functional as F
+from dendrite_zoo.functional import accuracy_matrix as F
 from tests.callbacks.strangers import OneLoader, ReluNet, Scripted, Tasks, loader, trainer
 
 pytestmark = [

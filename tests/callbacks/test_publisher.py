@@ -140,7 +140,7 @@ def unsent(monkeypatch):
     def fail(*args, **kwargs):
         raise OSError("no Hub here")
 
-    monkeypatch.setattr("dendrite_zoo.hub.publish.publish", fail)
+    monkeypatch.setattr("dendrite_zoo.hub.publish.upload.publish", fail)
 
     def records(folder):
         saved = sorted(Path(folder).glob("step-*"), key=lambda path: int(path.name[len("step-") :]))

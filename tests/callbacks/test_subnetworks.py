@@ -11,7 +11,7 @@ from torch import nn
 
 from dendrite_zoo.callbacks import SubnetworkLogger
 from dendrite_zoo.callbacks.contexts import Contexts, answering_segments
-from dendrite_zoo.callbacks.units import UnitCounts
+from dendrite_zoo.callbacks.layer_watcher import UnitCounts
 from dendrite_zoo.layers import ActiveDendriteLinear
 from dendrite_zoo.lightning_modules import ContinualClassifier
 from dendrite_zoo.metrics import task_overlap

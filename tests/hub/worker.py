@@ -18,8 +18,9 @@ if __name__ == "__main__":
 
     import torch
 
-    import dendrite_zoo.hub.publish as publishing
-    from dendrite_zoo.hub import HubModel, release
+    import dendrite_zoo.hub.publish.upload as publishing
+    from dendrite_zoo.hub import HubModel
+    from dendrite_zoo.hub.publish import release
     from tests.hub.toy import Toy
 
     torch.set_num_threads(1)

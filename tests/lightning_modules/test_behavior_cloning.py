@@ -12,12 +12,12 @@ from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader, IterableDataset
 
 from dendrite_zoo.callbacks import SuccessLogger
-from dendrite_zoo.hub.publish import _artifact
+from dendrite_zoo.cli.run_folder import RunLogger
+from dendrite_zoo.hub.publish.upload import _artifact
 from dendrite_zoo.lightning_modules import BehaviorCloning
 from dendrite_zoo.lightning_modules.behavior_cloning import imitation_loss
 from dendrite_zoo.models import ActiveDendritePolicy, load
 from dendrite_zoo.rl import Demonstrations, evaluate_policy
-from dendrite_zoo.run_folder import RunLogger
 from dendrite_zoo.streams import DemonstrationMixture, DemonstrationSequence
 
 TASK = "reach-v3"

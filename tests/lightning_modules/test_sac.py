@@ -12,10 +12,10 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from dendrite_zoo.callbacks import SparsityLogger, SubnetworkLogger, SuccessLogger
+from dendrite_zoo.functional import sac
 from dendrite_zoo.hub import full_config
 from dendrite_zoo.lightning_modules import MultiTaskSAC
 from dendrite_zoo.models import ActiveDendritePolicy, TwinCritic, load
-from dendrite_zoo.rl import sac
 from dendrite_zoo.rl.replay import Transitions
 from dendrite_zoo.streams import OnlineTasks, PermutedTasks
 from tests.lightning_modules.practice import (

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dendrite_zoo.cli import main
+from dendrite_zoo.cli.main import main
 from dendrite_zoo.models import ActiveDendritePolicy, load
 from dendrite_zoo.rl import task_names
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = Path(__file__).parents[2] / "dendrite_zoo" / "configs"
 
 
 @pytest.mark.parametrize("name", ["metaworld-mt3", "metaworld-mt10-paper", "metaworld-finetune"])

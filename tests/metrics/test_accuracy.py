@@ -11,6 +11,7 @@ import torch.multiprocessing as mp
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
+from dendrite_zoo.functional import accuracy_matrix as F
 from dendrite_zoo.metrics import (
     AccuracyMatrix,
     AverageAccuracy,
@@ -20,7 +21,6 @@ from dendrite_zoo.metrics import (
     LearningAccuracy,
     TaskAccuracy,
 )
-from dendrite_zoo.metrics import functional as F
 
 torch.set_num_threads(1)
 TASKS, CLASSES = 3, 5

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from dendrite_zoo.metrics import functional as F
+from dendrite_zoo.functional import accuracy_matrix as F
 from dendrite_zoo.metrics import summarize
 
 NAN = math.nan

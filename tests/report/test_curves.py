@@ -3,7 +3,8 @@
 import pytest
 from PIL import Image
 
-from dendrite_zoo.report import PUBLISHED, accuracy_by, accuracy_by_tasks, merge_rows, plot_accuracy, result_record
+from dendrite_zoo.records import merge_rows, result_record
+from dendrite_zoo.report import PUBLISHED, accuracy_by, accuracy_by_tasks, plot_accuracy
 
 
 def record(row, tasks, accuracy, *, matrix=None, benchmark="permuted-mnist", **config):

@@ -6,14 +6,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from dendrite_zoo.report import (
-    forgetting_table,
-    matrix_table,
-    result_record,
-    results_table,
-    sparsity_table,
-    summary_table,
-)
+from dendrite_zoo.records import result_record
+from dendrite_zoo.report import forgetting_table, matrix_table, results_table, sparsity_table, summary_table
 from dendrite_zoo.report.tables import decimal
 
 NAN = math.nan

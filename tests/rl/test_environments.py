@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dendrite_zoo.rl import Step, TaskEnvironments
-from dendrite_zoo.rl.episodes import Episodes, Recipe
+from dendrite_zoo.rl.metaworld.episodes import Episodes, Recipe
 from tests.rl.conftest import SHORT
 
 pytest.importorskip("metaworld")
@@ -305,7 +305,7 @@ def test_arguments_out_of_range(arguments: dict, message: str) -> None:
 
 def test_a_goal_is_drawn_for_each_episode_by_number(envs: TaskEnvironments) -> None:
     """Which goal an episode has follows from seed, environment and episode alone, so that a resume needs no more."""
-    from dendrite_zoo.rl.goals import frozen_generator
+    from dendrite_zoo.rl.metaworld.goals import frozen_generator
 
     envs.reset()
     episodes = envs._shard._episodes[1]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dendrite_zoo.rl.episodes import Episodes, Recipe
 from dendrite_zoo.rl.evaluation import GoalEvaluation, SuccessReport, evaluate_policy
+from dendrite_zoo.rl.metaworld.episodes import Episodes, Recipe
 
 FIRST = np.array([[3, 0, 8], [0, 0, 2]])
 

@@ -1,0 +1,274 @@
+"""``dendrite-zoo fit | validate | test``: Lightning's own command line, with a run folder."""
+
+from __future__ import annotations
+
+import os
+import re
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from zipfile import is_zipfile
+
+from jsonargparse import Namespace, get_loader
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities.model_helpers import is_overridden
+
+import dendrite_zoo.models  # noqa: F401  (so that a config may name its classes)
+from dendrite_zoo._core.redact import typed_command
+from dendrite_zoo.callbacks import ForgettingLogger, SparsityLogger, SubnetworkLogger
+from dendrite_zoo.cli.run_folder import LAST, RunLogger, differences, run_callbacks, start_run, success_curve
+from dendrite_zoo.hub import HubModel
+from dendrite_zoo.lightning_modules import evaluate_contexts
+from dendrite_zoo.models import ActiveDendritePolicy
+from dendrite_zoo.records import result_record
+from dendrite_zoo.report import matrix_record, subnetwork_record
+from dendrite_zoo.rl import evaluate_policy
+from dendrite_zoo.rl.evaluation import success_record
+from dendrite_zoo.streams import OnlineTasks, TaskStream, benchmark_name
+
+__all__ = ["TrainingCLI"]
+
+TRAINER_RECIPE = (
+    "accumulate_grad_batches",
+    "callbacks",
+    "gradient_clip_algorithm",
+    "gradient_clip_val",
+    "limit_train_batches",
+    "overfit_batches",
+    "precision",
+)
+"""What of the Trainer's arguments makes another result."""
+
+
+class _RunConfig(SaveConfigCallback):
+    """Keeps the config in the run folder, whatever the logger."""
+
+    def __init__(self, parser: LightningArgumentParser, config: Namespace, *, folder: Path) -> None:
+        super().__init__(parser, config, save_to_log_dir=False)
+        self.folder = folder
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write it, as one starts anew from it."""
+        config = self.config.clone()
+        config.ckpt_path = None
+        self.parser.save(config, self.folder / self.config_filename, skip_none=False, overwrite=True)
+
+
+class TrainingCLI(LightningCLI):
+    """LightningCLI whose runs lie in ``runs/<name>/`` and end with a model ready to publish."""
+
+    def __init__(self, args: list[str] | None = None) -> None:
+        super().__init__(
+            model_class=LightningModule,
+            datamodule_class=LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            seed_everything_default=0,
+            save_config_callback=None,
+            args=args,
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Those of Lightning's that make sense for a stream of tasks."""
+        return {name: LightningCLI.subcommands()[name] for name in ("fit", "validate", "test")}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """The run's name and its row in a results table; the stream settles the Trainer's epochs."""
+        parser.add_argument("--name", type=str, help="Name of the run, its folder runs/NAME; default: the config's.")
+        parser.add_argument("--row", type=str, help="Row of the results table it belongs to; default: its name.")
+        parser.add_argument("--ours", type=bool, default=True, help="Whether the recipe is this library's own.")
+        for key in ("max_epochs", "reload_dataloaders_every_n_epochs", "num_sanity_val_steps"):
+            parser.link_arguments("data", f"trainer.{key}", _trainer_argument(key), apply_on="instantiate")
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        """Checkpoints hold tensors and plain values only; no other code in them is run, unless the user asks for it."""
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        parser.set_defaults(weights_only=True)
+        return parser
+
+    def _parse_ckpt_path(self) -> None:
+        """The config says what the model is; Lightning would let the checkpoint's hyperparameters overwrite it."""
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """A Trainer that writes into the run folder."""
+        config = self.config[str(self.subcommand)]
+        self.run_name = config.name or (Path(str(config.config[0])).stem if config.config else "default")
+        self.run_folder = Path("runs") / self.run_name
+        self._find_checkpoint(config)
+        given = self._get(self.config_init, "trainer", default={})
+        callbacks, logger = list(given.get("callbacks") or []), given.get("logger")
+        if self.subcommand == "fit":
+            self.save_config_callback, self.save_config_kwargs = _RunConfig, {"folder": self.run_folder}
+            start_run(self.run_folder, resumed=config.ckpt_path is not None)
+            metric = getattr(self._get(self.config_init, "data"), "metric", "val/acc")
+            callbacks = [*run_callbacks(self.run_folder, metric), *callbacks]
+            logger = RunLogger(self.run_folder) if logger is None else logger
+        return super().instantiate_trainer(**kwargs, callbacks=callbacks, logger=logger or False)
+
+    def _find_checkpoint(self, config: Any) -> None:
+        """Resolve ``--ckpt_path last``: Lightning would go on with an untrained network where there is none."""
+        path = config.ckpt_path
+        if path is None and self.subcommand != "fit":
+            raise ValueError("No checkpoint came; expected --ckpt_path FILE, or --ckpt_path last for that of the run.")
+        if path == "last":
+            path = self.run_folder / LAST
+            if not path.is_file():
+                begun = (self.run_folder / "metrics.csv").exists()
+                raise FileNotFoundError(
+                    f"There is no {path} to go on from; "
+                    + (
+                        "the run ended before it wrote one. Remove the folder, and start again."
+                        if begun
+                        else "expected a run of that name. Give --name."
+                    )
+                )
+            self.config_init[str(self.subcommand)].ckpt_path = str(path)
+        if path is not None and Path(path).is_file() and not is_zipfile(path):
+            raise ValueError(
+                f"{path} is cut, or no checkpoint; expected one that Lightning wrote whole, such as --ckpt_path last."
+            )
+        if path is not None and self.subcommand == "fit":
+            folder = Path(path).resolve().parent
+            if folder.name == LAST.parent.name:  # else it is no run's
+                self._check_same_recipe(config, Path(os.path.relpath(folder.parent)))
+
+    def _check_same_recipe(self, config: Any, run_folder: Path) -> None:
+        """Refuse to go on by another recipe: no command would give the result. Tasks may be added."""
+        held = run_folder / "config.yaml"
+        if not held.is_file():
+            return
+        texts = held.read_text(encoding="utf-8"), self._parser("fit").dump(config, skip_none=False)
+        before, now = (_recipe(get_loader("yaml")(text)) for text in texts)  # parsed, it would import what it names
+        had, has = (recipe["data"]["init_args"].get("num_tasks") or 0 for recipe in (before, now))
+        if had < has:
+            before["data"]["init_args"]["num_tasks"] = has
+        wrong = differences(before, now)
+        if wrong:
+            raise ValueError(
+                f"{run_folder} was begun by another recipe ({'; '.join(wrong)}); expected the same, or more "
+                "tasks. For a new run give a new --name; one from its weights takes "
+                f"--model.init_args.model {run_folder / 'model'}, and no --ckpt_path."
+            )
+
+    def before_test(self) -> None:
+        """Refuse where there is nothing to run, before data are made."""
+        if not is_overridden("test_step", self.model):
+            raise ValueError(
+                f"{type(self.model).__name__} has no test of its own; expected a classifier. What a policy reaches is "
+                f"measured by: dendrite-zoo evaluate {self.run_folder / 'model'}"
+            )
+
+    def after_fit(self) -> None:
+        """Save the model as it would be published, with the record of the run."""
+        model = getattr(self.model, "model", None)
+        if not isinstance(model, HubModel) or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        folder, first = self.run_folder / "model", self.trainer.is_global_zero
+        if first:
+            model.save_pretrained(folder)  # for a policy is evaluated for minutes, and an environment may fail
+        record = self._record(model)
+        if first and record is not None:
+            model.save_pretrained(folder, results=[record])
+
+    def _record(self, model: Any) -> dict[str, Any] | None:
+        if isinstance(model, ActiveDendritePolicy):
+            return self._policy_record(model)
+        log, sparsity, timer = (self._callback(kind) for kind in (ForgettingLogger, SparsityLogger, Timer))
+        data, config = self.datamodule, self.config["fit"]
+        finished = log.matrix.numel() > 0 and not log.matrix[-1].isnan().any()
+        if not finished or not isinstance(data, TaskStream) or self.trainer.world_size > 1:
+            return None
+        at_test, context = self.model.hparams.get("context_at_test"), getattr(self.model, "given_context", None)
+        if at_test is None:  # a module of one's own does not say how it was measured
+            return None
+        by_context = evaluate_contexts(model, data, context=context, enable_progress_bar=False)
+        matrix = matrix_record(log.matrix)["matrix"]
+        return result_record(
+            benchmark=benchmark_name(data),
+            row=config.row or self.run_name,
+            ours=config.ours,
+            context_at_test="none" if "none" in by_context else at_test,
+            task_accuracies=matrix[-1],
+            seed=_seed(config),
+            stream_seeds=[data.seed],
+            command=_command(),
+            wall_time_s=timer.time_elapsed("train"),
+            parameters=sum(p.numel() for p in model.parameters()),
+            matrix=matrix,
+            model=model.config,
+            sparsity={
+                layer.removeprefix("model."): {name: value for name, value in figures.items() if "/task_" not in name}
+                for layer, figures in sparsity.figures.items()
+            },
+            accuracy_by_context={way: statistics.fmean(tasks) for way, tasks in by_context.items()},
+            **({} if data.holdout is None else {"holdout": data.holdout}),
+        )
+
+    def _policy_record(self, model: ActiveDendritePolicy) -> dict[str, Any] | None:
+        """The share of unseen goals that a policy reaches; of tasks learned one after another, also the matrix."""
+        data, config = self.datamodule, self.config["fit"]
+        if not self.trainer.is_global_zero:
+            return None
+        matrix = None
+        if getattr(data, "metric", None) is not None:
+            matrix = matrix_record(self._callback(ForgettingLogger).matrix)["matrix"]
+        report = evaluate_policy(model.eval(), fast=getattr(data, "fast", False), progress=True)
+        return success_record(
+            report,
+            row=config.row or self.run_name,
+            ours=config.ours,
+            seed=_seed(config),
+            command=_command(),
+            wall_time_s=self._callback(Timer).time_elapsed("train"),
+            parameters=sum(p.numel() for p in model.parameters()),
+            matrix=matrix,
+            model=model.config,
+            updates=self.trainer.global_step,
+            method=getattr(data, "method", None),
+            subnetworks=self._subnetworks(),
+            **(_practice(data, self.run_folder) if isinstance(data, OnlineTasks) else {}),
+        )
+
+    def _subnetworks(self) -> dict[str, Any] | None:
+        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
+        log = next((callback for callback in callbacks if isinstance(callback, SubnetworkLogger)), None)
+        if log is None or not log.win_rates:  # none were seen: a run resumed after its last validation, say
+            return None
+        return subnetwork_record(log.win_rates, log.segments, num_units=log.num_units)
+
+    def _callback(self, kind: type[Callback]) -> Any:
+        return next(callback for callback in self.trainer.callbacks if isinstance(callback, kind))  # type: ignore[attr-defined]
+
+
+def _command() -> str:
+    """What to type for this run; one that went on from its own checkpoint ends as if it had never stopped."""
+    return re.sub(r" --ckpt_path[ =]last\b", "", typed_command("dendrite-zoo"))
+
+
+def _seed(config: Namespace) -> int | None:
+    """The seed of the weights; None where none was wanted."""
+    return None if config.seed_everything is False else config.seed_everything
+
+
+def _recipe(config: dict[str, Any]) -> dict[str, Any]:
+    """What of a config decides the weights."""
+    trainer, data = config.get("trainer") or {}, {"init_args": {}, **(config.get("data") or {})}
+    data["init_args"].pop("evaluate_after", None)
+    others = {key: config.get(key) for key in ("seed_everything", "model", "optimizer", "lr_scheduler")}
+    return {**others, "data": data, "trainer": {key: trainer.get(key) for key in TRAINER_RECIPE}}
+
+
+def _practice(data: OnlineTasks, folder: Path) -> dict[str, Any]:
+    curve = success_curve(folder) if (folder / "metrics.csv").is_file() else []
+    return {"env_steps": data.env_steps, "curve": curve}
+
+
+def _trainer_argument(key: str) -> Callable[[Any], Any]:
+    def set_by_data(data: Any) -> Any:  # the name stands in --help, and in the error of who sets it, too
+        return data.trainer_kwargs()[key]
+
+    return set_by_data

@@ -1,0 +1,210 @@
+"""What was learned and what was forgotten, computed from the accuracy matrix.
+
+The accuracy matrix ``R`` has one row and one column for each task: ``R[i, j]`` is the accuracy on task ``j``
+after task ``i`` was learned, with absolute task indices from 0. Entries that were not measured are NaN. They
+are left out of every mean and maximum; where nothing is left the result is NaN, never 0.
+
+To know how things stood after task ``i``, pass ``R[: i + 1, : i + 1]`` (and ``baseline[: i + 1]``). When
+training starts at a task ``f > 0``, the rows above ``f - 1`` are NaN and row ``f - 1`` holds what was
+measured before.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "average_accuracy",
+    "backward_transfer",
+    "forgetting",
+    "forgetting_per_task",
+    "forward_transfer",
+    "learned_part",
+    "learning_accuracy",
+]
+
+NAN = float("nan")
+
+
+def average_accuracy(R: Any) -> Tensor:
+    """Mean accuracy over all tasks after the last one was learned: ``mean_j R[T-1, j]``.
+
+    Args:
+        R: accuracy matrix, anything that ``torch.as_tensor`` takes.
+
+    Shape:
+        ``R``: ``(T, T)``; result: ``()``, in the unit of ``R``.
+
+    Raises:
+        ValueError: ``R`` is not a square matrix.
+
+    Example:
+        >>> average_accuracy([[0.90, 0.12], [0.80, 0.90]])
+        tensor(0.8500)
+    """
+    return _matrix(R)[-1].nanmean()
+
+
+def forgetting_per_task(R: Any) -> Tensor:
+    """Each earlier task's best accuracy so far minus its accuracy now: ``max_{l<T-1} R[l, j] - R[T-1, j]``.
+
+    The last task has had no time to be forgotten: its entry is NaN. Negative entries are tasks that got
+    better. The maximum runs over all measured rows above the last, row ``first_task - 1`` among them.
+
+    Args:
+        R: accuracy matrix.
+
+    Shape:
+        ``R``: ``(T, T)``; result: ``(T,)``.
+
+    Raises:
+        ValueError: ``R`` is not a square matrix.
+
+    Example:
+        >>> forgetting_per_task([[0.90, 0.12], [0.80, 0.90]])
+        tensor([0.1000,    nan])
+    """
+    R = _matrix(R)
+    lost = torch.full_like(R[-1], NAN)
+    if len(R) > 1:
+        earlier = R[:-1, :-1]
+        best = earlier.nan_to_num(nan=-torch.inf).amax(dim=0)
+        best = best.masked_fill(earlier.isnan().all(dim=0), NAN)
+        lost[:-1] = best - R[-1, :-1]
+    return lost
+
+
+def forgetting(R: Any) -> Tensor:
+    """How much the earlier tasks lost since their best: ``mean_{j<T-1} (max_{l<T-1} R[l, j] - R[T-1, j])``.
+
+    May be negative. Source: Chaudhry et al. 2018, "Riemannian Walk for Incremental Learning", equations 2 and
+    3.
+
+    Args:
+        R: accuracy matrix.
+
+    Shape:
+        ``R``: ``(T, T)``; result: ``()``.
+
+    Raises:
+        ValueError: ``R`` is not a square matrix.
+
+    Example:
+        >>> forgetting([[0.90, 0.12, 0.10], [0.95, 0.88, 0.11], [0.97, 0.80, 0.86]])
+        tensor(0.0300)
+    """
+    return forgetting_per_task(R).nanmean()
+
+
+def backward_transfer(R: Any) -> Tensor:
+    """How learning later tasks changed earlier ones: ``mean_{j<T-1} (R[T-1, j] - R[j, j])``.
+
+    A task that was not measured right after it was learned (every ``j < first_task - 1``) is left out.
+    Source: Lopez-Paz & Ranzato 2017, "Gradient Episodic Memory for Continual Learning", equation 3.
+
+    Args:
+        R: accuracy matrix.
+
+    Shape:
+        ``R``: ``(T, T)``; result: ``()``.
+
+    Raises:
+        ValueError: ``R`` is not a square matrix.
+
+    Example:
+        >>> backward_transfer([[0.90, 0.12, 0.10], [0.95, 0.88, 0.11], [0.97, 0.80, 0.86]])
+        tensor(-0.0050)
+    """
+    R = _matrix(R)
+    return (R[-1] - R.diagonal())[:-1].nanmean()
+
+
+def forward_transfer(R: Any, baseline: Any) -> Tensor:
+    """What earlier tasks gave to one not yet learned: ``mean_{j>0} (R[j-1, j] - baseline[j])``.
+
+    Source: Lopez-Paz & Ranzato 2017, equation 4.
+
+    Args:
+        R: accuracy matrix.
+        baseline: accuracy of the untrained model on each task.
+
+    Shape:
+        ``R``: ``(T, T)``; ``baseline``: ``(T,)``; result: ``()``.
+
+    Raises:
+        ValueError: ``R`` is not a square matrix, or ``baseline`` has another number of tasks.
+
+    Example:
+        >>> forward_transfer([[0.90, 0.30], [0.80, 0.90]], baseline=[0.10, 0.10])
+        tensor(0.2000)
+    """
+    R = _matrix(R)
+    baseline = torch.as_tensor(baseline).to(R)
+    if baseline.shape != R.shape[:1]:
+        raise ValueError(
+            f"baseline has shape {tuple(baseline.shape)}; expected one accuracy for each of the "
+            f"{len(R)} tasks of R: pass a baseline of shape ({len(R)},), cut like R."
+        )
+    return (R.diagonal(1) - baseline[1:]).nanmean()
+
+
+def learning_accuracy(R: Any) -> Tensor:
+    """How well each task was learned at the time: ``mean_j R[j, j]``.
+
+    Source: Riemer et al. 2019, "Learning to Learn without Forgetting by Maximizing Transfer and Minimizing
+    Interference", section 5.
+
+    Args:
+        R: accuracy matrix.
+
+    Shape:
+        ``R``: ``(T, T)``; result: ``()``.
+
+    Raises:
+        ValueError: ``R`` is not a square matrix.
+
+    Example:
+        >>> learning_accuracy([[0.90, 0.12], [0.80, 0.70]])
+        tensor(0.8000)
+    """
+    return _matrix(R).diagonal().nanmean()
+
+
+def learned_part(R: Any) -> Tensor:
+    """The part ``R[: i + 1, : i + 1]`` up to the last row ``i`` in which anything was measured.
+
+    A matrix allocated for the whole stream has empty rows until its end; this is what the metrics are taken
+    of.
+
+    Args:
+        R: accuracy matrix.
+
+    Shape:
+        ``R``: ``(T, T)``; result: ``(i + 1, i + 1)``, a view; ``(1, 1)`` where nothing was measured yet.
+
+    Raises:
+        ValueError: ``R`` is not a square matrix.
+
+    Example:
+        >>> nan = float("nan")
+        >>> learned_part([[0.9, 0.1, 0.1], [0.8, 0.9, 0.2], [nan, nan, nan]])
+        tensor([[0.9000, 0.1000],
+                [0.8000, 0.9000]])
+    """
+    R = _matrix(R)
+    measured = (~R.isnan()).any(dim=1).nonzero()
+    end = int(measured[-1]) + 1 if len(measured) else 1
+    return R[:end, :end]
+
+
+def _matrix(R: Any) -> Tensor:
+    R = torch.as_tensor(R)
+    if R.ndim != 2 or R.shape[0] != R.shape[1] or R.shape[0] == 0:
+        raise ValueError(
+            f"The accuracy matrix has shape {tuple(R.shape)}; expected a square (T, T) with one row and one "
+            "column for each task: pass R[: i + 1, : i + 1] for the state after task i."
+        )
+    return R if R.is_floating_point() else R.to(torch.get_default_dtype())

@@ -1,0 +1,84 @@
+"""The forms that a context may have, and the distinct contexts of a batch.
+
+Symbols: ``B`` rows of a batch, ``C`` numbers in a context, ``K`` distinct contexts.
+
+A context has any of these forms (the type `Context`):
+
+- ``(C,)`` floats: one context for the whole batch;
+- ``(B, C)`` floats: one for each row;
+- ``(codebook, index)`` with shapes ``(K, C)`` and ``(B,)``: few contexts, many rows;
+- ``()`` or ``(B,)`` integers: ids of one-hot contexts.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+__all__ = ["Context", "check_ids", "distinct_contexts"]
+
+Context: TypeAlias = "Tensor | tuple[Tensor, Tensor]"
+
+
+def distinct_contexts(context: Context, context_dim: int) -> tuple[Tensor, Tensor | None]:
+    """Bring a context of any form to distinct ones, and which of them each row of the batch is in.
+
+    Shape:
+        the contexts ``(K, C)``, or ids ``(K,)`` of one-hot ones; the index ``()`` where the batch shares one,
+        ``(B,)``, or None where each row has its own, ``K = B``.
+
+    Raises:
+        ValueError: the context is of another size than ``context_dim``, or an id lies outside ``[0, C)``.
+        TypeError: the context is of none of the forms.
+
+    Example:
+        >>> distinct_contexts(torch.tensor([3, 1, 3]), context_dim=5)
+        (tensor([1, 3]), tensor([1, 0, 1]))
+    """
+    contexts, index = context if isinstance(context, tuple) else (context, None)
+    if not isinstance(contexts, Tensor) or contexts.dtype == torch.bool:
+        got = type(contexts).__name__ if not isinstance(contexts, Tensor) else "a bool tensor"
+        raise TypeError(
+            f"A context came as {got}; expected floats of shape (C,) or (B, C), a tuple (codebook (K, C), index (B,)) "
+            "or integer ids of shape () or (B,). A number is wrapped by torch.tensor(task)."
+        )
+    if not contexts.is_floating_point():
+        if contexts.ndim > 1:
+            raise ValueError(f"Context ids came with shape {tuple(contexts.shape)}; expected () or (batch,).")
+        check_ids(contexts, context_dim, what="one-hot context")
+        return _used(torch.arange(context_dim, device=contexts.device), contexts.long())
+    if contexts.ndim not in (1, 2) or contexts.shape[-1] != context_dim:
+        raise ValueError(
+            f"A context of shape {tuple(contexts.shape)} came to segments that see {context_dim} numbers; expected "
+            f"({context_dim},) or (batch, {context_dim}). Give the layer's context_dim the size of the context."
+        )
+    if index is not None:
+        check_ids(index, len(contexts), what="codebook row")
+        return _used(contexts, index.long())
+    return (contexts, None) if contexts.ndim == 2 else (contexts.unsqueeze(0), torch.tensor(0))
+
+
+def _used(codebook: Tensor, index: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Leave out what no row is in, where that can be told without waiting for a device."""
+    if index.ndim == 0:
+        return codebook.index_select(0, index.reshape(1)), torch.tensor(0)
+    if index.device.type == "cpu" and not torch.compiler.is_compiling():
+        used, index = index.unique(return_inverse=True)
+        return codebook[used], index
+    return (codebook, index) if len(codebook) <= len(index) else (codebook[index], None)
+
+
+def check_ids(ids: Tensor, count: int, what: str) -> None:
+    """Raise where ids are not integers in ``[0, count)``; on a GPU the range is left to the kernel (no host sync)."""
+    if ids.is_floating_point() or ids.dtype == torch.bool:
+        raise TypeError(f"The index of a {what} came as {ids.dtype}; expected integers. Use index.long().")
+    if torch.compiler.is_compiling() or ids.device.type != "cpu" or ids.numel() == 0:
+        return
+    low, high = ids.aminmax()
+    if low < 0 or high >= count:
+        raise ValueError(
+            f"A {what} of index {int(low if low < 0 else high)} was asked for; there are {count}, 0 to {count - 1}. "
+            "Give the layer or the context a larger capacity, or check the task numbers."
+        )

@@ -1,0 +1,222 @@
+"""A release: all files of a model in one commit on top of the head that was seen, and a tag.
+
+A reader meets the old model or the new one, and two writers cannot overwrite each other. Sent again after any
+failure, it goes on where it stopped: what the Hub has already is not sent twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import dendrite_zoo
+from dendrite_zoo.hub import artifact
+from dendrite_zoo.hub import config as configs
+from dendrite_zoo.hub.download import Download
+from dendrite_zoo.hub.publish.card import merge, own_text
+from dendrite_zoo.hub.retry import AGAIN, ATTEMPTS, WAIT, explained, is_transport, retried, status_of
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+logger = logging.getLogger(__name__)
+
+SILENCE = 120.0  # seconds without an answer after which a request is given up and tried again
+
+
+@dataclass(frozen=True)
+class Release:
+    """What was published, or would be.
+
+    Attributes:
+        repo: ``org/name``.
+        files: path to size in bytes.
+        card: text of the README.md.
+        commit: full SHA that holds the release; None after a dry run.
+        tag: name of the release; None after a dry run.
+        changed: whether the Hub did not have it already.
+    """
+
+    repo: str
+    files: Mapping[str, int]
+    card: str = field(repr=False)
+    commit: str | None = None
+    tag: str | None = None
+    changed: bool = True
+
+    @property
+    def url(self) -> str:
+        """Where people find it."""
+        endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+        return f"{endpoint}/{self.repo}" + (f"/tree/{self.commit}" if self.commit else "")
+
+
+class RepoWriter:
+    """The conversation with the Hub about a branch of one repo.
+
+    Args:
+        repo: ``org/name``.
+        branch: made where missing.
+        token: with write access; None for the client's own.
+    """
+
+    def __init__(self, repo: str, branch: str, token: str | None) -> None:
+        from huggingface_hub import HfApi
+
+        self.repo, self.branch, self.token = repo, branch, token
+        self.api: HfApi = HfApi(
+            token=token, library_name=configs.LIBRARY_NAME, library_version=dendrite_zoo.__version__
+        )
+
+    def send(
+        self, files: Mapping[str, Path], card: str, mine: str | None, private: bool | None, tag: str | None
+    ) -> Release:
+        """Bring a model to the repo, in one commit and with a tag.
+
+        Args:
+            files: path in the repo to the local file.
+            card: the generated card.
+            mine: the card in the model's folder, which a person may have edited.
+            private: make it a private repo.
+            tag: name of the release, or None for the next number.
+
+        Raises:
+            PermissionError: as `dendrite_zoo.hub.publish.upload.publish`, like the following.
+            ConnectionError: the Hub could not be reached or kept failing.
+            FileExistsError: somebody else published meanwhile, the tag is taken, or the repo is public.
+        """
+        try:
+            with _patience():
+                self._prepare(private)
+                commit, card, changed = self._commit(files, card, mine)
+                tag = self._tag(commit, tag)
+        except Exception as error:
+            if type(error).__module__ == "builtins" and status_of(error) is None and not is_transport(error):
+                raise  # ours, said clearly already
+            raise explained(error, self.repo, self.token) from None
+        sizes = {name: path.stat().st_size for name, path in files.items()}
+        return Release(self.repo, {**sizes, artifact.CARD: len(card.encode())}, card, commit, tag, changed)
+
+    def _prepare(self, private: bool | None) -> None:
+        """Make the repo and the branch where they are missing."""
+        retried(lambda: self.api.create_repo(self.repo, private=private, exist_ok=True), f"{self.repo}: making it")
+        if private and not retried(lambda: self.api.model_info(self.repo), self.repo).private:
+            raise FileExistsError(
+                f"{self.repo} exists and is public; expected a private repo. Make it private in its settings, choose "
+                "another name, or publish without --private. Nothing was sent."
+            )
+        if self.branch != "main":
+            retried(lambda: self.api.create_branch(self.repo, branch=self.branch, exist_ok=True), self.repo)
+
+    def _commit(self, files: Mapping[str, Path], card: str, mine: str | None) -> tuple[str, str, bool]:
+        """Bring the branch to hold these files; give the commit, the card as sent, and whether anything changed."""
+        from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+        seen: dict[str, str | None] | None = None
+        for attempt in range(1, ATTEMPTS + 1):
+            head = retried(lambda: self.api.model_info(self.repo, revision=self.branch, files_metadata=True), self.repo)
+            there = {s.rfilename: s.lfs.sha256 if s.lfs else s.blob_id for s in head.siblings or []}
+            text = self._card(card, mine, str(head.sha), artifact.CARD in there)
+            ours: dict[str, Path | bytes] = {**files, artifact.CARD: text.encode()}
+            changed = {name: content for name, content in ours.items() if not _is(content, there.get(name))}
+            stale = [name for name in (artifact.RESULTS, artifact.PICTURE) if name in there and name not in ours]
+            if not changed and not stale:
+                return str(head.sha), text, attempt > 1
+            model = {name: there.get(name, "") for name in (artifact.CONFIG, artifact.WEIGHTS)}
+            if seen not in (None, model):
+                raise FileExistsError(
+                    f"{self.repo}: somebody else published a model there meanwhile (commit {head.sha}); nothing was "
+                    "overwritten. Look at theirs, then publish again to put yours on top."
+                )
+            seen = model
+            operations = [CommitOperationAdd(name, content) for name, content in changed.items()]
+            removals = [CommitOperationDelete(name) for name in stale]
+            try:
+                commit = self.api.create_commit(
+                    self.repo,
+                    [*operations, *removals],
+                    commit_message=f"Publish with {configs.LIBRARY_NAME} {dendrite_zoo.__version__}",
+                    revision=self.branch,
+                    parent_commit=head.sha,
+                )
+                return commit.oid, text, True
+            except Exception as error:
+                # 409 and 412: the head has moved; the next round looks at what was done to it.
+                again = status_of(error) in (*AGAIN, 409, 412) or is_transport(error)
+                if not again or attempt == ATTEMPTS:
+                    raise
+                what = f"HTTP {status_of(error)}" if status_of(error) else type(error).__name__
+                logger.warning("%s: commit: %s; attempt %d of %d", self.repo, what, attempt + 1, ATTEMPTS)
+                time.sleep(WAIT * 2 ** (attempt - 1))
+        raise AssertionError("unreachable")
+
+    def _card(self, card: str, mine: str | None, head: str, exists: bool) -> str:
+        """Bring the generated card into the one on the Hub, or into that of the folder where a person wrote there."""
+        if not exists:
+            return merge(mine, card)
+        path = Download(self.repo, head, token=self.token).path(artifact.CARD)
+        theirs = path.read_text(encoding="utf-8")
+        if own_text(mine) and not own_text(theirs):
+            return merge(mine, merge(theirs, card))
+        if own_text(mine) and own_text(mine) != own_text(theirs):
+            logger.warning(
+                "%s: both its card and the one in the folder hold text of yours; the one on the Hub stays", self.repo
+            )
+        return merge(theirs, card)
+
+    def _tag(self, commit: str, tag: str | None) -> str:
+        """Name the release."""
+        while True:
+            refs = retried(lambda: self.api.list_repo_refs(self.repo), self.repo)
+            tags = {ref.name: ref.target_commit for ref in refs.tags}
+            if tag is not None and tags.get(tag, commit) != commit:
+                raise FileExistsError(
+                    f"{self.repo}: tag {tag!r} names commit {tags[tag]} already; the model is committed as {commit}. "
+                    "Publish again with another tag."
+                )
+            numbers = {int(name[1:]): name for name in tags if name[:1] == "v" and name[1:].isdigit()}
+            mine = [name for name in numbers.values() if tags[name] == commit]
+            if tag in tags or (tag is None and mine):
+                return tag or mine[-1]
+            name = tag or f"v{max(numbers, default=0) + 1}"
+            name_it = functools.partial(self.api.create_tag, self.repo, tag=name, revision=commit)
+            try:
+                retried(name_it, self.repo)
+                return name
+            except Exception as error:
+                if status_of(error) != 409:  # taken by another writer since: look again
+                    raise
+
+
+def _is(content: Path | bytes, known: str | None) -> bool:
+    """Say whether the Hub's hash of a file, LFS or git's, is this content's."""
+    if known is None:
+        return False
+    if isinstance(content, Path) and len(known) == 64:
+        return artifact.sha256(content) == known
+    data = content.read_bytes() if isinstance(content, Path) else content
+    return known in (
+        hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest(),
+        hashlib.sha256(data).hexdigest(),
+    )
+
+
+@contextlib.contextmanager
+def _patience() -> Iterator[None]:
+    """Give up on a server that does not answer: the client's own sessions wait for ever."""
+    from huggingface_hub import get_session
+
+    session = get_session()
+    before, session.timeout = session.timeout, SILENCE
+    try:
+        yield
+    finally:
+        session.timeout = before

@@ -1,0 +1,184 @@
+"""Publishing a model: one function behind the command, the method and the callback."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+import dendrite_zoo
+from dendrite_zoo.hub import artifact, registry
+from dendrite_zoo.hub import config as configs
+from dendrite_zoo.hub.build import build
+from dendrite_zoo.hub.model import HubModel, Origin
+from dendrite_zoo.hub.publish.card import Card, merge
+from dendrite_zoo.hub.publish.release import Release, RepoWriter
+from dendrite_zoo.hub.resolve import check_repo
+from dendrite_zoo.hub.retry import explained, retried
+
+
+def publish(
+    source: str | os.PathLike[str],
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    revision: str = "main",
+    tag: str | None = None,
+    dry_run: bool = False,
+    token: str | None = None,
+) -> Release:
+    """Publish a model to the Hub.
+
+    Args:
+        source: a run, an artifact's folder, or a Lightning checkpoint of a module with a ``model`` of ours.
+        repo_id: ``org/name``; made where missing.
+        private: make it a private repo; an existing public one is refused.
+        revision: branch; made where missing.
+        tag: name of the release; the next of ``v1``, ``v2``, ... by default.
+        dry_run: send nothing, ask nobody.
+        token: with write access; by default the one of ``hf auth login`` or ``HF_TOKEN``.
+
+    Raises:
+        FileNotFoundError: there is no model in ``source``.
+        ValueError: the model there does not load, or ``repo_id`` is no name.
+        PermissionError: the account may not write there.
+        ConnectionError: the Hub could not be reached or kept failing; run it again.
+        FileExistsError: somebody else published meanwhile, the tag is taken, or a public repo was to be private.
+    """
+    check_repo(repo_id)
+    with _artifact(Path(source).expanduser()) as folder:
+        model = HubModel.from_pretrained(folder)  # what does not load is not published
+        origin = model.origin
+        base_model = origin.base_model if origin is not None else None
+        card = Card(
+            configs.read(folder / artifact.CONFIG),
+            cast(nn.Module, model).state_dict(),
+            results=model.results,
+            name=repo_id,
+            source=repo_id if revision == "main" else f"{repo_id}@{revision}",
+            base_model=base_model if base_model != repo_id else None,
+            model_class=type(model),
+        )
+        with tempfile.TemporaryDirectory() as drawn:
+            picture = Path(drawn) / artifact.PICTURE
+            text = card.text(picture=card.draw(picture))
+            paths = [folder / name for name in (artifact.CONFIG, artifact.WEIGHTS, artifact.RESULTS)]
+            files = {path.name: path for path in (*paths, picture) if path.is_file()}
+            beside = folder / artifact.CARD
+            mine = beside.read_text(encoding="utf-8") if beside.is_file() else None
+            if dry_run:
+                sizes = {name: path.stat().st_size for name, path in files.items()}
+                text = merge(mine, text)
+                return Release(repo_id, {**sizes, artifact.CARD: len(text.encode())}, text)
+            return RepoWriter(repo_id, revision, token).send(files, text, mine, private, tag)
+
+
+def publish_all(
+    namespace: str,
+    *,
+    private: bool | None = None,
+    dry_run: bool = False,
+    token: str | None = None,
+    folder: Path | None = None,
+) -> Iterator[tuple[registry.Entry, Release | None]]:
+    """Publish every entry of ``model_cards/``, and write commit and sha256s into the registry after each.
+
+    May be interrupted and run again: an entry that is published with the same content is left as it is.
+
+    Args:
+        namespace: the organisation or user.
+        private: as for `publish`, like the following.
+        dry_run: send nothing, write nothing.
+        token: with write access.
+        folder: another ``model_cards`` than the package's.
+
+    Yields:
+        The entry as it now stands in the registry, and its release; None where its weights are not there, which
+        ``entry.build`` makes.
+    """
+    shelf = folder or registry.cards_folder()
+    for entry in registry.entries(shelf).values():
+        place = shelf / entry.name
+        if not (place / artifact.WEIGHTS).is_file():
+            yield entry, None
+            continue
+        repo = f"{namespace}/{entry.name}"
+        release = publish(place, repo, private=private, dry_run=dry_run, token=token)
+        kept = entry.repo == repo and entry.revision is not None and not release.changed
+        if not dry_run and not kept:
+            entry = replace(entry, repo=repo, revision=release.commit, files=registry.pins(place))
+            registry.record(entry, shelf)
+        yield entry, release
+
+
+def published(*, author: str | None = None, limit: int = 100, token: str | None = None) -> list[dict[str, Any]]:
+    """List models of this library on the Hub, most downloaded first.
+
+    Returns:
+        Rows with ``repo``, ``task``, ``benchmarks``, ``downloads``, ``updated`` and ``private``.
+
+    Raises:
+        ConnectionError: the Hub cannot be reached.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=token, library_name=configs.LIBRARY_NAME, library_version=dendrite_zoo.__version__)
+    wanted = {"filter": configs.LIBRARY_NAME, "author": author, "limit": limit, "sort": "downloads"}
+    try:
+        models = retried(lambda: list(api.list_models(**wanted)), "listing models", attempts=3, broken=2)  # type: ignore[arg-type]
+    except Exception as error:
+        raise explained(error, "listing models", token) from None
+    known = {configs.LIBRARY_NAME, "continual-learning", "active-dendrites", "safetensors"}
+    return [
+        {
+            "repo": model.id,
+            "task": model.pipeline_tag,
+            "benchmarks": [t for t in model.tags or () if t not in known and ":" not in t and t != model.pipeline_tag],
+            "downloads": model.downloads or 0,
+            "updated": model.last_modified,
+            "private": bool(model.private),
+        }
+        for model in models
+    ]
+
+
+@contextlib.contextmanager
+def _artifact(source: Path) -> Iterator[Path]:
+    """Give the artifact's folder of a run, a folder, or a checkpoint."""
+    if source.is_file():
+        with tempfile.TemporaryDirectory() as folder:
+            _from_checkpoint(source).save_pretrained(folder)
+            yield Path(folder)
+    elif (source / artifact.CONFIG).is_file():
+        yield source
+    elif (source / "model" / artifact.CONFIG).is_file():
+        yield source / "model"
+    else:
+        raise FileNotFoundError(
+            f"{source} holds no model; expected a run (with model/), a folder with {artifact.CONFIG} and "
+            f"{artifact.WEIGHTS}, or a Lightning checkpoint. Save the model with save_pretrained first."
+        )
+
+
+def _from_checkpoint(path: Path) -> HubModel:
+    """Build the model of a Lightning checkpoint: its config from the hyperparameters, its state under ``model.``."""
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        config = checkpoint["hyper_parameters"]["model"]
+        state = {k.removeprefix("model."): v for k, v in checkpoint["state_dict"].items() if k.startswith("model.")}
+        model = build(config)
+    except Exception as error:
+        raise ValueError(
+            f"{path} is no checkpoint of a model of this library ({type(error).__name__}: {error}); expected one that "
+            "holds the model's config. Save the model with save_pretrained and publish that folder."
+        ) from None
+    cast(nn.Module, model).load_state_dict(state, strict=True)
+    model.origin = Origin(str(path), checkpoint.get("base_model"), base_model=None, fingerprint="", results=None)
+    return model

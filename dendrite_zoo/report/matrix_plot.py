@@ -1,0 +1,150 @@
+"""The accuracy matrix as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from dendrite_zoo._core.files import write_atomically
+from dendrite_zoo.metrics import learned_part, summarize
+from dendrite_zoo.report.tables import decimal, shown_rows
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["plot_matrix"]
+
+ANNOTATED = 16  # cells of a longer stream are too small for a number
+
+
+def plot_matrix(
+    R: Any,
+    path: str | Path | None = None,
+    *,
+    baseline: Any = None,
+    metric: str = "accuracy",
+    first_task: int = 0,
+    title: str | None = None,
+) -> Figure:
+    """Heat map of the accuracy on each task after each task was learned.
+
+    Cells of a stream of up to 16 tasks hold their number. Right of the line stand tasks that were not yet
+    learned. A long stream shows the rows in which more than the task just learned was measured, and below
+    them how each task fared: when it was learned, and now.
+
+    Args:
+        R: accuracy matrix.
+        path: where to save a PNG (or what the suffix says); None saves nothing.
+        baseline: accuracy of the untrained model on each task, shown as a row of its own.
+        metric: name of what was measured, for the colour bar.
+        first_task: the task that training started at; the row above it is what was measured before.
+        title: the first line; by default the metric and the number of tasks.
+
+    Returns:
+        The ``matplotlib.figure.Figure``, made without pyplot: nothing to close, no display needed.
+
+    Shape:
+        ``R``: ``(T, T)``; ``baseline``: ``(T,)``.
+
+    Raises:
+        ImportError: matplotlib is missing.
+        ValueError: ``R`` is not a square matrix.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            "The picture of the matrix needs the [report] extra: pip install 'dendrite-zoo[report]'"
+        ) from error
+
+    learned = learned_part(R)
+    R = torch.as_tensor(R).detach().float().cpu()
+    T = len(R)
+    small = T <= ANNOTATED
+    rows = shown_rows(R, ANNOTATED) or [0]
+    labels = ["before" if i == first_task - 1 else str(i) for i in rows]
+    cells = R[rows]
+    if baseline is not None and not torch.as_tensor(baseline).isnan().all():
+        cells = torch.cat([torch.as_tensor(baseline).detach().float().cpu()[None], cells])
+        rows, labels = [-1, *rows], ["untrained", *labels]
+
+    if small:
+        width, height = 2.6 + 0.52 * T, 1.9 + 0.42 * max(len(rows), 2)
+        figure = Figure(figsize=(max(width, 5.2), height), layout="constrained")
+        axes = figure.add_subplot()
+    else:
+        rise = min(2.0 + 0.1 * len(rows), 6.5)
+        figure = Figure(figsize=(9.0, rise + 3.0), layout="constrained")
+        axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[rise, 2.0])
+        _fates(below, R, learned, metric)
+    _heat_map(axes, cells, rows, labels, metric, numbers=small, label_x=small)
+
+    figures = summarize(R, baseline)
+    names = {"average_accuracy": "average accuracy", "forgetting": "forgetting"}
+    values = {name: figures[key].value for key, name in names.items()}
+    line = "   ·   ".join(f"{name} {'undefined' if v != v else decimal(v, 3)}" for name, v in values.items())
+    axes.set_title(f"{title or f'{metric} on {T} task' + 's' * (T > 1)}\n{line}", loc="left", fontsize=11)
+    if path is not None:
+        write_atomically(path, lambda part: figure.savefig(part, dpi=150))
+    return figure
+
+
+def _heat_map(
+    axes: Axes,
+    cells: Tensor,
+    rows: list[int],
+    labels: list[str],
+    metric: str,
+    *,
+    numbers: bool,
+    label_x: bool,
+) -> None:
+    from matplotlib import colormaps
+
+    values = cells[~cells.isnan()]
+    fraction = not len(values) or (values.min() >= 0 and values.max() <= 1)
+    low, high = (0.0, 1.0) if fraction else (float(values.min()), float(values.max()))
+    colours = colormaps["viridis"].with_extremes(bad="#ececec")
+    image = axes.imshow(cells.numpy(), cmap=colours, vmin=low, vmax=high, aspect="auto", interpolation="nearest")
+    axes.figure.colorbar(image, ax=axes, label=metric, pad=0.015, aspect=30)
+
+    T = cells.shape[1]
+    every = 1 if numbers else -(-len(rows) // 12)
+    axes.set_yticks(range(len(rows))[::every], labels[::every])
+    axes.set_ylabel("after task")
+    if label_x:
+        axes.set_xticks(range(T))
+        axes.set_xlabel("task")
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    if numbers:
+        axes.set_xticks([j + 0.5 for j in range(T - 1)], minor=True)
+        axes.set_yticks([i + 0.5 for i in range(len(rows) - 1)], minor=True)
+        axes.grid(which="minor", color="white", linewidth=1.5)
+        axes.tick_params(which="minor", length=0)
+        for y, row in enumerate(cells.tolist()):
+            for x, value in enumerate(row):
+                light = (value - low) / (high - low or 1) > 0.6
+                colour = "#999999" if value != value else "black" if light else "white"
+                axes.text(x, y, decimal(value), ha="center", va="center", color=colour, fontsize=9)
+
+    # the line between the tasks learned so far and those to come
+    steps = [(min(i + 0.5, T - 0.5), y) for y, i in enumerate(rows)]
+    xs = [x for x, _ in steps for _ in range(2)]
+    ys = [y + half for _, y in steps for half in (-0.5, 0.5)]
+    axes.plot(xs, ys, color="#d62728", linewidth=1.8, clip_on=False)
+
+
+def _fates(axes: Axes, R: Tensor, learned: Tensor, metric: str) -> None:
+    tasks = range(len(learned))
+    axes.plot(tasks, learned.diagonal().numpy(), color="#999999", linewidth=1.2, label="when learned")
+    axes.plot(tasks, learned[-1].numpy(), color="#440154", linewidth=1.6, label="now")
+    axes.set_xlim(-0.5, len(R) - 0.5)
+    axes.set_xlabel("task")
+    axes.set_ylabel(metric)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0)

@@ -1,0 +1,198 @@
+"""One environment of one task, playing episode after episode."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dendrite_zoo._core.rng import frozen_generator
+from dendrite_zoo.rl.metaworld.goals import Split, goals
+from dendrite_zoo.rl.metaworld.tasks import ACTION_SIZE, MAX_STEPS, OBSERVATION_SIZE, metaworld
+
+__all__ = ["Episodes", "Order", "Outcome", "Recipe"]
+
+Order = Literal["random", "each-once"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that a process needs to know to play the episodes of one environment.
+
+    Attributes:
+        task: its name.
+        env: the environment's number, from which with ``seed`` its sequence of goals follows.
+        split: which goals are played.
+        num_goals: how many of them there are.
+        order: ``"random"``, drawn anew for each episode, or ``"each-once"``.
+        first: with ``"each-once"`` the first goal played.
+        stride: with ``"each-once"`` the distance to the next one, so that environments can share a list.
+        seed: of the goals and of their order.
+        max_steps: length of an episode.
+        stop_at_success: whether an episode ends with the first success.
+        reward_version: Meta-World's name for the reward.
+        fast: whether the faster Python paths are used.
+    """
+
+    task: str
+    env: int = 0
+    split: Split = "train"
+    num_goals: int = 50
+    order: Order = "random"
+    first: int = 0
+    stride: int = 1
+    seed: int = 0
+    max_steps: int = MAX_STEPS
+    stop_at_success: bool = False
+    reward_version: str = "v2"
+    fast: bool = False
+
+
+class Outcome(NamedTuple):
+    """What a step led to."""
+
+    observation: NDArray[np.float64]
+    reward: float
+    success: bool
+    ended: bool
+
+
+class Episodes:
+    """The environment itself; `begin` and `step` in turn.
+
+    Args:
+        recipe: what is played.
+
+    Attributes:
+        observation: what the next action answers to, ``(39,)``.
+        goal: number of the goal being played, -1 before the first and after the last.
+        finished: whether all goals were played (with ``order="each-once"``).
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        environment = metaworld().env_dict.ALL_V3_ENVIRONMENTS[recipe.task]
+        if recipe.fast:
+            from dendrite_zoo.rl.metaworld.fast import faster
+
+            environment = faster(environment)
+        self.env = environment(reward_function_version=recipe.reward_version)
+        self._goals = goals(recipe.task, recipe.split, count=recipe.num_goals, seed=recipe.seed)
+        self._set_up: dict[int, Any] = {}  # Meta-World's own tasks, of the goals played so far
+        self._expert: Any = None
+        self.observation: NDArray[np.float64] = np.zeros(OBSERVATION_SIZE)
+        self.episode, self.steps, self.goal, self.finished = -1, 0, -1, False
+
+    def restart(self) -> None:
+        """Begin anew: the list of goals with ``"each-once"``, else the next episode."""
+        if self.recipe.order == "each-once":
+            self.episode = -1
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin the next episode."""
+        self.episode += 1
+        recipe = self.recipe
+        if recipe.order == "each-once":
+            goal = recipe.first + self.episode * recipe.stride
+        else:
+            goal = frozen_generator(recipe.seed, recipe.env, self.episode).randint(recipe.num_goals)
+        self.finished = goal >= recipe.num_goals
+        self.goal, self.steps = -1 if self.finished else int(goal), 0
+        if not self.finished:
+            self.observation = self._put_at(self.goal)
+
+    def _put_at(self, goal: int) -> NDArray[np.float64]:
+        if goal not in self._set_up:
+            self._set_up[goal] = self._goals[goal].official(self.env)
+        self.env.set_task(self._set_up[goal])  # each time: some environments change the goal's vector in place
+        return self.env.reset()[0]
+
+    def step(self, action: NDArray[np.float64]) -> Outcome:
+        """Play one step; after the last one of an episode, `begin` the next.
+
+        Shape:
+            action ``(4,)``.
+        """
+        observation, reward, _, _, info = self.env.step(action)
+        self.observation = observation
+        self.steps += 1
+        success = bool(info["success"])
+        ended = self.steps >= self.recipe.max_steps or (success and self.recipe.stop_at_success)
+        return Outcome(observation, float(reward), success, ended)
+
+    def expert_action(self) -> NDArray[np.float64]:
+        """Ask Meta-World's scripted expert what it would do now.
+
+        Shape:
+            ``(4,)``, clipped to -1 .. 1; zeros when all goals were played.
+        """
+        if self.finished:
+            return np.zeros(ACTION_SIZE)
+        if self._expert is None:
+            metaworld()
+            from metaworld.policies import ENV_POLICY_MAP
+
+            experts: Any = ENV_POLICY_MAP
+            self._expert = experts[self.recipe.task]()
+        with warnings.catch_warnings():  # that its constants may be too high: hence the clip
+            warnings.simplefilter("ignore")
+            return np.clip(self._expert.get_action(self.observation), -1, 1)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give everything that changes: the physics, what the environment remembers of it, and where it is."""
+        return {
+            "task": self.recipe.task,
+            "episode": self.episode,
+            "steps": self.steps,
+            "goal": self.goal,
+            "finished": self.finished,
+            "observation": self.observation.copy(),
+            "physics": self._physics(),
+            "memory": _memory(self.env),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on exactly where `state_dict` was taken."""
+        import mujoco
+
+        self.episode, self.steps, self.goal = state["episode"], state["steps"], state["goal"]
+        self.finished, self.observation = state["finished"], np.array(state["observation"])
+        if self.goal < 0:
+            return
+        self._put_at(self.goal)  # what an episode never changes: the goal, and the model's bodies about it
+        model, data, physics = self.env.model, self.env.data, np.array(state["physics"])
+        mujoco.mj_setState(model, data, physics, mujoco.mjtState.mjSTATE_INTEGRATION)
+        mujoco.mj_forward(model, data)  # positions of bodies, contacts and so on
+        mujoco.mj_setState(model, data, physics, mujoco.mjtState.mjSTATE_INTEGRATION)  # the solver's start again
+        for name, value in state["memory"].items():
+            setattr(self.env, name, np.array(value) if isinstance(value, np.ndarray) else value)
+
+    def _physics(self) -> NDArray[np.float64]:
+        import mujoco
+
+        kind = mujoco.mjtState.mjSTATE_INTEGRATION
+        physics = np.empty(mujoco.mj_stateSize(self.env.model, kind))
+        mujoco.mj_getState(self.env.model, self.env.data, physics, kind)
+        return physics
+
+
+def _memory(env: Any) -> dict[str, Any]:
+    """Give the plain attributes of an environment; arrays that look into MuJoCo's memory are not its own."""
+    memory: dict[str, Any] = {}
+    for name, value in vars(env).items():
+        if isinstance(value, np.ndarray):
+            if _owner(value) is None:
+                memory[name] = value.copy()
+        elif value is None or isinstance(value, (bool, int, float, np.generic)):
+            memory[name] = value.item() if isinstance(value, np.generic) else value
+    return memory
+
+
+def _owner(array: Any) -> Any:
+    while isinstance(array, np.ndarray):
+        array = array.base
+    return array

@@ -1,0 +1,93 @@
+"""Goals: where the objects and the target of an episode are, drawn once and for all."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dendrite_zoo._core.rng import frozen_generator
+from dendrite_zoo.rl.metaworld.tasks import MT50, metaworld, task_names
+
+__all__ = ["SPLITS", "Goal", "Split", "goals"]
+
+Split = Literal["train", "unseen", "validation"]
+SPLITS: tuple[Split, ...] = ("train", "unseen", "validation")
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One goal of one task: a name for it, from which everything else follows.
+
+    Attributes:
+        task: its name.
+        split: what the goal is for; no two splits share one.
+        index: its number within the split.
+        seed: other seeds have other goals.
+    """
+
+    task: str
+    split: Split
+    index: int
+    seed: int = 0
+
+    def vector(self, env: Any) -> NDArray[np.float64]:
+        """Draw the numbers that Meta-World calls ``rand_vec``, as its benchmarks do: anew until the task takes them.
+
+        The environment is reset by this.
+
+        Args:
+            env: Meta-World's environment of the task.
+
+        Shape:
+            ``(3,)``, ``(6,)`` or whatever the task asks for.
+        """
+        generator = frozen_generator(self.seed, SPLITS.index(self.split), MT50.index(self.task), self.index)
+        space, drawn = env._random_reset_space, []
+
+        def draw() -> NDArray[np.float64]:
+            drawn.append(generator.uniform(space.low, space.high))
+            return drawn[-1].copy()
+
+        env._get_state_rand_vec = draw  # the task's own code refuses goals too near the object
+        try:
+            env.reset_model()
+        finally:
+            del env._get_state_rand_vec
+        return drawn[-1]
+
+    def official(self, env: Any) -> Any:
+        """Give Meta-World's own ``Task`` for ``env.set_task``, with the goal in sight as in MT10 and MT50."""
+        environment = metaworld().env_dict.ALL_V3_ENVIRONMENTS[self.task]
+        data = {"rand_vec": self.vector(env), "env_cls": environment, "partially_observable": False}
+        return metaworld().Task(env_name=self.task, data=pickle.dumps(data))
+
+
+def goals(task: str, split: Split, *, count: int = 50, seed: int = 0) -> tuple[Goal, ...]:
+    """Give the first goals of a task.
+
+    They come from generators that NumPy has frozen, one for each goal: a goal depends neither on ``count`` nor
+    on what was drawn before. Nothing is simulated yet.
+
+    Args:
+        task: its name.
+        split: ``"train"``, ``"validation"`` to choose models on, or ``"unseen"`` to report.
+        count: how many.
+        seed: other seeds have other goals.
+
+    Raises:
+        ValueError: there is no such task or split, or no goal is asked for.
+
+    Example:
+        >>> goals("reach-v3", "unseen", count=2)[1]
+        Goal(task='reach-v3', split='unseen', index=1, seed=0)
+    """
+    [task] = task_names([task])
+    if split not in SPLITS:
+        raise ValueError(f"split={split!r} came; expected one of {', '.join(map(repr, SPLITS))}. Choose one.")
+    if count < 1 or seed < 0:
+        raise ValueError(f"count={count} and seed={seed} came; expected a goal or more and a seed from 0. Change them.")
+    return tuple(Goal(task, split, index, seed) for index in range(count))

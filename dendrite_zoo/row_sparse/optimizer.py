@@ -1,0 +1,178 @@
+"""The optimizer for networks with active dendrites: a step costs what the winning segments cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from dendrite_zoo.row_sparse.activation_cache import CHUNK
+from dendrite_zoo.row_sparse.parameter import RowParameter, once, row_ids, rows_of
+
+__all__ = ["DendriteAdam", "clip_gradients_"]
+
+
+class DendriteAdam(torch.optim.Adam):
+    """Adam for a whole model, whose dendritic segments move only where they won.
+
+    Ordinary parameters are updated by torch's fused `Adam`. Segments follow the rule of `torch.optim.SparseAdam`: rows
+    with gradient move, and with them their moments; the other rows, and theirs, are not even read. As long as this
+    optimizer lives, the segments it was given have sparse gradients, as those of ``torch.nn.Embedding(sparse=True)``,
+    and their activations in one context are kept from step to step (see `dendrite_zoo.row_sparse.parameter`).
+
+    Under DDP and in ``torch.compile`` gradients stay dense; rows without gradient do not move there either.
+
+    Sparse gradients are refused by `torch.nn.utils.clip_grad_norm_`, and by other optimizers until `release` gives the
+    segments back. `ContinualClassifier` sees to both; for ``Trainer(gradient_clip_val=...)`` a LightningModule of your
+    own needs::
+
+        def configure_gradient_clipping(self, optimizer, gradient_clip_val=None, gradient_clip_algorithm=None):
+            if gradient_clip_val:
+                clip_gradients_(self.parameters(), gradient_clip_val, gradient_clip_algorithm or "norm")
+
+        def on_fit_end(self):
+            self.optimizers().release()
+
+    Args:
+        params: parameters, or groups of them, as for any optimizer.
+        lr: learning rate, 1/step.
+        betas: how much of the gradient's first and second moment is kept from step to step.
+        eps: added to the root of the second moment.
+        weight_decay: L2 penalty on ordinary parameters; segments have none.
+
+    Example:
+        >>> from dendrite_zoo.layers import ActiveDendriteLinear
+        >>> layer = ActiveDendriteLinear(4, 3, context_dim=2, num_segments=5)
+        >>> optimizer = DendriteAdam(layer.parameters(), lr=1e-3)
+        >>> layer(torch.randn(8, 4), torch.randn(2)).sum().backward()
+        >>> layer.segments.grad.is_sparse
+        True
+        >>> optimizer.step()
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: float | Tensor = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=True)
+        self._step_supports_amp_scaling = False  # a GradScaler is to unscale sparse gradients, too, by itself
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add parameters, and own those that have rows."""
+        super().add_param_group(param_group)
+        for parameter in _with_rows(self.param_groups[-1:]):
+            parameter.owner = self
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        for parameter in _with_rows(self.param_groups):
+            parameter.owner = self
+
+    def release(self) -> None:
+        """Give the parameters back: their gradients are dense again, for any other optimizer.
+
+        Where nothing refers to this optimizer any more, that comes by itself.
+        """
+        for parameter in _with_rows(self.param_groups):
+            owner = parameter.owner
+            if owner is not None and owner.param_groups is self.param_groups:  # so too if Lightning has wrapped it
+                parameter.owner = None
+
+    def _init_group(self, group: dict[str, Any], *lists: Any) -> Any:
+        """Update the rows of a group, and leave its ordinary parameters to torch."""
+        for parameter in _with_rows([group]):
+            if parameter.grad is not None:
+                self._update_rows(parameter, parameter.grad, group)
+        ordinary = [parameter for parameter in group["params"] if not isinstance(parameter, RowParameter)]
+        return super()._init_group({**group, "params": ordinary}, *lists)
+
+    def _update_rows(self, parameter: RowParameter, grad: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[parameter]
+        if not state:
+            state["step"] = torch.tensor(0.0)
+            state["exp_avg"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+            state["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+        state["step"] += 1
+        moments = state["exp_avg"], state["exp_avg_sq"]
+        step, lr, (beta1, beta2) = float(state["step"]), float(group["lr"]), group["betas"]
+        step_size = lr * math.sqrt(1 - beta2**step) / (1 - beta1**step)
+        everything = [rows_of(t.detach(), parameter.row_dims) for t in (parameter, *moments)]
+        ids, values = ids_and_values(grad, parameter.row_dims)
+        parameter.kept.check(everything[0])
+        chunk = max(1, CHUNK // max(1, values[:1].numel())) if values.device.type == "cpu" else max(1, len(ids))
+        space = values.new_empty(4, min(chunk, len(ids)), *values.shape[1:])
+        for some, g in zip(ids.split(chunk), values.split(chunk), strict=True):
+            p, m, v, root = space[:, : len(some)]
+            for rows, out in zip(everything, (p, m, v), strict=True):
+                torch.index_select(rows, 0, some, out=out)
+            m.lerp_(g, 1 - beta1)
+            v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
+            p.addcdiv_(m, torch.sqrt(v, out=root).add_(group["eps"]), value=-step_size)
+            for rows, new in zip(everything, (p, m, v), strict=True):
+                rows.index_copy_(0, some, new)
+            parameter.kept.refresh(everything[0], some, p)
+
+
+def _with_rows(groups: Iterable[dict[str, Any]]) -> list[RowParameter]:
+    return [parameter for group in groups for parameter in group["params"] if isinstance(parameter, RowParameter)]
+
+
+def ids_and_values(grad: Tensor, row_dims: int) -> tuple[Tensor, Tensor]:
+    """The rows that a gradient holds, each once, and their values; of a dense one those that are not zero.
+
+    Shape:
+        ``(N,)`` and ``(N, ...)``.
+
+    Example:
+        >>> ids_and_values(torch.tensor([[0.0, 0.0], [1.0, 0.0]]), row_dims=1)
+        (tensor([1]), tensor([[1., 0.]]))
+    """
+    grad = once(grad) if grad.is_sparse else grad.to_sparse(row_dims)
+    return row_ids(grad), grad._values()
+
+
+@torch.no_grad()
+def clip_gradients_(
+    parameters: Iterable[Tensor], limit: float, algorithm: Literal["norm", "value"] = "norm"
+) -> Tensor | None:
+    """Clip gradients in place, sparse ones included: `torch.nn.utils.clip_grad_norm_` takes dense ones only.
+
+    Args:
+        parameters: whose gradients to clip, together.
+        limit: the largest norm of all of them, or with ``algorithm="value"`` the largest size of each number.
+        algorithm: which of the two.
+
+    Returns:
+        The norm before, or None.
+
+    Example:
+        >>> table = torch.nn.Embedding(5, 1, sparse=True)
+        >>> (table(torch.tensor([1, 1, 3])) * 2).sum().backward()
+        >>> clip_gradients_(table.parameters(), 1.0)  # 2 + 2 in one row, 2 in another
+        tensor(4.4721)
+        >>> table.weight.grad.coalesce().values().flatten()
+        tensor([0.8944, 0.4472])
+    """
+    grads: list[Tensor] = []
+    for parameter in parameters:
+        if parameter.grad is not None and parameter.grad.is_sparse:
+            parameter.grad = parameter.grad.coalesce()
+            grads.append(parameter.grad._values())
+        elif parameter.grad is not None:
+            grads.append(parameter.grad)
+    if algorithm == "value":
+        for grad in grads:
+            grad.clamp_(-limit, limit)
+        return None
+    norm = torch.nn.utils.get_total_norm(grads)
+    scale = (limit / (norm + 1e-6)).clamp(max=1.0)  # as in torch
+    for grad in grads:
+        grad.mul_(scale)
+    return norm

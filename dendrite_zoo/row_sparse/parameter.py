@@ -1,0 +1,230 @@
+"""Parameters of which a training step uses some rows, and gradients that hold no more than those.
+
+A layer of ``U`` units with ``S`` segments has ``U × S`` rows of segment weights, and in one context ``U`` of them win.
+`take_rows` takes those out. Its gradient is an ordinary dense one, right for every optimizer, gradient clipping and
+DDP, until an optimizer that knows about rows (`dendrite_zoo.optim.DendriteAdam`) owns the parameter: then it is
+sparse, as that of ``torch.nn.Embedding(sparse=True)``.
+"""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dendrite_zoo.row_sparse.activation_cache import KeptActivations
+
+__all__ = ["RowParameter", "dot_taken_rows", "once", "row_ids", "rows_of", "take_rows"]
+
+
+class RowParameter(nn.Parameter):
+    """A parameter whose first ``row_dims`` dimensions number its rows.
+
+    Everywhere else it is an ordinary parameter. A copy, or one that was pickled, belongs to no optimizer.
+
+    Args:
+        data: the tensor.
+        requires_grad: as for any parameter.
+        row_dims: how many leading dimensions number the rows; all of them where each number is a row of its own.
+
+    Attributes:
+        kept: its activations, where it holds segments; ``kept.invalidate()`` after a write to a few rows through
+            ``.data``.
+    """
+
+    row_dims: int
+    kept: KeptActivations
+    _owner: weakref.ref[torch.optim.Optimizer] | None
+
+    def __new__(cls, data: Tensor, requires_grad: bool = True, row_dims: int = 1) -> RowParameter:
+        """Wrap ``data``, without an owner."""
+        parameter = super().__new__(cls, data, requires_grad)
+        parameter.row_dims, parameter.kept, parameter._owner = row_dims, KeptActivations(), None
+        return parameter
+
+    @property
+    def owner(self) -> torch.optim.Optimizer | None:
+        """The optimizer that takes sparse gradients and updates their rows, while it lives."""
+        return None if self._owner is None else self._owner()
+
+    @owner.setter
+    def owner(self, optimizer: torch.optim.Optimizer | None) -> None:
+        self._owner = None if optimizer is None else weakref.ref(optimizer)
+        self.kept.invalidate()
+
+    @property
+    def keeps_activations(self) -> bool:
+        """Whether activations are kept from step to step: on a CPU, in training, while there is an owner."""
+        if self.owner is None or torch.compiler.is_compiling():
+            return False
+        return self.requires_grad and torch.is_grad_enabled() and self.device.type == "cpu"
+
+    def as_rows(self) -> Tensor:
+        """The numbers as ``(rows, ...)``, without gradient."""
+        return rows_of(self.detach(), self.row_dims)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> RowParameter:
+        if id(self) not in memo:
+            memo[id(self)] = RowParameter(self.data.clone(), self.requires_grad, self.row_dims)
+        return memo[id(self)]
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return RowParameter, (self.data, self.requires_grad, self.row_dims)
+
+
+def rows_of(tensor: Tensor, row_dims: int) -> Tensor:
+    """A view of ``tensor`` as ``(rows, ...)``, its first ``row_dims`` dimensions as one."""
+    return tensor.view(-1, *tensor.shape[row_dims:])
+
+
+def row_ids(gradient: Tensor) -> Tensor:
+    """The numbers of the rows that a sparse gradient holds, ``(N,)``, counted over all its sparse dimensions.
+
+    Example:
+        >>> row_ids(torch.tensor([[0.0, 0.0, 0.0], [0.0, 5.0, 0.0]]).to_sparse())
+        tensor([4])
+    """
+    ids = gradient._indices()[0]
+    for dim in range(1, gradient.sparse_dim()):
+        ids = ids * gradient.shape[dim] + gradient._indices()[dim]
+    return ids
+
+
+def once(gradient: Tensor) -> Tensor:
+    """The gradient, or a coalesced copy of a sparse one that may hold a row more than once.
+
+    Example:
+        >>> twice = torch.sparse_coo_tensor(torch.tensor([[1, 1]]), torch.ones(2), (3,), check_invariants=False)
+        >>> once(twice)._values()
+        tensor([2.])
+    """
+    if not gradient.is_sparse or gradient.is_coalesced():
+        return gradient
+    ids = row_ids(gradient)
+    ascending = gradient.device.type == "cpu" and bool((ids[1:] > ids[:-1]).all())  # elsewhere a wait costs more
+    return gradient if ascending else gradient.coalesce()
+
+
+def take_rows(parameter: Tensor, ids: Tensor, row_dims: int) -> Tensor:
+    """The rows ``ids`` of a parameter; where its owner wants it, the gradient holds these alone.
+
+    Under DDP, which exchanges gradients in dense buckets, and inside ``torch.compile`` the gradient stays dense.
+
+    Shape:
+        ids ``(...)``, counting over the first ``row_dims`` dimensions of ``parameter``, with repetitions or without;
+        result ``(..., *parameter.shape[row_dims:])``.
+
+    Example:
+        >>> take_rows(torch.tensor([[[1.0, 2.0]], [[3.0, 4.0]]]), torch.tensor([1]), row_dims=2)
+        tensor([[3., 4.]])
+    """
+    if _wants_sparse(parameter):
+        return _TakeRows.apply(parameter, ids)
+    return _select(rows_of(parameter, row_dims), ids)
+
+
+def dot_taken_rows(
+    parameter: Tensor,
+    ids: Tensor,
+    vectors: Tensor,
+    row_dims: int,
+    mask: Tensor | None = None,
+    known: Tensor | None = None,
+) -> Tensor:
+    """The rows ``ids`` of a parameter, each times the vector of its line: ``take_rows`` and an inner product.
+
+    A row's gradient is a multiple of the vector; a sparse gradient leaves out the rows for which it is zero (on a CPU:
+    elsewhere their number would have to be waited for).
+
+    Args:
+        parameter: any tensor.
+        ids: which rows.
+        vectors: one for each line of ``ids``.
+        row_dims: how many leading dimensions number the rows.
+        mask: shaped as the parameter; multiplies the rows.
+        known: the result, where it is known already: then the gradient alone is seen to.
+
+    Shape:
+        ids and known ``(K, N)``, vectors ``(K, C)``; result ``(K, N)``.
+
+    Example:
+        >>> dot_taken_rows(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[1, 1]]), torch.ones(1, 2), row_dims=1)
+        tensor([[7., 7.]])
+    """
+    if _wants_sparse(parameter) and not vectors.requires_grad:
+        return _DotTakenRows.apply(parameter, ids, vectors, mask, known)
+    rows = take_rows(parameter, ids, row_dims)
+    return _dot(rows if mask is None else rows * _select(rows_of(mask, row_dims), ids), vectors)
+
+
+def _wants_sparse(parameter: Tensor) -> bool:
+    return isinstance(parameter, RowParameter) and parameter.owner is not None and not _dense_needed()
+
+
+def _dense_needed() -> bool:
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return torch.compiler.is_compiling() or (distributed and torch.distributed.get_world_size() > 1)
+
+
+def _select(rows: Tensor, ids: Tensor) -> Tensor:
+    return rows.index_select(0, ids.reshape(-1)).unflatten(0, ids.shape)
+
+
+def _dot(rows: Tensor, vectors: Tensor) -> Tensor:
+    return torch.matmul(rows, vectors.unsqueeze(-1)).squeeze(-1)
+
+
+class _TakeRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, parameter: RowParameter, ids: Tensor) -> Tensor:
+        ctx.save_for_backward(ids)
+        ctx.shape, ctx.row_dims = parameter.shape, parameter.row_dims
+        return _select(parameter.as_rows(), ids)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (ids,) = ctx.saved_tensors
+        return _sparse(ids.reshape(-1), rows_of(grad.contiguous(), ids.ndim), ctx.shape, ctx.row_dims), None
+
+
+class _DotTakenRows(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        parameter: RowParameter,
+        ids: Tensor,
+        vectors: Tensor,
+        mask: Tensor | None,
+        known: Tensor | None,
+    ) -> Tensor:
+        ctx.save_for_backward(ids, vectors, mask)
+        ctx.shape, ctx.row_dims = parameter.shape, parameter.row_dims
+        if known is not None:
+            return known.clone()
+        rows = _select(parameter.as_rows(), ids)
+        return _dot(rows if mask is None else rows.mul_(_select(rows_of(mask, parameter.row_dims), ids)), vectors)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        ids, vectors, mask = ctx.saved_tensors
+        if mask is not None:
+            vectors = vectors.unsqueeze(1) * _select(rows_of(mask, ctx.row_dims), ids)  # (K, N, C)
+        elif len(vectors) > 1 or grad.device.type != "cpu":
+            vectors = vectors.unsqueeze(1).expand(-1, ids.shape[1], -1)
+        if grad.device.type != "cpu":
+            values = (grad.unsqueeze(-1) * vectors).flatten(0, 1)
+            return _sparse(ids.reshape(-1), values, ctx.shape, ctx.row_dims), None, None, None, None
+        used = grad != 0 if mask is None else (grad != 0) & vectors.any(-1)
+        values = grad[used].unsqueeze(-1) * (vectors if vectors.ndim == 2 else vectors[used])
+        return _sparse(ids[used], values, ctx.shape, ctx.row_dims), None, None, None, None
+
+
+def _sparse(ids: Tensor, values: Tensor, shape: torch.Size, row_dims: int) -> Tensor:
+    indices = [ids]
+    for size in reversed(shape[1:row_dims]):
+        indices[:1] = [indices[0] // size, indices[0] % size]
+    return torch.sparse_coo_tensor(torch.stack(indices), values, shape, check_invariants=False)

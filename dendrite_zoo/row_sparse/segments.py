@@ -1,0 +1,88 @@
+"""The winning segments of a layer, at the cost of the winners alone.
+
+Equal to `dendrite_zoo.functional.winning_activations`, which is the equation; here is what makes it fast.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dendrite_zoo.functional.context import Context, distinct_contexts
+from dendrite_zoo.functional.dendrites import Gate, segment_activations, select_winners, winning_segments
+from dendrite_zoo.row_sparse.parameter import RowParameter, dot_taken_rows
+
+__all__ = ["winning_activations"]
+
+CHUNK = 1 << 24
+"""Activations that exist at once where each row of a batch has its own context."""
+
+
+def winning_activations(
+    segments: Tensor, context: Context, gate: Gate = "abs_max", mask: Tensor | None = None
+) -> Tensor:
+    r"""The activation :math:`d_{s^*} = u_{s^*} \cdot c` of each unit's winning segment, for a context of any form.
+
+    Segments meet each distinct context once, and one-hot contexts are looked up. Where there are no more contexts than
+    segments a unit, winners are chosen without gradient, and gradient reaches their rows alone: nothing of size
+    ``B × U × S`` exists, forward or backward. Many contexts, one a row, are gone through a few units at a time.
+
+    Args:
+        segments: the dendritic segments :math:`u` of a layer.
+        context: see the module's description.
+        gate: the rule by which a segment wins.
+        mask: which entries of the segments may be other than zero; the others get no gradient.
+
+    Shape:
+        segments and mask ``(U, S, C)``; result ``(U,)`` where the batch shares one context, else ``(B, U)``.
+
+    Raises:
+        ValueError: the context has another size than the segments, or an id outside ``[0, C)``.
+        TypeError: the context is of none of the forms.
+
+    Example:
+        >>> segments = torch.tensor([[[1.0, 0.0], [0.0, -3.0]]])
+        >>> winning_activations(segments, torch.tensor([1.0, 1.0]))
+        tensor([-3.])
+        >>> winning_activations(segments, torch.tensor([0, 1]))  # ids of one-hot contexts
+        tensor([[ 1.],
+                [-3.]])
+    """
+    contexts, index = distinct_contexts(context, segments.shape[-1])
+    if contexts.is_floating_point():
+        contexts = contexts.to(segments.dtype)
+    with torch.autocast(segments.device.type, enabled=False):  # a rounded activation could choose another winner
+        few = len(contexts) <= segments.shape[1]
+        strength = (_from_winners if few else _from_all)(segments, contexts, gate, mask)
+    if index is None:
+        return strength
+    return strength[0] if index.ndim == 0 else F.embedding(index, strength)
+
+
+def _from_winners(segments: Tensor, contexts: Tensor, gate: Gate, mask: Tensor | None) -> Tensor:
+    num_units, num_segments, _ = segments.shape
+    keeper = segments if isinstance(segments, RowParameter) and segments.keeps_activations else None
+    known = None
+    with torch.no_grad():
+        if keeper is not None and len(contexts) == 1:
+            known = keeper.kept.activations(keeper.as_rows(), contexts[0])
+        activations = segment_activations(segments, contexts) if known is None else known
+        winners = winning_segments(activations.reshape(-1, num_units, num_segments), gate)  # (K, U)
+        ids = winners + num_segments * torch.arange(num_units, device=segments.device)
+        if keeper is not None and known is not None:
+            keeper.kept.watch(ids[0])
+            known = known[ids]
+    if not contexts.is_floating_point():
+        contexts = F.one_hot(contexts, segments.shape[-1]).to(segments.dtype)
+    strength = dot_taken_rows(segments, ids, contexts, row_dims=2, mask=mask, known=known)
+    return strength.abs() if gate == "abs_max_unsigned" else strength
+
+
+def _from_all(segments: Tensor, contexts: Tensor, gate: Gate, mask: Tensor | None) -> Tensor:
+    if mask is not None:
+        segments = segments * mask
+    units = max(1, CHUNK // (len(contexts) * segments.shape[1]))
+    return torch.cat(
+        [select_winners(segment_activations(part, contexts), gate)[0] for part in segments.split(units)], dim=-1
+    )

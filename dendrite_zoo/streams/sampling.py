@@ -1,0 +1,86 @@
+"""Everything random about a stream, from generators that NumPy has frozen."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dendrite_zoo._core.rng import frozen_generator
+
+__all__ = ["class_order", "epoch_order", "hold_out", "permutation", "rotation_angle"]
+
+
+def permutation(seed: int, task: int, num_features: int) -> Tensor:
+    """Give the order of a task's features: the identity for task 0, for others a fixed permutation.
+
+    It depends on neither the number of tasks nor the platform nor the release of NumPy.
+
+    Shape:
+        ``(num_features,)``, int64.
+
+    Example:
+        >>> permutation(seed=0, task=0, num_features=4).tolist()
+        [0, 1, 2, 3]
+        >>> permutation(seed=0, task=1, num_features=4).tolist()
+        [1, 0, 3, 2]
+    """
+    if task == 0:
+        return torch.arange(num_features)
+    return torch.from_numpy(frozen_generator(seed, task).permutation(num_features)).long()
+
+
+def rotation_angle(seed: int, task: int) -> float:
+    """Give the angle of a task in degrees: 0 for task 0, for the others drawn once and for all from 0 to 180.
+
+    Example:
+        >>> rotation_angle(seed=0, task=0)
+        0.0
+    """
+    return 0.0 if task == 0 else float(frozen_generator(seed, task).uniform(0, 180))
+
+
+def class_order(seed: int, num_classes: int) -> Tensor:
+    """Give the order in which classes come up: that of the labels for seed 0, for others a fixed permutation.
+
+    Shape:
+        ``(num_classes,)``, int64.
+    """
+    if seed == 0:
+        return torch.arange(num_classes)
+    return torch.from_numpy(frozen_generator(seed).permutation(num_classes)).long()
+
+
+def epoch_order(seed: int, task: int, epoch: int, num_rows: int) -> Tensor:
+    """Give the order in which an epoch of a task, counted from the task's start, goes through its rows.
+
+    Shape:
+        ``(num_rows,)``, int64.
+    """
+    return torch.from_numpy(frozen_generator(seed, task, key=(epoch,)).permutation(num_rows)).long()
+
+
+def hold_out(labels: Tensor, share: float, seed: int) -> Tensor:
+    """Choose a share of the rows of each class.
+
+    Args:
+        labels: ``(N,)``.
+        share: between 0 and 1; in each class rounded to whole rows.
+        seed: other seeds choose other rows.
+
+    Returns:
+        A mask ``(N,)``, True where a row is held out.
+
+    Raises:
+        ValueError: a class would have no row held out, or none left.
+    """
+    generator, mask = frozen_generator(seed, key=(0,)), torch.zeros(len(labels), dtype=torch.bool)
+    for label in labels.unique():
+        rows = torch.nonzero(labels == label).flatten()
+        count = round(share * len(rows))
+        if not 0 < count < len(rows):
+            raise ValueError(
+                f"holdout={share} takes {count} of the {len(rows)} rows of class {int(label)} for "
+                "validation; expected some rows there, and some left to train on. Change holdout."
+            )
+        mask[rows[torch.from_numpy(generator.permutation(len(rows))[:count])]] = True
+    return mask

@@ -1,0 +1,104 @@
+"""AccuracyRecord without a Trainer."""
+
+import math
+
+import pytest
+import torch
+
+from dendrite_zoo.callbacks.accuracy_matrix import AccuracyRecord
+from dendrite_zoo.callbacks.metric_reader import batch_size, by_task, not_logged
+
+NAN = math.nan
+
+
+def test_it_grows_and_keeps_what_it_has():
+    record = AccuracyRecord("val/acc")
+    assert record.empty and record.matrix.shape == (0, 0)
+    record.put({0: 0.1}, after=-1)
+    record.put({0: 0.9, 2: 0.2}, after=0, samples={0: 5})
+    record.put({0: 0.8, 1: 0.9}, after=1)
+    expected = torch.tensor([[0.9, NAN, 0.2], [0.8, 0.9, NAN], [NAN, NAN, NAN]])
+    torch.testing.assert_close(record.matrix, expected, equal_nan=True)
+    torch.testing.assert_close(record.baseline, torch.tensor([0.1, NAN, NAN]), equal_nan=True)
+    record.put({0: 0.5, 2: 0.5}, after=1, gaps_only=True)
+    torch.testing.assert_close(record.matrix[1], torch.tensor([0.8, 0.9, 0.5]))
+
+
+def test_an_average_over_other_tasks_than_before_is_none():
+    record = AccuracyRecord("val/acc")
+    record.put({0: 0.9, 1: 0.1}, after=0)
+    assert record.figures(after=0)["average_accuracy"] == pytest.approx(0.9)
+    record.put({1: 0.8}, after=1)
+    assert math.isnan(record.figures(after=1)["average_accuracy"]), "task 0 is missing"
+    record.put({0: 0.6}, after=1)
+    assert record.figures(after=1)["average_accuracy"] == pytest.approx(0.7)
+    late = AccuracyRecord("val/acc")  # what was never measured is missing nowhere
+    late.put({1: 0.8}, after=1)
+    assert late.figures(after=1)["average_accuracy"] == pytest.approx(0.8)
+
+
+def test_the_untrained_model_alone_replaces_no_rows(tmp_path):
+    earlier, fresh = AccuracyRecord("val/acc"), AccuracyRecord("val/acc")
+    earlier.put({0: 0.9}, after=0)
+    fresh.put({0: 0.1}, after=-1)
+    assert fresh.write_json(tmp_path) and fresh.write_json(tmp_path), "one without rows may be replaced"
+    assert earlier.write_json(tmp_path)
+    held = (tmp_path / "matrix.json").read_text()
+    with pytest.warns(
+        UserWarning, match=r"matrix.json holds what an earlier run measured .* Give ForgettingLogger\(fo"
+    ):
+        assert not fresh.write_json(tmp_path)
+    assert (tmp_path / "matrix.json").read_text() == held
+
+
+def test_filled_in_inference_mode_it_can_be_written_to_outside():
+    record = AccuracyRecord("val/acc")
+    with torch.inference_mode():
+        record.put({0: 0.9}, after=0)
+    record.put({0: 0.8}, after=0)
+    assert record.matrix.item() == pytest.approx(0.8)
+
+
+def test_state_comes_back():
+    record, copy = AccuracyRecord("val/acc"), AccuracyRecord("val/acc")
+    record.put({0: 0.9, 1: 0.1}, after=0, samples={0: 5, 1: 6})
+    copy.load_state_dict(record.state_dict())
+    copy.put({0: 0.0}, after=1)
+    assert record.matrix[1].isnan().all() and copy.samples == [None, 6]
+
+
+@pytest.mark.parametrize(
+    ("logged", "expected"),
+    [
+        ({"val/task_0/acc": 0.1, "val/acc/dataloader_idx_0": 0.2, "val/acc": 0.3}, {0: 0.1}),
+        ({"val/task_11/acc": 0.1, "val/task_x/acc": 0.2, "xval/task_0/acc": 0.3}, {11: 0.1}),
+        ({"val/acc/dataloader_idx_3": 0.2, "val/acc": 0.3}, {3: 0.2}),
+        ({"val/acc": 0.3, "val/loss": 0.4}, {7: 0.3}),
+        ({"val/loss": 0.4}, {}),
+    ],
+)
+def test_names(logged, expected):
+    assert by_task(logged, "val/acc", current=7) == expected
+
+
+def test_a_dot_in_a_name_is_a_dot():
+    assert by_task({"val/task_0/axc": 0.1}, "val/a.c", current=None) == {}
+
+
+def test_the_message_suggests_the_nearest():
+    logged = {"val/task_0/accuracy": 0, "val/task_1/accuracy": 0, "val/loss/dataloader_idx_0": 0}
+    message = not_logged("val/acc", logged, loaders=2)
+    assert "logged were ['val/accuracy', 'val/loss'] (did you mean 'val/accuracy'?). Expected" in message
+    assert "did you mean" not in not_logged("val/acc", {"zzz": 0}, loaders=2)
+
+
+def test_batches_of_any_make():
+    x = torch.zeros(7, 2)
+    for batch in (x, (x, x), [{"ids": [1, 2], "x": x}], {"text": ["a"], "x": {"y": x}}):
+        assert batch_size(batch) == 7
+    assert batch_size([x, torch.zeros(7, dtype=torch.long)]) == 7  # as the default collation gives it
+    assert batch_size(["text"]) is None
+    images = [torch.zeros(3, 8, 8)] * 5
+    assert batch_size((images, [{}] * 5)) is None, "a list of samples, or of fields"
+    assert batch_size((images, torch.zeros(5))) == batch_size({"images": images, "y": torch.zeros(5)}) == 5
+    assert batch_size(torch.tensor(3.0)) == 1

@@ -1,0 +1,329 @@
+"""The dendrite-zoo command, as a user types it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import dendrite_zoo
+from dendrite_zoo.cli.main import main
+from dendrite_zoo.models import ActiveDendriteClassifier, ActiveDendritePolicy
+from dendrite_zoo.streams import PermutedTasks
+
+RECIPE = """
+row: tiny
+model:
+  class_path: ContinualClassifier
+  init_args:
+    lr: 1.0e-3
+    model:
+      class_path: dendrite_zoo.models.ActiveDendriteClassifier
+      init_args: {in_features: 64, hidden_features: [32], num_classes: 10, max_tasks: 3, num_segments: 2}
+data:
+  class_path: PermutedTasks
+  init_args: {source: digits, num_tasks: 2, epochs_per_task: 2, batch_size: 256}
+trainer: {accelerator: cpu, enable_progress_bar: false, enable_model_summary: false, log_every_n_steps: 1}
+"""
+
+
+def run(*args, cwd, code=0):
+    command = [sys.executable, "-m", "dendrite_zoo.cli.main", *map(str, args)]
+    done = subprocess.run(
+        command, cwd=cwd, env={**os.environ, "COLUMNS": "160"}, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory):
+    """A folder with the run `tiny`, made as a user makes it."""
+    folder = tmp_path_factory.mktemp("runs")
+    (folder / "tiny.yaml").write_text(RECIPE)
+    run("fit", "--config", "tiny.yaml", cwd=folder)
+    return folder
+
+
+def test_help_names_every_command(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    shown = capsys.readouterr().out
+    for name in ("demo", "list", "evaluate", "fit", "validate", "test", "publish", "report"):
+        assert f"    {name} " in shown
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert dendrite_zoo.__version__ in capsys.readouterr().out
+
+
+def test_list_shows_the_zoo(capsys):
+    main(["list"])
+    assert "permuted" in capsys.readouterr().out
+
+
+def test_errors_are_one_line(tmp_path):
+    (tmp_path / "spoiled.json").write_text("{")
+    shown = run("evaluate", "permuted-digit", cwd=tmp_path, code=1)
+    assert "permuted-digits" in shown and "Traceback" not in shown and len(shown.strip().splitlines()) == 1
+    assert "spoiled.json is no JSON" in run("report", "spoiled.json", cwd=tmp_path, code=1)
+    (tmp_path / "tiny.yaml").write_text(RECIPE)
+    shown = run("fit", "--config", "tiny.yaml", "--data.init_args.num_tasks", 99, cwd=tmp_path, code=1)
+    assert "99 tasks, the model has room for 3" in shown and "Traceback" not in shown
+    assert "holds no result records" in run("report", tmp_path, cwd=tmp_path, code=1)
+
+
+def test_fit_leaves_a_run_folder_and_a_model_that_loads(finished_run):
+    folder = finished_run / "runs" / "tiny"
+    left = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert {"metrics.csv", "matrix.json", "matrix.png", "config.yaml", "checkpoints/last.ckpt"} <= left
+    assert {"model/config.json", "model/model.safetensors", "model/results.json"} <= left
+    matrix = json.loads((folder / "matrix.json").read_text())["matrix"]
+    (record,) = json.loads((folder / "model" / "results.json").read_text())
+    assert record["benchmark"] == "permuted-digits" and record["row"] == "tiny" and record["seeds"] == [0]
+    assert record["task_accuracies"] == matrix[-1] and record["context_at_test"] == "inferred"
+    assert record["average_accuracy"] == pytest.approx(sum(matrix[-1]) / 2)
+    assert record["accuracy_by_context"]["inferred"] == pytest.approx(record["average_accuracy"])
+    model = dendrite_zoo.load(folder / "model")
+    assert isinstance(model, ActiveDendriteClassifier) and model.num_tasks == 2 and model.results == [record]
+    stream = PermutedTasks("digits", num_tasks=2)
+    with torch.no_grad():
+        right = torch.cat([model(x).argmax(1) == y for x, y in stream.task_loader(1, "test")])
+    assert right.float().mean().item() == pytest.approx(matrix[1][1], abs=1e-6)
+
+
+def test_a_resumed_fit_appends_and_a_fresh_one_refuses(finished_run, tmp_path):
+    finished_run = shutil.copytree(finished_run, tmp_path / "copy")
+    metrics = finished_run / "runs" / "tiny" / "metrics.csv"
+    before = metrics.read_text().splitlines()
+    assert "holds an earlier run" in run("fit", "--config", "tiny.yaml", cwd=finished_run, code=1)
+    assert metrics.read_text().splitlines() == before
+    on = ("fit", "--config", "tiny.yaml", "--ckpt_path", "last")
+    said = run(*on, "--data.init_args.epochs_per_task", 3, "--model.init_args.lr", 0.01, cwd=finished_run, code=1)
+    assert (
+        "begun by another recipe (model.init_args.lr: 0.001, now 0.01; data.init_args.epochs_per_task: 2, now 3)"
+        in said
+    )
+    said = run(
+        *on, "--optimizer", "SGD", "--optimizer.lr", 5, "--trainer.limit_train_batches", 1, cwd=finished_run, code=1
+    )
+    assert "optimizer: None, now " in said and "trainer.limit_train_batches: None, now 1" in said
+    assert "data.init_args.num_tasks: 2, now 1" in run(*on, "--data.init_args.num_tasks", 1, cwd=finished_run, code=1)
+    config = finished_run / "runs" / "tiny" / "config.yaml"
+    text = config.read_text()
+    config.write_text(text.replace("dendrite_zoo.models.ActiveDendriteClassifier", "strangers.Net"))
+    (finished_run / "strangers.py").write_text("raise SystemExit('imported')")
+    said = run(*on, cwd=finished_run, code=1)
+    assert "class_path: strangers.Net, now dendrite_zoo.models.ActiveDendriteClassifier" in said
+    config.write_text(text)
+    elsewhere = ("--name", "new", "--ckpt_path", "runs/tiny/checkpoints/last.ckpt", "--model.init_args.lr", 0.01)
+    said = run("fit", "--config", "tiny.yaml", *elsewhere, cwd=finished_run, code=1)
+    assert "one from its weights takes --model.init_args.model runs/tiny/model, and no --ckpt_path" in said
+    run(*on, "--data.init_args.num_tasks", 3, cwd=finished_run)
+    again = ("--config", "runs/tiny/config.yaml", "--name", "again", "--trainer.max_steps", 1)
+    run("fit", *again, cwd=finished_run)  # which is a recipe still
+    after = list(csv.DictReader(metrics.read_text().splitlines()))
+    assert len(after) > len(before) - 1 and {row["epoch"] for row in after} >= {"0", "3", "5"}
+
+
+def test_sigterm_leaves_a_checkpoint_and_its_own_exit_status(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(RECIPE)
+    command = [sys.executable, "-m", "dendrite_zoo.cli.main", "fit", "--config", "tiny.yaml"]
+    long = ["--data.init_args.epochs_per_task", "1000"]
+    with subprocess.Popen([*command, *long], cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        metrics, until = tmp_path / "runs" / "tiny" / "metrics.csv", time.monotonic() + 120
+        while not (metrics.exists() and len(metrics.read_text().splitlines()) > 20) and time.monotonic() < until:
+            time.sleep(0.05)
+        process.terminate()
+        said = process.communicate(timeout=60)[1]
+    assert process.returncode == 128 + signal.SIGTERM, said
+    assert "stopped by SIGTERM; go on with --ckpt_path last" in said
+    assert torch.load(tmp_path / "runs" / "tiny" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] > 0
+
+
+def test_a_run_that_was_killed_before_a_checkpoint_says_what_to_do(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(RECIPE)
+    (tmp_path / "runs" / "tiny").mkdir(parents=True)
+    (tmp_path / "runs" / "tiny" / "metrics.csv").write_text("epoch,step\n0,1\n")
+    said = run("fit", "--config", "tiny.yaml", cwd=tmp_path, code=1)
+    assert "Give --name, or remove the folder" in said and "--ckpt_path" not in said
+    said = run("fit", "--config", "tiny.yaml", "--ckpt_path", "last", cwd=tmp_path, code=1)
+    assert "the run ended before it wrote one. Remove the folder, and start again" in said
+
+
+def test_validate_a_checkpoint(finished_run):
+    (finished_run / "config.yaml").write_text("mine")
+    matrix = json.loads((finished_run / "runs" / "tiny" / "matrix.json").read_text())["matrix"]
+    for checkpoint in ("runs/tiny/checkpoints/last.ckpt", "last"):
+        shown = run("validate", "--config", "tiny.yaml", "--ckpt_path", checkpoint, cwd=finished_run)
+        assert f"{matrix[1][1]:.6f}"[:6] in shown
+    assert (finished_run / "config.yaml").read_text() == "mine"
+    (finished_run / "config.yaml").unlink()
+    assert "no runs/none/" in run(
+        "validate", "--config", "tiny.yaml", "--ckpt_path", "last", "--name", "none", cwd=finished_run, code=1
+    )
+    assert "expected --ckpt_path FILE" in run("test", "--config", "tiny.yaml", cwd=finished_run, code=1)
+
+
+class Foreign:
+    """What no checkpoint of this library holds; unpickling it leaves a trace."""
+
+    def __reduce__(self):
+        return (os.mkdir, ("executed",))
+
+
+@pytest.mark.parametrize("command", ["fit", "validate"])
+def test_nothing_in_a_checkpoint_is_executed(command, finished_run, tmp_path):
+    shutil.copytree(finished_run, tmp_path, dirs_exist_ok=True)
+    last = tmp_path / "runs" / "tiny" / "checkpoints" / "last.ckpt"
+    torch.save(torch.load(last, weights_only=True) | {"foreign": Foreign()}, last)
+    resume = (command, "--config", "tiny.yaml", "--ckpt_path", "last", "--data.init_args.num_tasks", 3)
+    shown = run(*resume, cwd=tmp_path, code=1)
+    assert "more than tensors and plain values (" in shown and ".mkdir), so it was not read" in shown
+    assert "Traceback" not in shown and not (tmp_path / "executed").exists()
+    run(*resume, "--weights_only", "false", cwd=tmp_path)
+    assert (tmp_path / "executed").exists()
+
+
+def test_a_checkpoint_that_was_cut_or_is_none_is_refused_in_one_line(finished_run, tmp_path):
+    shutil.copytree(finished_run, tmp_path, dirs_exist_ok=True)
+    last = tmp_path / "runs" / "tiny" / "checkpoints" / "last.ckpt"
+    whole = last.read_bytes()
+    for content in (b"", whole[: len(whole) // 2], b"# A text\n"):
+        last.write_bytes(content)
+        said = run("validate", "--config", "tiny.yaml", "--ckpt_path", "last", cwd=tmp_path, code=1)
+        assert "is cut, or no checkpoint" in said and "Traceback" not in said and "weights_only" not in said
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_an_accelerator_that_is_not_there_is_one_line(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(RECIPE)
+    said = run("fit", "--config", "tiny.yaml", "--trainer.accelerator", "cuda", cwd=tmp_path, code=1)
+    assert "dendrite-zoo fit: " in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize("early", [("--trainer.max_steps", 1), ("--trainer.fast_dev_run", "true")])
+def test_a_run_that_ends_early_keeps_its_model_without_a_record(early, tmp_path):
+    (tmp_path / "tiny.yaml").write_text(RECIPE)
+    run("fit", "--config", "tiny.yaml", *early, cwd=tmp_path)
+    model = tmp_path / "runs" / "tiny" / "model"
+    assert model.is_dir() == ("max_steps" in early[0]) and not (model / "results.json").exists()
+
+
+def test_a_module_of_ones_own_keeps_its_model(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "import torch\n"
+        "from lightning.pytorch import LightningModule\n"
+        "from dendrite_zoo.models import ActiveDendriteClassifier\n\n"
+        "class Mine(LightningModule):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.model = ActiveDendriteClassifier(64, [16], 10, max_tasks=2, context='one-hot')\n\n"
+        "    def training_step(self, batch, batch_idx):\n"
+        "        task = self.trainer.datamodule.current_task\n"
+        "        return torch.nn.functional.cross_entropy(self.model(batch[0], task=task), batch[1])\n\n"
+        "    def validation_step(self, batch, batch_idx, dataloader_idx=0):\n"
+        "        right = self.model(batch[0], task=dataloader_idx).argmax(1) == batch[1]\n"
+        "        self.log(f'val/task_{dataloader_idx}/acc', right.float().mean(), add_dataloader_idx=False)\n\n"
+        "    def configure_optimizers(self):\n"
+        "        return torch.optim.Adam(self.parameters())\n"
+    )
+    model = RECIPE[RECIPE.index("model:") : RECIPE.index("data:")]
+    (tmp_path / "tiny.yaml").write_text(RECIPE.replace(model, "model: {class_path: mine.Mine}\n"))
+    run("fit", "--config", "tiny.yaml", cwd=tmp_path)
+    assert dendrite_zoo.load(tmp_path / "runs" / "tiny" / "model").num_classes == 10
+
+
+def test_a_run_from_the_weights_of_another_without_a_logger(finished_run, tmp_path):
+    shutil.copytree(finished_run, tmp_path, dirs_exist_ok=True)
+    new = ["fit", "--config", "tiny.yaml", "--name", "new", "--model.init_args.model", "runs/tiny/model"]
+    new += ["--data.init_args.epochs_per_task", 1, "--trainer.logger", "false", "--trainer.precision", "bf16-true"]
+    run(*new, cwd=tmp_path)
+    left = {str(path.relative_to(tmp_path / "runs" / "new")) for path in (tmp_path / "runs" / "new").rglob("*")}
+    assert {"config.yaml", "matrix.json", "checkpoints/last.ckpt", "model/results.json"} <= left
+    assert not (tmp_path / "config.yaml").exists() and not (tmp_path / "matrix.json").exists()
+    assert "holds an earlier run" in run(*new, cwd=tmp_path, code=1)
+
+
+def test_the_stream_settles_the_trainers_epochs(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(RECIPE)
+    said = run("fit", "--config", "tiny.yaml", "--trainer.max_epochs", 7, cwd=tmp_path, code=2)
+    assert "set_by_data(data) --> trainer.max_epochs" in said
+
+
+def test_a_misspelt_argument_of_the_model_is_named(tmp_path):
+    (tmp_path / "tiny.yaml").write_text(RECIPE)
+    wrong = ("--model.init_args.model.init_args.winers", "context")
+    assert "No class of model takes 'winers'" in run("fit", "--config", "tiny.yaml", *wrong, cwd=tmp_path, code=1)
+    (tmp_path / "wrong.yaml").write_text(RECIPE.replace("num_segments: 2", "num_segment: 2"))
+    said = run("fit", "--config", "wrong.yaml", cwd=tmp_path, code=1)
+    assert "ActiveDendriteClassifier has no argument 'num_segment' (did you mean 'num_segments'?); expected" in said
+
+
+def test_evaluate_gives_all_three_ways(finished_run):
+    run("evaluate", "runs/tiny", "--json", "scores.json", cwd=finished_run)
+    scores = json.loads((finished_run / "scores.json").read_text())
+    assert scores["benchmark"] == "permuted-digits"
+    assert all(len(scores[way]) == 2 for way in ("inferred", "given", "constant", "context"))
+
+
+def test_evaluate_takes_the_permutations_that_were_learned(finished_run):
+    other = ("--name", "other", "--seed_everything", "false", "--data.init_args.seed", 5)
+    run("fit", "--config", "tiny.yaml", *other, "--model.init_args.lr", 0.02, cwd=finished_run)
+    (record,) = json.loads((finished_run / "runs" / "other" / "model" / "results.json").read_text())
+    assert record["seeds"] == [] and record["stream_seeds"] == [5]
+    run("evaluate", "runs/other", "--json", "scores.json", cwd=finished_run)
+    scores = json.loads((finished_run / "scores.json").read_text())
+    assert scores["seed"] == 5 and scores["inferred"] == pytest.approx(record["task_accuracies"], abs=1e-6)
+    run("evaluate", "runs/other", "--seed", 0, "--json", "scores.json", cwd=finished_run)
+    assert json.loads((finished_run / "scores.json").read_text())["inferred"][1] < scores["inferred"][1] - 0.1
+
+
+def test_evaluate_plays_the_goals_of_a_policy(tmp_path):
+    pytest.importorskip("metaworld")
+    ActiveDendritePolicy(["reach-v3"], hidden_features=[16, 16]).save_pretrained(tmp_path / "policy")
+    shown = run("evaluate", "./policy", "--goals", "2", "--json", "success.json", cwd=tmp_path)
+    assert "2 unseen goals a task" in shown and "reach-v3" in shown and "at the last step" in shown
+    record = json.loads((tmp_path / "success.json").read_text())
+    assert record["tasks"] == ["reach-v3"] and record["num_goals"] == 2 and record["goals"] == "unseen"
+    assert record["success_at_last_step"] is not None
+    told = run("evaluate", "./policy", "--num-tasks", 3, "--data", ".", cwd=tmp_path, code=1)
+    assert "--num-tasks, --data came for a policy" in told
+    assert "--goals came for a classifier" in run("evaluate", "permuted-digits", "--goals", 3, cwd=tmp_path, code=1)
+
+
+def test_a_policy_has_no_test_split(tmp_path):
+    pytest.importorskip("metaworld")
+    recipe = Path(__file__).parents[2] / "dendrite_zoo" / "configs" / "metaworld-mt3.yaml"
+    told = run("test", "--config", recipe, "--ckpt_path", "some.ckpt", cwd=tmp_path, code=1)
+    assert "MultiTaskSAC has no test of its own" in told and "evaluate runs/metaworld-mt3/model" in told
+
+
+def test_report_merges_seeds(finished_run):
+    (record,) = json.loads((finished_run / "runs" / "tiny" / "model" / "results.json").read_text())
+    (finished_run / "other.json").write_text(json.dumps([{**record, "seeds": [1], "average_accuracy": 0.5}]))
+    shown = run("report", "runs/tiny", "other.json", "--json", "all.json", cwd=finished_run)
+    assert "0, 1" in shown
+    (merged,) = json.loads((finished_run / "all.json").read_text())
+    assert merged["average_accuracy"] == pytest.approx((record["average_accuracy"] + 0.5) / 2)
+    assert "each once" in run("report", "runs/tiny", "runs/tiny", cwd=finished_run, code=1)
+
+
+@pytest.mark.slow
+def test_demo(tmp_path):
+    shown = run("demo", "--epochs", 1, cwd=tmp_path)
+    assert "equal outputs" in shown and "forgetting" in shown
+    folder = tmp_path / "runs" / "demo"
+    assert (folder / "matrix.png").read_bytes().startswith(b"\x89PNG")
+    assert dendrite_zoo.load(folder / "model").num_tasks == dendrite_zoo.load("permuted-digits").num_tasks + 2

@@ -1,0 +1,213 @@
+"""The matrix metrics against tables worked by hand and against the definitions written as loops."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dendrite_zoo.functional import accuracy_matrix as F
+
+NAN = math.nan
+TABLE = [[0.90, 0.12, 0.10], [0.95, 0.88, 0.11], [0.97, 0.80, 0.86]]
+
+
+def mean(values):
+    values = [v for v in values if not math.isnan(v)]
+    return sum(values) / len(values) if values else NAN
+
+
+def naive(R, b):
+    """The definitions, one number at a time."""
+    T = len(R)
+    lost = []
+    for j in range(T - 1):
+        before = [R[i][j] for i in range(T - 1) if not math.isnan(R[i][j])]
+        lost.append(max(before) - R[T - 1][j] if before else NAN)
+    return {
+        "average_accuracy": mean(R[T - 1]),
+        "forgetting": mean(lost),
+        "backward_transfer": mean([R[T - 1][j] - R[j][j] for j in range(T - 1)]),
+        "forward_transfer": mean([R[j - 1][j] - b[j] for j in range(1, T)]),
+        "learning_accuracy": mean([R[j][j] for j in range(T)]),
+        "forgetting_per_task": [*lost, NAN],
+    }
+
+
+def all_of(R, b):
+    return {
+        "average_accuracy": F.average_accuracy(R),
+        "forgetting": F.forgetting(R),
+        "backward_transfer": F.backward_transfer(R),
+        "forward_transfer": F.forward_transfer(R, b),
+        "learning_accuracy": F.learning_accuracy(R),
+        "forgetting_per_task": F.forgetting_per_task(R),
+    }
+
+
+def assert_same(got, expected):
+    for name, value in expected.items():
+        value = torch.tensor(value, dtype=got[name].dtype)
+        torch.testing.assert_close(
+            got[name], value, equal_nan=True, rtol=0, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+def test_hand_worked_table():
+    got = all_of(TABLE, [0.10, 0.10, 0.10])
+    assert_same(
+        got,
+        {
+            "average_accuracy": (0.97 + 0.80 + 0.86) / 3,
+            "forgetting": 0.030,  # task 0: .95 - .97 = -.02; task 1: .88 - .80 = .08
+            "backward_transfer": -0.005,  # .97 - .90 = .07; .80 - .88 = -.08
+            "forward_transfer": 0.015,  # .12 - .10; .11 - .10
+            "learning_accuracy": 0.88,
+            "forgetting_per_task": [-0.02, 0.08, NAN],
+        },
+    )
+    for name, value in got.items():
+        assert value.shape == ((3,) if name == "forgetting_per_task" else ())
+        assert value.dtype == torch.float32
+
+
+def test_perfect_memory_forgets_nothing():
+    R = torch.eye(4).cumsum(0)  # 1 on every task learned, 0 on those to come
+    assert F.forgetting(R) == 0
+    assert F.backward_transfer(R) == 0
+    assert F.average_accuracy(R) == F.learning_accuracy(R) == 1
+    assert F.forward_transfer(R, torch.zeros(4)) == 0
+
+
+def test_only_the_last_task_is_remembered():
+    R = torch.eye(4)
+    assert F.forgetting(R) == 1
+    assert F.backward_transfer(R) == -1
+    assert F.average_accuracy(R) == 0.25
+
+
+entry = st.one_of(st.just(NAN), st.floats(0, 1, width=32))
+
+
+@given(
+    st.integers(1, 6).flatmap(
+        lambda t: st.lists(st.lists(entry, min_size=t, max_size=t), min_size=t + 1, max_size=t + 1)
+    )
+)
+def test_equals_the_loops_whatever_is_missing(rows):
+    *R, b = rows
+    assert_same(all_of(torch.tensor(R, dtype=torch.float64), b), naive(R, b))
+
+
+def test_missing_rows_do_not_poison_what_is_defined():
+    """Evaluated only after tasks 1 and 3 of four: each figure is the mean over the tasks that have both
+    entries."""
+    R = [[0.9, NAN, NAN, NAN], [0.8, 0.9, 0.2, NAN], [NAN] * 4, [0.6, 0.7, 0.5, 0.9]]
+    assert_same(
+        all_of(R, [0.1] * 4),
+        {
+            "average_accuracy": 0.675,
+            "forgetting": ((0.9 - 0.6) + (0.9 - 0.7) + (0.2 - 0.5)) / 3,
+            "backward_transfer": ((0.6 - 0.9) + (0.7 - 0.9)) / 2,
+            "forward_transfer": 0.2 - 0.1,
+            "learning_accuracy": 0.9,
+            "forgetting_per_task": [0.3, 0.2, -0.3, NAN],
+        },
+    )
+
+
+def test_training_started_at_a_later_task():
+    """A model that knew tasks 0..2 learned task 3: row 2 is what was measured before, the rows above are
+    empty."""
+    R = torch.full((4, 4), NAN)
+    R[2] = torch.tensor([0.9, 0.8, 0.7, 0.1])
+    R[3] = torch.tensor([0.8, 0.8, 0.6, 0.9])
+    untrained = torch.full((4,), NAN)
+    assert_same(
+        all_of(R, untrained),
+        {
+            "average_accuracy": 0.775,
+            "forgetting": 0.2 / 3,
+            "backward_transfer": -0.1,  # task 2 alone was measured right after it was learned
+            "forward_transfer": NAN,  # the model was never measured untrained
+            "learning_accuracy": (0.7 + 0.9) / 2,
+            "forgetting_per_task": [0.1, 0.0, 0.1, NAN],
+        },
+    )
+    before = R[:3, :3]
+    assert F.average_accuracy(before).item() == pytest.approx(0.8)
+    assert F.forgetting(before).isnan()
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_undefined_is_nan_never_zero(size):
+    got = all_of(torch.full((size, size), NAN), torch.full((size,), NAN))
+    assert all(value.isnan().all() for value in got.values())
+
+
+def test_one_task_has_nothing_to_forget():
+    got = all_of([[0.9]], [0.1])
+    assert_same(got, naive([[0.9]], [0.1]))
+    assert got["forgetting"].isnan() and got["average_accuracy"] == pytest.approx(0.9)
+
+
+def test_input_is_left_alone_and_dtype_kept():
+    R = torch.tensor(TABLE, dtype=torch.float64)
+    copy = R.clone()
+    got = all_of(R, [0.1] * 3)
+    assert torch.equal(R, copy)
+    assert all(value.dtype == torch.float64 for value in got.values())
+    assert F.average_accuracy([[1]]).dtype == torch.float32  # whole numbers become floats
+
+
+@pytest.mark.parametrize("R", [[0.9, 0.8], torch.zeros(2, 3), torch.zeros(0, 0), torch.zeros(2, 2, 2)])
+@pytest.mark.parametrize(
+    "metric",
+    [F.average_accuracy, F.forgetting, F.forgetting_per_task, F.backward_transfer, F.learning_accuracy],
+)
+def test_anything_but_a_square_is_refused(metric, R):
+    with pytest.raises(ValueError, match=r"expected a square \(T, T\)"):
+        metric(R)
+
+
+def test_baseline_of_another_length_is_refused():
+    with pytest.raises(ValueError, match=r"baseline has shape \(2,\).*3 tasks"):
+        F.forward_transfer(TABLE, [0.1, 0.1])
+
+
+def test_learned_part_ends_with_the_last_row_measured():
+    R = torch.full((5, 5), NAN)
+    assert F.learned_part(R).shape == (1, 1)
+    R[2, 0] = 0.5
+    assert F.learned_part(R).shape == (3, 3)
+    R[4, 4] = 0.5
+    assert F.learned_part(R).shape == (5, 5)
+
+
+def test_activation_sparsity_and_dead_units_count_zeros():
+    a = torch.tensor([[0.0, -1.0, 0.0, 2.0], [0.0, 0.0, 0.0, 1.0]])
+    assert F.activation_sparsity(a) == 5 / 8  # a negative winner is active
+    assert F.dead_units((a != 0).sum(0)) == 0.5
+    assert F.weight_sparsity(torch.nn.Parameter(a)) == 5 / 8
+
+
+def test_duty_cycle_entropy_closed_forms():
+    total = 1000
+    h = -(0.05 * math.log2(0.05) + 0.95 * math.log2(0.95))
+    assert F.duty_cycle_entropy(torch.full((40,), 50), total).item() == pytest.approx(h, abs=1e-6)
+    half_dead = torch.cat([torch.full((20,), 100), torch.zeros(20, dtype=torch.long)])
+    h2 = -(0.1 * math.log2(0.1) + 0.9 * math.log2(0.9))
+    assert F.duty_cycle_entropy(half_dead, total).item() == pytest.approx(h2 / 2, abs=1e-6)
+    assert F.duty_cycle_entropy(torch.tensor([0, total]), total) == 0
+    assert F.duty_cycle_entropy(torch.tensor([500]), total).item() == pytest.approx(1, abs=1e-6)
+    assert F.duty_cycle_entropy(torch.tensor([0, 0]), 0).isnan()
+    mixed = F.duty_cycle_entropy(torch.tensor([5, 50]), torch.tensor([10, 100]))
+    assert mixed.item() == pytest.approx(1, abs=1e-6)
+
+
+def test_duty_cycle_entropy_is_greatest_when_all_units_share_the_work():
+    torch.manual_seed(0)
+    counts = torch.multinomial(torch.rand(64), 640, replacement=True).bincount(minlength=64)
+    even = torch.full((64,), 10)
+    assert F.duty_cycle_entropy(counts, 200) < F.duty_cycle_entropy(even, 200)

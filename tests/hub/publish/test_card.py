@@ -1,0 +1,151 @@
+"""The card: what it says comes from records, and what a person wrote stays."""
+
+import re
+
+import pytest
+from huggingface_hub import ModelCard
+
+from dendrite_zoo.hub import artifact, full_config
+from dendrite_zoo.hub.publish.card import PART, Card, merge, own_text
+from tests.hub.conftest import RESULT
+from tests.hub.toy import Toy
+
+
+def card(results=(RESULT,), **changes):
+    model = Toy(64, 10, hidden=(32,))
+    given = {"name": "alice/toy", "source": "alice/toy", "model_class": Toy} | changes
+    return Card(full_config(model), model.state_dict(), results=list(results), **given)
+
+
+def part(name, text=""):
+    return f"<!-- dendrite-zoo:begin {name} -->{text}<!-- dendrite-zoo:end {name} -->"
+
+
+def test_the_hub_reads_the_metadata(tmp_path):
+    path = tmp_path / "README.md"
+    path.write_text(card(base_model="lab/base").text(picture=True))
+    data = ModelCard.load(path).data
+    assert data.library_name == "dendrite-zoo"
+    assert data.license == "apache-2.0"
+    assert data.base_model == "lab/base"
+    assert data.pipeline_tag == "image-classification"
+    assert {"dendrite-zoo", "continual-learning", "permuted-digits"} <= set(data.tags)
+    accuracy, forgotten = data.eval_results
+    assert (accuracy.metric_type, accuracy.metric_value) == ("accuracy", 0.8766)
+    assert (forgotten.metric_type, forgotten.metric_value) == ("forgetting", pytest.approx(0.03))
+    assert accuracy.dataset_name == "permuted-digits"
+
+
+def test_the_tables_hold_the_records_figures():
+    text = card([RESULT, {**RESULT, "row": "dense MLP", "average_accuracy": 0.5}]).text(picture=True)
+    for expected in (
+        "| permuted-digits | ours | inferred | 3 | 0.877 ± 0.012 | 0, 1, 2 |",
+        "| permuted-digits | dense MLP | inferred | 3 | 0.500 ± 0.012 | 0, 1, 2 |",
+        "| forgetting | 0.030 | mean over 2 tasks |",
+        "| backward transfer | -0.005 | mean over 2 tasks |",
+        "| 1 | 0.880 | 0.880 | 0.800 | 0.080 |",
+        "| 2 | 0.860 | · | 0.860 | · |",
+        "dendrite-zoo fit --config configs/permuted-digits.yaml",
+        "python 3.11.7, torch 2.13.0",
+        "| hardware | a machine, 2 cores |",
+        "| wall time | 12 min |",
+        "| parameters | 4,321,",
+        "![Accuracy on each task",
+        "It holds 3 tasks.",
+    ):
+        assert expected in text, expected
+
+
+def test_only_the_models_own_row_reaches_the_index():
+    rows = [RESULT, {**RESULT, "context_at_test": "given"}, {**RESULT, "row": "dense MLP"}]
+    (index,) = card(rows).metadata()["model-index"]
+    names = [metric["name"] for result in index["results"] for metric in result["metrics"]]
+    assert names == [
+        "mean accuracy over 3 tasks, context inferred",
+        "mean forgetting over 3 tasks, context inferred",
+        "mean accuracy over 3 tasks, context given",
+    ]
+
+
+def test_sparsity_of_weights_is_measured_and_of_activations_recorded():
+    record = {**RESULT, "sparsity": {"body.0": {"activation": 0.95, "dead_units": 0.1}}}
+    text = card([record]).text(picture=False)
+    assert "| `body.0` | 0.000 | 0.950 | 0.100 | · |" in text
+    assert "matrix.png" not in text
+
+
+@pytest.mark.parametrize("results", [[], [{}], [{"matrix": "no"}], ["no"], [{"matrix": [[1, 2]]}]])
+def test_a_record_without_figures_makes_a_card_all_the_same(results, tmp_path):
+    made = card(results)
+    text = made.text(picture=made.draw(tmp_path / "matrix.png"))
+    (tmp_path / "README.md").write_text(text)
+    ModelCard.load(tmp_path / "README.md")
+    assert len(PART.findall(text)) == 5
+
+
+def test_the_picture_is_drawn(tmp_path):
+    assert card().draw(tmp_path / "matrix.png")
+    assert (tmp_path / "matrix.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_blocks_of_python_compile():
+    for code in re.findall(r"```python\n(.*?)```", card().text(picture=False), re.DOTALL):
+        compile(code, "card", "exec")
+
+
+def test_a_generated_card_holds_no_text_of_a_person():
+    assert own_text(card().text(picture=True)) == ""
+    assert own_text("Mine. " + part("use", "x") + "\n\nMore.") == "Mine. More."
+
+
+def test_a_persons_text_and_metadata_survive():
+    old = card().text(picture=True)
+    old = old.replace("license: apache-2.0", "license: mit\nlanguage: en").replace("tags:\n", "tags:\n- my-tag\n")
+    old = old.replace("<!-- dendrite-zoo:begin use -->", "Written by a person.\n\n<!-- dendrite-zoo:begin use -->")
+    old = old.replace("pip install dendrite-zoo", "edited inside a generated part")
+    new = card([{**RESULT, "average_accuracy": 0.99}], base_model="lab/base").text(picture=True)
+    merged = merge(old, new)
+    assert "Written by a person.\n\n<!-- dendrite-zoo:begin use -->" in merged
+    assert "edited inside" not in merged and "0.990 ± 0.012" in merged and "0.877 ±" not in merged
+    data = ModelCard(merged).data
+    assert (data.license, data.language, data.base_model) == ("mit", "en", "lab/base")
+    assert "my-tag" in data.tags and "continual-learning" in data.tags
+    assert data.eval_results[0].metric_value == 0.99
+    assert merge(merged, new) == merged
+
+
+def test_a_card_without_marks_gets_the_parts_at_its_end():
+    new = card().text(picture=True)
+    merged = merge("# Mine\n\nMy words.\n", new)
+    assert ModelCard(merged).data.library_name == "dendrite-zoo"
+    assert merged.index("My words.") < merged.index("dendrite-zoo:begin summary")
+    assert own_text(merged) == "# Mine My words."
+    assert merge(merged, new) == merged
+
+
+def test_a_part_that_was_removed_stays_away():
+    new = card().text(picture=True)
+    old = re.sub(r"<!-- dendrite-zoo:begin limits.*?end limits -->", "", new, flags=re.DOTALL)
+    assert "begin limits" not in merge(old, new)
+
+
+def test_broken_metadata_of_a_person_is_replaced():
+    merged = merge("---\n: [\n---\nMy words.\n", card().text(picture=True))
+    assert ModelCard(merged).data.library_name == "dendrite-zoo"
+    assert "My words." in merged
+
+
+def test_saving_writes_card_and_picture_and_keeps_a_persons_text(tmp_path):
+    model = Toy(64, 10)
+    folder = tmp_path / "runs/first/model"
+    model.save_pretrained(folder, results=[RESULT])
+    path = folder / artifact.CARD
+    assert (folder / "matrix.png").is_file()
+    assert "# first\n" in path.read_text()
+    path.write_text(path.read_text() + "\nMy words.\n")
+    model.save_pretrained(folder)
+    assert "My words." in path.read_text()
+    assert "No evaluation came with these weights." in path.read_text()
+    assert not (folder / "matrix.png").exists()
+    model.save_pretrained(folder, card="All mine.")
+    assert path.read_text() == "All mine."
