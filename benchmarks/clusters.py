@@ -24,7 +24,7 @@ from dendrite_zoo.streams import TaskStream, benchmark_stream
 
 def find(stream: TaskStream, context: FoundContext, limit: int | None) -> dict[str, float]:
     """What a context makes of a stream."""
-    founded_in: list[int] = []
+    cluster_to_task: list[int] = []
     wrong, batches, seconds = 0, 0, 0.0
     for task in range(stream.num_tasks):
         for number, (x, _) in enumerate(stream.task_loader(task)):
@@ -33,17 +33,17 @@ def find(stream: TaskStream, context: FoundContext, limit: int | None) -> dict[s
             begun = time.process_time()
             cluster = context.observe(x)
             seconds += time.process_time() - begun
-            if cluster == len(founded_in):
-                founded_in.append(task)
-            wrong += founded_in[cluster] != task
+            if cluster == len(cluster_to_task):
+                cluster_to_task.append(task)
+            wrong += cluster_to_task[cluster] != task
             batches += 1
-    tasks = torch.tensor(founded_in)
+    tasks = torch.tensor(cluster_to_task)
     shares = []
     for task in range(stream.num_tasks):
         found = torch.cat([tasks[context.infer(x)] == task for x, _ in stream.task_loader(task, "test")])
         shares.append(found.float().mean().item())
     return {
-        "clusters": len(founded_in),
+        "clusters": len(cluster_to_task),
         "batches": batches,
         "batches_in_a_wrong_cluster": wrong,
         "test_images_in_the_right_task": statistics.mean(shares),

@@ -37,7 +37,7 @@ def main() -> None:
             OUTPUTS,
             context_dim=TASKS,
             num_segments=10,
-            modulated=[1],
+            dendrite_layers=[1],
             activation_density=0.25,
             weight_density=0.9,
             context_density=1.0,

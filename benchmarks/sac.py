@@ -47,10 +47,10 @@ class Remembered(OnlineTasks):
 class PlainLoop:
     """Soft actor-critic as it is usually written."""
 
-    def __init__(self, policy, critic, batch_per_task, lr=3e-4):
+    def __init__(self, policy, critic, batch_size_per_task, lr=3e-4):
         self.policy, self.critic, self.slow = policy, critic, copy.deepcopy(critic).requires_grad_(False)
         self.log_alpha = nn.Parameter(torch.zeros(len(policy.tasks)))
-        self.batch_per_task = batch_per_task
+        self.batch_size_per_task = batch_size_per_task
         groups = policy.parameters(), critic.parameters(), [self.log_alpha]
         self.of_policy, self.of_critic, self.of_alpha = (torch.optim.Adam(g, lr=lr, fused=True) for g in groups)
 
@@ -62,7 +62,7 @@ class PlainLoop:
         return before.tanh(), log_prob.sum(1)
 
     def update(self, replay):
-        observation, action, reward, next_observation, task = replay.sample(self.batch_per_task)
+        observation, action, reward, next_observation, task = replay.sample(self.batch_size_per_task)
         alpha = self.log_alpha.detach().exp()[task]
         with torch.no_grad():
             next_action, next_log_prob = self.sample(next_observation, task)
@@ -106,12 +106,12 @@ class InTurn(Callback):
         self.ended = time.perf_counter()
 
 
-def measure(name: str, tasks: tuple[str, ...], batch_per_task: int, updates: int, rounds: int, **network: object):
+def measure(name: str, tasks: tuple[str, ...], batch_size_per_task: int, updates: int, rounds: int, **network: object):
     """Print one comparison."""
     torch.manual_seed(0)
     policy = ActiveDendritePolicy(tasks, **network)
-    module = MultiTaskSAC(policy, batch_per_task=batch_per_task)
-    watch = InTurn(PlainLoop(copy.deepcopy(policy), copy.deepcopy(module.critic), batch_per_task))
+    module = MultiTaskSAC(policy, batch_size_per_task=batch_size_per_task)
+    watch = InTurn(PlainLoop(copy.deepcopy(policy), copy.deepcopy(module.critic), batch_size_per_task))
     steps = len(tasks) * (rounds + 2)
     data = Remembered(tasks, env_steps=steps, epochs=1, steps_per_round=1, updates_per_round=updates, warmup_steps=0)
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
@@ -123,7 +123,7 @@ def measure(name: str, tasks: tuple[str, ...], batch_per_task: int, updates: int
     seconds = {case: values[1:] for case, values in watch.seconds.items()}
     rate = {case: round(updates / sorted(values)[len(values) // 2], 1) for case, values in seconds.items()}
     compare(NAME, seconds, "plain loop", "Trainer", ">= 0.9", network=name, tasks=len(tasks),
-            batch=batch_per_task * len(tasks), updates_a_round=updates, updates_a_second=rate)  # fmt: skip
+            batch=batch_size_per_task * len(tasks), updates_a_round=updates, updates_a_second=rate)  # fmt: skip
 
 
 def main() -> None:

@@ -175,37 +175,37 @@ class SynapticIntelligence(Consolidation[regularizers.SynapticIntelligence]):
     the optimizer is not reset between tasks.
 
     Args:
-        strength: weight of the penalty.
-        damping: bounds the importance of weights that hardly moved.
+        si_lambda: weight of the penalty.
+        eps: bounds the importance of weights that hardly moved.
         include: names of the parameters, in ``pl_module.named_parameters()``, as `fnmatch` patterns.
         exclude: names to leave out; by default dendritic segments.
         task: tells the task that is trained on, such as ``lambda trainer: trainer.current_epoch // 3``.
 
     Raises:
-        ValueError: a negative strength, or a damping that is not positive; at fit: patterns that match nothing,
+        ValueError: a negative si_lambda, or a eps that is not positive; at fit: patterns that match nothing,
             parameters that another such callback holds, a model that is another than in an earlier fit, or nobody says
             which task is trained on.
 
     Example:
-        >>> SynapticIntelligence(strength=0.1, damping=0.1, include="*.weight").regularizer is None    # until a fit
+        >>> SynapticIntelligence(si_lambda=0.1, eps=0.1, include="*.weight").regularizer is None    # until a fit
         True
     """
 
     def __init__(
         self,
-        strength: float = 0.1,
-        damping: float = 0.1,
+        si_lambda: float = 0.1,
+        eps: float = 0.1,
         *,
         include: str | Sequence[str] = "*",
         exclude: str | Sequence[str] = "*segments",
         task: Task | None = None,
     ) -> None:
-        self.strength, self.damping = strength, damping
+        self.si_lambda, self.eps = si_lambda, eps
         super().__init__(include, exclude, task)
 
     def make_regularizer(self, parameters: Mapping[str, Tensor]) -> regularizers.SynapticIntelligence:
         """The regularizer of these parameters."""
-        return regularizers.SynapticIntelligence(parameters, self.strength, self.damping)
+        return regularizers.SynapticIntelligence(parameters, self.si_lambda, self.eps)
 
     def before_step(self, parameters: Sequence[Tensor]) -> None:
         """Read the gradients of the task's loss, then add the penalty's."""
@@ -232,7 +232,7 @@ class ElasticWeightConsolidation(Consolidation[regularizers.ElasticWeightConsoli
     (`dendrite_zoo.regularizers.fisher_diagonal`), each process through its share.
 
     Args:
-        strength: weight of the penalty, lambda.
+        ewc_lambda: weight of the penalty, lambda.
         online: one running importance and the latest weights, instead of all tasks'.
         decay: of the running importance, gamma.
         log_likelihood: from the module and a batch to the log-likelihood of each sample, ``(B,)``; by default batches
@@ -250,13 +250,13 @@ class ElasticWeightConsolidation(Consolidation[regularizers.ElasticWeightConsoli
             no classifier's: before training or at its first batch, with ``data=`` when the first task ends.
 
     Example:
-        >>> ElasticWeightConsolidation(strength=500, online=True, decay=0.9).regularizer is None    # until a fit
+        >>> ElasticWeightConsolidation(ewc_lambda=500, online=True, decay=0.9).regularizer is None    # until a fit
         True
     """
 
     def __init__(
         self,
-        strength: float = 500.0,
+        ewc_lambda: float = 500.0,
         *,
         online: bool = False,
         decay: float = 1.0,
@@ -269,14 +269,16 @@ class ElasticWeightConsolidation(Consolidation[regularizers.ElasticWeightConsoli
     ) -> None:
         if max_batches is not None and max_batches < 1:
             raise ValueError(f"max_batches={max_batches} came; expected one at least, or None for all.")
-        self.strength, self.online, self.decay = strength, online, decay
+        self.ewc_lambda, self.online, self.decay = ewc_lambda, online, decay
         self.log_likelihood, self.data, self.max_batches = log_likelihood, data, max_batches
         self._untried = False
         super().__init__(include, exclude, task)
 
     def make_regularizer(self, parameters: Mapping[str, Tensor]) -> regularizers.ElasticWeightConsolidation:
         """The regularizer of these parameters."""
-        return regularizers.ElasticWeightConsolidation(parameters, self.strength, online=self.online, decay=self.decay)
+        return regularizers.ElasticWeightConsolidation(
+            parameters, self.ewc_lambda, online=self.online, decay=self.decay
+        )
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make sure that somebody gives the data of a task and its likelihood, before any work is done."""

@@ -51,7 +51,7 @@ PER_SEED = "average_accuracy_per_seed"
 
 NO_TRAINING = re.compile(
     r"--(name|row|ours|seed_everything|ckpt_path|weights_only|trainer\.(enable_|log|accelerator|devices|default_root_dir)"
-    r"|data\.(init_args\.)?(seed|source|holdout|evaluate_after|num_tasks|num_processes|folder)\b)"
+    r"|data\.(init_args\.)?(seed|source|val_fraction|eval_at|num_tasks|num_processes|folder)\b)"
 )
 """Options that do not change what is learned, or that a record tells by itself."""
 MODEL = re.compile(r"--model\.(init_args\.)?model\.")
@@ -180,7 +180,7 @@ def recipe_key(record: Mapping[str, Any], but_for: str | None = None) -> str:
         but_for: an argument of the model that may differ.
     """
     model = {k: v for k, v in (record.get("model") or {}).items() if v is not None and k != but_for}
-    return json.dumps([model, training_options(record), record.get("holdout")], sort_keys=True)
+    return json.dumps([model, training_options(record), record.get("val_fraction")], sort_keys=True)
 
 
 def training_options(record: Mapping[str, Any]) -> list[str]:

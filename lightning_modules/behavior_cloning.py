@@ -59,7 +59,7 @@ class BehaviorCloning(LightningModule):
         loss: ``"l1"`` or ``"mse"``, see `imitation_loss`.
         lr: the learning rate of `dendrite_zoo.optim.DendriteAdam` that the cosine starts with, 1/step.
         warmup: updates in which it rises to that.
-        average: how much of the averaged weights is kept at each update; 0 for none.
+        ema_decay: how much of the averaged weights is kept at each update; 0 for none.
         reset_optimizer: start each task with a fresh optimizer.
 
     Logs:
@@ -81,14 +81,14 @@ class BehaviorCloning(LightningModule):
         loss: Loss = "l1",
         lr: float = 1e-3,
         warmup: int = 200,
-        average: float = 0.998,
+        ema_decay: float = 0.998,
         reset_optimizer: bool = True,
     ) -> None:
         super().__init__()
         if loss not in get_args(Loss):
             raise ValueError(f"loss={loss!r} came; expected one of {', '.join(get_args(Loss))}.")
-        if not 0 <= average < 1:
-            raise ValueError(f"average={average} came; expected a share in [0, 1), such as 0.998.")
+        if not 0 <= ema_decay < 1:
+            raise ValueError(f"ema_decay={ema_decay} came; expected a share in [0, 1), such as 0.998.")
         self.model = _as_policy(model)
         self.tasks = self.model.tasks
         self._average: list[Tensor] = []  # of the parameters, in a fit
@@ -101,7 +101,7 @@ class BehaviorCloning(LightningModule):
                 "loss": loss,
                 "lr": lr,
                 "warmup": warmup,
-                "average": average,
+                "ema_decay": ema_decay,
                 "reset_optimizer": reset_optimizer,
             }
         )
@@ -183,11 +183,11 @@ class BehaviorCloning(LightningModule):
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         """Step, and let the average follow: faster at the start, where there is little to be averaged."""
-        if self.hparams["average"] and not self._average:
+        if self.hparams["ema_decay"] and not self._average:
             self._average = [parameter.detach().clone() for parameter in self.model.parameters()]
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         done, _ = self._progress(batch_idx)
-        kept = min(self.hparams["average"], (1 + done) / (10 + done))
+        kept = min(self.hparams["ema_decay"], (1 + done) / (10 + done))
         with torch.no_grad():
             for average, parameter in zip(self._average, self.model.parameters(), strict=False):
                 average.lerp_(parameter, 1 - kept)
@@ -229,7 +229,7 @@ class BehaviorCloning(LightningModule):
                 _exchange(state, trained)
         if self._trainer is not None and self._trainer.training:
             _exchange(state, trained)
-            self._resumed = [average.clone() for average in trained.values()] if self.hparams["average"] else []
+            self._resumed = [average.clone() for average in trained.values()] if self.hparams["ema_decay"] else []
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """Load weights; an average of others is forgotten."""

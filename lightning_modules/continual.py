@@ -46,14 +46,14 @@ class ContinualClassifier(LightningModule):
         lr: learning rate of `dendrite_zoo.optim.DendriteAdam`, 1/step.
         optimizer: makes another optimizer from the parameters, with a learning rate of its own.
         reset_optimizer: forget the optimizer's moments when a task starts, as the paper does.
-        anneal: let the learning rate fall to 0 within each task, along half a cosine; the datamodule says how many
-            ``epochs_per_task`` there are.
+        lr_schedule: ``"cosine"`` lets the learning rate fall to 0 within each task, along half a cosine; the
+            datamodule says how many ``epochs_per_task`` there are.
         label_smoothing: share of the target that goes to all classes alike, in training.
         context_at_test: ``"inferred"`` from each input, ``"given"`` with the task (where contexts are not found), or
             ``"constant"``: task 0's for every input, a control that tells what the dendrites give.
 
     Attributes:
-        founded_in: the task in which each cluster was founded, where the context finds tasks; only what is logged
+        cluster_to_task: the task in which each cluster was founded, where the context finds tasks; only what is logged
             depends on it.
 
     Logs:
@@ -79,7 +79,7 @@ class ContinualClassifier(LightningModule):
         lr: float = 5e-4,
         optimizer: OptimizerFactory | None = None,
         reset_optimizer: bool = True,
-        anneal: bool = False,
+        lr_schedule: Literal["cosine"] | None = None,
         label_smoothing: float = 0.0,
         context_at_test: ContextAtTest = "inferred",
     ) -> None:
@@ -96,18 +96,20 @@ class ContinualClassifier(LightningModule):
                 f"context_at_test='given' came with a {type(self.context).__name__}, whose clusters no task id names; "
                 "expected 'inferred' or 'constant'."
             )
+        if lr_schedule not in (None, "cosine"):
+            raise ValueError(f"Expected `lr_schedule` to be 'cosine' or None, but got {lr_schedule!r}. Choose one.")
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"label_smoothing={label_smoothing} came; expected a share below 1, such as 0.1.")
         self._optimizer_factory = optimizer
         self._boundary = TaskBoundary()
         self._cluster: int | None = None  # of the batch at hand, where the context finds tasks by itself
-        self.founded_in: list[int] = []
+        self.cluster_to_task: list[int] = []
         self.save_hyperparameters(
             {
                 "model": full_config(self.model) if isinstance(self.model, HubModel) else None,
                 "lr": lr,
                 "reset_optimizer": reset_optimizer,
-                "anneal": anneal,
+                "lr_schedule": lr_schedule,
                 "label_smoothing": label_smoothing,
                 "context_at_test": context_at_test,
             }
@@ -229,22 +231,25 @@ class ContinualClassifier(LightningModule):
 
     def on_fit_start(self) -> None:
         """Take the clusters of a loaded model for its tasks, in order."""
-        if self.hparams["anneal"] and not hasattr(getattr(self.trainer, "datamodule", None), "epochs_per_task"):
+        if self.hparams["lr_schedule"] == "cosine" and not hasattr(
+            getattr(self.trainer, "datamodule", None), "epochs_per_task"
+        ):
             raise ValueError(
-                "anneal=True came, and nobody says how long a task is trained; expected a datamodule with "
-                "epochs_per_task, as PermutedTasks has. Leave anneal= out, or give the datamodule that attribute."
+                "Expected a datamodule with epochs_per_task for lr_schedule='cosine', as PermutedTasks has, but got "
+                "none, so that nobody says how long a task is trained. Leave lr_schedule= out, or give the datamodule "
+                "that attribute."
             )
         if isinstance(self.context, FoundContext):
-            self.founded_in += range(len(self.founded_in), self.context.num_tasks)
+            self.cluster_to_task += range(len(self.cluster_to_task), self.context.num_tasks)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """When a task starts: compute its context, and let the optimizer start anew."""
-        if self.hparams["anneal"]:
+        if self.hparams["lr_schedule"] == "cosine":
             self._anneal(batch_idx)
         if isinstance(self.context, FoundContext):
             self._cluster = self.context.observe(batch[0])
-            if self._cluster == len(self.founded_in):
-                self.founded_in.append(current_task(self.trainer) or 0)
+            if self._cluster == len(self.cluster_to_task):
+                self.cluster_to_task.append(current_task(self.trainer) or 0)
         ended, started = self._boundary.update(self._current_task())
         if started is None:
             return
@@ -265,13 +270,13 @@ class ContinualClassifier(LightningModule):
         checkpoint["task_boundary"] = self._boundary.state_dict()
         if isinstance(self.model, HubModel) and self.model.origin is not None:
             checkpoint["base_model"] = self.model.origin.repo or self.model.origin.base_model
-        checkpoint["clusters"] = {"current": self._cluster, "founded_in": list(self.founded_in)}
+        checkpoint["clusters"] = {"current": self._cluster, "cluster_to_task": list(self.cluster_to_task)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore which task was trained last."""
         self._boundary.load_state_dict(checkpoint.get("task_boundary", {"task": None}))
-        clusters = checkpoint.get("clusters", {"current": None, "founded_in": []})
-        self._cluster, self.founded_in = clusters["current"], list(clusters["founded_in"])
+        clusters = checkpoint.get("clusters", {"current": None, "cluster_to_task": []})
+        self._cluster, self.cluster_to_task = clusters["current"], list(clusters["cluster_to_task"])
 
     def _anneal(self, batch_idx: int) -> None:
         epochs = self.trainer.datamodule.epochs_per_task  # type: ignore[attr-defined]
@@ -286,7 +291,7 @@ class ContinualClassifier(LightningModule):
     def _founding_task(self, context: Tensor) -> Tensor:
         """The task of each context: its own number, but for a cluster that was founded in another."""
         assert self.context is not None
-        tasks = [*self.founded_in, *range(len(self.founded_in), self.context.max_tasks)]
+        tasks = [*self.cluster_to_task, *range(len(self.cluster_to_task), self.context.max_tasks)]
         return torch.tensor(tasks, device=context.device)[context]
 
     def _inputs_of_current_task(self) -> Iterator[Tensor]:

@@ -44,12 +44,12 @@ def evaluate_contexts(
     trainer = Trainer(**{**defaults, **trainer_kwargs})
     known = getattr(model, "context", context)
     found = isinstance(known, FoundContext)
-    founded_in: list[int] = []
+    cluster_to_task: list[int] = []
 
     def validate(way: ContextAtTest, kind: type[ContinualClassifier] = ContinualClassifier) -> ContinualClassifier:
         training = model.training
         module = kind(model, context=context, context_at_test=way)
-        module.founded_in = founded_in
+        module.cluster_to_task = cluster_to_task
         trainer.validate(module, datamodule=stream, verbose=False)
         model.train(training)  # the module has put it into train mode
         return module
@@ -58,7 +58,7 @@ def evaluate_contexts(
         validate("given")
         return {"none": _scores(trainer, "acc")}
     if found:
-        founded_in = cast(_Tally, validate("inferred", _Tally)).owners()
+        cluster_to_task = cast(_Tally, validate("inferred", _Tally)).owners()
     ways: dict[ContextAtTest, bool] = {"inferred": known.inferable, "given": not found, "constant": True}
     scores: dict[str, list[float]] = {}
     for way in (way for way, possible in ways.items() if possible):

@@ -74,7 +74,7 @@ class Reservoir:
         """
         held = len(state["rows"][0]) if state["rows"] else self.size
         if held != self.size:
-            raise ValueError(f"A memory of {held} rows came; expected {self.size}. Build it with memory={held}.")
+            raise ValueError(f"A memory of {held} rows came; expected {self.size}. Build it with buffer_size={held}.")
         self.seen, self.rows = state["seen"], list(state["rows"])
 
     def _draws(self, purpose: int) -> torch.Generator:
@@ -89,26 +89,26 @@ class ReplayClassifier(ContinualClassifier):
 
     Args:
         model: as for `ContinualClassifier`, as are the other arguments.
-        memory: how many rows are remembered.
+        buffer_size: how many rows are remembered.
         **kwargs: for `ContinualClassifier`.
 
     Raises:
         ValueError: as there, or a context that cannot be inferred; a checkpoint of another number of processes.
 
     Example:
-        >>> ReplayClassifier(nn.Linear(64, 10), memory=200).reservoir.size
+        >>> ReplayClassifier(nn.Linear(64, 10), buffer_size=200).reservoir.size
         200
     """
 
-    def __init__(self, model: nn.Module | Mapping[str, Any] | str, *, memory: int = 500, **kwargs: Any) -> None:
+    def __init__(self, model: nn.Module | Mapping[str, Any] | str, *, buffer_size: int = 500, **kwargs: Any) -> None:
         super().__init__(model, **kwargs)
         if self.context is not None and not self.context.inferable:
             raise ValueError(
                 f"A {type(self.context).__name__} came to a ReplayClassifier; expected a context that can be inferred, "
                 "such as PrototypeContext: remembered rows come without a task."
             )
-        self.reservoir = Reservoir(memory)
-        self.save_hyperparameters({"memory": memory})
+        self.reservoir = Reservoir(buffer_size)
+        self.save_hyperparameters({"buffer_size": buffer_size})
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Mean of the cross-entropies of the batch and of remembered rows."""

@@ -37,7 +37,7 @@ class MultiTaskSAC(LightningModule):
     A policy with a normaliser of its own (see `ActiveDendritePolicy.fit_normalizer`), or any that comes with ``anchor``
     or ``actor_warmup``, keeps its normaliser and plays from the start, without a warm-up of uniform actions. Nothing
     else is done for it unless asked: the skills of a trained policy, as ``"metaworld-mt10"`` is, are gone after a few
-    hundred updates. ``anchor=10.0, start_std=0.1, actor_warmup=250`` keeps them: imitation taught no spread, and the
+    hundred updates. ``kl_coef=10.0, start_std=0.1, actor_warmup=250`` keeps them: imitation taught no spread, and the
     anchor holds the policy near to what it was. With less of one it is freer to change, for better or worse.
 
     Random numbers follow from ``seed``, process and round alone, so that a resumed run draws what it would have drawn.
@@ -47,17 +47,17 @@ class MultiTaskSAC(LightningModule):
             deviation; or what `dendrite_zoo.load` takes; or the config of a registered model.
         critic: a `TwinCritic` or any module that maps ``(observation, action, task)`` to two values, or a config; by
             default a critic formed like the policy.
-        batch_per_task: steps of each task in a batch.
+        batch_size_per_task: steps of each task in a batch.
         lr: learning rate of `dendrite_zoo.optim.DendriteAdam`, 1/step.
         discount: of the reward, per step.
         tau: how far the slow critics follow, per update.
         reward_scale: factor of all rewards; Meta-World's are 0 to 10 a step.
         target_entropy: of the actions, in nats; by default minus their number of dimensions.
-        entropy_coefficient: of each task at the start; it is learned, but with an anchor it stays so.
+        init_alpha: of each task at the start; it is learned, but with an anchor it stays so.
         start_std: standard deviation of the policy's actions at the start, before they are squashed, which is set in
             the policy; by default its spread is left as it is.
         actor_warmup: updates at the start in which the critics alone learn.
-        anchor: weight of the divergence from the policy as it was at the start, in units of the scaled reward; 0
+        kl_coef: weight of the divergence from the policy as it was at the start, in units of the scaled reward; 0
             for none.
         seed: of the random numbers.
 
@@ -83,27 +83,27 @@ class MultiTaskSAC(LightningModule):
         model: nn.Module | Mapping[str, Any] | str,
         *,
         critic: nn.Module | Mapping[str, Any] | None = None,
-        batch_per_task: int = 256,
+        batch_size_per_task: int = 256,
         lr: float = 3e-4,
         discount: float = 0.99,
         tau: float = 5e-3,
         reward_scale: float = 1.0,
         target_entropy: float | None = None,
-        entropy_coefficient: float = 1.0,
+        init_alpha: float = 1.0,
         start_std: float | None = None,
         actor_warmup: int = 0,
-        anchor: float = 0.0,
+        kl_coef: float = 0.0,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.model = _as_module(model)
-        positive = {"lr": lr, "reward_scale": reward_scale, "entropy_coefficient": entropy_coefficient}
+        positive = {"lr": lr, "reward_scale": reward_scale, "init_alpha": init_alpha}
         positive |= {} if start_std is None else {"start_std": start_std}
-        if min(positive.values()) <= 0 or min(batch_per_task - 1, actor_warmup, anchor) < 0:
+        if min(positive.values()) <= 0 or min(batch_size_per_task - 1, actor_warmup, kl_coef) < 0:
             raise ValueError(
-                f"{positive}, batch_per_task={batch_per_task}, actor_warmup={actor_warmup}, anchor={anchor} came; "
-                "expected all above 0; the last two may be 0."
+                f"{positive}, batch_size_per_task={batch_size_per_task}, actor_warmup={actor_warmup}, "
+                f"kl_coef={kl_coef} came; expected all above 0; the last two may be 0."
             )
         if not 0 <= discount < 1 or not 0 < tau <= 1:
             raise ValueError(f"discount={discount} and tau={tau} came; expected them in [0, 1) and (0, 1].")
@@ -113,25 +113,25 @@ class MultiTaskSAC(LightningModule):
             self.model.set_std(start_std)
         self.critic = critic_like(self.model) if critic is None else _as_module(critic)
         self.slow_critic = copy.deepcopy(self.critic).requires_grad_(False)
-        self.anchor = copy.deepcopy(self.model).requires_grad_(False) if anchor > 0 else None
+        self.start_policy = copy.deepcopy(self.model).requires_grad_(False) if kl_coef > 0 else None
         self.tasks: tuple[str, ...] = tuple(cast(Any, self.model).tasks)
-        start = torch.tensor(float(entropy_coefficient)).log()
+        start = torch.tensor(float(init_alpha)).log()
         # An anchor holds the entropy, too: coefficients that pulled at it would grow until it gives way.
-        self.log_alpha = nn.Parameter(start.repeat(len(self.tasks)), requires_grad=self.anchor is None)
+        self.log_alpha = nn.Parameter(start.repeat(len(self.tasks)), requires_grad=self.start_policy is None)
         self.save_hyperparameters(
             {
                 "model": full_config(self.model) if isinstance(self.model, HubModel) else None,
                 "critic": full_config(self.critic) if isinstance(self.critic, HubModel) else None,
-                "batch_per_task": batch_per_task,
+                "batch_size_per_task": batch_size_per_task,
                 "lr": lr,
                 "discount": discount,
                 "tau": tau,
                 "reward_scale": reward_scale,
                 "target_entropy": target_entropy,
-                "entropy_coefficient": entropy_coefficient,
+                "init_alpha": init_alpha,
                 "start_std": start_std,
                 "actor_warmup": actor_warmup,
-                "anchor": anchor,
+                "kl_coef": kl_coef,
                 "seed": seed,
             }
         )
@@ -185,7 +185,7 @@ class MultiTaskSAC(LightningModule):
             self._start(data)
         sums = torch.zeros(3, device=self.device)
         for _ in range(batch.updates):
-            sums += self.update(data.replay.sample(self.hparams["batch_per_task"], self._draws))
+            sums += self.update(data.replay.sample(self.hparams["batch_size_per_task"], self._draws))
         self.log("updates", float(self.global_step))
         means = dict(zip(("critic_loss", "actor_loss", "entropy"), (sums / batch.updates).tolist(), strict=True))
         self.log_dict({f"train/{name}": mean for name, mean in means.items()})
@@ -240,10 +240,10 @@ class MultiTaskSAC(LightningModule):
         of_policy = sac.actor_loss(value)
         of_entropy = sac.entropy_loss(alpha, log_prob, self._target_entropy(mean))
         loss = of_critics + of_policy + of_entropy
-        if self.anchor is not None:
+        if self.start_policy is not None:
             with torch.no_grad():
-                before = self.anchor(observation, task)
-            loss = loss + self.hparams["anchor"] * sac.gaussian_divergence(mean, log_std, *before).mean()
+                before = self.start_policy(observation, task)
+            loss = loss + self.hparams["kl_coef"] * sac.gaussian_divergence(mean, log_std, *before).mean()
 
         optimizer = cast(Any, self.optimizers())
         warm = self.global_step >= self.hparams["actor_warmup"]
@@ -273,7 +273,9 @@ class MultiTaskSAC(LightningModule):
     @property
     def _comes_trained(self) -> bool:
         return (
-            self.anchor is not None or self.hparams["actor_warmup"] > 0 or getattr(self.model, "has_normalizer", False)
+            self.start_policy is not None
+            or self.hparams["actor_warmup"] > 0
+            or getattr(self.model, "has_normalizer", False)
         )
 
     def _plays_at_random(self, data: OnlineTasks) -> bool:
@@ -331,7 +333,7 @@ def critic_like(policy: nn.Module) -> TwinCritic:
         TypeError: it is another module.
 
     Example:
-        >>> policy = ActiveDendritePolicy(["reach-v3"], hidden_features=[16], modulated=None)
+        >>> policy = ActiveDendritePolicy(["reach-v3"], hidden_features=[16], dendrite_layers=None)
         >>> critic_like(policy).config["hidden_features"]
         [16]
     """

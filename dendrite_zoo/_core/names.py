@@ -1,11 +1,42 @@
-"""Which known name was meant."""
+"""Which known name was meant, and the names that changed before 0.1."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
 
-__all__ = ["nearest"]
+__all__ = ["RENAMED", "nearest", "renamed"]
+
+RENAMED: dict[str, tuple[str, ...]] = {
+    "anchor": ("kl_coef",),
+    "anneal": ("lr_schedule",),
+    "average": ("ema_decay",),
+    "batch_per_task": ("batch_size_per_task",),
+    "damping": ("eps",),
+    "emphasis": ("task_weights",),
+    "entropy_coefficient": ("init_alpha",),
+    "evaluate_after": ("eval_at",),
+    "false_alarm": ("significance",),
+    "gated": ("gate_fraction",),
+    "holdout": ("val_fraction",),
+    "memory": ("buffer_size",),
+    "modulated": ("dendrite_layers",),
+    "row": ("method",),
+    "rows_per_task": ("batch_size_per_task",),
+    "strength": ("si_lambda", "ewc_lambda"),
+    "told": ("task_source",),
+}
+"""An argument's old name to its new ones, of which a class has one; the table goes with version 0.2."""
+
+
+def renamed(name: str, known: Iterable[str]) -> str | None:
+    """The new name of an argument that is in use under its old one; None where it has none among ``known``.
+
+    Example:
+        >>> renamed("strength", ["si_lambda", "eps"])
+        'si_lambda'
+    """
+    return next((new for new in RENAMED.get(name, ()) if new in known), None)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -14,6 +45,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
     Example:
         >>> nearest("permuted-digit", ["permuted-digits", "split-mnist"])
         " Did you mean 'permuted-digits'?"
+        >>> nearest("damping", ["si_lambda", "eps"])
+        ' `damping` is now `eps`.'
     """
-    close = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
+    known = list(known)
+    if new := renamed(name, known):
+        return f" `{name}` is now `{new}`."
+    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
     return f" Did you mean {close[0]!r}?" if close else ""

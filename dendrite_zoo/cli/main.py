@@ -23,7 +23,7 @@ Argument = tuple[tuple[str, ...], dict[str, Any]]
 TRAINER_COMMANDS = {
     "fit": "Train by a recipe: --config configs/NAME.yaml; every argument can be given here too (--help shows all).",
     "validate": "Evaluate a checkpoint on the stream of a recipe, on what fit validates on: the test split, or the "
-    "training rows that holdout keeps back.",
+    "training rows that val_fraction keeps back.",
     "test": "Evaluate a checkpoint on the stream of a recipe, on its test split.",
 }
 

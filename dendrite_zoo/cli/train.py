@@ -205,7 +205,7 @@ class TrainingCLI(LightningCLI):
                 for layer, figures in sparsity.figures.items()
             },
             accuracy_by_context={way: statistics.fmean(tasks) for way, tasks in by_context.items()},
-            **({} if data.holdout is None else {"holdout": data.holdout}),
+            **({} if data.val_fraction is None else {"val_fraction": data.val_fraction}),
         )
 
     def _policy_record(self, model: ActiveDendritePolicy) -> dict[str, Any] | None:
@@ -257,7 +257,7 @@ def _seed(config: Namespace) -> int | None:
 def _recipe(config: dict[str, Any]) -> dict[str, Any]:
     """What of a config decides the weights."""
     trainer, data = config.get("trainer") or {}, {"init_args": {}, **(config.get("data") or {})}
-    data["init_args"].pop("evaluate_after", None)
+    data["init_args"].pop("eval_at", None)
     others = {key: config.get(key) for key in ("seed_everything", "model", "optimizer", "lr_scheduler")}
     return {**others, "data": data, "trainer": {key: trainer.get(key) for key in TRAINER_RECIPE}}
 

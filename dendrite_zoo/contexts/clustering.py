@@ -53,7 +53,7 @@ class ClusterContext(FoundContext):
 
     is 1 on average where both are of one task, and follows :math:`\chi^2_r / r` closely, with the effective rank
     :math:`r = (\operatorname{tr} \Sigma)^2 / \operatorname{tr} \Sigma^2`. The cluster of the smallest ``q`` takes the
-    batch, unless a value as large is rarer than ``false_alarm``: then a new cluster is founded. No matrix is inverted,
+    batch, unless a value as large is rarer than ``significance``: then a new cluster is founded. No matrix is inverted,
     and none is kept: a cluster is its mean and two numbers.
 
     The context of a cluster is the mean of the batch that founded it, and stays: a moving context would move the
@@ -62,7 +62,7 @@ class ClusterContext(FoundContext):
     Args:
         num_features: size of an input row, and of the context.
         max_tasks: capacity, in clusters; once they are used up, each batch joins the nearest.
-        false_alarm: how often a batch of a known task may found a cluster.
+        significance: how often a batch of a known task may found a cluster.
 
     Attributes:
         means: mean of all rows of each cluster, ``(max_tasks, num_features)``.
@@ -81,11 +81,11 @@ class ClusterContext(FoundContext):
     spread: Tensor
     rank: Tensor
 
-    def __init__(self, num_features: int, max_tasks: int, *, false_alarm: float = 1e-9) -> None:
+    def __init__(self, num_features: int, max_tasks: int, *, significance: float = 1e-9) -> None:
         super().__init__(num_features, max_tasks)
-        if not 0 < false_alarm < 1:
-            raise ValueError(f"false_alarm={false_alarm} came; expected a probability, such as 1e-9.")
-        self.false_alarm = false_alarm
+        if not 0 < significance < 1:
+            raise ValueError(f"significance={significance} came; expected a probability, such as 1e-9.")
+        self.significance = significance
         self.register_buffer("means", torch.zeros(max_tasks, num_features, dtype=torch.float32))
         self.register_buffer("spread", torch.zeros(max_tasks, dtype=torch.float32))
         self.register_buffer("rank", torch.zeros(max_tasks, dtype=torch.float32))
@@ -149,7 +149,7 @@ class ClusterContext(FoundContext):
 
     def _largest(self, rank: float) -> float:
         """The quantile of chi-squared / rank by Wilson and Hilferty's cube root."""
-        z = NormalDist().inv_cdf(1 - self.false_alarm)
+        z = NormalDist().inv_cdf(1 - self.significance)
         return (1 - 2 / (9 * rank) + z * math.sqrt(2 / (9 * rank))) ** 3
 
     def _join(self, task: int, mean: Tensor, spread: Tensor, n: float) -> None:

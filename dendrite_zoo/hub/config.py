@@ -20,7 +20,7 @@ import dendrite_zoo
 from dendrite_zoo._core.names import nearest
 
 LIBRARY_NAME = "dendrite-zoo"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 HEADER = ("library_name", "library_version", "format_version", "model_type")
 
 MAX_BYTES = 1 << 20  # of a config.json
@@ -30,7 +30,13 @@ MAX_ITEMS = 1024  # of a list or an object: each could become a layer
 Config = dict[str, Any]
 State = dict[str, Any]
 
-MIGRATIONS: dict[int, Callable[[Config, State], tuple[Config, State]]] = {}
+
+def _to_format_2(config: Config, state: State) -> tuple[Config, State]:
+    names = {"modulated": "dendrite_layers", "gated": "gate_fraction"}
+    return {names.get(key, key): value for key, value in config.items()}, state
+
+
+MIGRATIONS: dict[int, Callable[[Config, State], tuple[Config, State]]] = {1: _to_format_2}
 """Format version ``v`` to the function that turns its (config, state) into those of ``v + 1``."""
 
 

@@ -42,7 +42,7 @@ class ActiveDendriteClassifier(HubModel, nn.Module):
         weight_density: share of inputs each hidden unit sees.
         segment_density: share of the context each segment sees.
         input_density: share of inputs that is active, for the initialisation; None for what ``activation`` leaves.
-        modulated: which hidden layers have dendrites; None for all.
+        dendrite_layers: which hidden layers have dendrites; None for all.
 
     Shape:
         x ``(B, ...)``, flattened to ``(B, in_features)``, to logits ``(B, num_classes)``.
@@ -76,7 +76,7 @@ class ActiveDendriteClassifier(HubModel, nn.Module):
         weight_density: float = 0.5,
         segment_density: float = 1.0,
         input_density: float | None = None,
-        modulated: Sequence[int] | None = None,
+        dendrite_layers: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.config = {
@@ -93,7 +93,7 @@ class ActiveDendriteClassifier(HubModel, nn.Module):
             "weight_density": weight_density,
             "segment_density": segment_density,
             "input_density": input_density,
-            "modulated": None if modulated is None else list(modulated),
+            "dendrite_layers": None if dendrite_layers is None else list(dendrite_layers),
         }
         self.validate_config(self.config)
         if context == "one-hot":
@@ -114,7 +114,7 @@ class ActiveDendriteClassifier(HubModel, nn.Module):
             segment_density=segment_density,
             context_density=1.0 if context == "one-hot" else 0.1,
             input_density=input_density,
-            modulated=modulated,
+            dendrite_layers=dendrite_layers,
         )
 
     @classmethod

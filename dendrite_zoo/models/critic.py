@@ -26,7 +26,7 @@ OF_THE_NETWORKS = (
     "winners",
     "weight_density",
     "segment_density",
-    "modulated",
+    "dendrite_layers",
 )
 
 
@@ -49,7 +49,7 @@ class TwinCritic(HubModel, nn.Module):
         winners: what they are chosen by, ``"activation"`` or ``"context"``.
         weight_density: share of inputs each hidden unit sees.
         segment_density: share of the context each segment sees.
-        modulated: which hidden layers have dendrites; None for all.
+        dendrite_layers: which hidden layers have dendrites; None for all.
         append_task: whether the one-hot task is also part of the input.
 
     Shape:
@@ -82,7 +82,7 @@ class TwinCritic(HubModel, nn.Module):
         winners: Literal["activation", "context"] = "activation",
         weight_density: float = 0.9,
         segment_density: float = 1.0,
-        modulated: Sequence[int] | None = (1,),
+        dendrite_layers: Sequence[int] | None = (1,),
         append_task: bool = False,
     ) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ class TwinCritic(HubModel, nn.Module):
             "winners": winners,
             "weight_density": weight_density,
             "segment_density": segment_density,
-            "modulated": None if modulated is None else list(modulated),
+            "dendrite_layers": None if dendrite_layers is None else list(dendrite_layers),
             "append_task": append_task,
         }
         self.validate_config(self.config)

@@ -49,7 +49,7 @@ class ActiveDendriteMLP(HubModel, nn.Module):
             for one-hot.
         input_density: share of the inputs of hidden layers (but the first) and output that is active, for the
             initialisation; None for ``activation_density`` with k-winners, else 1.
-        modulated: which hidden layers have dendrites, counted from 0; None for all.
+        dendrite_layers: which hidden layers have dendrites, counted from 0; None for all.
 
     Shape:
         x ``(B, in_features)`` and a context of any form of `dendrite_zoo.functional` to ``(B, out_features)``.
@@ -79,7 +79,7 @@ class ActiveDendriteMLP(HubModel, nn.Module):
         segment_density: float = 1.0,
         context_density: float = 0.1,
         input_density: float | None = None,
-        modulated: Sequence[int] | None = None,
+        dendrite_layers: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.config = {
@@ -96,14 +96,14 @@ class ActiveDendriteMLP(HubModel, nn.Module):
             "segment_density": segment_density,
             "context_density": context_density,
             "input_density": input_density,
-            "modulated": None if modulated is None else list(modulated),
+            "dendrite_layers": None if dendrite_layers is None else list(dendrite_layers),
         }
         self.validate_config(self.config)
         if input_density is None:
             input_density = activation_density if activation == "k-winners" else 1.0
         layers, active_inputs = [], 1.0
         for number, units in enumerate(hidden_features):
-            has_dendrites = modulated is None or number in modulated
+            has_dendrites = dendrite_layers is None or number in dendrite_layers
             layer = ActiveDendriteLinear(
                 in_features,
                 units,
@@ -140,7 +140,7 @@ class ActiveDendriteMLP(HubModel, nn.Module):
             raise ValueError("hidden_features came empty; expected the units of at least one hidden layer.")
         for units in hidden:
             check_size(hidden_features=units)
-        activation, modulated = config.get("activation", "k-winners"), config.get("modulated")
+        activation, dendrite_layers = config.get("activation", "k-winners"), config.get("dendrite_layers")
         if activation not in ("k-winners", "relu"):
             raise ValueError(f"activation={activation!r} came; expected 'k-winners' or 'relu'.")
         winners = config.get("winners", "activation")
@@ -155,8 +155,10 @@ class ActiveDendriteMLP(HubModel, nn.Module):
             check_density(**{name: config.get(name, 1.0)})
         if config.get("input_density") is not None:
             check_density(input_density=config["input_density"])
-        if modulated is not None and not set(modulated) <= set(range(len(hidden))):
-            raise ValueError(f"modulated={list(modulated)} came; there are hidden layers 0 to {len(hidden) - 1}.")
+        if dendrite_layers is not None and not set(dendrite_layers) <= set(range(len(hidden))):
+            raise ValueError(
+                f"dendrite_layers={list(dendrite_layers)} came; there are hidden layers 0 to {len(hidden) - 1}."
+            )
 
     def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
         """Map ``x`` ``(B, in_features)`` in a context to ``(B, out_features)``."""

@@ -43,7 +43,7 @@ class ActiveDendritePolicy(HubModel, nn.Module):
         action_size: numbers in an action, each in [-1, 1].
         hidden_features: units of each hidden layer.
         num_segments: segments a unit; 0 for a network without dendrites.
-        modulated: which hidden layers have dendrites; None for all.
+        dendrite_layers: which hidden layers have dendrites; None for all.
         gate: this and the following as in `ActiveDendriteMLP`.
         activation: ``"k-winners"`` or ``"relu"``.
         activation_density: share of the units of a hidden layer that win.
@@ -90,7 +90,7 @@ class ActiveDendritePolicy(HubModel, nn.Module):
         action_size: int = 4,
         hidden_features: Sequence[int] = (2800, 2800),
         num_segments: int = 10,
-        modulated: Sequence[int] | None = (1,),
+        dendrite_layers: Sequence[int] | None = (1,),
         gate: Gate = "abs_max",
         activation: Literal["k-winners", "relu"] = "k-winners",
         activation_density: float = 0.25,
@@ -107,7 +107,7 @@ class ActiveDendritePolicy(HubModel, nn.Module):
             "action_size": action_size,
             "hidden_features": list(hidden_features),
             "num_segments": num_segments,
-            "modulated": None if modulated is None else list(modulated),
+            "dendrite_layers": None if dendrite_layers is None else list(dendrite_layers),
             "gate": gate,
             "activation": activation,
             "activation_density": activation_density,
@@ -125,7 +125,7 @@ class ActiveDendritePolicy(HubModel, nn.Module):
             2 * action_size,
             context_dim=len(self.tasks),
             num_segments=num_segments,
-            modulated=modulated,
+            dendrite_layers=dendrite_layers,
             gate=gate,
             activation=activation,
             activation_density=activation_density,
@@ -150,7 +150,7 @@ class ActiveDendritePolicy(HubModel, nn.Module):
         check_size(observation_size=observation_size, action_size=action_size)
         if len(bounds) != 2 or not bounds[0] < bounds[1]:
             raise ValueError(f"log_std_range={bounds} came; expected the lower and the upper bound.")
-        defaults = {"hidden_features": [2800, 2800], "num_segments": 10, "modulated": [1]}
+        defaults = {"hidden_features": [2800, 2800], "num_segments": 10, "dendrite_layers": [1]}
         sizes = {"in_features": observation_size, "out_features": 2 * action_size, "context_dim": len(tasks)}
         ActiveDendriteMLP.validate_config({**defaults, **config, **sizes})
 

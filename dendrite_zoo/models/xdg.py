@@ -31,7 +31,7 @@ class XdGClassifier(HubModel, nn.Module):
         hidden_features: units of each hidden layer.
         num_classes: size of the one output that all tasks share.
         max_tasks: how many tasks there is room for.
-        gated: share of the units that is off, in [0, 1); 0 makes a plain MLP.
+        gate_fraction: share of the units that is off, in [0, 1); 0 makes a plain MLP.
 
     Attributes:
         gates: for each hidden layer which units are on, ``(max_tasks, U)`` bool.
@@ -57,7 +57,7 @@ class XdGClassifier(HubModel, nn.Module):
         num_classes: int,
         *,
         max_tasks: int,
-        gated: float = 0.8,
+        gate_fraction: float = 0.8,
     ) -> None:
         super().__init__()
         self.config = {
@@ -65,7 +65,7 @@ class XdGClassifier(HubModel, nn.Module):
             "hidden_features": list(hidden_features),
             "num_classes": num_classes,
             "max_tasks": max_tasks,
-            "gated": gated,
+            "gate_fraction": gate_fraction,
         }
         self.validate_config(self.config)
         self.context = OneHotContext(max_tasks)
@@ -76,7 +76,7 @@ class XdGClassifier(HubModel, nn.Module):
         for number, layer in enumerate((*self.hidden, self.output)):
             make_partial(cast(nn.Linear, layer), all_inputs=number == 0, all_units=layer is self.output)
         for number, units in enumerate(hidden_features):
-            on = torch.rand(max_tasks, units).topk(units - round(gated * units), dim=1).indices
+            on = torch.rand(max_tasks, units).topk(units - round(gate_fraction * units), dim=1).indices
             gate = torch.zeros(max_tasks, units, dtype=torch.bool).scatter(1, on, True)
             self.register_buffer(f"gate_{number}", gate)
 
@@ -88,12 +88,14 @@ class XdGClassifier(HubModel, nn.Module):
             raise ValueError("hidden_features came empty; expected the units of at least one hidden layer.")
         for units in config["hidden_features"]:
             check_size(hidden_features=units)
-        gated = config.get("gated", 0.8)
-        if not 0 <= gated < 1:
-            raise ValueError(f"gated={gated!r} came; expected a share in [0, 1), such as 0.8.")
+        gate_fraction = config.get("gate_fraction", 0.8)
+        if not 0 <= gate_fraction < 1:
+            raise ValueError(f"gate_fraction={gate_fraction!r} came; expected a share in [0, 1), such as 0.8.")
         for units in config["hidden_features"]:
-            if round(gated * units) == units:
-                raise ValueError(f"gated={gated} would leave none of {units} units on; expected a smaller share.")
+            if round(gate_fraction * units) == units:
+                raise ValueError(
+                    f"gate_fraction={gate_fraction} would leave none of {units} units on; expected a smaller share."
+                )
 
     @property
     def gates(self) -> list[Tensor]:

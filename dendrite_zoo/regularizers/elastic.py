@@ -70,16 +70,16 @@ class ElasticWeightConsolidation(QuadraticPenalty):
 
     Args:
         parameters: name -> parameter.
-        strength: :math:`\lambda`.
+        ewc_lambda: :math:`\lambda`.
         online: one running importance and the latest weights, instead of all tasks'.
         decay: :math:`\gamma`, of the online kind.
 
     Raises:
-        ValueError: a negative strength, or a decay that is not in (0, 1] or not used.
+        ValueError: a negative ewc_lambda, or a decay that is not in (0, 1] or not used.
 
     Example:
         >>> theta = torch.tensor([0.0], requires_grad=True)
-        >>> ewc = ElasticWeightConsolidation({"theta": theta}, strength=2.0)
+        >>> ewc = ElasticWeightConsolidation({"theta": theta}, ewc_lambda=2.0)
         >>> ewc.end_task({"theta": torch.tensor([1.0])})    # at 0, importance 1
         >>> theta.data.fill_(4.0).item()
         4.0
@@ -89,11 +89,11 @@ class ElasticWeightConsolidation(QuadraticPenalty):
     """
 
     def __init__(
-        self, parameters: Mapping[str, Tensor], strength: float = 500.0, *, online: bool = False, decay: float = 1.0
+        self, parameters: Mapping[str, Tensor], ewc_lambda: float = 500.0, *, online: bool = False, decay: float = 1.0
     ) -> None:
         if not 0 < decay <= 1 or (decay != 1 and not online):
             raise ValueError(f"decay={decay}, online={online} came; expected 0 < decay <= 1, and 1 unless online=True.")
-        super().__init__(parameters, strength, factor=0.5)
+        super().__init__(parameters, ewc_lambda, factor=0.5)
         self.online, self.decay = online, decay
         self._constant = 0.0  # what the tasks' parabolas leave where their sum is lowest
 

@@ -94,7 +94,7 @@ class QuadraticPenalty:
 
     Args:
         parameters: name -> parameter, such as ``dict(model.named_parameters())``.
-        strength: weight of the penalty, as users give it.
+        weight: weight of the penalty, as users give it.
         factor: what makes it :math:`\kappa`.
 
     Attributes:
@@ -103,10 +103,10 @@ class QuadraticPenalty:
         num_tasks: how many tasks were consolidated; at 0 nothing is pulled.
     """
 
-    def __init__(self, parameters: Mapping[str, Tensor], strength: float, factor: float = 1.0) -> None:
-        if not strength >= 0:
-            raise ValueError(f"The strength of a penalty came as {strength}; expected a number from 0.")
-        self.coefficient = factor * strength
+    def __init__(self, parameters: Mapping[str, Tensor], weight: float, factor: float = 1.0) -> None:
+        if not weight >= 0:
+            raise ValueError(f"The weight of a penalty came as {weight}; expected a number from 0.")
+        self.coefficient = factor * weight
         self.parameters: dict[str, Tensor] = {}
         self.importance: dict[str, Tensor] = {}
         self.anchor: dict[str, Tensor] = {}

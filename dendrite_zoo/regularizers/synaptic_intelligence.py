@@ -30,14 +30,14 @@ class SynapticIntelligence(QuadraticPenalty):
 
     Args:
         parameters: name -> parameter.
-        strength: :math:`c`.
-        damping: :math:`\xi`, which bounds the importance of weights that hardly moved.
+        si_lambda: :math:`c`.
+        eps: :math:`\xi`, which bounds the importance of weights that hardly moved.
 
     Attributes:
         path: :math:`\omega`, name -> tensor.
 
     Raises:
-        ValueError: a negative strength, or a damping that is not positive.
+        ValueError: a negative si_lambda, or a eps that is not positive.
 
     Example:
         >>> model = torch.nn.Linear(3, 1)
@@ -55,12 +55,12 @@ class SynapticIntelligence(QuadraticPenalty):
         True
     """
 
-    def __init__(self, parameters: Mapping[str, Tensor], strength: float = 0.1, damping: float = 0.1) -> None:
-        if not damping > 0:
-            raise ValueError(f"damping={damping} came; expected a positive number, such as 0.1.")
-        self.damping = damping
+    def __init__(self, parameters: Mapping[str, Tensor], si_lambda: float = 0.1, eps: float = 0.1) -> None:
+        if not eps > 0:
+            raise ValueError(f"eps={eps} came; expected a positive number, such as 0.1.")
+        self.eps = eps
         self.path: dict[str, Tensor] = {}
-        super().__init__(parameters, strength)
+        super().__init__(parameters, si_lambda)
         self._pending: dict[str, Covered] = {}
         self._before: dict[str, Tensor] = {}
         self._gradient: dict[str, Tensor] = {}
@@ -102,7 +102,7 @@ class SynapticIntelligence(QuadraticPenalty):
             tensors = (p.detach().reshape(-1), self.anchor[name], self.path[name], self.importance[name])
             chunk = CHUNK if p.device.type == "cpu" else max(1, p.numel())
             for theta, anchor, path, importance in zip(*(t.view(-1).split(chunk) for t in tensors), strict=True):
-                importance.addcdiv_(path.clamp_(min=0), (theta - anchor).square_().add_(self.damping))
+                importance.addcdiv_(path.clamp_(min=0), (theta - anchor).square_().add_(self.eps))
                 anchor.copy_(theta)
                 path.zero_()
         self.num_tasks += 1

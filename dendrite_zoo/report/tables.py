@@ -177,7 +177,7 @@ def results_table(records: Sequence[Mapping[str, Any]]) -> Table:
         spread = record["average_accuracy_std"]
         known = published(record["row"], benchmark).accuracy
         table.add_row(
-            record["row"] + _differences(record, records) + ", on held-out training rows" * ("holdout" in record),
+            record["row"] + _differences(record, records) + ", on held-out training rows" * ("val_fraction" in record),
             str(record["num_tasks"]),
             record["context_at_test"],
             f"{record['average_accuracy']:.4f}" + ("" if spread is None else f" ± {spread:.4f}"),

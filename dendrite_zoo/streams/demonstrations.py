@@ -35,7 +35,7 @@ class DemonstrationLoader:
     Args:
         parts: the rows of each task.
         updates: number of batches.
-        rows_per_task: of a batch, over all processes; one number, or one for each task.
+        batch_size_per_task: of a batch, over all processes; one number, or one for each task.
         seed: of the draws.
         epoch: which epoch this is.
         rank: which share is taken.
@@ -50,15 +50,19 @@ class DemonstrationLoader:
         parts: Sequence[Demonstrations],
         *,
         updates: int,
-        rows_per_task: int | Sequence[int],
+        batch_size_per_task: int | Sequence[int],
         seed: int = 0,
         epoch: int = 0,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        counts = [rows_per_task] * len(parts) if isinstance(rows_per_task, int) else list(rows_per_task)
+        counts = (
+            [batch_size_per_task] * len(parts) if isinstance(batch_size_per_task, int) else list(batch_size_per_task)
+        )
         if any(count % world_size for count in counts):
-            raise ValueError(f"rows_per_task={rows_per_task} came for {world_size} processes; expected multiples.")
+            raise ValueError(
+                f"batch_size_per_task={batch_size_per_task} came for {world_size} processes; expected multiples."
+            )
         for number, part in enumerate(parts):
             if len(part) == 0:
                 raise ValueError(f"parts[{number}] came without rows; expected one or more of each task. Leave it out.")
@@ -116,8 +120,8 @@ class DemonstrationMixture(LightningDataModule):
         dagger_episodes: episodes of each task in a round.
         epochs: how often is validated, and how often a round may begin; more than ``dagger_rounds``.
         updates_per_epoch: batches of an epoch.
-        rows_per_task: rows of each task in a batch.
-        emphasis: for tasks that are harder, by name, how many times as many, 1 or more.
+        batch_size_per_task: rows of each task in a batch.
+        task_weights: for tasks that are harder, by name, how many times as many, 1 or more.
         val_episodes: episodes of each task to validate on.
         demonstrations: a file of the experts' demonstrations, made where missing; by default in ``folder``.
         folder: where what is collected lies; by default ``demonstrations/`` where the Trainer's logger writes.
@@ -145,8 +149,8 @@ class DemonstrationMixture(LightningDataModule):
         dagger_episodes: int = 20,
         epochs: int = 5,
         updates_per_epoch: int = 2000,
-        rows_per_task: int = 64,
-        emphasis: Mapping[str, int] | None = None,
+        batch_size_per_task: int = 64,
+        task_weights: Mapping[str, int] | None = None,
         val_episodes: int = 5,
         demonstrations: str | Path | None = None,
         folder: str | Path | None = None,
@@ -164,7 +168,7 @@ class DemonstrationMixture(LightningDataModule):
             "episodes_per_task": episodes_per_task,
             "dagger_episodes": dagger_episodes,
             "updates_per_epoch": updates_per_epoch,
-            "rows_per_task": rows_per_task,
+            "batch_size_per_task": batch_size_per_task,
             "val_episodes": val_episodes,
         }.items():
             if value < 1:
@@ -174,13 +178,15 @@ class DemonstrationMixture(LightningDataModule):
             dagger_rounds,
             dagger_episodes,
         )
-        self.epochs, self.updates_per_epoch, self.rows_per_task = epochs, updates_per_epoch, rows_per_task
-        self.emphasis = dict(emphasis or {})
-        if unknown := sorted(set(self.emphasis) - set(self.tasks)):
-            raise ValueError(f"emphasis came for {', '.join(unknown)}; expected some of {', '.join(self.tasks)}.")
-        for name, times in self.emphasis.items():
+        self.epochs, self.updates_per_epoch, self.batch_size_per_task = epochs, updates_per_epoch, batch_size_per_task
+        self.task_weights = dict(task_weights or {})
+        if unknown := sorted(set(self.task_weights) - set(self.tasks)):
+            raise ValueError(f"task_weights came for {', '.join(unknown)}; expected some of {', '.join(self.tasks)}.")
+        for name, times in self.task_weights.items():
             if not isinstance(times, int) or times < 1:
-                raise ValueError(f"emphasis={{{name!r}: {times!r}}} came; expected a whole number from 1. Change it.")
+                raise ValueError(
+                    f"task_weights={{{name!r}: {times!r}}} came; expected a whole number from 1. Change it."
+                )
         self.val_episodes, self.num_processes, self.fast, self.seed = val_episodes, num_processes, fast, seed
         self.file = None if demonstrations is None else Path(demonstrations)
         self.folder = None if folder is None else Path(folder)
@@ -285,7 +291,9 @@ class DemonstrationMixture(LightningDataModule):
         return DemonstrationLoader(
             [self._parts[task] for task in tasks],
             updates=self.updates_per_epoch,
-            rows_per_task=[self.rows_per_task * self.emphasis.get(self.tasks[task], 1) for task in tasks],
+            batch_size_per_task=[
+                self.batch_size_per_task * self.task_weights.get(self.tasks[task], 1) for task in tasks
+            ],
             seed=self.seed,
             epoch=epoch,
             rank=0 if trainer is None else trainer.global_rank,

@@ -79,8 +79,8 @@ def hold_out(labels: Tensor, share: float, seed: int) -> Tensor:
         count = round(share * len(rows))
         if not 0 < count < len(rows):
             raise ValueError(
-                f"holdout={share} takes {count} of the {len(rows)} rows of class {int(label)} for "
-                "validation; expected some rows there, and some left to train on. Change holdout."
+                f"val_fraction={share} takes {count} of the {len(rows)} rows of class {int(label)} for "
+                "validation; expected some rows there, and some left to train on. Change val_fraction."
             )
         mask[rows[torch.from_numpy(generator.permutation(len(rows))[:count])]] = True
     return mask

@@ -45,15 +45,15 @@ class TaskStream(LightningDataModule):
         epochs_per_task: epochs of training for each task.
         batch_size: rows of a batch, over all processes.
         seed: of the tasks and of the order of rows; 0 is the zoo's.
-        holdout: share of the training rows, drawn from each class alike, that becomes the validation data and
+        val_fraction: share of the training rows, drawn from each class alike, that becomes the validation data and
             is not trained on; None validates on the test split.
-        evaluate_after: the tasks after which all tasks seen so far are validated; after the others only the
+        eval_at: the tasks after which all tasks seen so far are validated; after the others only the
             one just trained is. All T are after the last task, and whenever the Trainer validates without
             training. None: all T after each task.
 
     Attributes:
         named_source: the source, as it was given.
-        milestones: ``evaluate_after`` in order, or None.
+        milestones: ``eval_at`` in order, or None.
 
     Raises:
         ValueError: an argument out of range.
@@ -68,8 +68,8 @@ class TaskStream(LightningDataModule):
         epochs_per_task: int = 1,
         batch_size: int = 256,
         seed: int = 0,
-        holdout: float | None = None,
-        evaluate_after: Iterable[int] | None = None,
+        val_fraction: float | None = None,
+        eval_at: Iterable[int] | None = None,
     ) -> None:
         super().__init__()
         checks: list[tuple[str, Any, int]] = [
@@ -87,23 +87,23 @@ class TaskStream(LightningDataModule):
                 f"first_task={first_task} came with num_tasks={num_tasks}; expected a task from 0 to "
                 f"{num_tasks - 1}. num_tasks counts all tasks, those learned before too: raise it."
             )
-        if holdout is not None and not 0 < holdout < 1:
+        if val_fraction is not None and not 0 < val_fraction < 1:
             raise ValueError(
-                f"holdout={holdout} came; expected a share of the training rows between 0 and 1, or None to "
+                f"val_fraction={val_fraction} came; expected a share of the training rows between 0 and 1, or None to "
                 "validate on the test split. Change it."
             )
-        if isinstance(evaluate_after, (int, str)):
-            raise ValueError(f"evaluate_after={evaluate_after!r} came; expected several tasks, such as [4, 9].")
-        self.milestones = None if evaluate_after is None else tuple(sorted(set(evaluate_after)))
+        if isinstance(eval_at, (int, str)):
+            raise ValueError(f"eval_at={eval_at!r} came; expected several tasks, such as [4, 9].")
+        self.milestones = None if eval_at is None else tuple(sorted(set(eval_at)))
         for task in self.milestones or ():
             if task not in range(first_task, num_tasks):
                 raise ValueError(
-                    f"evaluate_after holds {task!r}; expected tasks that are trained, {first_task} to "
+                    f"eval_at holds {task!r}; expected tasks that are trained, {first_task} to "
                     f"{num_tasks - 1}. Leave it out."
                 )
         self.named_source = source
         self.num_tasks, self.first_task, self.epochs_per_task = int(num_tasks), int(first_task), int(epochs_per_task)
-        self.batch_size, self.seed, self.holdout = int(batch_size), int(seed), holdout
+        self.batch_size, self.seed, self.val_fraction = int(batch_size), int(seed), val_fraction
         self._device = torch.device("cpu")
         self._on_device: Source | None = None
         self._split_rows: dict[str, Tensor] = {}
@@ -183,7 +183,7 @@ class TaskStream(LightningDataModule):
         )
 
     def _in_train(self, split: Split) -> bool:
-        return split == "train" or (split == "val" and self.holdout is not None)
+        return split == "train" or (split == "val" and self.val_fraction is not None)
 
     def _data(self, split: Split) -> tuple[Source, Tensor]:
         """Give the source and the rows that belong to a split, both on the device."""
@@ -193,8 +193,8 @@ class TaskStream(LightningDataModule):
         if split not in self._split_rows:
             source = self.source
             rows = torch.arange(len(source.y_train if self._in_train(split) else source.y_test))
-            if self.holdout is not None and self._in_train(split):
-                held_out = hold_out(source.y_train, self.holdout, self.seed)
+            if self.val_fraction is not None and self._in_train(split):
+                held_out = hold_out(source.y_train, self.val_fraction, self.seed)
                 rows = rows[held_out if split == "val" else ~held_out]
             self._split_rows[split] = rows.to(self._device)
         return self._on_device, self._split_rows[split]

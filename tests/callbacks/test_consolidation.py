@@ -356,14 +356,14 @@ def test_bad_input(tmp_path):
     with pytest.raises(ValueError, match=r"Targets came as torch.float32 of shape \(2, 1\); expected class numbers"):
         fit(tmp_path, ElasticWeightConsolidation(data=lambda trainer, task: numbers))
     for bad, message in (
-        ({"strength": -2.0}, "came as -2.0"),
+        ({"ewc_lambda": -2.0}, "came as -2.0"),
         ({"decay": 0.5}, "online=False came"),
         ({"max_batches": 0}, "max_batches=0 came"),
     ):
         with pytest.raises(ValueError, match=message):
             ElasticWeightConsolidation(**bad)
-    with pytest.raises(ValueError, match="damping=0.0 came"):
-        SynapticIntelligence(damping=0.0)
+    with pytest.raises(ValueError, match="eps=0.0 came"):
+        SynapticIntelligence(eps=0.0)
     _, used = fit(tmp_path, SynapticIntelligence())
     with pytest.raises(ValueError, match="knows what is important to another model"):
         fit(tmp_path, used)

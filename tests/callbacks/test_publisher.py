@@ -156,7 +156,7 @@ def epoch(trainer):
 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers")
 def test_a_record_holds_every_task_that_was_learned(tmp_path, unsent):
-    stream = PermutedTasks("digits", num_tasks=4, evaluate_after=[3])
+    stream = PermutedTasks("digits", num_tasks=4, eval_at=[3])
     log = ForgettingLogger(verbose=False, folder=tmp_path)
     publisher = HubPublisher("alice/digits", every="task_end", folder=tmp_path)
     short = {"limit_train_batches": 1, "limit_val_batches": 1}

@@ -30,7 +30,7 @@ def stream(folder, **arguments):
     shown = Demonstrations(TASKS, x, action, task, torch.ones(600).bool())
     for name in ("experts", "validation"):
         shown.save(folder / f"{name}.safetensors")
-    return DemonstrationSequence(TASKS, folder=folder, updates_per_epoch=30, rows_per_task=64, **arguments)
+    return DemonstrationSequence(TASKS, folder=folder, updates_per_epoch=30, batch_size_per_task=64, **arguments)
 
 
 class Reports(Callback):
@@ -48,7 +48,7 @@ def run(tmp_path_factory):
     pytest.importorskip("metaworld")
     folder = tmp_path_factory.mktemp("run")
     torch.manual_seed(0)
-    policy = ActiveDendritePolicy(TASKS, hidden_features=[64, 64], modulated=None, weight_density=1.0)
+    policy = ActiveDendritePolicy(TASKS, hidden_features=[64, 64], dendrite_layers=None, weight_density=1.0)
     success = SuccessLogger(num_goals=2, max_steps=25, num_processes=0)
     log, sparsity, subnetworks = ForgettingLogger("val/success", verbose=False), SparsityLogger(), SubnetworkLogger()
     reports, data = Reports(success), stream(folder)

@@ -34,10 +34,10 @@ def test_spread_and_rank_are_those_of_the_covariance():
 
 
 def test_false_alarms_are_as_rare_as_asked():
-    """A second batch of the same task founds a cluster as often as ``false_alarm`` says."""
+    """A second batch of the same task founds a cluster as often as ``significance`` says."""
     alarms = 0
     for _ in range(1000):
-        context = ClusterContext(FEATURES, 2, false_alarm=0.05)
+        context = ClusterContext(FEATURES, 2, significance=0.05)
         context.observe(correlated(64))
         alarms += context.observe(correlated(64))
     assert 20 <= alarms <= 100  # of 50 expected
@@ -166,8 +166,8 @@ def test_bad_input():
         context.observe(torch.zeros(2, 5))
     with pytest.raises(ValueError, match="A batch of 1 rows came first; expected two or more"):
         context.observe(torch.zeros(1, 4))
-    with pytest.raises(ValueError, match="false_alarm=0 came"):
-        ClusterContext(4, 3, false_alarm=0)
+    with pytest.raises(ValueError, match="significance=0 came"):
+        ClusterContext(4, 3, significance=0)
     with pytest.raises(ValueError, match="level=1 came"):
         HotellingContext(4, 3, context_dim=2, level=1)
     with pytest.raises(ValueError, match="context_dim=256 came with 4 features"):

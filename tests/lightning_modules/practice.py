@@ -65,7 +65,7 @@ def train(folder, crash=None, data=None, **kwargs):
     torch.set_num_threads(1)
     torch.manual_seed(0)
     folder = Path(folder)
-    module, data = MultiTaskSAC(small_policy(), batch_per_task=8, lr=1e-2), practice(max_steps=7, **(data or {}))
+    module, data = MultiTaskSAC(small_policy(), batch_size_per_task=8, lr=1e-2), practice(max_steps=7, **(data or {}))
     last = folder / "last.ckpt"
     callbacks = [EveryRound(last), *([] if crash is None else [CrashAfter(crash)])]
     defaults = {

@@ -92,7 +92,7 @@ def test_loss_by_hand():
 
 
 def test_learning_rate_and_average_are_those_of_a_naive_loop(experts):
-    watch, bc = Watch(), module(lr=1e-3, average=0.9)
+    watch, bc = Watch(), module(lr=1e-3, ema_decay=0.9)
     start = [p.detach().clone() for p in bc.model.parameters()]
     stream = data(experts, experts.parent, epochs=2)
     fit(bc, stream, watch)
@@ -157,7 +157,7 @@ def test_over_a_plain_loader_the_learning_rate_falls_once(limits, endless, total
 
 
 def test_it_learns_to_reach(experts):
-    bc = module(lr=3e-3, average=0.99)
+    bc = module(lr=3e-3, ema_decay=0.99)
     options = {"split": "validation", "num_goals": 8, "num_processes": 0, "stop_at_success": True, "max_steps": 200}
     before = evaluate_policy(bc.act_batch, TASK, **options).mean
     fit(bc, data(experts, experts.parent, epochs=2, dagger_rounds=1, updates_per_epoch=400))
@@ -263,7 +263,7 @@ def test_the_model_of_a_checkpoint_is_the_average_and_the_trained_weights_stand_
     """ModelCheckpoint saves in the validation by default, where the averaged weights stand in the model."""
     steps = {"every_n_train_steps": 20} if where == "training" else {}
     keep, watch = ModelCheckpoint(dirpath=tmp_path, save_last=True, save_top_k=0, **steps), Watch()
-    whole = module(average=0.99)
+    whole = module(ema_decay=0.99)
     fit(whole, data(experts, tmp_path), keep, watch)
     expected = weights(whole.model)
     assert torch.equal(weights(BehaviorCloning.load_from_checkpoint(tmp_path / "last.ckpt").model), expected)
@@ -338,7 +338,7 @@ def test_a_validation_that_breaks_off_leaves_the_trained_weights_in_the_model(ex
             raise RuntimeError("broken off")
 
     keep = ModelCheckpoint(dirpath=tmp_path, save_last=True, save_top_k=0, save_on_exception=True)
-    bc, watch, broken = module(average=0.99), Watch(), Break()
+    bc, watch, broken = module(ema_decay=0.99), Watch(), Break()
     with pytest.raises(RuntimeError, match="broken off"):
         fit(bc, data(experts, experts.parent), keep, watch, broken)
     trained = torch.cat([tensor.flatten() for tensor in watch.weights[-1]])
@@ -349,7 +349,7 @@ def test_a_validation_that_breaks_off_leaves_the_trained_weights_in_the_model(ex
     assert torch.equal(weights(saved.model), broken.shown)
 
     bc._show(True)  # as where no callback was told
-    anew = module(average=0.99)
+    anew = module(ema_decay=0.99)
     anew.load_state_dict({**bc.state_dict(), **dict(zip(bc._names(), watch.weights[-1], strict=True))})
     fit(bc.train(), data(experts, experts.parent))
     fit(anew, data(experts, experts.parent))
@@ -364,7 +364,7 @@ def test_success_is_logged_every_so_many_steps(experts):
 
 
 def test_the_average_is_moved_in_once_for_all_actions_of_a_collection_and_of_an_evaluation(experts, tmp_path):
-    bc = module(average=0.99)
+    bc = module(ema_decay=0.99)
     act, versions = bc.model.act_batch, []
 
     def watched(*arguments):
@@ -392,8 +392,8 @@ def test_a_module_is_evaluated_as_its_policy_is():
 def test_errors_say_what_came(experts):
     with pytest.raises(ValueError, match="loss='huber' came; expected one of l1, mse"):
         module(loss="huber")
-    with pytest.raises(ValueError, match="average=1 came"):
-        module(average=1)
+    with pytest.raises(ValueError, match="ema_decay=1 came"):
+        module(ema_decay=1)
     with pytest.raises(TypeError, match="expected an ActiveDendritePolicy"):
         BehaviorCloning("permuted-digits")
     other = BehaviorCloning(ActiveDendritePolicy(["push-v3"], hidden_features=[8, 8]))

@@ -110,7 +110,7 @@ def test_the_learning_rate_falls_to_zero_within_each_task_and_a_resume_goes_on(t
     stream = PermutedTasks("digits", num_tasks=2, epochs_per_task=3, batch_size=256)
 
     def module():
-        return ContinualClassifier(ActiveDendriteClassifier(64, [8], 10, **TINY), lr=0.1, anneal=True)
+        return ContinualClassifier(ActiveDendriteClassifier(64, [8], 10, **TINY), lr=0.1, lr_schedule="cosine")
 
     whole, first, rest = LearningRates(), LearningRates(), LearningRates()
     fit(module(), stream, callbacks=[whole])
@@ -202,8 +202,8 @@ def test_annealing_needs_the_length_of_a_task_and_smoothing_a_share():
     loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.randn(8, 64), torch.zeros(8).long()))
     trainer = Trainer(max_epochs=1, logger=False, enable_progress_bar=False, enable_checkpointing=False,
                       enable_model_summary=False, accelerator="cpu", limit_val_batches=0)  # fmt: skip
-    with pytest.raises(ValueError, match="anneal=True came.*epochs_per_task"):
-        trainer.fit(ContinualClassifier(Plain(), anneal=True), loader, loader)
+    with pytest.raises(ValueError, match="epochs_per_task for lr_schedule='cosine'"):
+        trainer.fit(ContinualClassifier(Plain(), lr_schedule="cosine"), loader, loader)
     with pytest.raises(ValueError, match="label_smoothing=1.5 came"):
         ContinualClassifier(Plain(), label_smoothing=1.5)
 

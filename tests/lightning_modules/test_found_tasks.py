@@ -74,7 +74,7 @@ def test_boundaries_come_from_the_clusters_at_the_first_batch_of_each():
     module = make(Alternating(64, 6))
     fit(None, module, [Watch()], epochs=1)
     assert ended == [(0, 2), (1, 4), (2, 6), (3, 8), (4, 10)]
-    assert module.founded_in == [0, 0, 1, 1, 2, 2]
+    assert module.cluster_to_task == [0, 0, 1, 1, 2, 2]
     assert module._founding_task(torch.tensor([0, 1, 2, 5])).tolist() == [0, 0, 1, 2]
 
 
@@ -82,9 +82,9 @@ def test_a_run_that_crashed_goes_on_to_the_bit(tmp_path):
     def run(folder, crash=None, checkpoint=None):
         module = make()
         saving = ModelCheckpoint(folder, every_n_train_steps=1, save_last=True)
-        callbacks = [SynapticIntelligence(strength=1.0), saving, *([CrashAt(crash)] if crash else [])]
+        callbacks = [SynapticIntelligence(si_lambda=1.0), saving, *([CrashAt(crash)] if crash else [])]
         fit(folder, module, callbacks, epochs=1, checkpoint=checkpoint, enable_checkpointing=True, limit_val_batches=0)
-        return {**module.state_dict(), "founded": torch.tensor(module.founded_in)}
+        return {**module.state_dict(), "founded": torch.tensor(module.cluster_to_task)}
 
     expected = run(tmp_path / "whole")
     for step in (1, 4, 5, 8, 11):
@@ -117,7 +117,7 @@ def test_clusters_of_a_loaded_model_are_its_tasks(tmp_path):
     fit(tmp_path, module, [], epochs=1)
     again = make(module.context)
     fit(tmp_path, again, [], epochs=1)
-    assert again.founded_in == [0, 1, 2] and again.context.num_tasks == TASKS
+    assert again.cluster_to_task == [0, 1, 2] and again.context.num_tasks == TASKS
 
 
 def test_clusters_more_than_tasks_belong_to_the_task_whose_inputs_they_hold(tmp_path):

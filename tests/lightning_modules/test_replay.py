@@ -60,26 +60,26 @@ def fit(module, callbacks=(), checkpoint=None, epochs=8, **kwargs):
 def test_a_memory_of_another_size_is_refused():
     reservoir = Reservoir(10)
     reservoir.add(torch.arange(4))
-    with pytest.raises(ValueError, match="A memory of 10 rows came; expected 20. Build it with memory=10"):
+    with pytest.raises(ValueError, match="A memory of 10 rows came; expected 20. Build it with buffer_size=10"):
         Reservoir(20).load_state_dict(reservoir.state_dict())
 
 
 def test_what_is_rehearsed_is_not_forgotten():
     plain = fit(ContinualClassifier(network(), lr=5e-3)).callback_metrics["val/task_0/acc"]
-    replayed = fit(ReplayClassifier(network(), lr=5e-3, memory=200)).callback_metrics["val/task_0/acc"]
+    replayed = fit(ReplayClassifier(network(), lr=5e-3, buffer_size=200)).callback_metrics["val/task_0/acc"]
     assert replayed > plain + 0.1 and replayed > 0.75
 
 
 def test_contexts_of_remembered_rows_are_inferred():
     model = ActiveDendriteMLP(64, [32], 10, context_dim=64, num_segments=3)
-    module = ReplayClassifier(model, context=PrototypeContext(64, 3), memory=50)
+    module = ReplayClassifier(model, context=PrototypeContext(64, 3), buffer_size=50)
     fit(module, epochs=1, limit_train_batches=3)
     assert len(module.reservoir) == 50 and module.reservoir.seen == 3 * 3 * 64
 
 
 def test_a_run_that_crashed_goes_on_to_the_bit(tmp_path):
     def run(folder, crash=None, checkpoint=None):
-        module = ReplayClassifier(network(), memory=100)
+        module = ReplayClassifier(network(), buffer_size=100)
         saving = ModelCheckpoint(folder, every_n_train_steps=1, save_last=True)
         callbacks = [saving, *([CrashAt(crash)] if crash else [])]
         small = {"limit_train_batches": 3, "limit_val_batches": 0, "enable_checkpointing": True}
@@ -131,12 +131,12 @@ def test_each_process_goes_on_with_its_own_memory(tmp_path):
         saving = ModelCheckpoint(tmp_path / name, save_last=True)
         (tmp_path / name).mkdir(exist_ok=True)
         small = {"limit_train_batches": 2, "limit_val_batches": 0, "enable_checkpointing": True}
-        module = ReplayClassifier(network(), memory=20)
+        module = ReplayClassifier(network(), buffer_size=20)
         callbacks = [saving, Held(tmp_path / name), *([] if checkpoint else [CrashAt(4)])]
         with pytest.raises(ProcessRaisedException) if checkpoint is None else nullcontext():
             fit(module, callbacks, checkpoint, epochs=1, devices=2, strategy="ddp_spawn", **small)
     start = [torch.load(tmp_path / "second" / f"start_{rank}.pt") for rank in range(2)]
     assert not torch.equal(start[0][0], start[1][0]), "each its own"
-    alone = ReplayClassifier(network(), memory=20)
+    alone = ReplayClassifier(network(), buffer_size=20)
     with pytest.raises(ValueError, match="the memories of 2 processes came to 1"):
         fit(alone, checkpoint=tmp_path / "first" / "last.ckpt", epochs=1)

@@ -106,7 +106,7 @@ def test_an_update_is_the_textbooks():
 
 @pytest.mark.parametrize("winners", ["activation", "context"])
 def test_networks_with_dendrites_learn_and_stay_sparse(winners):
-    module = attached(MultiTaskSAC(small_policy(winners=winners, weight_density=0.5, modulated=None), lr=0.01))
+    module = attached(MultiTaskSAC(small_policy(winners=winners, weight_density=0.5, dendrite_layers=None), lr=0.01))
     losses = []
     experience = batch()
     for _ in range(60):
@@ -120,7 +120,7 @@ def test_networks_with_dendrites_learn_and_stay_sparse(winners):
 @pytest.mark.parametrize(("warmup_steps", "uniform"), [(0, 0), (10, 1), (15, 2)])
 def test_the_whole_warmup_is_played_at_random(warmup_steps, uniform):
     """Also the round after which learning begins; it may be the only one, where rounds are large."""
-    module = MultiTaskSAC(small_policy(), batch_per_task=8, start_std=1e-3)
+    module = MultiTaskSAC(small_policy(), batch_size_per_task=8, start_std=1e-3)
     data = practice(env_steps=30, epochs=1, warmup_steps=warmup_steps)
     fit(module, data)
     actions = data.replay.rows.unflatten(0, (2, -1))[:, :15, 39:43].unflatten(1, (3, 5))
@@ -144,7 +144,7 @@ class Tasks(torch.nn.Module):
 
 def test_every_task_has_its_own_coefficient():
     """Too little entropy in task 0, too much in task 1."""
-    critic = TwinCritic(TASKS, hidden_features=[8], modulated=None)
+    critic = TwinCritic(TASKS, hidden_features=[8], dendrite_layers=None)
     module = attached(MultiTaskSAC(Tasks((-9.0, 0.0)), critic=critic, lr=0.1))
     module.update(batch())
     assert module.log_alpha[0] > 0 > module.log_alpha[1]
@@ -189,7 +189,7 @@ def test_an_anchor_holds_the_policy_where_it_was():
 
     def moved(anchor):
         torch.manual_seed(1)
-        module = attached(MultiTaskSAC(small_policy(), anchor=anchor, lr=0.01, start_std=0.2))
+        module = attached(MultiTaskSAC(small_policy(), kl_coef=anchor, lr=0.01, start_std=0.2))
         start = copy.deepcopy(module.model)
         for _ in range(30):
             module.update(experience)
@@ -227,7 +227,7 @@ def test_what_an_imitated_policy_can_do_it_still_can_after_learning_more():
     data = practice(
         env_steps=400, epochs=1, steps_per_round=100, updates_per_round=100, warmup_steps=200, max_steps=100
     )
-    module = MultiTaskSAC(policy, batch_per_task=32, anchor=10.0, start_std=0.1)
+    module = MultiTaskSAC(policy, batch_size_per_task=32, kl_coef=10.0, start_std=0.1)
     trainer = fit(module, data, callbacks=[success])
     assert trainer.global_step == 200
     assert success.report.per_task == dict.fromkeys(TASKS, 1.0)
@@ -242,18 +242,20 @@ def test_a_policy_is_held_and_its_spread_set_only_where_that_is_asked_for(tmp_pa
     policy = small_policy()
     policy.fit_normalizer(torch.randn(10, 39))
     before = {name: tensor.clone() for name, tensor in policy.state_dict().items()}
-    module = MultiTaskSAC(policy, batch_per_task=8)
+    module = MultiTaskSAC(policy, batch_size_per_task=8)
     assert all(tensor.equal(before[name]) for name, tensor in policy.state_dict().items())
-    assert module.anchor is None and module.hparams["anchor"] == 0 and module.hparams["start_std"] is None
+    assert module.start_policy is None and module.hparams["kl_coef"] == 0 and module.hparams["start_std"] is None
     fit(module, practice(env_steps=20, epochs=1, warmup_steps=0))
     assert not module.log_alpha.eq(0).any()
     for name in ("observation_mean", "observation_scale"):
         assert policy.state_dict()[name].equal(before[name])
 
-    trainer = fit(MultiTaskSAC(policy, batch_per_task=8, anchor=10.0, start_std=0.1), practice(env_steps=20, epochs=1))
+    trainer = fit(
+        MultiTaskSAC(policy, batch_size_per_task=8, kl_coef=10.0, start_std=0.1), practice(env_steps=20, epochs=1)
+    )
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     module = MultiTaskSAC.load_from_checkpoint(tmp_path / "last.ckpt", weights_only=True)
-    assert module.hparams["anchor"] == 10 and module.hparams["start_std"] == 0.1
+    assert module.hparams["kl_coef"] == 10 and module.hparams["start_std"] == 0.1
     expected = trainer.lightning_module.state_dict()
     assert all(tensor.equal(expected[name]) for name, tensor in module.state_dict().items())
 
@@ -356,7 +358,7 @@ def test_a_validation_that_a_crash_swallowed_is_made_good_also_after_a_second_cr
         start = path if path.exists() else None
         with pytest.raises(Crash) if in_validation or in_round else nullcontext():
             trainer = fit(
-                MultiTaskSAC(small_policy(), batch_per_task=8),
+                MultiTaskSAC(small_policy(), batch_size_per_task=8),
                 data,
                 start,
                 enable_checkpointing=True,
@@ -420,7 +422,7 @@ def test_success_is_measured_on_the_way(every):
 def test_any_networks_will_do():
     with pytest.raises(TypeError, match="critic="):
         MultiTaskSAC(Tasks())
-    module = MultiTaskSAC(Tasks(), critic=TwinCritic(TASKS, hidden_features=[8], modulated=None))
+    module = MultiTaskSAC(Tasks(), critic=TwinCritic(TASKS, hidden_features=[8], dendrite_layers=None))
     fit(module, practice(env_steps=20, epochs=1, warmup_steps=0))
     assert module.act_batch(np.zeros((3, 39)), np.array([0, 1, 1])).shape == (3, 4)
 
@@ -444,7 +446,7 @@ def test_a_trainer_that_disagrees_is_refused():
 
 @pytest.mark.parametrize(
     "argument",
-    [{"lr": 0.0}, {"batch_per_task": 0}, {"discount": 1.0}, {"tau": 0.0}, {"anchor": -1.0}, {"start_std": 0.0}],
+    [{"lr": 0.0}, {"batch_size_per_task": 0}, {"discount": 1.0}, {"tau": 0.0}, {"kl_coef": -1.0}, {"start_std": 0.0}],
 )
 def test_numbers_out_of_range_are_refused(argument):
     with pytest.raises(ValueError, match=next(iter(argument))):

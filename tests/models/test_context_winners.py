@@ -13,6 +13,7 @@ from torch import nn
 
 from dendrite_zoo import functional as DF
 from dendrite_zoo.functional import GATES
+from dendrite_zoo.layers import subnetwork
 from dendrite_zoo.models import ActiveDendriteClassifier, ActiveDendriteMLP
 from dendrite_zoo.optim import DendriteAdam
 from tests import reference
@@ -65,12 +66,12 @@ def gradients(model, out):
     batch=st.integers(1, 6),
     density=st.sampled_from([0.01, 0.25, 1.0]),
     weight_density=st.sampled_from([0.5, 1.0]),
-    modulated=st.sampled_from([None, [0], [1], []]),
+    dendrite_layers=st.sampled_from([None, [0], [1], []]),
     seed=st.integers(0, 9),
 )
-def test_equals_the_masked_dense_network(form, gate, batch, density, weight_density, modulated, seed):
+def test_equals_the_masked_dense_network(form, gate, batch, density, weight_density, dendrite_layers, seed):
     torch.manual_seed(seed)
-    model = make(gate=gate, activation_density=density, weight_density=weight_density, modulated=modulated)
+    model = make(gate=gate, activation_density=density, weight_density=weight_density, dendrite_layers=dendrite_layers)
     x, context = torch.randn(batch, 6), contexts(batch)[form]
     sparse, dense = model(x, context), dense_and_masked(model, x, context)
     torch.testing.assert_close(sparse, dense, atol=1e-6, rtol=1e-5)
@@ -151,8 +152,8 @@ def test_what_another_context_uses_stays_as_it_is():
 
 def test_units_are_chosen_once_and_anew_when_segments_change(monkeypatch):
     count = []
-    choose = DF.winning_activations
-    monkeypatch.setattr(DF, "winning_activations", lambda *args: count.append(1) or choose(*args))
+    choose = subnetwork.winning_activations
+    monkeypatch.setattr(subnetwork, "winning_activations", lambda *args: count.append(1) or choose(*args))
     model, x = make(), torch.randn(4, 6)
     for _ in range(3):
         for form in ("shared", "id", "codebook"):

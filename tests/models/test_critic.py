@@ -42,7 +42,7 @@ def test_a_plain_mlp_has_the_size_of_one():
 
 
 def test_it_is_built_again_from_its_config():
-    critic = TwinCritic(TASKS, hidden_features=[16], modulated=None, winners="context")
+    critic = TwinCritic(TASKS, hidden_features=[16], dendrite_layers=None, winners="context")
     again = build(full_config(critic))
     again.load_state_dict(critic.state_dict())
     for ours, theirs in zip(critic(*inputs_of(0)), again(*inputs_of(0)), strict=True):

@@ -36,7 +36,7 @@ def test_without_k_winners_weights_are_drawn_for_active_inputs_unless_told(given
 
 
 def test_only_the_chosen_layers_have_dendrites():
-    model = ActiveDendriteMLP(8, [16, 16], 3, context_dim=4, num_segments=2, modulated=[1])
+    model = ActiveDendriteMLP(8, [16, 16], 3, context_dim=4, num_segments=2, dendrite_layers=[1])
     assert model.hidden[0].segments is None and model.hidden[1].segments.shape == (16, 2, 4)
 
 
@@ -48,7 +48,7 @@ def test_only_the_chosen_layers_have_dendrites():
         ({"activation": "gelu"}, "activation='gelu' came; expected 'k-winners' or 'relu'"),
         ({"activation_density": 0.0}, "activation_density=0.0"),
         ({"input_density": 1.5}, "input_density=1.5"),
-        ({"modulated": [2]}, r"modulated=\[2\] came; there are hidden layers 0 to 0"),
+        ({"dendrite_layers": [2]}, r"dendrite_layers=\[2\] came; there are hidden layers 0 to 0"),
         ({"gate": "sum"}, "gate='sum' is unknown"),
     ],
 )

@@ -25,7 +25,9 @@ def make(**arguments):
 
 @settings(max_examples=15, deadline=None)
 @given(
-    kind=st.sampled_from([{}, {"modulated": None, "winners": "context"}, {"gate": "bias", "weight_density": 0.5}, MLP]),
+    kind=st.sampled_from(
+        [{}, {"dendrite_layers": None, "winners": "context"}, {"gate": "bias", "weight_density": 0.5}, MLP]
+    ),
     task=st.integers(0, 2),
 )
 def test_one_action_many_actions_and_the_forward_pass_agree(kind, task):
@@ -118,7 +120,9 @@ def test_saved_copied_and_loaded_it_acts_alike(tmp_path):
 
 def test_the_papers_network_is_the_default():
     config = ActiveDendritePolicy.__init__.__kwdefaults__
-    assert config["hidden_features"] == (2800, 2800) and config["modulated"] == (1,) and config["num_segments"] == 10
+    assert (
+        config["hidden_features"] == (2800, 2800) and config["dendrite_layers"] == (1,) and config["num_segments"] == 10
+    )
     assert config["activation_density"] == 0.25 and config["weight_density"] == 0.9
     policy = make()
     assert policy.mlp.hidden[0].segments is None and policy.mlp.hidden[1].segments.shape == (24, 10, 3)
@@ -178,7 +182,7 @@ def test_tasks_by_name_or_index():
         ({"tasks": ["a", "a"]}, "each once"),
         ({"tasks": "reach-v3"}, r"tasks='reach-v3' came; expected a list of names. Write \['reach-v3'\]"),
         ({"log_std_range": [1.0, 0.0]}, "the lower and the upper bound"),
-        ({"modulated": [2]}, "hidden layers 0 to 1"),
+        ({"dendrite_layers": [2]}, "hidden layers 0 to 1"),
         ({"action_size": 0}, "action_size=0"),
     ],
 )

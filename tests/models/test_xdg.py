@@ -38,7 +38,7 @@ def test_gates_are_drawn_once_for_each_task_and_layer():
     model = make()
     assert [gate.sum(1).tolist() for gate in model.gates] == [[8] * 4, [6] * 4]
     assert len({tuple(row.tolist()) for row in model.gates[0]}) == 4
-    assert all(gate.all() for gate in make(gated=0.0).gates)
+    assert all(gate.all() for gate in make(gate_fraction=0.0).gates)
 
 
 def test_units_that_are_off_get_no_gradient():
@@ -75,7 +75,7 @@ def test_who_watches_an_activation_sees_all_units():
 
 
 def test_learns_where_the_task_is_given_and_is_loaded_again(tmp_path):
-    model = make(gated=0.5)
+    model = make(gate_fraction=0.5)
     stream = PermutedTasks("digits", 2, epochs_per_task=10, batch_size=64)
     quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False, "accelerator": "cpu"}
     trainer = Trainer(
@@ -90,10 +90,10 @@ def test_learns_where_the_task_is_given_and_is_loaded_again(tmp_path):
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match=r"gated=1.0 came; expected a share in \[0, 1\)"):
-        make(gated=1.0)
-    with pytest.raises(ValueError, match="gated=0.99 would leave none of 40 units on"):
-        make(gated=0.99)
+    with pytest.raises(ValueError, match=r"gate_fraction=1.0 came; expected a share in \[0, 1\)"):
+        make(gate_fraction=1.0)
+    with pytest.raises(ValueError, match="gate_fraction=0.99 would leave none of 40 units on"):
+        make(gate_fraction=0.99)
     with pytest.raises(ValueError, match="3 rows came with 2 contexts"):
         make()(torch.zeros(3, 64), task=torch.tensor([0, 1]))
     assert make()(torch.zeros(0, 64), task=torch.zeros(0).long()).shape == (0, 10)

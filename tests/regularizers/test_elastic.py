@@ -84,7 +84,7 @@ def tasks(count=5, size=6):
 
 def test_one_parabola_is_the_sum_over_stored_tasks():
     theta = torch.zeros(6, dtype=torch.float64, requires_grad=True)
-    ewc = ElasticWeightConsolidation({"theta": theta}, strength=3.0)
+    ewc = ElasticWeightConsolidation({"theta": theta}, ewc_lambda=3.0)
     stored = []
     for where, fisher in tasks():
         theta.data.copy_(where)
@@ -102,7 +102,7 @@ def test_one_parabola_is_the_sum_over_stored_tasks():
 
 def test_online_keeps_the_latest_weights_and_a_running_importance():
     theta = torch.zeros(6, dtype=torch.float64, requires_grad=True)
-    ewc = ElasticWeightConsolidation({"theta": theta}, strength=3.0, online=True, decay=0.8)
+    ewc = ElasticWeightConsolidation({"theta": theta}, ewc_lambda=3.0, online=True, decay=0.8)
     running = torch.zeros(6, dtype=torch.float64)
     for where, fisher in tasks():
         theta.data.copy_(where)
@@ -114,7 +114,7 @@ def test_online_keeps_the_latest_weights_and_a_running_importance():
 
 def test_state_goes_through_a_checkpoint(tmp_path):
     def make():
-        return ElasticWeightConsolidation({"theta": torch.zeros(6, dtype=torch.float64)}, strength=3.0)
+        return ElasticWeightConsolidation({"theta": torch.zeros(6, dtype=torch.float64)}, ewc_lambda=3.0)
 
     ewc = make()
     for where, fisher in tasks():

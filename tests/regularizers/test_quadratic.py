@@ -9,11 +9,11 @@ from torch import nn
 from dendrite_zoo.regularizers import QuadraticPenalty, select_parameters
 
 
-def pulled(strength=0.7, dtype=torch.float32):
+def pulled(weight=0.7, dtype=torch.float32):
     """A penalty on a model that has moved away from its anchor."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 2)).to(dtype)
-    penalty = QuadraticPenalty(dict(model.named_parameters()), strength)
+    penalty = QuadraticPenalty(dict(model.named_parameters()), weight)
     penalty.num_tasks = 1
     with torch.no_grad():
         for name, p in model.named_parameters():
@@ -28,7 +28,7 @@ def loss(model):
 
 def test_is_the_weighted_sum_of_squares():
     theta = torch.tensor([1.0, 2.0, 3.0], requires_grad=True)
-    penalty = QuadraticPenalty({"theta": theta}, strength=0.5)
+    penalty = QuadraticPenalty({"theta": theta}, weight=0.5)
     penalty.importance["theta"].copy_(torch.tensor([1.0, 0.0, 4.0]))
     theta.data.add_(torch.tensor([1.0, 1.0, -2.0]))
     assert penalty.penalty().item() == 0.5 * (1 * 1 + 0 * 1 + 4 * 4)
@@ -126,7 +126,7 @@ def test_bad_input():
         select_parameters(model, ["0.*", "c.*"])
     with pytest.raises(ValueError, match="leave 0 parameters of Sequential"):
         select_parameters(model, "*", exclude="*")
-    with pytest.raises(ValueError, match="strength of a penalty came as -1; expected a number from 0"):
+    with pytest.raises(ValueError, match="weight of a penalty came as -1; expected a number from 0"):
         QuadraticPenalty({}, -1)
     other = QuadraticPenalty({"0.weight": torch.zeros(1, 1)}, 1.0)
     with pytest.raises(ValueError, match=r"lacks '0.weight' in the shape \(1, 1\); expected the same parameters"):

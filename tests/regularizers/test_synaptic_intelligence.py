@@ -15,7 +15,7 @@ def test_by_hand():
     """Loss (θ - 3)²/2 from θ = 1 with steps of size 0.5, then a second task with loss θ²/2."""
     theta = nn.Parameter(torch.tensor([1.0], dtype=torch.float64))
     optimizer = torch.optim.SGD([theta], lr=0.5)
-    si = SynapticIntelligence({"theta": theta}, strength=0.1, damping=0.5)
+    si = SynapticIntelligence({"theta": theta}, si_lambda=0.1, eps=0.5)
 
     def step(target):
         optimizer.zero_grad()
@@ -64,18 +64,18 @@ def test_the_path_adds_up_to_the_fall_of_the_loss(optimizer, lr):
     assert fall > 0.5 * start and si.path["theta"].sum().item() == pytest.approx(fall, rel=0.02)
 
 
-def naive(thetas, gradients, tasks, strength, damping):
+def naive(thetas, gradients, tasks, si_lambda, eps):
     """SI by its definition, weight by weight, from the course of weights and of the task's gradients."""
     size = len(thetas[0])
     importance, pulls = [0.0] * size, []
     first = 0
     for length in tasks:
         for t in range(first, first + length):
-            pulls.append([2 * strength * importance[k] * (thetas[t][k] - thetas[first][k]) for k in range(size)])
+            pulls.append([2 * si_lambda * importance[k] * (thetas[t][k] - thetas[first][k]) for k in range(size)])
         for k in range(size):
             steps = range(first, first + length)
             path = -sum(gradients[t][k] * (thetas[t + 1][k] - thetas[t][k]) for t in steps)
-            importance[k] += max(path, 0.0) / ((thetas[first + length][k] - thetas[first][k]) ** 2 + damping)
+            importance[k] += max(path, 0.0) / ((thetas[first + length][k] - thetas[first][k]) ** 2 + eps)
         first += length
     return importance, pulls
 
@@ -83,7 +83,7 @@ def naive(thetas, gradients, tasks, strength, damping):
 def test_agrees_with_a_naive_loop_through_clipping_momentum_and_three_tasks():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
-    si = SynapticIntelligence(dict(model.named_parameters()), strength=0.3, damping=0.05)
+    si = SynapticIntelligence(dict(model.named_parameters()), si_lambda=0.3, eps=0.05)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
     flat = nn.utils.parameters_to_vector
     thetas, gradients, pulls, tasks = [flat(model.parameters()).tolist()], [], [], [7, 5, 6]
@@ -134,7 +134,7 @@ def test_sparse_gradients_give_what_dense_ones_give(row_dims):
     torch.manual_seed(0)
     dense = nn.Linear(6, 5, bias=False)
     sparse = copy.deepcopy(dense)
-    models = [(m, SynapticIntelligence({"w": m.weight}, strength=2.0)) for m in (dense, sparse)]
+    models = [(m, SynapticIntelligence({"w": m.weight}, si_lambda=2.0)) for m in (dense, sparse)]
     for _ in range(3):
         rows, columns = torch.randperm(5)[:2, None], torch.randperm(6)[:3]
         for _ in range(4):
@@ -182,14 +182,14 @@ def test_resumes_to_the_bit(tmp_path):
     def run(stop=None):
         torch.manual_seed(0)
         model = nn.Linear(3, 2)
-        si = SynapticIntelligence(dict(model.named_parameters()), strength=1.0)
+        si = SynapticIntelligence(dict(model.named_parameters()), si_lambda=1.0)
         for t in range(9):
             if t == stop:
                 torch.save([model.state_dict(), si.state_dict()], tmp_path / "state.pt")
                 weights, state = torch.load(tmp_path / "state.pt", weights_only=True)
                 model = nn.Linear(3, 2)
                 model.load_state_dict(weights)
-                si = SynapticIntelligence(dict(model.named_parameters()), strength=1.0)
+                si = SynapticIntelligence(dict(model.named_parameters()), si_lambda=1.0)
                 si.load_state_dict(state)
             if t and t % 3 == 0:
                 si.end_task()
@@ -205,5 +205,5 @@ def test_resumes_to_the_bit(tmp_path):
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match="damping=0 came; expected a positive number"):
-        SynapticIntelligence({}, damping=0)
+    with pytest.raises(ValueError, match="eps=0 came; expected a positive number"):
+        SynapticIntelligence({}, eps=0)

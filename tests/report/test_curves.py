@@ -80,14 +80,14 @@ def test_a_curve_is_of_models_that_are_otherwise_equal():
     assert accuracy_by(both, "num_segments") == {("r", 10): pytest.approx({2: 0.07, 5: 0.1, 10: 0.15})}
     assert accuracy_by(both, "activation_density") == {("r", 10): pytest.approx({0.05: 0.15, 0.1: 0.2, 0.2: 0.3})}
     assert len(merge_rows(both)) == 5 and len(merge_rows([both[0], both[0] | {"seeds": [1]}])) == 1
-    assert len(merge_rows([both[0], both[0] | {"seeds": [1], "holdout": 0.1}])) == 2
+    assert len(merge_rows([both[0], both[0] | {"seeds": [1], "val_fraction": 0.1}])) == 2
 
 
 def test_a_curve_holds_no_other_recipe_and_no_held_out_rows():
     swept = [record("r", 10, s / 100, num_segments=s, max_tasks=10) for s in (2, 5)]
     base = record("r", 10, 0.1, num_segments=None, max_tasks=10)  # None: a segment a task
     others = [
-        {**swept[0], "average_accuracy": 0.5, "holdout": 0.1},
+        {**swept[0], "average_accuracy": 0.5, "val_fraction": 0.1},
         {**swept[0], "average_accuracy": 0.6, "command": "dendrite-zoo fit --model.init_args.lr 1"},
     ]
     several = record("another row", 10, 0.9, num_segments=3, max_tasks=10) | {"seeds": [0, 1, 2]}

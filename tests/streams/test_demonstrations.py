@@ -31,7 +31,7 @@ def made_up(rows=(30, 50), tasks=TASKS, solved=None):
 
 def loader(**arguments):
     parts = [made_up().of(0), made_up().of(1)]
-    return DemonstrationLoader(parts, **{"updates": 5, "rows_per_task": 4, "seed": 3, **arguments})
+    return DemonstrationLoader(parts, **{"updates": 5, "batch_size_per_task": 4, "seed": 3, **arguments})
 
 
 def equal(one, other):
@@ -103,7 +103,7 @@ def test_what_did_not_reach_its_goal_is_left_out(tmp_path):
     with pytest.raises(ValueError, match="No episode of reach-v3 was solved by its expert; expected one or more"):
         DemonstrationMixture(TASKS, folder=tmp_path, dagger_rounds=0, epochs=1).setup()
     with pytest.raises(ValueError, match=r"parts\[1\] came without rows"):
-        DemonstrationLoader([made_up().of(0), made_up(rows=(30,)).of(1)], updates=1, rows_per_task=1)
+        DemonstrationLoader([made_up().of(0), made_up(rows=(30,)).of(1)], updates=1, batch_size_per_task=1)
 
 
 def test_a_task_is_not_validated_on_what_its_expert_could_not_do(tmp_path):
@@ -155,11 +155,11 @@ def test_files_that_were_collected_otherwise_are_refused(tmp_path):
 def test_errors_say_what_came(tmp_path):
     with pytest.raises(ValueError, match="expected fewer rounds than epochs"):
         DemonstrationMixture(TASKS, dagger_rounds=2, epochs=2)
-    with pytest.raises(ValueError, match="rows_per_task=0"):
-        DemonstrationMixture(TASKS, rows_per_task=0)
+    with pytest.raises(ValueError, match="batch_size_per_task=0"):
+        DemonstrationMixture(TASKS, batch_size_per_task=0)
     for times in (0, -1, 1.5):
         with pytest.raises(ValueError, match=f"'push-v3': {times}.* came; expected a whole number from 1"):
-            DemonstrationMixture(TASKS, emphasis={"push-v3": times})
+            DemonstrationMixture(TASKS, task_weights={"push-v3": times})
     with pytest.raises(ValueError, match="Did you mean 'reach-v3'"):
         DemonstrationMixture(["reach"])
     with pytest.raises(ValueError, match="holds demonstrations of reach-v3, push-v3; expected push-v3"):

@@ -66,5 +66,7 @@ def test_rows_are_held_out_of_each_class_alike():
 
 @pytest.mark.parametrize("share", [0.01, 0.99])
 def test_a_class_cannot_be_held_out_whole_or_not_at_all(share):
-    with pytest.raises(ValueError, match=rf"holdout={share} takes \d+ of the 10 rows of class 3.*expected.*Change"):
+    with pytest.raises(
+        ValueError, match=rf"val_fraction={share} takes \d+ of the 10 rows of class 3.*expected.*Change"
+    ):
         hold_out(torch.full((10,), 3), share, seed=0)

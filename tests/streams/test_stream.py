@@ -56,7 +56,7 @@ class TestByItself:
 
     def test_held_out_rows_are_validated_and_not_trained_on(self):
         source = load_source("digits")
-        stream = PermutedTasks(source, 2, holdout=0.25, batch_size=100)
+        stream = PermutedTasks(source, 2, val_fraction=0.25, batch_size=100)
         train, val, test = (stream.task_loader(0, split) for split in ("train", "val", "test"))
         trained, validated, tested = (torch.cat([y for _, y in loader]).bincount() for loader in (train, val, test))
         assert (trained + validated).equal(source.y_train.bincount())
@@ -78,11 +78,11 @@ class TestByItself:
             ({"epochs_per_task": 0}, "epochs_per_task=0"),
             ({"batch_size": 0}, "batch_size=0"),
             ({"seed": -1}, "seed=-1 came; expected an integer from 0"),
-            ({"holdout": 0.0}, "holdout=0.0 came; expected a share.*between 0 and 1, or None"),
-            ({"holdout": 20}, "holdout=20 came"),
-            ({"evaluate_after": [1, 3]}, "evaluate_after holds 3; expected tasks that are trained, 0 to 2"),
-            ({"evaluate_after": [0], "first_task": 1}, "evaluate_after holds 0; expected.*1 to 2.*Leave it out"),
-            ({"evaluate_after": [0.5]}, "evaluate_after holds 0.5"),
+            ({"val_fraction": 0.0}, "val_fraction=0.0 came; expected a share.*between 0 and 1, or None"),
+            ({"val_fraction": 20}, "val_fraction=20 came"),
+            ({"eval_at": [1, 3]}, "eval_at holds 3; expected tasks that are trained, 0 to 2"),
+            ({"eval_at": [0], "first_task": 1}, "eval_at holds 0; expected.*1 to 2.*Leave it out"),
+            ({"eval_at": [0.5]}, "eval_at holds 0.5"),
         ],
     )
     def test_arguments_out_of_range_are_refused(self, arguments, message):
@@ -137,14 +137,14 @@ class TestUnderATrainer:
         ],
     )
     def test_milestones(self, tmp_path, milestones, due):
-        assert self.fit(tmp_path, 4, evaluate_after=milestones).due() == due
+        assert self.fit(tmp_path, 4, eval_at=milestones).due() == due
 
     def test_milestones_within_longer_tasks(self, tmp_path):
-        module = self.fit(tmp_path, 3, epochs_per_task=2, evaluate_after=[1])
+        module = self.fit(tmp_path, 3, epochs_per_task=2, eval_at=[1])
         assert module.due() == [[0], [0], [1], [0, 1], [2], [0, 1, 2]]
 
     def test_validate_and_test_look_at_all_tasks(self, tmp_path):
-        stream, module = PermutedTasks(tensors(), 4, first_task=2, evaluate_after=[], batch_size=4), Memory()
+        stream, module = PermutedTasks(tensors(), 4, first_task=2, eval_at=[], batch_size=4), Memory()
         run = trainer(tmp_path, **stream.trainer_kwargs())
         run.validate(module, stream, verbose=False)
         run.fit(module, stream)

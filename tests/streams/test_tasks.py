@@ -107,7 +107,7 @@ class TestSplit:
         assert classes[1] == [9, 8]
 
     def test_held_out_rows_are_of_the_tasks_classes(self):
-        stream = SplitTasks("digits", 2, holdout=0.1)
+        stream = SplitTasks("digits", 2, val_fraction=0.1)
         assert set(whole(stream, 1, "val")[1].tolist()) == {5, 6, 7, 8, 9}
         train, held_out = (len(whole(stream, 1, split)[1]) for split in ("train", "val"))
         assert train + held_out == int((load_source("digits").y_train >= 5).sum())

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from dendrite_zoo import functional as DF
+from dendrite_zoo.functional import GATES
+from dendrite_zoo.row_sparse import segments as segments_module
 from dendrite_zoo.row_sparse.parameter import RowParameter
+from dendrite_zoo.row_sparse.segments import winning_activations
 from tests import reference
 
 
@@ -28,7 +30,7 @@ class Largest(TorchDispatchMode):
 
 
 def gradient(segments, context, gate, mask=None):
-    strength = DF.winning_activations(segments, context, gate, mask)
+    strength = winning_activations(segments, context, gate, mask)
     return strength, *torch.autograd.grad((strength * torch.linspace(-1, 1, strength.shape[-1])).sum(), segments)
 
 
@@ -53,7 +55,7 @@ def test_nothing_of_the_size_of_batch_times_all_segments_exists(context):
 def test_contexts_of_each_row_are_gone_through_in_chunks(monkeypatch):
     segments, context = torch.randn(20, 8, 3, requires_grad=True), torch.randn(50, 3)
     whole = gradient(segments, context, "abs_max")
-    monkeypatch.setattr(DF, "CHUNK", 50 * 8 * 4)
+    monkeypatch.setattr(segments_module, "CHUNK", 50 * 8 * 4)
     with Largest() as largest:
         chunks = gradient(segments, context, "abs_max")
     assert largest.numel <= 50 * 8 * 4
@@ -68,7 +70,7 @@ def test_contexts_of_each_row_are_gone_through_in_chunks(monkeypatch):
     segments=st.integers(1, 6),
     context_dim=st.integers(1, 5),
     codebook=st.integers(1, 4),
-    gate=st.sampled_from(DF.GATES),
+    gate=st.sampled_from(GATES),
     dtype=st.sampled_from([torch.float32, torch.float64]),
     masked=st.booleans(),
     seed=st.integers(0, 10),
@@ -90,22 +92,22 @@ def test_all_forms_of_a_context_agree(batch, units, segments, context_dim, codeb
             torch.testing.assert_close(strength, slow)
             torch.testing.assert_close(grad, results[0][1])
             assert mask is None or (grad[~mask] == 0).all()
-    shared = DF.winning_activations(weight, book[0], gate, mask)
-    torch.testing.assert_close(shared, DF.winning_activations(weight, book[:1], gate, mask)[0])
+    shared = winning_activations(weight, book[0], gate, mask)
+    torch.testing.assert_close(shared, winning_activations(weight, book[:1], gate, mask)[0])
 
 
 def test_gradient_reaches_a_learned_context():
     torch.manual_seed(0)
     segments, book = torch.randn(4, 5, 3).double(), torch.randn(2, 3, requires_grad=True, dtype=torch.float64)
     index = torch.tensor([0, 1, 1])
-    assert torch.autograd.gradcheck(lambda c: DF.winning_activations(segments, (c, index)), book)
-    assert torch.autograd.gradcheck(lambda c: DF.winning_activations(segments, c), book[0])
+    assert torch.autograd.gradcheck(lambda c: winning_activations(segments, (c, index)), book)
+    assert torch.autograd.gradcheck(lambda c: winning_activations(segments, c), book[0])
 
 
 def test_per_sample_gradients_by_vmap():
     torch.manual_seed(0)
     segments, contexts = torch.randn(4, 5, 3), torch.randn(6, 3)
-    one = torch.func.grad(lambda s, c: DF.winning_activations(s, c).sum())
+    one = torch.func.grad(lambda s, c: winning_activations(s, c).sum())
     torch.testing.assert_close(
         torch.func.vmap(one, (None, 0))(segments, contexts), torch.stack([one(segments, c) for c in contexts])
     )
@@ -114,14 +116,14 @@ def test_per_sample_gradients_by_vmap():
 def test_compiled_it_gives_the_same_with_a_dense_gradient():
     torch.manual_seed(0)
     segments = RowParameter(torch.randn(4, 5, 3), row_dims=2)
-    compiled = torch.compile(DF.winning_activations, backend="aot_eager", fullgraph=True)
+    compiled = torch.compile(winning_activations, backend="aot_eager", fullgraph=True)
     for context in (
         torch.randn(3),
         torch.tensor(2),
         torch.tensor([0, 2]),
         (torch.randn(2, 3), torch.tensor([1, 1, 0])),
     ):
-        expected = DF.winning_activations(segments, context)
+        expected = winning_activations(segments, context)
         torch.testing.assert_close(compiled(segments, context), expected)
         ours, theirs = (torch.autograd.grad(s.sum(), segments)[0] for s in (compiled(segments, context), expected))
         torch.testing.assert_close(ours, theirs)
