@@ -12,8 +12,7 @@ import pytest
 import torch
 
 ROOT = Path(__file__).parents[1]
-# For `from tests import reference`, in spawned processes too. At the end, never at the front: an installed
-# wheel must win over the tree, where dendrite_zoo/ lies without its callbacks.
+# For `from tests import reference`, in spawned processes too. At the end: an installed wheel wins over the tree.
 sys.path.append(str(ROOT))
 
 torch.set_num_threads(1)

@@ -21,9 +21,14 @@ FOLDERS = {  # folder of the repository -> where it is installed
     "lightning_modules": "dendrite_zoo/lightning_modules",
     "model_cards": "dendrite_zoo/model_cards",
 }
+LINKS = sorted(set(FOLDERS) - {"dendrite_zoo"})
+"""Links inside the package to these folders, for tools alone: what is installed never goes through them."""
 SUBPACKAGES = sorted(
-    {*FOLDERS, *(file.parent.name for file in ROOT.glob("dendrite_zoo/*/__init__.py"))} - {"dendrite_zoo"}
+    ".".join(file.parent.relative_to(ROOT / "dendrite_zoo").parts)
+    for file in ROOT.glob("dendrite_zoo/**/__init__.py")
+    if file.parent != ROOT / "dendrite_zoo"
 )
+SUBPACKAGES = sorted({*SUBPACKAGES, *LINKS})  # Python 3.13 does not follow links in a glob
 HEAVY = ["lightning", "pytorch_lightning", "huggingface_hub", "matplotlib", "metaworld"]
 
 
@@ -39,23 +44,38 @@ def python(*arguments: str, cwd: Path, path: Path | None = None) -> str:
 
 
 def files_of(folder: Path) -> set[str]:
-    """The files below `folder` that anyone would ship: large weights are published instead."""
+    """The files below `folder` that anyone would ship: no links, and large weights are published instead."""
     files = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
     return {
         file.as_posix()
         for file in files
-        if file.parent.name != "__pycache__"
+        if file.parts[0] not in LINKS
+        and file.parent.name != "__pycache__"
         and file.name[0] != "."
         and not file.match("permuted-mnist-*/*.safetensors")
     }
 
 
-@pytest.fixture(scope="session")
-def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the repository to build in, without what earlier builds left behind."""
-    tree = tmp_path_factory.mktemp("tree") / "tree"
+def copy_of_the_tree(folder: Path) -> Path:
+    """The repository as a clone has it, links as links."""
     left_out = shutil.ignore_patterns(".git", ".venv", ".*_cache", "__pycache__", "*.egg-info", "build", "dist", "runs")
-    return shutil.copytree(ROOT, tree, ignore=left_out)
+    return shutil.copytree(ROOT, folder / "tree", ignore=left_out, symlinks=True)
+
+
+@pytest.fixture(scope="session", params=["links", "links as text files"])
+def tree(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the repository to build in, without what earlier builds left behind.
+
+    A checkout on a system without symlinks has text files in their place.
+    """
+    tree = copy_of_the_tree(tmp_path_factory.mktemp("tree"))
+    for name in LINKS:
+        link = tree / "dendrite_zoo" / name
+        assert link.readlink() == Path("..", name)
+        if request.param != "links":
+            link.unlink()
+            link.write_text(f"../{name}")
+    return tree
 
 
 @pytest.fixture(scope="session")
@@ -67,9 +87,11 @@ def dist(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def site(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, installed into a folder by itself."""
-    site = tmp_path_factory.mktemp("site")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel, built from the tree and installed into a folder by itself."""
+    site, dist = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("wheel")
+    tree = copy_of_the_tree(tmp_path_factory.mktemp("tree-of-site"))
+    python("-m", "build", "--wheel", "--no-isolation", "--outdir", str(dist), str(tree), cwd=dist)
     [wheel] = dist.glob("*.whl")
     install = "-m pip install --quiet --no-deps --no-index --target".split()
     python(*install, str(site), str(wheel), cwd=dist)
@@ -99,6 +121,7 @@ def test_sdist_can_be_worked_in(tree: Path, dist: Path) -> None:
     names = {name.partition("/")[2] for name in tarfile.open(sdist).getnames()}
     for folder in (*FOLDERS, "tests"):
         assert {f"{folder}/{file}" for file in files_of(tree / folder)} <= names
+    assert not {name for name in names if name.startswith(tuple(f"dendrite_zoo/{name}" for name in LINKS))}
     assert {"pyproject.toml", "Makefile", "constraints.txt", "LICENSE", "NOTICE", "README.md", ".ci/run"} <= names
 
 
@@ -152,7 +175,7 @@ print(importlib.resources.files("dendrite_zoo.model_cards") / "registry.json")
 def test_at_the_repositorys_root() -> None:
     """There `callbacks` is importable by its bare name too; the package does not care."""
     code = "from importlib.util import find_spec; print(find_spec('dendrite_zoo.callbacks').origin)"
-    assert Path(python("-c", code, cwd=ROOT).strip()) == ROOT / "callbacks/__init__.py"
+    assert Path(python("-c", code, cwd=ROOT).strip()).resolve() == ROOT / "callbacks/__init__.py"
 
 
 @pytest.mark.parametrize("installed", ["wheel", "editable"])
@@ -170,7 +193,8 @@ def test_import_is_light(tmp_path: Path) -> None:
 
 
 def test_the_front_door() -> None:
-    assert set(SUBPACKAGES) - {"model_cards"} <= set(dendrite_zoo.__all__)
+    inner = {"model_cards", "_core", "cli", "row_sparse", "configs"}  # what users do not import
+    assert {name for name in SUBPACKAGES if "." not in name} - inner <= set(dendrite_zoo.__all__)
     for name in dendrite_zoo.__all__:
         assert getattr(dendrite_zoo, name) is not None
         assert name in dir(dendrite_zoo)
