@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dendrite_zoo.contexts import TaskContext
 from dendrite_zoo.layers import ActiveDendriteLinear
-from dendrite_zoo.layers.subnetwork import ActiveUnits
+from dendrite_zoo.row_sparse.subnetworks import ActiveUnits
 
 __all__ = ["FoldedClassifier", "FoldedMLP", "GateTable", "fold_codebook", "fold_one", "plain_linear"]
 

@@ -12,9 +12,9 @@ from dendrite_zoo.functional import Context, Gate, apply_gate, distinct_contexts
 from dendrite_zoo.hub import HubModel, register_model
 from dendrite_zoo.layers import ActiveDendriteLinear, KWinners
 from dendrite_zoo.layers.sparse import check_density, check_size, uniform_
-from dendrite_zoo.layers.subnetwork import ActiveUnits, active_units, linear_part, make_partial
+from dendrite_zoo.layers.subnetwork import ActiveUnits, active_units, make_partial
 from dendrite_zoo.models.folded import FoldedMLP, fold_codebook, fold_one
-from dendrite_zoo.row_sparse.subnetworks import Subnetworks, in_groups
+from dendrite_zoo.row_sparse.subnetworks import ContextCache, in_groups, linear_part
 
 __all__ = ["ActiveDendriteMLP"]
 
@@ -121,15 +121,12 @@ class ActiveDendriteMLP(HubModel, nn.Module):
         self.activations = nn.ModuleList(KWinners(density=activation_density) if paper else nn.ReLU() for _ in layers)
         self.output = nn.Linear(in_features, out_features)
         uniform_(self.output.weight, fan_in=input_density * in_features)
-        self._subnetworks = Subnetworks(activation_density) if winners == "context" else None
+        self._subnetworks: ContextCache[list[ActiveUnits]] | None = ContextCache() if winners == "context" else None
         if winners == "context":
-            all_inputs = True
+            make_partial([*layers, self.output], [layer.segments is not None for layer in layers] + [False])
             for layer in layers:
-                make_partial(layer, all_inputs, all_units=layer.segments is None)
-                all_inputs = layer.segments is None
                 if layer.segments is not None:
                     layer.segments.requires_grad_(False)
-            make_partial(self.output, all_inputs, all_units=True)
 
     @classmethod
     def validate_config(cls, config: Mapping[str, Any]) -> None:
@@ -235,7 +232,11 @@ class ActiveDendriteMLP(HubModel, nn.Module):
     def _active(self, context: Tensor) -> list[ActiveUnits]:
         if self._subnetworks is None:
             return [active_units(layer, context, density=1.0) for layer in self._layers]
-        return self._subnetworks(self._layers, context)
+        density: float = self.config["activation_density"]
+        segments = [layer.segments for layer in self._layers if layer.segments is not None]
+        return self._subnetworks(
+            context, segments, lambda context: [active_units(layer, context, density) for layer in self._layers]
+        )
 
     def _forward_parts(self, x: Tensor, context: Context | None) -> Tensor:
         if context is None:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from dendrite_zoo.contexts import OneHotContext
 from dendrite_zoo.hub import HubModel, register_model
 from dendrite_zoo.layers.sparse import check_size
-from dendrite_zoo.layers.subnetwork import linear_part, make_partial
-from dendrite_zoo.row_sparse.subnetworks import in_groups
+from dendrite_zoo.layers.subnetwork import make_partial
+from dendrite_zoo.row_sparse.subnetworks import in_groups, linear_part
 
 __all__ = ["XdGClassifier"]
 
@@ -73,8 +73,8 @@ class XdGClassifier(HubModel, nn.Module):
         self.hidden = nn.ModuleList(nn.Linear(i, o) for i, o in zip(sizes, sizes[1:], strict=False))
         self.activations = nn.ModuleList(nn.ReLU() for _ in hidden_features)
         self.output = nn.Linear(sizes[-1], num_classes)
-        for number, layer in enumerate((*self.hidden, self.output)):
-            make_partial(cast(nn.Linear, layer), all_inputs=number == 0, all_units=layer is self.output)
+        layers = cast("list[nn.Linear]", [*self.hidden, self.output])
+        make_partial(layers, [layer is not self.output for layer in layers])
         for number, units in enumerate(hidden_features):
             on = torch.rand(max_tasks, units).topk(units - round(gate_fraction * units), dim=1).indices
             gate = torch.zeros(max_tasks, units, dtype=torch.bool).scatter(1, on, True)

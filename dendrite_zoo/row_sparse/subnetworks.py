@@ -1,47 +1,128 @@
-"""Networks of which each context uses a part of its own."""
+"""Networks of which each context uses a part: its units, the products of that part alone, and rows by context."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from dendrite_zoo.layers import ActiveDendriteLinear
-from dendrite_zoo.layers.subnetwork import ActiveUnits, active_units
+from dendrite_zoo.functional.dendrites import Gate
 from dendrite_zoo.row_sparse.activation_cache import stamp
+from dendrite_zoo.row_sparse.parameter import take_rows
+from dendrite_zoo.row_sparse.segments import winning_activations
 
-__all__ = ["Subnetworks", "in_groups"]
+__all__ = ["ActiveUnits", "ContextCache", "active_units", "in_groups", "linear_part"]
+
+T = TypeVar("T")
 
 
-class Subnetworks:
-    """Which units of each layer are active in a context: chosen once, as long as the segments stay what they are.
+class ActiveUnits(NamedTuple):
+    """The units of a layer that are active in a context.
 
-    Args:
-        density: share of a layer's units that is active.
+    Attributes:
+        units: their indices in rising order, ``(k,)``.
+        strength: the activations of their winning segments, ``(k,)``; None in a layer without dendrites.
+    """
+
+    units: Tensor
+    strength: Tensor | None
+
+
+@torch.no_grad()
+def active_units(
+    segments: Tensor, context: Tensor, density: float, gate: Gate = "abs_max", mask: Tensor | None = None
+) -> ActiveUnits:
+    """The units whose dendrites respond most to a context, the share ``density`` of them.
+
+    A unit's response is the activation of its winning segment (`dendrite_zoo.functional.winning_activations`): the
+    units whose gates are most open win.
+
+    Shape:
+        segments and mask ``(U, S, C)``; context ``(C,)``, or the id ``()`` of a one-hot one.
+
+    Example:
+        >>> segments = torch.tensor([[[3.0]], [[1.0]], [[2.0]]])
+        >>> active_units(segments, torch.tensor([1.0]), density=0.67)
+        ActiveUnits(units=tensor([0, 2]), strength=tensor([3., 2.]))
+    """
+    strength = winning_activations(segments, context, gate, mask)
+    units = strength.topk(max(1, round(density * len(strength)))).indices.sort().values
+    return ActiveUnits(units, strength[units])
+
+
+def linear_part(
+    x: Tensor, weight: Tensor, bias: Tensor | None, rows: Tensor | None, columns: Tensor | None, mask: Tensor | None
+) -> Tensor:
+    """A linear layer of which only some units and inputs are there; None for all of them.
+
+    Cost follows the size of the part, as do sparse gradients where an optimizer owns ``weight`` and ``bias``
+    (`dendrite_zoo.row_sparse.parameter`).
+
+    Shape:
+        x ``(..., columns)`` to ``(..., rows)``; weight and mask ``(U, I)``, bias ``(U,)``.
+
+    Example:
+        >>> weight = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+        >>> linear_part(torch.ones(1), weight, None, torch.tensor([0, 1]), torch.tensor([1]), None)
+        tensor([2., 4.])
+    """
+    if rows is None and columns is None:
+        return F.linear(x, weight if mask is None else weight * mask, bias)
+    if rows is None:
+        rows = torch.arange(len(weight), device=weight.device)
+    ids, row_dims = (rows, 1) if columns is None else (rows.unsqueeze(-1) * weight.shape[1] + columns, 2)
+    part = take_rows(weight, ids, row_dims)
+    if mask is not None:
+        part = part * (mask.index_select(0, rows) if columns is None else mask.view(-1)[ids])
+    return F.linear(x, part, None if bias is None else take_rows(bias, rows, 1))
+
+
+class ContextCache(Generic[T]):
+    """What follows from a context, computed once, as long as the tensors that it depends on stay what they are.
+
+    On a CPU only: elsewhere looking a context up costs more than computing its value again.
+
+    Example:
+        >>> cache, weight = ContextCache(), torch.ones(3)
+        >>> for scale in (1.0, 2.0):  # the second time nothing is computed
+        ...     print(cache(torch.tensor([1.0, 2.0, 3.0]), [weight], lambda c, scale=scale: scale * (weight * c).sum()))
+        tensor(6.)
+        tensor(6.)
     """
 
     CAPACITY = 4096
-    """Contexts remembered; on a CPU only, where looking one up is cheaper than choosing again."""
+    """Contexts remembered; with one more, all are forgotten."""
 
-    def __init__(self, density: float) -> None:
-        self.density = density
-        self._known: dict[Any, list[ActiveUnits]] = {}
+    def __init__(self) -> None:
+        self._known: dict[Any, T] = {}
         self._stamps: list[Any] = []
 
-    def __call__(self, layers: Iterable[ActiveDendriteLinear], context: Tensor) -> list[ActiveUnits]:
-        """The active units of each layer in a context ``(C,)``, or in a one-hot one by its id ``()``."""
-        layers, context = list(layers), context.detach()
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def __call__(self, context: Tensor, sources: Iterable[Tensor], compute: Callable[[Tensor], T]) -> T:
+        """The value of ``compute`` in a context ``(C,)``, or in a one-hot one by its id ``()``.
+
+        Args:
+            context: one context.
+            sources: the tensors besides the context that the value depends on.
+            compute: called where the value is not known.
+        """
+        context = context.detach()
         if context.device.type != "cpu" or torch.compiler.is_compiling():
-            return [active_units(layer, context, self.density) for layer in layers]
-        stamps = [stamp(layer.segments) for layer in layers if layer.segments is not None]
-        if stamps != self._stamps or len(self._known) >= self.CAPACITY:
+            return compute(context)
+        stamps = [stamp(tensor) for tensor in sources]
+        if stamps != self._stamps:
             self._known, self._stamps = {}, stamps
         key = context.dtype, context.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
         if key not in self._known:
-            with torch.inference_mode(False):  # they outlive the pass in which they are chosen
-                self._known[key] = [active_units(layer, context.clone(), self.density) for layer in layers]
+            if len(self._known) >= self.CAPACITY:
+                self._known.clear()
+            with torch.inference_mode(False):  # a value outlives the pass in which it is computed
+                self._known[key] = compute(context.clone())
         return self._known[key]
 
 
@@ -64,7 +145,7 @@ def in_groups(x: Tensor, index: Tensor, function: Callable[[Tensor, int], Tensor
         tensor([ 1., 12.,  3.])
     """
     if len(index) != len(x):
-        raise ValueError(f"{len(x)} rows came with {len(index)} contexts; expected one each, or one for all.")
+        raise ValueError(f"Expected one context for each of the {len(x)} rows, or one for all, but got {len(index)}.")
     if len(x) == 0:
         return function(x, 0)
     order = index.argsort(stable=True)

@@ -13,9 +13,9 @@ from torch import nn
 
 from dendrite_zoo import functional as DF
 from dendrite_zoo.functional import GATES
-from dendrite_zoo.layers import subnetwork
 from dendrite_zoo.models import ActiveDendriteClassifier, ActiveDendriteMLP
 from dendrite_zoo.optim import DendriteAdam
+from dendrite_zoo.row_sparse import subnetworks
 from tests import reference
 
 C = 4
@@ -152,8 +152,8 @@ def test_what_another_context_uses_stays_as_it_is():
 
 def test_units_are_chosen_once_and_anew_when_segments_change(monkeypatch):
     count = []
-    choose = subnetwork.winning_activations
-    monkeypatch.setattr(subnetwork, "winning_activations", lambda *args: count.append(1) or choose(*args))
+    choose = subnetworks.winning_activations
+    monkeypatch.setattr(subnetworks, "winning_activations", lambda *args: count.append(1) or choose(*args))
     model, x = make(), torch.randn(4, 6)
     for _ in range(3):
         for form in ("shared", "id", "codebook"):

@@ -94,7 +94,7 @@ def test_bad_input():
         make(gate_fraction=1.0)
     with pytest.raises(ValueError, match="gate_fraction=0.99 would leave none of 40 units on"):
         make(gate_fraction=0.99)
-    with pytest.raises(ValueError, match="3 rows came with 2 contexts"):
+    with pytest.raises(ValueError, match="each of the 3 rows, or one for all, but got 2"):
         make()(torch.zeros(3, 64), task=torch.tensor([0, 1]))
     assert make()(torch.zeros(0, 64), task=torch.zeros(0).long()).shape == (0, 10)
     with pytest.raises(ValueError, match="hidden_features came empty"):
