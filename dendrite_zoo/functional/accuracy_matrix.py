@@ -6,7 +6,7 @@ are left out of every mean and maximum; where nothing is left the result is NaN,
 
 To know how things stood after task ``i``, pass ``R[: i + 1, : i + 1]`` (and ``baseline[: i + 1]``). When
 training starts at a task ``f > 0``, the rows above ``f - 1`` are NaN and row ``f - 1`` holds what was
-measured before.
+measured before: for the tasks up to ``f - 1``, which were learned by then, forgetting counts from there.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ def average_accuracy(R: Any) -> Tensor:
 
 
 def forgetting_per_task(R: Any) -> Tensor:
-    """Each earlier task's best accuracy so far minus its accuracy now: ``max_{l<T-1} R[l, j] - R[T-1, j]``.
+    """Each earlier task's best accuracy since it was learned minus its accuracy now.
 
-    The last task has had no time to be forgotten: its entry is NaN. Negative entries are tasks that got
-    better. The maximum runs over all measured rows above the last, row ``first_task - 1`` among them.
+    ``max_{j<=l<T-1} R[l, j] - R[T-1, j]``: what was not yet learned cannot be forgotten, so rows before ``j`` do not
+    count. The last task has had no time to be forgotten: its entry is NaN. Negative entries are tasks that got better.
 
     Args:
-        R: accuracy matrix.
+        R: accuracy matrix. Where training started at a task ``f > 0``, row ``f - 1`` was measured before.
 
     Shape:
         ``R``: ``(T, T)``; result: ``(T,)``.
@@ -64,24 +64,21 @@ def forgetting_per_task(R: Any) -> Tensor:
         ValueError: ``R`` is not a square matrix.
 
     Example:
-        >>> forgetting_per_task([[0.90, 0.12], [0.80, 0.90]])
+        >>> forgetting_per_task([[0.90, 0.92], [0.80, 0.90]])
         tensor([0.1000,    nan])
     """
     R = _matrix(R)
-    lost = torch.full_like(R[-1], NAN)
-    if len(R) > 1:
-        earlier = R[:-1, :-1]
-        best = earlier.nan_to_num(nan=-torch.inf).amax(dim=0)
-        best = best.masked_fill(earlier.isnan().all(dim=0), NAN)
-        lost[:-1] = best - R[-1, :-1]
-    return lost
+    since_learned = (~R.isnan()).tril()
+    since_learned[-1] = False
+    best = R.where(since_learned, -torch.inf).amax(dim=0)
+    return best.where(since_learned.any(dim=0), NAN) - R[-1]
 
 
 def forgetting(R: Any) -> Tensor:
-    """How much the earlier tasks lost since their best: ``mean_{j<T-1} (max_{l<T-1} R[l, j] - R[T-1, j])``.
+    """How much the earlier tasks lost since they were at their best.
 
-    May be negative. Source: Chaudhry et al. 2018, "Riemannian Walk for Incremental Learning", equations 2 and
-    3.
+    ``mean_{j<T-1} (max_{j<=l<T-1} R[l, j] - R[T-1, j])``; may be negative. Source: Chaudhry et al. 2018, "Riemannian
+    Walk for Incremental Learning", equations 2 and 3.
 
     Args:
         R: accuracy matrix.
@@ -93,7 +90,7 @@ def forgetting(R: Any) -> Tensor:
         ValueError: ``R`` is not a square matrix.
 
     Example:
-        >>> forgetting([[0.90, 0.12, 0.10], [0.95, 0.88, 0.11], [0.97, 0.80, 0.86]])
+        >>> forgetting([[0.90, 0.92, 0.10], [0.95, 0.88, 0.11], [0.97, 0.80, 0.86]])
         tensor(0.0300)
     """
     return forgetting_per_task(R).nanmean()

@@ -68,7 +68,7 @@ def summarize(R: Any, baseline: Any = None) -> dict[str, Figure]:
 
     alone = "needs a second task" if T == 1 else None
     nothing = "nothing was measured yet" if not measured.any() else None
-    no_row = f"no earlier task was measured after task {T - 1} and before"
+    no_row = f"no earlier task was measured after task {T - 1} and before, since it was learned"
     if untrained.isnan().all():
         no_baseline = "the untrained model was not measured"
     else:

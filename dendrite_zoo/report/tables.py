@@ -97,7 +97,7 @@ def summary_table(R: Any, baseline: Any = None) -> Table:
 
 
 def forgetting_table(R: Any, *, max_tasks: int = 20) -> Table:
-    """For each task its accuracy when learned, at its best, now, and the difference of the last two.
+    """For each task its accuracy when learned, at its best since then, now, and the difference of the last two.
 
     Args:
         R: accuracy matrix.

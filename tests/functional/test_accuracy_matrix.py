@@ -23,7 +23,7 @@ def naive(R, b):
     T = len(R)
     lost = []
     for j in range(T - 1):
-        before = [R[i][j] for i in range(T - 1) if not math.isnan(R[i][j])]
+        before = [R[i][j] for i in range(j, T - 1) if not math.isnan(R[i][j])]
         lost.append(max(before) - R[T - 1][j] if before else NAN)
     return {
         "average_accuracy": mean(R[T - 1]),
@@ -72,6 +72,14 @@ def test_hand_worked_table():
         assert value.dtype == torch.float32
 
 
+def test_what_was_not_yet_learned_cannot_be_forgotten():
+    """Task 1 was at .92 before it was learned and at .88 after: it is .88 that was forgotten, down to .80."""
+    R = torch.tensor(TABLE)
+    R[0, 1] = 0.92
+    torch.testing.assert_close(F.forgetting(R), torch.tensor(0.030))  # over all rows it would be .050
+    torch.testing.assert_close(F.forgetting_per_task(R), torch.tensor([-0.02, 0.08, NAN]), equal_nan=True)
+
+
 def test_perfect_memory_forgets_nothing():
     R = torch.eye(4).cumsum(0)  # 1 on every task learned, 0 on those to come
     assert F.forgetting(R) == 0
@@ -108,11 +116,11 @@ def test_missing_rows_do_not_poison_what_is_defined():
         all_of(R, [0.1] * 4),
         {
             "average_accuracy": 0.675,
-            "forgetting": ((0.9 - 0.6) + (0.9 - 0.7) + (0.2 - 0.5)) / 3,
+            "forgetting": ((0.9 - 0.6) + (0.9 - 0.7)) / 2,  # task 2 was measured before it was learned, not after
             "backward_transfer": ((0.6 - 0.9) + (0.7 - 0.9)) / 2,
             "forward_transfer": 0.2 - 0.1,
             "learning_accuracy": 0.9,
-            "forgetting_per_task": [0.3, 0.2, -0.3, NAN],
+            "forgetting_per_task": [0.3, 0.2, NAN, NAN],
         },
     )
 
@@ -135,6 +143,9 @@ def test_training_started_at_a_later_task():
             "forgetting_per_task": [0.1, 0.0, 0.1, NAN],
         },
     )
+    R[1] = torch.tensor([1.0, 1.0, 1.0, 1.0])  # rows before that count for the tasks learned by then: 0 and 1
+    torch.testing.assert_close(F.forgetting_per_task(R), torch.tensor([0.2, 0.2, 0.1, NAN]), equal_nan=True)
+    R[1] = NAN
     before = R[:3, :3]
     assert F.average_accuracy(before).item() == pytest.approx(0.8)
     assert F.forgetting(before).isnan()
