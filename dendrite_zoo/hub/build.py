@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 MODEL_TYPES: dict[str, type[HubModel]] = {}
 """``model_type`` of a config to the class it stands for."""
 
-MAX_NUMBERS = 2**32  # of a model that is built from a config alone
+MAX_NUMBERS = 2**32  # of a model that is built from a config alone, or of the part of it that no file holds
 
 M = TypeVar("M", bound="HubModel")
 
@@ -71,13 +71,18 @@ def build(config: Mapping[str, Any]) -> HubModel:
     model_class = class_of(config)
     config, _ = configs.migrate(dict(config), {})
     arguments = arguments_of(config)
-    numbers = sum(tensor.numel() for tensor in skeleton(model_class, arguments).values())
-    if numbers > MAX_NUMBERS:  # with weights at hand, they set the limit
+    check_numbers(model_class, skeleton(model_class, arguments))
+    return model_class(**arguments)
+
+
+def check_numbers(model_class: type[HubModel], tensors: Mapping[str, Tensor]) -> None:
+    """Refuse a config that would take much memory without a file that is as large."""
+    numbers = sum(tensor.numel() for tensor in tensors.values())
+    if numbers > MAX_NUMBERS:
         raise ValueError(
             f"config.json describes a {model_class.__name__} of {numbers:.1e} numbers; expected at most "
             f"{MAX_NUMBERS:.1e}. Correct the file, or call the class itself if that is meant."
         )
-    return model_class(**arguments)
 
 
 def arguments_of(config: Mapping[str, Any]) -> dict[str, Any]:

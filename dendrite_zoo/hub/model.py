@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from dendrite_zoo.hub import artifact
 from dendrite_zoo.hub import config as configs
-from dendrite_zoo.hub.build import arguments_of, class_of, compare, fill, full_config, skeleton
+from dendrite_zoo.hub.build import arguments_of, check_numbers, class_of, compare, fill, full_config, skeleton
 from dendrite_zoo.hub.resolve import REPO, locate
 
 if TYPE_CHECKING:
@@ -125,6 +125,25 @@ class HubModel:
         )
 
     @classmethod
+    def to_file(cls, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Give the tensors that a file needs to hold; to be overridden by a class that can compute some of them again.
+
+        Args:
+            config: the constructor's arguments.
+            state: the model's state dict.
+        """
+        return dict(state)
+
+    @classmethod
+    def from_file(cls, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Give the whole state dict of what `to_file` kept, equal to the bit; to be overridden together with it.
+
+        It is called after the config was checked, with the tensors of a file that may lack any of them. What it adds
+        has no more than `MAX_NUMBERS` numbers together.
+        """
+        return dict(state)
+
+    @classmethod
     def from_pretrained(
         cls: type[M],
         x: str | os.PathLike[str],
@@ -165,7 +184,10 @@ class HubModel:
             loaded, state = configs.migrate(loaded, state)
             stored = artifact.fingerprint(state)
         arguments = arguments_of(loaded)
-        compare(skeleton(model_class, arguments), state, place)
+        expected = skeleton(model_class, arguments)
+        check_numbers(model_class, {name: tensor for name, tensor in expected.items() if name not in state})
+        state = model_class.from_file(arguments, state)
+        compare(expected, state, place)
         if changes:
             arguments, state, fresh = model_class.adapt(arguments, state, changes)
             compare(skeleton(model_class, arguments), state, place, absent=fresh)
@@ -227,7 +249,8 @@ class HubModel:
     def _save(self, folder: Path, results: Any, card: str | None, target: str | None = None) -> None:
         from dendrite_zoo.hub.publish.card import describe
 
-        config, state, origin = full_config(self), cast(nn.Module, self).state_dict(), self.origin
+        config, origin = full_config(self), self.origin
+        state = self.to_file(arguments_of(config), cast(nn.Module, self).state_dict())
         unchanged = origin is not None and origin.fingerprint == artifact.fingerprint(state)
         if results is None:
             stale = origin is not None and self.results == origin.results and not unchanged
