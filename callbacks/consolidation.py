@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from dendrite_zoo import regularizers
+from dendrite_zoo._core.lightning import transfer_batch, unscale_gradients
 from dendrite_zoo.regularizers import QuadraticPenalty, select_parameters
-from dendrite_zoo.streams.batch_transfer import transferred
 from dendrite_zoo.tasks import TaskBoundary, current_task
 
 __all__ = ["ElasticWeightConsolidation", "SynapticIntelligence"]
@@ -135,13 +135,8 @@ class Consolidation(Callback, ABC, Generic[R]):
                 f"{type(self).__name__}(task=lambda trainer: trainer.current_epoch // 3)."
             )
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        scaler = getattr(trainer.precision_plugin, "scaler", None)
-        if scaler is not None:
-            if getattr(optimizer, "_step_supports_amp_scaling", False):  # Lightning leaves its gradients scaled
-                with contextlib.suppress(RuntimeError):  # somebody did it already
-                    scaler.unscale_(optimizer)
-            if not _all_finite(parameters):
-                return  # the scaler skips this step
+        if unscale_gradients(trainer, optimizer) and not _all_finite(parameters):
+            return  # the scaler skips this step
         self.before_step(parameters)
 
     def before_step(self, parameters: Sequence[Tensor]) -> None:
@@ -324,7 +319,7 @@ class ElasticWeightConsolidation(Consolidation[regularizers.ElasticWeightConsoli
     def _log_likelihoods(self, trainer: Trainer, pl_module: LightningModule, task: int) -> Iterator[Tensor]:
         batches = trainer.datamodule.task_loader(task) if self.data is None else self.data(trainer, task)  # type: ignore[attr-defined]
         for batch in islice(batches, self.max_batches):
-            batch = transferred(trainer, batch)
+            batch = transfer_batch(trainer, batch)
             if self.log_likelihood is None:
                 yield _classifier_log_likelihood(pl_module, batch, task)
             else:

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 import torch
 from lightning.pytorch import Trainer
 
+from dendrite_zoo._core.lightning import logging_step
+
 __all__ = ["send_figures"]
 
 
@@ -23,8 +25,7 @@ def send_figures(trainer: Trainer, figures: Mapping[str, float]) -> None:
     """
     if not figures:
         return
-    step = trainer.fit_loop.epoch_loop._batches_that_stepped  # global_step counts the steps of every optimizer
     trainer.callback_metrics.update({name: torch.tensor(value) for name, value in figures.items()})
     for logger in trainer.loggers:
-        logger.log_metrics({**figures, "epoch": trainer.current_epoch}, step=step)
+        logger.log_metrics({**figures, "epoch": trainer.current_epoch}, step=logging_step(trainer))
         logger.save()

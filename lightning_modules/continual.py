@@ -16,11 +16,11 @@ import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
+from dendrite_zoo._core.lightning import transfer_batch
 from dendrite_zoo.contexts import FoundContext, TaskContext
 from dendrite_zoo.hub import HubModel, build, full_config
 from dendrite_zoo.models import load
 from dendrite_zoo.optim import DendriteAdam, clip_gradients_
-from dendrite_zoo.streams.batch_transfer import transferred
 from dendrite_zoo.tasks import TaskBoundary, current_task
 
 __all__ = ["ContinualClassifier"]
@@ -303,7 +303,7 @@ class ContinualClassifier(LightningModule):
             loader._iterator = None
         batches = self.trainer.num_training_batches  # of a loader without end it is what the Trainer takes
         for batch in islice(loader, None if math.isinf(batches) else int(batches)):
-            yield transferred(self.trainer, batch)[0]
+            yield transfer_batch(self.trainer, batch)[0]
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:

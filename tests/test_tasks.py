@@ -182,6 +182,23 @@ def test_a_callback_makes_good_a_strangers_missed_validation(tmp_path, step):
         assert resumes.answers == [True, False]
 
 
+class GrowsWithEpochs(Strangers):
+    """Validates on one row more in each epoch: the loader of another epoch would show."""
+
+    def val_dataloader(self):
+        x, y, *_ = tensors(rows=12)
+        rows = self.trainer.current_epoch + 1
+        return DataLoader(TensorDataset(x[:rows], y[:rows]), batch_size=4)
+
+
+@pytest.mark.parametrize("step", [3, 6, 9])
+def test_a_missed_validation_has_the_loaders_of_its_own_epoch(tmp_path, step):
+    """Lightning counts the epoch as done, and makes the next one's before training starts."""
+    whole = run(tmp_path / "whole", GrowsWithEpochs, callbacks=[Resumes()])
+    assert [rows for *_, rows in whole["validations"]] == [{0: 1}, {0: 2}, {0: 3}]
+    assert run(tmp_path, GrowsWithEpochs, [(step, "batch")], callbacks=[Resumes()]) == whole
+
+
 def test_a_fresh_run_misses_nothing(tmp_path):
     resumes = Resumes()
     run(tmp_path, tasks, callbacks=[resumes])

@@ -1,0 +1,121 @@
+"""Corners of Lightning and torch that have private names only, and what holds in a version that lacks one."""
+
+from __future__ import annotations
+
+import contextlib
+from importlib.metadata import version
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+from torch.optim import Optimizer
+
+__all__ = ["logging_step", "resume_missed_validation", "transfer_batch", "unscale_gradients"]
+
+
+def logging_step(trainer: Trainer) -> int:
+    """The step under which Lightning itself logs: the batches that stepped.
+
+    ``trainer.global_step``, which stands in where this count is missing, counts the steps of every optimizer.
+    """
+    return getattr(trainer.fit_loop.epoch_loop, "_batches_that_stepped", trainer.global_step)
+
+
+def transfer_batch(trainer: Trainer, batch: Any) -> Any:
+    """A batch of a loader as the Trainer would hand it to a step: converted, moved, and through all transfer hooks.
+
+    For code that goes through a loader by itself; a datamodule may normalise its batches in these hooks. Where
+    Lightning lacks its own caller of the hooks, the module's public hook is called.
+
+    Args:
+        trainer: the Trainer at work.
+        batch: one batch of the loader.
+    """
+    module = trainer.lightning_module
+    batch = trainer.precision_plugin.convert_input(batch)
+    before = getattr(module, "_on_before_batch_transfer", module.on_before_batch_transfer)
+    return trainer.strategy.batch_to_device(before(batch, dataloader_idx=0))
+
+
+def unscale_gradients(trainer: Trainer, optimizer: Optimizer) -> bool:
+    """Undo the scale of 16-bit gradients before an optimizer steps, where Lightning has not done so.
+
+    Lightning leaves the gradients of fused optimizers scaled. Without the private mark by which torch tells those,
+    the gradients of every optimizer count as unscaled.
+
+    Returns:
+        Whether a scaler is at work, which skips a step whose gradients are not finite.
+    """
+    scaler = getattr(trainer.precision_plugin, "scaler", None)
+    if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+        with contextlib.suppress(RuntimeError):  # it was unscaled before
+            scaler.unscale_(optimizer)
+    return scaler is not None
+
+
+def resume_missed_validation(trainer: Trainer) -> bool:
+    """Make a run that is resumed from an epoch's last batch finish that epoch: validate, then end it.
+
+    Such a checkpoint (of ``ModelCheckpoint(every_n_train_steps=...)``, say) was taken before the
+    validation that follows the batch. Lightning takes the epoch for done and goes on with the next: the
+    validation is lost, for the last epoch of a fit too, and so is the count of epochs, by which a second
+    crash would be resumed wrongly. This function takes the run back to where it was: Lightning itself then
+    runs the validation, in its usual place, with ``trainer.current_epoch`` and the logged step of the run
+    that was not interrupted, and the hooks that follow.
+
+    Call it in ``on_train_start``, as often as you like: once the run stands right, or where nothing was
+    missed, it does nothing. The streams of this package call it by themselves, which is enough where every
+    epoch is validated.
+
+    Args:
+        trainer: the Trainer, about to train.
+
+    Returns:
+        Whether a validation was missed, and will be run first. Where Lightning keeps the progress of its loops
+        otherwise than 2.6 does, there is a warning, and nothing is changed.
+    """
+    try:
+        return _reopen_epoch(trainer)
+    except (ImportError, AttributeError) as error:
+        rank_zero_warn(
+            f"Expected the loops of lightning 2.6, but got lightning {version('lightning')} ({error}). A validation "
+            "that a crash prevented is not repeated after a resume. Resume from a checkpoint that was saved after a "
+            "validation, or install a version of lightning that dendrite-zoo supports."
+        )
+        return False
+
+
+def _reopen_epoch(trainer: Trainer) -> bool:
+    from lightning.pytorch.loops.evaluation_loop import RestartStage as ValidationRestart
+    from lightning.pytorch.loops.training_epoch_loop import RestartStage as TrainingRestart
+
+    fit_loop = trainer.fit_loop
+    epoch_loop, val_loop = fit_loop.epoch_loop, fit_loop.epoch_loop.val_loop
+    batches, epochs = epoch_loop.batch_progress, fit_loop.epoch_progress
+    resumed_after_last_batch = (
+        fit_loop.restarted_mid_epoch and epoch_loop.restarted_on_train_batch_end and batches.is_last_batch
+    )
+    if not (resumed_after_last_batch and epochs.current.completed == epochs.current.ready):
+        return False  # no validation was missed, or Lightning has not counted the epoch as done yet
+
+    _count_epoch(epochs, -1)
+    assert fit_loop._data_fetcher is not None
+    if not epoch_loop._should_check_val_fx(fit_loop._data_fetcher):
+        _count_epoch(epochs, +1)
+        fit_loop.reset_restart_stage()  # so that the next epoch begins as epochs do, and is counted
+        return False
+
+    # "The last batch is done, its validation was begun": the state to which `_TrainingEpochLoop.advance` goes back.
+    batches.increment_completed()
+    epoch_loop._restart_stage = TrainingRestart.RESTARTED_ON_LAST
+    val_loop._restart_stage = ValidationRestart.RESTARTED_MID_EVALUATION
+    val_loop.restarting = False
+    val_loop.batch_progress.reset()
+    val_loop._last_val_dl_reload_epoch = float("-inf")  # the loaders at hand may be the next epoch's
+    return True
+
+
+def _count_epoch(epochs: Any, by: int) -> None:
+    for progress in (epochs.total, epochs.current):
+        progress.processed += by
+        progress.completed += by
