@@ -1,4 +1,4 @@
-"""Draws what the benchmarks found against what was aimed at: benchmarks/results/benchmarks.png.
+"""Draws what the benchmarks found beside what was aimed at: benchmarks/results/benchmarks.png.
 
 python benchmarks/picture.py
 """
@@ -17,24 +17,25 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def main() -> None:
-    """One bar for each target: how much of it is used up."""
+    """A row for each ratio: the value as a dot, the target as a mark, what lies between them as a line."""
     lines = [json.loads(line) for path in sorted(RESULTS.glob("*.json")) for line in path.read_text().splitlines()]
-    lines = [line for line in lines if "target" in line][::-1]
-    limits = [float(line["target"].split()[1]) for line in lines]
-    less = [line["target"].startswith("<=") for line in lines]
-    used = [
-        max(line["value"], 0) / limit if low else limit / line["value"]
-        for line, limit, low in zip(lines, limits, less, strict=True)
-    ]
-    figure, axes = plt.subplots(figsize=(9, 0.42 * len(lines) + 1), layout="constrained")
-    axes.barh(range(len(lines)), used, color=["#3a7d44" if line["met"] else "#c1440e" for line in lines])
+    lines = [line for line in lines if "target" in line and " / " in line["name"]][::-1]  # ratios alone
+    figure, axes = plt.subplots(figsize=(10, 0.42 * len(lines) + 1.4), layout="constrained")
+    for row, line in enumerate(lines):
+        sign, target = line["target"].split()[0], float(line["target"].split()[1])
+        colour = "#3a7d44" if line["met"] else "#c1440e"
+        axes.plot([target, line["value"]], [row, row], color=colour, linewidth=1.5)
+        axes.plot(line["value"], row, "o", color=colour)
+        axes.plot(target, row, "|", color="black", markersize=14)
+        words = f"{line['value']:.3g} (target: {'at most' if sign == '<=' else 'at least'} {target:g})"
+        axes.text(1.01, row, words, transform=axes.get_yaxis_transform(), va="center", fontsize=8, color=colour)
     axes.set_yticks(range(len(lines)), [f"{line['benchmark']}: {line['name']}" for line in lines], fontsize=8)
-    for place, (share, line) in enumerate(zip(used, lines, strict=True)):
-        axes.text(share, place, f" {line['value']:g}  (target {line['target']})", va="center", fontsize=8)
-    axes.axvline(1, color="black", linewidth=1)
-    axes.set_xlim(0, max([1.0, *used]) * 1.45)
-    axes.set_xlabel("share of the target that is used up; left of the line it is met")
+    axes.set_xscale("log")
+    axes.set_xlabel("ratio of the two times, median over pairs measured in turn (logarithmic)")
+    axes.set_title("What the benchmarks found (dot) and what was aimed at (mark); red: missed", loc="left", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="x", color="#e6e6e6")
+    axes.set_axisbelow(True)
     figure.savefig(RESULTS / "benchmarks.png", dpi=150)
 
 

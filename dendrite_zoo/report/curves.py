@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dendrite_zoo._core.files import write_atomically
 from dendrite_zoo.records import recipe_key
-from dendrite_zoo.report.published import PUBLISHED, PUBLISHED_FOR, Published, published
+from dendrite_zoo.report.published import PUBLISHED, PUBLISHED_FOR
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +26,38 @@ AXES: dict[By, str] = {
     "num_segments": "segments of a unit",
     "activation_density": "share of units that win",
 }
+SUBJECTS: dict[By, str] = {
+    "num_tasks": "accuracy over all tasks, by the number of tasks learned",
+    "num_segments": "accuracy over all tasks, by the number of segments of a unit",
+    "activation_density": "accuracy over all tasks, by the share of units that win",
+}
+MOST = 8
+"""Curves that a picture shows at most."""
 MARKS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.985, 0.99, 0.995, 0.999)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A line of a picture.
+
+    Attributes:
+        label: what stands at its end.
+        points: accuracy by what is drawn over.
+        spread: standard deviation over seeds, for some of the points.
+        seeds: how many runs a point is the mean of, at most.
+        measured: whether it was measured with this library; else it was published.
+    """
+
+    label: str
+    points: dict[float, float]
+    spread: dict[float, float] = field(default_factory=dict)
+    seeds: int = 1
+    measured: bool = True
+
+    @property
+    def end(self) -> tuple[float, float]:
+        """The last point."""
+        return max(self.points.items())
 
 
 def accuracy_by_tasks(record: Mapping[str, Any]) -> dict[int, float]:
@@ -69,8 +102,8 @@ def accuracy_by(records: Sequence[Mapping[str, Any]], by: Swept) -> dict[tuple[s
 def plot_accuracy(records: Sequence[Mapping[str, Any]], by: By = "num_tasks", path: str | Path | None = None) -> Figure:
     """Curves of mean accuracy over all tasks, on an axis that spreads what is close to 1.
 
-    For permuted MNIST, what was published for the same rows is dashed, in the same colour; what was published for
-    other rows is dotted and grey.
+    At most eight curves, each labelled where it ends: those measured that reach furthest, and of what was published for
+    permuted MNIST (dashed) the best. The results table has them all.
 
     Args:
         records: result records of one benchmark. A run that measured all tasks at milestones gives a point for each.
@@ -85,65 +118,98 @@ def plot_accuracy(records: Sequence[Mapping[str, Any]], by: By = "num_tasks", pa
         ValueError: no records, some of several benchmarks, or none that differ in ``by``.
     """
     try:
-        from matplotlib import color_sequences
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ImportError("The figures need the [report] extra: pip install 'dendrite-zoo[report]'") from error
 
     benchmarks = sorted({record["benchmark"] for record in records})
     if len(benchmarks) > 1:
-        raise ValueError(f"Records of {', '.join(benchmarks)} came; expected one benchmark. Draw a figure for each.")
-    curves = _curves(records, by)
-    if not curves:
-        raise ValueError(f"No records came that differ in {by}; expected at least two of one row. Leave this figure.")
+        raise ValueError(f"Expected records of one benchmark, but got {', '.join(benchmarks)}. Draw a figure for each.")
+    curves = _chosen(_curves(records, by), _published_curves(records, by) if benchmarks == [PUBLISHED_FOR] else [])
+    if not any(curve.measured for curve in curves):
+        raise ValueError(
+            f"Expected two records of a method that differ in {by} at least, but got none. Leave this figure."
+        )
     figure = Figure(figsize=(9.0, 5.4), layout="constrained")
     axes = figure.add_subplot()
-    drawn: list[Mapping[Any, float]] = []
-
-    def draw(points: Mapping[Any, float], **style: Any) -> None:
-        axes.plot(list(points), list(points.values()), **{"markersize": 4, "linewidth": 1, **style})
-        drawn.append(points)
-
-    # grey is for what others published
-    colours = [colour for name in ("tab10", "Dark2") for colour in color_sequences[name] if len(set(colour)) > 1]
-    for number, (label, (points, beside)) in enumerate(curves.items()):
-        colour = colours[number % len(colours)]
-        draw(points, color=colour, marker="os"[number >= 9], linewidth=1.6, label=label)
-        if beside:
-            draw(beside, color=colour, linestyle="--", marker="x", markersize=5, label=f"{label}, published")
-    if benchmarks == [PUBLISHED_FOR]:
-        others = {label: points for label, points in _others(records, by).items() if label not in curves}
-        for (label, known), marker in zip(others.items(), "ov^<>sDPX*", strict=False):
-            draw(known, color="#a0a0a0", linestyle=":", marker=marker, label=f"{label}, published")
-    _scale_accuracy(axes, [value for points in drawn for value in points.values()])
+    for number, curve in enumerate(curves):
+        _draw(axes, curve, f"C{number}" if curve.measured else "#707070")
+    _scale_accuracy(axes, [value for curve in curves for value in curve.points.values()])
     if by != "activation_density":
-        axes.set_xscale("log")
-        ticks = sorted({x for points in drawn for x in points})
-        wide = ticks[:1]
-        for x in ticks:
-            if x >= 1.4 * wide[-1]:
-                wide.append(x)
-        axes.set_xticks(wide, [f"{x:g}" for x in wide])
-        axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
-    swept = None if by == "num_tasks" else accuracy_by(records, by)
-    counts = [len(r["seeds"]) for r in records if swept is None or (r["row"], r["num_tasks"]) in swept]
-    few, many = min(counts), max(counts)
-    seeds = f"{few} seed{'s' * (few > 1)}" if few == many else f"{few} to {many} seeds"
-    note = "; XdG is given the task" * (by == "num_tasks" and benchmarks == [PUBLISHED_FOR])
-    axes.set_title(
-        f"{benchmarks[0]}: mean accuracy over all tasks learned so far\n{seeds} a row{note}",
-        loc="left",
-        fontsize=10,
-    )
+        _scale_counts(axes, sorted({x for curve in curves for x in curve.points}))
+    _label_ends(axes, curves)
+    axes.set_title(f"{benchmarks[0]}: {SUBJECTS[by]}\n{_notes(curves)}", loc="left", fontsize=10)
     axes.set_xlabel(AXES[by])
-    axes.set_ylabel("mean accuracy over all tasks")
+    axes.set_ylabel("mean accuracy over the tasks learned so far\n(logit axis: what is close to 1 is spread)")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#e6e6e6")
     axes.set_axisbelow(True)
-    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     if path is not None:
         write_atomically(path, lambda part: figure.savefig(part, dpi=150))
     return figure
+
+
+def _chosen(measured: list[Curve], published: list[Curve]) -> list[Curve]:
+    """At most `MOST` curves: the measured ones that reach furthest, and the best of the published ones."""
+    reach = sorted(measured, key=lambda curve: (-max(curve.points), -curve.end[1]))
+    known = sorted(published, key=lambda curve: -curve.end[1])
+    few = max(MOST // 2, MOST - len(known))
+    return [*reach[:few], *known[: MOST - min(few, len(reach))]]
+
+
+def _draw(axes: Axes, curve: Curve, colour: str) -> None:
+    xs, ys = list(curve.points), list(curve.points.values())
+    style = {"marker": "o", "linewidth": 1.6} if curve.measured else {"marker": "x", "linestyle": "--", "linewidth": 1}
+    axes.plot(xs, ys, color=colour, markersize=4, label=curve.label, **style)  # type: ignore[arg-type]
+    for x, spread in curve.spread.items():
+        axes.errorbar(x, curve.points[x], yerr=spread, color=colour, capsize=3, linewidth=1)
+
+
+def _label_ends(axes: Axes, curves: list[Curve]) -> None:
+    """A curve's label right of the axes at the height where it ends, moved up or down where it would cover another."""
+    low, high = axes.transAxes.inverted().transform(axes.transData.transform([(1, y) for y in axes.get_ylim()]))[:, 1]
+    places = axes.transData.transform([curve.end for curve in curves])
+    heights = [float(y) for y in axes.transAxes.inverted().transform(places)[:, 1]]
+    step, last = (high - low) / 24, math.inf
+    for curve, line, height in sorted(zip(curves, axes.get_lines(), heights, strict=False), key=lambda one: -one[2]):
+        last = min(height, last - step)
+        axes.annotate(
+            curve.label,
+            curve.end,
+            (1.02, last),
+            textcoords="axes fraction",
+            color=line.get_color(),
+            fontsize=8,
+            va="center",
+            arrowprops={
+                "arrowstyle": "-",
+                "color": line.get_color(),
+                "linewidth": 0.5,
+                "alpha": 0.5,
+                "relpos": (0, 0.5),
+            },
+        )
+
+
+def _notes(curves: list[Curve]) -> str:
+    counts = [curve.seeds for curve in curves if curve.measured]
+    few, many = min(counts), max(counts)
+    seeds = f"{few} seed{'s' * (few > 1)}" if few == many else f"{few} to {many} seeds"
+    given = "; XdG is given the task" * any("XdG" in curve.label for curve in curves)
+    bars = "; bars: standard deviation over seeds" * any(curve.spread for curve in curves)
+    dashed = "; dashed: published" * any(not curve.measured for curve in curves)
+    return f"{seeds} a curve{bars}{dashed}{given}"
+
+
+def _scale_counts(axes: Axes, ticks: Sequence[float]) -> None:
+    """A logarithmic axis of counts, with marks that do not touch."""
+    axes.set_xscale("log")
+    wide = list(ticks[:1])
+    for x in ticks:
+        if x >= 1.4 * wide[-1]:
+            wide.append(x)
+    axes.set_xticks(wide, [f"{x:g}" for x in wide])
+    axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
 
 
 def _scale_accuracy(axes: Axes, values: list[float]) -> None:
@@ -160,32 +226,38 @@ def _scale_accuracy(axes: Axes, values: list[float]) -> None:
     axes.tick_params(axis="y", which="minor", left=False, labelleft=False)
 
 
-def _curves(records: Sequence[Mapping[str, Any]], by: By) -> dict[str, tuple[dict[float, float], Mapping[Any, float]]]:
-    benchmark = records[0]["benchmark"] if records else ""
-    if by == "num_tasks":
-        rows: dict[str, dict[float, float]] = {}
-        for record in sorted(records, key=lambda record: -record["num_tasks"]):  # a run of its own for a point wins
-            points = rows.setdefault(record["row"], {})
-            points.update({float(tasks): accuracy for tasks, accuracy in accuracy_by_tasks(record).items()})
-        return {row: (dict(sorted(points.items())), published(row, benchmark).accuracy) for row, points in rows.items()}
-    curves: dict[str, tuple[dict[float, float], Mapping[Any, float]]] = {}
-    for (row, tasks), points in accuracy_by(records, by).items():
-        curves[f"{row}, {tasks} tasks"] = points, _swept(published(row, benchmark), by).get(tasks, {})
-    return curves
+def _curves(records: Sequence[Mapping[str, Any]], by: By) -> list[Curve]:
+    if by != "num_tasks":
+        return [
+            _swept_curve(row, tasks, points, records, by) for (row, tasks), points in accuracy_by(records, by).items()
+        ]
+    curves: dict[str, Curve] = {}
+    for record in sorted(records, key=lambda record: -record["num_tasks"]):  # a run of its own for a point wins
+        curve = curves.setdefault(record["row"], Curve(record["row"], {}, seeds=0))
+        curve.points.update({float(tasks): accuracy for tasks, accuracy in accuracy_by_tasks(record).items()})
+        if record["average_accuracy_std"]:
+            curve.spread[float(record["num_tasks"])] = record["average_accuracy_std"]
+        curves[record["row"]] = replace(curve, seeds=max(curve.seeds, len(record["seeds"])))
+    return [replace(curve, points=dict(sorted(curve.points.items()))) for curve in curves.values()]
 
 
-def _others(records: Sequence[Mapping[str, Any]], by: By) -> dict[str, Mapping[Any, float]]:
-    """All that was published, for the numbers of tasks that the records have."""
+def _swept_curve(
+    row: str, tasks: int, points: dict[float, float], records: Sequence[Mapping[str, Any]], by: Swept
+) -> Curve:
+    own = [r for r in records if (r["row"], r["num_tasks"]) == (row, tasks)]
+    several = [r for r in own if r["average_accuracy_std"] and r["average_accuracy"] in points.values()]
+    spread = {x: r["average_accuracy_std"] for r in several for x, y in points.items() if y == r["average_accuracy"]}
+    return Curve(f"{row}, {tasks} tasks", points, spread, seeds=max(len(r["seeds"]) for r in own))
+
+
+def _published_curves(records: Sequence[Mapping[str, Any]], by: By) -> list[Curve]:
+    """What was published of permuted MNIST; by an argument, for the numbers of tasks that the records have."""
     if by == "num_tasks":
-        return {row: paper.accuracy for row, paper in PUBLISHED.items()}
+        return [Curve(f"{row}, published", paper.accuracy, measured=False) for row, paper in PUBLISHED.items()]
     learned = {record["num_tasks"] for record in records}
-    return {
-        f"{row}, {tasks} tasks": points
+    return [
+        Curve(f"{row}, {tasks} tasks, published", points, measured=False)
         for row, paper in PUBLISHED.items()
-        for tasks, points in _swept(paper, by).items()
+        for tasks, points in (paper.by_segments if by == "num_segments" else paper.by_density).items()
         if tasks in learned
-    }
-
-
-def _swept(paper: Published, by: Swept) -> Mapping[int, Mapping[Any, float]]:
-    return paper.by_segments if by == "num_segments" else paper.by_density
+    ]

@@ -32,8 +32,8 @@ def plot_matrix(
 ) -> Figure:
     """Heat map of the accuracy on each task after each task was learned.
 
-    Cells of a stream of up to 16 tasks hold their number. Right of the line stand tasks that were not yet
-    learned. A long stream shows the rows in which more than the task just learned was measured, and below
+    Cells of a stream of up to 16 tasks hold their number. Right of the red line, as its caption says, stand tasks that
+    were not yet learned. A long stream shows the rows in which more than the task just learned was measured, and below
     them how each task fared: when it was learned, and now.
 
     Args:
@@ -87,6 +87,9 @@ def plot_matrix(
     names = {"average_accuracy": "average accuracy", "forgetting": "forgetting"}
     values = {name: figures[key].value for key, name in names.items()}
     line = "   ·   ".join(f"{name} {'undefined' if v != v else decimal(v, 3)}" for name, v in values.items())
+    figure.text(
+        1, 0, "right of the red line: tasks not learned yet", ha="right", va="bottom", color="#d62728", fontsize=8
+    )
     axes.set_title(f"{title or f'{metric} on {T} task' + 's' * (T > 1)}\n{line}", loc="left", fontsize=11)
     if path is not None:
         write_atomically(path, lambda part: figure.savefig(part, dpi=150))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["plot_subnetworks", "subnetwork_record"]
+
+MOST_NAMES = 20  # of tasks, that can be read beside a layer
 
 
 def subnetwork_record(
@@ -57,7 +59,13 @@ def subnetwork_record(
     return {"layers": layers}
 
 
-def plot_subnetworks(record: Mapping[str, Any], path: str | Path | None = None, *, title: str | None = None) -> Figure:
+def plot_subnetworks(
+    record: Mapping[str, Any],
+    path: str | Path | None = None,
+    *,
+    title: str | None = None,
+    tasks: Sequence[str] | None = None,
+) -> Figure:
     """Which units are active for which task, and how much the tasks share (Iyer et al. 2022, figure on sub-networks).
 
     A layer a row. On the left some of its units, ordered by the task that they are most active for: sub-networks show
@@ -67,6 +75,7 @@ def plot_subnetworks(record: Mapping[str, Any], path: str | Path | None = None, 
         record: what `subnetwork_record` gives.
         path: where to save a PNG (or what the suffix says); None saves nothing.
         title: the first line.
+        tasks: their names, in order; numbers by default.
 
     Returns:
         The ``matplotlib.figure.Figure``, made without pyplot: nothing to close, no display needed.
@@ -85,19 +94,21 @@ def plot_subnetworks(record: Mapping[str, Any], path: str | Path | None = None, 
     layers = record["layers"]
     if not layers:
         raise ValueError("The record holds no layer; expected one at least. Was a validation run?")
-    figure = Figure(figsize=(9.0, 0.6 + 2.9 * len(layers)), layout="constrained")
+    figure = Figure(figsize=(10.5 if tasks else 9.0, 0.6 + 2.9 * len(layers)), layout="constrained")
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     grid = figure.subplots(len(layers), 2, squeeze=False, width_ratios=[2.2, 1.0])
-    for (left, right), (name, layer) in zip(grid, layers.items(), strict=True):
+    for number, ((left, right), (name, layer)) in enumerate(zip(grid, layers.items(), strict=True), start=1):
         rates, overlap = _tensor(layer["win_rates"]), _tensor(layer["overlap"])
         shown: dict[str, Any] = {"vmin": 0, "vmax": 1, "interpolation": "nearest"}
         image = left.imshow(rates[:, unit_order(rates)].numpy(), cmap="viridis", aspect="auto", **shown)
-        left.set_title(f"{name}: {rates.shape[1]} of {layer['units']} units", loc="left", fontsize=10)
-        left.set_xlabel("unit, by favourite task")
-        figure.colorbar(image, ax=left, label="share of inputs", pad=0.015, aspect=25)
+        left.set_title(
+            f"layer {number} ({name}): {rates.shape[1]} of its {layer['units']} units", loc="left", fontsize=10
+        )
+        left.set_xlabel("unit, ordered by the task that it is most active for")
+        figure.colorbar(image, ax=left, label="share of inputs it is active for", pad=0.015, aspect=25)
         image = right.imshow(overlap.numpy(), cmap="magma", **shown)
-        figure.colorbar(image, ax=right, label="shared active units", pad=0.03, aspect=25)
+        figure.colorbar(image, ax=right, label="share of active units in common", pad=0.03, aspect=25)
         by_chance = torch.nan if layer["active_share"] is None else layer["active_share"]
         right.set_title(f"overlap {_mean_apart(overlap):.2f}, by chance {by_chance:.2f}", fontsize=10)
         right.set_xlabel("task")
@@ -106,6 +117,9 @@ def plot_subnetworks(record: Mapping[str, Any], path: str | Path | None = None, 
             axes.tick_params(length=0)
             axes.spines[:].set_visible(False)
             axes.yaxis.get_major_locator().set_params(integer=True)
+        if tasks is not None and len(tasks) <= MOST_NAMES:
+            left.set_yticks(range(len(tasks)), tasks, fontsize=7)
+            left.set_ylabel("")
         left.set_xticks([])
         right.xaxis.get_major_locator().set_params(integer=True)
     if path is not None:

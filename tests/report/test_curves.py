@@ -36,19 +36,46 @@ def test_a_long_run_gives_a_point_wherever_all_tasks_were_measured():
 
 def test_curves_by_tasks_stand_beside_what_was_published(tmp_path):
     records = [record("active dendrites", 10, 0.94), record("active dendrites", 2, 0.97), record("ours", 10, 0.97)]
-    drawn = curves(plot_accuracy(records, path=tmp_path / "tasks.png"))
+    figure = plot_accuracy(records, path=tmp_path / "tasks.png")
+    drawn = curves(figure)
     assert drawn["active dendrites"] == [(2, 0.97), (10, 0.94)] and drawn["ours"] == [(10, 0.97)]
     published = drawn["active dendrites, published"]
     assert (10, 0.9455) in published and (100, 0.8142) in published and "ours, published" not in drawn
     assert drawn["XdG + SI, published"][-1] == (100, 0.955)
+    assert {text.get_text() for text in figure.axes[0].texts} == set(drawn) and figure.axes[0].get_legend() is None
     with Image.open(tmp_path / "tasks.png") as image:
         assert image.size[0] > 800
+
+
+def test_a_picture_shows_eight_curves_those_that_reach_furthest_and_the_best_published():
+    short = [record(f"short {n}", 5, 0.5 + n / 100) for n in range(9)]
+    far = [record(f"far {n}", 100 + n, 0.9) for n in range(4)]
+    drawn = curves(plot_accuracy([*short, *far]))
+    assert len(drawn) == 8 and {label for label in drawn if "published" not in label} == {f"far {n}" for n in range(4)}
+    best = sorted(PUBLISHED, key=lambda row: -PUBLISHED[row].accuracy[max(PUBLISHED[row].accuracy)])[:4]
+    assert {label for label in drawn if "published" in label} == {f"{row}, published" for row in best}
+    elsewhere = [record(f"row {n}", 5, 0.5 + n / 100, benchmark="b") for n in range(9)]
+    assert sorted(curves(plot_accuracy(elsewhere))) == [f"row {n}" for n in range(1, 9)]
+
+
+def test_labels_do_not_cover_each_other_and_bars_show_seeds():
+    records = [record(f"row {n}", 10, 0.9 + n / 1e4, benchmark="b") for n in range(8)]
+    records[3] |= {"average_accuracy_std": 0.004, "seeds": [0, 1, 2]}
+    axes = plot_accuracy(records).axes[0]
+    heights = sorted(text.xyann[1] for text in axes.texts)
+    assert min(high - low for low, high in zip(heights, heights[1:], strict=False)) > 0.03
+    [bar] = [c for c in axes.containers if c.has_yerr]
+    assert [y.tolist() for y in bar.lines[2][0].get_segments()[0][:, 1:]] == [
+        [pytest.approx(0.8963)],
+        [pytest.approx(0.9043)],
+    ]
+    assert "1 to 3 seeds a curve; bars: standard deviation" in axes.get_title(loc="left")
 
 
 def test_what_was_published_stands_beside_its_own_benchmark_alone():
     digits = record("active dendrites", 10, 0.94, benchmark="permuted-digits")
     assert list(curves(plot_accuracy([digits]))) == ["active dendrites"]
-    with pytest.raises(ValueError, match="Records of permuted-digits, permuted-mnist came; expected one benchmark"):
+    with pytest.raises(ValueError, match="Expected records of one benchmark, but got permuted-digits, permuted-mnist"):
         plot_accuracy([digits, record("active dendrites", 10, 0.94)])
 
 
@@ -70,7 +97,7 @@ def test_curves_by_segments_and_density():
     ours = [record("ours", 10, 0.98 + d / 100, activation_density=d) for d in (0.05, 0.1)]
     drawn = curves(plot_accuracy(ours, "activation_density"))
     assert (0.99, 0.5712) in drawn["active dendrites, 10 tasks, published"] and len(drawn) == 2
-    with pytest.raises(ValueError, match="No records came that differ in activation_density"):
+    with pytest.raises(ValueError, match="differ in activation_density at least, but got none"):
         plot_accuracy(by_segments, "activation_density")
 
 
@@ -91,7 +118,7 @@ def test_a_curve_holds_no_other_recipe_and_no_held_out_rows():
         {**swept[0], "average_accuracy": 0.6, "command": "dendrite-zoo fit --model.init_args.lr 1"},
     ]
     several = record("another row", 10, 0.9, num_segments=3, max_tasks=10) | {"seeds": [0, 1, 2]}
-    assert "1 seed a row" in plot_accuracy([*swept, several], "num_segments").axes[0].get_title(loc="left")
+    assert "1 seed a curve" in plot_accuracy([*swept, several], "num_segments").axes[0].get_title(loc="left")
     for records in ([*swept, base, *others], [*others, base, *swept]):
         assert accuracy_by(records, "num_segments") == {("r", 10): pytest.approx({2: 0.02, 5: 0.05, 10: 0.1})}
 

@@ -33,7 +33,7 @@ def test_the_picture_has_a_row_a_layer(tmp_path):
     figure = plot_subnetworks(subnetwork_record(rates()), tmp_path / "a.png", title="two tasks")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
     titles = [axes.get_title(loc) for axes in figure.axes for loc in ("left", "center")]
-    assert "hidden.0: 3 of 3 units" in titles and "overlap 0.17, by chance 0.50" in titles
+    assert "layer 1 (hidden.0): 3 of its 3 units" in titles and "overlap 0.17, by chance 0.50" in titles
     assert figure.axes[0].images[0].get_array().shape == (3, 3)
 
 
