@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["to_json", "write_atomically"]
+__all__ = ["to_json", "write_atomically", "write_json", "write_together"]
 
 
-def to_json(value: Any, indent: str = "") -> str:
+def to_json(value: Any, indent: str = "", *, nan_is_null: bool = False) -> str:
     """JSON for people: lists of plain values stay on one line.
 
+    Args:
+        value: of JSON's types; tuples and other mappings are written as lists and objects.
+        indent: white space in front of every line but the first.
+        nan_is_null: write null for NaN and infinity.
+
     Raises:
-        ValueError: there is a NaN, which JSON cannot say.
+        ValueError: there is a NaN or an infinity, which JSON cannot say, and ``nan_is_null`` is False.
 
     Example:
         >>> print(to_json({"seeds": [0, 1], "matrix": [[1, 2], [3, 4]]}))
@@ -29,12 +35,24 @@ def to_json(value: Any, indent: str = "") -> str:
         }
     """
     inner = indent + "  "
-    if isinstance(value, dict) and value:
-        items = [f"{inner}{json.dumps(key)}: {to_json(item, inner)}" for key, item in value.items()]
-        return "{\n" + ",\n".join(items) + f"\n{indent}}}"
-    if isinstance(value, list) and any(isinstance(item, list | dict) for item in value):
-        return "[\n" + ",\n".join(f"{inner}{to_json(item, inner)}" for item in value) + f"\n{indent}]"
-    return json.dumps(value, allow_nan=False, ensure_ascii=False)
+    if isinstance(value, Mapping):
+        items = [f"{json.dumps(key)}: {to_json(item, inner, nan_is_null=nan_is_null)}" for key, item in value.items()]
+        nested, (first, last) = bool(value), "{}"
+    elif isinstance(value, list | tuple):
+        items = [to_json(item, inner, nan_is_null=nan_is_null) for item in value]
+        nested, (first, last) = any(isinstance(item, list | tuple | Mapping) for item in value), "[]"
+    else:
+        is_nan = nan_is_null and isinstance(value, float) and not math.isfinite(value)
+        return json.dumps(None if is_nan else value, allow_nan=False, ensure_ascii=False)
+    if nested:
+        return f"{first}\n{inner}" + f",\n{inner}".join(items) + f"\n{indent}{last}"
+    return first + ", ".join(items) + last
+
+
+def write_json(path: str | Path, value: Any, *, nan_is_null: bool = False) -> Path:
+    """Write a value as `to_json` gives it, by `write_atomically`; give the path."""
+    text = to_json(value, nan_is_null=nan_is_null) + "\n"
+    return write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
 def write_atomically(path: str | Path, write: Callable[[Path], Any]) -> Path:
@@ -42,7 +60,7 @@ def write_atomically(path: str | Path, write: Callable[[Path], Any]) -> Path:
 
     Args:
         path: the file to appear; missing folders are made.
-        write: gets a path with the same suffix in the same folder, and writes it.
+        write: gets a path with the same name in a folder on the same disk, and writes it.
 
     Returns:
         The path.
@@ -53,20 +71,26 @@ def write_atomically(path: str | Path, write: Callable[[Path], Any]) -> Path:
         'hello'
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    part = Path(name)
-    try:
-        write(part)
-        part.chmod(0o666 & ~_umask())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_together(path.parent, {path.name: write})
     return path
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def write_together(folder: Path, files: Mapping[str, Callable[[Path], Any]]) -> None:
+    """Write several files of one folder: where one of them fails, none appears.
+
+    Args:
+        folder: made where it is missing.
+        files: name to the function that writes it, as for `write_atomically`; they appear in this order.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".writing-", dir=folder) as waiting:
+        for name, write in files.items():
+            part = Path(waiting, name)
+            part.touch()
+            mode = part.stat().st_mode  # of an ordinary file; safetensors makes its own readable by the user alone
+            write(part)
+            part.chmod(mode)
+            with part.open("rb+") as file:
+                os.fsync(file.fileno())
+        for name in files:
+            os.replace(Path(waiting, name), folder / name)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import importlib.resources
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dendrite_zoo._core.files import write_json
 from dendrite_zoo._core.names import nearest
 from dendrite_zoo.hub import artifact
 
@@ -96,9 +96,7 @@ def record(new: Entry, folder: Path | None = None) -> None:
     folder = folder or cards_folder()
     held = {**entries(folder), new.name: new}
     plain = {name: {k: v for k, v in asdict(e).items() if k != "name"} for name, e in sorted(held.items())}
-    waiting = folder / ".registry.json"
-    waiting.write_text(artifact.to_json(plain), encoding="utf-8")
-    os.replace(waiting, folder / "registry.json")
+    write_json(folder / "registry.json", plain)
 
 
 def pins(folder: Path) -> dict[str, dict[str, Any]]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dendrite_zoo._core.files import to_json, write_atomically
+from dendrite_zoo._core.files import write_json
 from dendrite_zoo.metrics import forgetting_per_task, learned_part, summarize
 
 __all__ = ["matrix_record", "write_record"]
@@ -78,8 +78,7 @@ def write_record(record: dict[str, Any] | list[dict[str, Any]], path: str | Path
     Raises:
         ValueError: the record holds a NaN, which JSON cannot say.
     """
-    text = to_json(record) + "\n"
-    return write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+    return write_json(path, record)
 
 
 def _exact(x: Any) -> Tensor:
