@@ -125,18 +125,25 @@ def _heat_map(
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     if numbers:
-        axes.set_xticks([j + 0.5 for j in range(T - 1)], minor=True)
-        axes.set_yticks([i + 0.5 for i in range(len(rows) - 1)], minor=True)
-        axes.grid(which="minor", color="white", linewidth=1.5)
-        axes.tick_params(which="minor", length=0)
-        for y, row in enumerate(cells.tolist()):
-            for x, value in enumerate(row):
-                light = (value - low) / (high - low or 1) > 0.6
-                colour = "#999999" if value != value else "black" if light else "white"
-                axes.text(x, y, decimal(value), ha="center", va="center", color=colour, fontsize=9)
+        _write_numbers(axes, cells, low, high)
+    _draw_line(axes, rows, T)
 
-    # the line between the tasks learned so far and those to come
-    steps = [(min(i + 0.5, T - 0.5), y) for y, i in enumerate(rows)]
+
+def _write_numbers(axes: Axes, cells: Tensor, low: float, high: float) -> None:
+    axes.set_xticks([j + 0.5 for j in range(cells.shape[1] - 1)], minor=True)
+    axes.set_yticks([i + 0.5 for i in range(len(cells) - 1)], minor=True)
+    axes.grid(which="minor", color="white", linewidth=1.5)
+    axes.tick_params(which="minor", length=0)
+    for y, row in enumerate(cells.tolist()):
+        for x, value in enumerate(row):
+            light = (value - low) / (high - low or 1) > 0.6
+            colour = "#999999" if value != value else "black" if light else "white"
+            axes.text(x, y, decimal(value), ha="center", va="center", color=colour, fontsize=9)
+
+
+def _draw_line(axes: Axes, rows: list[int], num_tasks: int) -> None:
+    """The line between the tasks learned so far and those to come."""
+    steps = [(min(i + 0.5, num_tasks - 0.5), y) for y, i in enumerate(rows)]
     xs = [x for x, _ in steps for _ in range(2)]
     ys = [y + half for _, y in steps for half in (-0.5, 0.5)]
     axes.plot(xs, ys, color="#d62728", linewidth=1.8, clip_on=False)
