@@ -89,7 +89,7 @@ class ForgettingLogger(Callback):
         self._fresh = FreshMetrics()
         self._found: dict[int, float] = {}
         self._seen: dict[int, int | None] = {}
-        self._after = -1  # the task learned last, in the validation at hand: before training the one before it
+        self._after: int | None = None  # the task learned last, in the validation at hand
         self._latest: tuple[int, int, int] | None = None  # the task told, its row and the step of the last validation
         self._warned: set[str] = set()
         self._run_folder: Path | None = None
@@ -126,11 +126,11 @@ class ForgettingLogger(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The matrix, and the task trained on."""
-        return {**self.record.state_dict(), "boundary": self._boundary.state_dict(), "latest": self._latest}
+        return {**self.record.to_state(), "boundary": self._boundary.state_dict(), "latest": self._latest}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on with the matrix of a checkpoint."""
-        self.record.load_state_dict(state_dict)
+        self.record.from_state(state_dict)
         self._boundary.load_state_dict(state_dict["boundary"])
         self._latest = state_dict.get("latest")  # older checkpoints have none
 
@@ -215,14 +215,14 @@ class ForgettingLogger(Callback):
             return
         if self._read(trainer):
             send_figures(trainer, self._figures(trainer))
-        if self.record.empty and (logged := self._fresh.logged(trainer)):
+        if not self.record.update_called and (logged := self._fresh.logged(trainer)):
             raise ValueError(not_logged(self.metric, logged, loaders=len(trainer.num_val_batches)))
         if trainer.state.fn == TrainerFn.VALIDATING:
             self._report(trainer)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the matrix and write it."""
-        if not self.record.empty:
+        if self.record.update_called:
             self._check_row(trainer, self._boundary.task)
         elif not trainer.fast_dev_run:  # type: ignore[attr-defined]
             rank_zero_warn(
@@ -233,7 +233,7 @@ class ForgettingLogger(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Write the matrix of an interrupted run, too."""
-        if self._run_folder is not None and not self.record.empty:
+        if self._run_folder is not None and self.record.update_called:
             with contextlib.suppress(OSError):  # the exception at hand matters more
                 self.record.write_json(self._run_folder)
 
@@ -290,19 +290,20 @@ class ForgettingLogger(Callback):
                 "index below their number, also in an epoch that another callback adds. Give "
                 f"task=lambda trainer: min(..., {tasks - 1}).",
             )
-        self._after = min(task, tasks - 1) if begun else task - 1
+        after = min(task, tasks - 1) if begun else task - 1  # before training: the task before it, if there is one
+        self._after = after if after >= 0 else None
         self.record.grow(loaders if loaders > 1 else task + 1)
         if not begun:
             self.record.first_task = task
         validating = trainer.state.fn == TrainerFn.VALIDATING
         # what was measured in training stays: weights given to trainer.validate later may be any
-        self.record.put(found, self._after, samples=seen, gaps_only=begun and validating)
+        self.record.put(found, self._after, samples=seen, overwrite=not (begun and validating))
         if begun and not validating:
-            self._latest = task, self._after, trainer.global_step
+            self._latest = task, after, trainer.global_step
         return True
 
     def _figures(self, trainer: Trainer) -> dict[str, float]:
-        figures = self.record.figures(self._after)
+        figures = self.record.values(self._after)
         if trainer.state.fn == TrainerFn.VALIDATING:  # nothing is monitored, and Lightning prints each as a row
             return {name: value for name, value in figures.items() if not math.isnan(value)}
         return figures
@@ -317,7 +318,7 @@ class ForgettingLogger(Callback):
         return None if dry_run else Path(log_dir or trainer.default_root_dir)
 
     def _report(self, trainer: Trainer) -> None:
-        if self.record.empty:
+        if not self.record.update_called:
             return
         if self._run_folder is not None and self.record.write_json(self._run_folder):
             try:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import Metric
 
 from dendrite_zoo.functional import accuracy_matrix as F
+from dendrite_zoo.metrics.summary import summarize
 
 __all__ = [
     "AccuracyMatrix",
@@ -66,10 +69,7 @@ class TaskAccuracy(Metric):
             target: labels.
             task: the task of the whole batch, or of each sample.
         """
-        right = _right(preds, target)
-        index = _index(task, right, self.num_tasks)
-        self.correct.index_add_(0, index, right.long())
-        self.total.index_add_(0, index, torch.ones_like(index))
+        _count(self.correct, self.total, _right(preds, target), _index(task, self.num_tasks))
 
     def compute(self) -> Tensor:
         """Accuracy of each task."""
@@ -79,18 +79,18 @@ class TaskAccuracy(Metric):
 class AccuracyMatrix(Metric):
     """The accuracy matrix ``R``: accuracy on each task after each task was learned.
 
-    It grows over a whole stream of tasks, so never reset it: log ``metric.compute()``, for Lightning resets a metric
-    that is itself given to ``self.log`` at the end of each epoch. Its counts are in the ``state_dict``, and so in
-    checkpoints.
+    Feed it batches (`update`), or accuracies that were computed elsewhere (`put`). It holds a whole stream of tasks, so
+    never reset it: log ``metric.compute()``, for Lightning resets a metric that is itself given to ``self.log`` at the
+    end of each epoch. Its state is in the ``state_dict``, and so in checkpoints.
 
     Args:
-        num_tasks: number of tasks ``T``.
+        num_tasks: number of tasks ``T``; None for a matrix that grows with the tasks it is given (on one process).
         **kwargs: passed to ``torchmetrics.Metric``.
 
     Shape:
         ``update(preds, target, task, after)``: ``preds`` ``(B, classes)`` or ``(B,)``; ``target`` ``(B,)``;
         ``task`` an int, ``()`` or ``(B,)``; ``after`` the task learned last, None for the untrained model.
-        ``compute()`` and ``matrix``: ``(T, T)``; ``baseline``: ``(T,)``; NaN where nothing was counted.
+        ``compute()`` and ``matrix``: ``(T, T)``; ``baseline``: ``(T,)``; NaN where nothing was measured.
 
     Raises:
         ValueError: shapes that do not fit together, scores for labels, or a task outside ``0..T-1``.
@@ -101,20 +101,49 @@ class AccuracyMatrix(Metric):
         >>> metric.compute()
         tensor([[0.5000,    nan],
                 [   nan,    nan]])
+        >>> growing = AccuracyMatrix()
+        >>> for after, row in enumerate([{0: 0.9, 1: 0.1}, {0: 0.8, 1: 0.9}]):
+        ...     _ = growing.put(row, after)
+        >>> growing.compute()
+        tensor([[0.9000, 0.1000],
+                [0.8000, 0.9000]])
     """
 
     is_differentiable = False
     higher_is_better: bool | None = True
-    full_state_update = False
+    full_state_update = True  # `forward` of one batch must not meet a matrix of another size
     correct: Tensor
     total: Tensor
+    given: Tensor
 
-    def __init__(self, num_tasks: int, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.num_tasks = num_tasks
-        # row 0 is the untrained model, row i + 1 the one after task i
-        self.add_state("correct", torch.zeros(num_tasks + 1, num_tasks, dtype=torch.long), "sum", persistent=True)
-        self.add_state("total", torch.zeros(num_tasks + 1, num_tasks, dtype=torch.long), "sum", persistent=True)
+    def __init__(self, num_tasks: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**{"compute_with_cache": False, **kwargs})
+        self._capacity = math.inf if num_tasks is None else num_tasks
+        shape = (num_tasks or 0) + 1, num_tasks or 0
+        # Row 0 is the untrained model, row i + 1 the one after task i. An accuracy that was put counts as one sample.
+        self.add_state("correct", torch.zeros(shape, dtype=torch.long), "sum", persistent=True)
+        self.add_state("total", torch.zeros(shape, dtype=torch.long), "sum", persistent=True)
+        self.add_state("given", torch.zeros(shape), "sum", persistent=True)
+
+    @property
+    def num_tasks(self) -> int:
+        """The number of tasks ``T`` that there is room for."""
+        return self.total.shape[1]
+
+    @property
+    def update_called(self) -> bool:
+        """Whether anything was measured."""
+        return bool(self.total.any())
+
+    @property
+    def matrix(self) -> Tensor:
+        """``R`` from what this process has seen."""
+        return self._accuracy()[1:]
+
+    @property
+    def baseline(self) -> Tensor:
+        """Accuracy of the untrained model, from what this process has seen."""
+        return self._accuracy()[0]
 
     def update(self, preds: Tensor, target: Tensor, task: int | Tensor, after: int | None) -> None:
         """Count one batch.
@@ -125,30 +154,77 @@ class AccuracyMatrix(Metric):
             task: the task of the whole batch, or of each sample.
             after: the task learned last; None before any was.
         """
-        if after is not None and not 0 <= after < self.num_tasks:
-            raise ValueError(f"after={after}; expected a task in 0..{self.num_tasks - 1}, or None for untrained.")
-        row = 0 if after is None else after + 1
-        right = _right(preds, target)
-        index = _index(task, right, self.num_tasks)
-        self.correct[row].index_add_(0, index, right.long())
-        self.total[row].index_add_(0, index, torch.ones_like(index))
+        right, index = _right(preds, target), _index(task, self._capacity)
+        row = self._row(after, int(index.max()) if index.numel() else 0)
+        _count(self.correct[row], self.total[row], right, index)
 
-    @property
-    def matrix(self) -> Tensor:
-        """``R`` from what this process counted."""
-        return self.correct[1:] / self.total[1:]
+    def put(self, accuracies: Mapping[int, float], after: int | None, *, overwrite: bool = True) -> list[int]:
+        """Write accuracies into the row of a task, in place of what was there.
 
-    @property
-    def baseline(self) -> Tensor:
-        """Accuracy of the untrained model, from what this process counted."""
-        return self.correct[0] / self.total[0]
+        Args:
+            accuracies: task -> accuracy.
+            after: the task learned last; None before any was.
+            overwrite: False leaves entries alone that were measured before.
+
+        Returns:
+            The tasks of which an accuracy was written.
+        """
+        row = self._row(after, *accuracies)
+        written = [j for j in accuracies if overwrite or not self.total[row, j]]
+        for j in written:
+            self.correct[row, j], self.total[row, j], self.given[row, j] = 0, 1, accuracies[j]
+        return written
+
+    @torch.inference_mode(False)  # Lightning validates in inference mode, whose tensors cannot be written to later
+    def grow(self, num_tasks: int) -> None:
+        """Make room for so many tasks."""
+        if (more := num_tasks - self.num_tasks) > 0:
+            for name in ("correct", "total", "given"):
+                setattr(self, name, nn.functional.pad(getattr(self, name), (0, more, 0, more)))
+
+    def measured(self, after: int) -> bool:
+        """Whether anything was measured after a task."""
+        return after < self.num_tasks and bool(self.total[after + 1].any())
+
+    def values(self, after: int | None) -> dict[str, float]:
+        """The five figures and the forgetting of each task after a task was learned, by the names that are logged.
+
+        ``average_accuracy`` is NaN where a task that was measured before is missing in the row: it would be another
+        mean than in the rows around it. Every name is there from the start, NaN for tasks to come.
+
+        Args:
+            after: the task learned last; None before any was.
+        """
+        end = (after or 0) + 1
+        R, baseline = self.matrix[:end, :end], self.baseline[:end]
+        values = {name: figure.value for name, figure in summarize(R, baseline).items()}
+        if R[-1, self.total[:, :end].any(dim=0)].isnan().any():
+            values["average_accuracy"] = math.nan
+        lost = F.forgetting_per_task(R).tolist() + [math.nan] * (self.num_tasks - end)
+        return values | {f"forgetting/task_{j}": value for j, value in enumerate(lost)}
 
     def compute(self) -> Tensor:
         """The accuracy matrix."""
         return self.matrix
 
+    def _accuracy(self) -> Tensor:
+        return (self.correct + self.given) / self.total
 
-class AverageAccuracy(AccuracyMatrix):
+    def _row(self, after: int | None, *tasks: int) -> int:
+        """The row of a task, in a matrix with room for it and for those measured."""
+        self.grow(max(_index([after or 0, *tasks], self._capacity).tolist()) + 1)
+        return 0 if after is None else after + 1
+
+
+class _FunctionOfMatrix(AccuracyMatrix):
+    function: Callable[[Tensor], Tensor]
+
+    def compute(self) -> Tensor:
+        """The function of the part of the matrix that was measured."""
+        return self.function(F.learned_part(self.matrix))
+
+
+class AverageAccuracy(_FunctionOfMatrix):
     """:func:`~dendrite_zoo.functional.accuracy_matrix.average_accuracy` after the last task measured.
 
     Example:
@@ -158,12 +234,10 @@ class AverageAccuracy(AccuracyMatrix):
         tensor(0.5000)
     """
 
-    def compute(self) -> Tensor:
-        """The mean of the last row measured."""
-        return F.average_accuracy(F.learned_part(self.matrix))
+    function = staticmethod(F.average_accuracy)
 
 
-class Forgetting(AccuracyMatrix):
+class Forgetting(_FunctionOfMatrix):
     """:func:`~dendrite_zoo.functional.accuracy_matrix.forgetting` after the last task measured.
 
     Example:
@@ -176,12 +250,10 @@ class Forgetting(AccuracyMatrix):
 
     higher_is_better = False
 
-    def compute(self) -> Tensor:
-        """How much the earlier tasks lost since their best."""
-        return F.forgetting(F.learned_part(self.matrix))
+    function = staticmethod(F.forgetting)
 
 
-class BackwardTransfer(AccuracyMatrix):
+class BackwardTransfer(_FunctionOfMatrix):
     """:func:`~dendrite_zoo.functional.accuracy_matrix.backward_transfer` after the last task measured.
 
     Example:
@@ -192,9 +264,7 @@ class BackwardTransfer(AccuracyMatrix):
         tensor(-0.5000)
     """
 
-    def compute(self) -> Tensor:
-        """How later tasks changed earlier ones."""
-        return F.backward_transfer(F.learned_part(self.matrix))
+    function = staticmethod(F.backward_transfer)
 
 
 class ForwardTransfer(AccuracyMatrix):
@@ -215,7 +285,7 @@ class ForwardTransfer(AccuracyMatrix):
         return F.forward_transfer(R, self.baseline[: len(R)])
 
 
-class LearningAccuracy(AccuracyMatrix):
+class LearningAccuracy(_FunctionOfMatrix):
     """:func:`~dendrite_zoo.functional.accuracy_matrix.learning_accuracy`: how well each task was learned.
 
     Example:
@@ -226,37 +296,39 @@ class LearningAccuracy(AccuracyMatrix):
         tensor(0.7500)
     """
 
-    def compute(self) -> Tensor:
-        """The mean of the diagonal."""
-        return F.learning_accuracy(F.learned_part(self.matrix))
+    function = staticmethod(F.learning_accuracy)
 
 
 def _right(preds: Tensor, target: Tensor) -> Tensor:
+    """Which samples of a batch are right, ``(B,)``."""
     if preds.ndim == 2 and preds.shape[1] > 1:
         preds = preds.argmax(dim=1)
     elif preds.is_floating_point():
         raise ValueError(
-            f"preds came as {preds.dtype} of {tuple(preds.shape)}; expected scores of (B, classes) or labels of (B,), "
-            "integers: of a binary head give labels, such as (scores > 0.5).long()."
+            f"Expected `preds` to be scores of shape (B, classes), or integer labels of shape (B,), but got "
+            f"{preds.dtype} of shape {tuple(preds.shape)}. Of a binary head give labels, such as (scores > 0.5).long()."
         )
     if target.ndim != 1 or preds.shape != target.shape:
         raise ValueError(
-            f"preds gives {tuple(preds.shape)} labels for target {tuple(target.shape)}; expected preds of "
-            "(B, classes) or (B,) and target of (B,): flatten other shapes first."
+            f"Expected `preds` of shape (B, classes) or (B,) and `target` of shape (B,), but got {tuple(preds.shape)} "
+            f"labels for a target of shape {tuple(target.shape)}. Flatten other shapes first."
         )
     return preds == target
 
 
-def _index(task: int | Tensor, right: Tensor, num_tasks: int) -> Tensor:
-    if isinstance(task, int):
-        if not 0 <= task < num_tasks:
-            raise ValueError(
-                f"task={task}; expected 0..{num_tasks - 1}: raise num_tasks to count more than {num_tasks}."
-            )
-        return torch.full(right.shape, task, dtype=torch.long, device=right.device)
-    index = torch.as_tensor(task, device=right.device).expand(right.shape)
+def _index(task: int | Sequence[int] | Tensor, num_tasks: float) -> Tensor:
+    """The task of a batch ``()``, or of each sample ``(B,)``."""
+    index = torch.as_tensor(task)
     if index.is_floating_point() or index.dtype == torch.bool:
-        raise ValueError(f"task came as {index.dtype}; expected an integer, or a tensor of them, one a sample.")
-    if len(index) and not bool(((index >= 0) & (index < num_tasks)).all()):
-        raise ValueError(f"task holds {index.unique().tolist()}; expected 0..{num_tasks - 1}: raise num_tasks.")
+        raise ValueError(f"Expected a task to be an integer, or a tensor of integers, but got {index.dtype}.")
+    if index.numel() and not 0 <= index.min() <= index.max() < num_tasks:
+        raise ValueError(
+            f"Expected tasks from 0 to {num_tasks - 1}, but got {index.unique().tolist()}. Raise `num_tasks` for more."
+        )
     return index
+
+
+def _count(correct: Tensor, total: Tensor, right: Tensor, index: Tensor) -> None:
+    index = index.to(right.device).expand(right.shape)
+    correct.index_add_(0, index, right.long())
+    total.index_add_(0, index, torch.ones_like(index))

@@ -13,34 +13,34 @@ NAN = math.nan
 
 def test_it_grows_and_keeps_what_it_has():
     record = AccuracyRecord("val/acc")
-    assert record.empty and record.matrix.shape == (0, 0)
-    record.put({0: 0.1}, after=-1)
+    assert not record.update_called and record.matrix.shape == (0, 0)
+    record.put({0: 0.1}, after=None)
     record.put({0: 0.9, 2: 0.2}, after=0, samples={0: 5})
     record.put({0: 0.8, 1: 0.9}, after=1)
     expected = torch.tensor([[0.9, NAN, 0.2], [0.8, 0.9, NAN], [NAN, NAN, NAN]])
     torch.testing.assert_close(record.matrix, expected, equal_nan=True)
     torch.testing.assert_close(record.baseline, torch.tensor([0.1, NAN, NAN]), equal_nan=True)
-    record.put({0: 0.5, 2: 0.5}, after=1, gaps_only=True)
+    record.put({0: 0.5, 2: 0.5}, after=1, overwrite=False)
     torch.testing.assert_close(record.matrix[1], torch.tensor([0.8, 0.9, 0.5]))
 
 
 def test_an_average_over_other_tasks_than_before_is_none():
     record = AccuracyRecord("val/acc")
     record.put({0: 0.9, 1: 0.1}, after=0)
-    assert record.figures(after=0)["average_accuracy"] == pytest.approx(0.9)
+    assert record.values(after=0)["average_accuracy"] == pytest.approx(0.9)
     record.put({1: 0.8}, after=1)
-    assert math.isnan(record.figures(after=1)["average_accuracy"]), "task 0 is missing"
+    assert math.isnan(record.values(after=1)["average_accuracy"]), "task 0 is missing"
     record.put({0: 0.6}, after=1)
-    assert record.figures(after=1)["average_accuracy"] == pytest.approx(0.7)
+    assert record.values(after=1)["average_accuracy"] == pytest.approx(0.7)
     late = AccuracyRecord("val/acc")  # what was never measured is missing nowhere
     late.put({1: 0.8}, after=1)
-    assert late.figures(after=1)["average_accuracy"] == pytest.approx(0.8)
+    assert late.values(after=1)["average_accuracy"] == pytest.approx(0.8)
 
 
 def test_the_untrained_model_alone_replaces_no_rows(tmp_path):
     earlier, fresh = AccuracyRecord("val/acc"), AccuracyRecord("val/acc")
     earlier.put({0: 0.9}, after=0)
-    fresh.put({0: 0.1}, after=-1)
+    fresh.put({0: 0.1}, after=None)
     assert fresh.write_json(tmp_path) and fresh.write_json(tmp_path), "one without rows may be replaced"
     assert earlier.write_json(tmp_path)
     held = (tmp_path / "matrix.json").read_text()
@@ -62,7 +62,7 @@ def test_filled_in_inference_mode_it_can_be_written_to_outside():
 def test_state_comes_back():
     record, copy = AccuracyRecord("val/acc"), AccuracyRecord("val/acc")
     record.put({0: 0.9, 1: 0.1}, after=0, samples={0: 5, 1: 6})
-    copy.load_state_dict(record.state_dict())
+    copy.from_state(record.to_state())
     copy.put({0: 0.0}, after=1)
     assert record.matrix[1].isnan().all() and copy.samples == [None, 6]
 

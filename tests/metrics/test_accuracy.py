@@ -83,14 +83,14 @@ def test_copies_are_independent():
 
 @pytest.mark.parametrize("task", [-1, 2, torch.tensor([0, 2])])
 def test_a_task_out_of_range_is_refused(task):
-    with pytest.raises(ValueError, match=r"expected 0\.\.1"):
+    with pytest.raises(ValueError, match="Expected tasks from 0 to 1, but got"):
         TaskAccuracy(2).update(torch.tensor([1, 1]), torch.tensor([1, 1]), task)
 
 
 def test_shapes_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match="expected preds of"):
+    with pytest.raises(ValueError, match="Expected `preds` of shape"):
         TaskAccuracy(2).update(torch.zeros(3, 2), torch.zeros(2), 0)
-    with pytest.raises(ValueError, match="after=2; expected a task in 0..1"):
+    with pytest.raises(ValueError, match=r"Expected tasks from 0 to 1, but got \[0, 2\]"):
         AccuracyMatrix(2).update(torch.tensor([1]), torch.tensor([1]), 0, after=2)
 
 
@@ -106,11 +106,13 @@ def filled(metric):
 @pytest.mark.parametrize("preds", [torch.tensor([0.9, 0.2]), torch.tensor([[3.0], [-3.0]])])
 def test_scores_of_a_binary_head_are_no_labels(preds):
     metric = TaskAccuracy(num_tasks=1)
-    with pytest.raises(ValueError, match=r"expected scores of \(B, classes\) or labels .* \(scores > 0.5\).long"):
+    with pytest.raises(ValueError, match=r"scores of shape \(B, classes\), or integer labels .* \(scores > 0.5\).long"):
         metric.update(preds, torch.tensor([1, 0]), task=0)
     metric.update((preds.flatten() > 0.5).long(), torch.tensor([1, 0]), task=0)
     assert metric.compute() == 1
-    with pytest.raises(ValueError, match="task came as torch.float32; expected an integer"):
+    with pytest.raises(
+        ValueError, match="Expected a task to be an integer, or a tensor of integers, but got torch.float32"
+    ):
         metric.update(torch.tensor([1, 0]), torch.tensor([1, 0]), task=torch.tensor([0.0, 0.0]))
 
 
@@ -144,6 +146,52 @@ def test_matrix_metrics_are_the_functions_of_the_matrix():
     assert filled(BackwardTransfer(TASKS)).compute() == F.backward_transfer(R)
     assert filled(ForwardTransfer(TASKS)).compute() == F.forward_transfer(R, b)
     assert filled(LearningAccuracy(TASKS)).compute() == F.learning_accuracy(R)
+
+
+def test_a_growing_matrix_has_room_for_what_it_is_given():
+    growing, fixed = filled(AccuracyMatrix()), filled(AccuracyMatrix(TASKS))
+    assert torch.equal(growing.matrix.nan_to_num(nan=-1), fixed.matrix.nan_to_num(nan=-1))
+    assert torch.equal(growing.baseline, fixed.baseline)
+    for metric in (growing, Forgetting()):
+        metric.put({4: 0.5}, after=3)
+        assert metric.num_tasks == 5 and metric.measured(3) and not metric.measured(4) and not metric.measured(9)
+
+
+def test_batches_and_ready_accuracies_give_the_same():
+    counted = filled(AccuracyMatrix(TASKS))
+    for metrics in ([kind(TASKS) for kind in (Forgetting, AverageAccuracy)], [Forgetting(), AverageAccuracy()]):
+        for metric, kind in zip(metrics, (Forgetting, AverageAccuracy), strict=True):
+            for after, row in zip([None, 0, 1], [counted.baseline, *counted.matrix[:2]], strict=True):
+                metric.put(dict(enumerate(row.tolist())), after)
+            assert metric.compute() == filled(kind(TASKS)).compute()
+            assert torch.equal(metric.baseline, counted.baseline)
+
+
+def test_what_is_put_stands_in_place_of_what_was_counted():
+    metric = AccuracyMatrix(2)
+    metric.update(torch.tensor([1, 0, 0]), torch.tensor([1, 1, 1]), task=0, after=0)
+    metric.put({0: 0.9, 1: 0.1}, after=0, overwrite=False)
+    assert metric.compute()[0].tolist() == pytest.approx([1 / 3, 0.1])
+    metric.put({0: 0.9}, after=0)
+    assert metric.compute()[0].tolist() == torch.tensor([0.9, 0.1]).tolist()  # to the bit
+    with pytest.raises(ValueError, match=r"Expected tasks from 0 to 1, but got \[0, 5\]"):
+        metric.put({5: 0.1}, after=0)
+
+
+def test_forward_of_a_growing_matrix_gives_the_batch_and_keeps_the_rest():
+    metric = AccuracyMatrix()
+    metric(torch.tensor([1, 1]), torch.tensor([1, 1]), task=2, after=2)
+    batch = metric(torch.tensor([0, 1]), torch.tensor([1, 1]), task=1, after=1)
+    assert batch.shape == (2, 2) and batch[1, 1] == 0.5
+    assert metric.compute()[2, 2] == 1 and metric.compute()[1, 1] == 0.5
+
+
+def test_a_growing_matrix_goes_on_from_a_state():
+    metric, other = AccuracyMatrix(), AccuracyMatrix()
+    metric.put({0: 0.9, 1: 0.1}, after=0)
+    other.load_state_dict(copy.deepcopy(metric.state_dict()))
+    other.put({0: 0.0}, after=1)
+    assert metric.matrix[1].isnan().all() and other.matrix[0, 0] == metric.matrix[0, 0]
 
 
 def test_a_collection_counts_once():
