@@ -25,8 +25,10 @@ RENAMED: dict[str, tuple[str, ...]] = {
     "rows_per_task": ("batch_size_per_task",),
     "strength": ("si_lambda", "ewc_lambda"),
     "told": ("task_source",),
+    "unseen": ("test",),
+    "validation": ("val",),
 }
-"""An argument's old name to its new ones, of which a class has one; the table goes with version 0.2."""
+"""An old name of an argument, or of a split, to its new ones, of which a class has one; the table goes with version 0.2."""
 
 
 def renamed(name: str, known: Iterable[str]) -> str | None:

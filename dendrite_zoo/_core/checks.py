@@ -1,0 +1,68 @@
+"""Checks of arguments: each names the one argument that is wrong, what was expected and what it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from numbers import Integral
+from typing import Any
+
+from dendrite_zoo._core.names import nearest
+
+__all__ = ["check_choice", "check_integers", "check_range"]
+
+
+def check_integers(at_least: int, **arguments: Any) -> None:
+    """Refuse what is not an integer, or too small a one.
+
+    Args:
+        at_least: the smallest value allowed.
+        **arguments: values by the names that the user knows them by.
+
+    Raises:
+        ValueError: one of them is wrong; the message names that one alone.
+
+    Example:
+        >>> check_integers(1, num_tasks=3, batch_size=0)
+        Traceback (most recent call last):
+        ValueError: Expected `batch_size` to be an integer of at least 1, but got 0.
+    """
+    for name, value in arguments.items():
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < at_least:
+            raise ValueError(f"Expected `{name}` to be an integer of at least {at_least}, but got {value!r}.")
+
+
+def check_range(low: float, high: float, **arguments: float) -> None:
+    """Refuse numbers outside ``[low, high]``; NaN is one of them.
+
+    Raises:
+        ValueError: one of them is wrong; the message names that one alone.
+
+    Example:
+        >>> check_range(0, 1, expert_share=0.5, bursts=4)
+        Traceback (most recent call last):
+        ValueError: Expected `bursts` to be a number from 0 to 1, but got 4.
+    """
+    for name, value in arguments.items():
+        if not low <= value <= high or math.isinf(value):
+            bounds = f"of at least {low}" if high == math.inf else f"from {low} to {high}"
+            raise ValueError(f"Expected `{name}` to be a number {bounds}, but got {value!r}.")
+
+
+def check_choice(choices: Collection[str], **arguments: Any) -> None:
+    """Refuse what is not one of several names, and say which is meant.
+
+    Raises:
+        ValueError: one of them is wrong; the message names that one alone.
+
+    Example:
+        >>> check_choice(("train", "val", "test"), split="tset")
+        Traceback (most recent call last):
+        ValueError: Expected `split` to be one of 'train', 'val', 'test', but got 'tset'. Did you mean 'test'?
+    """
+    for name, value in arguments.items():
+        if value not in choices:
+            known = ", ".join(map(repr, choices))
+            raise ValueError(
+                f"Expected `{name}` to be one of {known}, but got {value!r}.{nearest(str(value), choices)}"
+            )

@@ -1,0 +1,92 @@
+"""All environments behind one table, wherever they run: in this process, or divided among several."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+
+from dendrite_zoo.rl.metaworld.episodes import EpisodeConfig
+from dendrite_zoo.rl.shard import ROW, Shard
+from dendrite_zoo.rl.worker import Worker, shared_table
+
+__all__ = ["WorkerPool"]
+
+
+class WorkerPool:
+    """Processes that each run a share of the environments, and answer requests together.
+
+    Args:
+        configs: of the environments, one a row of the table.
+        num_processes: 0 runs them in this process.
+        timeout: seconds to wait for an answer; five times as many while the environments are made.
+
+    Attributes:
+        table: ``(N,)`` of `dendrite_zoo.rl.shard.ROW`.
+
+    Raises:
+        RuntimeError: when a process crashed, hung or raised an exception; it names the task, and ends all of them.
+    """
+
+    def __init__(self, configs: Sequence[EpisodeConfig], num_processes: int, timeout: float) -> None:
+        self.configs, self.timeout = configs, timeout
+        self.workers: list[Worker] = []
+        self._finalizer = weakref.finalize(self, _close, self.workers, os.getpid())
+        if num_processes == 0:
+            self.table = np.zeros(len(configs), dtype=ROW)
+            self.shard = Shard(self.table, dict(enumerate(configs)))
+            return
+        memory, self.table = shared_table(len(configs))
+        processes = min(num_processes, len(configs))
+        for share in range(processes):  # in turn, since slow tasks stand side by side
+            self.workers.append(Worker(memory, dict(list(enumerate(configs))[share::processes])))
+        self.wait(5 * timeout)
+
+    def request(self, name: str, *arguments: Any) -> list[Any]:
+        """Call a method of every `dendrite_zoo.rl.shard.Shard`, and wait for all results."""
+        if not self._finalizer.alive:
+            raise RuntimeError("These environments are closed. Make new TaskEnvironments.")
+        if not self.workers:
+            return [getattr(self.shard, name)(*arguments)]
+        self.wait()
+        for worker in self.workers:
+            with suppress(OSError):  # the process ended, as `receive` will find
+                worker.send(name, *arguments)
+        return self.wait()
+
+    def wait(self, timeout: float | None = None) -> list[Any]:
+        """Wait for all answers that are due, also those left over where Ctrl-C interrupted a request."""
+        return [self._receive(worker, timeout or self.timeout) for worker in self.workers if worker.waiting]
+
+    def close(self) -> None:
+        """End the processes, for good."""
+        self._finalizer()
+
+    def _receive(self, worker: Worker, timeout: float) -> Any:
+        try:
+            return worker.receive(timeout)
+        except TimeoutError:
+            what, traceback = f"gave no answer within {timeout:g} s", ""
+        except (EOFError, OSError):
+            worker.process.join(1)
+            what, traceback = f"ended (exit code {worker.process.exitcode})", ""
+        except RuntimeError as error:
+            what, traceback = "raised an exception", f"\n\n{error}"
+        busy = [self.configs[row].task for row in worker.rows if self.table["busy"][row]]
+        tasks = sorted({self.configs[row].task for row in worker.rows})
+        at = f"playing {busy[0]}" if busy else f"with {', '.join(tasks)}"
+        self.close()
+        raise RuntimeError(
+            f"The process {at} {what}; all of them are closed now. Make new TaskEnvironments; with num_processes=0 they "
+            f"run in this process, where a debugger can follow.{traceback}"
+        ) from None
+
+
+def _close(workers: list[Worker], owner: int) -> None:
+    if os.getpid() == owner:  # a forked copy of the owner must not end processes that are not its own
+        for worker in workers:
+            worker.close()

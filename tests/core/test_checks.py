@@ -1,0 +1,40 @@
+"""Checks name the one argument that is wrong, among several that are right."""
+
+import math
+
+import numpy as np
+import pytest
+
+from dendrite_zoo._core.checks import check_choice, check_integers, check_range
+
+
+@pytest.mark.parametrize("value", [0, -1, 2.0, True, "3", None, math.nan])
+def test_what_is_no_integer_or_too_small_is_named_alone(value):
+    with pytest.raises(ValueError) as error:
+        check_integers(1, right=1, wrong=value, right_too=7)
+    assert str(error.value) == f"Expected `wrong` to be an integer of at least 1, but got {value!r}."
+
+
+def test_integers_of_numpy_are_integers():
+    check_integers(0, zero=0, numpy=np.int64(3))
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1, math.nan, math.inf])
+def test_a_number_out_of_range_is_named_alone(value):
+    with pytest.raises(ValueError) as error:
+        check_range(0, 1, low=0, wrong=value, high=1)
+    assert str(error.value) == f"Expected `wrong` to be a number from 0 to 1, but got {value!r}."
+
+
+def test_without_an_upper_bound_infinity_is_refused_too():
+    check_range(0, math.inf, noise=1e300)
+    with pytest.raises(ValueError, match="Expected `noise` to be a number of at least 0, but got inf"):
+        check_range(0, math.inf, noise=math.inf)
+
+
+def test_an_unknown_name_says_which_is_meant():
+    check_choice(("train", "val", "test"), split="val")
+    with pytest.raises(ValueError, match=r"`split` to be one of 'train', 'val', 'test', but got 'unseen'. `unseen` is"):
+        check_choice(("train", "val", "test"), split="unseen")
+    with pytest.raises(ValueError, match="but got 3.$"):
+        check_choice(("train", "val"), split=3)
