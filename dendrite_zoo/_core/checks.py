@@ -12,11 +12,12 @@ from dendrite_zoo._core.names import nearest
 __all__ = ["check_choice", "check_integers", "check_range"]
 
 
-def check_integers(at_least: int, **arguments: Any) -> None:
-    """Refuse what is not an integer, or too small a one.
+def check_integers(low: int, high: float = math.inf, /, **arguments: Any) -> None:
+    """Refuse what is not an integer from ``low`` to ``high``.
 
     Args:
-        at_least: the smallest value allowed.
+        low: the smallest value allowed.
+        high: the largest.
         **arguments: values by the names that the user knows them by.
 
     Raises:
@@ -28,12 +29,12 @@ def check_integers(at_least: int, **arguments: Any) -> None:
         ValueError: Expected `batch_size` to be an integer of at least 1, but got 0.
     """
     for name, value in arguments.items():
-        if isinstance(value, bool) or not isinstance(value, Integral) or value < at_least:
-            raise ValueError(f"Expected `{name}` to be an integer of at least {at_least}, but got {value!r}.")
+        if isinstance(value, bool) or not isinstance(value, Integral) or not low <= value <= high:  # type: ignore[operator]
+            raise ValueError(f"Expected `{name}` to be an integer {_bounds(low, high)}, but got {value!r}.")
 
 
-def check_range(low: float, high: float, **arguments: float) -> None:
-    """Refuse numbers outside ``[low, high]``; NaN is one of them.
+def check_range(low: float, high: float, /, **arguments: float) -> None:
+    """Refuse numbers outside ``[low, high]``, and those that are not finite.
 
     Raises:
         ValueError: one of them is wrong; the message names that one alone.
@@ -45,11 +46,10 @@ def check_range(low: float, high: float, **arguments: float) -> None:
     """
     for name, value in arguments.items():
         if not low <= value <= high or math.isinf(value):
-            bounds = f"of at least {low}" if high == math.inf else f"from {low} to {high}"
-            raise ValueError(f"Expected `{name}` to be a number {bounds}, but got {value!r}.")
+            raise ValueError(f"Expected `{name}` to be a number {_bounds(low, high)}, but got {value!r}.")
 
 
-def check_choice(choices: Collection[str], **arguments: Any) -> None:
+def check_choice(choices: Collection[str], /, **arguments: Any) -> None:
     """Refuse what is not one of several names, and say which is meant.
 
     Raises:
@@ -66,3 +66,7 @@ def check_choice(choices: Collection[str], **arguments: Any) -> None:
             raise ValueError(
                 f"Expected `{name}` to be one of {known}, but got {value!r}.{nearest(str(value), choices)}"
             )
+
+
+def _bounds(low: float, high: float) -> str:
+    return f"of at least {low}" if high == math.inf else f"from {low} to {high}"

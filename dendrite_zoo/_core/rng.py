@@ -1,4 +1,4 @@
-"""Random numbers that stay the same for ever, everywhere.
+"""Random numbers that are the same in every release of NumPy and on every machine.
 
 `numpy.random.RandomState` over `MT19937` and `SeedSequence` gives the same numbers in every release (NEP 19), which
 `torch.randperm` does not promise. Pretrained weights, goals of robots and resumed runs rest on that.
@@ -10,18 +10,18 @@ from collections.abc import Sequence
 
 from numpy.random import MT19937, RandomState, SeedSequence
 
-__all__ = ["frozen_generator"]
+__all__ = ["random_state"]
 
 
-def frozen_generator(*entropy: int, key: Sequence[int] = ()) -> RandomState:
-    """Give a generator whose numbers NumPy has frozen.
+def random_state(*entropy: int, key: Sequence[int] = ()) -> RandomState:
+    """Return a generator whose numbers NumPy guarantees to stay the same.
 
     Args:
-        entropy: what the numbers depend on, such as a seed and a task.
-        key: sets numbers of another kind apart, which depend on the same.
+        entropy: the integers that seed it, such as a seed and a task.
+        key: separates streams of numbers that are seeded alike, such as the epochs of a task.
 
     Example:
-        >>> frozen_generator(0, 1).randint(100, size=3).tolist()
+        >>> random_state(0, 1).randint(100, size=3).tolist()
         [82, 74, 82]
     """
     return RandomState(MT19937(SeedSequence(entropy, spawn_key=key)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dendrite_zoo._core.rng import frozen_generator
+from dendrite_zoo._core.rng import random_state
 
 __all__ = ["bootstrap_interval"]
 
@@ -44,7 +44,7 @@ def bootstrap_interval(
     if values.ndim != 3 or 0 in values.shape:
         raise ValueError(f"Successes of shape {values.shape} came; expected (tasks, goals) or (seeds, tasks, goals).")
     num_seeds, num_tasks, num_goals = values.shape
-    generator = frozen_generator(seed, samples)
+    generator = random_state(seed, samples)
     total = np.zeros(samples)
     chosen = generator.randint(num_seeds, size=(samples, num_seeds))
     for task in range(num_tasks):

@@ -1,7 +1,7 @@
-"""The first thing that a worker process runs: this package without what its ``__init__`` brings.
+"""The first file that a worker process runs: it imports this package without torch.
 
-Playing needs NumPy and Meta-World. Without torch a worker starts two seconds earlier and is 200 MB smaller. So
-`dendrite_zoo.rl.worker.Worker` has a new process run this file, which puts bare packages in the place of
+Environments need NumPy and Meta-World alone. Without torch a worker starts two seconds earlier and takes 200 MB less.
+So `dendrite_zoo.rl.worker.Worker` has a new process run this file, which puts empty packages in the place of
 ``dendrite_zoo`` and ``dendrite_zoo.rl``, in that process alone.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 
 
 def run(*arguments: Any) -> None:
-    """Serve, in a package that is bare."""
+    """Answer requests, with empty packages in place."""
     here = Path(__file__).parent
     for name, folder in (("dendrite_zoo", here.parent), ("dendrite_zoo.rl", here)):
         sys.modules[name] = ModuleType(name)

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dendrite_zoo._core.rng import frozen_generator
+from dendrite_zoo._core.rng import random_state
 from dendrite_zoo.rl.environments import TaskEnvironments
 from dendrite_zoo.rl.evaluation import Act
 from dendrite_zoo.rl.metaworld.goals import Split
@@ -208,7 +208,7 @@ def collect_demonstrations(
         max_steps=max_steps,
     )
     envs_per_task = min(episodes_per_task, max(1, 20 // len(names)))
-    generator = frozen_generator(seed, len(names), episodes_per_task)
+    generator = random_state(seed, len(names), episodes_per_task)
     rows: list[tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]] = []
     solved = np.zeros((len(names), episodes_per_task), dtype=bool)
     with (

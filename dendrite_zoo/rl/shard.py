@@ -1,4 +1,4 @@
-"""A share of the environments, played one after another, and the table in which their numbers lie."""
+"""A share of the environments, run one after another, and the table that holds their numbers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dendrite_zoo.rl.metaworld.episodes import Episodes, Recipe
+from dendrite_zoo.rl.metaworld.episodes import EpisodeConfig, Episodes
 from dendrite_zoo.rl.metaworld.tasks import ACTION_SIZE, OBSERVATION_SIZE
 
 __all__ = ["ROW", "Shard"]
@@ -29,27 +29,27 @@ ROW = np.dtype(
     ],
     align=True,
 )
-"""A row of the table. While an environment is at work it is ``busy``: so a crash has a name."""
+"""A row of the table. An environment is ``busy`` while it works, so that after a crash its task can be named."""
 
 
 class Shard:
-    """Environments by their rows of the table. The table is all that goes in and out, other than states.
+    """Environments by their rows of the table, which holds all inputs and outputs but the states.
 
     Args:
         table: ``(N,)`` of `ROW`.
-        recipes: row to what is played there.
+        configs: of the environments, by their rows.
     """
 
-    def __init__(self, table: NDArray[np.void], recipes: Mapping[int, Recipe]) -> None:
+    def __init__(self, table: NDArray[np.void], configs: Mapping[int, EpisodeConfig]) -> None:
         self._column = SimpleNamespace(**{name: table[name] for name in ROW.names or ()})
         self._episodes: dict[int, Episodes] = {}
-        for row, recipe in recipes.items():
-            self._column.busy[row] = True  # and stays so after an exception: the row at fault
-            self._episodes[row] = Episodes(recipe)
+        for row, config in configs.items():
+            self._column.busy[row] = True  # stays True after an exception: this row caused it
+            self._episodes[row] = Episodes(config)
             self._column.busy[row] = False
 
     def _busy(self) -> Iterator[tuple[int, Episodes]]:
-        """Go through the rows, each of them busy while it is at work."""
+        """Go through the rows, each busy in its turn."""
         busy = self._column.busy
         for row, episodes in self._episodes.items():
             busy[row] = True
@@ -60,39 +60,39 @@ class Shard:
         """Begin an episode in each environment."""
         for row, episodes in self._busy():
             episodes.restart()
-            self._show(row, episodes)
+            self._write(row, episodes)
 
-    def _show(self, row: int, episodes: Episodes) -> None:
+    def _write(self, row: int, episodes: Episodes) -> None:
         self._column.observation[row] = episodes.observation
         self._column.finished[row] = episodes.finished
 
     def step(self) -> None:
-        """Play the actions of the table; where an episode ended, begin the next."""
+        """Apply the actions in the table; where an episode ends, begin the next."""
         column = self._column
         for row, episodes in self._busy():
             column.goal[row] = episodes.goal
             if episodes.finished:
                 column.reward[row], column.success[row], column.truncated[row] = 0.0, False, False
                 continue
-            outcome = episodes.step(column.action[row])
-            column.final_observation[row] = outcome.observation
-            column.reward[row], column.success[row] = outcome.reward, outcome.success
-            column.truncated[row] = outcome.ended
-            if outcome.ended:
+            result = episodes.step(column.action[row])
+            column.final_observation[row] = result.observation
+            column.reward[row], column.success[row] = result.reward, result.success
+            column.truncated[row] = result.ended
+            if result.ended:
                 episodes.begin()
-            self._show(row, episodes)
+            self._write(row, episodes)
 
     def expert_actions(self) -> None:
-        """Write down what the scripted experts would do now."""
+        """Write the actions of the scripted experts into the table."""
         for row, episodes in self._busy():
             self._column.expert_action[row] = episodes.expert_action()
 
     def state_dict(self) -> dict[int, dict[str, Any]]:
-        """Give the state of each environment, by its row."""
+        """Return the state of each environment, by its row."""
         return {row: episodes.state_dict() for row, episodes in self._episodes.items()}
 
     def load_state_dict(self, states: Mapping[int, dict[str, Any]]) -> None:
-        """Go on where `state_dict` was taken; rows of other shards are left to them."""
+        """Continue where `state_dict` was taken; rows of other shards are ignored."""
         for row, episodes in self._busy():
             episodes.load_state_dict(states[row])
-            self._show(row, episodes)
+            self._write(row, episodes)

@@ -1,4 +1,4 @@
-"""A process that plays a shard of the environments, and its end in every circumstance."""
+"""A process that runs a share of the environments, and ends in every circumstance."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dendrite_zoo.rl.metaworld.episodes import Recipe
+from dendrite_zoo.rl.metaworld.episodes import EpisodeConfig
 from dendrite_zoo.rl.shard import ROW, Shard
 
 __all__ = ["Worker", "shared_table"]
@@ -34,50 +34,54 @@ CONTEXT = multiprocessing.get_context("spawn")  # forking a process that has thr
 
 
 def shared_table(rows: int) -> tuple[Any, NDArray[np.void]]:
-    """Give memory that processes share, and the table in it; it has no name, so nothing of it can be left behind."""
+    """Return memory that processes share, and the table in it; it has no name, so nothing of it can be left behind."""
     memory = CONTEXT.RawArray("b", rows * ROW.itemsize)
     return memory, np.frombuffer(memory, dtype=ROW)
 
 
 class Worker:
-    """A process and the line to it: one request, one answer.
+    """A process and the connection to it: one answer to each request.
 
     Args:
         memory: of the shared table.
-        recipes: row to what is played there.
+        configs: of the environments that it runs, by their rows of the table.
+
+    Attributes:
+        rows: of these environments.
+        waiting: whether an answer is due.
     """
 
-    def __init__(self, memory: Any, recipes: Mapping[int, Recipe]) -> None:
-        self.recipes = dict(recipes)
+    def __init__(self, memory: Any, configs: Mapping[int, EpisodeConfig]) -> None:
+        self.rows = list(configs)
         self._connection, theirs = CONTEXT.Pipe()
-        plain = {row: asdict(recipe) for row, recipe in self.recipes.items()}
+        plain = {row: asdict(config) for row, config in configs.items()}
         boot = (str(BOOT), {"arguments": (theirs, memory, plain, os.getpid())}, "worker")
         self.process = CONTEXT.Process(target=runpy.run_path, args=boot, name="metaworld", daemon=True)
         with _without_main(), _without_interrupts():
             self.process.start()
         self._ready: Callable[[float], Any] = self._connection.poll
-        if os.name == "posix":  # there `poll` makes a selector each time, which takes as long as a step's other talk
+        if os.name == "posix":  # `poll` makes a selector each time, which doubles the time that requests take
             selector = selectors.PollSelector()
             selector.register(self._connection, selectors.EVENT_READ)
             self._ready = selector.select
-        theirs.close()  # or the end of the process would not be the end of the line
-        self.waiting = True  # for the sign that the environments were made
+        theirs.close()  # else the end of the process would not close the connection
+        self.waiting = True  # for the message that the environments were made
 
     def send(self, request: str, *arguments: Any) -> None:
-        """Ask for something.
+        """Request a method of the process's `dendrite_zoo.rl.shard.Shard`.
 
         Raises:
             OSError: the process ended.
         """
         message = pickle.dumps((request, arguments))
-        self.waiting = True  # before it is sent: an answer that Ctrl-C kept from being noted would be the next one's
+        self.waiting = True  # first, so that Ctrl-C in between leaves no answer that is taken for the next request's
         self._connection.send_bytes(message)
 
     def receive(self, timeout: float) -> Any:
         """Wait for the answer.
 
         Raises:
-            TimeoutError: there is none in time.
+            TimeoutError: no answer within ``timeout`` seconds.
             EOFError: the process ended.
             RuntimeError: it raised an exception, whose traceback is the message.
         """
@@ -90,7 +94,7 @@ class Worker:
         return answer
 
     def close(self) -> None:
-        """End the process, gently if it is at leisure."""
+        """End the process; by force where an answer is due, or after two seconds."""
         self._connection.close()
         self.process.join(0 if self.waiting else 2)
         if self.process.is_alive():
@@ -111,7 +115,7 @@ def _without_main() -> Iterator[None]:
 
 @contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """Start a process that Ctrl-C does not reach, so that its parent alone decides what becomes of it."""
+    """Start a process that Ctrl-C does not reach, so that its parent alone ends it."""
     mask: Any = getattr(signal, "pthread_sigmask", None)  # not on Windows
     before: Any = mask(signal.SIG_BLOCK, {signal.SIGINT}) if mask else None
     try:
@@ -121,25 +125,25 @@ def _without_interrupts() -> Iterator[None]:
             mask(signal.SIG_SETMASK, before)
 
 
-def serve(connection: Connection, memory: Any, recipes: Mapping[int, Mapping[str, Any]], parent: int) -> None:
-    """Play, in the new process, until the line is closed.
+def serve(connection: Connection, memory: Any, configs: Mapping[int, Mapping[str, Any]], parent: int) -> None:
+    """Answer requests, in the new process, until the connection is closed.
 
     Args:
-        connection: the line.
+        connection: to the parent.
         memory: of the shared table.
-        recipes: row to the fields of what is played there.
-        parent: the process that asks.
+        configs: fields of `EpisodeConfig`, by rows of the table.
+        parent: the process that sends the requests.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    warnings.simplefilter("ignore")  # gymnasium's and Meta-World's to their own users
+    warnings.simplefilter("ignore")  # of gymnasium and Meta-World, for their own users
     shard: Shard | None = None
     request, arguments, answer = "", (), None
     try:
         while True:
             try:
                 if shard is None:
-                    made = {row: Recipe(**fields) for row, fields in recipes.items()}
+                    made = {row: EpisodeConfig(**fields) for row, fields in configs.items()}
                     shard, answer = Shard(np.frombuffer(memory, dtype=ROW), made), None
                 else:
                     answer = getattr(shard, request)(*arguments)
@@ -152,7 +156,7 @@ def serve(connection: Connection, memory: Any, recipes: Mapping[int, Mapping[str
 
 
 def _end_with(parent: int) -> None:
-    """End this process when its parent did: the line may stay open, where the parent was forked by others."""
+    """End this process when its parent ended: the connection stays open where a fork of the parent has a copy."""
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)

@@ -16,7 +16,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from dendrite_zoo._core.rng import frozen_generator
+from dendrite_zoo._core.rng import random_state
 from dendrite_zoo.rl import Demonstrations, Disturbance, collect_demonstrations, task_names
 from dendrite_zoo.rl.demonstrations import recipe_of
 from dendrite_zoo.streams.stream import check_trainer, fitting_trainer, resume_fit
@@ -75,7 +75,7 @@ class DemonstrationLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         start, self._start = self._start, 0
-        draws = frozen_generator(self.seed, self.epoch, key=(1,)).random_sample
+        draws = random_state(self.seed, self.epoch, key=(1,)).random_sample
         lengths = np.repeat([len(part) for part in self.parts], self.counts)
         share = slice(self.rank, None, self.world_size)
         for batch in range(self.updates):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dendrite_zoo._core.rng import frozen_generator
+from dendrite_zoo._core.rng import random_state
 
 __all__ = ["class_order", "epoch_order", "hold_out", "permutation", "rotation_angle"]
 
@@ -26,7 +26,7 @@ def permutation(seed: int, task: int, num_features: int) -> Tensor:
     """
     if task == 0:
         return torch.arange(num_features)
-    return torch.from_numpy(frozen_generator(seed, task).permutation(num_features)).long()
+    return torch.from_numpy(random_state(seed, task).permutation(num_features)).long()
 
 
 def rotation_angle(seed: int, task: int) -> float:
@@ -36,7 +36,7 @@ def rotation_angle(seed: int, task: int) -> float:
         >>> rotation_angle(seed=0, task=0)
         0.0
     """
-    return 0.0 if task == 0 else float(frozen_generator(seed, task).uniform(0, 180))
+    return 0.0 if task == 0 else float(random_state(seed, task).uniform(0, 180))
 
 
 def class_order(seed: int, num_classes: int) -> Tensor:
@@ -47,7 +47,7 @@ def class_order(seed: int, num_classes: int) -> Tensor:
     """
     if seed == 0:
         return torch.arange(num_classes)
-    return torch.from_numpy(frozen_generator(seed).permutation(num_classes)).long()
+    return torch.from_numpy(random_state(seed).permutation(num_classes)).long()
 
 
 def epoch_order(seed: int, task: int, epoch: int, num_rows: int) -> Tensor:
@@ -56,7 +56,7 @@ def epoch_order(seed: int, task: int, epoch: int, num_rows: int) -> Tensor:
     Shape:
         ``(num_rows,)``, int64.
     """
-    return torch.from_numpy(frozen_generator(seed, task, key=(epoch,)).permutation(num_rows)).long()
+    return torch.from_numpy(random_state(seed, task, key=(epoch,)).permutation(num_rows)).long()
 
 
 def hold_out(labels: Tensor, share: float, seed: int) -> Tensor:
@@ -73,7 +73,7 @@ def hold_out(labels: Tensor, share: float, seed: int) -> Tensor:
     Raises:
         ValueError: a class would have no row held out, or none left.
     """
-    generator, mask = frozen_generator(seed, key=(0,)), torch.zeros(len(labels), dtype=torch.bool)
+    generator, mask = random_state(seed, key=(0,)), torch.zeros(len(labels), dtype=torch.bool)
     for label in labels.unique():
         rows = torch.nonzero(labels == label).flatten()
         count = round(share * len(rows))

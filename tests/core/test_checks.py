@@ -19,6 +19,12 @@ def test_integers_of_numpy_are_integers():
     check_integers(0, zero=0, numpy=np.int64(3))
 
 
+def test_integers_may_have_an_upper_bound():
+    check_integers(1, 500, max_steps=500)
+    with pytest.raises(ValueError, match="Expected `max_steps` to be an integer from 1 to 500, but got 501[.]"):
+        check_integers(1, 500, max_steps=501)
+
+
 @pytest.mark.parametrize("value", [-0.1, 1.1, math.nan, math.inf])
 def test_a_number_out_of_range_is_named_alone(value):
     with pytest.raises(ValueError) as error:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dendrite_zoo.rl import Step, TaskEnvironments
-from dendrite_zoo.rl.metaworld.episodes import Episodes, Recipe
+from dendrite_zoo.rl.metaworld.episodes import EpisodeConfig, Episodes
 from tests.rl.conftest import SHORT
 
 pytest.importorskip("metaworld")
@@ -44,21 +44,21 @@ def test_one_hot_is_the_same_context(envs: TaskEnvironments) -> None:
 def test_a_vector_is_a_naive_loop(envs: TaskEnvironments) -> None:
     """Over two ends of episodes: what a step led to, and the next episode's first observation."""
     first = envs.reset()
-    began = [envs._shard._episodes[row].episode for row in range(4)]
+    began = [envs._pool.shard._episodes[row].episode for row in range(4)]
     given = actions(4, 2 * SHORT + 3)
     steps = play(envs, given)
     for row, task in enumerate(["reach-v3", "reach-v3", "push-v3", "push-v3"]):
-        single = Episodes(Recipe(task, env=row, max_steps=SHORT))
+        single = Episodes(EpisodeConfig(task, env=row, max_steps=SHORT))
         single.episode = began[row] - 1
         single.begin()
         np.testing.assert_array_equal(first[row], single.observation)
         for number, step in enumerate(steps, start=1):
-            goal, outcome = single.goal, single.step(given[number - 1, row])
+            goal, result = single.goal, single.step(given[number - 1, row])
             assert step.goal[row] == goal
-            assert step.reward[row] == outcome.reward
-            assert step.success[row] == outcome.success
+            assert step.reward[row] == result.reward
+            assert step.success[row] == result.success
             assert step.truncated[row] == (number % SHORT == 0)
-            np.testing.assert_array_equal(step.final_observation[row], outcome.observation)
+            np.testing.assert_array_equal(step.final_observation[row], result.observation)
             if step.truncated[row]:
                 single.begin()
                 assert np.abs(step.observation[row] - step.final_observation[row]).max() > 0.01
@@ -80,7 +80,7 @@ def test_observations_are_not_clipped_to_the_space(envs: TaskEnvironments) -> No
     """`observation_space` has the goal at [0, 0, 0]; the goals that were set lie outside it, and stay there."""
     envs.reset()
     step = envs.step(np.zeros((4, 4)))
-    for row, episodes in envs._shard._episodes.items():
+    for row, episodes in envs._pool.shard._episodes.items():
         assert episodes.env.observation_space.high[-3:].tolist() == [0, 0, 0]
         assert not episodes.env.observation_space.contains(step.observation[row])
         np.testing.assert_array_equal(step.observation[row, -3:], episodes.env._target_pos)
@@ -120,7 +120,7 @@ def test_num_goals_is_ours_alone() -> None:
 @pytest.mark.parametrize(("envs_per_task", "num_goals"), [(1, 3), (2, 5), (3, 2)])
 def test_an_evaluation_walks_all_goals_once(envs_per_task: int, num_goals: int) -> None:
     """Meta-World's default visited 30 of 50 goals in 50 resets."""
-    arguments = dict(order="each-once", split="unseen", max_steps=2, num_processes=0)
+    arguments = dict(order="each-once", split="test", max_steps=2, num_processes=0)
     with TaskEnvironments("reach-v3", envs_per_task=envs_per_task, num_goals=num_goals, **arguments) as envs:
         for _ in range(2):  # reset() begins the list anew
             envs.reset()
@@ -184,7 +184,7 @@ def test_processes_change_nothing() -> None:
         TaskEnvironments(TASKS, num_processes=0, **arguments) as here,
         TaskEnvironments(TASKS, num_processes=3, **arguments) as there,
     ):
-        assert len(there._workers) == 3
+        assert len(there._pool.workers) == 3
         np.testing.assert_array_equal(here.reset(), there.reset())
         assert_equal(play(here, given), play(there, given))
         np.testing.assert_array_equal(here.expert_actions(), there.expert_actions())
@@ -216,7 +216,7 @@ def test_a_state_goes_on_before_any_reset(envs: TaskEnvironments) -> None:
 def test_a_state_of_other_environments_is_refused(envs: TaskEnvironments) -> None:
     envs.reset()
     state = envs.state_dict()
-    with TaskEnvironments("reach-v3", num_processes=0) as others, pytest.raises(ValueError, match="state of 4 env"):
+    with TaskEnvironments("reach-v3", num_processes=0) as others, pytest.raises(ValueError, match="got the state of 4 env"):
         others.load_state_dict(state)
 
 
@@ -224,7 +224,7 @@ def test_a_state_of_other_environments_is_refused(envs: TaskEnvironments) -> Non
     ("name", "other", "came"),
     [
         ("seed", 5, 0),
-        ("split", "unseen", "train"),
+        ("split", "test", "train"),
         ("num_goals", 1, 50),
         ("order", "each-once", "random"),
         ("max_steps", 3, SHORT),
@@ -248,7 +248,7 @@ def test_a_state_of_other_episodes_is_refused(envs: TaskEnvironments, name: str,
 @pytest.mark.parametrize("wrong", [np.zeros(4), np.zeros((3, 4)), np.zeros((4, 3)), np.zeros((4, 4, 1))])
 def test_actions_of_a_wrong_shape(envs: TaskEnvironments, wrong: np.ndarray) -> None:
     envs.reset()
-    with pytest.raises(ValueError, match=r"expected \(4, 4\)"):
+    with pytest.raises(ValueError, match=r"Expected actions of shape \(4, 4\)"):
         envs.step(wrong)
 
 
@@ -258,7 +258,7 @@ def test_actions_that_are_no_numbers_are_not_played(envs: TaskEnvironments, numb
     given = np.zeros((4, 4))
     given[2, 1] = number
     before = envs.state_dict()
-    with pytest.raises(ValueError, match=r"NaN or infinity came, in rows \[2\]"):
+    with pytest.raises(ValueError, match=r"NaN or infinity in rows \[2\]"):
         envs.step(given)
     after = envs.state_dict()
     for one, other in zip(before["environments"], after["environments"], strict=True):
@@ -286,16 +286,17 @@ def test_order_of_calls() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"envs_per_task": 0}, "envs_per_task=0"),
-        ({"first_env": -1}, "first_env=-1"),
-        ({"num_processes": -1}, "num_processes=-1"),
-        ({"max_steps": 501}, "max_steps=501.*1 to 500"),
-        ({"num_goals": 0}, "count=0"),
-        ({"seed": -1}, "seed=-1"),
-        ({"split": "test"}, "split='test' came; expected one of 'train', 'unseen', 'validation'"),
-        ({"order": "shuffled"}, "order='shuffled'"),
-        ({"reward_version": "v3"}, "reward_version='v3' came; expected 'v1' or 'v2'"),
-        ({"stop_at_success": True}, "order='each-once'"),
+        ({"envs_per_task": 0}, "Expected `envs_per_task` to be an integer of at least 1, but got 0[.]"),
+        ({"first_env": -1}, "Expected `first_env` to be an integer of at least 0, but got -1[.]"),
+        ({"num_processes": -1}, "Expected `num_processes` to be an integer of at least 0, but got -1[.]"),
+        ({"max_steps": 501}, "Expected `max_steps` to be an integer from 1 to 500, but got 501[.]"),
+        ({"num_goals": 0}, "Expected `num_goals` to be an integer of at least 1, but got 0[.]"),
+        ({"seed": -1}, "Expected `seed` to be an integer of at least 0, but got -1[.]"),
+        ({"split": "unseen"}, "one of 'train', 'val', 'test', but got 'unseen'. `unseen` is now `test`[.]"),
+        ({"split": "validation"}, "one of 'train', 'val', 'test', but got 'validation'. `validation` is now `val`[.]"),
+        ({"order": "shuffled"}, "Expected `order` to be one of 'random', 'each-once', but got 'shuffled'"),
+        ({"reward_version": "v3"}, "Expected `reward_version` to be one of 'v1', 'v2', but got 'v3'"),
+        ({"stop_at_success": True}, "Expected `order` to be 'each-once' with stop_at_success=True"),
     ],
 )
 def test_arguments_out_of_range(arguments: dict, message: str) -> None:
@@ -305,10 +306,10 @@ def test_arguments_out_of_range(arguments: dict, message: str) -> None:
 
 def test_a_goal_is_drawn_for_each_episode_by_number(envs: TaskEnvironments) -> None:
     """Which goal an episode has follows from seed, environment and episode alone, so that a resume needs no more."""
-    from dendrite_zoo.rl.metaworld.goals import frozen_generator
+    from dendrite_zoo.rl.metaworld.goals import random_state
 
     envs.reset()
-    episodes = envs._shard._episodes[1]
+    episodes = envs._pool.shard._episodes[1]
     for _ in range(3):
-        assert episodes.goal == frozen_generator(0, 1, episodes.episode).randint(50)
+        assert episodes.goal == random_state(0, 1, episodes.episode).randint(50)
         play(envs, np.zeros((SHORT, 4, 4)))

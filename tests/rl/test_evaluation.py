@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from dendrite_zoo.rl.evaluation import GoalEvaluation, SuccessReport, evaluate_policy
-from dendrite_zoo.rl.metaworld.episodes import Episodes, Recipe
+from dendrite_zoo.rl.metaworld.episodes import EpisodeConfig, Episodes
 
 FIRST = np.array([[3, 0, 8], [0, 0, 2]])
 
 
 def test_report_by_hand():
-    report = SuccessReport(("a-v3", "b-v3"), FIRST, np.array([[True, False, False], [False, False, True]]), "unseen", 8)
+    report = SuccessReport(("a-v3", "b-v3"), FIRST, np.array([[True, False, False], [False, False, True]]), "test", 8)
     assert report.per_task == {"a-v3": pytest.approx(2 / 3), "b-v3": pytest.approx(1 / 3)}
     assert report.mean == pytest.approx(0.5) and report.mean_at_last_step == pytest.approx(2 / 6)
     assert report.steps_to_success == {"a-v3": 5.5, "b-v3": 2.0}
@@ -22,7 +22,7 @@ def test_report_by_hand():
 
 
 def test_a_task_that_was_never_solved_took_no_number_of_steps():
-    report = SuccessReport(("a-v3",), np.zeros((1, 4), dtype=np.int64), None, "unseen")
+    report = SuccessReport(("a-v3",), np.zeros((1, 4), dtype=np.int64), None, "test")
     assert report.steps_to_success == {"a-v3": None} and report.mean == 0 and report.mean_at_last_step is None
 
 
@@ -34,7 +34,7 @@ def towards_the_goal(observation, task_index):
 
 def naive(task, index, goal, max_steps):
     """One goal after the other, one step after the other."""
-    episodes = Episodes(Recipe(task, split="validation", num_goals=3, order="each-once", first=goal, stride=3))
+    episodes = Episodes(EpisodeConfig(task, split="val", num_goals=3, order="each-once", first=goal, stride=3))
     episodes.begin()
     first, success = 0, False
     for number in range(1, max_steps + 1):
@@ -48,7 +48,7 @@ def test_every_goal_is_played_once_as_in_a_naive_loop():
     pytest.importorskip("metaworld")
     tasks, max_steps = ("reach-v3", "drawer-close-v3"), 45
     expected = np.array([[naive(task, i, goal, max_steps) for goal in range(3)] for i, task in enumerate(tasks)])
-    options = {"split": "validation", "num_goals": 3, "num_processes": 0, "max_steps": max_steps}
+    options = {"split": "val", "num_goals": 3, "num_processes": 0, "max_steps": max_steps}
     with GoalEvaluation(tasks, **options) as evaluation:
         for _ in range(2):  # and again
             report = evaluation(towards_the_goal)

@@ -50,7 +50,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 30) -> bool:
 
 
 def pids(envs: TaskEnvironments) -> list[int]:
-    return [worker.process.pid for worker in envs._workers]
+    return [worker.process.pid for worker in envs._pool.workers]
 
 
 def test_it_needs_no_torch(pair: TaskEnvironments) -> None:
@@ -74,7 +74,7 @@ def test_a_hang_has_the_tasks_name(pair: TaskEnvironments) -> None:
     running = pids(pair)
 
     def stopped_in_a_step() -> bool:
-        pair._workers[0].send("reset")
+        pair._pool.workers[0].send("reset")
         end = time.monotonic() + 0.1
         while not pair._table["busy"][0] and time.monotonic() < end:
             pass
@@ -83,12 +83,12 @@ def test_a_hang_has_the_tasks_name(pair: TaskEnvironments) -> None:
         if pair._table["busy"][0]:
             return True
         os.kill(running[0], signal.SIGCONT)  # it was through already
-        pair._workers[0].receive(5)
+        pair._pool.workers[0].receive(5)
         return False
 
     assert wait_until(stopped_in_a_step)
-    pair.timeout = 0.5
-    with pytest.raises(RuntimeError, match="the process playing reach-v3 gave no answer within 0.5 s"):
+    pair._pool.timeout = 0.5
+    with pytest.raises(RuntimeError, match="The process playing reach-v3 gave no answer within 0.5 s"):
         pair.step(np.zeros((2, 4)))
     assert not any(map(runs, running))
 
@@ -96,13 +96,12 @@ def test_a_hang_has_the_tasks_name(pair: TaskEnvironments) -> None:
 def test_an_exception_has_the_tasks_name(pair: TaskEnvironments) -> None:
     running = pids(pair)
     with pytest.raises(RuntimeError, match=r"(?s)playing reach-v3 raised an exception.*Traceback.*KeyError: 0"):
-        pair._ask("load_state_dict", {})
+        pair._pool.request("load_state_dict", {})
     assert not any(map(runs, running))
 
 
 def test_a_task_that_cannot_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dendrite_zoo.rl.environments.task_names", lambda tasks: ("no-such-task-v3",))
-    monkeypatch.setattr("dendrite_zoo.rl.environments.goals", lambda *_, **__: None)
     with pytest.raises(RuntimeError, match="(?s)playing no-such-task-v3 raised an exception.*KeyError"):
         TaskEnvironments("no-such-task-v3", num_processes=1)
 
@@ -114,7 +113,7 @@ def test_ctrl_c_between_question_and_answer(pair: TaskEnvironments) -> None:
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGALRM, press)
-    pair._workers[0].send("reset")
+    pair._pool.workers[0].send("reset")
     os.kill(pids(pair)[0], signal.SIGSTOP)  # so that the interrupt surely comes while waiting
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.2)
@@ -141,7 +140,7 @@ class PressedOnceSent:
 
 def test_ctrl_c_right_after_the_question_gives_no_answer_to_another(pair: TaskEnvironments) -> None:
     given = np.random.default_rng(0).uniform(-1, 1, (3, 2, 4))
-    worker = pair._workers[0]
+    worker = pair._pool.workers[0]
     connection, worker._connection = worker._connection, PressedOnceSent(worker._connection)
     with pytest.raises(KeyboardInterrupt):
         pair.step(given[0])
@@ -164,7 +163,7 @@ from dendrite_zoo.rl import TaskEnvironments
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background job lacks
 envs = TaskEnvironments(["reach-v3", "window-open-v3"], num_processes=2)  # no guard, no `with`: as in a notebook
 envs.reset()
-print(*(worker.process.pid for worker in envs._workers), flush=True)
+print(*(worker.process.pid for worker in envs._pool.workers), flush=True)
 while True:
     envs.step(np.zeros((2, 4)))
 """

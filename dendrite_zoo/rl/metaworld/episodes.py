@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dendrite_zoo._core.rng import frozen_generator
+from dendrite_zoo._core.checks import check_choice, check_integers
+from dendrite_zoo._core.rng import random_state
 from dendrite_zoo.rl.metaworld.goals import Split, goals
 from dendrite_zoo.rl.metaworld.tasks import ACTION_SIZE, MAX_STEPS, OBSERVATION_SIZE, metaworld
 
-__all__ = ["Episodes", "Order", "Outcome", "Recipe"]
+__all__ = ["EpisodeConfig", "Episodes", "Order", "StepResult"]
 
 Order = Literal["random", "each-once"]
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """All that a process needs to know to play the episodes of one environment.
+class EpisodeConfig:
+    """Everything that decides the episodes of one environment.
 
     Attributes:
         task: its name.
@@ -35,6 +36,9 @@ class Recipe:
         stop_at_success: whether an episode ends with the first success.
         reward_version: Meta-World's name for the reward.
         fast: whether the faster Python paths are used.
+
+    Raises:
+        ValueError: an argument out of range.
     """
 
     task: str
@@ -50,9 +54,22 @@ class Recipe:
     reward_version: str = "v2"
     fast: bool = False
 
+    def __post_init__(self) -> None:
+        check_choice(get_args(Split), split=self.split)
+        check_choice(get_args(Order), order=self.order)
+        check_choice(("v1", "v2"), reward_version=self.reward_version)
+        check_integers(1, num_goals=self.num_goals)
+        check_integers(0, seed=self.seed)
+        check_integers(1, MAX_STEPS, max_steps=self.max_steps)
+        if self.stop_at_success and self.order != "each-once":
+            raise ValueError(
+                "Expected `order` to be 'each-once' with stop_at_success=True, but got 'random', with which a learner "
+                "would bootstrap from the wrong observation. Leave `stop_at_success` out, or evaluate each goal once."
+            )
 
-class Outcome(NamedTuple):
-    """What a step led to."""
+
+class StepResult(NamedTuple):
+    """What the environment returned for one action."""
 
     observation: NDArray[np.float64]
     reward: float
@@ -64,23 +81,23 @@ class Episodes:
     """The environment itself; `begin` and `step` in turn.
 
     Args:
-        recipe: what is played.
+        config: which task, goals and rewards.
 
     Attributes:
-        observation: what the next action answers to, ``(39,)``.
+        observation: the current one, from which the next action is chosen, ``(39,)``.
         goal: number of the goal being played, -1 before the first and after the last.
         finished: whether all goals were played (with ``order="each-once"``).
     """
 
-    def __init__(self, recipe: Recipe) -> None:
-        self.recipe = recipe
-        environment = metaworld().env_dict.ALL_V3_ENVIRONMENTS[recipe.task]
-        if recipe.fast:
+    def __init__(self, config: EpisodeConfig) -> None:
+        self.config = config
+        environment = metaworld().env_dict.ALL_V3_ENVIRONMENTS[config.task]
+        if config.fast:
             from dendrite_zoo.rl.metaworld.fast import faster
 
             environment = faster(environment)
-        self.env = environment(reward_function_version=recipe.reward_version)
-        self._goals = goals(recipe.task, recipe.split, count=recipe.num_goals, seed=recipe.seed)
+        self.env = environment(reward_function_version=config.reward_version)
+        self._goals = goals(config.task, config.split, count=config.num_goals, seed=config.seed)
         self._set_up: dict[int, Any] = {}  # Meta-World's own tasks, of the goals played so far
         self._expert: Any = None
         self.observation: NDArray[np.float64] = np.zeros(OBSERVATION_SIZE)
@@ -88,19 +105,19 @@ class Episodes:
 
     def restart(self) -> None:
         """Begin anew: the list of goals with ``"each-once"``, else the next episode."""
-        if self.recipe.order == "each-once":
+        if self.config.order == "each-once":
             self.episode = -1
         self.begin()
 
     def begin(self) -> None:
         """Begin the next episode."""
         self.episode += 1
-        recipe = self.recipe
-        if recipe.order == "each-once":
-            goal = recipe.first + self.episode * recipe.stride
+        config = self.config
+        if config.order == "each-once":
+            goal = config.first + self.episode * config.stride
         else:
-            goal = frozen_generator(recipe.seed, recipe.env, self.episode).randint(recipe.num_goals)
-        self.finished = goal >= recipe.num_goals
+            goal = random_state(config.seed, config.env, self.episode).randint(config.num_goals)
+        self.finished = goal >= config.num_goals
         self.goal, self.steps = -1 if self.finished else int(goal), 0
         if not self.finished:
             self.observation = self._put_at(self.goal)
@@ -111,7 +128,7 @@ class Episodes:
         self.env.set_task(self._set_up[goal])  # each time: some environments change the goal's vector in place
         return self.env.reset()[0]
 
-    def step(self, action: NDArray[np.float64]) -> Outcome:
+    def step(self, action: NDArray[np.float64]) -> StepResult:
         """Play one step; after the last one of an episode, `begin` the next.
 
         Shape:
@@ -121,14 +138,14 @@ class Episodes:
         self.observation = observation
         self.steps += 1
         success = bool(info["success"])
-        ended = self.steps >= self.recipe.max_steps or (success and self.recipe.stop_at_success)
-        return Outcome(observation, float(reward), success, ended)
+        ended = self.steps >= self.config.max_steps or (success and self.config.stop_at_success)
+        return StepResult(observation, float(reward), success, ended)
 
     def expert_action(self) -> NDArray[np.float64]:
-        """Ask Meta-World's scripted expert what it would do now.
+        """Return the action of Meta-World's scripted expert for the current observation.
 
         Shape:
-            ``(4,)``, clipped to -1 .. 1; zeros when all goals were played.
+            ``(4,)``, clipped to [-1, 1]; zeros when all goals were played.
         """
         if self.finished:
             return np.zeros(ACTION_SIZE)
@@ -137,26 +154,26 @@ class Episodes:
             from metaworld.policies import ENV_POLICY_MAP
 
             experts: Any = ENV_POLICY_MAP
-            self._expert = experts[self.recipe.task]()
+            self._expert = experts[self.config.task]()
         with warnings.catch_warnings():  # that its constants may be too high: hence the clip
             warnings.simplefilter("ignore")
             return np.clip(self._expert.get_action(self.observation), -1, 1)
 
     def state_dict(self) -> dict[str, Any]:
-        """Give everything that changes: the physics, what the environment remembers of it, and where it is."""
+        """Return everything that changes: the physics, the environment's own attributes, and the place in its goals."""
         return {
-            "task": self.recipe.task,
+            "task": self.config.task,
             "episode": self.episode,
             "steps": self.steps,
             "goal": self.goal,
             "finished": self.finished,
             "observation": self.observation.copy(),
             "physics": self._physics(),
-            "memory": _memory(self.env),
+            "memory": _plain_attributes(self.env),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on exactly where `state_dict` was taken."""
+        """Continue exactly where `state_dict` was taken."""
         import mujoco
 
         self.episode, self.steps, self.goal = state["episode"], state["steps"], state["goal"]
@@ -180,16 +197,16 @@ class Episodes:
         return physics
 
 
-def _memory(env: Any) -> dict[str, Any]:
-    """Give the plain attributes of an environment; arrays that look into MuJoCo's memory are not its own."""
-    memory: dict[str, Any] = {}
+def _plain_attributes(env: Any) -> dict[str, Any]:
+    """The plain attributes of an environment; arrays that are views of MuJoCo's memory belong to the physics."""
+    plain: dict[str, Any] = {}
     for name, value in vars(env).items():
         if isinstance(value, np.ndarray):
             if _owner(value) is None:
-                memory[name] = value.copy()
+                plain[name] = value.copy()
         elif value is None or isinstance(value, (bool, int, float, np.generic)):
-            memory[name] = value.item() if isinstance(value, np.generic) else value
-    return memory
+            plain[name] = value.item() if isinstance(value, np.generic) else value
+    return plain
 
 
 def _owner(array: Any) -> Any:

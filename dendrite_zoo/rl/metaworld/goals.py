@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dendrite_zoo._core.rng import frozen_generator
+from dendrite_zoo._core.checks import check_choice, check_integers
+from dendrite_zoo._core.rng import random_state
 from dendrite_zoo.rl.metaworld.tasks import MT50, metaworld, task_names
 
-__all__ = ["SPLITS", "Goal", "Split", "goals"]
+__all__ = ["Goal", "Split", "goals"]
 
-Split = Literal["train", "unseen", "validation"]
-SPLITS: tuple[Split, ...] = ("train", "unseen", "validation")
+Split = Literal["train", "val", "test"]
+SPLIT_SEEDS: dict[Split, int] = {"train": 0, "test": 1, "val": 2}  # published scores rest on these numbers
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Goal:
 
     Attributes:
         task: its name.
-        split: what the goal is for; no two splits share one.
+        split: ``"train"``, ``"val"`` or ``"test"``; no two splits share a goal.
         index: its number within the split.
         seed: other seeds have other goals.
     """
@@ -45,7 +46,7 @@ class Goal:
         Shape:
             ``(3,)``, ``(6,)`` or whatever the task asks for.
         """
-        generator = frozen_generator(self.seed, SPLITS.index(self.split), MT50.index(self.task), self.index)
+        generator = random_state(self.seed, SPLIT_SEEDS[self.split], MT50.index(self.task), self.index)
         space, drawn = env._random_reset_space, []
 
         def draw() -> NDArray[np.float64]:
@@ -74,7 +75,7 @@ def goals(task: str, split: Split, *, count: int = 50, seed: int = 0) -> tuple[G
 
     Args:
         task: its name.
-        split: ``"train"``, ``"validation"`` to choose models on, or ``"unseen"`` to report.
+        split: ``"train"``, ``"val"`` to choose models on, or ``"test"`` to report.
         count: how many.
         seed: other seeds have other goals.
 
@@ -82,12 +83,11 @@ def goals(task: str, split: Split, *, count: int = 50, seed: int = 0) -> tuple[G
         ValueError: there is no such task or split, or no goal is asked for.
 
     Example:
-        >>> goals("reach-v3", "unseen", count=2)[1]
-        Goal(task='reach-v3', split='unseen', index=1, seed=0)
+        >>> goals("reach-v3", "test", count=2)[1]
+        Goal(task='reach-v3', split='test', index=1, seed=0)
     """
     [task] = task_names([task])
-    if split not in SPLITS:
-        raise ValueError(f"split={split!r} came; expected one of {', '.join(map(repr, SPLITS))}. Choose one.")
-    if count < 1 or seed < 0:
-        raise ValueError(f"count={count} and seed={seed} came; expected a goal or more and a seed from 0. Change them.")
+    check_choice(get_args(Split), split=split)
+    check_integers(1, count=count)
+    check_integers(0, seed=seed)
     return tuple(Goal(task, split, index, seed) for index in range(count))

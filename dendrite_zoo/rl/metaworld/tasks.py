@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from types import ModuleType
+
+from dendrite_zoo._core.names import nearest
 
 __all__ = ["ACTION_SIZE", "MAX_STEPS", "MT10", "MT50", "OBSERVATION_SIZE", "metaworld", "task_names"]
 
@@ -87,13 +88,13 @@ MT50: tuple[str, ...] = (
 
 
 def task_names(tasks: str | Sequence[str]) -> tuple[str, ...]:
-    """Give the names of a benchmark's tasks, or check a list of names.
+    """Return the names of a benchmark's tasks, or check a list of names.
 
     Args:
         tasks: ``"mt10"``, ``"mt50"``, the name of one task, or several names.
 
     Raises:
-        ValueError: a name is unknown, comes twice, or there is none.
+        ValueError: a name is unknown or repeated, or there are no names.
 
     Example:
         >>> len(task_names("mt50")), task_names("reach-v3"), task_names(["push-v3", "reach-v3"])
@@ -105,17 +106,16 @@ def task_names(tasks: str | Sequence[str]) -> tuple[str, ...]:
             return benchmarks[tasks.lower()]
         tasks = (tasks,)
     if not isinstance(tasks, Iterable):
-        raise ValueError(f"tasks={tasks!r} came; expected 'mt10', 'mt50', or names of MT50's tasks.")
+        raise ValueError(f"Expected `tasks` to be 'mt10', 'mt50' or names of MT50's tasks, but got {tasks!r}.")
     names = tuple(tasks)
     for name in names:
         if name not in MT50:
-            near = difflib.get_close_matches(str(name), [*MT50, "mt10", "mt50"], n=3, cutoff=0.4)
-            meant = " Did you mean " + " or ".join(map(repr, near)) + "?" if near else ""
             raise ValueError(
-                f"no task {name!r} in Meta-World; expected 'mt10', 'mt50' or names of MT50's tasks.{meant}"
+                f"Expected `tasks` to be 'mt10', 'mt50' or names of MT50's tasks, but got {name!r}."
+                f"{nearest(str(name), [*MT50, 'mt10', 'mt50'])}"
             )
     if not names or len(set(names)) < len(names):
-        raise ValueError(f"the tasks {list(names)} came; expected one or more different names. Leave out repetitions.")
+        raise ValueError(f"Expected `tasks` to be one or more different names, but got {list(names)}.")
     return names
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dendrite_zoo.rl.metaworld.episodes import Episodes, Recipe
+from dendrite_zoo.rl.metaworld.episodes import EpisodeConfig, Episodes
 from dendrite_zoo.rl.metaworld.fast import faster, norm, quaternion, tolerance, touching
 
 pytest.importorskip("metaworld")
@@ -55,7 +55,7 @@ def test_what_is_not_its_own_goes_to_metaworld() -> None:
 
 def test_touching_is_metaworlds() -> None:
     """Along a grasp: before, while and after both pads press on the puck."""
-    episodes = Episodes(Recipe("pick-place-v3"))
+    episodes = Episodes(EpisodeConfig("pick-place-v3"))
     episodes.begin()
     env, seen = episodes.env, []
     puck = env._get_id_main_object()
@@ -69,7 +69,7 @@ def test_touching_is_metaworlds() -> None:
 
 @pytest.mark.parametrize("task", ["reach-v3", "push-v3"])
 def test_the_other_reward_too(task: str) -> None:
-    stock, fast = (Episodes(Recipe(task, reward_version="v1", fast=fast)) for fast in (False, True))
+    stock, fast = (Episodes(EpisodeConfig(task, reward_version="v1", fast=fast)) for fast in (False, True))
     stock.begin(), fast.begin()
     for _ in range(20):
         action = stock.expert_action()

@@ -26,12 +26,12 @@ def test_benchmarks_and_names() -> None:
 
 @pytest.mark.parametrize("name", ["reach", "reach-v2", "Reach-v3"])
 def test_an_unknown_name_brings_the_nearest(name: str) -> None:
-    with pytest.raises(ValueError, match=rf"no task '{name}'.*mean 'reach-v3'"):
+    with pytest.raises(ValueError, match=rf"names of MT50's tasks, but got '{name}'. Did you mean 'reach-v3'"):
         task_names(["push-v3", name])
 
 
 def test_nothing_is_near_nonsense() -> None:
-    with pytest.raises(ValueError, match="expected 'mt10', 'mt50' or names of MT50's tasks.$"):
+    with pytest.raises(ValueError, match="Expected `tasks` to be 'mt10', 'mt50' or names of MT50's tasks, but got 'xyz'.$"):
         task_names("xyz")
 
 
