@@ -33,7 +33,7 @@ class SuccessLogger(Callback):
             validation.
         tasks: ``"mt10"``, ``"mt50"`` or names; by default the ``tasks`` of the datamodule. Any of those in
             ``module.model.tasks``; where the module has none, in the order of its indices.
-        split: of the goals: ``"validation"`` to choose models by; never choose by ``"unseen"``.
+        split: of the goals: ``"val"`` to choose models on; never choose on ``"test"``.
         num_goals: of each task.
         seed: of the goals; by default that of the datamodule, 0 where it has none.
         max_steps: length of an episode, which ends with success.
@@ -49,7 +49,7 @@ class SuccessLogger(Callback):
 
     Example:
         >>> SuccessLogger(every_n_steps=1000, num_goals=20).split
-        'validation'
+        'val'
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class SuccessLogger(Callback):
         every_n_steps: int | None = None,
         *,
         tasks: str | Sequence[str] | None = None,
-        split: Split = "validation",
+        split: Split = "val",
         num_goals: int = 20,
         seed: int | None = None,
         max_steps: int = MAX_STEPS,

@@ -4,7 +4,7 @@ import dendrite_zoo
 from dendrite_zoo.rl import TaskEnvironments
 
 policy = dendrite_zoo.load("metaworld-mt10")
-with TaskEnvironments(policy.tasks, split="unseen", num_processes=0) as environments:
+with TaskEnvironments(policy.tasks, split="test", num_processes=0) as environments:
     observation, solved = environments.reset(), False
     for _ in range(500):
         actions = [policy.act(one, task) for one, task in zip(observation, policy.tasks, strict=True)]

@@ -3,7 +3,8 @@
 Importing this needs no Meta-World; making environments does: ``pip install 'dendrite-zoo[metaworld]'``.
 """
 
-from dendrite_zoo.rl.demonstrations import Demonstrations, Disturbance, collect_demonstrations
+from dendrite_zoo.rl.collection import Disturbance, collect_demonstrations
+from dendrite_zoo.rl.demonstrations import Demonstrations
 from dendrite_zoo.rl.environments import Step, TaskEnvironments
 from dendrite_zoo.rl.evaluation import GoalEvaluation, SuccessReport, evaluate_policy
 from dendrite_zoo.rl.metaworld.goals import Goal, Split, goals

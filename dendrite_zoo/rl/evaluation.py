@@ -1,4 +1,4 @@
-"""How many goals a policy reaches: one episode on each of a list of goals, as results on Meta-World are reported."""
+"""The share of goals that a policy reaches, in one episode each: how results on Meta-World are reported."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Act: TypeAlias = Callable[[NDArray[np.float64], NDArray[np.int64]], ArrayLike]
 
 
 class Policy(Protocol):
-    """What knows its tasks by name, such as `dendrite_zoo.models.ActiveDendritePolicy`."""
+    """A policy with names of its tasks, such as `dendrite_zoo.models.ActiveDendritePolicy`."""
 
     tasks: Sequence[str]
     act_batch: Act
@@ -32,13 +32,13 @@ class Policy(Protocol):
 
 @dataclass(frozen=True)
 class SuccessReport:
-    """What became of each goal.
+    """The result of an episode on each goal.
 
     Attributes:
         tasks: their names.
-        first: the step, from 1, at which a goal was first reached, ``(T, G)``; 0 where it never was.
-        last: whether it was reached at the last step, ``(T, G)``; None where episodes ended with success.
-        split: which goals these were.
+        first: the step, counted from 1, at which a goal was first reached, ``(T, G)``; 0 where it never was.
+        last: whether the last step succeeded, ``(T, G)``; None where episodes ended with success.
+        split: the split of the goals.
         max_steps: length of an episode.
     """
 
@@ -60,7 +60,7 @@ class SuccessReport:
 
     @property
     def mean(self) -> float:
-        """The mean of that over the tasks."""
+        """The share of goals reached, of all tasks."""
         return float(self.reached.mean())
 
     @property
@@ -81,7 +81,7 @@ class SuccessReport:
         return bootstrap_interval(self.reached, level=level)
 
     def to_record(self) -> dict[str, Any]:
-        """Everything as JSON values, for a result record."""
+        """All of it as JSON values, for a result record."""
         return {
             "metric": "success",
             "tasks": list(self.tasks),
@@ -121,7 +121,7 @@ def success_record(report: SuccessReport, *, matrix: Any = None, **arguments: An
 
 
 class GoalEvaluation:
-    """Environments that play a list of goals, once for each policy they are given; a context manager.
+    """Environments to evaluate policies in, one episode on each goal; a context manager that closes them.
 
     For the arguments see `evaluate_policy`.
 
@@ -133,7 +133,7 @@ class GoalEvaluation:
         self,
         tasks: str | Sequence[str],
         *,
-        split: Split = "unseen",
+        split: Split = "test",
         num_goals: int = 50,
         num_processes: int = 2,
         fast: bool = False,
@@ -157,7 +157,7 @@ class GoalEvaluation:
         )
 
     def __call__(self, act: Act, *, progress: bool = False) -> SuccessReport:
-        """Play every goal once."""
+        """Evaluate a policy on every goal."""
         envs = self._envs
         first = np.zeros((len(self.tasks), self.num_goals), dtype=np.int64)
         last = np.zeros(first.shape, dtype=bool)
@@ -171,11 +171,11 @@ class GoalEvaluation:
                 step = envs.step(actions)
                 time[busy] += 1
                 for env in busy[step.success[busy] | step.truncated[busy]]:
-                    place = envs.task_index[env], step.goal[env]
-                    if step.success[env] and not first[place]:
-                        first[place] = time[env]
+                    goal = envs.task_index[env], step.goal[env]
+                    if step.success[env] and not first[goal]:
+                        first[goal] = time[env]
                     if step.truncated[env]:
-                        last[place], time[env] = step.success[env], 0
+                        last[goal], time[env] = step.success[env], 0
                         bar.advance(shown)
                 observation = step.observation
         return SuccessReport(self.tasks, first, None if self.stop_at_success else last, self.split, self.max_steps)
@@ -197,12 +197,12 @@ def evaluate_policy(
     """Play one episode on each goal of each task; a goal is reached if any step succeeds.
 
     Args:
-        policy: an `ActiveDendritePolicy` or a module that trains one, or whatever else has ``act_batch`` and ``tasks``;
+        policy: an `ActiveDendritePolicy` or a module that trains one, or any object with ``act_batch`` and ``tasks``;
             or a function such as its ``act_batch``, for which a task's index is the position in ``tasks``.
         tasks: ``"mt10"``, ``"mt50"`` or names; None for all ``tasks`` of the policy.
-        progress: show a bar.
-        **options: ``split`` (``"unseen"`` to report, ``"validation"`` to choose by, ``"train"``), ``num_goals`` of each
-            task (50), ``max_steps`` (500), ``stop_at_success`` (end episodes with success: faster, but what holds at
+        progress: show a progress bar.
+        **options: ``split`` (``"test"`` to report, ``"val"`` to choose models on, or ``"train"``), ``num_goals`` of
+            each task (50), ``max_steps`` (500), ``stop_at_success`` (end episodes with success: faster, but success at
             the last step stays unknown), and of `TaskEnvironments` ``num_processes``, ``fast`` and ``seed``.
 
     Raises:
@@ -215,15 +215,20 @@ def evaluate_policy(
 
 
 def _acting(policy: Act | Policy, tasks: str | Sequence[str] | None) -> tuple[Act, tuple[str, ...]]:
-    """A function of the index in ``tasks``, whatever order the policy has them in."""
+    """A function of the index in ``tasks``, in whatever order the policy has them."""
     act: Any = getattr(policy, "act_batch", policy)
     known: Sequence[str] | None = getattr(policy, "tasks", None) if hasattr(policy, "act_batch") else None
     if known is None:
         if tasks is None or not callable(act):
-            raise ValueError(f"A {type(policy).__name__} came with tasks={tasks}; expected a function and its tasks.")
+            raise ValueError(
+                f"Expected `policy` to be a policy with `tasks`, or a function with tasks=..., but got a "
+                f"{type(policy).__name__} with tasks={tasks}."
+            )
         return act, task_names(tasks)
     names = tuple(known) if tasks is None else task_names(tasks)
     if strange := [name for name in names if name not in known]:
-        raise ValueError(f"The policy was not made for {', '.join(strange)}; expected some of {', '.join(known)}.")
+        raise ValueError(
+            f"Expected `tasks` to be some of the policy's, {', '.join(known)}, but got {', '.join(strange)}."
+        )
     own = np.array([list(known).index(name) for name in names])
     return lambda observation, index: act(observation, own[index]), names

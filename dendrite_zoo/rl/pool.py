@@ -81,8 +81,8 @@ class WorkerPool:
         at = f"playing {busy[0]}" if busy else f"with {', '.join(tasks)}"
         self.close()
         raise RuntimeError(
-            f"The process {at} {what}; all of them are closed now. Make new TaskEnvironments; with num_processes=0 they "
-            f"run in this process, where a debugger can follow.{traceback}"
+            f"The process {at} {what}; all of them are closed now. Make new TaskEnvironments; with num_processes=0 "
+            f"they run in this process, where a debugger can follow.{traceback}"
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""A memory of what robots went through: one packed tensor."""
+"""A replay buffer of several tasks: one packed tensor."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from dendrite_zoo._core.checks import check_integers
+
 __all__ = ["ReplayBuffer", "Transitions"]
 
 
@@ -15,10 +17,10 @@ class Transitions(NamedTuple):
     """Steps of several tasks, task by task: rows ``[j * n, (j + 1) * n)`` are task ``j``'s.
 
     Attributes:
-        observation: ``(B, O)``, where the step began.
+        observation: ``(B, O)``, before the action.
         action: ``(B, A)``, in [-1, 1].
         reward: ``(B,)``.
-        next_observation: ``(B, O)``, where it really led to, also where an episode was cut off by its length.
+        next_observation: ``(B, O)``, after the action, also where an episode ended by its length.
         task: ``(B,)`` integers.
     """
 
@@ -32,21 +34,21 @@ class Transitions(NamedTuple):
 class ReplayBuffer:
     """The latest steps of each task, float32, in one tensor: a batch is a single ``index_select``.
 
-    There is no flag for the end of an episode: in Meta-World none ends but by its length, and a value is estimated
-    through that cut (Pardo et al. 2018).
+    There is no flag for the end of an episode: in Meta-World episodes end by their length alone, and values are
+    bootstrapped through such a truncation (Pardo et al. 2018).
 
     Args:
         num_tasks: how many tasks share the capacity, in equal parts.
         capacity: steps in all, rounded up to a multiple of ``num_tasks``.
-        observation_size: numbers an observation has.
-        action_size: numbers an action has.
-        device: where the tensor lies.
+        observation_size: O, the length of an observation.
+        action_size: A, the length of an action.
+        device: of the tensor.
 
     Attributes:
-        sizes: ``(T,)`` integers, how many steps of each task it holds.
+        sizes: ``(T,)`` integers, the number of steps of each task in the buffer.
 
     Raises:
-        ValueError: a size below one; a batch with a shape or value that does not fit.
+        ValueError: a size below one; a batch of another shape or with an unknown task.
 
     Example:
         >>> replay = ReplayBuffer(2, 8, observation_size=3, action_size=1)
@@ -67,14 +69,12 @@ class ReplayBuffer:
         action_size: int,
         device: torch.device | str = "cpu",
     ) -> None:
-        if min(num_tasks, capacity, observation_size, action_size) < 1:
-            raise ValueError(
-                f"num_tasks={num_tasks}, capacity={capacity}, observation_size={observation_size}, "
-                f"action_size={action_size} came; expected 1 at least."
-            )
+        check_integers(
+            1, num_tasks=num_tasks, capacity=capacity, observation_size=observation_size, action_size=action_size
+        )
         self.num_tasks, self.capacity = num_tasks, -(-capacity // num_tasks)
         self.widths = [observation_size, action_size, 1, observation_size]
-        # not written to before it is needed: memory grows with the steps
+        # `empty` touches no memory: usage grows with the steps
         self.rows = torch.empty(num_tasks * self.capacity, sum(self.widths), device=device)
         self.seen = torch.zeros(num_tasks, dtype=torch.long)
 
@@ -83,12 +83,12 @@ class ReplayBuffer:
 
     @property
     def sizes(self) -> Tensor:
-        """How many steps of each task it holds, ``(T,)``."""
+        """The number of steps of each task in the buffer, ``(T,)``."""
         return self.seen.clamp(max=self.capacity)
 
     @torch.no_grad()
     def add(self, observation: Tensor, action: Tensor, reward: Tensor, next_observation: Tensor, task: Tensor) -> None:
-        """Take in steps in the order in which they were made; of each task the oldest make room.
+        """Add steps in the order in which they were made; they replace the oldest steps of their tasks.
 
         Args:
             observation: ``(N, O)``.
@@ -100,12 +100,17 @@ class ReplayBuffer:
         parts = [observation, action, reward.unsqueeze(-1), next_observation]
         shapes = [list(part.shape) for part in parts]
         if shapes != [[len(task), width] for width in self.widths]:
-            raise ValueError(f"Steps of the shapes {shapes} came for {len(task)} rows; expected widths {self.widths}.")
+            raise ValueError(
+                f"Expected observations, actions, rewards and next observations with {self.widths} columns and "
+                f"{len(task)} rows, as many as tasks, but got the shapes {shapes}."
+            )
         packed = torch.cat([part.to(self.rows) for part in parts], dim=1)
         task = task.cpu()
         counts = task.bincount(minlength=self.num_tasks)
         if len(counts) > self.num_tasks:
-            raise ValueError(f"A step of task {len(counts) - 1} came; expected tasks 0 to {self.num_tasks - 1}.")
+            raise ValueError(
+                f"Expected tasks from 0 to {self.num_tasks - 1}, but got a step of task {len(counts) - 1}."
+            )
         for j, count in enumerate(counts.tolist()):
             if count:
                 mine = (task == j).nonzero().squeeze(1)[-self.capacity :]
@@ -115,22 +120,22 @@ class ReplayBuffer:
         self.seen += counts
 
     def sample(self, per_task: int, generator: torch.Generator | None = None) -> Transitions:
-        """Draw so many steps of every task, with replacement.
+        """Sample the same number of steps of every task, with replacement.
 
         Args:
             per_task: steps of each task.
-            generator: of the draws, on the buffer's device.
+            generator: of random numbers, on the buffer's device.
 
         Raises:
-            ValueError: a task without any step.
+            ValueError: there is no step of a task yet.
         """
         sizes = self.sizes
         if int(sizes.min()) == 0:
             raise ValueError(
-                f"The replay buffer holds no step of task {int(sizes.argmin())}; expected some of each. Collect first."
+                f"Expected steps of every task, but got none of task {int(sizes.argmin())}. Call `add` before `sample`."
             )
         device = self.rows.device
-        # float64: with float32 the last rows of a large buffer would never be drawn
+        # float64: with float32 some rows of a large buffer would never be sampled
         wide = torch.float32 if device.type == "mps" else torch.float64
         draws = torch.rand(self.num_tasks, per_task, generator=generator, device=device, dtype=wide)
         sizes = sizes.to(device).unsqueeze(1)
@@ -157,24 +162,24 @@ class ReplayBuffer:
         return self.rows.index_select(0, slots.to(self.rows.device))[:, : self.widths[0]]
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint holds: the rows that are in use, and how many were seen."""
-        held = [self.rows[j * self.capacity :][:size] for j, size in enumerate(self.sizes.tolist())]
-        return {"seen": self.seen.clone(), "rows": torch.cat(held).cpu()}
+        """The rows in use, and how many steps of each task were added."""
+        used = [self.rows[j * self.capacity :][:size] for j, size in enumerate(self.sizes.tolist())]
+        return {"seen": self.seen.clone(), "rows": torch.cat(used).cpu()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from such a state.
+        """Continue from such a state.
 
         Raises:
-            ValueError: it comes from a buffer of another size.
+            ValueError: it is of a buffer of another size.
         """
         seen, rows = state["seen"], state["rows"]
         sizes = seen.clamp(max=self.capacity).tolist()
         if len(seen) != self.num_tasks or rows.shape != (sum(sizes), sum(self.widths)):
             raise ValueError(
-                f"The state of a replay buffer with {tuple(rows.shape)} numbers of {len(seen)} tasks came; this one "
-                f"has {self.num_tasks} tasks and room for {self.capacity} steps of each, {sum(self.widths)} numbers a "
-                "step. Give the same tasks and capacity as before."
+                f"Expected the state of a buffer of {self.num_tasks} tasks with at most {self.capacity} steps of each, "
+                f"{sum(self.widths)} numbers a step, but got {tuple(rows.shape)} numbers of {len(seen)} tasks. Use the "
+                "same tasks and `capacity` as before."
             )
-        for j, held in enumerate(rows.split(sizes)):
-            self.rows[j * self.capacity :][: len(held)] = held.to(self.rows.device)
+        for j, used in enumerate(rows.split(sizes)):
+            self.rows[j * self.capacity :][: len(used)] = used.to(self.rows.device)
         self.seen = seen.clone()

@@ -296,7 +296,7 @@ def test_evaluate_plays_the_goals_of_a_policy(tmp_path):
     shown = run("evaluate", "./policy", "--goals", "2", "--json", "success.json", cwd=tmp_path)
     assert "2 unseen goals a task" in shown and "reach-v3" in shown and "at the last step" in shown
     record = json.loads((tmp_path / "success.json").read_text())
-    assert record["tasks"] == ["reach-v3"] and record["num_goals"] == 2 and record["goals"] == "unseen"
+    assert record["tasks"] == ["reach-v3"] and record["num_goals"] == 2 and record["goals"] == "test"
     assert record["success_at_last_step"] is not None
     told = run("evaluate", "./policy", "--num-tasks", 3, "--data", ".", cwd=tmp_path, code=1)
     assert "--num-tasks, --data came for a policy" in told

@@ -158,7 +158,7 @@ def test_over_a_plain_loader_the_learning_rate_falls_once(limits, endless, total
 
 def test_it_learns_to_reach(experts):
     bc = module(lr=3e-3, ema_decay=0.99)
-    options = {"split": "validation", "num_goals": 8, "num_processes": 0, "stop_at_success": True, "max_steps": 200}
+    options = {"split": "val", "num_goals": 8, "num_processes": 0, "stop_at_success": True, "max_steps": 200}
     before = evaluate_policy(bc.act_batch, TASK, **options).mean
     fit(bc, data(experts, experts.parent, epochs=2, dagger_rounds=1, updates_per_epoch=400))
     after = evaluate_policy(bc.model.eval().act_batch, TASK, **options).mean
@@ -360,7 +360,7 @@ def test_success_is_logged_every_so_many_steps(experts):
     log = SuccessLogger(every_n_steps=10, num_goals=2, max_steps=5, num_processes=0)
     trainer = fit(module(), data(experts, experts.parent), log)
     assert set(trainer.callback_metrics) >= {f"success/{TASK}", "success/mean", "train/loss", "val/task_0/loss"}
-    assert log.report.first.shape == (1, 2) and log.report.split == "validation"
+    assert log.report.first.shape == (1, 2) and log.report.split == "val"
 
 
 def test_the_average_is_moved_in_once_for_all_actions_of_a_collection_and_of_an_evaluation(experts, tmp_path):

@@ -415,7 +415,7 @@ def test_success_is_measured_on_the_way(every):
     """Every so many updates, of which a round has three, or at each validation."""
     log = SuccessLogger(every, num_goals=2, max_steps=5, num_processes=0)
     trainer = fit(MultiTaskSAC(small_policy()), practice(), callbacks=[log])
-    assert log.report.first.shape == (2, 2) and log.report.split == "validation"
+    assert log.report.first.shape == (2, 2) and log.report.split == "val"
     assert {*(f"success/{task}" for task in TASKS), "success/mean"} <= set(trainer.callback_metrics)
 
 

@@ -10,7 +10,8 @@ import safetensors.torch
 import torch
 
 from dendrite_zoo.rl import demonstrations
-from dendrite_zoo.rl.demonstrations import Demonstrations, Disturbance, _Chance, collect_demonstrations, recipe_of
+from dendrite_zoo.rl.collection import Disturbance, _BehaviorPolicy, collect_demonstrations, collection_config
+from dendrite_zoo.rl.demonstrations import Demonstrations
 
 TASKS = ("reach-v3", "drawer-close-v3")
 
@@ -63,10 +64,10 @@ def test_disturbance_changes_every_second_episode_and_no_label(clean):
     assert not torch.equal(data.observation[:100], clean.observation[:100])
 
 
-def test_chance_disturbs_only_whom_it_is_told_to():
-    chance = _Chance(3, np.random.RandomState(0), Disturbance(noise=0.5, bursts=0.3), 0.0)
+def test_noise_disturbs_only_the_environments_that_are_named():
+    behavior = _BehaviorPolicy(3, np.random.RandomState(0), Disturbance(noise=0.5, bursts=0.3), 0.0)
     played, expert = np.full((3, 4), 0.2), np.zeros((3, 4))
-    steps = np.stack([chance.change(played, expert, disturbed=np.array([False, True, True])) for _ in range(200)])
+    steps = np.stack([behavior(played, expert, disturbed=np.array([False, True, True])) for _ in range(200)])
     assert (steps[:, 0] == 0.2).all() and (np.abs(steps) <= 1).all()
     repeated = (steps[1:, 1] == steps[:-1, 1]).all(axis=1).mean()
     assert 0.3 < repeated < 0.9  # pushes hold for some steps
@@ -97,39 +98,42 @@ def test_two_runs_may_save_to_one_file_at_a_time(clean, tmp_path, monkeypatch):
 def test_a_file_says_how_it_was_collected(clean, tmp_path):
     path = tmp_path / "demonstrations.safetensors"
     clean.save(path)
-    expected = recipe_of(episodes_per_task=2, max_steps=60)
-    assert Demonstrations.load(path).recipe == clean.recipe == expected and recipe_of(seed=np.int64(0)) == recipe_of()
-    replace(clean, recipe=None).save(path)  # as files of earlier versions
-    assert Demonstrations.load(path).recipe is None
+    expected = collection_config(episodes_per_task=2, max_steps=60)
+    assert (
+        Demonstrations.load(path).config == clean.config == expected
+        and collection_config(seed=np.int64(0)) == collection_config()
+    )
+    replace(clean, config=None).save(path)  # as files of earlier versions
+    assert Demonstrations.load(path).config is None
     for name, value in {
         "episodes_per_task": 3,
         "policy": lambda *_: None,
         "expert_share": 0.25,
         "disturbance": Disturbance(bursts=0.1),
-        "split": "validation",
+        "split": "val",
         "seed": 1,
         "max_steps": 61,
     }.items():
-        assert recipe_of(**{"episodes_per_task": 2, "max_steps": 60, name: value}) != expected
-    assert recipe_of(num_processes=0, fast=True, progress=True) == recipe_of()
+        assert collection_config(**{"episodes_per_task": 2, "max_steps": 60, name: value}) != expected
+    assert collection_config(num_processes=0, fast=True, progress=True) == collection_config()
 
 
-def test_errors_say_what_came(clean, tmp_path):
+def test_errors_say_what_is_wrong(clean, tmp_path):
     with pytest.raises(FileNotFoundError, match="collect_demonstrations"):
         Demonstrations.load(tmp_path / "none.safetensors")
     (tmp_path / "bad.safetensors").write_bytes(b"nothing of the kind")
-    with pytest.raises(ValueError, match="holds no demonstrations"):
+    with pytest.raises(ValueError, match="bad.safetensors to be a file of Demonstrations.save"):
         Demonstrations.load(tmp_path / "bad.safetensors")
-    with pytest.raises(ValueError, match="expected the same tasks"):
+    with pytest.raises(ValueError, match="Expected demonstrations of the same tasks"):
         clean + Demonstrations(("push-v3",), *(torch.zeros(0, n) for n in (39, 4)), torch.zeros(0), torch.zeros(0))
-    with pytest.raises(ValueError, match="for 3 rows"):
+    with pytest.raises(ValueError, match=r"`observation` to have the shape \(3, 39\), but got \(3, 38\)"):
         Demonstrations(TASKS, torch.zeros(3, 38), torch.zeros(3, 4), torch.zeros(3), torch.zeros(3))
     for index in (-1, 2):
-        with pytest.raises(ValueError, match=f"Task indices from {index} to {index} came; expected 0 to 1"):
+        with pytest.raises(ValueError, match=f"`task` to hold positions.* from 0 to 1, but got {index} to {index}"):
             Demonstrations(TASKS, torch.zeros(1, 39), torch.zeros(1, 4), torch.tensor([index]), torch.ones(1).bool())
     for share in (-0.1, 7, float("nan")):
-        with pytest.raises(ValueError, match=f"expert_share={share} came; expected a chance from 0 to 1"):
+        with pytest.raises(ValueError, match=f"Expected `expert_share` to be a number from 0 to 1, but got {share}"):
             collect_demonstrations(TASKS, expert_share=share)
     for name, value in (("noise", -1.0), ("noise", float("nan")), ("bursts", -0.1), ("bursts", 4)):
-        with pytest.raises(ValueError, match=f"{name}={value}.* came; expected a deviation of 0 or more"):
+        with pytest.raises(ValueError, match=f"Expected `{name}` to be a number .*0.*, but got {value}"):
             Disturbance(**{name: value})

@@ -216,7 +216,10 @@ def test_a_state_goes_on_before_any_reset(envs: TaskEnvironments) -> None:
 def test_a_state_of_other_environments_is_refused(envs: TaskEnvironments) -> None:
     envs.reset()
     state = envs.state_dict()
-    with TaskEnvironments("reach-v3", num_processes=0) as others, pytest.raises(ValueError, match="got the state of 4 env"):
+    with (
+        TaskEnvironments("reach-v3", num_processes=0) as others,
+        pytest.raises(ValueError, match="the state of 4 env"),
+    ):
         others.load_state_dict(state)
 
 

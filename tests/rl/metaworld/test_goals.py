@@ -27,7 +27,8 @@ def random_actions(steps: int) -> np.ndarray:
 def test_splits_share_no_goal(pair: tuple[Episodes, Episodes]) -> None:
     env = pair[1].env
     task = pair[1].config.task
-    drawn = [goal.vector(env) for split in SPLIT_SEEDS for seed in (0, 1) for goal in goals(task, split, count=2, seed=seed)]
+    every = [goal for split in SPLIT_SEEDS for seed in (0, 1) for goal in goals(task, split, count=2, seed=seed)]
+    drawn = [goal.vector(env) for goal in every]
     distances = np.abs(np.array(drawn)[:, None] - np.array(drawn)[None]).max(axis=2)
     assert distances[~np.eye(12, dtype=bool)].min() > 1e-6
 

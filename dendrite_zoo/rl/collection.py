@@ -1,0 +1,201 @@
+"""Collecting demonstrations: the expert acts (behaviour cloning), or labels what a policy meets (DAgger)."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.progress import Progress
+
+from dendrite_zoo._core.checks import check_integers, check_range
+from dendrite_zoo._core.rng import random_state
+from dendrite_zoo.rl.demonstrations import Demonstrations
+from dendrite_zoo.rl.environments import TaskEnvironments
+from dendrite_zoo.rl.evaluation import Act
+from dendrite_zoo.rl.metaworld.goals import Split
+from dendrite_zoo.rl.metaworld.tasks import ACTION_SIZE, task_names
+
+__all__ = ["Disturbance", "collect_demonstrations", "collection_config"]
+
+
+@dataclass(frozen=True)
+class Disturbance:
+    """Noise that leads an episode off the expert's path, so that the way back is shown, too (DART).
+
+    Args:
+        noise: standard deviation of the Gaussian noise that is added to each action, 0 or more.
+        bursts: probability, from 0 to 1, that a push begins at a step: 3 to 10 steps into one random direction, with
+            the gripper's action unchanged.
+
+    Raises:
+        ValueError: a number out of range.
+
+    Source:
+        Laskey et al. 2017, DART: Noise Injection for Robust Imitation Learning, https://arxiv.org/abs/1703.09327.
+    """
+
+    noise: float = 0.2
+    bursts: float = 0.02
+
+    def __post_init__(self) -> None:
+        check_range(0, math.inf, noise=self.noise)
+        check_range(0, 1, bursts=self.bursts)
+
+
+def collect_demonstrations(
+    tasks: str | Sequence[str],
+    *,
+    episodes_per_task: int = 50,
+    policy: Act | None = None,
+    expert_share: float = 0.0,
+    disturbance: Disturbance | None = None,
+    split: Split = "train",
+    num_processes: int = 2,
+    fast: bool = False,
+    seed: int = 0,
+    max_steps: int = 300,
+    progress: bool = False,
+) -> Demonstrations:
+    """Play one episode on each of a number of goals, and record the expert's action at each step.
+
+    Without a policy the expert itself acts (behaviour cloning). With one the policy acts, and the expert labels the
+    observations that it meets (DAgger); in blocks of 20 steps the expert acts in its place with the probability
+    ``expert_share``. An episode ends with success.
+
+    Args:
+        tasks: ``"mt10"``, ``"mt50"`` or names.
+        episodes_per_task: number of goals of each task, one episode each.
+        policy: the policy that acts, such as ``policy.act_batch``.
+        expert_share: DAgger's beta, from 0 to 1.
+        disturbance: noise on the actions, in every second episode.
+        split: of the goals.
+        num_processes: as for `TaskEnvironments`.
+        fast: faster Python paths.
+        seed: of goals and noise; equal seeds give equal demonstrations.
+        max_steps: length of an episode.
+        progress: show a progress bar.
+
+    Raises:
+        ValueError: an unknown task, a number out of range, or actions of another shape or not finite.
+        ImportError: the ``[metaworld]`` extra is missing.
+
+    Source:
+        Ross, Gordon and Bagnell 2011, A Reduction of Imitation Learning ... to No-Regret Online Learning,
+        https://arxiv.org/abs/1011.0686.
+    """
+    names = task_names(tasks)
+    check_integers(1, episodes_per_task=episodes_per_task)
+    check_range(0, 1, expert_share=expert_share)
+    config = collection_config(
+        episodes_per_task=episodes_per_task,
+        policy=policy,
+        expert_share=expert_share,
+        disturbance=disturbance,
+        split=split,
+        seed=seed,
+        max_steps=max_steps,
+    )
+    envs_per_task = min(episodes_per_task, max(1, 20 // len(names)))
+    rows: list[tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]] = []
+    solved = np.zeros((len(names), episodes_per_task), dtype=bool)
+    with (
+        TaskEnvironments(
+            names,
+            envs_per_task=envs_per_task,
+            split=split,
+            num_goals=episodes_per_task,
+            order="each-once",
+            num_processes=num_processes,
+            seed=seed,
+            fast=fast,
+            max_steps=max_steps,
+            stop_at_success=True,
+        ) as envs,
+        Progress(transient=True, disable=not progress) as bar,
+    ):
+        shown = bar.add_task("demonstrations", total=solved.size)
+        generator = random_state(seed, len(names), episodes_per_task)
+        behavior = _BehaviorPolicy(envs.num_envs, generator, disturbance, expert_share)
+        goal = np.arange(envs.num_envs) % envs_per_task
+        observation = envs.reset()
+        while len(busy := np.flatnonzero(~envs.finished)):
+            expert = envs.expert_actions()
+            action = expert.copy()
+            if policy is not None:
+                action[busy] = policy(observation[busy], envs.task_index[busy])
+            action = behavior(action, expert, disturbed=goal % 2 == 1)
+            task = envs.task_index[busy]
+            rows.append((observation[busy], expert[busy], task, task * episodes_per_task + goal[busy]))
+            step = envs.step(action)
+            ended = busy[step.truncated[busy]]
+            solved[envs.task_index[ended], goal[ended]] = step.success[ended]
+            goal[ended] += envs_per_task
+            bar.advance(shown, len(ended))
+            observation = step.observation
+    observations, actions, index, episode = (np.concatenate(column) for column in zip(*rows, strict=True))
+    return Demonstrations(
+        names,
+        torch.from_numpy(observations).float(),
+        torch.from_numpy(actions).float(),
+        torch.from_numpy(index),
+        torch.from_numpy(solved.flatten()[episode]),
+        config=config,
+    )
+
+
+def collection_config(**arguments: Any) -> dict[str, Any]:
+    """The arguments that decide the demonstrations, except for the tasks and a policy's weights, as JSON values.
+
+    Args:
+        **arguments: of `collect_demonstrations`; its defaults for the others.
+
+    Example:
+        >>> collection_config(episodes_per_task=20, seed=1)["split"]
+        'train'
+    """
+    given = inspect.signature(collect_demonstrations).bind_partial(**arguments)
+    given.apply_defaults()
+    names = ("episodes_per_task", "expert_share", "split", "seed", "max_steps")
+    values: dict[str, Any] = {name: given.arguments[name] for name in names}
+    disturbance = given.arguments["disturbance"]
+    values["disturbance"] = None if disturbance is None else asdict(disturbance)
+    values["played_by"] = "expert" if given.arguments["policy"] is None else "policy"
+    return cast(dict[str, Any], json.loads(json.dumps(values, default=int)))  # integers of NumPy too
+
+
+class _BehaviorPolicy:
+    """The policy that acts in each environment: expert or learner, with noise."""
+
+    def __init__(
+        self, num_envs: int, generator: np.random.RandomState, disturbance: Disturbance | None, expert_share: float
+    ) -> None:
+        self.generator, self.disturbance, self.expert_share = generator, disturbance, expert_share
+        self.steps = 0
+        self.expert_acts = np.zeros(num_envs, dtype=bool)
+        self.push = np.zeros((num_envs, ACTION_SIZE - 1))
+        self.push_left = np.zeros(num_envs, dtype=np.int64)
+
+    def __call__(
+        self, action: NDArray[np.float64], expert: NDArray[np.float64], *, disturbed: NDArray[np.bool_]
+    ) -> NDArray[np.float64]:
+        num_envs, generator = len(action), self.generator
+        if self.steps % 20 == 0:
+            self.expert_acts = generator.uniform(size=num_envs) < self.expert_share
+        self.steps += 1
+        action = np.where(self.expert_acts[:, None], expert, action)
+        if self.disturbance is None:
+            return action
+        begins = (generator.uniform(size=num_envs) < self.disturbance.bursts) & (self.push_left == 0)
+        self.push[begins] = generator.uniform(-1, 1, size=self.push.shape)[begins]
+        self.push_left[begins] = generator.randint(3, 11, size=num_envs)[begins]
+        noisy = np.clip(action + generator.normal(0, self.disturbance.noise, size=action.shape), -1, 1)
+        pushed = np.where(self.push_left[:, None] > 0, np.c_[self.push, action[:, -1:]], noisy)
+        self.push_left = np.maximum(self.push_left - 1, 0)
+        return np.where(disturbed[:, None], pushed, action)
