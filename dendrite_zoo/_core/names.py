@@ -28,7 +28,7 @@ RENAMED: dict[str, tuple[str, ...]] = {
     "unseen": ("test",),
     "validation": ("val",),
 }
-"""An old name of an argument, or of a split, to its new ones, of which a class has one; the table goes with version 0.2."""
+"""The old name of an argument or split to its new ones, of which a class has one; the table goes with version 0.2."""
 
 
 def renamed(name: str, known: Iterable[str]) -> str | None:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dendrite_zoo._core.rng import random_state
 from dendrite_zoo.rl import Demonstrations, Disturbance, collect_demonstrations, task_names
-from dendrite_zoo.rl.demonstrations import recipe_of
+from dendrite_zoo.rl.collection import collection_config
 from dendrite_zoo.streams.stream import check_trainer, fitting_trainer, resume_fit
 
 __all__ = ["DemonstrationLoader", "DemonstrationMixture", "DemonstrationSequence"]
@@ -259,10 +259,10 @@ class DemonstrationMixture(LightningDataModule):
             seed=self.seed,
         )
         held_out = self._kept(
-            self._place / "validation.safetensors",
+            self._place / "val.safetensors",
             self.tasks,
             episodes_per_task=self.val_episodes,
-            split="validation",
+            split="val",
             seed=self.seed,
         )
         parts, validation = ([_solved(rows.of(task)) for task in range(self.num_tasks)] for rows in (shown, held_out))
@@ -346,7 +346,7 @@ class DemonstrationMixture(LightningDataModule):
         kept = Demonstrations.load(path)
         if kept.tasks != tuple(tasks):
             raise ValueError(f"{path} holds demonstrations of {', '.join(kept.tasks)}; expected {', '.join(tasks)}.")
-        _check_recipe(path, kept.recipe, recipe_of(**arguments))
+        _check_config(path, kept.config, collection_config(**arguments))
         return kept
 
     def _refuse_earlier_rounds(self, place: Path) -> None:
@@ -440,7 +440,7 @@ def _solved(part: Demonstrations) -> Demonstrations:
     )
 
 
-def _check_recipe(path: Path, came: Mapping[str, Any] | None, expected: Mapping[str, Any]) -> None:
+def _check_config(path: Path, came: Mapping[str, Any] | None, expected: Mapping[str, Any]) -> None:
     if came is None:
         rank_zero_warn(
             f"{path} does not say how it was collected, as files of earlier versions do not. It is taken for what is "
@@ -456,5 +456,5 @@ def _check_recipe(path: Path, came: Mapping[str, Any] | None, expected: Mapping[
         )
 
 
-def _words(recipe: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={value!r}" for name, value in recipe.items())
+def _words(config: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in config.items())

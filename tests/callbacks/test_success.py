@@ -28,7 +28,7 @@ def stream(folder, **arguments):
     x = torch.rand(600, 39, generator=draws) * 0.2
     action = torch.cat([(10 * (x[:, 36:] - x[:, :3])).clamp(-1, 1), torch.zeros(600, 1)], dim=1)
     shown = Demonstrations(TASKS, x, action, task, torch.ones(600).bool())
-    for name in ("experts", "validation"):
+    for name in ("experts", "val"):
         shown.save(folder / f"{name}.safetensors")
     return DemonstrationSequence(TASKS, folder=folder, updates_per_epoch=30, batch_size_per_task=64, **arguments)
 

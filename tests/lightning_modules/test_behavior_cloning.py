@@ -201,7 +201,7 @@ def test_resumed_it_finds_its_rounds_of_dagger_where_the_run_began(experts, tmp_
     checkpoint = torch.load(path := tmp_path / "killed" / "last.ckpt", weights_only=True)
     assert torch.equal(go("killed", ckpt_path=path), expected)
     found = {str(file.relative_to(tmp_path / "killed")) for file in tmp_path.glob("killed/**/*.safetensors")}
-    assert found == {f"version_0/demonstrations/{name}.safetensors" for name in ("validation", "round-1", "round-2")}
+    assert found == {f"version_0/demonstrations/{name}.safetensors" for name in ("val", "round-1", "round-2")}
 
     torch.save(checkpoint, path)
     (tmp_path / "killed" / "version_0" / "demonstrations" / "round-1.safetensors").unlink()

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from dendrite_zoo.rl import Demonstrations, Disturbance
-from dendrite_zoo.rl.demonstrations import recipe_of
+from dendrite_zoo.rl.collection import collection_config
 from dendrite_zoo.streams import DemonstrationMixture, DemonstrationSequence
 from dendrite_zoo.streams.demonstrations import DemonstrationLoader
 
@@ -81,12 +81,12 @@ def test_processes_share_every_batch():
 
 def saved(folder, expert=None, **arguments):
     """As if collected for a DemonstrationMixture of these arguments."""
-    recipes = {
+    configs = {
         "experts": {"episodes_per_task": 200, "disturbance": Disturbance(), **(expert or {})},
-        "validation": {"episodes_per_task": 5, "split": "validation"},
+        "val": {"episodes_per_task": 5, "split": "val"},
     }
-    for name, recipe in recipes.items():
-        replace(made_up(**arguments), recipe=recipe_of(**recipe)).save(folder / f"{name}.safetensors")
+    for name, config in configs.items():
+        replace(made_up(**arguments), config=collection_config(**config)).save(folder / f"{name}.safetensors")
     return folder
 
 
@@ -109,9 +109,9 @@ def test_what_did_not_reach_its_goal_is_left_out(tmp_path):
 def test_a_task_is_not_validated_on_what_its_expert_could_not_do(tmp_path):
     saved(tmp_path)
     held_out = replace(
-        made_up(solved=torch.arange(80) >= 30), recipe=recipe_of(episodes_per_task=5, split="validation")
+        made_up(solved=torch.arange(80) >= 30), config=collection_config(episodes_per_task=5, split="val")
     )
-    held_out.save(tmp_path / "validation.safetensors")
+    held_out.save(tmp_path / "val.safetensors")
     loaders = DemonstrationMixture(TASKS, folder=tmp_path, dagger_rounds=0, epochs=1).val_dataloader()
     assert [len(list(loader)) for loader in loaders] == [0, 1]
 
@@ -141,7 +141,7 @@ def test_files_that_were_collected_otherwise_are_refused(tmp_path):
         setup(episodes_per_task=20)
     with pytest.raises(ValueError, match="experts.* was collected with seed=0; expected seed=1[.]"):
         setup(seed=1)
-    with pytest.raises(ValueError, match="validation.* was collected with episodes_per_task=5; expected"):
+    with pytest.raises(ValueError, match="val.* was collected with episodes_per_task=5; expected"):
         setup(val_episodes=2)
     saved(tmp_path, expert={"disturbance": None})
     with pytest.raises(ValueError, match="with disturbance=None; expected disturbance={'noise': 0.2"):
