@@ -17,7 +17,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-__all__ = ["Context", "check_ids", "distinct_contexts"]
+__all__ = ["Context", "distinct_contexts"]
 
 Context: TypeAlias = "Tensor | tuple[Tensor, Tensor]"
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Literal, TypeAlias, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from dendrite_zoo.functional.context import Context, distinct_contexts
@@ -18,7 +17,7 @@ __all__ = [
     "GATES",
     "Gate",
     "apply_gate",
-    "check_gate",
+    "k_winners",
     "segment_activations",
     "select_winners",
     "winning_activations",
@@ -144,12 +143,31 @@ def winning_activations(
     if contexts.is_floating_point():
         contexts = contexts.to(segments.dtype)
     strength, _ = select_winners(segment_activations(segments if mask is None else segments * mask, contexts), gate)
-    if index is None:
-        return strength
-    return strength[0] if index.ndim == 0 else F.embedding(index, strength)
+    return strength if index is None else strength[index]
+
+
+def k_winners(x: Tensor, k: int) -> Tensor:
+    """Keep the ``k`` largest of the last dimension, zero the rest (k-winner-take-all; Iyer et al. 2022, eq. 5).
+
+    Exactly ``k`` pass, ties and negative values included; only they receive gradient.
+
+    Shape:
+        ``(..., U)`` to ``(..., U)``.
+
+    Raises:
+        ValueError: ``k`` is below 1 or larger than the layer.
+
+    Example:
+        >>> k_winners(torch.tensor([3.0, 1.0, 2.0, 3.0]), 2)
+        tensor([3., 0., 0., 3.])
+    """
+    if not 1 <= k <= x.shape[-1]:
+        raise ValueError(f"Expected `k` to be from 1 to {x.shape[-1]}, but got {k}. Change `k`, or widen the layer.")
+    values, winners = x.topk(k, dim=-1, sorted=False)
+    return torch.zeros_like(x).scatter(-1, winners, values)
 
 
 def check_gate(gate: str) -> None:
     """Raise a ValueError that lists the gates where ``gate`` is none of them."""
     if gate not in GATES:
-        raise ValueError(f"gate={gate!r} is unknown; choose one of {', '.join(GATES)}.")
+        raise ValueError(f"Expected `gate` to be one of {', '.join(GATES)}, but got {gate!r}.")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from dendrite_zoo.functional import k_winners
 from dendrite_zoo.layers.sparse import check_density, check_size
+from dendrite_zoo.row_sparse.winners import k_winners
 
 __all__ = ["KWinners"]
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from dendrite_zoo import functional
 from dendrite_zoo.functional import GATES
 from dendrite_zoo.row_sparse import segments as segments_module
 from dendrite_zoo.row_sparse.parameter import RowParameter
@@ -29,8 +30,8 @@ class Largest(TorchDispatchMode):
         return result
 
 
-def gradient(segments, context, gate, mask=None):
-    strength = winning_activations(segments, context, gate, mask)
+def gradient(segments, context, gate, mask=None, function=winning_activations):
+    strength = function(segments, context, gate, mask)
     return strength, *torch.autograd.grad((strength * torch.linspace(-1, 1, strength.shape[-1])).sum(), segments)
 
 
@@ -88,6 +89,9 @@ def test_all_forms_of_a_context_agree(batch, units, segments, context_dim, codeb
         results = [gradient(weight, form, gate, mask) for form in forms]
         rows = reference.context_rows(forms[1], batch, weight)
         slow = torch.stack([torch.stack([reference.strength(u, c, gate) for u in weight]) for c in rows])
+        results += [
+            gradient(weight, form, gate, mask, functional.winning_activations) for form in forms
+        ]  # the equation
         for strength, grad in results:
             torch.testing.assert_close(strength, slow)
             torch.testing.assert_close(grad, results[0][1])
