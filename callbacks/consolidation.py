@@ -7,7 +7,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from dendrite_zoo import regularizers
 from dendrite_zoo._core.lightning import transfer_batch, unscale_gradients
 from dendrite_zoo.regularizers import QuadraticPenalty, select_parameters
-from dendrite_zoo.tasks import TaskBoundary, current_task
+from dendrite_zoo.tasks import TaskBoundary, current_task, unknown_task
 
 __all__ = ["ElasticWeightConsolidation", "SynapticIntelligence"]
 
@@ -129,11 +129,7 @@ class Consolidation(Callback, ABC, Generic[R]):
         assert self.regularizer is not None
         self._look_for_boundary(trainer, pl_module)
         if self._boundary.task is None:
-            raise ValueError(
-                f"{type(self).__name__} cannot tell which task is trained on: the current_task of the module is None, "
-                "or neither module nor datamodule has one; expected an index from 0. Pass task=, such as "
-                f"{type(self).__name__}(task=lambda trainer: trainer.current_epoch // 3)."
-            )
+            raise unknown_task(trainer, type(self).__name__)
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         if unscale_gradients(trainer, optimizer) and not _all_finite(parameters):
             return  # the scaler skips this step
@@ -156,11 +152,9 @@ class Consolidation(Callback, ABC, Generic[R]):
             self.end_task(trainer, pl_module, ended)
 
     def _current_task(self, trainer: Trainer, pl_module: LightningModule) -> int | None:
-        if self.task is not None:
-            return current_task(trainer, self.task)
-        owners: tuple[Any, ...] = (pl_module, getattr(trainer, "datamodule", None))
-        telling = [owner for owner in owners if hasattr(owner, "current_task")]
-        return telling[0].current_task if telling else None  # a module's None: it will know once it has the batch
+        if self.task is None and hasattr(pl_module, "current_task"):  # None until it finds the task in a batch
+            return current_task(trainer, lambda _: cast(Any, pl_module).current_task)
+        return current_task(trainer, self.task)
 
 
 class SynapticIntelligence(Consolidation[regularizers.SynapticIntelligence]):

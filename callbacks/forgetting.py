@@ -15,9 +15,9 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from dendrite_zoo.callbacks.accuracy_matrix import AccuracyRecord
-from dendrite_zoo.callbacks.log_metrics import send_figures
 from dendrite_zoo.callbacks.metric_reader import FreshMetrics, batch_size, by_task, not_logged
-from dendrite_zoo.tasks import TaskBoundary, current_task, resume_missed_validation
+from dendrite_zoo.callbacks.trainer import log_metrics, output_folder
+from dendrite_zoo.tasks import TaskBoundary, current_task, has_task, resume_missed_validation, unknown_task
 
 __all__ = ["ForgettingLogger"]
 
@@ -92,7 +92,7 @@ class ForgettingLogger(Callback):
         self._after: int | None = None  # the task learned last, in the validation at hand
         self._latest: tuple[int, int, int] | None = None  # the task told, its row and the step of the last validation
         self._warned: set[str] = set()
-        self._run_folder: Path | None = None
+        self._output: Path | None = None
 
     @property
     def matrix(self) -> Tensor:
@@ -148,14 +148,12 @@ class ForgettingLogger(Callback):
                 f"The Trainer has {several} ForgettingLoggers, which log under the same names; expected one: "
                 "keep the one whose metric matters."
             )
-        owners = (getattr(trainer, "datamodule", None), pl_module)
-        told = self.task is not None or any(hasattr(owner, "current_task") for owner in owners)
-        if not told and stage in ("fit", "validate"):
-            raise ValueError(_untold(owners))
+        if stage in ("fit", "validate") and not has_task(trainer, self.task):
+            raise unknown_task(trainer, type(self).__name__)
+        self._output = output_folder(trainer, self.folder)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Find the run folder."""
-        self._run_folder = self._find_folder(trainer)
+        """Warn anew."""
         self._warned = set()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -180,8 +178,6 @@ class ForgettingLogger(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remember what was logged before."""
-        if trainer.state.fn == TrainerFn.VALIDATING:
-            self._run_folder = self._find_folder(trainer)
         self._fresh.start(trainer)
         self._found, self._seen = {}, {}
 
@@ -207,14 +203,14 @@ class ForgettingLogger(Callback):
             of_tasks = {name: figures.pop(name) for name in list(figures) if "/" in name}
             for name, value in figures.items():
                 pl_module.log(name, value, sync_dist=trainer.world_size > 1)
-            send_figures(trainer, of_tasks)
+            log_metrics(trainer, of_tasks)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Read what the module logged at the very end, where only the loggers can still be reached."""
         if trainer.sanity_checking:
             return
         if self._read(trainer):
-            send_figures(trainer, self._figures(trainer))
+            log_metrics(trainer, self._figures(trainer))
         if not self.record.update_called and (logged := self._fresh.logged(trainer)):
             raise ValueError(not_logged(self.metric, logged, loaders=len(trainer.num_val_batches)))
         if trainer.state.fn == TrainerFn.VALIDATING:
@@ -233,14 +229,14 @@ class ForgettingLogger(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Write the matrix of an interrupted run, too."""
-        if self._run_folder is not None and self.record.update_called:
+        if self._output is not None and self.record.update_called:
             with contextlib.suppress(OSError):  # the exception at hand matters more
-                self.record.write_json(self._run_folder)
+                self.record.write_json(self._output)
 
     def _current_task(self, trainer: Trainer) -> int:
         task = current_task(trainer, self.task)
         if task is None:
-            raise ValueError(_untold((getattr(trainer, "datamodule", None), trainer.lightning_module)))
+            raise unknown_task(trainer, type(self).__name__)
         return task
 
     def _check_row(self, trainer: Trainer, task: int | None) -> None:
@@ -308,34 +304,16 @@ class ForgettingLogger(Callback):
             return {name: value for name, value in figures.items() if not math.isnan(value)}
         return figures
 
-    def _find_folder(self, trainer: Trainer) -> Path | None:
-        log_dir = trainer.log_dir  # asks all processes
-        if not trainer.is_global_zero:
-            return None
-        if self.folder is not None:
-            return self.folder
-        dry_run = trainer.fast_dev_run  # type: ignore[attr-defined]
-        return None if dry_run else Path(log_dir or trainer.default_root_dir)
-
     def _report(self, trainer: Trainer) -> None:
         if not self.record.update_called:
             return
-        if self._run_folder is not None and self.record.write_json(self._run_folder):
+        if self._output is not None and self.record.write_json(self._output):
             try:
-                self.record.write_picture(self._run_folder)
+                self.record.write_picture(self._output)
             except ImportError as missing:
                 rank_zero_info(str(missing))
         if self.verbose and trainer.is_global_zero:
             self.record.show()
-
-
-def _untold(owners: tuple[Any, ...]) -> str:
-    names = " nor ".join(type(owner).__name__ for owner in owners if owner is not None)
-    return (
-        f"ForgettingLogger cannot tell which task is trained on: {names} has no current_task; expected an "
-        "index from 0. Pass task=, such as "
-        "ForgettingLogger('val/acc', task=lambda trainer: trainer.current_epoch // 3)."
-    )
 
 
 def _over_ranks(

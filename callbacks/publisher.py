@@ -21,12 +21,13 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from dendrite_zoo._core.redact import typed_command
 from dendrite_zoo.callbacks.forgetting import ForgettingLogger
 from dendrite_zoo.callbacks.sparsity import SparsityLogger
+from dendrite_zoo.callbacks.trainer import find_callback, output_folder
 from dendrite_zoo.hub import HubModel
 from dendrite_zoo.hub.resolve import check_repo
 from dendrite_zoo.records import result_record
 from dendrite_zoo.report import matrix_record
 from dendrite_zoo.streams import TaskStream, benchmark_name
-from dendrite_zoo.tasks import TaskBoundary, current_task
+from dendrite_zoo.tasks import TaskBoundary, current_task, has_task, unknown_task
 
 __all__ = ["HubPublisher"]
 
@@ -94,7 +95,7 @@ class HubPublisher(Callback):
         self.repo_id, self.every, self.private, self.revision = repo_id, every, private, revision
         self.task, self.wait, self.context_at_test = task, wait, context_at_test
         self.folder = None if folder is None else Path(folder)
-        self._folder = Path()  # of the fit at hand
+        self._folder: Path | None = None  # of the fit at hand
         self.releases: list[Any] = []
         self._boundary = TaskBoundary()
         self._unsent: list[Path] = []
@@ -121,13 +122,10 @@ class HubPublisher(Callback):
         if stage != "fit":
             return
         model = _model(pl_module)
-        owners = (getattr(trainer, "datamodule", None), pl_module)
-        if self.every == "task_end" and self.task is None and not any(hasattr(o, "current_task") for o in owners):
-            raise ValueError(
-                "HubPublisher(every='task_end') cannot tell which task is trained on: neither datamodule nor module "
-                "has a current_task. Pass task=, such as task=lambda trainer: trainer.current_epoch // 3."
-            )
-        if _log(trainer) is not None and self._context_at_test(pl_module, model) is None and trainer.is_global_zero:
+        if self.every == "task_end" and not has_task(trainer, self.task):
+            raise unknown_task(trainer, type(self).__name__)
+        log, context = find_callback(trainer, ForgettingLogger), self._context_at_test(pl_module, model)
+        if log is not None and context is None and trainer.is_global_zero:
             logger.warning(
                 "HubPublisher releases no result record: %s does not say in hparams['context_at_test'] where the "
                 "context of its %s comes from in validation; expected one of %s. Pass it as context_at_test=.",
@@ -136,8 +134,8 @@ class HubPublisher(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the folder."""
-        log_dir = trainer.log_dir  # asks all processes
-        self._folder = self.folder or Path(log_dir or trainer.default_root_dir) / "hub"
+        base = output_folder(trainer, self.folder)
+        self._folder = base if base is None or self.folder is not None else base / "hub"
         self._started = time.monotonic()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -161,7 +159,7 @@ class HubPublisher(Callback):
             self._warn(folder, "training broke off before it was sent")
 
     def _release(self, trainer: Trainer, pl_module: LightningModule, task: int | None) -> None:
-        if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if self._folder is None:
             return
         folder = self._folder / f"step-{trainer.global_step}"
         model = _model(pl_module)
@@ -206,14 +204,13 @@ class HubPublisher(Callback):
         self, trainer: Trainer, pl_module: LightningModule, model: HubModel, task: int | None
     ) -> list[dict[str, Any]] | None:
         """Gather what the other callbacks measured after a task into a result record; None where it would be false."""
-        log, context_at_test = _log(trainer), self._context_at_test(pl_module, model)
+        log, context_at_test = find_callback(trainer, ForgettingLogger), self._context_at_test(pl_module, model)
         learned = None if log is None else log.learned_part(task)
         if learned is None or context_at_test is None:
             return None
         matrix = matrix_record(learned)["matrix"]
-        callbacks = trainer.callbacks  # type: ignore[attr-defined]
-        measured = (c.figures for c in callbacks if isinstance(c, SparsityLogger))
-        sparsity: dict[str, dict[str, float]] = next(measured, {})
+        logged = find_callback(trainer, SparsityLogger)
+        sparsity: dict[str, dict[str, float]] = {} if logged is None else logged.values
         data = getattr(trainer, "datamodule", None)
         record = result_record(
             benchmark=benchmark_name(data) if isinstance(data, TaskStream) else type(data or pl_module).__name__,
@@ -242,11 +239,6 @@ class HubPublisher(Callback):
 
     def _seconds(self) -> float:
         return self._trained + (time.monotonic() - self._started if self._started else 0.0)
-
-
-def _log(trainer: Trainer) -> ForgettingLogger | None:
-    callbacks = trainer.callbacks  # type: ignore[attr-defined]
-    return next((callback for callback in callbacks if isinstance(callback, ForgettingLogger)), None)
 
 
 def _has_context(pl_module: LightningModule, model: HubModel) -> bool:

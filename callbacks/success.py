@@ -11,7 +11,7 @@ import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from numpy.typing import NDArray
 
-from dendrite_zoo.callbacks.log_metrics import send_figures
+from dendrite_zoo.callbacks.trainer import log_metrics
 from dendrite_zoo.rl import MAX_STEPS, GoalEvaluation, Split, SuccessReport, task_names
 
 __all__ = ["SuccessLogger"]
@@ -133,7 +133,7 @@ class SuccessLogger(Callback):
                 of_tasks = zip(index, self.report.per_task.values(), strict=True)
                 figures |= {f"val/task_{j}/success": value for j, value in of_tasks}
             figures["success/mean"] = self.report.mean
-        send_figures(trainer, trainer.strategy.broadcast(figures))
+        log_metrics(trainer, trainer.strategy.broadcast(figures))
 
     def _names(self, trainer: Trainer) -> tuple[str, ...]:
         names = self.tasks or getattr(_data(trainer), "tasks", None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -10,35 +9,65 @@ from lightning.pytorch import Trainer
 
 from dendrite_zoo._core.lightning import resume_missed_validation
 
-__all__ = ["TaskBoundary", "current_task", "resume_missed_validation"]
+__all__ = ["TaskBoundary", "current_task", "has_task", "resume_missed_validation", "unknown_task"]
 
 
 def current_task(trainer: Trainer, task: Callable[[Trainer], int] | None = None) -> int | None:
-    """The absolute index of the task being trained, as datamodule or module says in ``current_task``.
+    """The absolute index of the task being trained, the ``current_task`` of the datamodule, else of the module.
 
     Args:
         trainer: the Trainer at work.
-        task: tells it in their stead, such as ``lambda trainer: trainer.current_epoch // 3``.
+        task: asked instead of them, such as ``lambda trainer: trainer.current_epoch // 3``.
 
     Returns:
-        The index, or None where nobody knows it.
+        The index, or None where it is not known.
 
     Raises:
-        ValueError: what is told is no index from 0.
+        ValueError: the answer is no index from 0.
     """
-    told: Any = None
     if task is not None:
-        told = task(trainer)
-    else:
-        for owner in (getattr(trainer, "datamodule", None), trainer.lightning_module):
-            told = getattr(owner, "current_task", None)
-            if told is not None:
-                break
-    if told is None:
+        return _index(task(trainer))
+    answers = (owner.current_task for owner in _owners(trainer) if hasattr(owner, "current_task"))
+    return _index(next((answer for answer in answers if answer is not None), None))
+
+
+def has_task(trainer: Trainer, task: Callable[[Trainer], int] | None = None) -> bool:
+    """Whether there is a source of the current task: ``task``, or a ``current_task`` of datamodule or module.
+
+    It may not know the task yet, as a module that finds its task in a batch.
+    """
+    return task is not None or any(hasattr(owner, "current_task") for owner in _owners(trainer))
+
+
+def unknown_task(trainer: Trainer, callback: str) -> ValueError:
+    """The error of a callback that needs the current task where nothing gives it, with the remedies.
+
+    Args:
+        trainer: the Trainer at work.
+        callback: the name of the callback's class.
+    """
+    owners = " or ".join(type(owner).__name__ for owner in _owners(trainer) if owner is not None)
+    owners = owners or "the datamodule or the module"
+    return ValueError(
+        f"{callback} needs the index of the task being trained, but neither `task=` nor a `current_task` of {owners} "
+        f"gives it. Pass `task=`, such as {callback}(task=lambda trainer: trainer.current_epoch // 3). In YAML, use a "
+        "datamodule that has a `current_task`, such as `dendrite_zoo.streams.PermutedTasks`."
+    )
+
+
+def _owners(trainer: Trainer) -> tuple[Any, Any]:
+    return getattr(trainer, "datamodule", None), getattr(trainer, "lightning_module", None)
+
+
+def _index(task: Any) -> int | None:
+    if task is None:
         return None
-    if told != int(told) or told < 0:
-        raise ValueError(f"The current task came as {told}; expected an index from 0: check task=, or current_task.")
-    return int(told)
+    if task != int(task) or task < 0:
+        raise ValueError(
+            f"Expected the current task to be an index from 0, but got {task}. Check `task=`, or the `current_task` "
+            "of the datamodule or the module."
+        )
+    return int(task)
 
 
 class TaskBoundary:
@@ -69,16 +98,11 @@ class TaskBoundary:
             ``(ended, started)``: ``ended`` is None for the very first task, both are where nothing changed.
 
         Raises:
-            TypeError: the task is no integer.
+            ValueError: the task is no index from 0.
         """
         if task is None or task == self.task:
             return None, None
-        try:
-            ended, self.task = self.task, operator.index(task)
-        except TypeError:
-            raise TypeError(
-                f"The current task came as {task!r}; expected an index from 0, such as trainer.current_epoch // 3."
-            ) from None
+        ended, self.task = self.task, _index(task)
         return ended, self.task
 
     def state_dict(self) -> dict[str, Any]:

@@ -37,6 +37,13 @@ class TestTaskBoundary:
         assert again.update(4) == (None, None)
         assert again.update(5) == (4, 5)
 
+    @pytest.mark.parametrize("task", [-1, 0.5])
+    def test_a_task_is_an_index(self, task):
+        boundary = TaskBoundary()
+        with pytest.raises(ValueError, match=f"an index from 0, but got {task}"):
+            boundary.update(task)
+        assert boundary.task is None
+
 
 @pytest.mark.parametrize(
     ("datamodule", "module", "task"),
@@ -63,9 +70,11 @@ def test_a_function_tells_the_task_in_their_stead(told):
 
 @pytest.mark.parametrize("told", [-1, 0.5])
 def test_a_task_is_an_index_from_0(told):
-    with pytest.raises(ValueError, match=rf"came as {told}; expected an index from 0: check task=, or current_task"):
+    with pytest.raises(
+        ValueError, match=rf"current task to be an index from 0, but got {told}. Check `task=`"
+    ):
         current_task(SimpleNamespace(), lambda trainer: told)
-    with pytest.raises(ValueError, match="expected an index from 0"):
+    with pytest.raises(ValueError, match="an index from 0"):
         current_task(SimpleNamespace(lightning_module=SimpleNamespace(current_task=told)))
 
 

@@ -85,12 +85,12 @@ def demo(name: str, epochs_per_task: int) -> None:
 
     console.rule(f"permuted-digits as loaded: {first} tasks learned, contexts inferred from each input")
     trainer.validate(module, stream, verbose=False)
-    before = sparsity.figures
+    before = sparsity.values
     console.print(sparsity_table(before))
 
     console.rule(f"fine-tuned on tasks {first} and {first + 1}, permutations it had never seen")
     trainer.fit(module, stream)
-    console.print(sparsity_table(sparsity.figures, before))
+    console.print(sparsity_table(sparsity.values, before))
 
     model.save_pretrained(folder / "model")
     again = ActiveDendriteClassifier.from_pretrained(folder / "model")

@@ -202,7 +202,7 @@ class TrainingCLI(LightningCLI):
             model=model.config,
             sparsity={
                 layer.removeprefix("model."): {name: value for name, value in figures.items() if "/task_" not in name}
-                for layer, figures in sparsity.figures.items()
+                for layer, figures in sparsity.values.items()
             },
             accuracy_by_context={way: statistics.fmean(tasks) for way, tasks in by_context.items()},
             **({} if data.val_fraction is None else {"val_fraction": data.val_fraction}),

@@ -133,7 +133,7 @@ def sparsity_table(
     """Activation sparsity, dead units, duty-cycle entropy and weight sparsity of each layer.
 
     Args:
-        layers: layer -> figure -> value, as ``SparsityLogger.figures`` holds them.
+        layers: layer -> metric -> value, as ``SparsityLogger.values`` holds them.
         before: the same at an earlier time; cells then read "before → now".
 
     Example:

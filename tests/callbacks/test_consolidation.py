@@ -338,7 +338,7 @@ def test_two_processes_give_what_one_gives(tmp_path):
 
 def test_bad_input(tmp_path):
     batches = stream().task_loader(0)
-    with pytest.raises(ValueError, match=r"SynapticIntelligence cannot tell which task .*task=lambda"):
+    with pytest.raises(ValueError, match=r"SynapticIntelligence needs the index of the task .*task=lambda"):
         trainer(tmp_path, [SynapticIntelligence()], limit_val_batches=0).fit(Net(), batches, batches)
     with pytest.raises(ValueError, match=r"needs the data of each task .* Pass data="):
         trainer(tmp_path, [ElasticWeightConsolidation()], limit_val_batches=0).fit(Net(), batches, batches)

@@ -42,7 +42,7 @@ class Dump(Callback):
             "matrix": log.matrix.tolist(),
             "baseline": log.baseline.tolist(),
             "samples": log.record.samples,
-            "figures": sparsity.figures,
+            "figures": sparsity.values,
             "metrics": {k: v.item() for k, v in trainer.callback_metrics.items() if v == v},
         }
         (self.folder / f"{self.world}_{trainer.global_rank}.json").write_text(json.dumps(record))

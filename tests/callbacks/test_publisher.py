@@ -129,7 +129,7 @@ def test_what_cannot_be_published_is_said_before_training():
         HubPublisher("alice/digits", context_at_test="guessed")
     module = LightningModule()
     module.model = ActiveDendriteClassifier(4, [4], 2, max_tasks=1)
-    with pytest.raises(ValueError, match="cannot tell which task"):
+    with pytest.raises(ValueError, match="HubPublisher needs the index of the task"):
         HubPublisher("alice/digits", every="task_end").setup(trainer, module, "fit")
 
 

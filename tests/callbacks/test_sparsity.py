@@ -70,13 +70,13 @@ def test_figures_of_each_task_and_of_all(tmp_path, activation):
     run = validate(tmp_path, Net(net), log)
     with torch.no_grad():
         outputs = [net[1](net[0](inputs(j))) for j in range(3)]
-    assert_figures(log.figures["net.1"], by_hand(torch.cat(outputs)))
+    assert_figures(log.values["net.1"], by_hand(torch.cat(outputs)))
     for j in range(3):
         expected = {f"{name}/task_{j}": value for name, value in by_hand(outputs[j]).items()}
-        assert_figures(log.figures["net.1"], expected)
-    assert set(log.figures) == {"net.0", "net.1", "net.2"}
-    assert log.figures["net.0"] == {"weight": 0.0}
-    for layer, figures in log.figures.items():
+        assert_figures(log.values["net.1"], expected)
+    assert set(log.values) == {"net.0", "net.1", "net.2"}
+    assert log.values["net.0"] == {"weight": 0.0}
+    for layer, figures in log.values.items():
         for name, value in figures.items():
             assert run.callback_metrics[f"sparsity/{layer}/{name}"].item() == pytest.approx(value)
 
@@ -85,8 +85,8 @@ def test_k_winners_have_the_sparsity_they_are_built_for(tmp_path):
     net = nn.Sequential(nn.Linear(6, 40), KWinners(density=0.05), nn.Linear(40, 3))
     log = SparsityLogger()
     validate(tmp_path, Net(net), log)
-    assert log.figures["net.1"]["activation"] == pytest.approx(0.95)
-    assert log.figures["net.1"]["duty_cycle_entropy"] <= entropy(0.05) + 1e-6
+    assert log.values["net.1"]["activation"] == pytest.approx(0.95)
+    assert log.values["net.1"]["duty_cycle_entropy"] <= entropy(0.05) + 1e-6
 
 
 def test_weights_of_our_layers_and_of_convolutions(tmp_path):
@@ -114,10 +114,10 @@ def test_weights_of_our_layers_and_of_convolutions(tmp_path):
 
     log = SparsityLogger()
     validate(tmp_path, Mixed(), log)
-    weights = {layer: figures["weight"] for layer, figures in log.figures.items() if "weight" in figures}
+    weights = {layer: figures["weight"] for layer, figures in log.values.items() if "weight" in figures}
     expected = {"net.dendrites": 0.5, "net.sparse": 0.75, "net.conv": 0.5, "net.out": 0.0}
     assert weights == pytest.approx(expected)
-    assert [layer for layer, figures in log.figures.items() if "activation" in figures] == ["net.relu"]
+    assert [layer for layer, figures in log.values.items() if "activation" in figures] == ["net.relu"]
 
 
 def test_a_weight_that_is_computed(tmp_path):
@@ -125,7 +125,7 @@ def test_a_weight_that_is_computed(tmp_path):
     nn.utils.parametrize.register_parametrization(pruned, "weight", nn.Threshold(0.0, 0.0))
     log = SparsityLogger()
     validate(tmp_path, Net(pruned), log)
-    assert log.figures["net"]["weight"] == pytest.approx((pruned.weight == 0).float().mean().item())
+    assert log.values["net"]["weight"] == pytest.approx((pruned.weight == 0).float().mean().item())
 
 
 def test_a_unit_of_an_image_is_a_channel(tmp_path):
@@ -134,10 +134,10 @@ def test_a_unit_of_an_image_is_a_channel(tmp_path):
     validate(tmp_path, Net(net), log)
     with torch.no_grad():
         images = net[:3](torch.cat([inputs(j) for j in range(3)]))  # (B, 5, 1, 2)
-    assert_figures(log.figures["net.2"], by_hand(images.movedim(1, -1).flatten(0, -2)))
+    assert_figures(log.values["net.2"], by_hand(images.movedim(1, -1).flatten(0, -2)))
     net[2] = KWinners(2, dim=1)
     validate(tmp_path, Net(net), log)
-    assert log.figures["net.2"]["activation"] == pytest.approx(3 / 5)
+    assert log.values["net.2"]["activation"] == pytest.approx(3 / 5)
 
 
 def test_a_unit_of_a_sequence_is_a_feature(tmp_path):
@@ -146,7 +146,7 @@ def test_a_unit_of_a_sequence_is_a_feature(tmp_path):
     validate(tmp_path, Net(net), log)
     with torch.no_grad():
         outputs = net[:3](torch.cat([inputs(j) for j in range(3)]))
-    assert_figures(log.figures["net.2"], by_hand(outputs.flatten(0, 1)))
+    assert_figures(log.values["net.2"], by_hand(outputs.flatten(0, 1)))
 
 
 def test_one_module_used_at_two_widths(tmp_path):
@@ -165,7 +165,7 @@ def test_one_module_used_at_two_widths(tmp_path):
         first = module.relu(module.a(torch.cat([inputs(j) for j in range(3)])))
         second = module.relu(module.b(first))
     units = torch.cat([first, second], dim=1)  # 4 + 7 units
-    assert_figures(log.figures["relu"], by_hand(units))
+    assert_figures(log.values["relu"], by_hand(units))
 
 
 def test_one_module_used_twice_at_one_width_is_one_layer(tmp_path):
@@ -183,7 +183,7 @@ def test_one_module_used_twice_at_one_width_is_one_layer(tmp_path):
         layer.weight.data.zero_()
         layer.bias.data.copy_(torch.tensor(alive))
     validate(tmp_path, module, log)
-    assert log.figures["relu"]["activation"] == 0.5 and log.figures["relu"]["dead_units"] == 0.25
+    assert log.values["relu"]["activation"] == 0.5 and log.values["relu"]["dead_units"] == 0.25
 
 
 def test_functional_activations_are_not_modules(tmp_path):
@@ -202,12 +202,12 @@ def test_functional_activations_are_not_modules(tmp_path):
 
     module, log = Functional(), SparsityLogger()
     validate(tmp_path, module, log)
-    assert log.figures == {"a": {"weight": 0.0}, "b": {"weight": 0.0}}
+    assert log.values == {"a": {"weight": 0.0}, "b": {"weight": 0.0}}
     named = SparsityLogger(layers=["block", "b"])  # the module around it can be named
     validate(tmp_path, module, named)
     with torch.no_grad():
-        assert_figures(named.figures["block"], by_hand(module.a(torch.cat([inputs(j) for j in range(3)])).relu()))
-    assert list(named.figures) == ["block", "b"]
+        assert_figures(named.values["block"], by_hand(module.a(torch.cat([inputs(j) for j in range(3)])).relu()))
+    assert list(named.values) == ["block", "b"]
 
 
 def test_layers_narrow_it(tmp_path):
@@ -216,16 +216,16 @@ def test_layers_narrow_it(tmp_path):
     )
     log = SparsityLogger(layers=["net.0"])
     validate(tmp_path, Net(net), log)
-    assert list(log.figures) == ["net.0.1", "net.0.0"]
+    assert list(log.values) == ["net.0.1", "net.0.0"]
     log = SparsityLogger(layers=["net.1.1"])
     validate(tmp_path, Net(net), log)
-    assert list(log.figures) == ["net.1.1"]
+    assert list(log.values) == ["net.1.1"]
 
 
 @pytest.mark.parametrize("stage", ["fit", "validate"])
 def test_an_unknown_layer_names_the_nearest(tmp_path, stage):
     run = getattr(trainer(tmp_path, [SparsityLogger(layers=["net.11"])]), stage)
-    with pytest.raises(ValueError, match=r"ReluNet has no layer 'net.11'; did you mean 'net.1'\?"):
+    with pytest.raises(ValueError, match=r"ReluNet has no layer 'net.11'. Did you mean 'net.1'\?"):
         run(ReluNet(), Tasks())
 
 
@@ -237,16 +237,16 @@ def test_one_loader_is_the_current_task(tmp_path):
     trainer(tmp_path, [log]).validate(module, Told(1), verbose=False)
     with torch.no_grad():
         expected = by_hand(module.net[:2](inputs(0)))
-    assert_figures(log.figures["net.1"], {f"{name}/task_4": value for name, value in expected.items()})
-    assert_figures(log.figures["net.1"], expected)
+    assert_figures(log.values["net.1"], {f"{name}/task_4": value for name, value in expected.items()})
+    assert_figures(log.values["net.1"], expected)
     validate(tmp_path, module, log, tasks=1)  # and where nobody tells the task, there is no task
-    assert set(log.figures["net.1"]) == {"activation", "dead_units", "duty_cycle_entropy"}
+    assert set(log.values["net.1"]) == {"activation", "dead_units", "duty_cycle_entropy"}
 
 
 def test_a_stranger_tells_the_task(tmp_path):
     log = SparsityLogger(task=lambda trainer: trainer.current_epoch + 2)
     trainer(tmp_path, [log], epochs=2).fit(ReluNet(), Tasks(1))
-    assert {name for name in log.figures["net.1"] if "task" in name} == {
+    assert {name for name in log.values["net.1"] if "task" in name} == {
         f"{name}/task_3" for name in ("activation", "dead_units", "duty_cycle_entropy")
     }
 
@@ -259,7 +259,7 @@ def test_half_precision_counts_exactly(tmp_path, precision):
     log = SparsityLogger(layers=["net.0"])
     data = DataLoader(TensorDataset(images, torch.zeros(2)), batch_size=2)
     trainer(tmp_path, [log], precision=precision).validate(Net(net), data, verbose=False)
-    assert log.figures["net.0"]["activation"] == pytest.approx((images <= 0).double().mean().item(), abs=1e-7)
+    assert log.values["net.0"]["activation"] == pytest.approx((images <= 0).double().mean().item(), abs=1e-7)
 
 
 def test_a_context_of_a_wrong_type_is_refused_by_the_layer(tmp_path):
@@ -380,7 +380,7 @@ def test_units_that_the_context_leaves_out_count_as_zero(tmp_path):
     for number, units in enumerate((40, 30)):
         active = {len(model.mlp.active_units(model.context.prototypes[task])[number]) for task in range(3)}
         expected = 1 - active.pop() / units
-        figures = log.figures[f"model.mlp.activations.{number}"]
+        figures = log.values[f"model.mlp.activations.{number}"]
         assert expected >= 0.75 and not active
         for task in ("", "/task_0", "/task_1", "/task_2"):
             assert figures[f"activation{task}"] == pytest.approx(expected)
@@ -424,16 +424,39 @@ def test_a_compiled_network_is_counted_too(tmp_path):
         plain.load_state_dict({k.replace("_orig_mod.", ""): v for k, v in module.state_dict().items()})
         with torch.no_grad():
             expected = by_hand(torch.cat([plain.net[:2](inputs(j)) for j in range(3)]))
-        assert_figures(log.figures["net.1"], expected)
-    assert set(log.figures) == {"net.0", "net.1", "net.2"}
+        assert_figures(log.values["net.1"], expected)
+    assert set(log.values) == {"net.0", "net.1", "net.2"}
+
+
+def test_layers_of_a_compiled_network_are_named_as_before(tmp_path):
+    module, log = ReluNet(), SparsityLogger(layers=["net.1"])
+    module.net = torch.compile(module.net, backend="eager")
+    validate(tmp_path, module, log)
+    assert list(log.values) == ["net.1"] and log.values["net.1"]["activation"] > 0
+    with pytest.raises(ValueError, match=r"no layer 'net._orig_mod.1'. Did you mean 'net.1'\?"):
+        validate(tmp_path, module, SparsityLogger(layers=["net._orig_mod.1"]))
+
+
+def test_a_finished_run_that_is_resumed_has_its_values(tmp_path):
+    log, path = SparsityLogger(), tmp_path / "last.ckpt"
+    first = trainer(tmp_path, [log])
+    first.fit(ReluNet(), Tasks())
+    first.save_checkpoint(path)
+    resumed = SparsityLogger()
+    trainer(tmp_path, [resumed]).fit(ReluNet(), Tasks(), ckpt_path=path, weights_only=True)
+    assert resumed.values == log.values and log.values["net.1"]["activation"] > 0
+    other = SparsityLogger(layers=["net.1"])  # of other layers, so another callback's state
+    with pytest.warns(UserWarning, match="saved in checkpoint but not used|Be aware that when using `ckpt_path`"):
+        trainer(tmp_path, [other]).fit(ReluNet(), Tasks(), ckpt_path=path, weights_only=True)
+    assert other.values == {}
 
 
 def test_layers_that_never_ran_are_not_passed_over_in_silence(tmp_path):
     module, log = ReluNet(), SparsityLogger()
     module.forgotten, module.net = nn.ReLU(), nn.Linear(6, 3)
-    with pytest.warns(UserWarning, match=r"none of \['forgotten'\] ran as a module"):
+    with pytest.warns(UserWarning, match=r"Expected the modules \['forgotten'\] to be called, but none of them ran"):
         validate(tmp_path, module, log)
-    assert log.figures == {"net": {"weight": 0.0}}
+    assert log.values == {"net": {"weight": 0.0}}
 
 
 def test_a_network_without_layers(tmp_path):
@@ -443,4 +466,4 @@ def test_a_network_without_layers(tmp_path):
 
     log = SparsityLogger()
     validate(tmp_path, Empty(), log)
-    assert log.figures == {}
+    assert log.values == {}

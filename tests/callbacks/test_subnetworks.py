@@ -10,8 +10,8 @@ from lightning.pytorch import Trainer
 from torch import nn
 
 from dendrite_zoo.callbacks import SubnetworkLogger
-from dendrite_zoo.callbacks.contexts import Contexts, answering_segments
-from dendrite_zoo.callbacks.layer_watcher import UnitCounts
+from dendrite_zoo.callbacks.activation_counts import ActivationCounts
+from dendrite_zoo.callbacks.context_watcher import ContextWatcher, winning_segments
 from dendrite_zoo.layers import ActiveDendriteLinear
 from dendrite_zoo.lightning_modules import ContinualClassifier
 from dendrite_zoo.metrics import task_overlap
@@ -55,7 +55,15 @@ def test_a_compiled_network_is_counted_too(tmp_path):
     log, module = SubnetworkLogger(), Frozen()
     module.net = torch.compile(module.net, backend="eager")
     trainer(tmp_path, [log], epochs=1, num_sanity_val_steps=2).fit(module, Tasks())
-    assert [len(rates) for rates in log.win_rates.values()] == [3]
+    assert list(log.win_rates) == ["net.1"] and len(log.win_rates["net.1"]) == 3
+
+
+def test_layers_that_never_ran_are_not_passed_over_in_silence(tmp_path):
+    module, log = Frozen(), SubnetworkLogger()
+    module.forgotten, module.net = nn.ReLU(), nn.Linear(6, 3)
+    with pytest.warns(UserWarning, match=r"SubnetworkLogger: Expected the modules \['forgotten'\] to be called"):
+        trainer(tmp_path, [log], epochs=1).fit(module, Tasks())
+    assert log.win_rates == {}
 
 
 def test_one_loader_is_the_current_task(tmp_path):
@@ -95,7 +103,7 @@ def dendrites(tmp_path, log, *, winners="activation", **kwargs):
     return run, model
 
 
-def test_which_segments_answer_which_context(tmp_path):
+def test_which_segments_win_in_which_context(tmp_path):
     log = SubnetworkLogger(folder=tmp_path / "here")
     run, model = dendrites(tmp_path, log)
     assert list(log.win_rates) == ["model.mlp.activations.0", "model.mlp.activations.1"]
@@ -147,12 +155,13 @@ def test_contexts_of_every_form(form):
         "id": torch.tensor(2),
         "ids": index,
     }[form]
-    contexts = Contexts(UnitCounts()).watch(nn.ModuleDict({"layer": layer}))
+    watcher = ContextWatcher(ActivationCounts())
+    watcher.watch(nn.ModuleDict({"layer": layer}))
     layer(torch.randn(3, 4), context=context)
     layer(torch.randn(3, 4), codebook[0])  # only the first batch of a task counts
-    contexts.stop()
-    (seen,) = contexts.seen.values()
-    assert answering_segments(*seen).equal(answering_segments(layer, codebook[2]))
+    watcher.stop()
+    (seen,) = watcher.contexts.values()
+    assert winning_segments(*seen).equal(winning_segments(layer, codebook[2]))
 
 
 def test_state_goes_through_a_checkpoint(tmp_path):
@@ -170,5 +179,5 @@ def test_narrowed_to_layers_and_bad_names(tmp_path):
     log = SubnetworkLogger(layers=["model.mlp.activations.1", "model.mlp.hidden.1"])
     dendrites(tmp_path, log)
     assert list(log.win_rates) == ["model.mlp.activations.1"] and list(log.segments) == ["model.mlp.hidden.1"]
-    with pytest.raises(ValueError, match=r"no layer 'net.2x'; did you mean 'net.2'"):
+    with pytest.raises(ValueError, match=r"no layer 'net.2x'. Did you mean 'net.2'"):
         trainer(tmp_path, [SubnetworkLogger(layers=["net.2x"])]).fit(Frozen(), Tasks())

@@ -84,10 +84,12 @@ def test_names_of_tasks_and_mean_are_logged(run):
 
 def test_sparsity_and_subnetworks_are_seen_by_task(run):
     _, folder, _, sparsity, subnetworks, *_ = run
-    figures = sparsity.figures["model.mlp.activations.0"]
+    figures = sparsity.values["model.mlp.activations.0"]
     assert figures["activation"] == pytest.approx(0.75, abs=0.01)  # a quarter of the units wins
     assert subnetworks.win_rates["model.mlp.activations.1"].shape == (2, 64)
-    assert sum(subnetworks._counts.samples.values()) == 2 * 600  # of two layers: no row that the policy met in playing
+    for layer in subnetworks._counts.layers:
+        _, _, samples = subnetworks._counts.of(layer)
+        assert samples.sum(0).unique().item() == 600, "no row that the policy met in playing"
     assert subnetworks.segments["model.mlp.hidden.1"].shape == (2, 64)
     assert (folder / "subnetworks.json").is_file()
 

@@ -401,7 +401,7 @@ def test_a_checkpoint_holds_nothing_but_tensors_and_plain_values(whole, tmp_path
 def test_callbacks_see_every_task(tmp_path):
     sparsity, subnetworks = SparsityLogger(), SubnetworkLogger(folder=tmp_path)
     trainer = fit(MultiTaskSAC(small_policy()), practice(), callbacks=[sparsity, subnetworks])
-    figures = sparsity.figures["model.mlp.activations.1"]
+    figures = sparsity.values["model.mlp.activations.1"]
     assert {f"activation/task_{j}" for j in (0, 1)} <= figures.keys()
     assert figures["activation"] == pytest.approx(0.75)
     rates = subnetworks.win_rates["model.mlp.activations.1"]

@@ -1,0 +1,65 @@
+"""What callbacks ask of a Trainer: another callback, a folder to write to, its loggers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from lightning.pytorch import Callback, Trainer
+
+from dendrite_zoo._core.lightning import logging_step
+
+__all__ = ["find_callback", "log_metrics", "output_folder"]
+
+C = TypeVar("C", bound=Callback)
+
+
+def find_callback(trainer: Trainer, kind: type[C]) -> C | None:
+    """The first callback of a kind that a Trainer has, None where it has none.
+
+    Example:
+        >>> from lightning.pytorch.callbacks import Timer
+        >>> find_callback(Trainer(callbacks=[Timer()], logger=False, accelerator="cpu"), Timer).__class__.__name__
+        'Timer'
+    """
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    return next((callback for callback in callbacks if isinstance(callback, kind)), None)
+
+
+def output_folder(trainer: Trainer, folder: Path | None = None) -> Path | None:
+    """Where the callbacks of this process write their files.
+
+    Call it in all processes, for they agree on the logger's folder.
+
+    Args:
+        trainer: the Trainer at work.
+        folder: what the user chose; by default where the Trainer's logger writes, else its ``default_root_dir``.
+
+    Returns:
+        The folder; None in every process but the first, and in a ``fast_dev_run``, which leaves no files.
+    """
+    log_dir = trainer.log_dir  # asks all processes
+    if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        return None
+    return folder or Path(log_dir or trainer.default_root_dir)
+
+
+def log_metrics(trainer: Trainer, values: Mapping[str, float]) -> None:
+    """Hand values straight to the loggers, and to ``trainer.callback_metrics`` for monitors.
+
+    For values of every task and layer, which are many: ``pl_module.log`` takes up to a millisecond a name
+    (Lightning 2.6), which is more than a small network's validation. And for ``on_validation_end``, where it
+    does not work at all. The loggers write them in a row of their own, at the epoch and step of Lightning's.
+
+    Args:
+        trainer: the Trainer at work.
+        values: name -> value, the same in all processes.
+    """
+    if not values:
+        return
+    trainer.callback_metrics.update({name: torch.tensor(value) for name, value in values.items()})
+    for logger in trainer.loggers:
+        logger.log_metrics({**values, "epoch": trainer.current_epoch}, step=logging_step(trainer))
+        logger.save()
