@@ -70,9 +70,7 @@ def test_a_function_tells_the_task_in_their_stead(told):
 
 @pytest.mark.parametrize("told", [-1, 0.5])
 def test_a_task_is_an_index_from_0(told):
-    with pytest.raises(
-        ValueError, match=rf"current task to be an index from 0, but got {told}. Check `task=`"
-    ):
+    with pytest.raises(ValueError, match=rf"current task to be an index from 0, but got {told}. Check `task=`"):
         current_task(SimpleNamespace(), lambda trainer: told)
     with pytest.raises(ValueError, match="an index from 0"):
         current_task(SimpleNamespace(lightning_module=SimpleNamespace(current_task=told)))
