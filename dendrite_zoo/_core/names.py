@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import functools
+import inspect
+from collections.abc import Collection, Iterable
+from typing import Any, TypeVar
 
-__all__ = ["RENAMED", "nearest", "renamed"]
+__all__ = ["RENAMED", "nearest", "refuse_old_names", "renamed", "say_new_names"]
+
+T = TypeVar("T", bound=type)
 
 RENAMED: dict[str, tuple[str, ...]] = {
     "anchor": ("kl_coef",),
@@ -55,3 +60,42 @@ def nearest(name: str, known: Iterable[str]) -> str:
         return f" `{name}` is now `{new}`."
     close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
     return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def refuse_old_names(given: Iterable[str], known: Collection[str]) -> None:
+    """Raise an error for the first argument that is given under its old name.
+
+    Args:
+        given: the names of the arguments of a call.
+        known: the names that the callee takes.
+
+    Raises:
+        TypeError: "`damping` is now `eps`."
+    """
+    for name in given:
+        if name not in known and (new := renamed(name, known)):
+            raise TypeError(f"`{name}` is now `{new}`.")
+
+
+def say_new_names(cls: T) -> T:
+    """Let a class answer an argument's old name with the new one; its signature stays as it is.
+
+    Example:
+        >>> @say_new_names
+        ... class Penalty:
+        ...     def __init__(self, eps: float = 1e-3): ...
+        >>> Penalty(damping=0.1)
+        Traceback (most recent call last):
+        ...
+        TypeError: `damping` is now `eps`.
+    """
+    init: Any = cls.__init__  # type: ignore[misc]
+    known = inspect.signature(init).parameters
+
+    @functools.wraps(init)
+    def checked(self: Any, *args: Any, **kwargs: Any) -> None:
+        refuse_old_names(kwargs, known)
+        init(self, *args, **kwargs)
+
+    cls.__init__ = checked  # type: ignore[misc]
+    return cls

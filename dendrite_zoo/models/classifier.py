@@ -2,26 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, cast, get_args
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
+from dendrite_zoo._core.checks import wrong_argument
 from dendrite_zoo.contexts import ClusterContext, OneHotContext, PrototypeContext, TaskContext
-from dendrite_zoo.functional import Gate
-from dendrite_zoo.hub import HubModel, register_model
-from dendrite_zoo.layers.sparse import check_size, uniform_
+from dendrite_zoo.hub import register_model
+from dendrite_zoo.layers.sparse import uniform_
+from dendrite_zoo.models.config import MLPConfig, takes
 from dendrite_zoo.models.folded import FoldedClassifier, FoldedMLP
 from dendrite_zoo.models.mlp import ActiveDendriteMLP
+from dendrite_zoo.models.segments import DendriteModel
 
-__all__ = ["ActiveDendriteClassifier"]
+__all__ = ["ActiveDendriteClassifier", "ClassifierArguments", "TaskClassifier"]
 
 ContextKind = Literal["prototype", "one-hot", "clusters"]
+CONTEXTS: dict[ContextKind, Callable[[int, int], TaskContext]] = {
+    "prototype": PrototypeContext,
+    "clusters": ClusterContext,
+    "one-hot": lambda in_features, max_tasks: OneHotContext(max_tasks),
+}
+
+
+@dataclass(kw_only=True)
+class ClassifierArguments(MLPConfig):
+    """The arguments of `ActiveDendriteClassifier`."""
+
+    in_features: int = field(kw_only=False)
+    hidden_features: Sequence[int] = field(kw_only=False)
+    num_classes: int = field(kw_only=False)
+    max_tasks: int
+    context: ContextKind = "prototype"
+
+
+class TaskClassifier:
+    """What classifiers of several tasks have in common."""
+
+    config: dict[str, Any]
+    context: TaskContext
+
+    @property
+    def num_tasks(self) -> int:
+        """How many tasks were learned."""
+        return self.context.num_tasks
+
+    @property
+    def max_tasks(self) -> int:
+        """How many tasks there is room for."""
+        return self.context.max_tasks
+
+    @property
+    def num_classes(self) -> int:
+        """Size of the output."""
+        return int(self.config["num_classes"])
+
+    def _rows(self, x: Tensor) -> Tensor:
+        """``x`` ``(B, ...)`` as ``(B, in_features)``."""
+        rows, size = x.flatten(1), self.config["in_features"]
+        if rows.shape[1] != size:
+            raise wrong_argument("x", f"of shape (batch, {size}), or one that flattens to it", tuple(rows.shape))
+        return rows
 
 
 @register_model("active-dendrite-classifier")
-class ActiveDendriteClassifier(HubModel, nn.Module):
+class ActiveDendriteClassifier(TaskClassifier, DendriteModel):
     """An `ActiveDendriteMLP` together with the context of each task it has learned: what the zoo publishes.
 
     ``model(x)`` infers the context of each row, ``model(x, task=...)`` takes it as given. What the model knows of its
@@ -35,14 +83,8 @@ class ActiveDendriteClassifier(HubModel, nn.Module):
         num_segments: segments a unit; None for as many as tasks (the paper's choice).
         context: ``"prototype"`` (mean input of the task), ``"clusters"`` (the same for tasks that nobody announces, see
             `dendrite_zoo.contexts.ClusterContext`) or ``"one-hot"`` (task id, always given).
-        gate: this and the following as in `ActiveDendriteMLP`.
-        activation: ``"k-winners"`` or ``"relu"``.
-        activation_density: share of the units of a hidden layer that win.
-        winners: what they are chosen by, ``"activation"`` or ``"context"``.
-        weight_density: share of inputs each hidden unit sees.
-        segment_density: share of the context each segment sees.
-        input_density: share of inputs that is active, for the initialisation; None for what ``activation`` leaves.
-        dendrite_layers: which hidden layers have dendrites; None for all.
+
+    All options of `dendrite_zoo.models.MLPConfig` are arguments, too.
 
     Shape:
         x ``(B, ...)``, flattened to ``(B, in_features)``, to logits ``(B, num_classes)``.
@@ -58,74 +100,21 @@ class ActiveDendriteClassifier(HubModel, nn.Module):
     """
 
     pipeline_tag = "image-classification"
-    context: TaskContext
 
-    def __init__(
-        self,
-        in_features: int,
-        hidden_features: Sequence[int],
-        num_classes: int,
-        *,
-        max_tasks: int,
-        num_segments: int | None = None,
-        context: ContextKind = "prototype",
-        gate: Gate = "abs_max",
-        activation: Literal["k-winners", "relu"] = "k-winners",
-        activation_density: float = 0.05,
-        winners: Literal["activation", "context"] = "activation",
-        weight_density: float = 0.5,
-        segment_density: float = 1.0,
-        input_density: float | None = None,
-        dendrite_layers: Sequence[int] | None = None,
-    ) -> None:
-        super().__init__()
-        self.config = {
-            "in_features": in_features,
-            "hidden_features": list(hidden_features),
-            "num_classes": num_classes,
-            "max_tasks": max_tasks,
-            "num_segments": num_segments,
-            "context": context,
-            "gate": gate,
-            "activation": activation,
-            "activation_density": activation_density,
-            "winners": winners,
-            "weight_density": weight_density,
-            "segment_density": segment_density,
-            "input_density": input_density,
-            "dendrite_layers": None if dendrite_layers is None else list(dendrite_layers),
-        }
-        self.validate_config(self.config)
-        if context == "one-hot":
-            self.context = OneHotContext(max_tasks)
-        else:
-            self.context = (PrototypeContext if context == "prototype" else ClusterContext)(in_features, max_tasks)
+    @takes(ClassifierArguments)
+    def __init__(self, config: ClassifierArguments) -> None:
+        super().__init__(config)
+        one_hot = config.context == "one-hot"
+        self.context = CONTEXTS[config.context](config.in_features, config.max_tasks)
+        density = (1.0 if one_hot else 0.1) if config.context_density is None else config.context_density
+        num_segments = config.max_tasks if config.num_segments is None else config.num_segments
         self.mlp = ActiveDendriteMLP(
-            in_features,
-            hidden_features,
-            num_classes,
+            config.in_features,
+            config.hidden_features,
+            config.num_classes,
             context_dim=self.context.context_dim,
-            num_segments=max_tasks if num_segments is None else num_segments,
-            gate=gate,
-            activation=activation,
-            activation_density=activation_density,
-            winners=winners,
-            weight_density=weight_density,
-            segment_density=segment_density,
-            context_density=1.0 if context == "one-hot" else 0.1,
-            input_density=input_density,
-            dendrite_layers=dendrite_layers,
+            **config.options(num_segments=num_segments, context_density=density),
         )
-
-    @classmethod
-    def validate_config(cls, config: Mapping[str, Any]) -> None:
-        """Raise a ValueError for the first argument out of range; nothing is allocated."""
-        check_size(max_tasks=config["max_tasks"], num_classes=config["num_classes"])
-        if config.get("context", "prototype") not in get_args(ContextKind):
-            raise ValueError(f"context={config['context']!r} came; expected one of {', '.join(get_args(ContextKind))}.")
-        if config.get("num_segments") != 0 and config.get("num_segments") is not None:
-            check_size(num_segments=config["num_segments"])
-        ActiveDendriteMLP.validate_config({**config, "out_features": config["num_classes"]})
 
     @classmethod
     def usage(cls, config: Mapping[str, Any]) -> str:
@@ -151,50 +140,32 @@ class ActiveDendriteClassifier(HubModel, nn.Module):
         """
         unknown = sorted(set(changes) - {"num_classes", "max_tasks"})
         if unknown:
-            raise TypeError(f"{cls.__name__}.from_pretrained got {unknown}; it knows num_classes= and max_tasks=.")
+            raise TypeError(
+                f"Expected `num_classes` or `max_tasks` to change, but got {unknown}. Leave the others out."
+            )
         new, state, fresh = {**config, **changes}, dict(state), []
-        cls.validate_config(new)
+        ClassifierArguments(**new)  # which checks them
         if new["num_classes"] != config["num_classes"]:
             fresh = ["mlp.output.weight", "mlp.output.bias"]
             state = {name: tensor for name, tensor in state.items() if name not in fresh}
         added = new["max_tasks"] - config["max_tasks"]
         if added < 0:
-            raise ValueError(
-                f"max_tasks={new['max_tasks']} came for a model with room for {config['max_tasks']} tasks; expected at "
-                "least as many. What was learned is never dropped."
-            )
+            room, remedy = f"at least {config['max_tasks']}, for which there is room", "No task is ever dropped."
+            raise wrong_argument("max_tasks", room, new["max_tasks"], remedy)
         if added:
             new["num_segments"] = config["max_tasks"] if config["num_segments"] is None else config["num_segments"]
             for name in state:
                 if name.startswith("context."):
                     state[name] = torch.cat([state[name], state[name].new_zeros(added, *state[name].shape[1:])])
             if new["context"] == "one-hot":
-                state.update(_with_more_ids(state, added, config["max_tasks"], config["segment_density"]))
+                density = config["segment_density"]
+                fan_in = density * (config["context_density"] or 1.0) * config["max_tasks"]
+                state.update(_with_more_ids(state, added, density, fan_in))
         return new, state, fresh
-
-    @property
-    def num_tasks(self) -> int:
-        """How many tasks were learned."""
-        return self.context.num_tasks
-
-    @property
-    def max_tasks(self) -> int:
-        """How many tasks there is room for."""
-        return self.context.max_tasks
-
-    @property
-    def num_classes(self) -> int:
-        """Size of the output."""
-        return self.mlp.output.out_features
 
     def forward(self, x: Tensor, task: int | Tensor | None = None) -> Tensor:
         """Logits ``(B, num_classes)`` for ``x``, in the context of ``task`` (one, or ``(B,)``), inferred where None."""
-        x = x.flatten(1)
-        if x.shape[1] != self.config["in_features"]:
-            raise ValueError(
-                f"Rows of {x.shape[1]} numbers came to a model of {self.config['in_features']}; expected "
-                f"x of shape (batch, {self.config['in_features']}), or one that flattens to it."
-            )
+        x = self._rows(x)
         return self.mlp(x, self.context(x, task))
 
     def active_units(self, task: int) -> list[Tensor]:
@@ -228,9 +199,9 @@ class ActiveDendriteClassifier(HubModel, nn.Module):
         if task is not None:
             return nn.Sequential(nn.Flatten(), *cast(nn.Sequential, self.mlp.fold(self._context_of(task))))
         if not isinstance(self.context, PrototypeContext):
+            kind, remedy = type(self.context).__name__, "model.mlp.fold(torch.arange(num_tasks)) maps (x, task)."
             raise ValueError(
-                f"A {type(self.context).__name__} cannot be inferred from inputs; expected fold(task=...). For rows in "
-                "several tasks there is model.mlp.fold(torch.arange(num_tasks)), which maps (x, task)."
+                f"A {kind} cannot be inferred from inputs: call fold(task=...). For several tasks, {remedy}"
             )
         return FoldedClassifier(self.context, cast(FoldedMLP, self.mlp.fold(self.context.prototypes)))
 
@@ -240,14 +211,14 @@ class ActiveDendriteClassifier(HubModel, nn.Module):
         return context
 
 
-def _with_more_ids(state: Mapping[str, Tensor], added: int, known: int, density: float) -> dict[str, Tensor]:
-    """The segments ``(U, S, known)`` of a state and their masks, with room for more one-hot ids."""
+def _with_more_ids(state: Mapping[str, Tensor], added: int, density: float, fan_in: float) -> dict[str, Tensor]:
+    """The segments ``(U, S, C)`` of a state and their masks, with room for more one-hot ids."""
     larger = {}
     for name, segments in state.items():
         layer, _, kind = name.rpartition(".")
         if kind == "segments":
             drawn = segments.new_empty(*segments.shape[:-1], added)
-            uniform_(drawn, fan_in=density * known)
+            uniform_(drawn, fan_in)
             mask = state.get(f"{layer}.segment_mask")
             if mask is not None:
                 seen = torch.rand(drawn.shape) < density

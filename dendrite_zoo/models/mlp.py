@@ -2,25 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, cast
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from dendrite_zoo.functional import Context, Gate, apply_gate, distinct_contexts
-from dendrite_zoo.hub import HubModel, register_model
+from dendrite_zoo._core.checks import wrong_argument
+from dendrite_zoo.functional import Context, apply_gate, distinct_contexts
+from dendrite_zoo.hub import register_model
 from dendrite_zoo.layers import ActiveDendriteLinear, KWinners
-from dendrite_zoo.layers.sparse import check_density, check_size, uniform_
+from dendrite_zoo.layers.sparse import uniform_
 from dendrite_zoo.layers.subnetwork import ActiveUnits, active_units, make_partial
+from dendrite_zoo.models.config import MLPConfig, takes
 from dendrite_zoo.models.folded import FoldedMLP, fold_codebook, fold_one
+from dendrite_zoo.models.segments import DendriteModel, draw_segments
 from dendrite_zoo.row_sparse.subnetworks import ContextCache, in_groups, linear_part
 
-__all__ = ["ActiveDendriteMLP"]
+__all__ = ["ActiveDendriteMLP", "MLPArguments"]
+
+
+@dataclass(kw_only=True)
+class MLPArguments(MLPConfig):
+    """The arguments of `ActiveDendriteMLP`."""
+
+    in_features: int = field(kw_only=False)
+    hidden_features: Sequence[int] = field(kw_only=False)
+    out_features: int = field(kw_only=False)
+    context_dim: int
+    num_segments: int = field()
+    context_density: float = 0.1
 
 
 @register_model("active-dendrite-mlp")
-class ActiveDendriteMLP(HubModel, nn.Module):
+class ActiveDendriteMLP(DendriteModel):
     """The paper's network: sparse layers with active dendrites and k-winner-take-all (Iyer et al. 2022, figure 4).
 
     The defaults are those of permuted MNIST. ``num_segments=0`` and ``activation="relu"`` take the dendrites and the
@@ -37,19 +55,10 @@ class ActiveDendriteMLP(HubModel, nn.Module):
         hidden_features: units of each hidden layer.
         out_features: size of the output; its layer is dense, without dendrites.
         context_dim: size of the context.
-        num_segments: segments a unit.
-        gate: see `dendrite_zoo.layers.ActiveDendriteLinear`.
-        activation: ``"k-winners"`` or ``"relu"``.
-        activation_density: share of the units of a hidden layer that win.
-        winners: what the winners of a hidden layer are chosen by: ``"activation"``, of each input anew (the paper's
-            k-winners), or ``"context"`` (see below).
-        weight_density: share of inputs each hidden unit sees.
-        segment_density: share of the context each segment sees.
         context_density: expected share of the context that is active, for the initialisation; 0.1 for prototypes, 1
             for one-hot.
-        input_density: share of the inputs of hidden layers (but the first) and output that is active, for the
-            initialisation; None for ``activation_density`` with k-winners, else 1.
-        dendrite_layers: which hidden layers have dendrites, counted from 0; None for all.
+
+    All options of `dendrite_zoo.models.MLPConfig` are arguments, too.
 
     Shape:
         x ``(B, in_features)`` and a context of any form of `dendrite_zoo.functional` to ``(B, out_features)``.
@@ -63,99 +72,63 @@ class ActiveDendriteMLP(HubModel, nn.Module):
         torch.Size([3, 10])
     """
 
-    def __init__(
-        self,
-        in_features: int,
-        hidden_features: Sequence[int],
-        out_features: int,
-        *,
-        context_dim: int,
-        num_segments: int,
-        gate: Gate = "abs_max",
-        activation: Literal["k-winners", "relu"] = "k-winners",
-        activation_density: float = 0.05,
-        winners: Literal["activation", "context"] = "activation",
-        weight_density: float = 0.5,
-        segment_density: float = 1.0,
-        context_density: float = 0.1,
-        input_density: float | None = None,
-        dendrite_layers: Sequence[int] | None = None,
-    ) -> None:
-        super().__init__()
-        self.config = {
-            "in_features": in_features,
-            "hidden_features": list(hidden_features),
-            "out_features": out_features,
-            "context_dim": context_dim,
-            "num_segments": num_segments,
-            "gate": gate,
-            "activation": activation,
-            "activation_density": activation_density,
-            "winners": winners,
-            "weight_density": weight_density,
-            "segment_density": segment_density,
-            "context_density": context_density,
-            "input_density": input_density,
-            "dendrite_layers": None if dendrite_layers is None else list(dendrite_layers),
-        }
-        self.validate_config(self.config)
+    @takes(MLPArguments)
+    def __init__(self, config: MLPArguments) -> None:
+        super().__init__(config)
+        input_density = config.input_density
         if input_density is None:
-            input_density = activation_density if activation == "k-winners" else 1.0
-        layers, active_inputs = [], 1.0
-        for number, units in enumerate(hidden_features):
-            has_dendrites = dendrite_layers is None or number in dendrite_layers
-            layer = ActiveDendriteLinear(
-                in_features,
-                units,
-                context_dim=context_dim,
-                num_segments=num_segments if has_dendrites else 0,
-                gate=gate,
-                weight_density=weight_density,
-                segment_density=segment_density,
+            input_density = config.activation_density if config.activation == "k-winners" else 1.0
+        sizes = [config.in_features, *config.hidden_features]
+        self.hidden = nn.ModuleList()
+        for number, (inputs, units) in enumerate(itertools.pairwise(sizes)):
+            layer = self._hidden_layer(config, number, inputs, units)
+            layer.reset_parameters(
+                input_density=input_density if number else 1.0, context_density=config.context_density
             )
-            layer.reset_parameters(input_density=active_inputs, context_density=context_density)
-            layers.append(layer)
-            in_features, active_inputs = units, input_density
-        self.hidden = nn.ModuleList(layers)
-        paper = activation == "k-winners" and winners == "activation"
-        self.activations = nn.ModuleList(KWinners(density=activation_density) if paper else nn.ReLU() for _ in layers)
-        self.output = nn.Linear(in_features, out_features)
-        uniform_(self.output.weight, fan_in=input_density * in_features)
-        self._subnetworks: ContextCache[list[ActiveUnits]] | None = ContextCache() if winners == "context" else None
-        if winners == "context":
-            make_partial([*layers, self.output], [layer.segments is not None for layer in layers] + [False])
-            for layer in layers:
-                if layer.segments is not None:
-                    layer.segments.requires_grad_(False)
+            self.hidden.append(layer)
+        by_context = config.winners == "context"
+        k_winners = config.activation == "k-winners" and not by_context
+        self.activations = nn.ModuleList(
+            KWinners(density=config.activation_density) if k_winners else nn.ReLU() for _ in self.hidden
+        )
+        self.output = nn.Linear(sizes[-1], config.out_features)
+        uniform_(self.output.weight, fan_in=input_density * sizes[-1])
+        self._subnetworks: ContextCache[list[ActiveUnits]] | None = ContextCache() if by_context else None
+        if by_context:
+            has_segments = [layer.segments is not None for layer in self._layers]
+            make_partial([*self._layers, self.output], [*has_segments, False])
+            self._fix_segments()
 
-    @classmethod
-    def validate_config(cls, config: Mapping[str, Any]) -> None:
-        """Raise a ValueError for the first argument out of range; nothing is allocated."""
-        hidden = config["hidden_features"]
-        check_size(in_features=config["in_features"], out_features=config["out_features"])
-        if not hidden:
-            raise ValueError("hidden_features came empty; expected the units of at least one hidden layer.")
-        for units in hidden:
-            check_size(hidden_features=units)
-        activation, dendrite_layers = config.get("activation", "k-winners"), config.get("dendrite_layers")
-        if activation not in ("k-winners", "relu"):
-            raise ValueError(f"activation={activation!r} came; expected 'k-winners' or 'relu'.")
-        winners = config.get("winners", "activation")
-        if winners not in ("activation", "context"):
-            raise ValueError(f"winners={winners!r} came; expected 'activation' or 'context'.")
-        if winners == "context" and (activation != "k-winners" or config["num_segments"] == 0):
-            raise ValueError(
-                f"winners='context' came with activation={activation!r} and num_segments={config['num_segments']}; "
-                "expected 'k-winners', and segments by which units compete. Leave winners= out for a network without."
-            )
-        for name in ("activation_density", "weight_density", "segment_density", "context_density"):
-            check_density(**{name: config.get(name, 1.0)})
-        if config.get("input_density") is not None:
-            check_density(input_density=config["input_density"])
-        if dendrite_layers is not None and not set(dendrite_layers) <= set(range(len(hidden))):
-            raise ValueError(
-                f"dendrite_layers={list(dendrite_layers)} came; there are hidden layers 0 to {len(hidden) - 1}."
-            )
+    @torch.no_grad()
+    def _fix_segments(self) -> None:
+        """Set the segments to what the seed gives, for good."""
+        for layer in self._layers:
+            if layer.segments is not None:
+                layer.segments.requires_grad_(False)
+        if not self.output.weight.is_meta:
+            for name, segments in self._drawn_for(self.state_dict()):
+                self.get_parameter(name).copy_(segments)
+
+    @staticmethod
+    def _hidden_layer(config: MLPArguments, number: int, in_features: int, units: int) -> ActiveDendriteLinear:
+        has_dendrites = config.dendrite_layers is None or number in config.dendrite_layers
+        return ActiveDendriteLinear(
+            in_features,
+            units,
+            context_dim=config.context_dim,
+            num_segments=config.num_segments if has_dendrites else 0,
+            gate=config.gate,
+            weight_density=config.weight_density,
+            segment_density=config.segment_density,
+        )
+
+    def draw_segments(self) -> Iterator[tuple[str, Tensor]]:
+        """Draw anew what the seed gives; see `DendriteModel`."""
+        density, seed = self.config["context_density"], self.config["segment_seed"]
+        for number, layer in enumerate(self._layers):
+            if layer.segments is not None and seed is not None:
+                bound = 1 / math.sqrt(density * layer.segment_density * layer.context_dim)
+                yield f"hidden.{number}.segments", draw_segments(seed, number, layer.segments.shape, bound)
 
     def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
         """Map ``x`` ``(B, in_features)`` in a context to ``(B, out_features)``."""
@@ -177,10 +150,8 @@ class ActiveDendriteMLP(HubModel, nn.Module):
             [torch.Size([2]), torch.Size([2])]
         """
         if self._subnetworks is None:
-            raise ValueError(
-                "A model with winners='activation' was asked for its active units; expected winners='context': here "
-                "each input chooses its own. `dendrite_zoo.callbacks.SubnetworkLogger` tells which it chose."
-            )
+            remedy = "`dendrite_zoo.callbacks.SubnetworkLogger` shows which units each input activates."
+            raise wrong_argument("winners", "'context', whose units are the same for all inputs", "activation", remedy)
         return [active.units for active in self._active(context)]
 
     def active_parameters(self, context: Tensor) -> dict[str, Tensor | tuple[Tensor, Tensor]]:
@@ -240,7 +211,7 @@ class ActiveDendriteMLP(HubModel, nn.Module):
 
     def _forward_parts(self, x: Tensor, context: Context | None) -> Tensor:
         if context is None:
-            raise TypeError("A model with winners='context' was called without one; expected model(x, context).")
+            raise TypeError("Expected a context, which chooses the winners, but got None. Call model(x, context).")
         if len(x) == 0:
             return self.output(x.new_zeros(*x.shape[:-1], self.output.in_features))
         contexts, index = distinct_contexts(context, self.config["context_dim"])

@@ -5,32 +5,41 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from dataclasses import dataclass
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dendrite_zoo._core.checks import wrong_argument
 from dendrite_zoo._core.names import nearest
-from dendrite_zoo.functional import Gate
-from dendrite_zoo.hub import HubModel, register_model
-from dendrite_zoo.layers.sparse import check_size
-from dendrite_zoo.models.folded import plain_linear
-from dendrite_zoo.models.mlp import ActiveDendriteMLP
-from dendrite_zoo.row_sparse.activation_cache import stamp
+from dendrite_zoo.hub import register_model
+from dendrite_zoo.models.config import takes
+from dendrite_zoo.models.control import ControlArguments, ControlModel
+from dendrite_zoo.models.folded import FoldedCache, plain_linear
 
-__all__ = ["ActiveDendritePolicy"]
+__all__ = ["ActiveDendritePolicy", "PolicyArguments"]
 
 Array: TypeAlias = npt.NDArray[Any]
 
-SAMPLE = 16
-"""Numbers of each parameter that are looked at to notice that it was changed."""
+
+@dataclass(kw_only=True)
+class PolicyArguments(ControlArguments):
+    """The arguments of `ActiveDendritePolicy`."""
+
+    log_std_range: Sequence[float] = (-20.0, 2.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.log_std_range = bounds = [float(bound) for bound in self.log_std_range]
+        if len(bounds) != 2 or not bounds[0] < bounds[1]:
+            raise ValueError(f"Expected `log_std_range` to be the lower and the upper bound, but got {bounds}.")
 
 
 @register_model("active-dendrite-policy")
-class ActiveDendritePolicy(HubModel, nn.Module):
+class ActiveDendritePolicy(ControlModel):
     r"""A Gaussian policy for many tasks: an `ActiveDendriteMLP` whose context is the task's one-hot id.
 
     The network maps an observation to mean and log standard deviation of a Gaussian; an action is its sample or its
@@ -42,16 +51,10 @@ class ActiveDendritePolicy(HubModel, nn.Module):
         observation_size: numbers in an observation.
         action_size: numbers in an action, each in [-1, 1].
         hidden_features: units of each hidden layer.
-        num_segments: segments a unit; 0 for a network without dendrites.
-        dendrite_layers: which hidden layers have dendrites; None for all.
-        gate: this and the following as in `ActiveDendriteMLP`.
-        activation: ``"k-winners"`` or ``"relu"``.
-        activation_density: share of the units of a hidden layer that win.
-        winners: what they are chosen by, ``"activation"`` or ``"context"``.
-        weight_density: share of inputs each hidden unit sees.
-        segment_density: share of the context each segment sees.
-        append_task: put the one-hot task id behind the observation, too: how a network without dendrites is told.
+        append_task: put the one-hot task id behind the observation, too, for a network without dendrites.
         log_std_range: bounds of the log standard deviation.
+
+    All options of `dendrite_zoo.models.MLPConfig` are arguments, too.
 
     Attributes:
         tasks: their names.
@@ -79,100 +82,27 @@ class ActiveDendritePolicy(HubModel, nn.Module):
     card_tags = ("robotics", "imitation-learning", "multi-task", "meta-world", "active-dendrites")
     card_task = "Multi-task robot control"
     card_metric = "success"
-    observation_mean: Tensor
-    observation_scale: Tensor
 
-    def __init__(
-        self,
-        tasks: Sequence[str],
-        *,
-        observation_size: int = 39,
-        action_size: int = 4,
-        hidden_features: Sequence[int] = (2800, 2800),
-        num_segments: int = 10,
-        dendrite_layers: Sequence[int] | None = (1,),
-        gate: Gate = "abs_max",
-        activation: Literal["k-winners", "relu"] = "k-winners",
-        activation_density: float = 0.25,
-        winners: Literal["activation", "context"] = "activation",
-        weight_density: float = 0.9,
-        segment_density: float = 1.0,
-        append_task: bool = False,
-        log_std_range: Sequence[float] = (-20.0, 2.0),
-    ) -> None:
-        super().__init__()
-        self.config = {
-            "tasks": tasks if isinstance(tasks, str) else list(tasks),
-            "observation_size": observation_size,
-            "action_size": action_size,
-            "hidden_features": list(hidden_features),
-            "num_segments": num_segments,
-            "dendrite_layers": None if dendrite_layers is None else list(dendrite_layers),
-            "gate": gate,
-            "activation": activation,
-            "activation_density": activation_density,
-            "winners": winners,
-            "weight_density": weight_density,
-            "segment_density": segment_density,
-            "append_task": append_task,
-            "log_std_range": [float(bound) for bound in log_std_range],
-        }
-        self.validate_config(self.config)
-        self.tasks = tuple(tasks)
-        self.mlp = ActiveDendriteMLP(
-            observation_size + (len(self.tasks) if append_task else 0),
-            hidden_features,
-            2 * action_size,
-            context_dim=len(self.tasks),
-            num_segments=num_segments,
-            dendrite_layers=dendrite_layers,
-            gate=gate,
-            activation=activation,
-            activation_density=activation_density,
-            winners=winners,
-            weight_density=weight_density,
-            segment_density=segment_density,
-            context_density=1.0,
-        )
-        self.register_buffer("observation_mean", torch.zeros(observation_size))
-        self.register_buffer("observation_scale", torch.ones(observation_size))
-        self._folded: dict[int, nn.Module] = {}
-        self._stamps: list[Any] = []
-        self._sampled: list[Tensor] = []
-        self._sample = torch.empty(0)
-
-    @classmethod
-    def validate_config(cls, config: Mapping[str, Any]) -> None:
-        """Raise a ValueError for the first argument out of range; nothing is allocated."""
-        check_tasks(config["tasks"])
-        tasks, bounds = list(config["tasks"]), list(config.get("log_std_range", (-20.0, 2.0)))
-        observation_size, action_size = config.get("observation_size", 39), config.get("action_size", 4)
-        check_size(observation_size=observation_size, action_size=action_size)
-        if len(bounds) != 2 or not bounds[0] < bounds[1]:
-            raise ValueError(f"log_std_range={bounds} came; expected the lower and the upper bound.")
-        defaults = {"hidden_features": [2800, 2800], "num_segments": 10, "dendrite_layers": [1]}
-        sizes = {"in_features": observation_size, "out_features": 2 * action_size, "context_dim": len(tasks)}
-        ActiveDendriteMLP.validate_config({**defaults, **config, **sizes})
+    @takes(PolicyArguments)
+    def __init__(self, config: PolicyArguments) -> None:
+        super().__init__(config)
+        self.mlp = self._network(config, config.observation_size, 2 * config.action_size)
+        self._folded = FoldedCache()
 
     @classmethod
     def usage(cls, config: Mapping[str, Any]) -> str:
         """Lines for the card: one action."""
-        size, task = config.get("observation_size", 39), config["tasks"][0]
-        observation = f"observation = torch.zeros({size})  # as the environment gives it"
+        task = config["tasks"][0]
+        observation = f"observation = torch.zeros({config['observation_size']})  # as the environment gives it"
         return f'{observation}\naction = model.act(observation, "{task}")'
 
     @classmethod
     def limits(cls, config: Mapping[str, Any]) -> list[str]:
         """Sentences for the card: the observation it needs."""
         return [
-            f"It must be told its task, one of {len(config['tasks'])}, and sees the state of the simulation (positions "
-            "of hand, objects and goal), no images.",
+            f"It needs its task, one of {len(config['tasks'])}, and sees the state of the simulation (positions of "
+            "hand, objects and goal), no images.",
         ]
-
-    @property
-    def num_tasks(self) -> int:
-        """How many tasks it is for."""
-        return len(self.tasks)
 
     def task_index(self, task: str | int) -> int:
         """The index of a task, given by its name or by the index itself.
@@ -186,42 +116,15 @@ class ActiveDendritePolicy(HubModel, nn.Module):
         """
         if isinstance(task, str):
             if task not in self.tasks:
-                raise ValueError(f"The task {task!r} came; expected one of {', '.join(self.tasks)}."
-                                 f"{nearest(task, self.tasks)}")  # fmt: skip
+                raise wrong_argument("task", f"one of {', '.join(self.tasks)}", task, nearest(task, self.tasks).strip())
             return self.tasks.index(task)
         try:
             index = operator.index(task)
         except TypeError:
             index = -1
         if not 0 <= index < len(self.tasks):
-            raise ValueError(f"The task {task} came; expected an index from 0 to {len(self.tasks) - 1}, or a name.")
+            raise wrong_argument("task", f"a name, or an index from 0 to {len(self.tasks) - 1}", task)
         return index
-
-    @torch.no_grad()
-    def fit_normalizer(self, observations: Tensor, *, smallest: float = 1e-2) -> None:
-        """Set mean and scale to those of observations ``(N, observation_size)``.
-
-        Args:
-            observations: what the policy will see.
-            smallest: no number is divided by less, metres in Meta-World, so that what hardly moves stays small.
-
-        Raises:
-            ValueError: observations of another shape, or none.
-        """
-        size = len(self.observation_mean)
-        if observations.ndim != 2 or observations.shape[1] != size or len(observations) == 0:
-            raise ValueError(
-                f"Observations of shape {tuple(observations.shape)} came to normalise by; expected (N, {size}) with "
-                "one row or more. Collect some first."
-            )
-        x = observations.double()
-        self.observation_mean.copy_(x.mean(0))
-        self.observation_scale.copy_(x.std(0, correction=0).clamp(min=smallest))
-
-    @property
-    def has_normalizer(self) -> bool:
-        """Whether mean and scale were set, as those of every trained policy are."""
-        return bool(self.observation_mean.any()) or bool((self.observation_scale != 1).any())
 
     @torch.no_grad()
     def set_std(self, std: float) -> None:
@@ -232,10 +135,7 @@ class ActiveDendritePolicy(HubModel, nn.Module):
 
     def forward(self, observation: Tensor, task: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation ``(B, action_size)`` of the actions, before they are squashed."""
-        x = (observation - self.observation_mean) / self.observation_scale
-        if self.config["append_task"]:
-            x = torch.cat([x, F.one_hot(task, len(self.tasks)).to(x).expand(len(x), -1)], dim=1)
-        return self._split(self.mlp(x, task))
+        return self._gaussian(self.mlp(self._inputs(observation, task), task))
 
     def act(
         self, observation: Array | Tensor | Sequence[float], task: str | int, *, deterministic: bool = True
@@ -253,20 +153,14 @@ class ActiveDendritePolicy(HubModel, nn.Module):
         Raises:
             ValueError: an unknown task, or an observation of another size, or one that is not finite.
         """
-        index = self.task_index(task)
-        x = self._tensor(observation)
+        index, x = self.task_index(task), self._tensor(observation)
         if x.shape != self.observation_mean.shape:
-            raise ValueError(
-                f"An observation of shape {tuple(x.shape)} came; expected {tuple(self.observation_mean.shape)}, as one "
-                "environment gives it. For many at once there is act_batch."
-            )
+            shape = f"of shape {tuple(self.observation_mean.shape)}"
+            raise wrong_argument("observation", shape, tuple(x.shape), "For many at once call act_batch.")
         with torch.inference_mode():
-            x = x.to(self.observation_mean.dtype).sub(self.observation_mean).div_(self.observation_scale)
-            output = self._fold(index)(x[None])
-            if deterministic:
-                action = output[0, : self.config["action_size"]].tanh_().float().cpu().numpy()
-            else:
-                action = _squashed(*self._split(output), deterministic)[0].float().cpu().numpy()
+            x = x.sub(self.observation_mean).div_(self.observation_scale)
+            network = self._folded.get(self.mlp, index, lambda: self._fold(index))
+            action = self._squash(network(x[None]), deterministic)[0]
         if not math.isfinite(action.sum()) or not math.isfinite(x.sum()):
             raise ValueError(_not_finite(observation))
         return action
@@ -291,25 +185,18 @@ class ActiveDendritePolicy(HubModel, nn.Module):
         Raises:
             ValueError: an unknown task, or observations of another size, or that are not finite.
         """
-        mean = self.observation_mean
-        x = self._tensor(observations).to(mean.dtype)
+        x, size, device = self._tensor(observations), len(self.observation_mean), self.observation_mean.device
         tasks = task_index.tolist() if isinstance(task_index, np.ndarray | Tensor) else task_index
         if isinstance(tasks, str) or not isinstance(tasks, Iterable):
-            raise ValueError(
-                f"task_index={task_index!r} came; expected a task for each observation. Repeat it: "
-                f"act_batch(observations, [{tasks!r}] * len(observations))."
-            )
-        index = torch.tensor([self.task_index(task) for task in tasks], dtype=torch.long, device=mean.device)
-        if x.shape != (len(index), len(mean)):
-            raise ValueError(
-                f"Observations of shape {tuple(x.shape)} came with {len(index)} task indices; expected "
-                f"{(len(index), len(mean))}."
-            )
+            remedy = f"Repeat it: act_batch(observations, [{tasks!r}] * len(observations))."
+            raise wrong_argument("task_index", "a task for each observation", task_index, remedy)
+        index = torch.tensor([self.task_index(task) for task in tasks], dtype=torch.long, device=device)
+        if x.shape != (len(index), size):
+            raise wrong_argument("observations", f"of shape {(len(index), size)}", tuple(x.shape))
         if not bool(x.isfinite().all()):
             raise ValueError(_not_finite(observations))
         with torch.no_grad():
-            mean, log_std = self(x, index)
-            return _squashed(mean, log_std, deterministic).float().cpu().numpy()
+            return self._squash(self.mlp(self._inputs(x, index), index), deterministic)
 
     def train(self, mode: bool = True) -> ActiveDendritePolicy:
         """Switch to training or evaluation; what was folded is forgotten."""
@@ -317,57 +204,40 @@ class ActiveDendritePolicy(HubModel, nn.Module):
         return super().train(mode)
 
     def _tensor(self, observation: Any) -> Tensor:
+        mean = self.observation_mean
         try:
-            return torch.as_tensor(observation, dtype=torch.float32, device=self.observation_mean.device)
+            return torch.as_tensor(observation, dtype=torch.float32, device=mean.device).to(mean.dtype)
         except (TypeError, ValueError, RuntimeError):
             raise ValueError(
-                f"An observation came as a {type(observation).__name__} that is no array of numbers; expected "
-                f"{len(self.observation_mean)} numbers. Of what gymnasium's reset gives, take the first."
+                f"Expected an array of {len(mean)} numbers as an observation, but got a {type(observation).__name__}. "
+                "Of what gymnasium's reset gives, take the first."
             ) from None
 
-    def _split(self, output: Tensor) -> tuple[Tensor, Tensor]:
+    def _gaussian(self, output: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_std = output.chunk(2, dim=-1)
         return mean, log_std.clamp(*self.config["log_std_range"])
 
-    def _fold(self, index: int) -> nn.Module:
+    def _squash(self, output: Tensor, deterministic: bool) -> npt.NDArray[np.float32]:
+        """Actions from the output of a network: means, or samples, in [-1, 1]."""
+        if deterministic:
+            action = output[..., : self.config["action_size"]]
+        else:
+            mean, log_std = self._gaussian(output)
+            action = mean + log_std.exp() * torch.randn_like(mean)
+        return action.tanh().float().cpu().numpy()
+
+    def _fold(self, index: int) -> nn.Sequential:
         """The network in one task, without dendrites."""
-        stamps = [stamp(parameter) for parameter in self.mlp.parameters()]
-        if stamps != self._stamps or self.training or not torch.equal(torch.cat(self._sampled), self._sample):
-            # A fused optimizer, and who writes through `.data`, leave no trace but in the numbers themselves.
-            flat = [parameter.detach().view(-1) for parameter in self.mlp.parameters()]
-            self._sampled = [weights[:: max(1, len(weights) // SAMPLE)] for weights in flat]
-            self._folded, self._stamps, self._sample = {}, stamps, torch.cat(self._sampled)
-        if index not in self._folded:
-            with torch.inference_mode(False):
-                network = self.mlp.fold(torch.tensor(index, device=self.observation_mean.device))
-                assert isinstance(network, nn.Sequential)
-                if self.config["append_task"]:  # a constant input is a bias
-                    first, size = network[0], len(self.observation_mean)
-                    assert isinstance(first, nn.Linear)
-                    network[0] = plain_linear(first.weight[:, :size], first.bias + first.weight[:, size + index])
-                self._folded[index] = network.requires_grad_(False)
-        return self._folded[index]
-
-
-def check_tasks(tasks: Any) -> None:
-    """Check the names of a network's tasks.
-
-    Raises:
-        ValueError: they are no list, there is none, or one comes twice.
-    """
-    if isinstance(tasks, str):
-        raise ValueError(f"tasks={tasks!r} came; expected a list of names. Write [{tasks!r}] for one task.")
-    if not tasks or len(set(tasks)) < len(tasks):
-        raise ValueError(f"tasks={list(tasks)} came; expected the names of one task or more, each once.")
-
-
-def _squashed(mean: Tensor, log_std: Tensor, deterministic: bool) -> Tensor:
-    return torch.tanh(mean if deterministic else mean + log_std.exp() * torch.randn_like(mean))
+        network = cast(nn.Sequential, self.mlp.fold(torch.tensor(index, device=self.observation_mean.device)))
+        if self.config["append_task"]:  # a constant input is a bias
+            first, size = cast(nn.Linear, network[0]), len(self.observation_mean)
+            network[0] = plain_linear(first.weight[:, :size], first.bias + first.weight[:, size + index])
+        return network
 
 
 def _not_finite(observation: Any) -> str:
     bad = np.argwhere(~np.isfinite(np.asarray(torch.as_tensor(observation).cpu()))).tolist()
     return (
-        f"An observation came that is not finite (at {bad[:3]}), or too large; expected numbers as the environment "
-        "gives them. No action was taken: end the episode, for the simulation may have diverged."
+        f"Expected an observation of finite numbers, as the environment gives them, but got one that is not finite (at "
+        f"{bad[:3]}), or too large. No action was taken: end the episode, for the simulation may have diverged."
     )

@@ -1,24 +1,47 @@
-"""Context-dependent gating: the baseline that is told the task, and gates units at random."""
+"""Context-dependent gating: the baseline that is given the task, and gates units at random."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from dendrite_zoo._core.checks import wrong_argument
 from dendrite_zoo.contexts import OneHotContext
 from dendrite_zoo.hub import HubModel, register_model
-from dendrite_zoo.layers.sparse import check_size
 from dendrite_zoo.layers.subnetwork import make_partial
+from dendrite_zoo.models.classifier import TaskClassifier
+from dendrite_zoo.models.config import Arguments, takes
 from dendrite_zoo.row_sparse.subnetworks import in_groups, linear_part
 
-__all__ = ["XdGClassifier"]
+__all__ = ["XdGArguments", "XdGClassifier"]
+
+
+@dataclass(kw_only=True)
+class XdGArguments(Arguments):
+    """The arguments of `XdGClassifier`."""
+
+    in_features: int = field(kw_only=False)
+    hidden_features: Sequence[int] = field(kw_only=False)
+    num_classes: int = field(kw_only=False)
+    max_tasks: int
+    gate_fraction: float = 0.8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.gate_fraction < 1:
+            raise wrong_argument("gate_fraction", "a share in [0, 1), such as 0.8", self.gate_fraction)
+        if whole := [units for units in self.hidden_features if round(self.gate_fraction * units) == units]:
+            smaller = f"smaller, for it turns all {whole[0]} units of a layer off"
+            raise wrong_argument("gate_fraction", smaller, self.gate_fraction)
 
 
 @register_model("xdg-classifier")
-class XdGClassifier(HubModel, nn.Module):
+class XdGClassifier(TaskClassifier, HubModel, nn.Module):
     r"""A ReLU network whose hidden units are gated by the task: XdG (Masse, Grant and Freedman 2018).
 
     For each task a fixed random share of the units of each hidden layer is off: :math:`h = g_t \odot \max(0, W x + b)`.
@@ -50,76 +73,31 @@ class XdGClassifier(HubModel, nn.Module):
         tensor([10, 10, 10, 10, 10])
     """
 
-    def __init__(
-        self,
-        in_features: int,
-        hidden_features: Sequence[int],
-        num_classes: int,
-        *,
-        max_tasks: int,
-        gate_fraction: float = 0.8,
-    ) -> None:
+    @takes(XdGArguments)
+    def __init__(self, config: XdGArguments) -> None:
         super().__init__()
-        self.config = {
-            "in_features": in_features,
-            "hidden_features": list(hidden_features),
-            "num_classes": num_classes,
-            "max_tasks": max_tasks,
-            "gate_fraction": gate_fraction,
-        }
-        self.validate_config(self.config)
-        self.context = OneHotContext(max_tasks)
-        sizes = [in_features, *hidden_features]
-        self.hidden = nn.ModuleList(nn.Linear(i, o) for i, o in zip(sizes, sizes[1:], strict=False))
-        self.activations = nn.ModuleList(nn.ReLU() for _ in hidden_features)
-        self.output = nn.Linear(sizes[-1], num_classes)
+        self.config = config.as_config()
+        self.context = OneHotContext(config.max_tasks)
+        sizes = [config.in_features, *config.hidden_features]
+        self.hidden = nn.ModuleList(nn.Linear(i, o) for i, o in itertools.pairwise(sizes))
+        self.activations = nn.ModuleList(nn.ReLU() for _ in self.hidden)
+        self.output = nn.Linear(sizes[-1], config.num_classes)
         layers = cast("list[nn.Linear]", [*self.hidden, self.output])
         make_partial(layers, [layer is not self.output for layer in layers])
-        for number, units in enumerate(hidden_features):
-            on = torch.rand(max_tasks, units).topk(units - round(gate_fraction * units), dim=1).indices
-            gate = torch.zeros(max_tasks, units, dtype=torch.bool).scatter(1, on, True)
+        for number, units in enumerate(config.hidden_features):
+            on = torch.rand(config.max_tasks, units).topk(units - round(config.gate_fraction * units), dim=1).indices
+            gate = torch.zeros(config.max_tasks, units, dtype=torch.bool).scatter(1, on, True)
             self.register_buffer(f"gate_{number}", gate)
-
-    @classmethod
-    def validate_config(cls, config: Mapping[str, Any]) -> None:
-        """Raise a ValueError for the first argument out of range; nothing is allocated."""
-        check_size(in_features=config["in_features"], num_classes=config["num_classes"], max_tasks=config["max_tasks"])
-        if not config["hidden_features"]:
-            raise ValueError("hidden_features came empty; expected the units of at least one hidden layer.")
-        for units in config["hidden_features"]:
-            check_size(hidden_features=units)
-        gate_fraction = config.get("gate_fraction", 0.8)
-        if not 0 <= gate_fraction < 1:
-            raise ValueError(f"gate_fraction={gate_fraction!r} came; expected a share in [0, 1), such as 0.8.")
-        for units in config["hidden_features"]:
-            if round(gate_fraction * units) == units:
-                raise ValueError(
-                    f"gate_fraction={gate_fraction} would leave none of {units} units on; expected a smaller share."
-                )
 
     @property
     def gates(self) -> list[Tensor]:
         """For each hidden layer which units are on, ``(max_tasks, U)`` bool."""
         return [self.get_buffer(f"gate_{number}") for number in range(len(self.hidden))]
 
-    @property
-    def num_tasks(self) -> int:
-        """How many tasks were learned."""
-        return self.context.num_tasks
-
-    @property
-    def max_tasks(self) -> int:
-        """How many tasks there is room for."""
-        return self.context.max_tasks
-
-    @property
-    def num_classes(self) -> int:
-        """Size of the output."""
-        return self.output.out_features
-
     def forward(self, x: Tensor, task: int | Tensor | None = None) -> Tensor:
         """Logits ``(B, num_classes)`` for ``x`` in a task, one or ``(B,)``."""
-        x, ids = x.flatten(1), self.context(x, task)
+        x = self._rows(x)
+        ids = self.context(x, task)
         if ids.ndim == 0:
             return self._forward_in(x, int(ids))
         return in_groups(x, ids, self._forward_in)

@@ -98,14 +98,21 @@ def test_bad_input(tmp_path):
     model = classifier()
     with pytest.raises(ValueError, match="Task 4 came to a context with room for 4 tasks"):
         model(torch.randn(2, 8), task=4)
-    with pytest.raises(ValueError, match=r"Rows of 9 numbers came to a model of 8; expected x of shape \(batch, 8\)"):
+    with pytest.raises(
+        ValueError, match=r"Expected `x` to be of shape \(batch, 8\), or one that flattens to it, but got \(2, 9\)"
+    ):
         model(torch.randn(2, 9))
     with pytest.raises(ValueError, match=r"cannot be inferred .* task="):
         classifier("one-hot")(torch.randn(2, 8))
-    with pytest.raises(ValueError, match="context='two-hot' came; expected one of prototype, one-hot"):
+    with pytest.raises(
+        ValueError,
+        match="Expected `context` to be one of 'prototype', 'one-hot', 'clusters', but got 'two-hot'. Did you",
+    ):
         classifier("two-hot")
     model.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="max_tasks=1 came for a model with room for 4"):
+    with pytest.raises(ValueError, match="Expected `max_tasks` to be at least 4, for which there is room, but got 1"):
         ActiveDendriteClassifier.from_pretrained(tmp_path, max_tasks=1)
-    with pytest.raises(TypeError, match="it knows num_classes= and max_tasks="):
+    with pytest.raises(
+        TypeError, match=r"Expected `num_classes` or `max_tasks` to change, but got \['hidden_features'\]"
+    ):
         ActiveDendriteClassifier.from_pretrained(tmp_path, hidden_features=[3])

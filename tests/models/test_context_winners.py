@@ -194,13 +194,19 @@ def test_trains_after_it_was_evaluated_in_inference_mode():
 
 def test_bad_arguments():
     for arguments, words in (
-        ({"winners": "dice"}, "winners='dice' came; expected 'activation' or 'context'"),
-        ({"activation": "relu"}, "activation='relu' and num_segments=3; expected 'k-winners'"),
-        ({"num_segments": 0}, "num_segments=0; expected 'k-winners', and segments"),
+        ({"winners": "dice"}, "Expected `winners` to be one of 'activation', 'context', but got 'dice'"),
+        ({"activation": "relu"}, "Expected `activation` to be 'k-winners' with winners='context', but got 'relu'"),
+        (
+            {"num_segments": 0},
+            "Expected `num_segments` to be 1 or more with winners='context', by which units compete, but got 0",
+        ),
     ):
         with pytest.raises(ValueError, match=words):
             make(**arguments)
-    with pytest.raises(ValueError, match="winners='activation' was asked for its active units"):
+    with pytest.raises(
+        ValueError,
+        match="Expected `winners` to be 'context', whose units are the same for all inputs, but got 'activation'",
+    ):
         make(winners="activation").active_units(torch.zeros(C))
 
 

@@ -57,10 +57,16 @@ def inputs_of(seed):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"tasks": []}, "names of one task or more, each once"),
-        ({"tasks": ["reach-v3", "reach-v3"]}, "names of one task or more, each once"),
-        ({"tasks": "reach-v3"}, r"tasks='reach-v3' came; expected a list of names. Write \['reach-v3'\]"),
-        ({"tasks": TASKS, "hidden_features": []}, "hidden_features came empty"),
+        ({"tasks": []}, "Expected `tasks` to be the names of one task or more, each once, but got"),
+        (
+            {"tasks": ["reach-v3", "reach-v3"]},
+            "Expected `tasks` to be the names of one task or more, each once, but got",
+        ),
+        ({"tasks": "reach-v3"}, r"Expected `tasks` to be a list of names, but got 'reach-v3'. Write \['reach-v3'\]"),
+        (
+            {"tasks": TASKS, "hidden_features": []},
+            r"Expected `hidden_features` to be the units of at least one hidden layer, but got \[\]",
+        ),
         ({"tasks": TASKS, "action_size": 0}, "action_size"),
         ({"tasks": TASKS, "weight_density": 1.5}, "weight_density"),
     ],

@@ -43,13 +43,16 @@ def test_only_the_chosen_layers_have_dendrites():
 @pytest.mark.parametrize(
     "change, words",
     [
-        ({"hidden_features": []}, "hidden_features came empty"),
+        (
+            {"hidden_features": []},
+            r"Expected `hidden_features` to be the units of at least one hidden layer, but got \[\]",
+        ),
         ({"hidden_features": [8, 0]}, "hidden_features=0"),
-        ({"activation": "gelu"}, "activation='gelu' came; expected 'k-winners' or 'relu'"),
+        ({"activation": "gelu"}, "Expected `activation` to be one of 'k-winners', 'relu', but got 'gelu'"),
         ({"activation_density": 0.0}, "activation_density=0.0"),
         ({"input_density": 1.5}, "input_density=1.5"),
-        ({"dendrite_layers": [2]}, r"dendrite_layers=\[2\] came; there are hidden layers 0 to 0"),
-        ({"gate": "sum"}, "gate='sum' is unknown"),
+        ({"dendrite_layers": [2]}, r"Expected `dendrite_layers` to be hidden layers from 0 to 0, but got \[2\]"),
+        ({"gate": "sum"}, "Expected `gate` to be one of 'abs_max', 'max', 'abs_max_unsigned', 'bias', but got 'sum'"),
     ],
 )
 def test_bad_arguments(change, words):

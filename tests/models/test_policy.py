@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 
 import numpy as np
 import pytest
@@ -119,7 +120,7 @@ def test_saved_copied_and_loaded_it_acts_alike(tmp_path):
 
 
 def test_the_papers_network_is_the_default():
-    config = ActiveDendritePolicy.__init__.__kwdefaults__
+    config = {name: p.default for name, p in inspect.signature(ActiveDendritePolicy).parameters.items()}
     assert (
         config["hidden_features"] == (2800, 2800) and config["dendrite_layers"] == (1,) and config["num_segments"] == 10
     )
@@ -131,16 +132,16 @@ def test_the_papers_network_is_the_default():
 @pytest.mark.parametrize(
     "observation, task, words",
     [
-        (np.zeros(38), 0, r"shape \(38,\) came; expected \(39,\)"),
+        (np.zeros(38), 0, r"Expected `observation` to be of shape \(39,\), but got \(38,\)"),
         (np.zeros((1, 39)), 0, "act_batch"),
         (np.full(39, np.nan), 0, r"not finite \(at \[\[0\], \[1\], \[2\]\]\)"),
         (np.r_[np.zeros(38), np.inf], 0, r"not finite \(at \[\[38\]\]\)"),
         (np.zeros(39), "reach", "Did you mean 'reach-v3'"),
-        (np.zeros(39), 3, "expected an index from 0 to 2"),
-        (np.zeros(39), -1, "expected an index from 0 to 2"),
-        (np.zeros(39), None, "expected an index from 0 to 2"),
-        (np.zeros(39), 1.0, "expected an index from 0 to 2"),
-        (np.zeros(39), np.array([0, 1, 0]), "expected an index from 0 to 2"),
+        (np.zeros(39), 3, "or an index from 0 to 2, but got"),
+        (np.zeros(39), -1, "or an index from 0 to 2, but got"),
+        (np.zeros(39), None, "or an index from 0 to 2, but got"),
+        (np.zeros(39), 1.0, "or an index from 0 to 2, but got"),
+        (np.zeros(39), np.array([0, 1, 0]), "or an index from 0 to 2, but got"),
         ((np.zeros(39), {}), 0, "Of what gymnasium's reset gives, take the first"),
     ],
 )
@@ -154,12 +155,14 @@ def test_one_bad_observation_of_many_is_refused():
     observations[1, 4] = np.nan
     with pytest.raises(ValueError, match=r"at \[\[1, 4\]\]"):
         make().act_batch(observations, [0, 1, 2])
-    with pytest.raises(ValueError, match=r"expected \(2, 39\)"):
+    with pytest.raises(ValueError, match=r"of shape \(2, 39\), but got \(3, 39\)"):
         make().act_batch(observations, [0, 1])
-    with pytest.raises(ValueError, match="The task 0.5 came"):
+    with pytest.raises(ValueError, match="an index from 0 to 2, but got 0.5"):
         make().act_batch(observations[2:], np.array([0.5]))
     for one in (0, np.int64(0), np.array(0), "reach-v3"):
-        with pytest.raises(ValueError, match=r"came; expected a task for each observation.*\] \* len"):
+        with pytest.raises(
+            ValueError, match=r"Expected `task_index` to be a task for each observation, but got .*\] \* len"
+        ):
             make().act_batch(observations[:1], one)
 
 
@@ -178,11 +181,11 @@ def test_tasks_by_name_or_index():
 @pytest.mark.parametrize(
     "change, words",
     [
-        ({"tasks": []}, "expected the names of one task or more"),
+        ({"tasks": []}, "Expected `tasks` to be the names of one task or more"),
         ({"tasks": ["a", "a"]}, "each once"),
-        ({"tasks": "reach-v3"}, r"tasks='reach-v3' came; expected a list of names. Write \['reach-v3'\]"),
+        ({"tasks": "reach-v3"}, r"Expected `tasks` to be a list of names, but got 'reach-v3'. Write \['reach-v3'\]"),
         ({"log_std_range": [1.0, 0.0]}, "the lower and the upper bound"),
-        ({"dendrite_layers": [2]}, "hidden layers 0 to 1"),
+        ({"dendrite_layers": [2]}, "Expected `dendrite_layers` to be hidden layers from 0 to 1"),
         ({"action_size": 0}, "action_size=0"),
     ],
 )
@@ -204,7 +207,7 @@ def test_whether_it_was_normalised():
     policy = ActiveDendritePolicy(["reach-v3"], hidden_features=[8, 8])
     assert not policy.has_normalizer
     for wrong in (torch.zeros(0, 39), torch.zeros(10, 38), torch.zeros(39)):
-        with pytest.raises(ValueError, match=r"came to normalise by; expected \(N, 39\) with one row or more"):
+        with pytest.raises(ValueError, match=r"Expected `observations` to be of shape \(N, 39\) with one row or more"):
             policy.fit_normalizer(wrong)
     assert not policy.has_normalizer
     policy.fit_normalizer(torch.randn(10, 39))

@@ -90,14 +90,19 @@ def test_learns_where_the_task_is_given_and_is_loaded_again(tmp_path):
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match=r"gate_fraction=1.0 came; expected a share in \[0, 1\)"):
+    with pytest.raises(
+        ValueError, match=r"Expected `gate_fraction` to be a share in \[0, 1\), such as 0.8, but got 1.0"
+    ):
         make(gate_fraction=1.0)
-    with pytest.raises(ValueError, match="gate_fraction=0.99 would leave none of 40 units on"):
+    with pytest.raises(
+        ValueError,
+        match="Expected `gate_fraction` to be smaller, for it turns all 40 units of a layer off, but got 0.99",
+    ):
         make(gate_fraction=0.99)
     with pytest.raises(ValueError, match="each of the 3 rows, or one for all, but got 2"):
         make()(torch.zeros(3, 64), task=torch.tensor([0, 1]))
     assert make()(torch.zeros(0, 64), task=torch.zeros(0).long()).shape == (0, 10)
-    with pytest.raises(ValueError, match="hidden_features came empty"):
+    with pytest.raises(ValueError, match="Expected `hidden_features` to be the units of at least one hidden layer"):
         XdGClassifier(64, [], 10, max_tasks=1)
     with pytest.raises(ValueError, match="max_tasks=0"):
         make(max_tasks=0)

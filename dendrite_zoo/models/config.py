@@ -1,0 +1,148 @@
+"""The arguments of models, each written once: checked, and captured as the config that an artifact holds."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import typing
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
+
+from dendrite_zoo._core.checks import check_choice, check_integers, wrong_argument
+from dendrite_zoo._core.names import refuse_old_names
+from dendrite_zoo.functional import Gate
+from dendrite_zoo.layers.sparse import check_density
+
+__all__ = ["Arguments", "MLPConfig", "takes"]
+
+P = ParamSpec("P")
+A = TypeVar("A", bound="Arguments")
+Model = TypeVar("Model")
+
+
+@dataclass(kw_only=True)
+class Arguments:
+    """The arguments of a network's constructor: each field is one, with its type and default.
+
+    Raises:
+        ValueError: naming the first that is wrong: a size (an ``int``) below 1, a density outside (0, 1], a choice (a
+            ``Literal``) that there is not, no hidden layers.
+    """
+
+    def __post_init__(self) -> None:
+        for name, hint in typing.get_type_hints(type(self)).items():
+            value = {name: getattr(self, name)}
+            if hint is int:
+                check_integers(name != "num_segments", **value)
+            elif name.endswith("_density") and value[name] is not None:
+                check_density(**value)
+            elif typing.get_origin(hint) is Literal:
+                check_choice(typing.get_args(hint), **value)
+        layers = vars(self)["hidden_features"]
+        if not layers:
+            raise wrong_argument("hidden_features", "the units of at least one hidden layer", layers)
+        for units in layers:
+            check_integers(1, hidden_features=units)
+
+    def as_config(self) -> dict[str, Any]:
+        """The arguments as JSON values, in the order of the signature."""
+        values = {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+        lists = {name: list(v) for name, v in values.items() if isinstance(v, Iterable) and not isinstance(v, str)}
+        return values | lists
+
+
+@dataclass(kw_only=True)
+class MLPConfig(Arguments):
+    """The options that every network with active dendrites has beside its sizes.
+
+    An option is added here, and used by `ActiveDendriteMLP`: then the MLP, the classifier, the policy and the critics
+    have it as an argument, and their artifacts hold it. Defaults that differ are declared again, by the model.
+
+    Args:
+        num_segments: segments a unit; 0 for a network without dendrites.
+        gate: see `dendrite_zoo.layers.ActiveDendriteLinear`.
+        activation: ``"k-winners"`` or ``"relu"``.
+        activation_density: share of the units of a hidden layer that win.
+        winners: what the winners of a hidden layer are chosen by: ``"activation"``, of each input anew (the paper's
+            k-winners), or ``"context"``: see `ActiveDendriteMLP`.
+        weight_density: share of inputs each hidden unit sees.
+        segment_density: share of the context each segment sees.
+        context_density: expected share of the context that is active, for the initialisation; None for 1 where contexts
+            are one-hot, and 0.1 where they are prototypes.
+        input_density: share of the inputs of hidden layers (but the first) and output that is active, for the
+            initialisation; None for ``activation_density`` with k-winners, else 1.
+        dendrite_layers: which hidden layers have dendrites, counted from 0; None for all.
+        segment_seed: what the segments are drawn from where winners are chosen by the context, and segments are never
+            trained; None draws one. An artifact holds this number in place of the segments.
+    """
+
+    num_segments: int | None = None
+    gate: Gate = "abs_max"
+    activation: Literal["k-winners", "relu"] = "k-winners"
+    activation_density: float = 0.05
+    winners: Literal["activation", "context"] = "activation"
+    weight_density: float = 0.5
+    segment_density: float = 1.0
+    context_density: float | None = None
+    input_density: float | None = None
+    dendrite_layers: Sequence[int] | None = None
+    segment_seed: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("num_segments", "segment_seed"):
+            check_integers(0, **{name: getattr(self, name) or 0})
+        last = len(vars(self)["hidden_features"]) - 1
+        if any(layer not in range(last + 1) for layer in self.dendrite_layers or ()):
+            raise wrong_argument("dendrite_layers", f"hidden layers from 0 to {last}", self.dendrite_layers)
+        if self.winners == "context":
+            remedy = "Leave `winners` out for a network without."
+            if self.activation != "k-winners":
+                raise wrong_argument("activation", "'k-winners' with winners='context'", self.activation, remedy)
+            if self.num_segments == 0:
+                raise wrong_argument(
+                    "num_segments", "1 or more with winners='context', by which units compete", 0, remedy
+                )
+        elif self.segment_seed is not None:
+            raise wrong_argument("segment_seed", "None unless winners='context'", self.segment_seed, "Leave it out.")
+
+    def options(self, **changes: Any) -> dict[str, Any]:
+        """The options alone, as arguments of an `ActiveDendriteMLP`."""
+        return {field.name: getattr(self, field.name) for field in fields(MLPConfig)} | changes
+
+
+def takes(
+    arguments: Callable[P, A],
+) -> Callable[[Callable[[Model, A], None]], Callable[Concatenate[Model, P], None]]:
+    """Turn a constructor that takes one object of arguments into one that takes the arguments themselves.
+
+    Signature, types and help are those of the dataclass, for editors, ``inspect`` and command lines alike.
+
+    Example:
+        >>> @dataclass
+        ... class SizeArguments(Arguments):
+        ...     size: int = 3
+        >>> class Thing:
+        ...     @takes(SizeArguments)
+        ...     def __init__(self, config: SizeArguments) -> None:
+        ...         self.config = config.as_config()
+        >>> inspect.signature(Thing), Thing(size=5).config
+        (<Signature (*, size: int = 3)>, {'size': 5})
+    """
+    cls: Any = arguments
+    hints, signature = typing.get_type_hints(cls), inspect.signature(cls.__init__)
+    typed = [p.replace(annotation=hints.get(name, p.annotation)) for name, p in signature.parameters.items()]
+
+    def decorate(init: Callable[[Model, A], None]) -> Callable[Concatenate[Model, P], None]:
+        def __init__(self: Model, /, *args: P.args, **kwargs: P.kwargs) -> None:
+            refuse_old_names(kwargs, signature.parameters)
+            init(self, arguments(*args, **kwargs))
+
+        function: Any = functools.update_wrapper(__init__, init)
+        function.__signature__ = signature.replace(parameters=typed)
+        function.__annotations__ = hints
+        function.__doc__ = next((c.__doc__ for c in cls.__mro__ if "Args:" in (c.__doc__ or "")), init.__doc__)
+        return __init__
+
+    return decorate
