@@ -339,7 +339,7 @@ def critic_like(policy: nn.Module) -> TwinCritic:
     """
     if not isinstance(policy, ActiveDendritePolicy):
         raise TypeError(f"A {type(policy).__name__} came without critics; expected MultiTaskSAC(policy, critic=...).")
-    known = inspect.signature(TwinCritic).parameters
+    known = set(inspect.signature(TwinCritic).parameters) - {"segment_seed"}  # the critics draw segments of their own
     return TwinCritic(**{name: value for name, value in policy.config.items() if name in known})
 
 

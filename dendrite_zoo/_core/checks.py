@@ -9,7 +9,7 @@ from typing import Any
 
 from dendrite_zoo._core.names import nearest
 
-__all__ = ["check_choice", "check_integers", "check_range"]
+__all__ = ["check_choice", "check_integers", "check_range", "wrong_argument"]
 
 
 def check_integers(low: int, high: float = math.inf, /, **arguments: Any) -> None:
@@ -70,3 +70,13 @@ def check_choice(choices: Collection[str], /, **arguments: Any) -> None:
 
 def _bounds(low: float, high: float) -> str:
     return f"of at least {low}" if high == math.inf else f"from {low} to {high}"
+
+
+def wrong_argument(name: str, expected: str, value: object, remedy: str = "") -> ValueError:
+    """The error for an argument whose value is not what was expected.
+
+    Example:
+        >>> wrong_argument("k", "at most 64", 80, "Lower `k`, or widen the layer.")
+        ValueError('Expected `k` to be at most 64, but got 80. Lower `k`, or widen the layer.')
+    """
+    return ValueError(f"Expected `{name}` to be {expected}, but got {value!r}. {remedy}".rstrip())

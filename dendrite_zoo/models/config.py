@@ -34,7 +34,7 @@ class Arguments:
         for name, hint in typing.get_type_hints(type(self)).items():
             value = {name: getattr(self, name)}
             if hint is int:
-                check_integers(name != "num_segments", **value)
+                check_integers(0 if name == "num_segments" else 1, **value)
             elif name.endswith("_density") and value[name] is not None:
                 check_density(**value)
             elif typing.get_origin(hint) is Literal:

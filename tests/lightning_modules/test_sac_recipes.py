@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from dendrite_zoo.cli.main import main
-from dendrite_zoo.models import ActiveDendritePolicy, load
+from dendrite_zoo.models import load
+from dendrite_zoo.models.policy import PolicyArguments
 from dendrite_zoo.rl import task_names
 
 CONFIGS = Path(__file__).parents[2] / "dendrite_zoo" / "configs"
@@ -23,7 +24,7 @@ def test_a_recipe_is_understood(name, capsys, monkeypatch):
     model, data = config["model"]["init_args"], config["data"]["init_args"]
     policy = model["model"]
     arguments = load(policy).config if isinstance(policy, str) else policy["init_args"]
-    ActiveDendritePolicy.validate_config(arguments)
+    PolicyArguments(**arguments)  # which checks them
     tasks = task_names(data["tasks"])
     assert tuple(arguments["tasks"]) == tasks
     assert data["env_steps"] % (len(tasks) * data["envs_per_task"] * data["steps_per_round"]) == 0

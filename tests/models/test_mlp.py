@@ -47,7 +47,7 @@ def test_only_the_chosen_layers_have_dendrites():
             {"hidden_features": []},
             r"Expected `hidden_features` to be the units of at least one hidden layer, but got \[\]",
         ),
-        ({"hidden_features": [8, 0]}, "hidden_features=0"),
+        ({"hidden_features": [8, 0]}, "Expected `hidden_features` to be an integer of at least 1, but got 0"),
         ({"activation": "gelu"}, "Expected `activation` to be one of 'k-winners', 'relu', but got 'gelu'"),
         ({"activation_density": 0.0}, "activation_density=0.0"),
         ({"input_density": 1.5}, "input_density=1.5"),

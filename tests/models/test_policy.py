@@ -186,7 +186,7 @@ def test_tasks_by_name_or_index():
         ({"tasks": "reach-v3"}, r"Expected `tasks` to be a list of names, but got 'reach-v3'. Write \['reach-v3'\]"),
         ({"log_std_range": [1.0, 0.0]}, "the lower and the upper bound"),
         ({"dendrite_layers": [2]}, "Expected `dendrite_layers` to be hidden layers from 0 to 1"),
-        ({"action_size": 0}, "action_size=0"),
+        ({"action_size": 0}, "Expected `action_size` to be an integer of at least 1, but got 0"),
     ],
 )
 def test_bad_arguments(change, words):

@@ -104,7 +104,7 @@ def test_bad_input():
     assert make()(torch.zeros(0, 64), task=torch.zeros(0).long()).shape == (0, 10)
     with pytest.raises(ValueError, match="Expected `hidden_features` to be the units of at least one hidden layer"):
         XdGClassifier(64, [], 10, max_tasks=1)
-    with pytest.raises(ValueError, match="max_tasks=0"):
+    with pytest.raises(ValueError, match="Expected `max_tasks` to be an integer of at least 1, but got 0"):
         make(max_tasks=0)
     with pytest.raises(ValueError, match=r"call model\(x, task=...\)"):
         make()(torch.zeros(2, 64))
