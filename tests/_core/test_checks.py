@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from dendrite_zoo._core.checks import check_choice, check_integers, check_range
+from dendrite_zoo._core.checks import check_choice, check_integers, check_range, wrong_argument
 
 
 @pytest.mark.parametrize("value", [0, -1, 2.0, True, "3", None, math.nan])
@@ -44,3 +44,8 @@ def test_an_unknown_name_says_which_is_meant():
         check_choice(("train", "val", "test"), split="unseen")
     with pytest.raises(ValueError, match="but got 3.$"):
         check_choice(("train", "val"), split=3)
+
+
+def test_a_wrong_argument_is_named_with_the_remedy():
+    assert str(wrong_argument("k", "at most 64", 80)) == "Expected `k` to be at most 64, but got 80."
+    assert str(wrong_argument("k", "at most 64", 80, "Lower `k`.")).endswith("but got 80. Lower `k`.")
