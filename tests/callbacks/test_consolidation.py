@@ -340,32 +340,32 @@ def test_bad_input(tmp_path):
     batches = stream().task_loader(0)
     with pytest.raises(ValueError, match=r"SynapticIntelligence needs the index of the task .*task=lambda"):
         trainer(tmp_path, [SynapticIntelligence()], limit_val_batches=0).fit(Net(), batches, batches)
-    with pytest.raises(ValueError, match=r"needs the data of each task .* Pass data="):
+    with pytest.raises(ValueError, match=r"needs the data of each task .* Pass `data=`"):
         trainer(tmp_path, [ElasticWeightConsolidation()], limit_val_batches=0).fit(Net(), batches, batches)
     both = [SynapticIntelligence(include="net.0.*"), SynapticIntelligence(include="*.weight")]
-    with pytest.raises(ValueError, match=r"both hold 'net.0.weight'; expected parameters of one callback each"):
+    with pytest.raises(ValueError, match=r"consolidated by one callback, .* both consolidate 'net.0.weight'"):
         trainer(tmp_path, both, limit_val_batches=0).fit(Net(), stream())
     with pytest.raises(ValueError, match=r"\['conv\*'\] match none"):
         fit(tmp_path, SynapticIntelligence(include="conv*"))
-    with pytest.raises(ValueError, match=r"A batch came as Tensor; expected \(x, y\). Pass log_likelihood="):
+    with pytest.raises(ValueError, match=r"be \(x, y\), but got torch.float32 of .* pass `log_likelihood="):
         fit(tmp_path, ElasticWeightConsolidation(data=lambda trainer, task: [torch.zeros(2, 8)]))
     triples = [(torch.zeros(2, 8), torch.zeros(2).long(), torch.zeros(2))]
-    with pytest.raises(ValueError, match=r"A batch came as tuple of 3; expected \(x, y\)"):
+    with pytest.raises(ValueError, match=r"Expected a batch to be \(x, y\), but got a tuple of 3"):
         fit(tmp_path, ElasticWeightConsolidation(data=lambda trainer, task: triples))
     numbers = [(torch.zeros(2, 8), torch.zeros(2, 1))]
-    with pytest.raises(ValueError, match=r"Targets came as torch.float32 of shape \(2, 1\); expected class numbers"):
+    with pytest.raises(ValueError, match=r"to be class indices, .* but got torch.float32 of shape \(2, 1\)"):
         fit(tmp_path, ElasticWeightConsolidation(data=lambda trainer, task: numbers))
     for bad, message in (
         ({"ewc_lambda": -2.0}, "came as -2.0"),
         ({"decay": 0.5}, "online=False came"),
-        ({"max_batches": 0}, "max_batches=0 came"),
+        ({"max_batches": 0}, "Expected `max_batches` to be at least 1, .* but got 0"),
     ):
         with pytest.raises(ValueError, match=message):
             ElasticWeightConsolidation(**bad)
     with pytest.raises(ValueError, match="eps=0.0 came"):
         SynapticIntelligence(eps=0.0)
     _, used = fit(tmp_path, SynapticIntelligence())
-    with pytest.raises(ValueError, match="knows what is important to another model"):
+    with pytest.raises(ValueError, match="Expected a new SynapticIntelligence for each model"):
         fit(tmp_path, used)
 
 
@@ -405,7 +405,7 @@ def test_a_module_whose_likelihood_is_not_known_is_refused_early(tmp_path):
             module.steps = made.global_step
 
     module = NoForward()
-    with pytest.raises(ValueError, match="NoForward has no forward; expected one .* Pass log_likelihood="):
+    with pytest.raises(ValueError, match="NoForward does not define `forward`. Or pass `log_likelihood="):
         run(module)
     assert module.steps == 0
     run(module, log_likelihood=lambda module, batch: -F.cross_entropy(module.net(batch[0]), batch[1], reduction="none"))
@@ -413,7 +413,10 @@ def test_a_module_whose_likelihood_is_not_known_is_refused_early(tmp_path):
 
     for batches, steps in ((None, 1), (lambda trainer, task: stream().task_loader(task), BATCHES)):
         module = Two()
-        with pytest.raises(ValueError, match=r"Two gave tuple for 4 labels; expected logits .* Pass log_likelihood="):
+        with pytest.raises(
+            ValueError,
+            match=r"map x to logits .* got a tuple of 2 for 4 .* `log_likelihood=",
+        ):
             run(module, data=batches)
         assert module.steps == steps and module.modes == [False] and module.training
 
@@ -428,6 +431,6 @@ def test_the_likelihood_of_a_regression_is_asked_for_at_the_first_batch(tmp_path
             return F.mse_loss(self(batch[0])[:, :1], batch[1])
 
     run = trainer(tmp_path, [ElasticWeightConsolidation()], epochs=TASKS, limit_val_batches=0)
-    with pytest.raises(ValueError, match=r"Targets came as torch.float32 .* Pass log_likelihood="):
+    with pytest.raises(ValueError, match=r"class indices, .* got torch.float32 .* Or pass `log_likelihood="):
         run.fit(Regression(), Numbers(data(16), TASKS, batch_size=4))
     assert run.global_step == 0
