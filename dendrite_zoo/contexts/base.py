@@ -8,6 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from dendrite_zoo._core.checks import check_integers
+from dendrite_zoo._core.ranks import sum_over_ranks
 from dendrite_zoo.functional import Context
 
 __all__ = ["TaskContext"]
@@ -32,8 +34,7 @@ class TaskContext(nn.Module):
 
     def __init__(self, context_dim: int, max_tasks: int) -> None:
         super().__init__()
-        if max_tasks < 1:
-            raise ValueError(f"max_tasks={max_tasks} came; expected a capacity of at least one task.")
+        check_integers(1, max_tasks=max_tasks)
         self.context_dim = context_dim
         self.max_tasks = max_tasks
         self.register_buffer("counts", torch.zeros(max_tasks, dtype=torch.float32))
@@ -63,8 +64,8 @@ class TaskContext(nn.Module):
         """Raise a ValueError where ``task`` lies beyond the capacity."""
         if not 0 <= task < self.max_tasks:
             raise ValueError(
-                f"Task {task} came to a context with room for {self.max_tasks} tasks (0 to {self.max_tasks - 1}). "
-                "Build the model, or load it, with a larger max_tasks."
+                f"Expected `task` to be from 0 to {self.max_tasks - 1}, but got {task}. Build the model, or load it, "
+                "with a larger `max_tasks`."
             )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TaskContext:
@@ -78,18 +79,28 @@ class TaskContext(nn.Module):
 
 def mean_over_ranks(batches: Iterable[Tensor]) -> tuple[Tensor, int]:
     """The mean row of all ``batches`` ``(B, ...)`` of all ranks, float64 on the CPU, and the number of rows."""
-    total: Tensor | None = None
-    rows = 0
+    total, device = torch.zeros(1, dtype=torch.float64), torch.device("cpu")
     for x in batches:
-        flat = x.flatten(1)
-        batch_sum = flat.sum(0, dtype=torch.float32).cpu().double()
-        total = batch_sum if total is None else total + batch_sum
-        rows += len(flat)
-    if total is None or rows == 0:
-        raise ValueError("A task came without inputs; expected at least one batch. Check its data loader.")
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        device = x.device if torch.distributed.get_backend() == "nccl" else torch.device("cpu")
-        packed = torch.cat([total, total.new_tensor([rows])]).to(device)
-        torch.distributed.all_reduce(packed)
-        total, rows = packed[:-1].cpu(), int(packed[-1])
-    return total / rows, rows
+        batch_sum = x.flatten(1).sum(0, dtype=torch.float32).cpu().double()
+        total = total + torch.cat([batch_sum, batch_sum.new_tensor([len(x)])])
+        device = x.device if x.is_cuda else device
+    if total[-1] == 0:
+        raise ValueError("Expected at least one input of the task, but got none. Check the task's data loader.")
+    total = total.to(device)
+    sum_over_ranks(total)
+    return (total[:-1] / total[-1]).cpu(), int(total[-1])
+
+
+def flat_rows(x: Tensor, num_features: int) -> Tensor:
+    """Inputs ``(B, ...)`` as float32 rows ``(B, num_features)``.
+
+    Raises:
+        ValueError: rows of another size.
+    """
+    x = x.flatten(1)
+    if x.shape[1] != num_features:
+        raise ValueError(
+            f"Expected inputs of {num_features} features, but got {x.shape[1]}. Build the context with "
+            f"num_features={x.shape[1]} (a model with in_features={x.shape[1]})."
+        )
+    return x.float()

@@ -11,6 +11,8 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
+from dendrite_zoo._core.ranks import num_ranks, sum_over_ranks
+from dendrite_zoo.contexts.base import flat_rows
 from dendrite_zoo.contexts.prototype import PrototypeContext, nearest_prototype
 
 __all__ = ["ClusterContext", "FoundContext", "spread_and_rank"]
@@ -29,16 +31,16 @@ class FoundContext(PrototypeContext, ABC):
         """Find the cluster of a training batch ``(B, features)``, and learn from it."""
 
     def start_task(self, task: int, batches: Iterable[Tensor]) -> None:
-        """Raise a ValueError: tasks are found, not told."""
-        raise ValueError(f"{type(self).__name__} finds tasks by itself; call observe(x) with each training batch.")
+        """Raise a ValueError: tasks are found, not given."""
+        raise ValueError(f"{type(self).__name__} finds tasks by itself. Call observe(x) with each training batch.")
 
     def new_task(self, nearest: int) -> int:
         """The next free cluster; the nearest where there is none."""
         if self.num_tasks < self.max_tasks:
             return self.num_tasks
         warnings.warn(
-            f"All {self.max_tasks} clusters are used up, and a batch of yet another task came; it joins the nearest. "
-            "Build the context with a larger max_tasks.",
+            f"All {self.max_tasks} clusters are in use, so a batch that fits none of them joins the nearest. Build the "
+            "context with a larger `max_tasks`.",
             stacklevel=3,
         )
         return nearest
@@ -84,7 +86,7 @@ class ClusterContext(FoundContext):
     def __init__(self, num_features: int, max_tasks: int, *, significance: float = 1e-9) -> None:
         super().__init__(num_features, max_tasks)
         if not 0 < significance < 1:
-            raise ValueError(f"significance={significance} came; expected a probability, such as 1e-9.")
+            raise ValueError(f"Expected `significance` to be a probability in (0, 1), but got {significance}.")
         self.significance = significance
         self.register_buffer("means", torch.zeros(max_tasks, num_features, dtype=torch.float32))
         self.register_buffer("spread", torch.zeros(max_tasks, dtype=torch.float32))
@@ -97,23 +99,25 @@ class ClusterContext(FoundContext):
         Under DDP all processes see their share of one batch, and find the same.
 
         Shape:
-            x ``(B, ...)``, flattened to ``(B, num_features)``. A single row (over all processes) joins the nearest.
+            x ``(B, ...)``, flattened to ``(B, num_features)``. A single row (over all processes)
+            joins the nearest, by ``q``.
 
         Raises:
             ValueError: rows of another size, or with NaN or infinity, or a single row to found the first cluster.
         """
-        x = self._flat(x)
+        x = flat_rows(x, self.context_dim)
         with torch.autocast(x.device.type, enabled=False):
             exact = x.double()  # an offset far above the spread would drown it in float32
-            sums = torch.cat([exact.sum(0), exact.square().sum()[None], exact.new_tensor([len(x)])])
-            total, square, rows = _sum_over_ranks(sums).tensor_split([x.shape[1], x.shape[1] + 1])
+            total, square, rows = exact.sum(0), exact.square().sum(), exact.new_tensor(len(x))
+            sum_over_ranks(total, square, rows)
             n, mean = float(rows), total / rows
             check_finite(square)
             if n < 2 and self.num_tasks == 0:
                 raise ValueError(
-                    f"A batch of {n:.0f} rows came first; expected two or more, to know how far they lie apart."
+                    f"Expected the first batch to have two rows or more, but got {n:.0f}: it takes two to know how far "
+                    "rows lie apart. Raise the batch size."
                 )
-            spread = (square[0] - n * mean.square().sum()).clamp(min=0) / max(n - 1, 1)
+            spread = (square - n * mean.square().sum()).clamp(min=0) / max(n - 1, 1)
             task = self._find(mean, spread, n)
             if self.counts[task] == 0:
                 self.prototypes[task], self.rank[task] = mean, _mean_rank(x)
@@ -124,15 +128,6 @@ class ClusterContext(FoundContext):
     def infer(self, x: Tensor) -> Tensor:
         """The cluster with the nearest mean for each row of ``x`` ``(B, features)``, as ``(B,)`` integers."""
         return nearest_prototype(x, self.means, self.counts > 0)
-
-    def _flat(self, x: Tensor) -> Tensor:
-        x = x.flatten(1).float()
-        if x.shape[1] != self.context_dim:
-            raise ValueError(
-                f"Rows of {x.shape[1]} features came to clusters of {self.context_dim}; build the context with "
-                f"num_features={x.shape[1]}."
-            )
-        return x
 
     def _find(self, mean: Tensor, spread: Tensor, n: float) -> int:
         """The cluster that takes a batch of this mean and spread."""
@@ -165,7 +160,7 @@ class ClusterContext(FoundContext):
 def check_finite(numbers: Tensor) -> None:
     """Raise where a batch holds NaN or infinity: it would found a cluster that takes everything."""
     if not bool(numbers.isfinite().all()):
-        raise ValueError("A batch with NaN or infinity came to a context; expected finite inputs. Check the data.")
+        raise ValueError("Expected finite inputs, but got a batch with NaN or infinity. Check the data.")
 
 
 def spread_and_rank(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -192,11 +187,5 @@ def spread_and_rank(x: Tensor) -> tuple[Tensor, Tensor]:
 
 def _mean_rank(x: Tensor) -> Tensor:
     rank = spread_and_rank(x)[1] if len(x) > 2 else torch.ones((), dtype=torch.float64, device=x.device)
-    total, processes = _sum_over_ranks(torch.stack([rank, torch.ones_like(rank)]))
-    return total / processes
-
-
-def _sum_over_ranks(sums: Tensor) -> Tensor:
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.all_reduce(sums)
-    return sums
+    sum_over_ranks(rank)
+    return rank / num_ranks()

@@ -7,6 +7,9 @@ import math
 import torch
 from torch import Tensor
 
+from dendrite_zoo._core.checks import check_integers
+from dendrite_zoo._core.ranks import num_ranks
+from dendrite_zoo.contexts.base import flat_rows
 from dendrite_zoo.contexts.clustering import FoundContext, check_finite
 from dendrite_zoo.contexts.prototype import nearest_prototype
 
@@ -61,8 +64,8 @@ def hotelling_test(x: Tensor, y: Tensor) -> float:
     (n, p), m = x.shape, len(y)
     if n + m - p - 1 < 1:
         raise ValueError(
-            f"{n} and {m} rows of {p} numbers came to Hotelling's test; expected more than {p + 1} rows in all. Take a "
-            "larger batch, or a smaller context_dim."
+            f"Expected more than {p + 1} rows of {p} features for Hotelling's test, but got {n} and {m}. Take a larger "
+            "batch, or a smaller `context_dim`."
         )
     apart = (x.mean(0) - y.mean(0)).double()
     scatter = sum((s - s.mean(0)).double().T @ (s - s.mean(0)).double() for s in (x, y))
@@ -110,10 +113,9 @@ class HotellingContext(FoundContext):
         num_exemplars: int = 256,
         level: float = 0.9,
     ) -> None:
-        if not 1 <= context_dim <= num_features:
-            raise ValueError(f"context_dim={context_dim} came with {num_features} features; expected 1 to as many.")
+        check_integers(1, num_features, context_dim=context_dim)
         if not 0 < level < 1:
-            raise ValueError(f"level={level} came; expected a share in (0, 1), such as 0.9.")
+            raise ValueError(f"Expected `level` to be a share in (0, 1), such as 0.9, but got {level}.")
         super().__init__(context_dim, max_tasks)
         self.num_features, self.level = num_features, level
         self.register_buffer("features", torch.randperm(num_features)[:context_dim].sort().values)
@@ -130,9 +132,8 @@ class HotellingContext(FoundContext):
         Raises:
             ValueError: rows of another size, or with NaN or infinity, or several processes.
         """
-        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-        if distributed and torch.distributed.get_world_size() > 1:
-            raise ValueError("HotellingContext came to several processes; expected one. Use ClusterContext instead.")
+        if num_ranks() > 1:
+            raise ValueError(f"Expected one process, but got {num_ranks()}. Use ClusterContext instead.")
         x = self._part(x)
         check_finite(x)
         task = self._find(x)
@@ -149,13 +150,7 @@ class HotellingContext(FoundContext):
         return nearest_prototype(self._part(x), self.prototypes, self.counts > 0)
 
     def _part(self, x: Tensor) -> Tensor:
-        x = x.flatten(1).float()
-        if x.shape[1] != self.num_features:
-            raise ValueError(
-                f"Rows of {x.shape[1]} features came to clusters of {self.num_features}; build the context with "
-                f"num_features={x.shape[1]}."
-            )
-        return x[:, self.features]
+        return flat_rows(x, self.num_features)[:, self.features]
 
     def _find(self, x: Tensor) -> int:
         if self.num_tasks == 0:

@@ -37,7 +37,7 @@ class OneHotContext(TaskContext):
 
     def infer(self, x: Tensor) -> Tensor:
         """Raise a ValueError: an input does not tell its task id."""
-        raise ValueError("A one-hot context cannot be inferred from inputs; call model(x, task=...).")
+        raise ValueError("A one-hot context cannot be inferred from inputs. Call model(x, task=...).")
 
     def forward(self, x: Tensor, task: int | Tensor | None = None) -> Tensor:
         """Integer ids, ``()`` or ``(B,)``."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from dendrite_zoo.contexts.base import TaskContext, mean_over_ranks
+from dendrite_zoo.contexts.base import TaskContext, flat_rows, mean_over_ranks
 from dendrite_zoo.functional.context import Context, check_ids
 
 __all__ = ["PrototypeContext", "nearest_prototype"]
@@ -48,14 +48,8 @@ class PrototypeContext(TaskContext):
     def start_task(self, task: int, batches: Iterable[Tensor]) -> None:
         """Set the task's prototype to the mean of its inputs; see `TaskContext.start_task`."""
         self.check_task(task)
-        mean, rows = mean_over_ranks(batches)
-        if mean.numel() != self.context_dim:
-            raise ValueError(
-                f"Inputs of {mean.numel()} features came to prototypes of {self.context_dim}; build the model with "
-                f"in_features={mean.numel()}."
-            )
+        mean, self.counts[task] = mean_over_ranks(flat_rows(x, self.context_dim) for x in batches)
         self.prototypes[task] = mean.to(self.prototypes)
-        self.counts[task] = rows
 
     @torch.no_grad()
     def infer(self, x: Tensor) -> Tensor:
@@ -86,17 +80,12 @@ def nearest_prototype(x: Tensor, prototypes: Tensor, known: Tensor) -> Tensor:
         >>> nearest_prototype(torch.ones(1, 2), torch.tensor([[1.0, 1.0], [0.0, 1.0]]), torch.tensor([False, True]))
         tensor([1])
     """
-    x = x.flatten(1)
-    if x.shape[1] != prototypes.shape[1]:
-        raise ValueError(
-            f"Rows of {x.shape[1]} features came to prototypes of {prototypes.shape[1]}; expected inputs of "
-            "the size that the tasks had when they were learned."
-        )
+    x = flat_rows(x, prototypes.shape[1])
     with torch.autocast(x.device.type, enabled=False):
         # Seen from among the prototypes, or a common offset would drown their differences in rounding.
         weights = known.float() / known.sum().clamp_min(1)
         centre = weights @ prototypes.float()
-        x, prototypes = x.float() - centre, prototypes.float() - centre
+        x, prototypes = x - centre, prototypes.float() - centre
         size = torch.linalg.vector_norm(prototypes, dim=1).square().masked_fill(~known, torch.inf)
         distance = torch.addmm(size, x, prototypes.T, alpha=-2)  # |x - p|² less |x|², the same for every k
         return distance.argmin(1)

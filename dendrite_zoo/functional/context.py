@@ -39,20 +39,20 @@ def distinct_contexts(context: Context, context_dim: int) -> tuple[Tensor, Tenso
     """
     contexts, index = context if isinstance(context, tuple) else (context, None)
     if not isinstance(contexts, Tensor) or contexts.dtype == torch.bool:
-        got = type(contexts).__name__ if not isinstance(contexts, Tensor) else "a bool tensor"
+        got = contexts.dtype if isinstance(contexts, Tensor) else type(contexts).__name__
         raise TypeError(
-            f"A context came as {got}; expected floats of shape (C,) or (B, C), a tuple (codebook (K, C), index (B,)) "
-            "or integer ids of shape () or (B,). A number is wrapped by torch.tensor(task)."
+            "Expected a context to be floats of shape (C,) or (B, C), a tuple (codebook (K, C), index (B,)), or "
+            f"integer ids of shape () or (B,), but got {got}. Wrap a number by torch.tensor(task)."
         )
     if not contexts.is_floating_point():
         if contexts.ndim > 1:
-            raise ValueError(f"Context ids came with shape {tuple(contexts.shape)}; expected () or (batch,).")
+            raise ValueError(f"Expected context ids of shape () or (batch,), but got {tuple(contexts.shape)}.")
         check_ids(contexts, context_dim, what="one-hot context")
         return _used(torch.arange(context_dim, device=contexts.device), contexts.long())
     if contexts.ndim not in (1, 2) or contexts.shape[-1] != context_dim:
         raise ValueError(
-            f"A context of shape {tuple(contexts.shape)} came to segments that see {context_dim} numbers; expected "
-            f"({context_dim},) or (batch, {context_dim}). Give the layer's context_dim the size of the context."
+            f"Expected a context of shape ({context_dim},) or (batch, {context_dim}), as the segments have it, but got "
+            f"{tuple(contexts.shape)}. Give the layer's `context_dim` the size of the context."
         )
     if index is not None:
         check_ids(index, len(contexts), what="codebook row")
@@ -61,7 +61,7 @@ def distinct_contexts(context: Context, context_dim: int) -> tuple[Tensor, Tenso
 
 
 def _used(codebook: Tensor, index: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Leave out what no row is in, where that can be told without waiting for a device."""
+    """Leave out what no row is in, where that is known without waiting for a device."""
     if index.ndim == 0:
         return codebook.index_select(0, index.reshape(1)), torch.tensor(0)
     if index.device.type == "cpu" and not torch.compiler.is_compiling():
@@ -73,12 +73,12 @@ def _used(codebook: Tensor, index: Tensor) -> tuple[Tensor, Tensor | None]:
 def check_ids(ids: Tensor, count: int, what: str) -> None:
     """Raise where ids are not integers in ``[0, count)``; on a GPU the range is left to the kernel (no host sync)."""
     if ids.is_floating_point() or ids.dtype == torch.bool:
-        raise TypeError(f"The index of a {what} came as {ids.dtype}; expected integers. Use index.long().")
+        raise TypeError(f"Expected the id of a {what} to be an integer, but got {ids.dtype}. Use index.long().")
     if torch.compiler.is_compiling() or ids.device.type != "cpu" or ids.numel() == 0:
         return
-    low, high = ids.aminmax()
+    low, high = (int(end) for end in ids.aminmax())
     if low < 0 or high >= count:
         raise ValueError(
-            f"A {what} of index {int(low if low < 0 else high)} was asked for; there are {count}, 0 to {count - 1}. "
-            "Give the layer or the context a larger capacity, or check the task numbers."
+            f"Expected a {what} to be from 0 to {count - 1}, but got {low if low < 0 else high}. Give the layer or the "
+            "context a larger capacity, or check the task numbers."
         )

@@ -7,9 +7,10 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
+from dendrite_zoo._core.checks import check_integers
 from dendrite_zoo.functional import Context, Gate, apply_gate
 from dendrite_zoo.functional.dendrites import check_gate
-from dendrite_zoo.layers.sparse import SparseLinear, check_density, check_size, random_mask, uniform_
+from dendrite_zoo.layers.sparse import SparseLinear, check_density, random_mask, uniform_
 from dendrite_zoo.row_sparse.parameter import RowParameter
 from dendrite_zoo.row_sparse.segments import winning_activations
 
@@ -172,8 +173,9 @@ def _add_segments(
 ) -> None:
     check_density(segment_density=density)
     check_gate(gate)
-    if num_segments != 0:
-        check_size(context_dim=context_dim, num_segments=num_segments)
+    check_integers(0, num_segments=num_segments)
+    if num_segments:
+        check_integers(1, context_dim=context_dim)
     layer.context_dim, layer.num_segments, layer.gate, layer.segment_density = context_dim, num_segments, gate, density
     shape = (num_units, num_segments, context_dim)
     layer.register_parameter("segments", RowParameter(torch.empty(shape), row_dims=2) if num_segments else None)
@@ -193,16 +195,16 @@ def _reset_segments(layer: Layer, context_density: float = 1.0) -> None:
 def _modulate(layer: Layer, drive: Tensor, context: Context | None, unit_dim: int) -> Tensor:
     if context is None:
         raise TypeError(
-            f"A layer with {layer.num_segments} segments a unit was called without a context; expected "
-            "layer(x, context). Build it with num_segments=0 for a layer without dendrites."
+            f"Expected a context for a layer with {layer.num_segments} segments a unit, but got None. Call "
+            "layer(x, context), or build it with num_segments=0 for a layer without dendrites."
         )
     assert layer.segments is not None
     strength = winning_activations(layer.segments, context, layer.gate, layer.segment_mask)
     if strength.ndim == 2:  # one gate a row: (B, U) meets (B, ..., U, ...)
         if len(strength) != len(drive):
             raise ValueError(
-                f"{len(strength)} contexts came for a batch of {len(drive)} rows; expected one for each row, or one "
-                "of shape (C,) for all."
+                f"Expected one context for each of the {len(drive)} rows, or one of shape (C,) for all, but got "
+                f"{len(strength)}."
             )
         strength = strength.reshape(len(drive), *[1] * (drive.ndim + unit_dim - 1), *strength.shape[1:])
     trailing = -1 - unit_dim

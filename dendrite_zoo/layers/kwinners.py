@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from dendrite_zoo.layers.sparse import check_density, check_size
+from dendrite_zoo._core.checks import check_integers
+from dendrite_zoo.layers.sparse import check_density
 from dendrite_zoo.row_sparse.winners import k_winners
 
 __all__ = ["KWinners"]
@@ -36,9 +37,9 @@ class KWinners(nn.Module):
     def __init__(self, k: int | None = None, density: float | None = None, *, dim: int = -1) -> None:
         super().__init__()
         if (k is None) == (density is None):
-            raise ValueError(f"KWinners came with k={k}, density={density}; give exactly one of them.")
+            raise ValueError(f"Expected either `k` or `density`, but got k={k} and density={density}.")
         if k is not None:
-            check_size(k=k)
+            check_integers(1, k=k)
         if density is not None:
             check_density(density=density)
         self.k, self.density, self.dim = k, density, dim

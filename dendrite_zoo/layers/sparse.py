@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dendrite_zoo._core.checks import check_integers
+
 __all__ = ["SparseLinear"]
 
 
@@ -43,7 +45,7 @@ class SparseLinear(nn.Module):
 
     def __init__(self, in_features: int, out_features: int, *, density: float, bias: bool = True) -> None:
         super().__init__()
-        check_size(in_features=in_features, out_features=out_features)
+        check_integers(1, in_features=in_features, out_features=out_features)
         check_density(density=density)
         self.in_features = in_features
         self.out_features = out_features
@@ -150,4 +152,4 @@ def check_density(**densities: float) -> None:
     """Raise a ValueError for the first density outside (0, 1]."""
     for name, density in densities.items():
         if not 0 < density <= 1:
-            raise ValueError(f"{name}={density!r} came; expected a share in (0, 1], such as 0.5 for one half.")
+            raise ValueError(f"Expected `{name}` to be a share in (0, 1], such as 0.5, but got {density!r}.")

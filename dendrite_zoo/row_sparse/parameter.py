@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dendrite_zoo._core.ranks import num_ranks
 from dendrite_zoo.row_sparse.activation_cache import KeptActivations
 
 __all__ = ["RowParameter", "dot_taken_rows", "once", "row_ids", "rows_of", "take_rows"]
@@ -164,8 +165,7 @@ def _wants_sparse(parameter: Tensor) -> bool:
 
 
 def _dense_needed() -> bool:
-    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return torch.compiler.is_compiling() or (distributed and torch.distributed.get_world_size() > 1)
+    return torch.compiler.is_compiling() or num_ranks() > 1
 
 
 def _select(rows: Tensor, ids: Tensor) -> Tensor:

@@ -89,7 +89,7 @@ def test_state_survives_half_precision_and_a_checkpoint(tmp_path):
 def test_where_there_is_no_more_room_the_nearest_takes_the_batch():
     context = ClusterContext(FEATURES, 2)
     assert [context.observe(correlated(64, shift)) for shift in (0.0, 3.0)] == [0, 1]
-    with pytest.warns(UserWarning, match="All 2 clusters are used up, .* larger max_tasks"):
+    with pytest.warns(UserWarning, match="All 2 clusters are in use, .* larger `max_tasks`"):
         assert context.observe(correlated(64, 4.0)) == 1
 
 
@@ -160,26 +160,28 @@ def test_the_papers_clusters():
 
 def test_bad_input():
     context = ClusterContext(4, 3)
-    with pytest.raises(ValueError, match=r"finds tasks by itself; call observe\(x\)"):
+    with pytest.raises(ValueError, match=r"finds tasks by itself. Call observe\(x\)"):
         context.start_task(0, [])
-    with pytest.raises(ValueError, match="Rows of 5 features came to clusters of 4; .*num_features=5"):
+    with pytest.raises(ValueError, match="Expected inputs of 4 features, but got 5. .*num_features=5"):
         context.observe(torch.zeros(2, 5))
-    with pytest.raises(ValueError, match="A batch of 1 rows came first; expected two or more"):
+    with pytest.raises(ValueError, match="Expected the first batch to have two rows or more, but got 1"):
         context.observe(torch.zeros(1, 4))
-    with pytest.raises(ValueError, match="significance=0 came"):
+    with pytest.raises(ValueError, match=r"Expected `significance` to be a probability in \(0, 1\), but got 0"):
         ClusterContext(4, 3, significance=0)
-    with pytest.raises(ValueError, match="level=1 came"):
+    with pytest.raises(ValueError, match="Expected `level` to be a share .* but got 1"):
         HotellingContext(4, 3, context_dim=2, level=1)
-    with pytest.raises(ValueError, match="context_dim=256 came with 4 features"):
+    with pytest.raises(ValueError, match="Expected `context_dim` to be an integer from 1 to 4, but got 256"):
         HotellingContext(4, 3)
     hotelling = HotellingContext(4, 3, context_dim=4)
-    with pytest.raises(ValueError, match="Rows of 5 features came to clusters of 4"):
+    with pytest.raises(ValueError, match="Expected inputs of 4 features, but got 5"):
         hotelling.observe(torch.zeros(2, 5))
     for found in (context, hotelling):
-        with pytest.raises(ValueError, match="A batch with NaN or infinity"):
+        with pytest.raises(ValueError, match="finite inputs, but got a batch with NaN or infinity"):
             found.observe(torch.tensor([[0.0, 1.0, torch.nan, 0.0]] * 8))
         assert found.num_tasks == 0
-    with pytest.raises(ValueError, match="2 and 2 rows of 4 numbers came to Hotelling's test; .* larger batch"):
+    with pytest.raises(
+        ValueError, match="more than 5 rows of 4 features for Hotelling's test, but got 2 and 2. Take a larger"
+    ):
         hotelling_test(torch.randn(2, 4), torch.randn(2, 4))
 
 
@@ -190,6 +192,22 @@ def test_a_batch_too_small_to_be_tested_joins_the_nearest(make):
     small = 1 if isinstance(context, ClusterContext) else 15
     shifts = [(15, 0.0), (small, 0.0), (64, 5.0), (small, 5.0), (small, 0.0)]
     assert [context.observe(correlated(rows, shift)) for rows, shift in shifts] == [0, 0, 1, 1, 0]
+
+
+def test_a_single_row_joins_the_nearest_cluster_however_far():
+    """It has no spread of its own to be tested by, so it founds none."""
+    context = ClusterContext(FEATURES, 8)
+    data = {task: [correlated(64, shift)] for task, shift in enumerate((0.0, 3.0, -3.0))}
+    assert [context.observe(rows[0]) for rows in data.values()] == [0, 1, 2]
+    for shift in (0.1, 2.0, -50.0):  # of clusters of equal spread, nearest by q is nearest
+        row = torch.full((1, FEATURES), shift)
+        nearest = min(range(3), key=lambda task: math.dist(row[0].tolist(), context.means[task].tolist()))
+        assert context.observe(row) == nearest
+        data[nearest].append(row)
+    assert context.num_tasks == 3 and context.counts[:3].tolist() == [65, 65, 65]
+    for task, rows in data.items():  # the cluster is that of all its rows
+        torch.testing.assert_close(context.means[task], torch.cat(rows).mean(0))
+        torch.testing.assert_close(context.spread[task], torch.cat(rows).var(0).sum(), rtol=1e-4, atol=0)
 
 
 def test_an_offset_far_above_the_spread_founds_no_cluster():

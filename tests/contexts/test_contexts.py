@@ -76,15 +76,15 @@ def test_before_any_task_the_context_is_zero():
 
 def test_bad_input():
     context, data = learned()
-    with pytest.raises(ValueError, match=r"Task 5 came to a context with room for 5 tasks .* larger max_tasks"):
+    with pytest.raises(ValueError, match=r"Expected `task` to be from 0 to 4, but got 5. .* larger `max_tasks`"):
         context.start_task(5, [data[0]])
-    with pytest.raises(ValueError, match="Inputs of 9 features came to prototypes of 4; .* in_features=9"):
+    with pytest.raises(ValueError, match=r"Expected inputs of 4 features, but got 9. .* in_features=9"):
         context.start_task(3, [torch.zeros(2, 9)])
-    with pytest.raises(ValueError, match="without inputs"):
+    with pytest.raises(ValueError, match="at least one input of the task, but got none"):
         context.start_task(3, [])
     with pytest.raises(ValueError, match=r"cannot be inferred .* task="):
         OneHotContext(3)(data[0])
-    with pytest.raises(ValueError, match="max_tasks=0"):
+    with pytest.raises(ValueError, match="Expected `max_tasks` to be an integer of at least 1, but got 0"):
         OneHotContext(0)
 
 
@@ -102,16 +102,16 @@ def test_a_large_common_offset_does_not_blur_the_inference():
 def test_task_ids_beyond_the_capacity_are_refused(make):
     x = torch.zeros(2, 4)
     for task in (-1, 3, torch.tensor(3), torch.tensor(-1), torch.tensor([0, 7])):
-        with pytest.raises(ValueError, match=r"3 tasks \(0 to 2\)|there are 3, 0 to 2"):
+        with pytest.raises(ValueError, match="Expected (`task`|a task) to be from 0 to 2, but got (-1|3|7)"):
             make()(x, task)
-    with pytest.raises(TypeError, match="expected integers"):
+    with pytest.raises(TypeError, match="Expected the id of a task to be an integer, but got torch.float32"):
         make()(x, torch.tensor([1.5, 0.0]))
 
 
 def test_inputs_of_another_size_are_refused():
     context = PrototypeContext(4, 2)
     context.start_task(0, [torch.ones(3, 4)])
-    with pytest.raises(ValueError, match="Rows of 9 features came to prototypes of 4"):
+    with pytest.raises(ValueError, match="Expected inputs of 4 features, but got 9"):
         context.infer(torch.zeros(2, 3, 3))
 
 

@@ -171,16 +171,32 @@ def test_bf16_autocast_compile_and_deepcopy_agree():
 @pytest.mark.parametrize(
     "context, error, words",
     [
-        (torch.randn(C + 1), ValueError, r"\(5,\).*4 numbers.*context_dim"),
-        (torch.randn(2, 2, C), ValueError, "expected"),
-        (torch.randn(B + 1, C), ValueError, "7 contexts came for a batch of 6"),
-        (torch.tensor(C), ValueError, "index 4 .* there are 4, 0 to 3"),
-        (torch.tensor(-1), ValueError, "index -1"),
-        ((torch.randn(2, C), torch.tensor([0, 1, 2, 0, 0, 0])), ValueError, "codebook row of index 2"),
-        ((torch.randn(2, C), torch.zeros(B)), TypeError, "expected integers"),
-        (torch.zeros(C, dtype=torch.bool), TypeError, "bool"),
-        (3, TypeError, r"int; expected .* torch.tensor\(task\)"),
-        (None, TypeError, r"without a context; expected layer\(x, context\)"),
+        (
+            torch.randn(C + 1),
+            ValueError,
+            r"shape \(4,\) or \(batch, 4\), .* but got \(5,\). Give the layer's `context_dim`",
+        ),
+        (torch.randn(2, 2, C), ValueError, r"but got \(2, 2, 4\)"),
+        (
+            torch.randn(B + 1, C),
+            ValueError,
+            "Expected one context for each of the 6 rows, or one of shape .* but got 7",
+        ),
+        (torch.tensor(C), ValueError, "Expected a one-hot context to be from 0 to 3, but got 4"),
+        (torch.tensor(-1), ValueError, "from 0 to 3, but got -1"),
+        (
+            (torch.randn(2, C), torch.tensor([0, 1, 2, 0, 0, 0])),
+            ValueError,
+            "Expected a codebook row to be from 0 to 1, but got 2",
+        ),
+        (
+            (torch.randn(2, C), torch.zeros(B)),
+            TypeError,
+            "id of a codebook row to be an integer, but got torch.float32",
+        ),
+        (torch.zeros(C, dtype=torch.bool), TypeError, "Expected a context to be floats .* but got torch.bool"),
+        (3, TypeError, r"but got int. Wrap a number by torch.tensor\(task\)"),
+        (None, TypeError, r"Expected a context for .* but got None. Call layer\(x, context\)"),
     ],
 )
 def test_bad_contexts_are_refused_clearly(context, error, words):
@@ -193,11 +209,11 @@ def test_bad_contexts_are_refused_clearly(context, error, words):
     "arguments, words",
     [
         ({"gate": "min"}, "Expected `gate` to be one of abs_max, .* but got 'min'"),
-        ({"weight_density": 0.0}, r"weight_density=0.0 came; expected a share in \(0, 1\]"),
-        ({"segment_density": 1.5}, "segment_density=1.5"),
-        ({"num_segments": -1}, "num_segments=-1"),
-        ({"context_dim": 0}, "context_dim=0"),
-        ({"out_features": 0}, "out_features=0"),
+        ({"weight_density": 0.0}, r"Expected `weight_density` to be a share in \(0, 1\], .* but got 0.0"),
+        ({"segment_density": 1.5}, "`segment_density` .* but got 1.5"),
+        ({"num_segments": -1}, "`num_segments` to be an integer of at least 0, but got -1"),
+        ({"context_dim": 0}, "`context_dim` to be an integer of at least 1, but got 0"),
+        ({"out_features": 0}, "`out_features` to be an integer of at least 1, but got 0"),
     ],
 )
 def test_bad_arguments_are_refused_clearly(arguments, words):

@@ -24,7 +24,7 @@ def test_density_is_a_share_of_the_layer():
 
 @pytest.mark.parametrize("arguments", [{}, {"k": 1, "density": 0.5}, {"k": 0}, {"density": 0.0}, {"density": 1.1}])
 def test_bad_arguments(arguments):
-    with pytest.raises(ValueError, match="came"):
+    with pytest.raises(ValueError, match="Expected either `k` or|Expected `k` to be|Expected `density` to be"):
         KWinners(**arguments)
 
 
