@@ -9,7 +9,7 @@ from typing import Any
 
 from dendrite_zoo._core.names import nearest
 
-__all__ = ["check_choice", "check_integers", "check_range", "wrong_argument"]
+__all__ = ["check_choice", "check_density", "check_integers", "check_range", "wrong_argument"]
 
 
 def check_integers(low: int, high: float = math.inf, /, **arguments: Any) -> None:
@@ -47,6 +47,22 @@ def check_range(low: float, high: float, /, **arguments: float) -> None:
     for name, value in arguments.items():
         if not low <= value <= high or math.isinf(value):
             raise ValueError(f"Expected `{name}` to be a number {_bounds(low, high)}, but got {value!r}.")
+
+
+def check_density(**arguments: float) -> None:
+    """Refuse what is not a share of at least something: numbers outside ``(0, 1]``.
+
+    Raises:
+        ValueError: one of them is wrong; the message names that one alone.
+
+    Example:
+        >>> check_density(weight_density=0.0)
+        Traceback (most recent call last):
+        ValueError: Expected `weight_density` to be a share in (0, 1], such as 0.5, but got 0.0.
+    """
+    for name, value in arguments.items():
+        if not 0 < value <= 1:
+            raise wrong_argument(name, "a share in (0, 1], such as 0.5", value)
 
 
 def check_choice(choices: Collection[str], /, **arguments: Any) -> None:

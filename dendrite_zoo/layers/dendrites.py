@@ -7,10 +7,10 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from dendrite_zoo._core.checks import check_integers
+from dendrite_zoo._core.checks import check_density, check_integers
 from dendrite_zoo.functional import Context, Gate, apply_gate
 from dendrite_zoo.functional.dendrites import check_gate
-from dendrite_zoo.layers.sparse import SparseLinear, check_density, random_mask, uniform_
+from dendrite_zoo.layers.sparse import SparseLinear, random_mask, uniform_
 from dendrite_zoo.row_sparse.parameter import RowParameter
 from dendrite_zoo.row_sparse.segments import winning_activations
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from dendrite_zoo._core.checks import check_integers
-from dendrite_zoo.layers.sparse import check_density
+from dendrite_zoo._core.checks import check_density, check_integers
 from dendrite_zoo.row_sparse.winners import k_winners
 
 __all__ = ["KWinners"]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from numbers import Integral
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dendrite_zoo._core.checks import check_integers
+from dendrite_zoo._core.checks import check_density, check_integers
 
 __all__ = ["SparseLinear"]
 
@@ -139,17 +138,3 @@ def uniform_(tensor: Tensor, fan_in: float) -> None:
     """Fill with numbers uniform in ±1/sqrt(fan_in)."""
     bound = 1 / math.sqrt(fan_in)
     nn.init.uniform_(tensor, -bound, bound)
-
-
-def check_size(**sizes: Any) -> None:
-    """Raise a ValueError for the first size that is no whole number of at least 1."""
-    for name, size in sizes.items():
-        if not isinstance(size, Integral) or size < 1:
-            raise ValueError(f"{name}={size!r} came; expected a whole number of at least 1.")
-
-
-def check_density(**densities: float) -> None:
-    """Raise a ValueError for the first density outside (0, 1]."""
-    for name, density in densities.items():
-        if not 0 < density <= 1:
-            raise ValueError(f"Expected `{name}` to be a share in (0, 1], such as 0.5, but got {density!r}.")

@@ -9,10 +9,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
-from dendrite_zoo._core.checks import check_choice, check_integers, wrong_argument
+from dendrite_zoo._core.checks import check_choice, check_density, check_integers, wrong_argument
 from dendrite_zoo._core.names import refuse_old_names
 from dendrite_zoo.functional import Gate
-from dendrite_zoo.layers.sparse import check_density
 
 __all__ = ["Arguments", "MLPConfig", "takes"]
 

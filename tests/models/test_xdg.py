@@ -106,7 +106,7 @@ def test_bad_input():
         XdGClassifier(64, [], 10, max_tasks=1)
     with pytest.raises(ValueError, match="Expected `max_tasks` to be an integer of at least 1, but got 0"):
         make(max_tasks=0)
-    with pytest.raises(ValueError, match=r"call model\(x, task=...\)"):
+    with pytest.raises(ValueError, match=r"Call model\(x, task=...\)"):
         make()(torch.zeros(2, 64))
-    with pytest.raises(ValueError, match="room for 4 tasks"):
+    with pytest.raises(ValueError, match="Expected `task` to be from 0 to 3"):
         make()(torch.zeros(2, 64), task=4)
