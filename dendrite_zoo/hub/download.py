@@ -81,10 +81,10 @@ class Download:
 
     def find(self, file: str) -> Path | None:
         """Give the path of a file that may be there; its absence is remembered for a commit."""
-        from huggingface_hub import _CACHED_NO_EXIST, is_offline_mode, try_to_load_from_cache
+        from huggingface_hub import is_offline_mode, try_to_load_from_cache
 
         known = try_to_load_from_cache(self.repo, file, cache_dir=self.cache_dir, revision=self.commit)
-        if known is _CACHED_NO_EXIST:
+        if known is not None and not isinstance(known, str):  # the client remembers that there is no such file
             return None
         try:
             return self.path(file)

@@ -1,66 +1,32 @@
 """A Hub on one's own machine, in memory: enough of the protocol to publish and load without an account.
 
 The unmodified client speaks to it (`Hub.environment`). It keeps commits, checks the sha256 of uploads,
-refuses stale parents, and fails on demand. Weights come from a second host, as on the real Hub: one
+refuses stale parents, and fails on demand. Weights are served by a second host, as on the real Hub: one
 that must never be shown a token.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
-import re
 import threading
-import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterable, Mapping
+from http.server import ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+
+from dendrite_zoo.hub.loopback_routes import Handler
+from dendrite_zoo.hub.loopback_state import Repo, State
+
+__all__ = ["TOKEN", "Hub", "Repo"]
 
 TOKEN = "hf_loopback"
-DATE = "2022-01-01T00:00:00.000Z"
-LARGE = (".safetensors", ".png", ".parquet")  # what is kept as LFS objects
-ROUTES: list[tuple[str, Callable[..., None]]] = []
-Files = dict[str, bytes]
 
 
-def entry(path: str, data: bytes) -> dict[str, Any]:
-    """Describe a file as the Hub's listings do; ``oid`` is git's hash, of a large file's pointer."""
-    sha, size = hashlib.sha256(data).hexdigest(), len(data)
-    lfs = {"lfs": {"oid": sha, "sha256": sha, "size": size, "pointerSize": 130}} if path.endswith(LARGE) else {}
-    kept = repr(lfs).encode() if lfs else data
-    oid = hashlib.sha1(b"blob %d\0" % len(kept) + kept).hexdigest()
-    return {"type": "file", "path": path, "rfilename": path, "oid": oid, "blobId": oid, "size": size, **lfs}
-
-
-@dataclass
-class Repo:
-    """Commits, each a whole set of files, and the branches and tags that lead to them."""
-
-    private: bool = False
-    gated: bool = False
-    commits: dict[str, Files] = field(default_factory=dict)
-    branches: dict[str, str] = field(default_factory=dict)
-    tags: dict[str, str] = field(default_factory=dict)
-
-    def add(self, files: Files, title: str, branch: str = "main") -> str:
-        """Commit on a branch, and give the commit's SHA."""
-        names = sorted((path, entry(path, data)["oid"]) for path, data in files.items())
-        sha = hashlib.sha1(repr((self.branches.get(branch), title, names)).encode()).hexdigest()
-        self.commits[sha], self.branches[branch] = files, sha
-        return sha
-
-
-class Hub:
+class Hub(State):
     """The Hub's state and its two servers.
 
     Args:
         users: token to the namespaces it may write to, the user's own first.
         datasets: a mirror laid out as ``<org>/<name>/<path>``, served as data sets.
-        part_size: larger uploads come in parts.
+        part_size: larger uploads have several parts.
         port: of the Hub; 0 for any free one.
 
     Example:
@@ -76,20 +42,7 @@ class Hub:
         part_size: int = 32 << 20,
         port: int = 0,
     ) -> None:
-        self.users = {token: tuple(names) for token, names in (users or {TOKEN: ["me"]}).items()}
-        self.part_size = part_size
-        self.repos: dict[str, Repo] = {}  # "models/org/name"
-        self.objects: dict[str, bytes] = {}
-        self.parts: dict[str, bytes] = {}
-        self.log: list[str] = []
-        self.faults: list[tuple[str, int | str]] = []
-        self.lock = threading.RLock()
-        for folder in sorted(datasets.glob("*/*")) if datasets else []:
-            paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-            files = {str(path.relative_to(folder)): path.read_bytes() for path in paths}
-            self.objects |= {hashlib.sha256(data).hexdigest(): data for data in files.values()}
-            self.repos[f"datasets/{folder.parent.name}/{folder.name}"] = repo = Repo()
-            repo.add(files, "mirror")
+        super().__init__(users or {TOKEN: ["me"]}, datasets, part_size)
         handler = type("Bound", (Handler,), {"hub": self})
         self.servers = [ThreadingHTTPServer(("127.0.0.1", number), handler) for number in (port, 0)]
         self.url = f"http://127.0.0.1:{self.servers[0].server_port}"
@@ -114,300 +67,3 @@ class Hub:
         """Give the variables with which a client speaks to this hub, to be set before it is imported."""
         variables = {"HF_ENDPOINT": self.url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1"}
         return variables | ({"HF_TOKEN": token} if token else {})
-
-    def fail(self, where: str, how: int | str, times: int = 1) -> None:
-        """Fail the next requests of one kind.
-
-        Args:
-            where: a request of `ROUTES`, such as ``"commit"``, ``"resolve"``, ``"storage"`` or ``"upload"``.
-            how: a status; ``"drop"`` the connection; ``"cut"`` it in the middle of the answer; ``"lose"`` the
-                answer after doing what was asked; ``"corrupt"`` a byte of it; or ``"hang"``.
-            times: how many requests fail.
-        """
-        self.faults += [(where, how)] * times
-
-
-class Refusal(Exception):
-    """An answer that is an error."""
-
-    def __init__(self, status: int, message: str, code: str = "", **body: Any) -> None:
-        self.status, self.body = status, {"error": message, **body}
-        self.headers = {"X-Error-Message": message, "X-Error-Code": code}
-
-
-def route(pattern: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Answer requests whose method and path match."""
-    pattern = pattern.replace("REPO", "(?P<kind>models|datasets)/(?P<id>[^/]+/[^/]+)")
-    pattern = pattern.replace("FILES", "(?:/(?P<kind>datasets))?/(?P<id>[^/]+/[^/]+)")
-
-    def register(answer: Callable[..., None]) -> Callable[..., None]:
-        ROUTES.append((pattern, answer))
-        return answer
-
-    return register
-
-
-class Handler(BaseHTTPRequestHandler):
-    """One connection of a client."""
-
-    hub: Hub
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-
-    def log_message(self, *_: Any) -> None:
-        """Keep quiet: requests are in ``hub.log``."""
-
-    def _handle(self) -> None:
-        self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        url = urlsplit(self.path)
-        self.query = parse_qs(url.query)
-        found = ((a, re.fullmatch(p, f"{self.command} {url.path}")) for p, a in ROUTES)
-        answer, match = next(((a, m) for a, m in found if m), (None, None))
-        name = answer.__name__.strip("_") if answer else ""
-        with self.hub.lock:
-            self.hub.log.append(f"{self.command} {self.path}")
-            self.fault = next((how for where, how in self.hub.faults if where == name), None)
-            if self.fault is not None:
-                self.hub.faults.remove((name, self.fault))
-        try:
-            if answer is None or match is None:
-                raise Refusal(404, f"no such route: {self.command} {self.path}")
-            if isinstance(self.fault, int):
-                raise Refusal(self.fault, "failing on demand")
-            if self.fault in ("drop", "hang"):
-                time.sleep(30 if self.fault == "hang" else 0)
-                self.close_connection = True
-                return
-            answer(self, **{key: unquote(value) for key, value in match.groupdict("models").items()})
-        except Refusal as refusal:
-            self.reply(refusal.body, refusal.status, refusal.headers)
-
-    do_GET = do_HEAD = do_POST = do_PUT = _handle
-
-    def reply(self, body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
-        """Send an answer; JSON unless it is bytes."""
-        data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        if self.fault == "lose":
-            self.close_connection = True
-            return
-        if self.fault == "corrupt" and data:
-            data = data[:-1] + bytes([data[-1] ^ 1])
-        self.send_response(status)
-        for key, value in {**(headers or {}), "Content-Length": str(len(data))}.items():
-            self.send_header(key, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.close_connection = self.fault == "cut" or self.close_connection
-            self.wfile.write(data[: len(data) // 2] if self.fault == "cut" else data)
-
-    def names(self) -> tuple[str, ...]:
-        """Give the namespaces of whoever asks."""
-        token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
-        if token and token not in self.hub.users:
-            raise Refusal(401, "Invalid credentials in Authorization header")
-        return self.hub.users.get(token, ())
-
-    def repo(self, kind: str, id: str, right: str = "see") -> Repo:
-        """Find a repo that whoever asks may ``"see"``, ``"read"`` the files of, or ``"write"`` to."""
-        names, repo = self.names(), self.hub.repos.get(f"{kind}/{id}")
-        mine, denied = id.partition("/")[0] in names, 403 if names else 401
-        if repo is None or (repo.private and not mine):
-            raise Refusal(404 if names else 401, "Repository not found", "RepoNotFound")
-        if right == "write" and not mine:
-            raise Refusal(denied, "You don't have the rights to write to this repo")
-        if right == "read" and repo.gated and not mine:
-            raise Refusal(denied, "Access to this repo is restricted", "GatedRepo")
-        return repo
-
-    def commit_of(self, repo: Repo, revision: str) -> tuple[str, Files]:
-        """Give a commit's SHA and files."""
-        sha = repo.branches.get(revision) or repo.tags.get(revision) or revision
-        if sha not in repo.commits:
-            raise Refusal(404, f"Invalid rev id: {revision}", "RevisionNotFound")
-        return sha, repo.commits[sha]
-
-    @route("GET /api/whoami-v2")
-    def _whoami(self) -> None:
-        user, *orgs = self.names() or [""]
-        if not user:
-            raise Refusal(401, "Invalid credentials in Authorization header")
-        self.reply({"type": "user", "name": user, "orgs": [{"name": name} for name in orgs]})
-
-    @route("POST /api/repos/create")
-    def _create(self) -> None:
-        asked, names = json.loads(self.body), self.names()
-        owner = asked.get("organization") or next(iter(names), "")
-        key = f"{asked.get('type') or 'model'}s/{owner}/{asked['name']}"
-        if owner not in names:
-            raise Refusal(403 if names else 401, f"You don't have the rights to create a repo under {owner}")
-        answer = {"url": f"{self.hub.url}/{owner}/{asked['name']}"}
-        with self.hub.lock:
-            if key in self.hub.repos:
-                raise Refusal(409, "You already created this repo", **answer)
-            private = bool(asked.get("private")) or asked.get("visibility") == "private"
-            self.hub.repos[key] = repo = Repo(private)
-            repo.add({".gitattributes": b"*.safetensors filter=lfs\n"}, "initial commit")
-        self.reply(answer)
-
-    @route("POST /api/validate-yaml")
-    def _validate_yaml(self) -> None:
-        whole = re.match(r"---\n.*?\n---\n", json.loads(self.body)["content"], re.DOTALL)
-        self.reply({"errors": [] if whole else [{"message": "no metadata"}], "warnings": []})
-
-    @route("POST /api/REPO/preupload/(?P<revision>.+)")
-    def _preupload(self, kind: str, id: str, revision: str) -> None:
-        _, held = self.commit_of(self.repo(kind, id, "write"), revision)
-        answer = []
-        for file in json.loads(self.body)["files"]:
-            path = file["path"]
-            known = entry(path, held[path]) if path in held else {}
-            mode = {"uploadMode": "lfs" if path.endswith(LARGE) else "regular", "shouldIgnore": False}
-            answer.append({"path": path, "oid": known.get("lfs", known).get("oid"), **mode})
-        self.reply({"files": answer})
-
-    @route(r"POST FILES\.git/info/lfs/objects/batch")
-    def _batch(self, kind: str, id: str) -> None:
-        self.repo(kind, id, "write")
-        objects = json.loads(self.body)["objects"]
-        for asked in objects:
-            url, parts = (
-                f"{self.hub.storage_url}/objects/{asked['oid']}",
-                -(-asked["size"] // self.hub.part_size),
-            )
-            upload: dict[str, Any] = {"href": url}
-            if parts > 1:
-                urls = {str(n + 1): f"{url}?part={n}" for n in range(parts)}
-                upload = {
-                    "href": f"{url}/complete",
-                    "header": {"chunk_size": str(self.hub.part_size), **urls},
-                }
-            if asked["oid"] not in self.hub.objects:
-                verify = {"href": f"{self.hub.url}/objects/{asked['oid']}/verify"}
-                asked["actions"] = {"upload": upload, "verify": verify}
-        self.reply({"transfer": "basic", "objects": objects})
-
-    @route("PUT /objects/(?P<oid>[0-9a-f]{64})")
-    def _upload(self, oid: str) -> None:
-        if "part" in self.query:
-            self.hub.parts[f"{oid}-{self.query['part'][0]}"] = self.body
-        else:
-            self.keep(oid, self.body)
-        self.reply({}, headers={"ETag": hashlib.md5(self.body).hexdigest()})
-
-    @route("POST /objects/(?P<oid>[0-9a-f]{64})/complete")
-    def _complete(self, oid: str) -> None:
-        count = len(json.loads(self.body)["parts"])
-        self.keep(oid, b"".join(self.hub.parts.pop(f"{oid}-{n}") for n in range(count)))
-        self.reply({})
-
-    @route("POST /objects/(?P<oid>[0-9a-f]{64})/verify")
-    def _verify(self, oid: str) -> None:
-        if len(self.hub.objects.get(oid, b"")) != json.loads(self.body)["size"]:
-            raise Refusal(404, "no such object")
-        self.reply({})
-
-    def keep(self, oid: str, data: bytes) -> None:
-        """Store an object, if it is what it was announced as."""
-        if hashlib.sha256(data).hexdigest() != oid:
-            raise Refusal(400, "the content does not have the sha256 it was announced with")
-        self.hub.objects[oid] = data
-
-    @route("POST /api/REPO/commit/(?P<revision>.+)")
-    def _commit(self, kind: str, id: str, revision: str) -> None:
-        header, *lines = (json.loads(line) for line in self.body.splitlines() if line)
-        with self.hub.lock:
-            repo = self.repo(kind, id, "write")
-            head, files = self.commit_of(repo, revision)
-            files = dict(files)
-            if header["value"].get("parentCommit") not in (None, head):
-                raise Refusal(412, "A commit has happened since. Please refresh and try again.")
-            for line in lines:
-                value, path = line["value"], line["value"]["path"]
-                if line["key"] == "file":
-                    files[path] = base64.b64decode(value["content"])
-                elif line["key"] == "lfsFile":
-                    if value["oid"] not in self.hub.objects:
-                        raise Refusal(400, f"{path}: the LFS object was never uploaded")
-                    files[path] = self.hub.objects[value["oid"]]
-                elif files.pop(path, None) is None:
-                    raise Refusal(404, "A file with this name doesn't exist", "EntryNotFound")
-            sha = repo.add(files, header["value"]["summary"], revision)
-        self.reply({"commitOid": sha, "commitUrl": f"{self.hub.url}/{id}/commit/{sha}", "success": True})
-
-    @route("POST /api/REPO/(?P<what>tag|branch)/(?P<revision>.+)")
-    def _ref(self, kind: str, id: str, what: str, revision: str) -> None:
-        repo, asked = self.repo(kind, id, "write"), json.loads(self.body)
-        held, name = (repo.tags, asked["tag"]) if what == "tag" else (repo.branches, revision)
-        if name in held:
-            raise Refusal(409, f"{name} exists already")
-        held[name], _ = self.commit_of(repo, revision if what == "tag" else asked.get("startingPoint", "main"))
-        self.reply({})
-
-    @route("GET /api/REPO/refs")
-    def _refs(self, kind: str, id: str) -> None:
-        repo = self.repo(kind, id)
-        held = {"branches": repo.branches, "tags": repo.tags, "converts": {}}
-        self.reply({k: [{"name": n, "ref": n, "targetCommit": v[n]} for n in v] for k, v in held.items()})
-
-    @route("(?:GET|POST) /api/REPO/(?P<what>tree|paths-info)/(?P<revision>[^/]+)")
-    def _tree(self, kind: str, id: str, what: str, revision: str) -> None:
-        _, files = self.commit_of(self.repo(kind, id), revision)
-        asked = parse_qs(self.body.decode())["paths"] if what == "paths-info" else sorted(files)
-        self.reply([entry(path, files[path]) for path in asked if path in files])
-
-    @route("GET /api/REPO(?:/revision/(?P<revision>.+))?")
-    def _info(self, kind: str, id: str, revision: str) -> None:
-        main = "main" if revision == "models" else revision
-        self.reply(self.about(id, self.repo(kind, id), main))
-
-    @route("GET /api/(?P<kind>models|datasets)")
-    def _list(self, kind: str) -> None:
-        ids = [key.partition("/")[2] for key in self.hub.repos if key.startswith(kind)]
-        repos = {id: self.hub.repos[f"{kind}/{id}"] for id in ids}
-        mine, wanted = self.names(), set(self.query.get("filter", []))
-        seen = (self.about(i, r, "main") for i, r in repos.items() if not r.private or i.split("/")[0] in mine)
-        self.reply([about for about in seen if wanted <= set(about["tags"])])
-
-    def about(self, id: str, repo: Repo, revision: str) -> dict[str, Any]:
-        """Describe a repo at a revision as the Hub does."""
-        from huggingface_hub import ModelCard
-
-        sha, files = self.commit_of(repo, revision)
-        card = files.get("README.md", b"").decode()
-        data = ModelCard(card, ignore_metadata_errors=True).data.to_dict() if card else {}
-        library = {key: data[key] for key in ("library_name", "pipeline_tag") if key in data}
-        tags = {"tags": [*data.get("tags", []), *library.values()], "cardData": data, **library}
-        listed = {"siblings": [entry(path, files[path]) for path in sorted(files)], "lastModified": DATE}
-        gated = "manual" if repo.gated else False
-        return {"_id": id, "id": id, "sha": sha, "private": repo.private, "gated": gated, **tags, **listed}
-
-    @route("(?:GET|HEAD) /storage/(?P<oid>[0-9a-f]{64})")
-    def _storage(self, oid: str) -> None:
-        if self.headers.get("Authorization"):
-            raise Refusal(400, "a token was sent to the storage host")
-        self.send(self.hub.objects[oid], oid, {})
-
-    @route("(?:GET|HEAD) FILES/resolve/(?P<revision>[^/]+)/(?P<path>.+)")
-    def _resolve(self, kind: str, id: str, revision: str, path: str) -> None:
-        sha, files = self.commit_of(self.repo(kind, id, "read"), revision)
-        headers = {"X-Repo-Commit": sha}
-        if path not in files:
-            refusal = Refusal(404, f"{path} does not exist on {revision}", "EntryNotFound")
-            refusal.headers |= headers
-            raise refusal
-        about = entry(path, files[path])
-        if "lfs" not in about:
-            return self.send(files[path], about["oid"], headers)
-        oid, size = about["lfs"]["oid"], str(about["size"])
-        linked = {"X-Linked-Etag": f'"{oid}"', "X-Linked-Size": size}
-        self.reply(b"", 302, {**headers, **linked, "Location": f"{self.hub.storage_url}/storage/{oid}"})
-
-    def send(self, data: bytes, etag: str, headers: Mapping[str, str]) -> None:
-        """Send a file, or the range of it that was asked for."""
-        status, headers = 200, {**headers, "ETag": f'"{etag}"'}
-        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
-        if asked is not None:
-            start, end = int(asked[1]), min(int(asked[2] or len(data)), len(data) - 1)
-            status, headers["Content-Range"] = 206, f"bytes {start}-{end}/{len(data)}"
-            data = data[start : end + 1]
-        self.reply(data, status, headers)

@@ -1,28 +1,36 @@
-"""The mixin that lets a model be saved, loaded and published by name."""
+"""The mixin that lets a model be saved, loaded and published by name, and the table of model types."""
 
 from __future__ import annotations
 
 import contextlib
+import inspect
 import logging
 import os
+import re
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
+import dendrite_zoo
 from dendrite_zoo.hub import artifact
 from dendrite_zoo.hub import config as configs
-from dendrite_zoo.hub.build import arguments_of, check_numbers, class_of, compare, fill, full_config, skeleton
-from dendrite_zoo.hub.resolve import REPO, locate
+from dendrite_zoo.hub.arguments import check_arguments, defaults_of, plain
+from dendrite_zoo.hub.migrations import migrate
+from dendrite_zoo.hub.resolve import REPO, Place, resolve
+from dendrite_zoo.hub.skeleton import check_numbers, compare, fill, skeleton
 
 if TYPE_CHECKING:
     from dendrite_zoo.hub.publish.release import Release
 
 logger = logging.getLogger(__name__)
+
+MODEL_TYPES: dict[str, type[HubModel]] = {}
+"""``model_type`` of a config to the class it stands for."""
 
 M = TypeVar("M", bound="HubModel")
 
@@ -34,31 +42,28 @@ class Origin:
     Attributes:
         name: as it was asked for, with the revision.
         repo: ``org/name`` on the Hub, or None.
-        base_model: the repo that the loaded weights themselves were trained from, or None.
-        fingerprint: of the weights as loaded.
+        base_model: the repo that the loaded weights themselves were trained from, or empty.
+        fingerprint: of the model as loaded.
         results: as loaded.
     """
 
     name: str
     repo: str | None
-    base_model: str | None
-    fingerprint: str
-    results: Any
+    base_model: str = ""
+    fingerprint: str = ""
+    results: Any = None
 
 
 class HubModel:
     """Mixin for an ``nn.Module`` that lives as ``config.json`` and ``model.safetensors``.
 
-    A class registers itself with `register_model` and sets ``self.config`` to its constructor's arguments, as
-    JSON values. It must be constructible on the meta device, which is how a config is held against a
-    file's tensors before memory is taken.
+    A class registers itself with `register_model` and sets ``self.config`` to all its constructor's arguments, as
+    JSON values. It must be constructible on the meta device, which is how a config is compared with a file's tensors
+    before memory is taken; wrong arguments are refused there, by a ValueError. What its card says is chosen by its
+    ``model_type`` when it is published; see `dendrite_zoo.hub.publish.kinds`.
 
     Attributes:
-        pipeline_tag: the Hub's name for what such a model does, such as ``"image-classification"``.
-        card_template: what its card is made from.
-        card_tags: under which the Hub lists it.
-        card_task: what it was trained for, and ``card_metric``, how that is measured.
-        config: the constructor's arguments.
+        config: the constructor's arguments, all of them.
         results: result records of these weights, or None; written with them.
         origin: where it was loaded from, or None.
 
@@ -79,32 +84,9 @@ class HubModel:
     """
 
     model_type: ClassVar[str]
-    pipeline_tag: ClassVar[str | None] = None
-    card_template: ClassVar[str] = "classifier.md.j2"
-    card_tags: ClassVar[tuple[str, ...]] = ("continual-learning", "active-dendrites")
-    card_task: ClassVar[str] = "Continual learning"
-    card_metric: ClassVar[str] = "accuracy"
     config: dict[str, Any]
     results: Any = None
     origin: Origin | None = None
-
-    @classmethod
-    def validate_config(cls, config: Mapping[str, Any]) -> None:
-        """Refuse arguments that make no model of this class, before anything is allocated; to be overridden.
-
-        Raises:
-            ValueError: naming the argument, what was expected, and what to do.
-        """
-
-    @classmethod
-    def usage(cls, config: Mapping[str, Any]) -> str:
-        """Give lines of Python for the card, to follow ``model = dendrite_zoo.load(...)``; to be overridden."""
-        return "print(model)"
-
-    @classmethod
-    def limits(cls, config: Mapping[str, Any]) -> list[str]:
-        """Give sentences for the card on what the model cannot do; to be overridden."""
-        return []
 
     @classmethod
     def adapt(
@@ -139,7 +121,7 @@ class HubModel:
         """Give the whole state dict of what `to_file` kept, equal to the bit; to be overridden together with it.
 
         It is called after the config was checked, with the tensors of a file that may lack any of them. What it adds
-        has no more than `MAX_NUMBERS` numbers together.
+        has no more than `dendrite_zoo.hub.skeleton.MAX_NUMBERS` numbers together.
         """
         return dict(state)
 
@@ -170,55 +152,42 @@ class HubModel:
             ValueError: the name is unknown, or a file is not what it should be.
             TypeError: the class does not know how to make a change.
         """
-        place = locate(x, revision=revision, cache_dir=cache_dir, token=token)
-        loaded = configs.read(place.path(artifact.CONFIG))
-        model_class = class_of(loaded)
+        place = resolve(x, revision=revision, cache_dir=cache_dir, token=token)
+        config = configs.read(place.path(artifact.CONFIG))
+        model_class = class_of(config)
         if not issubclass(model_class, cls):
             raise ValueError(
-                f"{place} is a {loaded['model_type']!r}; expected a {cls.__name__}. Load it with "
+                f"{place} is a {config['model_type']!r}; expected a {cls.__name__}. Load it with "
                 f"{model_class.__name__}.from_pretrained or dendrite_zoo.load."
             )
-        state, marks = artifact.read_weights(place.path(artifact.WEIGHTS))
-        stored = marks["fingerprint"]
-        if loaded["format_version"] != configs.FORMAT_VERSION:
-            loaded, state = configs.migrate(loaded, state)
-            stored = artifact.fingerprint(state)
-        arguments = arguments_of(loaded)
-        expected = skeleton(model_class, arguments)
-        check_numbers(model_class, {name: tensor for name, tensor in expected.items() if name not in state})
-        state = model_class.from_file(arguments, state)
-        compare(expected, state, place)
+        arguments, state, origin = _read(place, config)
         if changes:
             arguments, state, fresh = model_class.adapt(arguments, state, changes)
             compare(skeleton(model_class, arguments), state, place, absent=fresh)
             logger.warning("%s: %s given; started anew: %s", place, sorted(changes), ", ".join(fresh) or "nothing")
+            origin = replace(origin, fingerprint="")
         # Loading draws no random numbers from the user's generator, unless something starts anew.
         with contextlib.nullcontext() if changes else torch.random.fork_rng(devices=[]):
             model = model_class(**arguments)
         fill(cast(nn.Module, model), state)
-        found = place.find(artifact.RESULTS)
-        results = None if found is None else configs.parse_json(found.read_bytes(), str(found))
-        model.results = None if changes else results
-        unchanged = "" if changes else stored
-        base = str(marks.get("base_model", ""))
-        model.origin = Origin(str(place), place.repo, base if REPO.fullmatch(base) else None, unchanged, results)
+        model.origin, model.results = origin, None if changes else origin.results
         cast(nn.Module, model).eval()
         return model
 
-    def save_pretrained(self, folder: str | os.PathLike[str], *, results: Any = None, card: str | None = None) -> None:
-        """Write ``config.json``, ``model.safetensors`` and a card, with results and picture where known; or nothing.
+    def save_pretrained(self, folder: str | os.PathLike[str], *, results: Any = None) -> None:
+        """Write ``config.json`` and ``model.safetensors``, with ``results.json`` where results are known; or nothing.
 
-        Results that the model was loaded with are written again as long as its weights are unchanged.
+        Results that the model was loaded with are written again as long as its weights are unchanged. A card is made
+        when the model is published; one that lies in the folder already is left as it is.
 
         Args:
-            folder: made where missing; an earlier artifact in it is replaced, a person's text in its card kept.
+            folder: made where missing; an earlier artifact in it is replaced.
             results: result records; by default the model's own.
-            card: text of the README.md; by default made from what is known of the model.
 
         Raises:
             OSError: the disk is full or the folder cannot be written; an earlier artifact is untouched.
         """
-        self._save(Path(folder), results, card)
+        self._save(Path(folder), results)
 
     def push_to_hub(
         self,
@@ -230,7 +199,7 @@ class HubModel:
         tag: str | None = None,
         token: str | None = None,
     ) -> Release:
-        """Publish to the Hub, as `dendrite_zoo.hub.publish.upload` does, which has the arguments and errors.
+        """Publish to the Hub, as `dendrite_zoo.hub.publish.publish` does, which has the arguments and errors.
 
         Args:
             repo_id: ``org/name``.
@@ -243,27 +212,92 @@ class HubModel:
         from dendrite_zoo.hub.publish.upload import publish
 
         with tempfile.TemporaryDirectory() as folder:
-            self._save(Path(folder), results, card="", target=repo_id)  # publish makes the card
+            self._save(Path(folder), results, repo_id)
             return publish(folder, repo_id, private=private, revision=revision, tag=tag, token=token)
 
-    def _save(self, folder: Path, results: Any, card: str | None, target: str | None = None) -> None:
-        from dendrite_zoo.hub.publish.card import describe
+    def _save(self, folder: Path, results: Any, target: str | None = None) -> None:
+        config, origin = full_config(self), self.origin or Origin("", None)
+        state = self.to_file(configs.arguments_of(config), cast(nn.Module, self).state_dict())
+        unchanged = origin.fingerprint == artifact.fingerprint(state, config)
+        if results is None and (unchanged or self.results != origin.results):
+            results = self.results
+        # A model is not its own base: neither the same weights again, nor a new version in the same repo.
+        same = unchanged or origin.repo in (None, target)
+        base = origin.base_model if same else str(origin.repo)
+        artifact.write(folder, config, state, results=results, base_model=base)
 
-        config, origin = full_config(self), self.origin
-        state = self.to_file(arguments_of(config), cast(nn.Module, self).state_dict())
-        unchanged = origin is not None and origin.fingerprint == artifact.fingerprint(state)
-        if results is None:
-            stale = origin is not None and self.results == origin.results and not unchanged
-            results = None if stale else self.results
-        base = None
-        if origin is not None:
-            itself = unchanged or origin.repo == target
-            base = origin.base_model if itself else origin.repo or origin.base_model
 
-        def add_card(waiting: Path) -> None:
-            if card is not None:
-                (waiting / artifact.CARD).write_text(card, encoding="utf-8")
-            else:
-                describe(waiting, config, state, results=results, base_model=base, place=folder)
+def register_model(model_type: str) -> Callable[[type[M]], type[M]]:
+    """Register the decorated class under the name its configs will carry.
 
-        artifact.write(folder, config, state, results=results, base_model=base, describe=add_card)
+    Args:
+        model_type: lower case words joined by hyphens, for ever: artifacts hold it.
+
+    Raises:
+        ValueError: the name has another form or belongs to another class.
+    """
+    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", model_type):
+        raise ValueError(f"model_type {model_type!r}; expected lower case words joined by hyphens. Rename it.")
+
+    def register(cls: type[M]) -> type[M]:
+        present = MODEL_TYPES.get(model_type)
+        if present is not None and (present.__module__, present.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise ValueError(f"model_type {model_type!r} belongs to {present.__qualname__}; choose another name.")
+        MODEL_TYPES[model_type] = cls
+        cls.model_type = model_type
+        return cls
+
+    return register
+
+
+def class_of(config: Mapping[str, Any]) -> type[HubModel]:
+    """Give the class that a full config names, after checking the config's header."""
+    configs.check_header(config, MODEL_TYPES)
+    return MODEL_TYPES[config["model_type"]]
+
+
+def full_config(model: HubModel) -> dict[str, Any]:
+    """Give the config.json of a model: the header, then the constructor's arguments."""
+    if MODEL_TYPES.get(getattr(type(model), "model_type", "")) is not type(model):
+        raise TypeError(f"{type(model).__name__} is not registered; decorate it with dendrite_zoo.hub.register_model.")
+    arguments = plain(model.config)
+    check_arguments(type(model).__init__, arguments, type(model).__name__)
+    header = (configs.LIBRARY_NAME, dendrite_zoo.__version__, configs.FORMAT_VERSION, model.model_type)
+    return {**dict(zip(configs.HEADER, header, strict=True)), **arguments}
+
+
+def build(config: Mapping[str, Any]) -> HubModel:
+    """Build an untrained model from a full config.
+
+    Raises:
+        ValueError: the config is not one of ours, or an argument is not what the class takes.
+    """
+    model_class = class_of(config)
+    arguments = configs.arguments_of(_migrated(config, {})[0])
+    check_numbers(model_class, skeleton(model_class, arguments))
+    return model_class(**arguments)
+
+
+def _read(place: Place, config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor], Origin]:
+    """Give the constructor's arguments and the state dict of the artifact in a place, and what it is."""
+    model_class = class_of(config)
+    stored, marks = artifact.read_weights(place.path(artifact.WEIGHTS))
+    current, state = _migrated(config, stored)
+    arguments = configs.arguments_of(current)
+    expected = skeleton(model_class, arguments)
+    check_numbers(model_class, {name: tensor for name, tensor in expected.items() if name not in state})
+    state = model_class.from_file(arguments, state)
+    compare(expected, state, place)
+    artifact.verify(place, config, stored, marks)
+    fingerprint = marks.get("fingerprint", "")
+    if current != config:
+        fingerprint = artifact.fingerprint(model_class.to_file(arguments, state), current)
+    found = place.find(artifact.RESULTS)
+    results = None if found is None else configs.parse_json(found.read_bytes(), str(found))
+    base = str(marks.get("base_model", ""))
+    return arguments, state, Origin(str(place), place.repo, base if REPO.fullmatch(base) else "", fingerprint, results)
+
+
+def _migrated(config: Mapping[str, Any], state: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    defaults = defaults_of(class_of(config).__init__)
+    return migrate(config, state, {k: plain(v) for k, v in defaults.items() if v is not inspect.Parameter.empty})

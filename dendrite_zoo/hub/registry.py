@@ -26,7 +26,7 @@ class Entry:
         name: what users say, ``<benchmark>-<recipe>``.
         repo: ``org/name`` on the Hub; None until it is published.
         revision: full commit SHA; None until it is published.
-        files: path to ``{"sha256": ..., "size": ...}``.
+        files: path to ``{"sha256": ..., "size": ...}``; empty where the weights are not built yet.
         trained_on: the stream of tasks, for people.
         headline: the result, for people.
         build: the command that trains it.
@@ -51,8 +51,15 @@ class Entry:
         return (self.folder / artifact.WEIGHTS).is_file()
 
     @property
+    def not_built(self) -> str:
+        """How to get the weights of an entry that is neither bundled nor published; else empty."""
+        if self.bundled or (self.repo is not None and self.revision is not None):
+            return ""
+        return f"{self.name!r} is not built: its weights are not published yet. Build it with: {self.build}"
+
+    @property
     def size(self) -> int:
-        """Bytes of all its files."""
+        """Bytes of all its files; 0 where the weights are not built yet."""
         return sum(int(file["size"]) for file in self.files.values())
 
 
@@ -71,8 +78,8 @@ def entries(folder: Path | None = None) -> dict[str, Entry]:
         >>> all(name == entry.name for name, entry in entries().items())
         True
     """
-    held = json.loads(((folder or cards_folder()) / "registry.json").read_text(encoding="utf-8"))
-    return {name: Entry(name=name, **values) for name, values in held.items()}
+    known = json.loads(((folder or cards_folder()) / "registry.json").read_text(encoding="utf-8"))
+    return {name: Entry(name=name, **values) for name, values in known.items()}
 
 
 def entry(name: str) -> Entry:
@@ -94,12 +101,12 @@ def entry(name: str) -> Entry:
 def record(new: Entry, folder: Path | None = None) -> None:
     """Write one entry into the registry, the others as they were; whole or not at all."""
     folder = folder or cards_folder()
-    held = {**entries(folder), new.name: new}
-    plain = {name: {k: v for k, v in asdict(e).items() if k != "name"} for name, e in sorted(held.items())}
+    known = {**entries(folder), new.name: new}
+    plain = {name: {k: v for k, v in asdict(e).items() if k != "name"} for name, e in sorted(known.items())}
     write_json(folder / "registry.json", plain)
 
 
 def pins(folder: Path) -> dict[str, dict[str, Any]]:
-    """Give sha256 and size of what is in ``folder``, as an entry's ``files``; a card may be edited, and is not held."""
+    """Give sha256 and size of what is in ``folder``, as an entry's ``files``; a card may be edited, and has no hash."""
     paths = [folder / name for name in (artifact.CONFIG, artifact.WEIGHTS, artifact.RESULTS)]
     return {p.name: {"sha256": artifact.sha256(p), "size": p.stat().st_size} for p in paths if p.is_file()}

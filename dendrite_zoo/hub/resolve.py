@@ -18,7 +18,7 @@ REPO = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revisio
 def check_repo(repo_id: str) -> None:
     """Raise a ValueError where it is no ``org/name``."""
     if REPO.fullmatch(repo_id) is None or "@" in repo_id:
-        raise ValueError(f"repo {repo_id!r} came; expected 'org/name', such as 'you/permuted-mnist-10'.")
+        raise ValueError(f"expected a repo as 'org/name', such as 'you/permuted-mnist-10', but got {repo_id!r}.")
 
 
 class Place(Protocol):
@@ -68,7 +68,7 @@ class Folder:
         return self.path(file) if (self.folder / file).is_file() else None
 
 
-def locate(
+def resolve(
     x: str | os.PathLike[str],
     *,
     revision: str | None = None,
@@ -80,29 +80,17 @@ def locate(
     A string without a slash is a zoo name; write ``./name`` for a folder of that name.
 
     Raises:
-        FileNotFoundError: no such folder, or the zoo's entry is not published yet.
+        FileNotFoundError: no such folder, or the zoo's entry is not built.
         ValueError: an unknown zoo name, or something that is neither.
     """
-    text = os.fspath(x)
-    cache = None if cache_dir is None else Path(cache_dir)
+    text, cache = os.fspath(x), None if cache_dir is None else Path(cache_dir)
     if isinstance(x, str) and not set(text) & {os.sep, "/", "~"} and text not in (".", ".."):
-        entry = registry.entry(text)
-        if entry.bundled and revision in (None, entry.revision):
-            return Folder(entry.folder, text, entry.files, entry.repo)
-        if entry.repo is None or entry.revision is None:
-            raise FileNotFoundError(
-                f"{text!r} is not published yet and does not come with the package; its weights are made by: "
-                f"{entry.build}"
-            )
-        pinned = revision in (None, entry.revision)
-        return Download(entry.repo, revision or entry.revision, cache, token, entry.files if pinned else {}, text)
+        return _entry(registry.entry(text), revision, cache, token)
     folder = Path(text).expanduser()
     if folder.is_dir():
         if revision is not None:
             raise ValueError(f"{text} is a folder; a revision ({revision!r}) belongs to a repo. Leave it out.")
-        run = folder / "model"
-        is_run = not (folder / artifact.CONFIG).is_file() and (run / artifact.CONFIG).is_file()
-        return Folder(run if is_run else folder, text)
+        return Folder(model_folder(folder) or folder, text)
     match = REPO.fullmatch(text)
     if match is None:
         raise FileNotFoundError(
@@ -110,5 +98,20 @@ def locate(
             "'org/repo@revision'. Check the path."
         )
     if revision is not None and match["revision"] not in (None, revision):
-        raise ValueError(f"{text!r} came with revision={revision!r}; expected one of the two. Leave one out.")
+        raise ValueError(f"{text!r} has a revision besides revision={revision!r}; expected one of the two.")
     return Download(match["repo"], revision or match["revision"] or "main", cache, token)
+
+
+def model_folder(folder: Path) -> Path | None:
+    """Give the folder of the artifact in ``folder``: itself, or ``model/`` of a run; None where there is none."""
+    return next((place for place in (folder, folder / "model") if (place / artifact.CONFIG).is_file()), None)
+
+
+def _entry(entry: registry.Entry, revision: str | None, cache: Path | None, token: str | bool | None) -> Place:
+    pinned = revision in (None, entry.revision)
+    if entry.bundled and pinned:
+        return Folder(entry.folder, entry.name, entry.files, entry.repo)
+    if entry.repo is None or entry.revision is None:
+        raise FileNotFoundError(entry.not_built)
+    files = entry.files if pinned else {}
+    return Download(entry.repo, revision or entry.revision, cache, token, files, entry.name)

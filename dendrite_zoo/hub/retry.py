@@ -34,7 +34,7 @@ def is_transport(error: BaseException) -> bool:
     """Say whether an error came from the connection rather than from an answer."""
     from huggingface_hub import errors
 
-    client_error: type[BaseException] = errors.HTTPError  # type: ignore[attr-defined]  # httpx's or httpx2's
+    client_error = errors.HfHubHTTPError.__bases__[0]  # HTTPError of httpx or httpx2, whichever the client uses
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, client_error) and not isinstance(seen, errors.HfHubHTTPError):
@@ -43,7 +43,9 @@ def is_transport(error: BaseException) -> bool:
     return False
 
 
-def retried(call: Callable[[], T], what: str, *, attempts: int = ATTEMPTS, broken: int = ATTEMPTS) -> T:
+def retried(
+    call: Callable[[], T], what: str, *, attempts: int = ATTEMPTS, broken: int = ATTEMPTS, again: frozenset[int] = AGAIN
+) -> T:
     """Call until it succeeds, with waits that double, where the Hub is busy or the connection broke.
 
     Args:
@@ -51,6 +53,7 @@ def retried(call: Callable[[], T], what: str, *, attempts: int = ATTEMPTS, broke
         what: is being done, for the log.
         attempts: how often it is called at most.
         broken: how often at most where it is the connection that broke.
+        again: the HTTP statuses after which it is called again.
 
     Raises:
         Exception: the last error, or at once one that another attempt would meet again.
@@ -62,8 +65,8 @@ def retried(call: Callable[[], T], what: str, *, attempts: int = ATTEMPTS, broke
             return call()
         except Exception as error:
             status = status_of(error)
-            again = status in AGAIN if status is not None else is_transport(error) and attempt < broken
-            if not again or attempt == attempts or isinstance(error, LocalEntryNotFoundError):
+            may_help = status in again if status is not None else is_transport(error) and attempt < broken
+            if not may_help or attempt == attempts or isinstance(error, LocalEntryNotFoundError):
                 raise
             wait = min(max(WAIT * 2 ** (attempt - 1), _asked_to_wait(error)), LONGEST_WAIT)
             reason = f"HTTP {status}" if status is not None else type(error).__name__
@@ -77,6 +80,48 @@ def _asked_to_wait(error: BaseException) -> float:
     return float(value) if value.isdigit() else 0.0
 
 
+EXPLANATIONS: dict[str, tuple[type[OSError], str]] = {
+    "GatedRepoError": (
+        PermissionError,
+        "access is gated{said}; expected an account that was granted it. Ask for access on the repo's page, then log "
+        "in with `hf auth login` or set HF_TOKEN.",
+    ),
+    "RepositoryNotFoundError": (
+        FileNotFoundError,
+        "no such repo, or it is private and this account may not see it. Check the name; for a private repo log in "
+        "with `hf auth login` or set HF_TOKEN.",
+    ),
+    "RevisionNotFoundError": (
+        FileNotFoundError,
+        "no such branch, tag or commit there. Check the revision on the repo's page.",
+    ),
+    "RemoteEntryNotFoundError": (
+        FileNotFoundError,
+        "no such file in that repo; expected config.json and model.safetensors, nothing else is opened. Publish the "
+        "model with `dendrite-zoo publish`, or name another repo.",
+    ),
+    "OfflineModeIsEnabled": (
+        ConnectionError,
+        "not in the cache, and offline mode is on. Unset HF_HUB_OFFLINE to fetch it once.",
+    ),
+    "bad token": (
+        PermissionError,
+        "the Hub refuses the token; expected a valid one. Log in with `hf auth login` or set HF_TOKEN anew.",
+    ),
+    "no right": (
+        PermissionError,
+        "the Hub refuses it with HTTP {status}{said}; expected an account with the right to do it. Use a namespace of "
+        "your own and a token with write access (`hf auth login` or HF_TOKEN).",
+    ),
+    "failing": (ConnectionError, "the Hub answers with HTTP {status}{said}, {attempts} times. Try again later."),
+    "LocalEntryNotFoundError": (
+        ConnectionError,
+        "the Hub cannot be reached ({kind}). Check the network and HF_ENDPOINT, then try again.",
+    ),
+}
+"""A class of the client's errors, or another reason, to the exception and the sentence for it."""
+
+
 def explained(error: BaseException, what: str, token: str | bool | None = None) -> Exception:
     """Turn an error of the Hub client into one clear sentence, without the token.
 
@@ -85,50 +130,25 @@ def explained(error: BaseException, what: str, token: str | bool | None = None) 
         what: failed, such as ``"org/repo: config.json"``.
         token: that was used, if it was given.
     """
-    from huggingface_hub import errors
-
-    status = status_of(error)
     cause = error
     while cause.__cause__ is not None and getattr(cause, "response", None) is None:
         cause = cause.__cause__
-    said = str(getattr(cause, "server_message", None) or "").strip()
-    said = f" ({without_token(said, token)})" if said else ""
-    if isinstance(cause, errors.GatedRepoError):
-        return PermissionError(
-            f"{what}: access is gated{said}; expected an account that was granted it. Ask for access on the repo's "
-            "page, then log in with `hf auth login` or set HF_TOKEN."
-        )
+    reason = _reason(cause, status_of(error), is_transport(error))
+    if reason is None:
+        return OSError(f"{what}: {without_token(str(error), token)}")
+    said = without_token(str(getattr(cause, "server_message", None) or "").strip(), token)
+    words = {"said": f" ({said})" if said else "", "status": status_of(error), "kind": type(cause).__name__}
+    exception, sentence = EXPLANATIONS[reason]
+    return exception(f"{what}: {sentence.format(attempts=ATTEMPTS, **words)}")
+
+
+def _reason(cause: BaseException, status: int | None, transport: bool) -> str | None:
+    """The key of `EXPLANATIONS` for an error; None where the error explains itself."""
     if status == 401 and "Invalid credentials" in str(cause):
-        return PermissionError(
-            f"{what}: the Hub refuses the token; expected a valid one. Log in with `hf auth login` or set HF_TOKEN "
-            "anew."
-        )
-    if isinstance(cause, errors.RepositoryNotFoundError):
-        return FileNotFoundError(
-            f"{what}: no such repo, or it is private and this account may not see it. Check the name; for a private "
-            "repo log in with `hf auth login` or set HF_TOKEN."
-        )
-    if isinstance(cause, errors.RevisionNotFoundError):
-        return FileNotFoundError(f"{what}: no such branch, tag or commit there. Check the revision on the repo's page.")
-    if isinstance(cause, errors.EntryNotFoundError) and status == 404:
-        return FileNotFoundError(
-            f"{what}: no such file in that repo; expected config.json and model.safetensors, nothing else is opened. "
-            "Publish the model with `dendrite-zoo publish`, or name another repo."
-        )
-    if status in (401, 403):
-        return PermissionError(
-            f"{what}: the Hub refuses it with HTTP {status}{said}; expected an account with the right to do it. Use a "
-            "namespace of your own and a token with write access (`hf auth login` or HF_TOKEN)."
-        )
-    if isinstance(cause, errors.OfflineModeIsEnabled) or "outgoing traffic has been disabled" in str(cause):
-        return ConnectionError(
-            f"{what}: not in the cache, and offline mode is on. Unset HF_HUB_OFFLINE to fetch it once."
-        )
-    if status is not None:
-        return ConnectionError(f"{what}: the Hub answers with HTTP {status}{said}, {ATTEMPTS} times. Try again later.")
-    if is_transport(error) or isinstance(cause, errors.LocalEntryNotFoundError):
-        return ConnectionError(
-            f"{what}: the Hub cannot be reached ({type(cause).__name__}). Check the network and HF_ENDPOINT, then try "
-            "again."
-        )
-    return OSError(f"{what}: {without_token(str(error), token)}")
+        return "bad token"
+    if "outgoing traffic has been disabled" in str(cause):
+        return "OfflineModeIsEnabled"
+    known = next((kind.__name__ for kind in type(cause).__mro__ if kind.__name__ in EXPLANATIONS), None)
+    if known is None and status is not None:
+        return "no right" if status in (401, 403) else "failing"
+    return "LocalEntryNotFoundError" if known is None and transport else known

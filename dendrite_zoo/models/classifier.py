@@ -99,8 +99,6 @@ class ActiveDendriteClassifier(TaskClassifier, DendriteModel):
         (torch.Size([3, 10]), 1)
     """
 
-    pipeline_tag = "image-classification"
-
     @takes(ClassifierArguments)
     def __init__(self, config: ClassifierArguments) -> None:
         super().__init__(config)
@@ -115,19 +113,6 @@ class ActiveDendriteClassifier(TaskClassifier, DendriteModel):
             context_dim=self.context.context_dim,
             **config.options(num_segments=num_segments, context_density=density),
         )
-
-    @classmethod
-    def usage(cls, config: Mapping[str, Any]) -> str:
-        """Lines for the card: the context inferred, and given."""
-        lines = [f"x = torch.rand(8, {config['in_features']})  # rows like those it was trained on"]
-        if config.get("context", "prototype") == "prototype":
-            lines.append("logits = model(x)  # finds the context of each row by itself")
-        return "\n".join([*lines, "logits = model(x, task=0)  # takes it as given"])
-
-    @classmethod
-    def limits(cls, config: Mapping[str, Any]) -> list[str]:
-        """Sentences for the card: the capacity."""
-        return [f"It has room for {config['max_tasks']} tasks; a larger `max_tasks=` at loading makes more."]
 
     @classmethod
     def adapt(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
@@ -77,32 +77,11 @@ class ActiveDendritePolicy(ControlModel):
         (4,)
     """
 
-    pipeline_tag = "robotics"
-    card_template = "policy.md.j2"
-    card_tags = ("robotics", "imitation-learning", "multi-task", "meta-world", "active-dendrites")
-    card_task = "Multi-task robot control"
-    card_metric = "success"
-
     @takes(PolicyArguments)
     def __init__(self, config: PolicyArguments) -> None:
         super().__init__(config)
         self.mlp = self._network(config, config.observation_size, 2 * config.action_size)
         self._folded = FoldedCache()
-
-    @classmethod
-    def usage(cls, config: Mapping[str, Any]) -> str:
-        """Lines for the card: one action."""
-        task = config["tasks"][0]
-        observation = f"observation = torch.zeros({config['observation_size']})  # as the environment gives it"
-        return f'{observation}\naction = model.act(observation, "{task}")'
-
-    @classmethod
-    def limits(cls, config: Mapping[str, Any]) -> list[str]:
-        """Sentences for the card: the observation it needs."""
-        return [
-            f"It needs its task, one of {len(config['tasks'])}, and sees the state of the simulation (positions of "
-            "hand, objects and goal), no images.",
-        ]
 
     def task_index(self, task: str | int) -> int:
         """The index of a task, given by its name or by the index itself.

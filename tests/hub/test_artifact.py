@@ -16,7 +16,7 @@ from torch import nn
 
 import dendrite_zoo
 from dendrite_zoo.hub import HubModel, build, register_model
-from dendrite_zoo.models import ActiveDendritePolicy
+from dendrite_zoo.models import ActiveDendriteClassifier, ActiveDendritePolicy
 from tests.hub.toy import Toy
 
 RESULTS = [{"benchmark": "toy", "row": "ours", "average_accuracy": 0.5}]
@@ -38,7 +38,7 @@ def test_save_and_load_are_identical(model, tmp_path):
     assert again.config == model.config
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name])
-    assert sorted(os.listdir(tmp_path / "a")) == ["README.md", "config.json", "model.safetensors"]
+    assert sorted(os.listdir(tmp_path / "a")) == ["config.json", "model.safetensors"]
     config = json.loads((tmp_path / "a/config.json").read_text())
     assert list(config)[:4] == ["library_name", "library_version", "format_version", "model_type"]
     assert config["library_version"] == dendrite_zoo.__version__
@@ -218,6 +218,74 @@ def test_weights_and_config_must_belong_together(model, tmp_path, change, messag
     save_file(state, tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match=message):
         Toy.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("change", [{"scale": 2.0}, {"scale": 1}, {"note": None}, {"note": "b"}, {"format_version": 1}])
+def test_a_config_that_was_edited_after_saving_is_refused(model, tmp_path, change):
+    """Shapes and types still agree: the fingerprint alone tells. `1` is not `1.0`, which could round in another way."""
+    model.save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps({**config, **change}))
+    with pytest.raises(ValueError, match="the config and weights that were saved together, but .* altered"):
+        Toy.from_pretrained(tmp_path)
+    path.write_text(json.dumps(dict(reversed(config.items()))))  # the order of keys and the white space mean nothing
+    assert Toy.from_pretrained(tmp_path).config == model.config
+    del config[next(iter(change))]
+    path.write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=next(iter(change))):
+        Toy.from_pretrained(tmp_path)
+
+
+def test_a_published_density_cannot_be_changed_in_the_file(tmp_path):
+    ActiveDendriteClassifier(4, [20], 2, max_tasks=2).save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(path.read_text().replace('"activation_density": 0.05', '"activation_density": 0.5'))
+    with pytest.raises(ValueError, match="saved together"):
+        dendrite_zoo.load(tmp_path)
+
+
+def test_weights_of_a_later_format_have_a_fingerprint(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    save_file(load_file(tmp_path / "model.safetensors"), tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match="saved together"):
+        Toy.from_pretrained(tmp_path)
+
+
+@register_model("toy-seeded")
+class Seeded(HubModel, nn.Module):
+    """Its weights never change: the file holds the seed they were drawn by."""
+
+    def __init__(self, size: int):
+        super().__init__()
+        self.config = {"size": size}
+        self.register_buffer("seed", torch.tensor(7))
+        self.register_buffer("weight", self.drawn(size, 7))
+
+    @staticmethod
+    def drawn(size, seed):
+        return torch.from_numpy(np.random.RandomState(int(seed)).standard_normal(size))
+
+    @classmethod
+    def to_file(cls, config, state):
+        return {"seed": state["seed"]}
+
+    @classmethod
+    def from_file(cls, config, state):
+        return {**state, "weight": cls.drawn(config["size"], state["seed"])}
+
+
+def test_what_can_be_drawn_again_is_not_in_the_file(tmp_path, monkeypatch):
+    model = Seeded(1000)
+    model.save_pretrained(tmp_path / "a", results=RESULTS)
+    assert (tmp_path / "a/model.safetensors").stat().st_size < 500
+    again = HubModel.from_pretrained(tmp_path / "a")
+    assert torch.equal(again.weight, model.weight)
+    again.save_pretrained(tmp_path / "b")
+    assert Seeded.from_pretrained(tmp_path / "b").results == RESULTS, "the same model, and so its results"
+    monkeypatch.setattr("dendrite_zoo.hub.skeleton.MAX_NUMBERS", 999)
+    with pytest.raises(ValueError, match="expected at most"):  # a small file does not take all memory
+        HubModel.from_pretrained(tmp_path / "a")
 
 
 def test_missing_weights_are_not_replaced_by_a_pickle(model, tmp_path):

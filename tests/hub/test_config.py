@@ -8,17 +8,22 @@ from typing import Any, Literal
 
 import pytest
 
-from dendrite_zoo.hub import build
+from dendrite_zoo.hub import build, migrations
 from dendrite_zoo.hub import config as configs
+from dendrite_zoo.hub.arguments import fits
 from tests.hub.toy import Toy
 
 GOOD = {
     "library_name": "dendrite-zoo",
     "library_version": "0.1.0",
-    "format_version": 1,
+    "format_version": 2,
     "model_type": "toy",
     "in_features": 4,
     "num_classes": 2,
+    "max_tasks": 3,
+    "hidden": [],
+    "scale": 1.0,
+    "note": None,
 }
 
 
@@ -33,7 +38,7 @@ def test_a_good_config_builds_the_model():
     [
         ({"library_name": "transformers"}, "library_name 'transformers'.*not an artifact of this library"),
         ({"library_name": None}, "library_name None"),
-        ({"format_version": 2}, "Upgrade: pip install -U dendrite-zoo"),
+        ({"format_version": 3}, "Upgrade: pip install -U dendrite-zoo"),
         ({"format_version": True}, "format_version True"),
         ({"format_version": "1"}, "format_version '1'"),
         ({"format_version": 0}, "format_version 0"),
@@ -43,22 +48,22 @@ def test_a_good_config_builds_the_model():
         ({"model_type": ["toy"]}, "model_type"),
         ({"in_featuress": 4}, "'in_featuress'.*Did you mean 'in_features'"),
         ({"self": 4}, "'self'"),
-        ({"in_features": True}, "in_features is True"),
-        ({"in_features": -1}, "came -1"),
-        ({"in_features": 4.5}, "in_features is 4.5"),
-        ({"in_features": "4"}, "in_features is '4'"),
+        ({"in_features": True}, "`in_features` to be int, but got True"),
+        ({"in_features": -1}, "got -1"),
+        ({"in_features": 4.5}, "`in_features` to be int, but got 4.5"),
+        ({"in_features": "4"}, "`in_features` to be int, but got '4'"),
         ({"in_features": 2**40}, str(2**40)),
         ({"in_features": 2**31 - 1, "hidden": [2**31 - 1] * 3}, "no machine holds"),
         ({"in_features": 2**31 - 1}, "numbers; expected at most"),
         ({"hidden": [2**20] * 10}, "numbers; expected at most"),
         ({"max_tasks": 10_001}, "at most 10000"),
-        ({"hidden": [1] * 5000}, "5000 items"),
-        ({"hidden": [4, True]}, "hidden is"),
-        ({"hidden": 4}, "hidden is 4"),
-        ({"scale": True}, "scale is True"),
+        ({"hidden": [1] * 5000}, "at most 1024 items, but got 5000"),
+        ({"hidden": [4, True]}, "`hidden` to be"),
+        ({"hidden": 4}, "`hidden` to be .* but got 4"),
+        ({"scale": True}, "`scale` to be float, but got True"),
         ({"scale": float("nan")}, "finite"),
         ({"scale": float("inf")}, "finite"),
-        ({"note": 4}, "note is 4"),
+        ({"note": 4}, "`note` to be .* but got 4"),
     ],
 )
 def test_a_bad_value_is_refused(change, message):
@@ -68,9 +73,10 @@ def test_a_bad_value_is_refused(change, message):
     assert set(sys.modules) == modules
 
 
-def test_a_missing_argument_is_named():
-    with pytest.raises(ValueError, match=r"lacks \['num_classes'\]"):
-        build({key: value for key, value in GOOD.items() if key != "num_classes"})
+@pytest.mark.parametrize("missing", ["num_classes", "scale"])
+def test_a_missing_argument_is_named_even_where_it_has_a_default(missing):
+    with pytest.raises(ValueError, match=rf"lacks \['{missing}'\]; expected every argument of Toy"):
+        build({key: value for key, value in GOOD.items() if key != missing})
 
 
 def test_huge_sizes_allocate_nothing():
@@ -92,7 +98,7 @@ def test_huge_sizes_allocate_nothing():
         ('{"a": -Infinity}', "-Infinity is not JSON"),
         ('{"a": 1e999}', "finite"),
         ('{"a": 1, "a": 2}', "stands twice"),
-        ('{"a": {"b": [1, -2]}}', "a: b: 1: came -2"),
+        ('{"a": {"b": [1, -2]}}', "a: b: 1: expected .* but got -2"),
         ('{"a": ' + "[" * 100_000 + "]" * 100_000 + "}", "no valid JSON"),
         (b'{"a": "\xff"}', "no valid JSON"),
         ('{"a": "' + "x" * (1 << 20) + '"}', "no model's config is as long"),
@@ -127,19 +133,25 @@ def test_json_is_strict(text, message):
     ],
 )
 def test_types_are_held_against_the_signature(value, hint, answer):
-    assert configs.fits(value, hint) is answer
+    assert fits(value, hint) is answer
 
 
 def test_an_older_format_is_migrated_step_by_step(monkeypatch):
-    def rename(config, state):
+    def rename(config, state, defaults):
         config["in_features"] = config.pop("width")
         return config, {name.replace("old", "new"): tensor for name, tensor in state.items()}
 
-    monkeypatch.setattr(configs, "FORMAT_VERSION", 3)
-    monkeypatch.setitem(configs.MIGRATIONS, 1, rename)
-    monkeypatch.setitem(configs.MIGRATIONS, 2, lambda config, state: ({**config, "scale": 2.0}, state))
-    old = {key: value for key, value in GOOD.items() if key != "in_features"} | {"width": 4}
-    config, state = configs.migrate(json.loads(json.dumps(old)), {"old.weight": 1})
+    for module in (configs, migrations):
+        monkeypatch.setattr(module, "FORMAT_VERSION", 3)
+    monkeypatch.setitem(migrations.MIGRATIONS, 1, rename)
+    monkeypatch.setitem(migrations.MIGRATIONS, 2, lambda config, state, _: ({**config, "scale": 2.0}, state))
+    old = {key: value for key, value in GOOD.items() if key != "in_features"} | {"width": 4, "format_version": 1}
+    config, state = migrations.migrate(json.loads(json.dumps(old)), {"old.weight": 1}, {})
     assert config == {**GOOD, "format_version": 3, "scale": 2.0}
     assert state == {"new.weight": 1}
     assert build(old).config["scale"] == 2.0
+
+
+def test_format_1_left_out_what_had_its_default():
+    old = {key: GOOD[key] for key in list(GOOD)[:6]} | {"format_version": 1}
+    assert build(old).config == build(GOOD).config, "a stranger's class has the defaults it has today"

@@ -4,13 +4,12 @@ import torch
 from torch import nn
 
 from dendrite_zoo.hub import HubModel, register_model
+from dendrite_zoo.hub.publish.kinds import KINDS, Kind
 
 
 @register_model("toy")
 class Toy(HubModel, nn.Module):
     """A linear head over a table of ``max_tasks`` prototypes, kept in float32 whatever the weights are."""
-
-    pipeline_tag = "image-classification"
 
     def __init__(
         self,
@@ -23,6 +22,8 @@ class Toy(HubModel, nn.Module):
         note: str | None = None,
     ):
         super().__init__()
+        if max_tasks > 10_000:
+            raise ValueError(f"config.json: expected max_tasks to be at most 10000, but got {max_tasks}.")
         self.config = dict(
             in_features=in_features,
             num_classes=num_classes,
@@ -47,19 +48,6 @@ class Toy(HubModel, nn.Module):
         return self.head(self.body(x))
 
     @classmethod
-    def validate_config(cls, config):
-        if config["max_tasks"] > 10_000 if "max_tasks" in config else False:
-            raise ValueError(f"config.json: max_tasks {config['max_tasks']}; expected at most 10000.")
-
-    @classmethod
-    def usage(cls, config):
-        return f"logits = model(torch.rand(8, {config['in_features']}))"
-
-    @classmethod
-    def limits(cls, config):
-        return [f"It holds {config['max_tasks']} tasks."]
-
-    @classmethod
     def adapt(cls, config, state, changes):
         config, state, fresh = {**config}, {**state}, []
         for key, value in changes.items():
@@ -75,3 +63,10 @@ class Toy(HubModel, nn.Module):
                 return super().adapt(config, state, changes)
             config[key] = value
         return config, state, fresh
+
+
+KINDS["toy"] = Kind(
+    pipeline_tag="image-classification",
+    usage=lambda arguments: f"logits = model(torch.rand(8, {arguments['in_features']}))",
+    limits=lambda arguments: [f"It holds {arguments['max_tasks']} tasks."],
+)

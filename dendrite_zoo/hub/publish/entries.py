@@ -10,6 +10,8 @@ from typing import Any
 
 from dendrite_zoo.hub import registry
 from dendrite_zoo.hub.model import HubModel
+from dendrite_zoo.hub.publish.card import write_card
+from dendrite_zoo.hub.publish.kinds import kind_of
 
 __all__ = ["make_entry"]
 
@@ -34,13 +36,15 @@ def make_entry(
     shelf = folder or registry.cards_folder()
     model = HubModel.from_pretrained(source)
     model.save_pretrained(shelf / name, results=list(results))
-    first = results[0]
+    model.results = list(results)
+    write_card(model, shelf / name, name)
+    first, metric = results[0], kind_of(model.model_type).metric
     entry = replace(
         registry.entries(shelf).get(name, registry.Entry(name)),
         revision=None,  # these weights are not the published ones
         files=registry.pins(shelf / name),
         trained_on=f"{first['benchmark']}, {first['num_tasks']} tasks",
-        headline=f"{first['average_accuracy']:.3f} mean {model.card_metric}, context {first['context_at_test']}",
+        headline=f"{first['average_accuracy']:.3f} mean {metric}, context {first['context_at_test']}",
         build=build,
     )
     registry.record(entry, shelf)

@@ -7,25 +7,24 @@ failure, it goes on where it stopped: what the Hub has already is not sent twice
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import logging
 import os
-import time
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dendrite_zoo
 from dendrite_zoo.hub import artifact
 from dendrite_zoo.hub import config as configs
 from dendrite_zoo.hub.download import Download
-from dendrite_zoo.hub.publish.card import merge, own_text
-from dendrite_zoo.hub.retry import AGAIN, ATTEMPTS, WAIT, explained, is_transport, retried, status_of
+from dendrite_zoo.hub.publish.merge import merge, own_text
+from dendrite_zoo.hub.retry import AGAIN, explained, is_transport, retried, status_of
 
 if TYPE_CHECKING:
-    from huggingface_hub import HfApi
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +50,12 @@ class Release:
     commit: str | None = None
     tag: str | None = None
     changed: bool = True
+
+    @classmethod
+    def of(cls, repo: str, files: Mapping[str, Path], card: str, **known: Any) -> Release:
+        """Describe the release of local files and a card; ``known`` are the attributes that follow."""
+        sizes = {name: path.stat().st_size for name, path in files.items()}
+        return cls(repo, {**sizes, artifact.CARD: len(card.encode())}, card, **known)
 
     @property
     def url(self) -> str:
@@ -102,8 +107,7 @@ class RepoWriter:
             if type(error).__module__ == "builtins" and status_of(error) is None and not is_transport(error):
                 raise  # ours, said clearly already
             raise explained(error, self.repo, self.token) from None
-        sizes = {name: path.stat().st_size for name, path in files.items()}
-        return Release(self.repo, {**sizes, artifact.CARD: len(card.encode())}, card, commit, tag, changed)
+        return Release.of(self.repo, files, card, commit=commit, tag=tag, changed=changed)
 
     def _prepare(self, private: bool | None) -> None:
         """Make the repo and the branch where they are missing."""
@@ -118,45 +122,32 @@ class RepoWriter:
 
     def _commit(self, files: Mapping[str, Path], card: str, mine: str | None) -> tuple[str, str, bool]:
         """Bring the branch to hold these files; give the commit, the card as sent, and whether anything changed."""
-        from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+        seen: list[dict[str, str | None]] = []  # the model on the Hub, as each attempt met it
 
-        seen: dict[str, str | None] | None = None
-        for attempt in range(1, ATTEMPTS + 1):
-            head = retried(lambda: self.api.model_info(self.repo, revision=self.branch, files_metadata=True), self.repo)
+        def attempt() -> tuple[str, str, bool]:
+            head = self.api.model_info(self.repo, revision=self.branch, files_metadata=True)
             there = {s.rfilename: s.lfs.sha256 if s.lfs else s.blob_id for s in head.siblings or []}
             text = self._card(card, mine, str(head.sha), artifact.CARD in there)
-            ours: dict[str, Path | bytes] = {**files, artifact.CARD: text.encode()}
-            changed = {name: content for name, content in ours.items() if not _is(content, there.get(name))}
-            stale = [name for name in (artifact.RESULTS, artifact.PICTURE) if name in there and name not in ours]
-            if not changed and not stale:
-                return str(head.sha), text, attempt > 1
-            model = {name: there.get(name, "") for name in (artifact.CONFIG, artifact.WEIGHTS)}
-            if seen not in (None, model):
+            operations = _operations({**files, artifact.CARD: text.encode()}, there)
+            if not operations:
+                return str(head.sha), text, bool(seen)
+            seen.append({name: there.get(name) for name in (artifact.CONFIG, artifact.WEIGHTS)})
+            if seen[-1] != seen[0]:
                 raise FileExistsError(
                     f"{self.repo}: somebody else published a model there meanwhile (commit {head.sha}); nothing was "
                     "overwritten. Look at theirs, then publish again to put yours on top."
                 )
-            seen = model
-            operations = [CommitOperationAdd(name, content) for name, content in changed.items()]
-            removals = [CommitOperationDelete(name) for name in stale]
-            try:
-                commit = self.api.create_commit(
-                    self.repo,
-                    [*operations, *removals],
-                    commit_message=f"Publish with {configs.LIBRARY_NAME} {dendrite_zoo.__version__}",
-                    revision=self.branch,
-                    parent_commit=head.sha,
-                )
-                return commit.oid, text, True
-            except Exception as error:
-                # 409 and 412: the head has moved; the next round looks at what was done to it.
-                again = status_of(error) in (*AGAIN, 409, 412) or is_transport(error)
-                if not again or attempt == ATTEMPTS:
-                    raise
-                what = f"HTTP {status_of(error)}" if status_of(error) else type(error).__name__
-                logger.warning("%s: commit: %s; attempt %d of %d", self.repo, what, attempt + 1, ATTEMPTS)
-                time.sleep(WAIT * 2 ** (attempt - 1))
-        raise AssertionError("unreachable")
+            commit = self.api.create_commit(
+                self.repo,
+                operations,
+                commit_message=f"Publish with {configs.LIBRARY_NAME} {dendrite_zoo.__version__}",
+                revision=self.branch,
+                parent_commit=head.sha,
+            )
+            return commit.oid, text, True
+
+        # 409 and 412: the head has moved; the next attempt looks at what was done to it.
+        return retried(attempt, f"{self.repo}: commit", again=AGAIN | {409, 412})
 
     def _card(self, card: str, mine: str | None, head: str, exists: bool) -> str:
         """Bring the generated card into the one on the Hub, or into that of the folder where a person wrote there."""
@@ -174,26 +165,38 @@ class RepoWriter:
 
     def _tag(self, commit: str, tag: str | None) -> str:
         """Name the release."""
-        while True:
-            refs = retried(lambda: self.api.list_repo_refs(self.repo), self.repo)
-            tags = {ref.name: ref.target_commit for ref in refs.tags}
-            if tag is not None and tags.get(tag, commit) != commit:
+
+        def attempt() -> str:
+            tags = {ref.name: ref.target_commit for ref in self.api.list_repo_refs(self.repo).tags}
+            name = tag or _next_tag(tags, commit)
+            if tags.get(name, commit) != commit:
                 raise FileExistsError(
-                    f"{self.repo}: tag {tag!r} names commit {tags[tag]} already; the model is committed as {commit}. "
+                    f"{self.repo}: tag {name!r} names commit {tags[name]} already; the model is committed as {commit}. "
                     "Publish again with another tag."
                 )
-            numbers = {int(name[1:]): name for name in tags if name[:1] == "v" and name[1:].isdigit()}
-            mine = [name for name in numbers.values() if tags[name] == commit]
-            if tag in tags or (tag is None and mine):
-                return tag or mine[-1]
-            name = tag or f"v{max(numbers, default=0) + 1}"
-            name_it = functools.partial(self.api.create_tag, self.repo, tag=name, revision=commit)
-            try:
-                retried(name_it, self.repo)
-                return name
-            except Exception as error:
-                if status_of(error) != 409:  # taken by another writer since: look again
-                    raise
+            if name not in tags:
+                self.api.create_tag(self.repo, tag=name, revision=commit)
+            return name
+
+        return retried(attempt, f"{self.repo}: tag", again=AGAIN | {409})  # 409: taken by another writer since
+
+
+def _next_tag(tags: Mapping[str, str], commit: str) -> str:
+    """The tag ``v1``, ``v2``, ... that names the commit already, or the next that is free."""
+    numbers = {int(name[1:]): name for name in tags if re.fullmatch(r"v\d+", name)}
+    named = [name for name in numbers.values() if tags[name] == commit]
+    return named[-1] if named else f"v{max(numbers, default=0) + 1}"
+
+
+def _operations(
+    ours: Mapping[str, Path | bytes], there: Mapping[str, str | None]
+) -> list[CommitOperationAdd | CommitOperationDelete]:
+    """What a commit has to do so that the repo holds our files, and no results or picture of another model."""
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    changed = [name for name, content in ours.items() if not _is(content, there.get(name))]
+    stale = [name for name in (artifact.RESULTS, artifact.PICTURE) if name in there and name not in ours]
+    return [CommitOperationAdd(name, ours[name]) for name in changed] + [CommitOperationDelete(name) for name in stale]
 
 
 def _is(content: Path | bytes, known: str | None) -> bool:

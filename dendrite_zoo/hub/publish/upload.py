@@ -16,11 +16,11 @@ from torch import nn
 import dendrite_zoo
 from dendrite_zoo.hub import artifact, registry
 from dendrite_zoo.hub import config as configs
-from dendrite_zoo.hub.build import build
-from dendrite_zoo.hub.model import HubModel, Origin
-from dendrite_zoo.hub.publish.card import Card, merge
+from dendrite_zoo.hub.model import HubModel, Origin, build
+from dendrite_zoo.hub.publish.card import Card
+from dendrite_zoo.hub.publish.merge import merge
 from dendrite_zoo.hub.publish.release import Release, RepoWriter
-from dendrite_zoo.hub.resolve import check_repo
+from dendrite_zoo.hub.resolve import check_repo, model_folder
 from dendrite_zoo.hub.retry import explained, retried
 
 
@@ -37,12 +37,13 @@ def publish(
     """Publish a model to the Hub.
 
     Args:
-        source: a run, an artifact's folder, or a Lightning checkpoint of a module with a ``model`` of ours.
+        source: a run, an artifact's folder, where a person may have written a ``README.md``, or a Lightning checkpoint
+            of a module with a ``model`` of ours.
         repo_id: ``org/name``; made where missing.
         private: make it a private repo; an existing public one is refused.
         revision: branch; made where missing.
         tag: name of the release; the next of ``v1``, ``v2``, ... by default.
-        dry_run: send nothing, ask nobody.
+        dry_run: send nothing, ask nobody; the `Release` has the card that would be sent.
         token: with write access; by default the one of ``hf auth login`` or ``HF_TOKEN``.
 
     Raises:
@@ -53,31 +54,25 @@ def publish(
         FileExistsError: somebody else published meanwhile, the tag is taken, or a public repo was to be private.
     """
     check_repo(repo_id)
-    with _artifact(Path(source).expanduser()) as folder:
+    with _artifact(Path(source).expanduser()) as folder, tempfile.TemporaryDirectory() as drawn:
         model = HubModel.from_pretrained(folder)  # what does not load is not published
-        origin = model.origin
-        base_model = origin.base_model if origin is not None else None
+        base_model = model.origin.base_model if model.origin is not None else ""
         card = Card(
+            model,
             configs.read(folder / artifact.CONFIG),
-            cast(nn.Module, model).state_dict(),
-            results=model.results,
             name=repo_id,
             source=repo_id if revision == "main" else f"{repo_id}@{revision}",
-            base_model=base_model if base_model != repo_id else None,
-            model_class=type(model),
+            base_model=base_model if base_model != repo_id else "",
         )
-        with tempfile.TemporaryDirectory() as drawn:
-            picture = Path(drawn) / artifact.PICTURE
-            text = card.text(picture=card.draw(picture))
-            paths = [folder / name for name in (artifact.CONFIG, artifact.WEIGHTS, artifact.RESULTS)]
-            files = {path.name: path for path in (*paths, picture) if path.is_file()}
-            beside = folder / artifact.CARD
-            mine = beside.read_text(encoding="utf-8") if beside.is_file() else None
-            if dry_run:
-                sizes = {name: path.stat().st_size for name, path in files.items()}
-                text = merge(mine, text)
-                return Release(repo_id, {**sizes, artifact.CARD: len(text.encode())}, text)
-            return RepoWriter(repo_id, revision, token).send(files, text, mine, private, tag)
+        picture = Path(drawn) / artifact.PICTURE
+        text = card.text(picture=card.draw(picture))
+        paths = [folder / name for name in (artifact.CONFIG, artifact.WEIGHTS, artifact.RESULTS)]
+        files = {path.name: path for path in (*paths, picture) if path.is_file()}
+        beside = folder / artifact.CARD
+        mine = beside.read_text(encoding="utf-8") if beside.is_file() else None
+        if dry_run:
+            return Release.of(repo_id, files, merge(mine, text))
+        return RepoWriter(repo_id, revision, token).send(files, text, mine, private, tag)
 
 
 def publish_all(
@@ -153,13 +148,11 @@ def published(*, author: str | None = None, limit: int = 100, token: str | None 
 def _artifact(source: Path) -> Iterator[Path]:
     """Give the artifact's folder of a run, a folder, or a checkpoint."""
     if source.is_file():
-        with tempfile.TemporaryDirectory() as folder:
-            _from_checkpoint(source).save_pretrained(folder)
-            yield Path(folder)
-    elif (source / artifact.CONFIG).is_file():
-        yield source
-    elif (source / "model" / artifact.CONFIG).is_file():
-        yield source / "model"
+        with tempfile.TemporaryDirectory() as saved:
+            _from_checkpoint(source).save_pretrained(saved)
+            yield Path(saved)
+    elif (folder := model_folder(source)) is not None:
+        yield folder
     else:
         raise FileNotFoundError(
             f"{source} holds no model; expected a run (with model/), a folder with {artifact.CONFIG} and "
@@ -180,5 +173,5 @@ def _from_checkpoint(path: Path) -> HubModel:
             "holds the model's config. Save the model with save_pretrained and publish that folder."
         ) from None
     cast(nn.Module, model).load_state_dict(state, strict=True)
-    model.origin = Origin(str(path), checkpoint.get("base_model"), base_model=None, fingerprint="", results=None)
+    model.origin = Origin(str(path), checkpoint.get("base_model"))
     return model

@@ -3,18 +3,22 @@
 import re
 
 import pytest
+import torch
 from huggingface_hub import ModelCard
 
-from dendrite_zoo.hub import artifact, full_config
-from dendrite_zoo.hub.publish.card import PART, Card, merge, own_text
+from dendrite_zoo.hub import HubModel, artifact, full_config, register_model
+from dendrite_zoo.hub.publish import publish
+from dendrite_zoo.hub.publish.card import Card
+from dendrite_zoo.hub.publish.entries import make_entry
+from dendrite_zoo.hub.publish.merge import PART, merge, own_text
 from tests.hub.conftest import RESULT
 from tests.hub.toy import Toy
 
 
 def card(results=(RESULT,), **changes):
     model = Toy(64, 10, hidden=(32,))
-    given = {"name": "alice/toy", "source": "alice/toy", "model_class": Toy} | changes
-    return Card(full_config(model), model.state_dict(), results=list(results), **given)
+    model.results = list(results)
+    return Card(model, full_config(model), **{"name": "alice/toy", "source": "alice/toy"} | changes)
 
 
 def part(name, text=""):
@@ -135,17 +139,43 @@ def test_broken_metadata_of_a_person_is_replaced():
     assert "My words." in merged
 
 
-def test_saving_writes_card_and_picture_and_keeps_a_persons_text(tmp_path):
+def test_a_card_is_made_when_a_model_is_published(tmp_path):
     model = Toy(64, 10)
     folder = tmp_path / "runs/first/model"
     model.save_pretrained(folder, results=[RESULT])
-    path = folder / artifact.CARD
-    assert (folder / "matrix.png").is_file()
-    assert "# first\n" in path.read_text()
-    path.write_text(path.read_text() + "\nMy words.\n")
+    assert not (folder / artifact.CARD).exists() and not (folder / artifact.PICTURE).exists()
+    release = publish(folder.parent, "alice/first", dry_run=True)
+    assert "# alice/first\n" in release.card and "matrix.png" in release.files
+    assert release.files[artifact.CARD] == len(release.card.encode())
+    (folder / artifact.CARD).write_text("My words.\n")
     model.save_pretrained(folder)
-    assert "My words." in path.read_text()
-    assert "No evaluation came with these weights." in path.read_text()
-    assert not (folder / "matrix.png").exists()
-    model.save_pretrained(folder, card="All mine.")
-    assert path.read_text() == "All mine."
+    assert (folder / artifact.CARD).read_text() == "My words.\n"
+    release = publish(folder, "alice/first", dry_run=True)
+    assert "My words." in release.card and "These weights were published without an evaluation." in release.card
+    assert "matrix.png" not in release.files
+
+
+def test_an_entry_of_the_zoo_has_card_and_picture_and_keeps_a_persons_text(tmp_path):
+    (tmp_path / "registry.json").write_text("{}")
+    Toy(64, 10).save_pretrained(tmp_path / "run")
+    made = make_entry("toy-digits", tmp_path / "run", [RESULT], build="make toy", folder=tmp_path)
+    path = tmp_path / "toy-digits" / artifact.CARD
+    assert (made.headline, made.build) == ("0.877 mean accuracy, context inferred", "make toy")
+    assert "# toy-digits\n" in path.read_text() and 'load("toy-digits")' in path.read_text()
+    assert (tmp_path / "toy-digits" / artifact.PICTURE).is_file()
+    path.write_text(path.read_text() + "\nMy words.\n")
+    make_entry("toy-digits", tmp_path / "run", [{**RESULT, "average_accuracy": 0.5}], build="make toy", folder=tmp_path)
+    assert "My words." in path.read_text() and "0.500 ± 0.012" in path.read_text()
+
+
+def test_a_strangers_model_type_has_a_card_too(tmp_path):
+    @register_model("card-of-a-stranger")
+    class Stranger(HubModel, torch.nn.Linear):
+        def __init__(self, in_features: int):
+            super().__init__(in_features, 2)
+            self.config = {"in_features": in_features}
+
+    Stranger(3).save_pretrained(tmp_path, results=[RESULT])
+    release = publish(tmp_path, "alice/mine", dry_run=True)
+    assert "print(model)" in release.card and "| permuted-digits | ours |" in release.card
+    assert ModelCard(release.card).data.pipeline_tag is None

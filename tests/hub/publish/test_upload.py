@@ -11,7 +11,7 @@ import torch
 from huggingface_hub import ModelCard
 
 from dendrite_zoo.hub import artifact, build, full_config, registry
-from dendrite_zoo.hub.publish.card import own_text
+from dendrite_zoo.hub.publish.merge import own_text
 from tests.hub.conftest import ALICE, RESULT, filled
 from tests.hub.toy import Toy
 
@@ -99,6 +99,33 @@ result = [model(torch.ones(1, 64)).tolist(), model.push_to_hub($to).commit]
     assert ModelCard(head(hub)["README.md"].decode()).data.base_model is None
 
 
+REPUBLISH = """
+model = HubModel.from_pretrained($x, cache_dir=$cache)
+if $train:
+    with torch.no_grad():
+        model.head.bias += 1
+result = model.push_to_hub($to).commit
+"""
+
+
+def test_the_base_of_a_model_that_is_published_again(hub, alice, model, tmp_path):
+    """Who fine-tunes names what was loaded; who publishes the same weights, or a next version, names what those did."""
+
+    def base_of(x, to, train):
+        answer = alice(REPUBLISH, x=x, to=to, train=train, cache=tmp_path / "cache")
+        assert answer.error is None, answer.trace
+        return ModelCard(head(hub, to)["README.md"].decode()).data.base_model
+
+    alice(PUBLISH, source=model, repo="alice/toy")
+    assert base_of("alice/toy", "lab/copy", train=False) is None
+    assert base_of("alice/toy", "alice/tuned", train=True) == "alice/toy"
+    assert base_of("alice/tuned", "lab/tuned", train=False) == "alice/toy"
+    assert base_of("alice/tuned", "alice/tuned", train=True) == "alice/toy"
+    assert base_of("alice/tuned", "alice/twice", train=True) == "alice/tuned"
+    assert base_of("alice/twice", "alice/toy", train=False) == "alice/tuned"
+    assert base_of("alice/tuned", "alice/toy", train=False) is None, "a repo is not its own base"
+
+
 def test_a_loaded_model_keeps_its_results(hub, alice, model, tmp_path):
     alice(PUBLISH, source=model, repo="alice/toy")
     push = "result = HubModel.from_pretrained('alice/toy', cache_dir=$cache).push_to_hub('lab/copy').changed"
@@ -124,7 +151,7 @@ def test_runs_and_checkpoints(hub, alice, reader, model, tmp_path):
     assert "holds no model" in alice(PUBLISH, source=tmp_path, repo="alice/x").error
     (run / "model/model.safetensors").write_bytes(b"cut")
     assert "truncated or altered" in alice(PUBLISH, source=run, repo="alice/x").error
-    assert "expected 'org/name'" in alice(PUBLISH, source=model, repo="toy").error
+    assert "as 'org/name', such as" in alice(PUBLISH, source=model, repo="toy").error
     assert "models/alice/x" not in hub.repos
 
 
@@ -161,7 +188,7 @@ HfApi().upload_file(path_or_fileobj=text.encode(), path_in_repo="README.md", rep
     alice(PUBLISH, source=model, repo="alice/toy")
     assert own_text(head(hub)["README.md"].decode()) == "Written on the Hub."
     # Text in the folder goes along where the Hub's card has none; else the Hub's stays, and that is said.
-    (model / "README.md").write_text((model / "README.md").read_text() + "\nWritten here.\n")
+    (model / "README.md").write_text("Written here.\n")
     alice(PUBLISH, source=model, repo="alice/other")
     assert own_text(head(hub, "alice/other")["README.md"].decode()) == "Written here."
     answer = alice(PUBLISH, source=model, repo="alice/toy")

@@ -1,0 +1,122 @@
+"""The arguments of a config, compared with the signature of the constructor that they are meant for."""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from numbers import Integral, Real
+from typing import Any
+
+from dendrite_zoo._core.names import nearest
+from dendrite_zoo.hub.config import LIBRARY_NAME, check_value
+
+
+def defaults_of(constructor: Callable[..., Any]) -> dict[str, Any]:
+    """Give the arguments of a constructor with their defaults; `inspect.Parameter.empty` where there is none."""
+    parameters = list(inspect.signature(constructor).parameters.values())
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return {p.name: p.default for p in parameters if p.name != "self" and p.kind in named}
+
+
+def check_arguments(constructor: Callable[..., Any], arguments: Mapping[str, Any], name: str) -> None:
+    """Compare a config's arguments with the signature of the constructor they are meant for.
+
+    Raises:
+        ValueError: an argument is unknown, missing, or of another type than the signature says.
+    """
+    known = defaults_of(constructor)
+    for key in arguments:
+        if key not in known:
+            raise ValueError(
+                f"config.json has {key!r}, which {name} does not take; expected "
+                f"{sorted(known)}.{nearest(key, known)} Correct the key, or upgrade: pip install -U {LIBRARY_NAME}"
+            )
+    if missing := [key for key in known if key not in arguments]:
+        raise ValueError(
+            f"config.json lacks {missing}; expected every argument of {name}. The file is altered: fetch it again. "
+            f"In a class of your own let `config` hold them all."
+        )
+    hints = typing.get_type_hints(constructor)
+    for key, value in arguments.items():
+        check_value(value, f"config.json: {key}")
+        if key in hints and not fits(value, hints[key]):
+            expected = getattr(hints[key], "__name__", None) if isinstance(hints[key], type) else hints[key]
+            raise ValueError(
+                f"config.json: {name} expects `{key}` to be {expected}, but got {value!r} ({type(value).__name__}). "
+                "Correct the file."
+            )
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Say whether a JSON value has the annotated type; ``true`` is no number, a list serves as any sequence.
+
+    Example:
+        >>> fits(3, int), fits(True, int), fits([64, 64], tuple[int, ...]), fits(None, int | None)
+        (True, False, True, True)
+    """
+    kind, inner = typing.get_origin(hint) or hint, typing.get_args(hint)
+    if kind in TYPES:
+        return type(value) in TYPES[kind]
+    return KINDS.get(kind, lambda value, inner: True)(value, inner)
+
+
+def _fits_tuple(value: Any, inner: tuple[Any, ...]) -> bool:
+    if not inner or inner[-1] is Ellipsis:
+        return _fits_sequence(value, inner)
+    return isinstance(value, list | tuple) and len(value) == len(inner) and all(map(fits, value, inner))
+
+
+def _fits_sequence(value: Any, inner: tuple[Any, ...]) -> bool:
+    return isinstance(value, list | tuple) and all(fits(item, hint) for hint in inner[:1] for item in value)
+
+
+def _fits_mapping(value: Any, inner: tuple[Any, ...]) -> bool:
+    return isinstance(value, dict) and all(fits(item, hint) for hint in inner[-1:] for item in value.values())
+
+
+def _fits_any_of(value: Any, inner: tuple[Any, ...]) -> bool:
+    return any(fits(value, option) for option in inner)
+
+
+def _is_literal(value: Any, inner: tuple[Any, ...]) -> bool:
+    return any(value == option and type(value) is type(option) for option in inner)
+
+
+TYPES: dict[Any, tuple[type, ...]] = {
+    int: (int,),
+    float: (int, float),
+    bool: (bool,),
+    str: (str,),
+    None: (type(None),),
+    type(None): (type(None),),
+}
+"""An annotation to the types of JSON values that have it."""
+
+KINDS: dict[Any, Callable[[Any, tuple[Any, ...]], bool]] = {
+    typing.Union: _fits_any_of,
+    types.UnionType: _fits_any_of,
+    typing.Literal: _is_literal,
+    tuple: _fits_tuple,
+    **dict.fromkeys((list, set, frozenset, Sequence, Collection, Iterable), _fits_sequence),
+    **dict.fromkeys((dict, Mapping), _fits_mapping),
+}
+"""The origin of an annotation to what decides for a value and the types within; whatever else is not checked."""
+
+
+def plain(value: Any) -> Any:
+    """A value whose numbers are Python's own, NumPy's among them, as JSON takes them.
+
+    Example:
+        >>> import numpy
+        >>> plain({"hidden_features": (numpy.int64(8), 8), "density": numpy.float32(0.5)})
+        {'hidden_features': [8, 8], 'density': 0.5}
+    """
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, bool):
+        return value
+    return int(value) if isinstance(value, Integral) else float(value) if isinstance(value, Real) else value

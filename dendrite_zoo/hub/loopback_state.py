@@ -1,0 +1,88 @@
+"""What a Hub on one's own machine knows: users, repos with their commits, and the objects that they share."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+LARGE = (".safetensors", ".png", ".parquet")  # what is kept as LFS objects
+Files = dict[str, bytes]
+
+
+def entry(path: str, data: bytes) -> dict[str, Any]:
+    """Describe a file as the Hub's listings do; ``oid`` is git's hash, of a large file's pointer."""
+    sha, size = hashlib.sha256(data).hexdigest(), len(data)
+    lfs = {"lfs": {"oid": sha, "sha256": sha, "size": size, "pointerSize": 130}} if path.endswith(LARGE) else {}
+    kept = repr(lfs).encode() if lfs else data
+    oid = hashlib.sha1(b"blob %d\0" % len(kept) + kept).hexdigest()
+    return {"type": "file", "path": path, "rfilename": path, "oid": oid, "blobId": oid, "size": size, **lfs}
+
+
+@dataclass
+class Repo:
+    """Commits, each a whole set of files, and the branches and tags that lead to them."""
+
+    private: bool = False
+    gated: bool = False
+    commits: dict[str, Files] = field(default_factory=dict)
+    branches: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+
+    def add(self, files: Files, title: str, branch: str = "main") -> str:
+        """Commit on a branch, and give the commit's SHA."""
+        names = sorted((path, entry(path, data)["oid"]) for path, data in files.items())
+        sha = hashlib.sha1(repr((self.branches.get(branch), title, names)).encode()).hexdigest()
+        self.commits[sha], self.branches[branch] = files, sha
+        return sha
+
+
+class State:
+    """All that a loopback Hub holds in memory, and the faults it was asked for.
+
+    Args:
+        users: token to the namespaces it may write to, the user's own first.
+        datasets: a mirror laid out as ``<org>/<name>/<path>``, served as data sets.
+        part_size: larger uploads have several parts.
+    """
+
+    url = storage_url = ""  # of the two servers
+
+    def __init__(self, users: Mapping[str, Iterable[str]], datasets: Path | None, part_size: int) -> None:
+        self.users = {token: tuple(names) for token, names in users.items()}
+        self.part_size = part_size
+        self.repos: dict[str, Repo] = {}  # "models/org/name"
+        self.objects: dict[str, bytes] = {}
+        self.parts: dict[str, bytes] = {}
+        self.log: list[str] = []
+        self.faults: list[tuple[str, int | str]] = []
+        self.lock = threading.RLock()
+        for folder in sorted(datasets.glob("*/*")) if datasets else []:
+            paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+            files = {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+            self.objects |= {hashlib.sha256(data).hexdigest(): data for data in files.values()}
+            self.repos[f"datasets/{folder.parent.name}/{folder.name}"] = repo = Repo()
+            repo.add(files, "mirror")
+
+    def fail(self, where: str, how: int | str, times: int = 1) -> None:
+        """Fail the next requests of one kind.
+
+        Args:
+            where: a request of `dendrite_zoo.hub.loopback_routes`, such as ``"commit"``, ``"resolve"``, ``"storage"``
+                or ``"upload"``.
+            how: a status; ``"drop"`` the connection; ``"cut"`` it in the middle of the answer; ``"lose"`` the
+                answer after doing what was asked; ``"corrupt"`` a byte of it; or ``"hang"``.
+            times: how many requests fail.
+        """
+        self.faults += [(where, how)] * times
+
+    def next_fault(self, where: str) -> int | str | None:
+        """Take the next fault that was asked for of one kind of request."""
+        with self.lock:
+            how = next((how for place, how in self.faults if place == where), None)
+            if how is not None:
+                self.faults.remove((where, how))
+        return how

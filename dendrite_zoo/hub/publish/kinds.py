@@ -1,0 +1,75 @@
+"""What the card of a model says by its type, besides what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["KINDS", "Kind", "kind_of"]
+
+Arguments = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of model, as its card presents it; the defaults serve a model type that is not in `KINDS`.
+
+    Attributes:
+        template: file in ``templates/`` that the card is made from.
+        pipeline_tag: the Hub's name for what such a model does, such as ``"image-classification"``.
+        tags: under which the Hub lists it.
+        task: what it was trained for.
+        metric: how that is measured.
+        usage: from the constructor's arguments to lines of Python that follow ``model = dendrite_zoo.load(...)``.
+        limits: from the constructor's arguments to sentences on what the model cannot do.
+    """
+
+    template: str = "classifier.md.j2"
+    pipeline_tag: str | None = None
+    tags: tuple[str, ...] = ("continual-learning", "active-dendrites")
+    task: str = "Continual learning"
+    metric: str = "accuracy"
+    usage: Callable[[Arguments], str] = lambda arguments: "print(model)"
+    limits: Callable[[Arguments], list[str]] = lambda arguments: []
+
+
+def kind_of(model_type: str) -> Kind:
+    """Give the kind of a model type."""
+    return KINDS.get(model_type, Kind())
+
+
+def _classify(arguments: Arguments) -> str:
+    lines = [f"x = torch.rand(8, {arguments['in_features']})  # rows like those it was trained on"]
+    if arguments["context"] == "prototype":
+        lines.append("logits = model(x)  # finds the context of each row by itself")
+    return "\n".join([*lines, "logits = model(x, task=0)  # takes it as given"])
+
+
+def _act(arguments: Arguments) -> str:
+    observation = f"observation = torch.zeros({arguments['observation_size']})  # as the environment gives it"
+    return f'{observation}\naction = model.act(observation, "{arguments["tasks"][0]}")'
+
+
+KINDS: dict[str, Kind] = {
+    "active-dendrite-classifier": Kind(
+        pipeline_tag="image-classification",
+        usage=_classify,
+        limits=lambda arguments: [
+            f"It has room for {arguments['max_tasks']} tasks; a larger `max_tasks=` at loading makes more."
+        ],
+    ),
+    "active-dendrite-policy": Kind(
+        template="policy.md.j2",
+        pipeline_tag="robotics",
+        tags=("robotics", "imitation-learning", "multi-task", "meta-world", "active-dendrites"),
+        task="Multi-task robot control",
+        metric="success",
+        usage=_act,
+        limits=lambda arguments: [
+            f"It needs its task, one of {len(arguments['tasks'])}, and sees the state of the simulation (positions of "
+            "hand, objects and goal), no images."
+        ],
+    ),
+}
+"""``model_type`` to its kind; a model type of one's own may be added."""

@@ -1,0 +1,78 @@
+"""What a config leads to, known before memory is taken, and compared with what a file holds."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dendrite_zoo.hub.arguments import check_arguments
+
+MAX_NUMBERS = 2**32  # of a model that is built from a config alone, or of the part of it that no file holds
+
+
+def skeleton(model_class: Any, arguments: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Check the arguments of a `HubModel`; give the state dict they lead to, on the meta device: shapes, no memory."""
+    check_arguments(model_class.__init__, arguments, model_class.__name__)
+    try:
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+            state: dict[str, Tensor] = model_class(**arguments).state_dict()
+    except (RuntimeError, OverflowError, MemoryError) as error:
+        raise ValueError(
+            f"config.json makes no {model_class.__name__} ({str(error).splitlines()[0]}): sizes that no machine "
+            "holds, or that do not agree. Correct the file or fetch it again."
+        ) from error
+    return state
+
+
+def check_numbers(model_class: type, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse a config that would take much memory without a file that is as large."""
+    numbers = sum(tensor.numel() for tensor in tensors.values())
+    if numbers > MAX_NUMBERS:
+        raise ValueError(
+            f"config.json describes a {model_class.__name__} of {numbers:.1e} numbers; expected at most "
+            f"{MAX_NUMBERS:.1e}. Correct the file, or call the class itself if that is meant."
+        )
+
+
+def compare(
+    expected: Mapping[str, Tensor], state: Mapping[str, Tensor], place: object, absent: Collection[str] = ()
+) -> None:
+    """Compare the tensors of a file with those that the config leads to: names, shapes, kinds.
+
+    Args:
+        expected: the `skeleton`.
+        state: from the file.
+        place: where the file is, for the message.
+        absent: names that may be missing.
+
+    Raises:
+        ValueError: naming what differs.
+    """
+    missing = sorted(set(expected) - set(state) - set(absent))
+    unknown = sorted(set(state) - set(expected))
+    if missing or unknown:
+        raise ValueError(
+            f"{place}: the weights lack {missing[:5]} and have {unknown[:5]} besides; expected the {len(expected)} "
+            "tensors that config.json describes. The two files do not belong together; fetch or save both again."
+        )
+    for name, tensor in state.items():
+        wanted = expected[name]
+        floats = tensor.is_floating_point() and wanted.is_floating_point()
+        if tensor.shape != wanted.shape or not (floats or tensor.dtype == wanted.dtype):
+            raise ValueError(
+                f"{place}: {name} is {list(tensor.shape)} {tensor.dtype}; config.json leads to {list(wanted.shape)} "
+                f"{wanted.dtype}. A different head or capacity is an explicit argument, such as num_classes= or "
+                "max_tasks=; else the two files do not belong together: fetch or save both again."
+            )
+
+
+def fill(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load a state into a model, each tensor in the precision it was stored in."""
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if name in state and tensor.dtype != state[name].dtype:
+            tensor.data = tensor.data.to(state[name].dtype)
+    present = {**model.state_dict(), **state}  # what starts anew stays as it is
+    model.load_state_dict(present, strict=True)
