@@ -25,8 +25,8 @@ class Arguments:
     """The arguments of a network's constructor: each field is one, with its type and default.
 
     Raises:
-        ValueError: naming the first that is wrong: a size (an ``int``) below 1, a density outside (0, 1], a choice (a
-            ``Literal``) that there is not, no hidden layers.
+        ValueError: naming the first that is wrong: a size (an ``int``) below 1, a density outside (0, 1], a value that
+            is none of a ``Literal``, or no hidden layers.
     """
 
     def __post_init__(self) -> None:
@@ -120,14 +120,16 @@ def takes(
 
     Example:
         >>> @dataclass
-        ... class SizeArguments(Arguments):
-        ...     size: int = 3
-        >>> class Thing:
-        ...     @takes(SizeArguments)
-        ...     def __init__(self, config: SizeArguments) -> None:
+        ... class NetworkArguments(Arguments):
+        ...     hidden_features: tuple[int, ...] = (8, 8)
+        >>> class Network:
+        ...     @takes(NetworkArguments)
+        ...     def __init__(self, config: NetworkArguments) -> None:
         ...         self.config = config.as_config()
-        >>> inspect.signature(Thing), Thing(size=5).config
-        (<Signature (*, size: int = 3)>, {'size': 5})
+        >>> inspect.signature(Network)
+        <Signature (hidden_features: tuple[int, ...] = (8, 8)) -> None>
+        >>> Network(hidden_features=(3,)).config
+        {'hidden_features': [3]}
     """
     cls: Any = arguments
     hints, signature = typing.get_type_hints(cls), inspect.signature(cls.__init__)

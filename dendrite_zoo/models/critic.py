@@ -34,6 +34,7 @@ class TwinCritic(ControlModel):
         ValueError: an argument out of range.
 
     Example:
+        >>> import torch
         >>> critic = TwinCritic(["reach-v3", "push-v3"], hidden_features=[32, 32])
         >>> q1, q2 = critic(torch.randn(5, 39), torch.zeros(5, 4), torch.tensor([0, 0, 1, 1, 1]))
         >>> q1.shape, q2.shape

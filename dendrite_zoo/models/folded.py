@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,141 +15,103 @@ from dendrite_zoo.layers import ActiveDendriteLinear
 from dendrite_zoo.row_sparse.activation_cache import stamp
 from dendrite_zoo.row_sparse.subnetworks import ActiveUnits
 
-__all__ = ["FoldedCache", "FoldedClassifier", "FoldedMLP", "GateTable", "fold_codebook", "fold_one", "plain_linear"]
+__all__ = ["FoldedCache", "FoldedClassifier", "FoldedLayer", "FoldedMLP", "fold_one", "plain_linear"]
 
 
-def plain_linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+def plain_linear(weight: Tensor, bias: Tensor) -> nn.Linear:
     """A linear layer of these weights, as a copy.
 
     Example:
-        >>> plain_linear(torch.ones(2, 3), None)
-        Linear(in_features=3, out_features=2, bias=False)
+        >>> plain_linear(torch.ones(2, 3), torch.ones(2))
+        Linear(in_features=3, out_features=2, bias=True)
     """
-    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
+    layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
     layer.weight = nn.Parameter(weight.detach().clone())
-    if bias is not None:
-        layer.bias = nn.Parameter(bias.detach().clone())
+    layer.bias = nn.Parameter(bias.detach().clone())
     return layer
 
 
-def fold_one(
-    hidden: Iterable[ActiveDendriteLinear],
-    activations: Iterable[nn.Module],
-    output: nn.Linear,
-    active: Iterable[ActiveUnits],
-) -> nn.Sequential:
+def fold_one(hidden: Iterable[tuple[ActiveDendriteLinear, nn.Module, ActiveUnits]], output: nn.Linear) -> nn.Sequential:
     """Fold the gates of active units into their weights; other units are left out.
 
     Args:
-        hidden: layers with active dendrites.
-        activations: the nonlinearity of each.
+        hidden: layers with active dendrites, the nonlinearity of each, and its active units in the context.
         output: the output layer.
-        active: of each hidden layer, in the context to be folded.
     """
     modules: list[nn.Module] = []
-    columns: Tensor | None = None
-    for layer, activation, (units, strength) in zip(hidden, activations, active, strict=True):
-        weight, bias = layer.weight[units], None if layer.bias is None else layer.bias[units]
-        weight = weight if columns is None else weight[:, columns]
+    inputs: Tensor | slice = slice(None)
+    for layer, activation, (units, strength) in hidden:
+        weight, bias = layer.weight[units][:, inputs], cast(Tensor, layer.bias)[units]
         if strength is not None and layer.gate == "bias":
-            bias = strength if bias is None else bias + strength
+            bias = bias + strength
         elif strength is not None:
             gates = torch.sigmoid(strength)
-            weight, bias = weight * gates.unsqueeze(-1), None if bias is None else bias * gates
+            weight, bias = weight * gates.unsqueeze(-1), bias * gates
         modules += [plain_linear(weight, bias), copy.deepcopy(activation)]
-        columns = units
-    return nn.Sequential(*modules, plain_linear(output.weight[:, columns], output.bias))
+        inputs = units
+    return nn.Sequential(*modules, plain_linear(output.weight[:, inputs], output.bias))
 
 
-def fold_codebook(
-    hidden: Iterable[ActiveDendriteLinear],
-    activations: Iterable[nn.Module],
-    output: nn.Linear,
-    active: Sequence[Sequence[ActiveUnits]],
-) -> FoldedMLP:
-    """Gather the gates of all units in a few contexts; a unit that is not active is shut.
+class FoldedLayer(nn.Module):
+    """A hidden layer in a fixed codebook of contexts: a plain layer, and a table of the gates of its units.
 
     Args:
-        hidden: layers with active dendrites.
-        activations: the nonlinearity of each.
-        output: the output layer.
-        active: of each context, of each hidden layer.
-    """
-    layers: list[nn.Linear] = []
-    tables: list[GateTable | None] = []
-    for layer, in_contexts in zip(hidden, zip(*active, strict=True), strict=True):
-        layers.append(plain_linear(layer.weight, layer.bias))
-        if layer.segments is None:
-            tables.append(None)
-            continue
-        additive = layer.gate == "bias"
-        shut = -torch.inf if additive else 0.0  # which a ReLU turns to zero, as is everything that is not active
-        table = layer.weight.new_full((len(in_contexts), layer.out_features), shut)
-        for row, (units, strength) in zip(table, in_contexts, strict=True):
-            row[units] = strength if additive else torch.sigmoid(strength)
-        tables.append(GateTable(table, additive))
-    return FoldedMLP(layers, tables, activations, plain_linear(output.weight, output.bias))
+        layer: a layer with active dendrites.
+        activation: its nonlinearity.
+        active: its active units in each context; the gates of the others are shut.
 
-
-class GateTable(nn.Module):
-    """The gates of a layer's units in each of a few contexts, looked up.
-
-    Args:
-        table: the factor, or what is added, for each context and unit.
-        additive: which of the two.
+    Attributes:
+        gates: the factor, or with ``gate="bias"`` what is added, for each context and unit, ``(K, U)``; None in a layer
+            without dendrites.
 
     Shape:
-        table ``(K, U)``; drive ``(B, U)`` and index ``(B,)`` to ``(B, U)``.
-
-    Example:
-        >>> GateTable(torch.tensor([[0.0, 1.0], [0.5, 0.5]]))(torch.ones(2, 2), torch.tensor([1, 0]))
-        tensor([[0.5000, 0.5000],
-                [0.0000, 1.0000]])
+        x ``(B, I)`` and index ``(B,)`` into the codebook to ``(B, U)``.
     """
 
-    table: Tensor
+    gates: Tensor | None
 
-    def __init__(self, table: Tensor, additive: bool = False) -> None:
+    def __init__(self, layer: ActiveDendriteLinear, activation: nn.Module, active: Sequence[ActiveUnits]) -> None:
         super().__init__()
-        self.additive = additive
-        self.register_buffer("table", table.detach().clone())
+        self.linear = plain_linear(layer.weight, cast(Tensor, layer.bias))
+        self.activation = copy.deepcopy(activation)
+        self.additive = layer.gate == "bias"
+        gates: Tensor | None = None
+        if layer.segments is not None:
+            shut = -torch.inf if self.additive else 0.0  # which a ReLU turns to zero, as is all that is not active
+            gates = layer.weight.new_full((len(active), layer.out_features), shut)
+            for row, (units, strength) in zip(gates, active, strict=True):
+                assert strength is not None
+                row[units] = strength if self.additive else torch.sigmoid(strength)
+        self.register_buffer("gates", gates)
 
-    def forward(self, drive: Tensor, index: Tensor) -> Tensor:
-        """Gate ``drive`` in the context of each row."""
-        gates = F.embedding(index, self.table)
-        return drive + gates if self.additive else drive * gates
+    def forward(self, x: Tensor, index: Tensor) -> Tensor:
+        """Map ``x`` in the contexts ``index``."""
+        x = self.linear(x)
+        if self.gates is not None:
+            gates = F.embedding(index, self.gates)
+            x = x + gates if self.additive else x * gates
+        return self.activation(x)
 
 
 class FoldedMLP(nn.Module):
-    """An `ActiveDendriteMLP` in a fixed codebook of contexts: plain layers, and a table of gates for each.
+    """An `ActiveDendriteMLP` in a fixed codebook of contexts.
 
     ``model(x, index)`` with x ``(B, in_features)`` and index ``(B,)`` into the codebook gives ``(B, out_features)``.
 
     Args:
-        hidden: plain hidden layers.
-        gates: the table of each, None for a layer without dendrites.
-        activations: the nonlinearity of each.
-        output: the output layer.
+        hidden: the hidden layers.
+        output: the output layer, of which there will be a copy.
     """
 
-    def __init__(
-        self,
-        hidden: Iterable[nn.Linear],
-        gates: Iterable[GateTable | None],
-        activations: Iterable[nn.Module],
-        output: nn.Linear,
-    ) -> None:
+    def __init__(self, hidden: Iterable[FoldedLayer], output: nn.Linear) -> None:
         super().__init__()
         self.hidden = nn.ModuleList(hidden)
-        self.gates = nn.ModuleList(nn.Identity() if gate is None else gate for gate in gates)
-        self.activations = nn.ModuleList(copy.deepcopy(activation) for activation in activations)
-        self.output = output
+        self.output = plain_linear(output.weight, output.bias)
 
     def forward(self, x: Tensor, index: Tensor) -> Tensor:
         """Map ``x`` in the contexts ``index``."""
-        for layer, gate, activation in zip(self.hidden, self.gates, self.activations, strict=True):
-            drive = layer(x)
-            x = activation(gate(drive, index) if isinstance(gate, GateTable) else drive)
+        for layer in self.hidden:
+            x = layer(x, index)
         return self.output(x)
 
 

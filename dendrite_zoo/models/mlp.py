@@ -18,7 +18,7 @@ from dendrite_zoo.layers import ActiveDendriteLinear, KWinners
 from dendrite_zoo.layers.sparse import uniform_
 from dendrite_zoo.layers.subnetwork import ActiveUnits, active_units, make_partial
 from dendrite_zoo.models.config import MLPConfig, takes
-from dendrite_zoo.models.folded import FoldedMLP, fold_codebook, fold_one
+from dendrite_zoo.models.folded import FoldedLayer, FoldedMLP, fold_one
 from dendrite_zoo.models.segments import DendriteModel, draw_segments
 from dendrite_zoo.row_sparse.subnetworks import ContextCache, in_groups, linear_part
 
@@ -191,10 +191,10 @@ class ActiveDendriteMLP(DendriteModel):
             >>> model.fold(torch.arange(3))(torch.randn(2, 8), torch.tensor([1, 1])).shape
             torch.Size([2, 2])
         """
-        layers = self._layers, self.activations, self.output
         if context.ndim == (1 if context.is_floating_point() else 0):
-            return fold_one(*layers, self._active(context))
-        return fold_codebook(*layers, [self._active(one) for one in context])
+            return fold_one(zip(self._layers, self.activations, self._active(context), strict=True), self.output)
+        active = zip(*(self._active(one) for one in context), strict=True)  # of each layer, in each context
+        return FoldedMLP(map(FoldedLayer, self._layers, self.activations, active), self.output)
 
     @property
     def _layers(self) -> list[ActiveDendriteLinear]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
@@ -23,6 +24,7 @@ from dendrite_zoo.models.folded import FoldedCache, plain_linear
 __all__ = ["ActiveDendritePolicy", "PolicyArguments"]
 
 Array: TypeAlias = npt.NDArray[Any]
+Task: TypeAlias = str | int
 
 
 @dataclass(kw_only=True)
@@ -83,7 +85,7 @@ class ActiveDendritePolicy(ControlModel):
         self.mlp = self._network(config, config.observation_size, 2 * config.action_size)
         self._folded = FoldedCache()
 
-    def task_index(self, task: str | int) -> int:
+    def task_index(self, task: Task) -> int:
         """The index of a task, given by its name or by the index itself.
 
         Raises:
@@ -93,17 +95,13 @@ class ActiveDendritePolicy(ControlModel):
             >>> ActiveDendritePolicy(["reach-v3", "push-v3"], hidden_features=[8, 8]).task_index("push-v3")
             1
         """
-        if isinstance(task, str):
-            if task not in self.tasks:
-                raise wrong_argument("task", f"one of {', '.join(self.tasks)}", task, nearest(task, self.tasks).strip())
+        if isinstance(task, str) and task in self.tasks:
             return self.tasks.index(task)
-        try:
-            index = operator.index(task)
-        except TypeError:
-            index = -1
-        if not 0 <= index < len(self.tasks):
-            raise wrong_argument("task", f"a name, or an index from 0 to {len(self.tasks) - 1}", task)
-        return index
+        with suppress(TypeError):
+            if 0 <= (index := operator.index(cast(int, task))) < len(self.tasks):
+                return index
+        expected = f"one of {', '.join(self.tasks)}, or an index from 0 to {len(self.tasks) - 1}"
+        raise wrong_argument("task", expected, task, nearest(str(task), self.tasks).strip())
 
     @torch.no_grad()
     def set_std(self, std: float) -> None:
@@ -117,7 +115,7 @@ class ActiveDendritePolicy(ControlModel):
         return self._gaussian(self.mlp(self._inputs(observation, task), task))
 
     def act(
-        self, observation: Array | Tensor | Sequence[float], task: str | int, *, deterministic: bool = True
+        self, observation: Array | Tensor | Sequence[float], task: Task, *, deterministic: bool = True
     ) -> npt.NDArray[np.float32]:
         """The action for one observation; what the dendrites do for a task is folded into weights once, and kept.
 
@@ -145,11 +143,7 @@ class ActiveDendritePolicy(ControlModel):
         return action
 
     def act_batch(
-        self,
-        observations: Array | Tensor,
-        task_index: Array | Tensor | Sequence[str | int],
-        *,
-        deterministic: bool = True,
+        self, observations: Array | Tensor, task_index: Array | Tensor | Sequence[Task], *, deterministic: bool = True
     ) -> npt.NDArray[np.float32]:
         """The actions for many observations, each in a task of its own.
 

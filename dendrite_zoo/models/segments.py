@@ -71,8 +71,12 @@ class DendriteModel(HubModel, nn.Module):
     @classmethod
     def to_file(cls, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The tensors of a state without the segments that the seed gives, bit for bit."""
-        drawn = {name for name, segments in cls._drawn(config, state) if _equal_bits(state[name], segments)}
-        return {name: tensor for name, tensor in state.items() if name not in drawn}
+        left = dict(state)
+        for name, segments in cls._drawn(config, state):
+            held = state[name].detach().cpu().contiguous()
+            if held.dtype == segments.dtype and torch.equal(held.view(torch.uint8), segments.view(torch.uint8)):
+                del left[name]
+        return left
 
     @classmethod
     def from_file(cls, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -95,9 +99,3 @@ class DendriteModel(HubModel, nn.Module):
             if mask is not None and mask.dtype == torch.bool and mask.shape == segments.shape:
                 segments.masked_fill_(~mask.cpu(), 0.0)
             yield name, segments
-
-
-def _equal_bits(a: Tensor, b: Tensor) -> bool:
-    if a.shape != b.shape or a.dtype != b.dtype:
-        return False
-    return torch.equal(a.detach().cpu().contiguous().view(torch.uint8), b.view(torch.uint8))

@@ -137,11 +137,15 @@ def test_the_papers_network_is_the_default():
         (np.full(39, np.nan), 0, r"not finite \(at \[\[0\], \[1\], \[2\]\]\)"),
         (np.r_[np.zeros(38), np.inf], 0, r"not finite \(at \[\[38\]\]\)"),
         (np.zeros(39), "reach", "Did you mean 'reach-v3'"),
-        (np.zeros(39), 3, "or an index from 0 to 2, but got"),
-        (np.zeros(39), -1, "or an index from 0 to 2, but got"),
-        (np.zeros(39), None, "or an index from 0 to 2, but got"),
-        (np.zeros(39), 1.0, "or an index from 0 to 2, but got"),
-        (np.zeros(39), np.array([0, 1, 0]), "or an index from 0 to 2, but got"),
+        (np.zeros(39), 3, "Expected `task` to be one of reach-v3, .*, or an index from 0 to 2, but got"),
+        (np.zeros(39), -1, "Expected `task` to be one of reach-v3, .*, or an index from 0 to 2, but got"),
+        (np.zeros(39), None, "Expected `task` to be one of reach-v3, .*, or an index from 0 to 2, but got"),
+        (np.zeros(39), 1.0, "Expected `task` to be one of reach-v3, .*, or an index from 0 to 2, but got"),
+        (
+            np.zeros(39),
+            np.array([0, 1, 0]),
+            "Expected `task` to be one of reach-v3, .*, or an index from 0 to 2, but got",
+        ),
         ((np.zeros(39), {}), 0, "Of what gymnasium's reset gives, take the first"),
     ],
 )
@@ -157,7 +161,7 @@ def test_one_bad_observation_of_many_is_refused():
         make().act_batch(observations, [0, 1, 2])
     with pytest.raises(ValueError, match=r"of shape \(2, 39\), but got \(3, 39\)"):
         make().act_batch(observations, [0, 1])
-    with pytest.raises(ValueError, match="an index from 0 to 2, but got 0.5"):
+    with pytest.raises(ValueError, match="or an index from 0 to 2, but got 0.5"):
         make().act_batch(observations[2:], np.array([0.5]))
     for one in (0, np.int64(0), np.array(0), "reach-v3"):
         with pytest.raises(
