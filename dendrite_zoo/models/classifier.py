@@ -13,7 +13,7 @@ from dendrite_zoo._core.checks import wrong_argument
 from dendrite_zoo.contexts import ClusterContext, OneHotContext, PrototypeContext, TaskContext
 from dendrite_zoo.hub import register_model
 from dendrite_zoo.layers.sparse import uniform_
-from dendrite_zoo.models.config import MLPConfig, takes
+from dendrite_zoo.models.config import Arguments, MLPConfig, takes
 from dendrite_zoo.models.folded import FoldedClassifier, FoldedMLP
 from dendrite_zoo.models.mlp import ActiveDendriteMLP
 from dendrite_zoo.models.segments import DendriteModel
@@ -29,13 +29,19 @@ CONTEXTS: dict[ContextKind, Callable[[int, int], TaskContext]] = {
 
 
 @dataclass(kw_only=True)
-class ClassifierArguments(MLPConfig):
-    """The arguments of `ActiveDendriteClassifier`."""
+class TaskArguments(Arguments):
+    """The sizes that every classifier of several tasks has."""
 
     in_features: int = field(kw_only=False)
     hidden_features: Sequence[int] = field(kw_only=False)
     num_classes: int = field(kw_only=False)
     max_tasks: int
+
+
+@dataclass(kw_only=True)
+class ClassifierArguments(TaskArguments, MLPConfig):
+    """The arguments of `ActiveDendriteClassifier`."""
+
     context: ContextKind = "prototype"
 
 
@@ -125,27 +131,15 @@ class ActiveDendriteClassifier(TaskClassifier, DendriteModel):
         """
         unknown = sorted(set(changes) - {"num_classes", "max_tasks"})
         if unknown:
-            raise TypeError(
-                f"Expected `num_classes` or `max_tasks` to change, but got {unknown}. Leave the others out."
-            )
+            raise TypeError(f"Expected `num_classes` or `max_tasks` to change, but got {unknown}.")
         new, state, fresh = {**config, **changes}, dict(state), []
         ClassifierArguments(**new)  # which checks them
         if new["num_classes"] != config["num_classes"]:
             fresh = ["mlp.output.weight", "mlp.output.bias"]
             state = {name: tensor for name, tensor in state.items() if name not in fresh}
-        added = new["max_tasks"] - config["max_tasks"]
-        if added < 0:
-            room, remedy = f"at least {config['max_tasks']}, for which there is room", "No task is ever dropped."
-            raise wrong_argument("max_tasks", room, new["max_tasks"], remedy)
-        if added:
+        if new["max_tasks"] != config["max_tasks"]:
             new["num_segments"] = config["max_tasks"] if config["num_segments"] is None else config["num_segments"]
-            for name in state:
-                if name.startswith("context."):
-                    state[name] = torch.cat([state[name], state[name].new_zeros(added, *state[name].shape[1:])])
-            if new["context"] == "one-hot":
-                density = config["segment_density"]
-                fan_in = density * (config["context_density"] or 1.0) * config["max_tasks"]
-                state.update(_with_more_ids(state, added, density, fan_in))
+            _make_room(config, state, new["max_tasks"])
         return new, state, fresh
 
     def forward(self, x: Tensor, task: int | Tensor | None = None) -> Tensor:
@@ -184,16 +178,28 @@ class ActiveDendriteClassifier(TaskClassifier, DendriteModel):
         if task is not None:
             return nn.Sequential(nn.Flatten(), *cast(nn.Sequential, self.mlp.fold(self._context_of(task))))
         if not isinstance(self.context, PrototypeContext):
-            kind, remedy = type(self.context).__name__, "model.mlp.fold(torch.arange(num_tasks)) maps (x, task)."
-            raise ValueError(
-                f"A {kind} cannot be inferred from inputs: call fold(task=...). For several tasks, {remedy}"
-            )
+            remedy = "call fold(task=...), or model.mlp.fold(ids), which maps (x, index)."
+            raise ValueError(f"A {type(self.context).__name__} cannot be inferred from inputs: {remedy}")
         return FoldedClassifier(self.context, cast(FoldedMLP, self.mlp.fold(self.context.prototypes)))
 
     def _context_of(self, task: int) -> Tensor:
         context = self.context(self.context.counts, task)
         assert isinstance(context, Tensor)
         return context
+
+
+def _make_room(config: Mapping[str, Any], state: dict[str, Tensor], max_tasks: int) -> None:
+    """Give the tensors of a state that depend on the number of tasks room for more."""
+    known, added = config["max_tasks"], max_tasks - config["max_tasks"]
+    if added < 0:
+        room = f"at least {known}, for which there is room"
+        raise wrong_argument("max_tasks", room, max_tasks, "No task is ever dropped.")
+    for name in [name for name in state if name.startswith("context.")]:
+        state[name] = torch.cat([state[name], state[name].new_zeros(added, *state[name].shape[1:])])
+    if config["context"] == "one-hot":
+        density = config["segment_density"]
+        fan_in = density * (config["context_density"] or 1.0) * known
+        state.update(_with_more_ids(state, added, density, fan_in))
 
 
 def _with_more_ids(state: Mapping[str, Tensor], added: int, density: float, fan_in: float) -> dict[str, Tensor]:

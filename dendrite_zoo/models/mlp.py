@@ -36,6 +36,13 @@ class MLPArguments(MLPConfig):
     num_segments: int = field()
     context_density: float = 0.1
 
+    @property
+    def active_inputs(self) -> float:
+        """The share of inputs that is active, of hidden layers but the first and of the output."""
+        if self.input_density is not None:
+            return self.input_density
+        return self.activation_density if self.activation == "k-winners" else 1.0
+
 
 @register_model("active-dendrite-mlp")
 class ActiveDendriteMLP(DendriteModel):
@@ -75,44 +82,24 @@ class ActiveDendriteMLP(DendriteModel):
     @takes(MLPArguments)
     def __init__(self, config: MLPArguments) -> None:
         super().__init__(config)
-        input_density = config.input_density
-        if input_density is None:
-            input_density = config.activation_density if config.activation == "k-winners" else 1.0
         sizes = [config.in_features, *config.hidden_features]
-        self.hidden = nn.ModuleList()
-        for number, (inputs, units) in enumerate(itertools.pairwise(sizes)):
-            layer = self._hidden_layer(config, number, inputs, units)
-            layer.reset_parameters(
-                input_density=input_density if number else 1.0, context_density=config.context_density
-            )
-            self.hidden.append(layer)
-        by_context = config.winners == "context"
-        k_winners = config.activation == "k-winners" and not by_context
+        pairs = enumerate(itertools.pairwise(sizes))
+        self.hidden = nn.ModuleList(self._hidden_layer(config, number, *pair) for number, pair in pairs)
+        paper = config.activation == "k-winners" and config.winners == "activation"
         self.activations = nn.ModuleList(
-            KWinners(density=config.activation_density) if k_winners else nn.ReLU() for _ in self.hidden
+            KWinners(density=config.activation_density) if paper else nn.ReLU() for _ in self.hidden
         )
         self.output = nn.Linear(sizes[-1], config.out_features)
-        uniform_(self.output.weight, fan_in=input_density * sizes[-1])
-        self._subnetworks: ContextCache[list[ActiveUnits]] | None = ContextCache() if by_context else None
-        if by_context:
-            has_segments = [layer.segments is not None for layer in self._layers]
-            make_partial([*self._layers, self.output], [*has_segments, False])
+        uniform_(self.output.weight, fan_in=config.active_inputs * sizes[-1])
+        self._subnetworks: ContextCache[list[ActiveUnits]] | None = None
+        if config.winners == "context":
+            self._subnetworks = ContextCache()
             self._fix_segments()
-
-    @torch.no_grad()
-    def _fix_segments(self) -> None:
-        """Set the segments to what the seed gives, for good."""
-        for layer in self._layers:
-            if layer.segments is not None:
-                layer.segments.requires_grad_(False)
-        if not self.output.weight.is_meta:
-            for name, segments in self._drawn_for(self.state_dict()):
-                self.get_parameter(name).copy_(segments)
 
     @staticmethod
     def _hidden_layer(config: MLPArguments, number: int, in_features: int, units: int) -> ActiveDendriteLinear:
         has_dendrites = config.dendrite_layers is None or number in config.dendrite_layers
-        return ActiveDendriteLinear(
+        layer = ActiveDendriteLinear(
             in_features,
             units,
             context_dim=config.context_dim,
@@ -121,6 +108,21 @@ class ActiveDendriteMLP(DendriteModel):
             weight_density=config.weight_density,
             segment_density=config.segment_density,
         )
+        active = config.active_inputs if number else 1.0
+        layer.reset_parameters(input_density=active, context_density=config.context_density)
+        return layer
+
+    @torch.no_grad()
+    def _fix_segments(self) -> None:
+        """Set the segments to what the seed gives, for good; each context has its part of the other weights."""
+        fixed = [layer.segments for layer in self._layers]
+        make_partial([*self._layers, self.output], [segments is not None for segments in fixed] + [False])
+        for segments in fixed:
+            if segments is not None:
+                segments.requires_grad_(False)
+        if not self.output.weight.is_meta:
+            for name, drawn in self._drawn_for(self.state_dict()):
+                self.get_parameter(name).copy_(drawn)
 
     def draw_segments(self) -> Iterator[tuple[str, Tensor]]:
         """Draw anew what the seed gives; see `DendriteModel`."""

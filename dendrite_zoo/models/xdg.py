@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -14,21 +13,17 @@ from dendrite_zoo._core.checks import wrong_argument
 from dendrite_zoo.contexts import OneHotContext
 from dendrite_zoo.hub import HubModel, register_model
 from dendrite_zoo.layers.subnetwork import make_partial
-from dendrite_zoo.models.classifier import TaskClassifier
-from dendrite_zoo.models.config import Arguments, takes
+from dendrite_zoo.models.classifier import TaskArguments, TaskClassifier
+from dendrite_zoo.models.config import takes
 from dendrite_zoo.row_sparse.subnetworks import in_groups, linear_part
 
 __all__ = ["XdGArguments", "XdGClassifier"]
 
 
 @dataclass(kw_only=True)
-class XdGArguments(Arguments):
+class XdGArguments(TaskArguments):
     """The arguments of `XdGClassifier`."""
 
-    in_features: int = field(kw_only=False)
-    hidden_features: Sequence[int] = field(kw_only=False)
-    num_classes: int = field(kw_only=False)
-    max_tasks: int
     gate_fraction: float = 0.8
 
     def __post_init__(self) -> None:
