@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import json
+import operator
 import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from numbers import Integral, Real
 from typing import Any
 
 from dendrite_zoo._core.names import nearest
@@ -29,24 +30,17 @@ def check_arguments(constructor: Callable[..., Any], arguments: Mapping[str, Any
     known = defaults_of(constructor)
     for key in arguments:
         if key not in known:
-            raise ValueError(
-                f"config.json has {key!r}, which {name} does not take; expected "
-                f"{sorted(known)}.{nearest(key, known)} Correct the key, or upgrade: pip install -U {LIBRARY_NAME}"
-            )
+            remedy = f"{nearest(key, known)} Correct the key, or upgrade: pip install -U {LIBRARY_NAME}"
+            raise ValueError(f"config.json has {key!r}; expected arguments of {name}: {', '.join(known)}.{remedy}")
     if missing := [key for key in known if key not in arguments]:
-        raise ValueError(
-            f"config.json lacks {missing}; expected every argument of {name}. The file is altered: fetch it again. "
-            f"In a class of your own let `config` hold them all."
-        )
+        remedy = "Fetch the file again; in a class of your own let `config` hold them all."
+        raise ValueError(f"config.json lacks {missing}; expected every argument of {name}. {remedy}")
     hints = typing.get_type_hints(constructor)
     for key, value in arguments.items():
         check_value(value, f"config.json: {key}")
-        if key in hints and not fits(value, hints[key]):
-            expected = getattr(hints[key], "__name__", None) if isinstance(hints[key], type) else hints[key]
-            raise ValueError(
-                f"config.json: {name} expects `{key}` to be {expected}, but got {value!r} ({type(value).__name__}). "
-                "Correct the file."
-            )
+        if not fits(value, hints.get(key, Any)):
+            expected = hints[key].__name__ if isinstance(hints[key], type) else hints[key]
+            raise ValueError(f"config.json: {name} expects `{key}` to be {expected}, but got {value!r}. Correct it.")
 
 
 def fits(value: Any, hint: Any) -> bool:
@@ -62,61 +56,40 @@ def fits(value: Any, hint: Any) -> bool:
     return KINDS.get(kind, lambda value, inner: True)(value, inner)
 
 
+def _fits_sequence(value: Any, inner: tuple[Any, ...]) -> bool:
+    return isinstance(value, list | tuple) and all(fits(item, hint) for hint in inner[:1] for item in value)
+
+
 def _fits_tuple(value: Any, inner: tuple[Any, ...]) -> bool:
     if not inner or inner[-1] is Ellipsis:
         return _fits_sequence(value, inner)
     return isinstance(value, list | tuple) and len(value) == len(inner) and all(map(fits, value, inner))
 
 
-def _fits_sequence(value: Any, inner: tuple[Any, ...]) -> bool:
-    return isinstance(value, list | tuple) and all(fits(item, hint) for hint in inner[:1] for item in value)
-
-
 def _fits_mapping(value: Any, inner: tuple[Any, ...]) -> bool:
     return isinstance(value, dict) and all(fits(item, hint) for hint in inner[-1:] for item in value.values())
 
 
-def _fits_any_of(value: Any, inner: tuple[Any, ...]) -> bool:
-    return any(fits(value, option) for option in inner)
-
-
-def _is_literal(value: Any, inner: tuple[Any, ...]) -> bool:
-    return any(value == option and type(value) is type(option) for option in inner)
-
-
-TYPES: dict[Any, tuple[type, ...]] = {
-    int: (int,),
-    float: (int, float),
-    bool: (bool,),
-    str: (str,),
-    None: (type(None),),
-    type(None): (type(None),),
-}
+TYPES: dict[Any, tuple[type, ...]] = {int: (int,), float: (int, float), bool: (bool,), str: (str,)}
+TYPES |= dict.fromkeys((None, type(None)), (type(None),))
 """An annotation to the types of JSON values that have it."""
 
 KINDS: dict[Any, Callable[[Any, tuple[Any, ...]], bool]] = {
-    typing.Union: _fits_any_of,
-    types.UnionType: _fits_any_of,
-    typing.Literal: _is_literal,
-    tuple: _fits_tuple,
+    typing.Literal: lambda value, inner: any(value == one and type(value) is type(one) for one in inner),
+    **dict.fromkeys((typing.Union, types.UnionType), lambda value, inner: any(fits(value, one) for one in inner)),
     **dict.fromkeys((list, set, frozenset, Sequence, Collection, Iterable), _fits_sequence),
     **dict.fromkeys((dict, Mapping), _fits_mapping),
+    tuple: _fits_tuple,
 }
 """The origin of an annotation to what decides for a value and the types within; whatever else is not checked."""
 
 
 def plain(value: Any) -> Any:
-    """A value whose numbers are Python's own, NumPy's among them, as JSON takes them.
+    """A value as JSON gives it back: lists for tuples, Python's numbers for NumPy's.
 
     Example:
         >>> import numpy
         >>> plain({"hidden_features": (numpy.int64(8), 8), "density": numpy.float32(0.5)})
         {'hidden_features': [8, 8], 'density': 0.5}
     """
-    if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, bool):
-        return value
-    return int(value) if isinstance(value, Integral) else float(value) if isinstance(value, Real) else value
+    return json.loads(json.dumps(value, default=operator.methodcaller("item")))

@@ -45,9 +45,8 @@ def parse_json(text: str | bytes, where: str) -> Any:
     try:
         return json.loads(text, parse_constant=refuse, object_pairs_hook=unique)
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(
-            f"{where}: no valid JSON ({error}); expected a whole document. It is cut off or altered; fetch it again."
-        ) from None
+        remedy = "It is cut off or altered; fetch it again."
+        raise ValueError(f"{where}: no valid JSON ({error}); expected a whole document. {remedy}") from None
 
 
 def parse(text: str | bytes, where: str = "config.json") -> Config:
@@ -97,29 +96,24 @@ def check_header(config: Mapping[str, Any], known_types: Collection[str]) -> Non
     Raises:
         ValueError: where it is not ours, of a newer format, or of an unknown type.
     """
-    if config.get("library_name") != LIBRARY_NAME:
-        raise ValueError(
-            f"config.json has library_name {config.get('library_name')!r}; expected {LIBRARY_NAME!r}. This is not an "
-            "artifact of this library: load it with the one that wrote it."
-        )
-    version = config.get("format_version")
-    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
-        raise ValueError(
-            f"config.json has format_version {version!r}; expected 1 to {FORMAT_VERSION}. Fetch the file again."
-        )
+    library, version, model_type = (config.get(key) for key in ("library_name", "format_version", "model_type"))
+    if library != LIBRARY_NAME:
+        remedy = "This is not an artifact of this library: load it with the one that wrote it."
+        raise ValueError(f"config.json has library_name {library!r}; expected {LIBRARY_NAME!r}. {remedy}")
+    if type(version) is not int or version < 1:
+        remedy = "Fetch the file again."
+        raise ValueError(f"config.json has format_version {version!r}; expected 1 to {FORMAT_VERSION}. {remedy}")
     if version > FORMAT_VERSION:
         raise ValueError(
             f"config.json has format_version {version}, written by {LIBRARY_NAME} {config.get('library_version')}; "
-            f"this is {dendrite_zoo.__version__}, which reads up to {FORMAT_VERSION}. Upgrade: pip install -U "
+            f"expected at most {FORMAT_VERSION}, which {dendrite_zoo.__version__} reads. Upgrade: pip install -U "
             f"{LIBRARY_NAME}"
         )
-    model_type = config.get("model_type")
     if not isinstance(model_type, str) or model_type not in known_types:
         raise ValueError(
-            f"config.json has model_type {model_type!r}; expected one of "
-            f"{sorted(known_types)}.{nearest(str(model_type), known_types)} A type is a registered name, never a path "
-            "to import; a class of your own is registered by dendrite_zoo.hub.register_model once its module is "
-            "imported."
+            f"config.json has model_type {model_type!r}; expected one of {', '.join(sorted(known_types))}."
+            f"{nearest(str(model_type), known_types)} A type is a registered name, never a path to import; import the "
+            "module of a class of your own, which registers it by dendrite_zoo.hub.register_model."
         )
 
 

@@ -42,6 +42,7 @@ class Handler(BaseHTTPRequestHandler):
     """One connection of a client."""
 
     hub: State
+    fault: int | str | None
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
 
@@ -49,26 +50,30 @@ class Handler(BaseHTTPRequestHandler):
         """Keep quiet: requests are in ``hub.log``."""
 
     def _handle(self) -> None:
-        self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.hub.log.append(f"{self.command} {self.path}")
+        self.body, self.fault = self.rfile.read(int(self.headers.get("Content-Length") or 0)), None
         url = urlsplit(self.path)
         self.query = parse_qs(url.query)
-        found = ((a, re.fullmatch(p, f"{self.command} {url.path}")) for p, a in ROUTES)
-        answer, match = next(((a, m) for a, m in found if m), (None, None))
-        self.hub.log.append(f"{self.command} {self.path}")
-        self.fault = self.hub.next_fault(answer.__name__.strip("_")) if answer else None
         try:
-            if answer is None or match is None:
-                raise Refusal(404, f"no such route: {self.command} {self.path}")
-            if isinstance(self.fault, int):
-                raise Refusal(self.fault, "failing on demand")
-            if self.fault not in ("drop", "hang"):
-                return answer(self, **{key: unquote(value) for key, value in match.groupdict("models").items()})
-            time.sleep(30 if self.fault == "hang" else 0)
-            self.close_connection = True
+            self._answer(f"{self.command} {url.path}")
         except Refusal as refusal:
             self.reply(refusal.body, refusal.status, refusal.headers)
 
     do_GET = do_HEAD = do_POST = do_PUT = _handle
+
+    def _answer(self, request: str) -> None:
+        found = ((answer, re.fullmatch(pattern, request)) for pattern, answer in ROUTES)
+        answer, match = next(((answer, match) for answer, match in found if match), (None, None))
+        if answer is None or match is None:
+            raise Refusal(404, f"no such route: {request}")
+        self.fault = self.hub.next_fault(answer.__name__.strip("_"))
+        if isinstance(self.fault, int):
+            raise Refusal(self.fault, "failing on demand")
+        if self.fault in ("drop", "hang"):
+            time.sleep(30 if self.fault == "hang" else 0)
+            self.close_connection = True
+        else:
+            answer(self, **{key: unquote(value) for key, value in match.groupdict("models").items()})
 
     def reply(self, body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
         """Send an answer; JSON unless it is bytes."""
@@ -156,20 +161,14 @@ class Handler(BaseHTTPRequestHandler):
         self.repo(kind, id, "write")
         objects = json.loads(self.body)["objects"]
         for asked in objects:
-            url, parts = (
-                f"{self.hub.storage_url}/objects/{asked['oid']}",
-                -(-asked["size"] // self.hub.part_size),
-            )
+            place, size = f"/objects/{asked['oid']}", self.hub.part_size
+            url, parts = self.hub.storage_url + place, -(-asked["size"] // size)
             upload: dict[str, Any] = {"href": url}
             if parts > 1:
                 urls = {str(n + 1): f"{url}?part={n}" for n in range(parts)}
-                upload = {
-                    "href": f"{url}/complete",
-                    "header": {"chunk_size": str(self.hub.part_size), **urls},
-                }
+                upload = {"href": f"{url}/complete", "header": {"chunk_size": str(size), **urls}}
             if asked["oid"] not in self.hub.objects:
-                verify = {"href": f"{self.hub.url}/objects/{asked['oid']}/verify"}
-                asked["actions"] = {"upload": upload, "verify": verify}
+                asked["actions"] = {"upload": upload, "verify": {"href": f"{self.hub.url}{place}/verify"}}
         self.reply({"transfer": "basic", "objects": objects})
 
     @route("PUT /objects/(?P<oid>[0-9a-f]{64})")

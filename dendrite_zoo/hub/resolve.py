@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 from dendrite_zoo.hub import artifact, registry
 from dendrite_zoo.hub.download import Download
@@ -21,23 +21,16 @@ def check_repo(repo_id: str) -> None:
         raise ValueError(f"expected a repo as 'org/name', such as 'you/permuted-mnist-10', but got {repo_id!r}.")
 
 
-class Place(Protocol):
-    """Where the files of one model are."""
-
-    @property
-    def repo(self) -> str | None:
-        """``org/name`` on the Hub, which a model trained from this one names as its base; else None."""
-
-    def path(self, file: str) -> Path:
-        """Give the path of a file that must be there, checked against what is known of it."""
-
-    def find(self, file: str) -> Path | None:
-        """Give the path of a file that may be there."""
-
-
 @dataclass(frozen=True)
 class Folder:
-    """A place on this machine."""
+    """A place on this machine.
+
+    Attributes:
+        folder: with config and weights.
+        name: as the user called it.
+        pins: file to its sha256, as the registry knows them.
+        repo: ``org/name`` of the same model on the Hub, which a model trained from it names as its base; else None.
+    """
 
     folder: Path
     name: str
@@ -51,21 +44,21 @@ class Folder:
         """Give the path of a file that must be there."""
         path = self.folder / file
         if not path.is_file():
-            raise FileNotFoundError(
-                f"{self} has no {file}; expected an artifact: {artifact.CONFIG} and {artifact.WEIGHTS}, nothing else "
-                "is opened. Save the model there with save_pretrained, or name another folder, a zoo name or "
-                "'org/repo'."
-            )
+            remedy = "Save the model there with save_pretrained, or name another folder, a zoo name or 'org/repo'."
+            files = f"{artifact.CONFIG} and {artifact.WEIGHTS}, nothing else is opened"
+            raise FileNotFoundError(f"{self} has no {file}; expected {files}. {remedy}")
         if file in self.pins and (found := artifact.sha256(path)) != (expected := self.pins[file]["sha256"]):
-            raise ValueError(
-                f"{path} has sha256 {found}; expected {expected}. The file is truncated or altered: install the "
-                "package again."
-            )
+            remedy = "The file is truncated or altered: install the package again."
+            raise ValueError(f"{path} has sha256 {found}; expected {expected}. {remedy}")
         return path
 
     def find(self, file: str) -> Path | None:
         """Give the path of a file that may be there."""
         return self.path(file) if (self.folder / file).is_file() else None
+
+
+Place: TypeAlias = Folder | Download
+"""Where the files of one model are: ``path(file)`` and ``find(file)`` give them, checked against what is known."""
 
 
 def resolve(
@@ -91,15 +84,7 @@ def resolve(
         if revision is not None:
             raise ValueError(f"{text} is a folder; a revision ({revision!r}) belongs to a repo. Leave it out.")
         return Folder(model_folder(folder) or folder, text)
-    match = REPO.fullmatch(text)
-    if match is None:
-        raise FileNotFoundError(
-            f"{text!r} is no folder here; expected a folder, a zoo name (dendrite-zoo list), 'org/repo' or "
-            "'org/repo@revision'. Check the path."
-        )
-    if revision is not None and match["revision"] not in (None, revision):
-        raise ValueError(f"{text!r} has a revision besides revision={revision!r}; expected one of the two.")
-    return Download(match["repo"], revision or match["revision"] or "main", cache, token)
+    return _repo(text, revision, cache, token)
 
 
 def model_folder(folder: Path) -> Path | None:
@@ -115,3 +100,13 @@ def _entry(entry: registry.Entry, revision: str | None, cache: Path | None, toke
         raise FileNotFoundError(entry.not_built)
     files = entry.files if pinned else {}
     return Download(entry.repo, revision or entry.revision, cache, token, files, entry.name)
+
+
+def _repo(text: str, revision: str | None, cache: Path | None, token: str | bool | None) -> Place:
+    match = REPO.fullmatch(text)
+    if match is None:
+        remedy = "Expected a folder, a zoo name (dendrite-zoo list), 'org/repo' or 'org/repo@revision'."
+        raise FileNotFoundError(f"{text!r} is no folder here. {remedy} Check the path.")
+    if revision is not None and match["revision"] not in (None, revision):
+        raise ValueError(f"{text!r} has a revision besides revision={revision!r}; expected one of the two.")
+    return Download(match["repo"], revision or match["revision"] or "main", cache, token)

@@ -144,11 +144,13 @@ def explained(error: BaseException, what: str, token: str | bool | None = None) 
 
 def _reason(cause: BaseException, status: int | None, transport: bool) -> str | None:
     """The key of `EXPLANATIONS` for an error; None where the error explains itself."""
-    if status == 401 and "Invalid credentials" in str(cause):
-        return "bad token"
-    if "outgoing traffic has been disabled" in str(cause):
-        return "OfflineModeIsEnabled"
-    known = next((kind.__name__ for kind in type(cause).__mro__ if kind.__name__ in EXPLANATIONS), None)
-    if known is None and status is not None:
-        return "no right" if status in (401, 403) else "failing"
-    return "LocalEntryNotFoundError" if known is None and transport else known
+    known = [kind.__name__ for kind in type(cause).__mro__ if kind.__name__ in EXPLANATIONS]
+    reasons = {
+        "bad token": status == 401 and "Invalid credentials" in str(cause),
+        "OfflineModeIsEnabled": "outgoing traffic has been disabled" in str(cause),
+        **dict.fromkeys(known[:1], True),
+        "no right": status in (401, 403),
+        "failing": status is not None,
+        "LocalEntryNotFoundError": transport or "LocalEntryNotFoundError" in known,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)
