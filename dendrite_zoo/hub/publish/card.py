@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.resources
 import json
 import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +19,9 @@ from dendrite_zoo.hub.model import HubModel
 from dendrite_zoo.hub.publish.kinds import kind_of
 from dendrite_zoo.hub.publish.merge import front, merge
 from dendrite_zoo.metrics import forgetting_per_task, learned_part, summarize, weight_sparsity
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
 
 logger = logging.getLogger(__name__)
 
@@ -55,10 +57,10 @@ class Card:
         """Give the whole README.md; ``picture`` says whether ``matrix.png`` lies beside it."""
         import jinja2
 
-        templates = importlib.resources.files("dendrite_zoo.hub.publish") / "templates"
-        environment = jinja2.Environment(undefined=jinja2.ChainableUndefined, keep_trailing_newline=True)
-        template = environment.from_string((templates / self.kind.template).read_text("utf-8"))
-        body = template.render(
+        loader = jinja2.PackageLoader("dendrite_zoo.hub.publish")
+        environment = jinja2.Environment(loader=loader, undefined=jinja2.ChainableUndefined, keep_trailing_newline=True)
+        environment.filters["number"] = _number
+        body = environment.get_template(self.kind.template).render(
             title=self.name,
             source=self.source,
             base_model=self.base_model,
@@ -75,27 +77,26 @@ class Card:
             layers=self._layers(),
             size=self.size,
             nonzero=sum(int(t.count_nonzero()) for t in self.state.values() if t.is_floating_point()),
-            accuracy=_accuracy,
-            context=_context,
-            number=_number,
-            duration=_duration,
         )
         return front(self.metadata()) + "\n" + body
 
     def metadata(self) -> dict[str, Any]:
         """Give what the Hub indexes: the YAML at the head of the card."""
+        from huggingface_hub import ModelCardData
+
         benchmarks = [str(record["benchmark"]) for record in self.own if record.get("benchmark")]
         datasets = [DATASETS[last] for b in benchmarks if (last := b.rpartition("-")[2]) in DATASETS]
-        known = {
-            "library_name": configs.LIBRARY_NAME,
-            "license": "apache-2.0",
-            "pipeline_tag": self.kind.pipeline_tag,
-            "tags": list(dict.fromkeys(["dendrite-zoo", *self.kind.tags, *benchmarks])),
-            "datasets": list(dict.fromkeys(datasets)),
-            "base_model": self.base_model,
-            "model-index": [self._model_index()] if self.own else [],
-        }
-        return {key: value for key, value in known.items() if value}
+        data = ModelCardData(
+            library_name=configs.LIBRARY_NAME,
+            license="apache-2.0",
+            pipeline_tag=self.kind.pipeline_tag,
+            tags=list(dict.fromkeys([configs.LIBRARY_NAME, *self.kind.tags, *benchmarks])),
+            datasets=list(dict.fromkeys(datasets)) or None,
+            base_model=self.base_model or None,
+            model_name=self.name,
+            eval_results=[result for record in self.own for result in self._eval_results(record)],
+        )
+        return data.to_dict()
 
     def draw(self, path: Path) -> bool:
         """Draw the accuracy matrix, else the sub-networks; False without either, or with nothing to draw them with."""
@@ -114,25 +115,28 @@ class Card:
             return False
         return True
 
-    def _model_index(self) -> dict[str, Any]:
-        results = []
-        for record in self.own:
-            over = f"{record.get('num_tasks')} tasks, context {record.get('context_at_test')}"
-            values = {self.kind.metric: record.get("average_accuracy")}
-            if record is self.own[0] and self.matrix is not None:
-                lost = summarize(self.matrix)["forgetting"].value
-                values["forgetting"] = None if math.isnan(lost) else round(lost, 6)
-            metrics = [
-                {"type": kind, "value": value, "name": f"mean {kind} over {over}"}
-                for kind, value in values.items()
-                if value is not None
-            ]
-            if metrics:
-                benchmark = str(record.get("benchmark"))
-                data = {"type": DATASETS.get(benchmark.rpartition("-")[2], benchmark), "name": benchmark}
-                task = {"type": self.kind.pipeline_tag or "other", "name": self.kind.task}
-                results.append({"task": task, "dataset": data, "metrics": metrics})
-        return {"name": self.name, "results": results}
+    def _eval_results(self, record: Mapping[str, Any]) -> list[EvalResult]:
+        from huggingface_hub import EvalResult
+
+        over = f"{record.get('num_tasks')} tasks, context {record.get('context_at_test')}"
+        values = {self.kind.metric: record.get("average_accuracy")}
+        if record is self.own[0] and self.matrix is not None:
+            lost = summarize(self.matrix)["forgetting"].value
+            values["forgetting"] = None if math.isnan(lost) else round(lost, 6)
+        benchmark = str(record.get("benchmark"))
+        return [
+            EvalResult(
+                task_type=self.kind.pipeline_tag or "other",
+                task_name=self.kind.task,
+                dataset_type=DATASETS.get(benchmark.rpartition("-")[2], benchmark),
+                dataset_name=benchmark,
+                metric_type=metric,
+                metric_value=value,
+                metric_name=f"mean {metric} over {over}",
+            )
+            for metric, value in values.items()
+            if value is not None
+        ]
 
     def _tasks(self) -> list[dict[str, Any]]:
         if self.matrix is None:
@@ -178,31 +182,9 @@ def _square(rows: Any) -> Tensor | None:
     return matrix if matrix.ndim == 2 and matrix.shape[0] == matrix.shape[1] > 0 else None
 
 
-def _accuracy(record: Mapping[str, Any]) -> str:
-    spread = record.get("average_accuracy_std")
-    return _number(record.get("average_accuracy")) + (f" ± {_number(spread)}" if spread is not None else "")
-
-
-def _context(record: Mapping[str, Any]) -> str:
-    ways = {
-        "inferred": "the task inferred from each input",
-        "given": "the task given",
-        "constant": "one constant context",
-    }
-    return ways.get(str(record.get("context_at_test")), "without a context")
-
-
 def _number(value: Any, scale: int = 1, places: int = 3) -> str:
     if isinstance(value, Tensor):
         value = float(value)
     if not isinstance(value, int | float) or math.isnan(value):
         return "·"
     return f"{round(scale * value, places) + 0.0:.{places}f}"  # + 0.0: no minus sign on a zero
-
-
-def _duration(seconds: Any) -> str:
-    if not isinstance(seconds, int | float):
-        return "not recorded"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
