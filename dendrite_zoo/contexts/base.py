@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dendrite_zoo._core.checks import check_integers
 from dendrite_zoo._core.ranks import sum_over_ranks
-from dendrite_zoo.functional import Context
+from dendrite_zoo.functional.context import Context, check_ids
 
 __all__ = ["TaskContext"]
 
@@ -60,13 +60,11 @@ class TaskContext(nn.Module):
         """The context for ``x`` ``(B, features)``: that of ``task`` (one, or ``(B,)``), or inferred where None."""
         raise NotImplementedError
 
-    def check_task(self, task: int) -> None:
-        """Raise a ValueError where ``task`` lies beyond the capacity."""
-        if not 0 <= task < self.max_tasks:
-            raise ValueError(
-                f"Expected `task` to be from 0 to {self.max_tasks - 1}, but got {task}. Build the model, or load it, "
-                "with a larger `max_tasks`."
-            )
+    def task_ids(self, task: int | Tensor) -> Tensor:
+        """Tasks as integers, ``()`` or ``(B,)``; raises a ValueError where one lies beyond the capacity."""
+        ids = torch.as_tensor(task)
+        check_ids(ids, self.max_tasks, what="task")
+        return ids
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TaskContext:
         buffers = dict(self.named_buffers(recurse=False))

@@ -15,7 +15,7 @@ from dendrite_zoo._core.ranks import num_ranks, sum_over_ranks
 from dendrite_zoo.contexts.base import flat_rows
 from dendrite_zoo.contexts.prototype import PrototypeContext, nearest_prototype
 
-__all__ = ["ClusterContext", "FoundContext", "spread_and_rank"]
+__all__ = ["ClusterContext", "FoundContext"]
 
 
 class FoundContext(PrototypeContext, ABC):

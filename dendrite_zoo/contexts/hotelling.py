@@ -13,7 +13,7 @@ from dendrite_zoo.contexts.base import flat_rows
 from dendrite_zoo.contexts.clustering import FoundContext, check_finite
 from dendrite_zoo.contexts.prototype import nearest_prototype
 
-__all__ = ["HotellingContext", "f_cdf", "hotelling_test"]
+__all__ = ["HotellingContext"]
 
 
 def f_cdf(x: float, d1: float, d2: float) -> float:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import torch
 from torch import Tensor
 
 from dendrite_zoo.contexts.base import TaskContext, mean_over_ranks
-from dendrite_zoo.functional.context import check_ids
 
 __all__ = ["OneHotContext"]
 
@@ -20,6 +18,7 @@ class OneHotContext(TaskContext):
         max_tasks: capacity, in tasks; also the size of the context.
 
     Example:
+        >>> import torch
         >>> context = OneHotContext(3)
         >>> context(torch.zeros(2, 8), task=1)
         tensor(1)
@@ -32,7 +31,7 @@ class OneHotContext(TaskContext):
 
     def start_task(self, task: int, batches: Iterable[Tensor]) -> None:
         """Count the inputs of a task; see `TaskContext.start_task`."""
-        self.check_task(task)
+        self.task_ids(task)
         self.counts[task] = mean_over_ranks(x[:, :1] for x in batches)[1]
 
     def infer(self, x: Tensor) -> Tensor:
@@ -41,11 +40,4 @@ class OneHotContext(TaskContext):
 
     def forward(self, x: Tensor, task: int | Tensor | None = None) -> Tensor:
         """Integer ids, ``()`` or ``(B,)``."""
-        if task is None:
-            return self.infer(x)
-        if isinstance(task, int):
-            self.check_task(task)
-            return torch.tensor(task, device=x.device)
-        ids = torch.as_tensor(task, device=x.device)
-        check_ids(ids, self.max_tasks, what="task")
-        return ids
+        return self.infer(x) if task is None else self.task_ids(task).to(x.device)

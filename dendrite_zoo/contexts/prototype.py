@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dendrite_zoo.contexts.base import TaskContext, flat_rows, mean_over_ranks
-from dendrite_zoo.functional.context import Context, check_ids
+from dendrite_zoo.functional.context import Context
 
 __all__ = ["PrototypeContext", "nearest_prototype"]
 
@@ -47,7 +47,7 @@ class PrototypeContext(TaskContext):
     @torch.no_grad()
     def start_task(self, task: int, batches: Iterable[Tensor]) -> None:
         """Set the task's prototype to the mean of its inputs; see `TaskContext.start_task`."""
-        self.check_task(task)
+        self.task_ids(task)
         mean, self.counts[task] = mean_over_ranks(flat_rows(x, self.context_dim) for x in batches)
         self.prototypes[task] = mean.to(self.prototypes)
 
@@ -60,11 +60,8 @@ class PrototypeContext(TaskContext):
         """``(C,)`` for one given task, else ``(prototypes, index (B,))``."""
         if task is None:
             return self.prototypes, self.infer(x)
-        if isinstance(task, int) or task.ndim == 0:
-            self.check_task(int(task))
-            return self.prototypes[int(task)]
-        check_ids(task, self.max_tasks, what="task")
-        return self.prototypes, task
+        ids = self.task_ids(task)
+        return self.prototypes[int(ids)] if ids.ndim == 0 else (self.prototypes, ids)
 
 
 def nearest_prototype(x: Tensor, prototypes: Tensor, known: Tensor) -> Tensor:

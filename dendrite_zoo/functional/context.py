@@ -79,6 +79,6 @@ def check_ids(ids: Tensor, count: int, what: str) -> None:
     low, high = (int(end) for end in ids.aminmax())
     if low < 0 or high >= count:
         raise ValueError(
-            f"Expected a {what} to be from 0 to {count - 1}, but got {low if low < 0 else high}. Give the layer or the "
-            "context a larger capacity, or check the task numbers."
+            f"Expected a {what} to be from 0 to {count - 1}, but got {low if low < 0 else high}. Build the layer with "
+            "a larger `context_dim`, the model or its context with a larger `max_tasks`."
         )

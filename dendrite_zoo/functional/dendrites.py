@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
+from dendrite_zoo._core.checks import check_choice
 from dendrite_zoo.functional.context import Context, distinct_contexts
 
 __all__ = [
@@ -84,7 +85,7 @@ def select_winners(activations: Tensor, gate: Gate = "abs_max") -> tuple[Tensor,
         >>> select_winners(d, "max")
         (tensor([1.]), tensor([2]))
     """
-    check_gate(gate)
+    check_choice(GATES, gate=gate)
     winners = winning_segments(activations.detach(), gate)
     strength = activations.gather(-1, winners.unsqueeze(-1)).squeeze(-1)
     return (strength.abs() if gate == "abs_max_unsigned" else strength), winners
@@ -165,9 +166,3 @@ def k_winners(x: Tensor, k: int) -> Tensor:
         raise ValueError(f"Expected `k` to be from 1 to {x.shape[-1]}, but got {k}. Change `k`, or widen the layer.")
     values, winners = x.topk(k, dim=-1, sorted=False)
     return torch.zeros_like(x).scatter(-1, winners, values)
-
-
-def check_gate(gate: str) -> None:
-    """Raise a ValueError that lists the gates where ``gate`` is none of them."""
-    if gate not in GATES:
-        raise ValueError(f"Expected `gate` to be one of {', '.join(GATES)}, but got {gate!r}.")

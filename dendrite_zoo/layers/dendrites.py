@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from dendrite_zoo._core.checks import check_density, check_integers
-from dendrite_zoo.functional import Context, Gate, apply_gate
-from dendrite_zoo.functional.dendrites import check_gate
+from dendrite_zoo._core.checks import check_choice, check_density, check_integers
+from dendrite_zoo.functional import GATES, Context, Gate, apply_gate
 from dendrite_zoo.layers.sparse import SparseLinear, random_mask, uniform_
 from dendrite_zoo.row_sparse.parameter import RowParameter
 from dendrite_zoo.row_sparse.segments import winning_activations
@@ -17,7 +16,67 @@ from dendrite_zoo.row_sparse.segments import winning_activations
 __all__ = ["ActiveDendriteConv2d", "ActiveDendriteLinear"]
 
 
-class ActiveDendriteLinear(SparseLinear):
+class _ActiveDendrites(nn.Module):
+    """What layers with active dendrites have in common: segments, and the gate that they set."""
+
+    context_dim: int
+    num_segments: int
+    gate: Gate
+    segment_density: float
+    segments: Tensor | None
+    segment_mask: Tensor | None
+
+    def extra_repr(self) -> str:
+        """The arguments, as ``print(model)`` shows them."""
+        return (
+            f"{super().extra_repr()}, context_dim={self.context_dim}, num_segments={self.num_segments}, "
+            f"gate={self.gate!r}, segment_density={self.segment_density}"
+        )
+
+    def _add_segments(
+        self, num_units: int, context_dim: int, num_segments: int, gate: Gate, segment_density: float
+    ) -> None:
+        check_density(segment_density=segment_density)
+        check_choice(GATES, gate=gate)
+        check_integers(0, num_segments=num_segments)
+        if num_segments:
+            check_integers(1, context_dim=context_dim)
+        self.context_dim, self.num_segments = context_dim, num_segments
+        self.gate, self.segment_density = gate, segment_density
+        shape = (num_units, num_segments, context_dim)
+        self.register_parameter("segments", RowParameter(torch.empty(shape), row_dims=2) if num_segments else None)
+        self.register_buffer("segment_mask", random_mask(shape, segment_density) if num_segments else None)
+        self._reset_segments()
+
+    @torch.no_grad()
+    def _reset_segments(self, context_density: float = 1.0) -> None:
+        segments: Tensor | None = getattr(self, "segments", None)  # absent while the base class is set up
+        if segments is not None:
+            uniform_(segments, fan_in=context_density * self.segment_density * self.context_dim)
+            if self.segment_mask is not None:
+                segments.masked_fill_(~self.segment_mask, 0.0)
+
+    def _modulate(self, drive: Tensor, context: Context | None, unit_dim: int) -> Tensor:
+        if self.segments is None:
+            return drive
+        if context is None:
+            raise TypeError(
+                f"Expected a context for a layer with {self.num_segments} segments a unit, but got None. Call "
+                "layer(x, context), or build it with num_segments=0 for a layer without dendrites."
+            )
+        strength = winning_activations(self.segments, context, self.gate, self.segment_mask)
+        if strength.ndim == 2:  # one gate a row: (B, U) meets (B, ..., U, ...)
+            if len(strength) != len(drive):
+                raise ValueError(
+                    f"Expected one context for each of the {len(drive)} rows, or one of shape (C,) for all, but got "
+                    f"{len(strength)}."
+                )
+            strength = strength.reshape(len(drive), *[1] * (drive.ndim + unit_dim - 1), *strength.shape[1:])
+        trailing = -1 - unit_dim
+        return apply_gate(drive, strength.reshape(*strength.shape, *[1] * trailing), self.gate)
+
+
+class ActiveDendriteLinear(_ActiveDendrites, SparseLinear):
     r"""A linear layer of units with active dendrites (Iyer et al. 2022, eq. 1-4; figure 3).
 
     Each unit has ``num_segments`` dendritic segments that recognise contexts; the strongest one gates the unit:
@@ -50,13 +109,6 @@ class ActiveDendriteLinear(SparseLinear):
         torch.Size([2, 4])
     """
 
-    context_dim: int
-    num_segments: int
-    gate: Gate
-    segment_density: float
-    segments: Tensor | None
-    segment_mask: Tensor | None
-
     def __init__(
         self,
         in_features: int,
@@ -71,7 +123,7 @@ class ActiveDendriteLinear(SparseLinear):
     ) -> None:
         check_density(weight_density=weight_density)
         super().__init__(in_features, out_features, density=weight_density, bias=bias)
-        _add_segments(self, out_features, context_dim, num_segments, gate, segment_density)
+        self._add_segments(out_features, context_dim, num_segments, gate, segment_density)
 
     @torch.no_grad()
     def reset_parameters(self, *, input_density: float = 1.0, context_density: float = 1.0) -> None:
@@ -82,19 +134,15 @@ class ActiveDendriteLinear(SparseLinear):
             context_density: share of the context that is active; the paper takes 0.1 for prototypes, 1 for one-hot.
         """
         super().reset_parameters(input_density=input_density)
-        _reset_segments(self, context_density)
+        self._reset_segments(context_density)
 
     def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
         """Apply the layer to ``x`` ``(B, ..., I)`` in a context; without segments the context is ignored."""
         drive = super().forward(x)
-        return drive if self.segments is None else _modulate(self, drive, context, unit_dim=-1)
-
-    def extra_repr(self) -> str:
-        """The arguments, as ``print(model)`` shows them."""
-        return f"{super().extra_repr()}, {_segments_repr(self)}"
+        return self._modulate(drive, context, unit_dim=-1)
 
 
-class ActiveDendriteConv2d(nn.Conv2d):
+class ActiveDendriteConv2d(_ActiveDendrites, nn.Conv2d):
     r"""A 2-d convolution whose output channels are units with active dendrites: one gate a channel.
 
     Args:
@@ -118,13 +166,6 @@ class ActiveDendriteConv2d(nn.Conv2d):
         torch.Size([2, 4, 6, 6])
     """
 
-    context_dim: int
-    num_segments: int
-    gate: Gate
-    segment_density: float
-    segments: Tensor | None
-    segment_mask: Tensor | None
-
     def __init__(
         self,
         in_channels: int,
@@ -140,79 +181,12 @@ class ActiveDendriteConv2d(nn.Conv2d):
         dilation: int | tuple[int, int] = 1,
         groups: int = 1,
         bias: bool = True,
-        padding_mode: str = "zeros",
+        padding_mode: Literal["zeros", "reflect", "replicate", "circular"] = "zeros",
     ) -> None:
-        super().__init__(
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride=stride,
-            padding=padding,
-            dilation=dilation,
-            groups=groups,
-            bias=bias,
-            padding_mode=padding_mode,  # type: ignore[arg-type]
-        )
-        _add_segments(self, out_channels, context_dim, num_segments, gate, segment_density)
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode)
+        self._add_segments(out_channels, context_dim, num_segments, gate, segment_density)
 
     def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
         """Convolve ``x`` ``(B, in_channels, H, W)`` and gate each output channel by the context."""
         drive = super().forward(x)
-        return drive if self.segments is None else _modulate(self, drive, context, unit_dim=-3)
-
-    def extra_repr(self) -> str:
-        """The arguments, as ``print(model)`` shows them."""
-        return f"{super().extra_repr()}, {_segments_repr(self)}"
-
-
-Layer: TypeAlias = ActiveDendriteLinear | ActiveDendriteConv2d
-
-
-def _add_segments(
-    layer: Layer, num_units: int, context_dim: int, num_segments: int, gate: Gate, density: float
-) -> None:
-    check_density(segment_density=density)
-    check_gate(gate)
-    check_integers(0, num_segments=num_segments)
-    if num_segments:
-        check_integers(1, context_dim=context_dim)
-    layer.context_dim, layer.num_segments, layer.gate, layer.segment_density = context_dim, num_segments, gate, density
-    shape = (num_units, num_segments, context_dim)
-    layer.register_parameter("segments", RowParameter(torch.empty(shape), row_dims=2) if num_segments else None)
-    layer.register_buffer("segment_mask", random_mask(shape, density) if num_segments else None)
-    _reset_segments(layer)
-
-
-@torch.no_grad()
-def _reset_segments(layer: Layer, context_density: float = 1.0) -> None:
-    segments: Tensor | None = getattr(layer, "segments", None)  # absent while the base class is set up
-    if segments is not None:
-        uniform_(segments, fan_in=context_density * layer.segment_density * layer.context_dim)
-        if layer.segment_mask is not None:
-            segments.masked_fill_(~layer.segment_mask, 0.0)
-
-
-def _modulate(layer: Layer, drive: Tensor, context: Context | None, unit_dim: int) -> Tensor:
-    if context is None:
-        raise TypeError(
-            f"Expected a context for a layer with {layer.num_segments} segments a unit, but got None. Call "
-            "layer(x, context), or build it with num_segments=0 for a layer without dendrites."
-        )
-    assert layer.segments is not None
-    strength = winning_activations(layer.segments, context, layer.gate, layer.segment_mask)
-    if strength.ndim == 2:  # one gate a row: (B, U) meets (B, ..., U, ...)
-        if len(strength) != len(drive):
-            raise ValueError(
-                f"Expected one context for each of the {len(drive)} rows, or one of shape (C,) for all, but got "
-                f"{len(strength)}."
-            )
-        strength = strength.reshape(len(drive), *[1] * (drive.ndim + unit_dim - 1), *strength.shape[1:])
-    trailing = -1 - unit_dim
-    return apply_gate(drive, strength.reshape(*strength.shape, *[1] * trailing), layer.gate)
-
-
-def _segments_repr(layer: Layer) -> str:
-    return (
-        f"context_dim={layer.context_dim}, num_segments={layer.num_segments}, gate={layer.gate!r}, "
-        f"segment_density={layer.segment_density}"
-    )
+        return self._modulate(drive, context, unit_dim=-3)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dendrite_zoo._core.checks import check_density, check_integers
+from dendrite_zoo.row_sparse.activation_cache import stamp
 
 __all__ = ["SparseLinear"]
 
@@ -90,8 +91,7 @@ class SparseLinear(nn.Module):
     def _mask_factor(self) -> Tensor:
         """The mask as numbers, which multiply three times as fast as bools."""
         assert self.mask is not None
-        version = -1 if self.mask.is_inference() else self.mask._version
-        made_for = (self.mask.data_ptr(), version, self.weight.dtype, self.weight.device)
+        made_for = stamp(self.mask), self.weight.dtype, self.weight.device
         if self._factor is None or self._made_for != made_for:
             with torch.inference_mode(False), torch.no_grad():  # it outlives the pass that makes it
                 self._factor, self._made_for = self.mask.clone().to(self.weight), made_for

@@ -121,9 +121,8 @@ class AccuracyMatrix(Metric):
         self._capacity = math.inf if num_tasks is None else num_tasks
         shape = (num_tasks or 0) + 1, num_tasks or 0
         # Row 0 is the untrained model, row i + 1 the one after task i. An accuracy that was put counts as one sample.
-        self.add_state("correct", torch.zeros(shape, dtype=torch.long), "sum", persistent=True)
-        self.add_state("total", torch.zeros(shape, dtype=torch.long), "sum", persistent=True)
-        self.add_state("given", torch.zeros(shape), "sum", persistent=True)
+        for name, dtype in {"correct": torch.long, "total": torch.long, "given": torch.float32}.items():
+            self.add_state(name, torch.zeros(shape, dtype=dtype), dist_reduce_fx="sum", persistent=True)
 
     @property
     def num_tasks(self) -> int:
@@ -187,7 +186,7 @@ class AccuracyMatrix(Metric):
         return after < self.num_tasks and bool(self.total[after + 1].any())
 
     def values(self, after: int | None) -> dict[str, float]:
-        """The five figures and the forgetting of each task after a task was learned, by the names that are logged.
+        """The five metrics and the forgetting of each task after a task was learned, by the names that are logged.
 
         ``average_accuracy`` is NaN where a task that was measured before is missing in the row: it would be another
         mean than in the rows around it. Every name is there from the start, NaN for tasks to come.
@@ -197,7 +196,7 @@ class AccuracyMatrix(Metric):
         """
         end = (after or 0) + 1
         R, baseline = self.matrix[:end, :end], self.baseline[:end]
-        values = {name: figure.value for name, figure in summarize(R, baseline).items()}
+        values = {name: metric.value for name, metric in summarize(R, baseline).items()}
         if R[-1, self.total[:, :end].any(dim=0)].isnan().any():
             values["average_accuracy"] = math.nan
         lost = F.forgetting_per_task(R).tolist() + [math.nan] * (self.num_tasks - end)

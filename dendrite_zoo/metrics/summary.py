@@ -1,4 +1,4 @@
-"""All figures of an accuracy matrix at once, each with the reason where it is undefined."""
+"""All metrics of an accuracy matrix at once, each with the reason where it is undefined."""
 
 from __future__ import annotations
 
@@ -6,25 +6,18 @@ import math
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
-from dendrite_zoo.functional.accuracy_matrix import (
-    average_accuracy,
-    backward_transfer,
-    forgetting,
-    forgetting_per_task,
-    forward_transfer,
-    learned_part,
-    learning_accuracy,
-)
+from dendrite_zoo.functional import accuracy_matrix as F
 
-__all__ = ["Figure", "summarize"]
+__all__ = ["MetricValue", "summarize"]
 
 
-class Figure(NamedTuple):
-    """One figure of an accuracy matrix.
+class MetricValue(NamedTuple):
+    """One metric of an accuracy matrix.
 
     Attributes:
-        value: the figure; NaN where it is undefined.
+        value: the metric; NaN where it is undefined.
         tasks: the number of tasks that it is a mean of, those left out not counted.
         reason: why ``value`` is NaN; None where it is defined.
     """
@@ -34,8 +27,8 @@ class Figure(NamedTuple):
     reason: str | None = None
 
 
-def summarize(R: Any, baseline: Any = None) -> dict[str, Figure]:
-    """The five figures of an accuracy matrix, after the last task that was measured.
+def summarize(R: Any, baseline: Any = None) -> dict[str, MetricValue]:
+    """The five metrics of an accuracy matrix, after the last task that was measured.
 
     Args:
         R: accuracy matrix of the whole stream; rows of tasks that are still to come may be NaN.
@@ -52,43 +45,42 @@ def summarize(R: Any, baseline: Any = None) -> dict[str, Figure]:
         ValueError: ``R`` is not a square matrix.
 
     Example:
-        >>> figures = summarize([[0.9, 0.1], [0.8, 0.9]])
-        >>> round(figures["forgetting"].value, 3), figures["forgetting"].tasks
+        >>> values = summarize([[0.9, 0.1], [0.8, 0.9]])
+        >>> round(values["forgetting"].value, 3), values["forgetting"].tasks
         (0.1, 1)
-        >>> figures["forward_transfer"].reason
+        >>> values["forward_transfer"].reason
         'the untrained model was not measured'
     """
-    R = learned_part(R)
-    T = len(R)
-    untrained = torch.full((T,), math.nan) if baseline is None else torch.as_tensor(baseline)[:T]
-    untrained = untrained.to(R)
-    measured = ~R.isnan()
-    changed = (measured[-1] & measured.diagonal())[:-1]
-    ahead = measured.diagonal(1) & ~untrained[1:].isnan()
+    R = F.learned_part(R)
+    measured, lost = ~R.isnan(), F.forgetting_per_task(R)
+    untrained = R.new_full((len(R),), math.nan) if baseline is None else torch.as_tensor(baseline)[: len(R)].to(R)
+    last = f"after task {len(R) - 1}"
+    nothing = None if measured.any() else "nothing was measured yet"
+    alone = nothing or ("needs a second task" if len(R) == 1 else None)
+    no_baseline = "the untrained model was not measured" if untrained.isnan().all() else None
 
-    alone = "needs a second task" if T == 1 else None
-    nothing = "nothing was measured yet" if not measured.any() else None
-    no_row = f"no earlier task was measured after task {T - 1} and before, since it was learned"
-    if untrained.isnan().all():
-        no_baseline = "the untrained model was not measured"
-    else:
-        no_baseline = "no task was measured both untrained and right before it was learned"
-
-    def figure(value: torch.Tensor, tasks: torch.Tensor, reason: str) -> Figure:
-        number = float(value)
-        why = (nothing or reason) if math.isnan(number) else None
-        return Figure(number, int(tasks.sum()), why)
+    def value(metric: Tensor, tasks: Tensor, reason: str | None) -> MetricValue:
+        number = float(metric)
+        return MetricValue(number, int(tasks.sum()), reason if math.isnan(number) else None)
 
     return {
-        "average_accuracy": figure(average_accuracy(R), measured[-1], "no task was measured"),
-        "forgetting": figure(forgetting(R), ~forgetting_per_task(R).isnan(), alone or no_row),
-        "backward_transfer": figure(
-            backward_transfer(R),
-            changed,
-            alone or f"no earlier task was measured right after itself and after {T - 1}",
+        "average_accuracy": value(F.average_accuracy(R), measured[-1], nothing),
+        "forgetting": value(
+            lost.nanmean(), ~lost.isnan(), alone or f"no earlier task was measured {last} and before, once learned"
         ),
-        "forward_transfer": figure(forward_transfer(R, untrained), ahead, alone or no_baseline),
-        "learning_accuracy": figure(
-            learning_accuracy(R), measured.diagonal(), "no task was measured right after it was learned"
+        "backward_transfer": value(
+            F.backward_transfer(R),
+            (measured[-1] & measured.diagonal())[:-1],
+            alone or f"no earlier task was measured right after it was learned and {last}",
+        ),
+        "forward_transfer": value(
+            F.forward_transfer(R, untrained),
+            measured.diagonal(1) & ~untrained[1:].isnan(),
+            alone or no_baseline or "no task was measured both untrained and right before it was learned",
+        ),
+        "learning_accuracy": value(
+            F.learning_accuracy(R),
+            measured.diagonal(),
+            nothing or "no task was measured right after it was learned",
         ),
     }

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from dendrite_zoo._core.checks import check_range
+from dendrite_zoo._core.ranks import sum_over_ranks
 from dendrite_zoo.regularizers.quadratic import Covered, QuadraticPenalty, _zeros
 from dendrite_zoo.row_sparse.parameter import once
 
@@ -46,18 +49,21 @@ def fisher_diagonal(
     for log_likelihood in log_likelihoods:
         if log_likelihood.ndim != 1:
             raise ValueError(
-                f"A log-likelihood of shape {tuple(log_likelihood.shape)} came; expected one number a sample, (B,). "
+                f"Expected a log-likelihood of shape (B,), one number a sample, but got {tuple(log_likelihood.shape)}. "
                 "Use reduction='none'."
             )
         signs = torch.randint(2, log_likelihood.shape, generator=generator).mul_(2).sub_(1).to(log_likelihood)
         gradients = torch.autograd.grad((signs * log_likelihood).sum(), list(learning.values()), allow_unused=True)
         for name, gradient in zip(learning, gradients, strict=True):
             if gradient is not None:
-                total, covered = fisher[name], Covered.by(once(gradient))
-                part = covered.of(total).addcmul_(covered.gradient, covered.gradient)
-                covered.put(total, part)
+                covered = Covered.by(once(gradient))
+                covered.put(fisher[name], covered.of(fisher[name]).addcmul_(covered.gradient, covered.gradient))
         rows += len(log_likelihood)
-    return _mean_over_ranks(fisher, rows)
+    total = torch.tensor(rows, device=next(iter(fisher.values())).device)
+    sum_over_ranks(total, *fisher.values())
+    if total == 0:
+        raise ValueError("Expected at least one sample of the task, but got none. Check the task's data loader.")
+    return {name: tensor.div_(total) for name, tensor in fisher.items()}
 
 
 class ElasticWeightConsolidation(QuadraticPenalty):
@@ -92,7 +98,10 @@ class ElasticWeightConsolidation(QuadraticPenalty):
         self, parameters: Mapping[str, Tensor], ewc_lambda: float = 500.0, *, online: bool = False, decay: float = 1.0
     ) -> None:
         if not 0 < decay <= 1 or (decay != 1 and not online):
-            raise ValueError(f"decay={decay}, online={online} came; expected 0 < decay <= 1, and 1 unless online=True.")
+            raise ValueError(
+                f"Expected `decay` in (0, 1], and 1 unless online=True, but got {decay} and online={online}."
+            )
+        check_range(0, math.inf, ewc_lambda=ewc_lambda)
         super().__init__(parameters, ewc_lambda, factor=0.5)
         self.online, self.decay = online, decay
         self._constant = 0.0  # what the tasks' parabolas leave where their sum is lowest
@@ -134,14 +143,3 @@ class ElasticWeightConsolidation(QuadraticPenalty):
         """Go on from such a state; see `QuadraticPenalty.load_state_dict`."""
         super().load_state_dict(state)
         self._constant = state["constant"]
-
-
-def _mean_over_ranks(fisher: dict[str, Tensor], rows: int) -> dict[str, Tensor]:
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        total = torch.tensor(rows, device=next(iter(fisher.values())).device)
-        for tensor in (total, *fisher.values()):
-            torch.distributed.all_reduce(tensor)
-        rows = int(total)
-    if rows == 0:
-        raise ValueError("A task ended without samples; expected at least one batch. Check its data loader.")
-    return {name: tensor.div_(rows) for name, tensor in fisher.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
@@ -9,9 +10,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dendrite_zoo.row_sparse.parameter import once, row_ids
+from dendrite_zoo._core.checks import check_range
+from dendrite_zoo.row_sparse.parameter import once, row_ids, rows_of
 
-__all__ = ["Covered", "QuadraticPenalty", "select_parameters"]
+__all__ = ["QuadraticPenalty", "select_parameters"]
 
 
 def select_parameters(
@@ -28,27 +30,29 @@ def select_parameters(
         >>> list(select_parameters(nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1)), include="0.*"))
         ['0.weight', '0.bias']
     """
-    include = [include] if isinstance(include, str) else include
-    exclude = [exclude] if isinstance(exclude, str) else exclude
+    include, exclude = _patterns(include), _patterns(exclude)
     learning = {name: p for name, p in module.named_parameters() if p.requires_grad}
-    idle = [pattern for pattern in include if not any(fnmatchcase(name, pattern) for name in learning)]
-    chosen = {
-        name: p
-        for name, p in learning.items()
-        if any(fnmatchcase(name, pattern) for pattern in include)
-        and not any(fnmatchcase(name, pattern) for pattern in exclude)
-    }
+    chosen = {name: p for name, p in learning.items() if _matches(name, include) and not _matches(name, exclude)}
+    idle = [pattern for pattern in include if not any(_matches(name, [pattern]) for name in learning)]
     if idle or not chosen:
         raise ValueError(
-            f"include={include}, exclude={exclude} leave {len(chosen)} parameters of {type(module).__name__}"
-            f"{f', and {idle} match none' if idle else ''}; expected patterns such as '*.weight'. It has "
-            f"{', '.join(list(learning)[:8]) or 'none that learn'}{', ...' if len(learning) > 8 else ''}."
+            f"Expected patterns of names of {type(module).__name__}, such as '*.weight', but got include={include} and "
+            f"exclude={exclude}: {len(chosen)} parameters are left, and {idle} match none. The first that learn are "
+            f"{list(learning)[:8]}."
         )
     return chosen
 
 
+def _patterns(patterns: str | Sequence[str]) -> Sequence[str]:
+    return [patterns] if isinstance(patterns, str) else patterns
+
+
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
 class Covered(NamedTuple):
-    """What a gradient covers of a parameter: all of it, or where it is sparse some rows, each once.
+    """What a gradient covers of a parameter: all of it, or some rows, each once, where it is sparse.
 
     Attributes:
         gradient: its numbers; a change in place is one of the gradient.
@@ -74,15 +78,12 @@ class Covered(NamedTuple):
 
     def of(self, tensor: Tensor) -> Tensor:
         """That part of a tensor of the parameter's shape: itself, or a copy of the rows."""
-        return tensor if self.rows is None else self._as_rows(tensor).index_select(0, self.rows)
+        return tensor if self.rows is None else rows_of(tensor, self.row_dims).index_select(0, self.rows)
 
     def put(self, tensor: Tensor, part: Tensor) -> None:
         """Write a changed copy of the rows back."""
         if self.rows is not None:
-            self._as_rows(tensor).index_copy_(0, self.rows, part)
-
-    def _as_rows(self, tensor: Tensor) -> Tensor:
-        return tensor.view(-1, *tensor.shape[self.row_dims :])
+            rows_of(tensor, self.row_dims).index_copy_(0, self.rows, part)
 
 
 class QuadraticPenalty:
@@ -104,8 +105,7 @@ class QuadraticPenalty:
     """
 
     def __init__(self, parameters: Mapping[str, Tensor], weight: float, factor: float = 1.0) -> None:
-        if not weight >= 0:
-            raise ValueError(f"The weight of a penalty came as {weight}; expected a number from 0.")
+        check_range(0, math.inf, weight=weight)
         self.coefficient = factor * weight
         self.parameters: dict[str, Tensor] = {}
         self.importance: dict[str, Tensor] = {}
@@ -132,10 +132,8 @@ class QuadraticPenalty:
 
     def penalty(self) -> Tensor:
         """The penalty, a scalar with a gradient: for those who put it into the loss themselves."""
-        terms = [
-            (self.importance[name] * (theta - self.anchor[name]).square()).sum()
-            for name, theta in self.parameters.items()
-        ]
+        pulls = {name: theta - self.anchor[name] for name, theta in self.parameters.items()}
+        terms = [(self.importance[name] * pull.square()).sum() for name, pull in pulls.items()]
         return self.coefficient * torch.stack(terms).sum()
 
     @torch.no_grad()
@@ -152,11 +150,7 @@ class QuadraticPenalty:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a checkpoint must hold: primitives and tensors."""
-        return {
-            "num_tasks": self.num_tasks,
-            "importance": dict(self.importance),
-            "anchor": dict(self.anchor),
-        }
+        return {"num_tasks": self.num_tasks, "importance": dict(self.importance), "anchor": dict(self.anchor)}
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -182,8 +176,7 @@ class QuadraticPenalty:
         covered = {}
         for name, p in self.parameters.items():
             if p.grad is not None and (among is None or id(p) in among):
-                if (gradient := once(p.grad)) is not p.grad:
-                    p.grad = gradient
+                p.grad = once(p.grad)
                 covered[name] = Covered.by(p.grad)
         return covered
 
@@ -194,8 +187,8 @@ class QuadraticPenalty:
         wrong = [name for name, tensor in ours.items() if name not in theirs or theirs[name].shape != tensor.shape]
         if wrong:
             raise ValueError(
-                f"A state of {type(self).__name__} lacks {wrong[0]!r} in the shape {tuple(ours[wrong[0]].shape)}; "
-                "expected the same parameters as when it was saved. Build the model and the patterns as they were."
+                f"Expected {wrong[0]!r} of shape {tuple(ours[wrong[0]].shape)} in the state of {type(self).__name__}, "
+                "but got other parameters. Build the model and choose its parameters as when the state was saved."
             )
         for name, tensor in ours.items():
             tensor.copy_(theirs[name])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from dendrite_zoo._core.checks import check_range, wrong_argument
 from dendrite_zoo.regularizers.quadratic import Covered, QuadraticPenalty, _zeros
 
 __all__ = ["SynapticIntelligence"]
@@ -37,7 +39,7 @@ class SynapticIntelligence(QuadraticPenalty):
         path: :math:`\omega`, name -> tensor.
 
     Raises:
-        ValueError: a negative si_lambda, or a eps that is not positive.
+        ValueError: a negative `si_lambda`, or an `eps` that is not positive.
 
     Example:
         >>> model = torch.nn.Linear(3, 1)
@@ -57,7 +59,8 @@ class SynapticIntelligence(QuadraticPenalty):
 
     def __init__(self, parameters: Mapping[str, Tensor], si_lambda: float = 0.1, eps: float = 0.1) -> None:
         if not eps > 0:
-            raise ValueError(f"eps={eps} came; expected a positive number, such as 0.1.")
+            raise wrong_argument("eps", "a positive number, such as 0.1", eps)
+        check_range(0, math.inf, si_lambda=si_lambda)
         self.eps = eps
         self.path: dict[str, Tensor] = {}
         super().__init__(parameters, si_lambda)

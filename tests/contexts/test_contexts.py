@@ -76,7 +76,7 @@ def test_before_any_task_the_context_is_zero():
 
 def test_bad_input():
     context, data = learned()
-    with pytest.raises(ValueError, match=r"Expected `task` to be from 0 to 4, but got 5. .* larger `max_tasks`"):
+    with pytest.raises(ValueError, match=r"Expected a task to be from 0 to 4, but got 5. .* larger `max_tasks`"):
         context.start_task(5, [data[0]])
     with pytest.raises(ValueError, match=r"Expected inputs of 4 features, but got 9. .* in_features=9"):
         context.start_task(3, [torch.zeros(2, 9)])
@@ -102,7 +102,7 @@ def test_a_large_common_offset_does_not_blur_the_inference():
 def test_task_ids_beyond_the_capacity_are_refused(make):
     x = torch.zeros(2, 4)
     for task in (-1, 3, torch.tensor(3), torch.tensor(-1), torch.tensor([0, 7])):
-        with pytest.raises(ValueError, match="Expected (`task`|a task) to be from 0 to 2, but got (-1|3|7)"):
+        with pytest.raises(ValueError, match="Expected a task to be from 0 to 2, but got (-1|3|7)"):
             make()(x, task)
     with pytest.raises(TypeError, match="Expected the id of a task to be an integer, but got torch.float32"):
         make()(x, torch.tensor([1.5, 0.0]))

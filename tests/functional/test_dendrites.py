@@ -85,7 +85,7 @@ def test_a_gate_is_a_sigmoid_or_is_added():
 
 
 def test_an_unknown_gate():
-    with pytest.raises(ValueError, match="Expected `gate` to be one of abs_max, max, .* but got 'min'"):
+    with pytest.raises(ValueError, match="Expected `gate` to be one of 'abs_max', 'max', .* but got 'min'"):
         select_winners(torch.zeros(1, 2), "min")
 
 

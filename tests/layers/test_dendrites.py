@@ -208,7 +208,7 @@ def test_bad_contexts_are_refused_clearly(context, error, words):
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        ({"gate": "min"}, "Expected `gate` to be one of abs_max, .* but got 'min'"),
+        ({"gate": "min"}, "Expected `gate` to be one of 'abs_max', .* but got 'min'"),
         ({"weight_density": 0.0}, r"Expected `weight_density` to be a share in \(0, 1\], .* but got 0.0"),
         ({"segment_density": 1.5}, "`segment_density` .* but got 1.5"),
         ({"num_segments": -1}, "`num_segments` to be an integer of at least 0, but got -1"),

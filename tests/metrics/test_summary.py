@@ -44,7 +44,7 @@ def test_rows_still_to_come_do_not_count():
         (TABLE, None, {"forward_transfer": "untrained model was not measured"}),
         ([[0.9, NAN], [0.8, 0.9]], [0.1, 0.1], {"forward_transfer": "right before it was learned"}),
         ([[NAN, NAN], [0.8, 0.9]], None, {"forgetting": "no earlier task was measured after task 1",
-                                          "backward_transfer": "right after itself and after 1",
+                                          "backward_transfer": "right after it was learned and after task 1",
                                           "forward_transfer": "untrained model"}),
         ([[NAN, NAN], [0.8, NAN]], None, {"forgetting": "no earlier task", "backward_transfer": "right after",
                                           "forward_transfer": "untrained model",

@@ -96,7 +96,7 @@ def test_another_head_starts_anew_and_says_so(tmp_path, caplog):
 
 def test_bad_input(tmp_path):
     model = classifier()
-    with pytest.raises(ValueError, match="Expected `task` to be from 0 to 3, but got 4"):
+    with pytest.raises(ValueError, match="Expected a task to be from 0 to 3, but got 4"):
         model(torch.randn(2, 8), task=4)
     with pytest.raises(
         ValueError, match=r"Expected `x` to be of shape \(batch, 8\), or one that flattens to it, but got \(2, 9\)"

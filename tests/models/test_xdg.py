@@ -108,5 +108,5 @@ def test_bad_input():
         make(max_tasks=0)
     with pytest.raises(ValueError, match=r"Call model\(x, task=...\)"):
         make()(torch.zeros(2, 64))
-    with pytest.raises(ValueError, match="Expected `task` to be from 0 to 3"):
+    with pytest.raises(ValueError, match="Expected a task to be from 0 to 3"):
         make()(torch.zeros(2, 64), task=4)

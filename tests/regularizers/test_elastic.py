@@ -129,9 +129,13 @@ def test_state_goes_through_a_checkpoint(tmp_path):
 
 def test_bad_input():
     theta = torch.ones(2, requires_grad=True)
-    with pytest.raises(ValueError, match=r"decay=0.5, online=False came; expected .* online=True"):
+    with pytest.raises(
+        ValueError, match=r"Expected `decay` in \(0, 1\], and 1 unless online=True, but got 0.5 and online=False"
+    ):
         ElasticWeightConsolidation({"theta": theta}, decay=0.5)
-    with pytest.raises(ValueError, match=r"shape \(\) came; expected one number a sample, \(B,\)"):
+    with pytest.raises(ValueError, match="Expected `ewc_lambda` to be a number of at least 0, but got -1"):
+        ElasticWeightConsolidation({"theta": theta}, ewc_lambda=-1)
+    with pytest.raises(ValueError, match=r"shape \(B,\), one number a sample, but got \(\)"):
         fisher_diagonal({"theta": theta}, [theta.sum()])
-    with pytest.raises(ValueError, match="without samples"):
+    with pytest.raises(ValueError, match="at least one sample of the task, but got none"):
         fisher_diagonal({"theta": theta}, [])

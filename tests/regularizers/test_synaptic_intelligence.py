@@ -205,5 +205,5 @@ def test_resumes_to_the_bit(tmp_path):
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match="eps=0 came; expected a positive number"):
+    with pytest.raises(ValueError, match="Expected `eps` to be a positive number, such as 0.1, but got 0"):
         SynapticIntelligence({}, eps=0)
