@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, Literal, cast, get_args
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Literal, get_args
 
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor, nn
+from torch import Tensor
 
-from dendrite_zoo.hub import build, full_config
-from dendrite_zoo.models import ActiveDendritePolicy, load
-from dendrite_zoo.optim import DendriteAdam
-from dendrite_zoo.tasks import TaskBoundary
+from dendrite_zoo._core.checks import check_choice, check_integers, check_share
+from dendrite_zoo._core.lightning import attached_trainer
+from dendrite_zoo.lightning_modules.base import TaskModule, cosine
+from dendrite_zoo.lightning_modules.weight_average import WeightAverage, Weights
+from dendrite_zoo.models import ActiveDendritePolicy
+from dendrite_zoo.models.loading import as_model, saved_config
 
 __all__ = ["BehaviorCloning", "imitation_loss"]
 
@@ -41,7 +43,7 @@ def imitation_loss(mean: Tensor, action: Tensor, kind: Loss = "l1") -> Tensor:
     return (F.l1_loss if kind == "l1" else F.mse_loss)(torch.tanh(mean), action)
 
 
-class BehaviorCloning(LightningModule):
+class BehaviorCloning(TaskModule):
     """Trains a policy to do what experts do, on batches ``(observation, action, task)``.
 
     The learning rate falls to zero along a cosine, over the whole fit, or over each task where tasks are learned one
@@ -85,19 +87,16 @@ class BehaviorCloning(LightningModule):
         reset_optimizer: bool = True,
     ) -> None:
         super().__init__()
-        if loss not in get_args(Loss):
-            raise ValueError(f"loss={loss!r} came; expected one of {', '.join(get_args(Loss))}.")
-        if not 0 <= ema_decay < 1:
-            raise ValueError(f"ema_decay={ema_decay} came; expected a share in [0, 1), such as 0.998.")
-        self.model = _as_policy(model)
+        check_choice(get_args(Loss), loss=loss)
+        check_integers(0, warmup=warmup)
+        check_share(ema_decay=ema_decay)
+        self.model = as_model(model, ActiveDendritePolicy)
         self.tasks = self.model.tasks
-        self._average: list[Tensor] = []  # of the parameters, in a fit
-        self._averaged = False  # whether they stand in the model just now, and the trained ones here
-        self._resumed: list[Tensor] = []  # the average of a checkpoint whose weights are about to be loaded
-        self._boundary = TaskBoundary()
+        self.average = WeightAverage(self)
+        self._resumed: Weights = {}  # the average of a checkpoint, until its weights are loaded
         self.save_hyperparameters(
             {
-                "model": full_config(self.model),
+                "model": saved_config(self.model),
                 "loss": loss,
                 "lr": lr,
                 "warmup": warmup,
@@ -118,188 +117,117 @@ class BehaviorCloning(LightningModule):
         with self.averaged():
             return self.model.act_batch(observations, task_index)
 
+    def averaged(self) -> AbstractContextManager[None]:
+        """A context in which the model has the averaged weights."""
+        return self.average.shown()
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Distance to the expert's actions."""
-        observation, action, task = batch
-        loss = imitation_loss(self(observation, _one_if_equal(task))[0], action, self.hparams["loss"])
+        loss = self._loss(batch)
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Distance to the expert's actions in task ``dataloader_idx``."""
-        observation, action, task = batch
-        loss = imitation_loss(self(observation, _one_if_equal(task))[0], action, self.hparams["loss"])
-        self.log(
-            f"val/task_{dataloader_idx}/loss",
-            loss,
-            batch_size=len(task),
-            on_epoch=True,
-            sync_dist=True,
-            add_dataloader_idx=False,
-        )
+        name, options = f"val/task_{dataloader_idx}/loss", {"on_epoch": True, "sync_dist": True}
+        self.log(name, self._loss(batch), batch_size=len(batch[2]), add_dataloader_idx=False, **options)
 
     def configure_callbacks(self) -> list[Callback]:
-        """What takes the average out of the model where a validation breaks off."""
-        return [_TrainedAfterException()]
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """The one optimizer, made anew."""
-        return DendriteAdam(self.parameters(), lr=self.hparams["lr"])
+        """Return the average, which a callback alone can take out of the model where a validation raises."""
+        return [self.average]
 
     def setup(self, stage: str) -> None:
         """Refuse data of other tasks; begin a fit without an average."""
         if stage == TrainerFn.FITTING:
-            self._show(False)
-            self._average = []
-        theirs = getattr(getattr(self.trainer, "datamodule", None), "tasks", None)
-        if theirs is not None and tuple(theirs) != self.model.tasks:
+            self.average.show(False)
+            self.average.reset()
+            self._resumed = {}
+        tasks = getattr(self.datamodule, "tasks", None)
+        if tasks is not None and tuple(tasks) != self.model.tasks:
             raise ValueError(
-                f"The data are of the tasks {', '.join(theirs)}; the model is for {', '.join(self.model.tasks)}. "
-                "Expected the same, in the same order: build the model with tasks= of the data."
+                f"Expected data of the tasks of the model, {', '.join(self.model.tasks)}, in this order, but got data "
+                f"of the tasks {', '.join(tasks)}. Build the model with tasks= of the data."
             )
 
     def on_fit_start(self) -> None:
-        """Normalise observations by those of the experts, unless the model brings a normaliser; set the deviations."""
-        model, observations = self.model, getattr(self.trainer.datamodule, "observations", None)  # type: ignore[attr-defined]
+        """Normalise observations by those of the experts, unless the model has a normaliser; set the deviations."""
+        model, observations = self.model, getattr(self.datamodule, "observations", None)
         if not model.has_normalizer and observations is not None:
             model.fit_normalizer(observations.to(self.device))
-        self._average = [average.to(self.device) for average in self._average]
+        if self._resumed:
+            self.average.reset({name: weight.to(self.device) for name, weight in self._resumed.items()})
+            self._resumed = {}
         model.set_std(0.1)
         with self.averaged():
             model.set_std(0.1)  # a checkpoint may be of a time when they were not set
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Set the learning rate; start a task with a fresh optimizer."""
-        data = getattr(self.trainer, "datamodule", None)
-        ended, _ = self._boundary.update(getattr(data, "current_task", None))
+        ended, _ = self.boundary.update(getattr(self.datamodule, "current_task", None))
         if ended is not None and self.hparams["reset_optimizer"]:
-            for optimizer in self.trainer.optimizers:
-                optimizer.state.clear()
+            self.reset_optimizers()
         done, total = self._progress(batch_idx)
-        factor = min(1.0, (done + 1) / max(1, self.hparams["warmup"])) * 0.5 * (1 + math.cos(math.pi * done / total))
-        for optimizer in self.trainer.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = self.hparams["lr"] * factor
+        self.scale_learning_rate(min(1.0, (done + 1) / max(1, self.hparams["warmup"])) * cosine(done / total))
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         """Step, and let the average follow: faster at the start, where there is little to be averaged."""
-        if self.hparams["ema_decay"] and not self._average:
-            self._average = [parameter.detach().clone() for parameter in self.model.parameters()]
+        decay = self.hparams["ema_decay"]
+        if decay:
+            self.average.start()
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        done, _ = self._progress(batch_idx)
-        kept = min(self.hparams["ema_decay"], (1 + done) / (10 + done))
-        with torch.no_grad():
-            for average, parameter in zip(self._average, self.model.parameters(), strict=False):
-                average.lerp_(parameter, 1 - kept)
+        if decay:
+            done, _ = self._progress(batch_idx)
+            self.average.update(min(decay, (1 + done) / (10 + done)))
 
     def on_validation_start(self) -> None:
         """Validate the average."""
-        self._show(True)
+        self.average.show()
 
     def on_validation_end(self) -> None:
         """Go on with the weights that are trained."""
-        self._show(False)
+        self.average.show(False)
 
     def on_train_end(self) -> None:
         """Leave the average in the model."""
-        self._show(True)
+        self.average.show()
 
     def on_fit_end(self) -> None:
-        """Forget the other weights, and give the segments back."""
-        self._show(True)  # where there was nothing left to train
-        self._average, self._averaged = [], False
-        for optimizer in self.trainer.optimizers:
-            if isinstance(optimizer, DendriteAdam):
-                optimizer.release()
+        """Forget the trained weights, and return the segments."""
+        self.average.show()  # where there was nothing left to train
+        self.average.reset()
+        super().on_fit_end()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the average as the model, the trained weights beside it, and the task."""
-        checkpoint["task_boundary"] = self._boundary.state_dict()
-        checkpoint["trained"] = dict(zip(self._names(), self._average, strict=False))
-        if not self._averaged:
-            _exchange(checkpoint["state_dict"], checkpoint["trained"])
+        super().on_save_checkpoint(checkpoint)
+        self.average.save(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the task, and, where a fit goes on, the trained weights."""
-        self._boundary.load_state_dict(checkpoint["task_boundary"])
-        state, trained = checkpoint["state_dict"], dict(checkpoint.get("trained", {}))
-        if "average" in checkpoint:  # as saved before: what did not stand in the model stands there
-            trained = dict(zip(self._names(), checkpoint["average"]["weights"], strict=False))
-            if not checkpoint["average"]["swapped"]:
-                _exchange(state, trained)
-        if self._trainer is not None and self._trainer.training:
-            _exchange(state, trained)
-            self._resumed = [average.clone() for average in trained.values()] if self.hparams["ema_decay"] else []
+        super().on_load_checkpoint(checkpoint)
+        self.average.convert(checkpoint)
+        trainer = attached_trainer(self)
+        if trainer is not None and trainer.training:
+            average = self.average.load(checkpoint)
+            self._resumed = average if self.hparams["ema_decay"] else {}
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """Load weights; an average of others is forgotten."""
+        """Load weights, and forget the average of others."""
         keys = super().load_state_dict(*args, **kwargs)
-        self._average, self._averaged, self._resumed = self._resumed, False, []
+        self.average.reset()
         return keys
 
-    @contextmanager
-    def averaged(self) -> Iterator[None]:
-        """Have the averaged weights in the model for a while."""
-        before = self._averaged
-        self._show(True)
-        try:
-            yield
-        finally:
-            self._show(before)
-
-    @torch.no_grad()
-    def _show(self, averaged: bool) -> None:
-        """Have the averaged weights in the model, or those that are trained."""
-        if not self._average or averaged == self._averaged:
-            return
-        for average, parameter in zip(self._average, self.model.parameters(), strict=True):
-            shown = parameter.clone()
-            parameter.copy_(average)
-            average.copy_(shown)
-        self._averaged = averaged
-
-    def _names(self) -> list[str]:
-        return [f"model.{name}" for name, _ in self.model.named_parameters()]
+    def _loss(self, batch: Batch) -> Tensor:
+        observation, action, task = batch
+        one = task[0] if bool((task == task[0]).all()) else task  # one index for all rows is cheaper
+        return imitation_loss(self(observation, one)[0], action, self.hparams["loss"])
 
     def _progress(self, batch_idx: int) -> tuple[int, float]:
         """How many updates of what is learned at one stretch are done, and how many there are."""
-        trainer = self.trainer
-        schedule = getattr(getattr(trainer, "datamodule", None), "schedule", None)
+        trainer, schedule = self.trainer, getattr(self.datamodule, "schedule", None)
         if schedule is None:
             total = trainer.estimated_stepping_batches
             return trainer.global_step, total if total > 0 else math.inf  # without an end: -1, or infinite
         epoch, epochs = schedule(trainer.current_epoch)
         batches = int(trainer.num_training_batches)
         return epoch * batches + batch_idx, max(1, epochs * batches)
-
-
-class _TrainedAfterException(Callback):
-    """Lightning tells callbacks of an exception, but no module."""
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Put the trained weights back."""
-        cast(BehaviorCloning, pl_module)._show(False)
-
-
-def _as_policy(model: Any) -> ActiveDendritePolicy:
-    if isinstance(model, str):
-        model = load(model)
-    elif isinstance(model, Mapping):
-        model = build(model)
-    if not isinstance(model, ActiveDendritePolicy):
-        raise TypeError(
-            f"BehaviorCloning got a model of type {type(model).__name__}; expected an ActiveDendritePolicy, a name or "
-            "folder that dendrite_zoo.load takes, or a config."
-        )
-    return cast(ActiveDendritePolicy, cast(nn.Module, model).train())
-
-
-def _exchange(state: dict[str, Any], weights: dict[str, Tensor]) -> None:
-    """Put weights into a state, and what stood there into their place."""
-    for name, weight in weights.items():
-        weights[name], state[name] = state[name], weight
-
-
-def _one_if_equal(task: Tensor) -> Tensor:
-    """One index where all rows have the same, which is cheaper."""
-    return task[0] if bool((task == task[0]).all()) else task

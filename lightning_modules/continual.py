@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import copy
-import difflib
 import inspect
 import math
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any, Literal, cast, get_args
 
 import torch
-import torch.nn.functional as F
-from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from dendrite_zoo._core.lightning import transfer_batch
+from dendrite_zoo._core.checks import check_choice, check_share
+from dendrite_zoo._core.lightning import second_pass, transfer_batch
 from dendrite_zoo.contexts import FoundContext, TaskContext
-from dendrite_zoo.hub import HubModel, build, full_config
-from dendrite_zoo.models import load
-from dendrite_zoo.optim import DendriteAdam, clip_gradients_
-from dendrite_zoo.tasks import TaskBoundary, current_task
+from dendrite_zoo.hub import HubModel
+from dendrite_zoo.lightning_modules.base import TaskModule, cosine, cross_entropy
+from dendrite_zoo.models.loading import as_model, saved_config
+from dendrite_zoo.tasks import current_task
 
 __all__ = ["ContinualClassifier"]
 
@@ -30,13 +26,13 @@ OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 ContextAtTest = Literal["inferred", "given", "constant"]
 
 
-class ContinualClassifier(LightningModule):
+class ContinualClassifier(TaskModule):
     """Trains a classifier on a stream of tasks, one after another (Iyer et al. 2022, permuted MNIST).
 
     Which task is on comes from the datamodule's ``current_task`` (see `dendrite_zoo.streams`); without one there is
     just task 0. When a task starts, its context is computed in one pass over its inputs, and the optimizer starts
-    anew. A context that finds tasks by itself (`dendrite_zoo.contexts.ClusterContext`) is told nothing: each batch is
-    shown to it, and the cluster that the batch joins is the ``current_task`` of this module.
+    anew. A context that finds tasks by itself (`dendrite_zoo.contexts.ClusterContext`) gets no task: it observes each
+    batch, and the cluster that the batch joins is the ``current_task`` of this module.
 
     Args:
         model: an `ActiveDendriteClassifier` (it has its own context), any module that maps ``x`` to logits, or one
@@ -84,29 +80,20 @@ class ContinualClassifier(LightningModule):
         context_at_test: ContextAtTest = "inferred",
     ) -> None:
         super().__init__()
-        self.model = _as_module(model)
+        self.model = as_model(model, nn.Module)
         self.given_context = context
-        _check_contexts(self.model, context, self._has_own_context, context_at_test)
-        if self.context is not None and not self.context.inferable and context_at_test == "inferred":
-            raise ValueError(
-                f"A {type(self.context).__name__} cannot be inferred from inputs; expected context_at_test='given'."
-            )
-        if isinstance(self.context, FoundContext) and context_at_test == "given":
-            raise ValueError(
-                f"context_at_test='given' came with a {type(self.context).__name__}, whose clusters no task id names; "
-                "expected 'inferred' or 'constant'."
-            )
-        if lr_schedule not in (None, "cosine"):
-            raise ValueError(f"Expected `lr_schedule` to be 'cosine' or None, but got {lr_schedule!r}. Choose one.")
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing={label_smoothing} came; expected a share below 1, such as 0.1.")
+        check_choice(get_args(ContextAtTest), context_at_test=context_at_test)
+        _check_context(self.model, context, self._has_own_context)
+        _check_context_at_test(self.context, context_at_test)
+        check_share(label_smoothing=label_smoothing)
+        if lr_schedule is not None:
+            check_choice(["cosine"], lr_schedule=lr_schedule)
         self._optimizer_factory = optimizer
-        self._boundary = TaskBoundary()
         self._cluster: int | None = None  # of the batch at hand, where the context finds tasks by itself
         self.cluster_to_task: list[int] = []
         self.save_hyperparameters(
             {
-                "model": full_config(self.model) if isinstance(self.model, HubModel) else None,
+                "model": saved_config(self.model),
                 "lr": lr,
                 "reset_optimizer": reset_optimizer,
                 "lr_schedule": lr_schedule,
@@ -126,14 +113,12 @@ class ContinualClassifier(LightningModule):
 
     @property
     def current_task(self) -> int | None:
-        """The task trained on, as the context found it, else as the datamodule tells; None where nobody knows."""
-        if isinstance(self.context, FoundContext):
-            return self._cluster
-        return self._told_task
+        """The task trained on: the context's cluster, where it finds tasks, else the datamodule's; None if unknown."""
+        return self._cluster if isinstance(self.context, FoundContext) else self._stream_task
 
     @property
-    def _told_task(self) -> int | None:
-        return getattr(getattr(self._trainer, "datamodule", None), "current_task", None)
+    def _stream_task(self) -> int | None:
+        return getattr(self.datamodule, "current_task", None)
 
     def forward(self, x: Tensor, task: int | Tensor | None = None) -> Tensor:
         """Logits for ``x``, in the context of ``task``, inferred where None."""
@@ -146,7 +131,7 @@ class ContinualClassifier(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Cross-entropy of a batch in the context of the current task."""
         x, y = batch
-        loss = cross_entropy(self(x, self._current_task()), y, self.hparams["label_smoothing"])
+        loss = cross_entropy(self(x, self.current_task or 0), y, self.hparams["label_smoothing"])
         self.log("train/loss", loss, prog_bar=True)
         if isinstance(self.context, FoundContext):
             self.log("train/clusters", float(self.context.num_tasks))
@@ -154,9 +139,8 @@ class ContinualClassifier(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Accuracy on task ``dataloader_idx``; in a fit with one loader alone, that is of the current task."""
-        told = self._told_task
-        alone = self.trainer.state.fn == "fit" and len(self.trainer.num_val_batches) == 1
-        self._evaluation_step("val", batch, task=told if alone and told is not None else dataloader_idx)
+        task, alone = self._stream_task, self.trainer.state.fn == "fit" and len(self.trainer.num_val_batches) == 1
+        self._evaluation_step("val", batch, task=task if alone and task is not None else dataloader_idx)
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Accuracy on task ``dataloader_idx``."""
@@ -176,7 +160,7 @@ class ContinualClassifier(LightningModule):
         scores = {}
         if self.context is not None and seen_as is None:
             seen_as = self.context.infer(x)
-            scores["context_acc"] = self._founding_task(seen_as) == task
+            scores["context_acc"] = self._is_context_of(task, seen_as)
         scores["acc"] = self(x, seen_as).argmax(1) == y
         # In float64, which MPS has not, Lightning's mean over batches is that of whole counts; float32 rounds each.
         exact = torch.float32 if x.device.type == "mps" else torch.float64
@@ -191,102 +175,81 @@ class ContinualClassifier(LightningModule):
             )
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """The one optimizer, made anew."""
-        if self._optimizer_factory is not None:
-            return self._optimizer_factory(self.parameters())
-        return DendriteAdam(self.parameters(), lr=self.hparams["lr"])
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clip as the Trainer is told to, the sparse gradients of segments included."""
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        if gradient_clip_val and any(p.grad is not None and p.grad.is_sparse for p in parameters):
-            clip_gradients_(parameters, gradient_clip_val, gradient_clip_algorithm or "norm")  # type: ignore[arg-type]
-        else:
-            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
-
-    def on_fit_end(self) -> None:
-        """Give the segments back, so that any optimizer may train them next."""
-        for optimizer in self.trainer.optimizers:
-            if isinstance(optimizer, DendriteAdam):
-                optimizer.release()
+        """Return the one optimizer, newly made."""
+        if self._optimizer_factory is None:
+            return super().configure_optimizers()
+        optimizer = self._optimizer_factory(self.parameters())
+        for group in optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])
+        return optimizer
 
     def setup(self, stage: str) -> None:
         """Refuse a datamodule that the model has no room for, before anything is trained."""
-        data = getattr(self.trainer, "datamodule", None)
-        for ours, theirs, unit in (
-            (getattr(self.context, "max_tasks", None), getattr(data, "num_tasks", None), "tasks"),
-            (getattr(self.model, "num_classes", None), getattr(data, "num_classes", None), "classes"),
-        ):
-            if ours is not None and theirs is not None and theirs > ours:
+        room = {
+            "max_tasks": (getattr(self.context, "max_tasks", None), getattr(self.datamodule, "num_tasks", None)),
+            "num_classes": (getattr(self.model, "num_classes", None), getattr(self.datamodule, "num_classes", None)),
+        }
+        for name, (most, given) in room.items():
+            if most is not None and given is not None and given > most:
                 raise ValueError(
-                    f"The datamodule has {theirs} {unit}, the model has room for {ours}; expected at most {ours}. "
-                    f"Build the model, or load it with from_pretrained, with "
-                    f"{'max_tasks' if unit == 'tasks' else 'num_classes'}={theirs}."
+                    f"Expected a datamodule of at most {most} {name.split('_')[1]}, for which the model has room, but "
+                    f"got {given}. Build the model, or load it with from_pretrained, with {name}={given}."
                 )
 
     def on_fit_start(self) -> None:
         """Take the clusters of a loaded model for its tasks, in order."""
-        if self.hparams["lr_schedule"] == "cosine" and not hasattr(
-            getattr(self.trainer, "datamodule", None), "epochs_per_task"
-        ):
+        if self.hparams["lr_schedule"] and not hasattr(self.datamodule, "epochs_per_task"):
             raise ValueError(
                 "Expected a datamodule with epochs_per_task for lr_schedule='cosine', as PermutedTasks has, but got "
-                "none, so that nobody says how long a task is trained. Leave lr_schedule= out, or give the datamodule "
-                "that attribute."
+                "none, so that the length of a task is unknown. Leave lr_schedule= out, or give the datamodule that "
+                "attribute."
             )
         if isinstance(self.context, FoundContext):
             self.cluster_to_task += range(len(self.cluster_to_task), self.context.num_tasks)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """When a task starts: compute its context, and let the optimizer start anew."""
-        if self.hparams["lr_schedule"] == "cosine":
-            self._anneal(batch_idx)
+        if self.hparams["lr_schedule"]:
+            epochs = self.datamodule.epochs_per_task
+            done = self.trainer.current_epoch % epochs + batch_idx / self.trainer.num_training_batches
+            self.scale_learning_rate(cosine(done / epochs))
         if isinstance(self.context, FoundContext):
             self._cluster = self.context.observe(batch[0])
             if self._cluster == len(self.cluster_to_task):
                 self.cluster_to_task.append(current_task(self.trainer) or 0)
-        ended, started = self._boundary.update(self._current_task())
-        if started is None:
-            return
-        if self.context is not None and not isinstance(self.context, FoundContext):
-            if self.current_task is None and self.context.num_tasks:
-                raise ValueError(
-                    f"The model knows {self.context.num_tasks} tasks, and nobody says which one is trained on; "
-                    "expected a datamodule with a current_task, such as PermutedTasks(first_task=model.num_tasks), or "
-                    "what is known of task 0 would be overwritten."
-                )
-            self.context.start_task(started, self._inputs_of_current_task())
+        ended, started = self.boundary.update(self.current_task or 0)
+        if started is not None:
+            self._start_context(started)
         if ended is not None and self.hparams["reset_optimizer"]:
-            for optimizer in self.trainer.optimizers:
-                optimizer.state.clear()
+            self.reset_optimizers()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep which task was trained last, and in which tasks clusters were founded."""
-        checkpoint["task_boundary"] = self._boundary.state_dict()
+        """Save which task was trained last, and in which tasks clusters were founded."""
+        super().on_save_checkpoint(checkpoint)
         if isinstance(self.model, HubModel) and self.model.origin is not None:
             checkpoint["base_model"] = self.model.origin.repo or self.model.origin.base_model
         checkpoint["clusters"] = {"current": self._cluster, "cluster_to_task": list(self.cluster_to_task)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore which task was trained last."""
-        self._boundary.load_state_dict(checkpoint.get("task_boundary", {"task": None}))
+        super().on_load_checkpoint(checkpoint)
         clusters = checkpoint.get("clusters", {"current": None, "cluster_to_task": []})
         self._cluster, self.cluster_to_task = clusters["current"], list(clusters["cluster_to_task"])
 
-    def _anneal(self, batch_idx: int) -> None:
-        epochs = self.trainer.datamodule.epochs_per_task  # type: ignore[attr-defined]
-        done = (self.trainer.current_epoch % epochs + batch_idx / self.trainer.num_training_batches) / epochs
-        for optimizer in self.trainer.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = group.setdefault("initial_lr", group["lr"]) * (1 + math.cos(math.pi * done)) / 2
+    def _start_context(self, task: int) -> None:
+        """Compute the context of a task, where it is not found by itself."""
+        if self.context is None or isinstance(self.context, FoundContext):
+            return
+        if self.current_task is None and self.context.num_tasks:
+            raise ValueError(
+                f"Expected a datamodule with a current_task, for the model knows {self.context.num_tasks} tasks and "
+                "the context of task 0 would be overwritten, but got none. Use one such as "
+                "PermutedTasks(first_task=model.num_tasks)."
+            )
+        self.context.start_task(task, self._inputs_of_current_task())
 
-    def _current_task(self) -> int:
-        return self.current_task or 0
+    def _is_context_of(self, task: int, contexts: Tensor) -> Tensor:
+        return self._founding_task(contexts) == task
 
     def _founding_task(self, context: Tensor) -> Tensor:
         """The task of each context: its own number, but for a cluster that was founded in another."""
@@ -295,68 +258,14 @@ class ContinualClassifier(LightningModule):
         return torch.tensor(tasks, device=context.device)[context]
 
     def _inputs_of_current_task(self) -> Iterator[Tensor]:
-        data = getattr(self.trainer, "datamodule", None)
-        loader = data.train_dataloader() if data is not None else self.trainer.train_dataloader
-        assert loader is not None
-        loader = copy.copy(loader)  # training may be on it
-        if getattr(loader, "persistent_workers", False):
-            loader._iterator = None
+        data = self.datamodule
+        loader = second_pass(self.trainer.train_dataloader if data is None else data.train_dataloader())
         batches = self.trainer.num_training_batches  # of a loader without end it is what the Trainer takes
         for batch in islice(loader, None if math.isinf(batches) else int(batches)):
             yield transfer_batch(self.trainer, batch)[0]
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
-    """The mean cross-entropy; a ValueError where a label has no class."""
-    try:
-        return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
-    except IndexError:
-        raise ValueError(
-            f"Labels from {int(labels.min())} to {int(labels.max())} came to a model of {logits.shape[1]} classes; "
-            f"expected 0 to {logits.shape[1] - 1}. Build the model with more classes, or number the labels from 0."
-        ) from None
-
-
-def _as_module(model: nn.Module | Mapping[str, Any] | str) -> nn.Module:
-    if isinstance(model, str):
-        model = load(model)
-    elif isinstance(model, Mapping):
-        if "library_name" not in model:
-            raise ValueError(_not_understood(model))
-        model = cast(nn.Module, build(model))
-    if not isinstance(model, nn.Module):
-        raise TypeError(
-            f"ContinualClassifier got a model of type {type(model).__name__}; expected an nn.Module, a name or folder "
-            "that dendrite_zoo.load takes, or a config. A checkpoint of your own network needs "
-            "load_from_checkpoint(path, model=...)."
-        )
-    return model.train() if isinstance(model, HubModel) else model  # loaded models come in eval mode
-
-
-def _not_understood(model: Mapping[str, Any]) -> str:
-    """What is wrong with a class and its arguments that the command line took for a mere dictionary."""
-    if "class_path" not in model:
-        return (
-            f"No class of model takes {', '.join(map(repr, model))}; expected arguments of the class in the recipe, "
-            "the config of a saved model, or class_path and init_args. Is one misspelt?"
-        )
-    path, given = str(model["class_path"]), dict(model.get("init_args") or {})
-    module, _, name = path.rpartition(".")
-    try:
-        taken = inspect.signature(getattr(sys.modules[module], name)).parameters  # a checkpoint imports nothing
-    except (KeyError, AttributeError, TypeError, ValueError):
-        return f"There is no class {path}; expected one such as dendrite_zoo.models.ActiveDendriteClassifier."
-    unknown = [key for key in given if key not in taken]
-    if not unknown:
-        return f"{path} came with {given}, of which one has another type than expected; see its documentation."
-    near = difflib.get_close_matches(unknown[0], taken, n=1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
-    return f"{path} has no argument {unknown[0]!r}{hint}; expected some of {', '.join(taken)}."
-
-
-def _check_contexts(model: nn.Module, context: TaskContext | None, has_own_context: bool, at_test: str) -> None:
-    if at_test not in get_args(ContextAtTest):
-        raise ValueError(f"context_at_test={at_test!r} came; expected one of {', '.join(get_args(ContextAtTest))}.")
+def _check_context(model: nn.Module, context: TaskContext | None, has_own_context: bool) -> None:
     if has_own_context and context is not None:
         raise ValueError(f"A {type(model).__name__} has a context of its own; leave context= out.")
     needed = [
@@ -366,7 +275,21 @@ def _check_contexts(model: nn.Module, context: TaskContext | None, has_own_conte
     ]
     if len(needed) > 1 and context is None:
         raise ValueError(
-            f"{type(model).__name__}.forward takes ({', '.join(needed)}) and no context was given; expected "
-            "ContinualClassifier(model, context=...). Take one of dendrite_zoo.contexts, such as "
+            f"Expected a `context` for {type(model).__name__}, whose forward takes ({', '.join(needed)}), but got "
+            "none. Give ContinualClassifier(model, context=...) one of dendrite_zoo.contexts, such as "
             "PrototypeContext(num_features, max_tasks)."
+        )
+
+
+def _check_context_at_test(context: TaskContext | None, at_test: str) -> None:
+    name = type(context).__name__
+    if context is not None and not context.inferable and at_test == "inferred":
+        raise ValueError(
+            f"Expected `context_at_test` to be 'given' or 'constant' for a {name}, which cannot be inferred from "
+            "inputs, but got 'inferred'."
+        )
+    if isinstance(context, FoundContext) and at_test == "given":
+        raise ValueError(
+            f"Expected `context_at_test` to be 'inferred' or 'constant' for a {name}, whose clusters no task id names, "
+            "but got 'given'."
         )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor, nn
 
 from dendrite_zoo.contexts import FoundContext, TaskContext
-from dendrite_zoo.lightning_modules.continual import Batch, ContextAtTest, ContinualClassifier
+from dendrite_zoo.lightning_modules.continual import ContextAtTest, ContinualClassifier
 
 __all__ = ["evaluate_contexts"]
 
@@ -43,49 +43,52 @@ def evaluate_contexts(
     }
     trainer = Trainer(**{**defaults, **trainer_kwargs})
     known = getattr(model, "context", context)
-    found = isinstance(known, FoundContext)
-    cluster_to_task: list[int] = []
 
-    def validate(way: ContextAtTest, kind: type[ContinualClassifier] = ContinualClassifier) -> ContinualClassifier:
-        training = model.training
-        module = kind(model, context=context, context_at_test=way)
-        module.cluster_to_task = cluster_to_task
+    def validate(module: ContinualClassifier) -> list[float]:
         trainer.validate(module, datamodule=stream, verbose=False)
-        model.train(training)  # the module has put it into train mode
-        return module
+        return _of_tasks(trainer, "acc")
 
-    if not isinstance(known, TaskContext):
-        validate("given")
-        return {"none": _scores(trainer, "acc")}
-    if found:
-        cluster_to_task = cast(_Tally, validate("inferred", _Tally)).owners()
-    ways: dict[ContextAtTest, bool] = {"inferred": known.inferable, "given": not found, "constant": True}
-    scores: dict[str, list[float]] = {}
-    for way in (way for way, possible in ways.items() if possible):
-        validate(way)
-        scores[way] = _scores(trainer, "acc")
-        if way == "inferred":
-            scores["context"] = _scores(trainer, "context_acc")
-    return scores
+    training = model.training
+    try:
+        if not isinstance(known, TaskContext):
+            return {"none": validate(ContinualClassifier(model, context=context))}
+        ways: dict[ContextAtTest, bool] = {
+            "inferred": known.inferable,
+            "given": not isinstance(known, FoundContext),
+            "constant": True,
+        }
+        scores: dict[str, list[float]] = {}
+        for way in (way for way, possible in ways.items() if possible):
+            module = _ContextCounts(model, context=context, context_at_test=way)
+            scores[way] = validate(module)
+            if way == "inferred":
+                scores["context"] = module.accuracy()
+        return scores
+    finally:
+        model.train(training)  # the modules have put it into train mode
 
 
-class _Tally(ContinualClassifier):
-    """Counts which clusters the inputs of each task fall into."""
+class _ContextCounts(ContinualClassifier):
+    """Counts, while it validates, which contexts were inferred from the inputs of each task."""
 
     def on_validation_start(self) -> None:
         self.counts: dict[int, Tensor] = {}
 
-    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+    def _is_context_of(self, task: int, contexts: Tensor) -> Tensor:
         assert self.context is not None
-        counts = self.context.infer(batch[0]).bincount(minlength=self.context.max_tasks)
-        self.counts[dataloader_idx] = self.counts.get(dataloader_idx, 0) + counts
+        self.counts[task] = self.counts.get(task, 0) + contexts.bincount(minlength=self.context.max_tasks)
+        return super()._is_context_of(task, contexts)
 
-    def owners(self) -> list[int]:
-        """The task of each cluster."""
-        return torch.stack([self.counts[task] for task in sorted(self.counts)]).argmax(0).tolist()
+    def accuracy(self) -> list[float]:
+        """The share of each task's inputs in a context of that task."""
+        counts = torch.stack([self.counts[task] for task in sorted(self.counts)])
+        found = isinstance(self.context, FoundContext)
+        owner = counts.argmax(0) if found else torch.arange(counts.shape[1], device=counts.device)
+        right = owner == torch.arange(len(counts), device=counts.device)[:, None]
+        return ((counts * right).sum(1).double() / counts.sum(1)).tolist()
 
 
-def _scores(trainer: Trainer, name: str) -> list[float]:
+def _of_tasks(trainer: Trainer, name: str) -> list[float]:
     metrics = trainer.callback_metrics
     tasks = sorted(int(key.split("/")[1].removeprefix("task_")) for key in metrics if key.endswith(f"/{name}"))
     return [float(metrics[f"val/task_{task}/{name}"]) for task in tasks]

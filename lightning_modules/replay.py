@@ -6,9 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
-from dendrite_zoo.lightning_modules.continual import Batch, ContinualClassifier, cross_entropy
+from dendrite_zoo._core.checks import check_integers
+from dendrite_zoo._core.lightning import attached_trainer
+from dendrite_zoo._core.names import refuse_old_names
+from dendrite_zoo._core.processes import gather_states, state_of_rank
+from dendrite_zoo.lightning_modules.base import cross_entropy
+from dendrite_zoo.lightning_modules.continual import Batch, ContinualClassifier
 
 __all__ = ["ReplayClassifier", "Reservoir"]
 
@@ -35,8 +41,7 @@ class Reservoir:
     """
 
     def __init__(self, size: int, seed: int = 0) -> None:
-        if size < 1:
-            raise ValueError(f"A reservoir of {size} rows was asked for; expected one at least.")
+        check_integers(1, size=size)
         self.size, self.seed, self.seen = size, seed, 0
         self.rows: list[Tensor] = []
 
@@ -74,7 +79,9 @@ class Reservoir:
         """
         held = len(state["rows"][0]) if state["rows"] else self.size
         if held != self.size:
-            raise ValueError(f"A memory of {held} rows came; expected {self.size}. Build it with buffer_size={held}.")
+            raise ValueError(
+                f"Expected a memory of {self.size} rows, but got one of {held}. Set buffer_size={held}, or start anew."
+            )
         self.seen, self.rows = state["seen"], list(state["rows"])
 
     def _draws(self, purpose: int) -> torch.Generator:
@@ -101,11 +108,13 @@ class ReplayClassifier(ContinualClassifier):
     """
 
     def __init__(self, model: nn.Module | Mapping[str, Any] | str, *, buffer_size: int = 500, **kwargs: Any) -> None:
+        refuse_old_names(kwargs, ["buffer_size"], "An argument of ReplayClassifier")
+        check_integers(1, buffer_size=buffer_size)
         super().__init__(model, **kwargs)
         if self.context is not None and not self.context.inferable:
             raise ValueError(
-                f"A {type(self.context).__name__} came to a ReplayClassifier; expected a context that can be inferred, "
-                "such as PrototypeContext: remembered rows come without a task."
+                f"Expected a context that can be inferred, such as PrototypeContext, for remembered rows have no task, "
+                f"but got a {type(self.context).__name__}."
             )
         self.reservoir = Reservoir(buffer_size)
         self.save_hyperparameters({"buffer_size": buffer_size})
@@ -121,23 +130,15 @@ class ReplayClassifier(ContinualClassifier):
         return loss
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the memory, too."""
+        """Save the memory, too."""
         super().on_save_checkpoint(checkpoint)
-        states: list[Any] = [self.reservoir.state_dict()]
-        if self.trainer.world_size > 1:
-            states = [None] * self.trainer.world_size
-            torch.distributed.all_gather_object(states, self.reservoir.state_dict())
-        checkpoint["reservoirs"] = states
+        checkpoint["reservoirs"] = gather_states(self.reservoir.state_dict())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the memory, too."""
         super().on_load_checkpoint(checkpoint)
-        states, trainer = checkpoint.get("reservoirs", []), self._trainer
+        states, trainer = checkpoint.get("reservoirs", []), attached_trainer(self)
+        fitting = trainer is not None and trainer.state.fn == TrainerFn.FITTING
         processes = 1 if trainer is None else trainer.world_size
-        if len(states) == processes:
-            self.reservoir.load_state_dict(states[self.global_rank])
-        elif states and trainer is not None and trainer.state.fn == "fit":
-            raise ValueError(
-                f"A checkpoint with the memories of {len(states)} processes came to {processes}; expected as many, for "
-                "each remembers rows of its own."
-            )
+        if states and (fitting or len(states) == processes):
+            self.reservoir.load_state_dict(state_of_rank(states, self.global_rank, processes, "remembered rows"))

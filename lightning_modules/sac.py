@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import math
+from collections.abc import Mapping
 from typing import Any, cast
 
 import numpy.typing as npt
 import torch
-from lightning.pytorch import LightningModule
 from numpy.random import SeedSequence
 from torch import Tensor, nn
 
-from dendrite_zoo.functional import sac
-from dendrite_zoo.hub import HubModel, build, full_config
-from dendrite_zoo.models import ActiveDendritePolicy, TwinCritic, load
+from dendrite_zoo._core.checks import check_integers, check_positive, check_range, check_share
+from dendrite_zoo.lightning_modules.base import TaskModule
+from dendrite_zoo.models import ActiveDendritePolicy, TwinCritic
+from dendrite_zoo.models.loading import as_model, saved_config
 from dendrite_zoo.optim import DendriteAdam
 from dendrite_zoo.rl.replay import Transitions
+from dendrite_zoo.rl.sac import ActorCritic
 from dendrite_zoo.streams import OnlineTasks, Round
 
 __all__ = ["MultiTaskSAC"]
 
 
-class MultiTaskSAC(LightningModule):
+class MultiTaskSAC(TaskModule):
     """Soft actor-critic for several tasks in one network (Haarnoja et al. 2018; the defaults are Iyer et al. 2022's).
 
     A policy, twin critics and their slow copies, and one entropy coefficient a task, learn from batches with as many
@@ -34,11 +35,12 @@ class MultiTaskSAC(LightningModule):
 
     The warm-up is played with uniform actions, and its observations are those to normalise by.
 
-    A policy with a normaliser of its own (see `ActiveDendritePolicy.fit_normalizer`), or any that comes with ``anchor``
-    or ``actor_warmup``, keeps its normaliser and plays from the start, without a warm-up of uniform actions. Nothing
-    else is done for it unless asked: the skills of a trained policy, as ``"metaworld-mt10"`` is, are gone after a few
-    hundred updates. ``kl_coef=10.0, start_std=0.1, actor_warmup=250`` keeps them: imitation taught no spread, and the
-    anchor holds the policy near to what it was. With less of one it is freer to change, for better or worse.
+    A policy with a normaliser of its own (see `ActiveDendritePolicy.fit_normalizer`), or any with ``kl_coef`` or
+    ``actor_warmup``, keeps its normaliser and plays from the start, without a warm-up of uniform actions. Nothing
+    else is done for it by default: the skills of a trained policy, such as ``"metaworld-mt10"``, are gone after a few
+    hundred updates. ``kl_coef=10.0, start_std=0.1, actor_warmup=250`` preserves them: imitation taught no spread, and
+    the divergence keeps the policy near to what it was. With a smaller ``kl_coef`` it is freer to change, for better or
+    worse.
 
     Random numbers follow from ``seed``, process and round alone, so that a resumed run draws what it would have drawn.
 
@@ -53,7 +55,7 @@ class MultiTaskSAC(LightningModule):
         tau: how far the slow critics follow, per update.
         reward_scale: factor of all rewards; Meta-World's are 0 to 10 a step.
         target_entropy: of the actions, in nats; by default minus their number of dimensions.
-        init_alpha: of each task at the start; it is learned, but with an anchor it stays so.
+        init_alpha: of each task at the start; it is learned, but stays fixed with ``kl_coef``.
         start_std: standard deviation of the policy's actions at the start, before they are squashed, which is set in
             the policy; by default its spread is left as it is.
         actor_warmup: updates at the start in which the critics alone learn.
@@ -97,31 +99,28 @@ class MultiTaskSAC(LightningModule):
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.model = _as_module(model)
-        positive = {"lr": lr, "reward_scale": reward_scale, "init_alpha": init_alpha}
-        positive |= {} if start_std is None else {"start_std": start_std}
-        if min(positive.values()) <= 0 or min(batch_size_per_task - 1, actor_warmup, kl_coef) < 0:
-            raise ValueError(
-                f"{positive}, batch_size_per_task={batch_size_per_task}, actor_warmup={actor_warmup}, "
-                f"kl_coef={kl_coef} came; expected all above 0; the last two may be 0."
-            )
-        if not 0 <= discount < 1 or not 0 < tau <= 1:
-            raise ValueError(f"discount={discount} and tau={tau} came; expected them in [0, 1) and (0, 1].")
+        check_positive(lr=lr, reward_scale=reward_scale, init_alpha=init_alpha)
+        check_integers(1, batch_size_per_task=batch_size_per_task)
+        check_integers(0, actor_warmup=actor_warmup)
+        check_range(0, math.inf, kl_coef=kl_coef)
+        check_share(discount=discount)
+        check_positive(tau=tau)
+        check_range(0, 1, tau=tau)
+        self.model = as_model(model, nn.Module)
         if start_std is not None:
-            if not isinstance(self.model, ActiveDendritePolicy):
-                raise TypeError(f"start_std came with a {type(self.model).__name__}; expected an ActiveDendritePolicy.")
-            self.model.set_std(start_std)
-        self.critic = critic_like(self.model) if critic is None else _as_module(critic)
+            _set_std(self.model, start_std)
+        self.critic = critic_like(self.model) if critic is None else as_model(critic, nn.Module, name="critic")
         self.slow_critic = copy.deepcopy(self.critic).requires_grad_(False)
         self.start_policy = copy.deepcopy(self.model).requires_grad_(False) if kl_coef > 0 else None
         self.tasks: tuple[str, ...] = tuple(cast(Any, self.model).tasks)
         start = torch.tensor(float(init_alpha)).log()
-        # An anchor holds the entropy, too: coefficients that pulled at it would grow until it gives way.
+        # The divergence limits the entropy, too: coefficients that are learned against it would grow without bound.
         self.log_alpha = nn.Parameter(start.repeat(len(self.tasks)), requires_grad=self.start_policy is None)
+        self.networks = ActorCritic(self.model, self.critic, self.slow_critic, self.log_alpha, self.start_policy)
         self.save_hyperparameters(
             {
-                "model": full_config(self.model) if isinstance(self.model, HubModel) else None,
-                "critic": full_config(self.critic) if isinstance(self.critic, HubModel) else None,
+                "model": saved_config(self.model),
+                "critic": saved_config(self.critic),
                 "batch_size_per_task": batch_size_per_task,
                 "lr": lr,
                 "discount": discount,
@@ -135,9 +134,7 @@ class MultiTaskSAC(LightningModule):
                 "seed": seed,
             }
         )
-        self._draws: torch.Generator | None = None
-        self._learning = [p for p in self.critic.parameters() if p.requires_grad]
-        self._following = list(self.slow_critic.parameters()), list(self.critic.parameters())
+        self._generator: torch.Generator | None = None
 
     def forward(self, observation: Tensor, task: Tensor) -> Tensor:
         """The policy's mean actions."""
@@ -153,18 +150,16 @@ class MultiTaskSAC(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Refuse other data, before anything is played."""
-        data = getattr(self.trainer, "datamodule", None)
-        if stage != "fit":
-            return
-        if not isinstance(data, OnlineTasks):
+        data = self.datamodule
+        if stage == "fit" and not isinstance(data, OnlineTasks):
             raise ValueError(
-                f"MultiTaskSAC got data of type {type(data).__name__}; expected OnlineTasks: "
-                "trainer.fit(module, OnlineTasks(tasks, env_steps=...))."
+                f"Expected data of type OnlineTasks, but got {type(data).__name__}. Call trainer.fit(module, "
+                "OnlineTasks(tasks, env_steps=...))."
             )
-        if data.tasks != self.tasks:
+        if stage == "fit" and data.tasks != self.tasks:
             raise ValueError(
-                f"The policy is for {list(self.tasks)}, the data of {list(data.tasks)}; expected the same tasks in the "
-                "same order."
+                f"Expected data of the same tasks in the same order as the policy's, {list(self.tasks)}, but got "
+                f"{list(data.tasks)}."
             )
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -174,18 +169,18 @@ class MultiTaskSAC(LightningModule):
 
     def training_step(self, batch: Round, batch_idx: int) -> None:
         """Play, then learn."""
-        data = cast(OnlineTasks, self.trainer.datamodule)  # type: ignore[attr-defined]
-        self._draws = self._new_draws(data.rounds)
+        data: OnlineTasks = self.datamodule
+        self._generator = self._generator_of(data.rounds)
         played = data.collect(self._uniform if self._plays_at_random(data) else self.play, batch.steps)
         self.log("env_steps", float(data.env_steps), prog_bar=True)
-        self.log_dict({f"train/{name}": figure for name, figure in played.items()})
+        self.log_dict({f"train/{name}": value for name, value in played.items()})
         if not batch.updates:
             return
         if self.global_step == 0:
             self._start(data)
         sums = torch.zeros(3, device=self.device)
         for _ in range(batch.updates):
-            sums += self.update(data.replay.sample(self.hparams["batch_size_per_task"], self._draws))
+            sums += self.update(data.replay.sample(self.hparams["batch_size_per_task"], self._generator))
         self.log("updates", float(self.global_step))
         means = dict(zip(("critic_loss", "actor_loss", "entropy"), (sums / batch.updates).tolist(), strict=True))
         self.log_dict({f"train/{name}": mean for name, mean in means.items()})
@@ -194,23 +189,22 @@ class MultiTaskSAC(LightningModule):
         self.log_dict(dict(zip(names, alphas, strict=True)))
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Show the policy what was seen last of task ``dataloader_idx``."""
+        """Log entropy and value of the observations that were last seen of task ``dataloader_idx``."""
         observation, task = batch
-        action, log_prob = self._sample(observation, task)
+        action, log_prob = self.networks.sample(observation, task, self._noise)
         value = torch.minimum(*self.critic(observation, action, task)).mean()
-        figures = {"entropy": -log_prob.mean(), "value": value / self.hparams["reward_scale"]}
+        values = {"entropy": -log_prob.mean(), "value": value / self.hparams["reward_scale"]}
         self.log_dict(
-            {f"val/task_{dataloader_idx}/{name}": figure for name, figure in figures.items()},
+            {f"val/task_{dataloader_idx}/{name}": value for name, value in values.items()},
             batch_size=len(observation),
             sync_dist=True,
             add_dataloader_idx=False,
         )
 
     def on_validation_epoch_end(self) -> None:
-        """Say how much was played and learned so far."""
-        data = getattr(self.trainer, "datamodule", None)
-        if isinstance(data, OnlineTasks):
-            self.log_dict({"env_steps": float(data.env_steps), "updates": float(self.global_step)})
+        """Log how much was played and learned so far."""
+        if isinstance(self.datamodule, OnlineTasks):
+            self.log_dict({"env_steps": float(self.datamodule.env_steps), "updates": float(self.global_step)})
 
     def update(self, batch: Transitions) -> Tensor:
         """Learn from one batch: critics, policy and entropy coefficients in one backward pass and one step.
@@ -221,39 +215,17 @@ class MultiTaskSAC(LightningModule):
         Returns:
             Losses of critics and policy, and the policy's entropy, ``(3,)``.
         """
-        observation, action, reward, next_observation, task = batch
-        alpha = self.log_alpha.exp()[task]
-        fixed = alpha.detach()
-        with torch.no_grad():
-            next_action, next_log_prob = self._sample(next_observation, task)
-            q1, q2 = self.slow_critic(next_observation, next_action, task)
-            next_value = sac.soft_value(q1, q2, next_log_prob, fixed)
-            target = sac.td_target(reward * self.hparams["reward_scale"], next_value, self.hparams["discount"])
-        q1, q2 = self.critic(observation, action, task)
-        of_critics = sac.critic_loss(q1, q2, target)
-
-        mean, log_std = self.model(observation, task)
-        own_action, log_prob = sac.tanh_gaussian(mean, log_std, self._noise(mean))
-        with self._critics_fixed():
-            q1, q2 = self.critic(observation, own_action, task)
-        value = sac.soft_value(q1, q2, log_prob, fixed)
-        of_policy = sac.actor_loss(value)
-        of_entropy = sac.entropy_loss(alpha, log_prob, self._target_entropy(mean))
-        loss = of_critics + of_policy + of_entropy
-        if self.start_policy is not None:
-            with torch.no_grad():
-                before = self.start_policy(observation, task)
-            loss = loss + self.hparams["kl_coef"] * sac.gaussian_divergence(mean, log_std, *before).mean()
-
+        options = {name: self.hparams[name] for name in ("discount", "reward_scale", "target_entropy")}
+        losses = self.networks.losses(batch, self._noise, **options)
         optimizer = cast(Any, self.optimizers())
         warm = self.global_step >= self.hparams["actor_warmup"]
         for group in (optimizer.param_groups[0], optimizer.param_groups[2]):
             group["lr"] = self.hparams["lr"] if warm else 0.0
-        self.manual_backward(loss)
+        self.manual_backward(losses.critic + losses.actor + losses.alpha + self.hparams["kl_coef"] * losses.divergence)
         optimizer.step()
         optimizer.zero_grad()
-        sac.polyak_(*self._following, self.hparams["tau"])
-        return torch.stack([of_critics.detach(), of_policy.detach(), -log_prob.detach().mean()])
+        self.networks.follow(self.hparams["tau"])
+        return torch.stack([losses.critic.detach(), losses.actor.detach(), losses.entropy])
 
     @torch.no_grad()
     def play(self, observation: Tensor, task: Tensor) -> Tensor:
@@ -262,16 +234,10 @@ class MultiTaskSAC(LightningModule):
         Shape:
             ``(N, O)`` and ``(N,)`` to ``(N, A)``.
         """
-        return self._sample(observation, task)[0]
-
-    def on_fit_end(self) -> None:
-        """Give the segments back, so that any optimizer may train them next."""
-        for optimizer in self.trainer.optimizers:
-            if isinstance(optimizer, DendriteAdam):
-                optimizer.release()
+        return self.networks.sample(observation, task, self._noise)[0]
 
     @property
-    def _comes_trained(self) -> bool:
+    def _is_trained(self) -> bool:
         return (
             self.start_policy is not None
             or self.hparams["actor_warmup"] > 0
@@ -279,30 +245,22 @@ class MultiTaskSAC(LightningModule):
         )
 
     def _plays_at_random(self, data: OnlineTasks) -> bool:
-        return data.env_steps < data.warmup_steps and not self._comes_trained
+        return data.env_steps < data.warmup_steps and not self._is_trained
 
     def _uniform(self, observation: Tensor, task: Tensor) -> Tensor:
         mean = self.model(observation, task)[0]
-        return torch.rand(mean.shape, generator=self._draws, device=mean.device) * 2 - 1
-
-    def _sample(self, observation: Tensor, task: Tensor) -> tuple[Tensor, Tensor]:
-        mean, log_std = self.model(observation, task)
-        return sac.tanh_gaussian(mean, log_std, self._noise(mean))
+        return torch.rand(mean.shape, generator=self._generator, device=mean.device) * 2 - 1
 
     def _noise(self, like: Tensor) -> Tensor:
-        return torch.randn(like.shape, generator=self._draws, device=like.device, dtype=like.dtype)
+        return torch.randn(like.shape, generator=self._generator, device=like.device, dtype=like.dtype)
 
-    def _target_entropy(self, action: Tensor) -> float:
-        given = self.hparams["target_entropy"]
-        return -float(action.shape[1]) if given is None else given
-
-    def _new_draws(self, round_: int) -> torch.Generator:
+    def _generator_of(self, round_: int) -> torch.Generator:
         seed = SeedSequence([self.hparams["seed"], self.global_rank, round_]).generate_state(1)[0]
         return torch.Generator(self.device).manual_seed(int(seed))
 
     def _start(self, data: OnlineTasks) -> None:
         """Before the first update: normalise by what all processes saw, the critics as the policy."""
-        if not self._comes_trained and hasattr(self.model, "fit_normalizer"):
+        if not self._is_trained and hasattr(self.model, "fit_normalizer"):
             seen = [data.replay.observations(task, len(data.replay)) for task in range(data.num_tasks)]
             cast(Any, self.model).fit_normalizer(cast(Tensor, self.all_gather(torch.cat(seen))).flatten(0, -2))
         policy = dict(self.model.named_buffers())
@@ -310,17 +268,6 @@ class MultiTaskSAC(LightningModule):
             for name in ("observation_mean", "observation_scale"):
                 if name in policy and name in dict(critic.named_buffers()):
                     critic.get_buffer(name).copy_(policy[name])
-
-    @contextmanager
-    def _critics_fixed(self) -> Iterator[None]:
-        """Let gradients pass through the critics, to the action, without reaching their weights."""
-        for parameter in self._learning:
-            parameter.requires_grad_(False)
-        try:
-            yield
-        finally:
-            for parameter in self._learning:
-                parameter.requires_grad_(True)
 
 
 def critic_like(policy: nn.Module) -> TwinCritic:
@@ -338,16 +285,18 @@ def critic_like(policy: nn.Module) -> TwinCritic:
         [16]
     """
     if not isinstance(policy, ActiveDendritePolicy):
-        raise TypeError(f"A {type(policy).__name__} came without critics; expected MultiTaskSAC(policy, critic=...).")
+        raise TypeError(
+            f"Expected a `critic` for a {type(policy).__name__}, but got none. Give MultiTaskSAC(policy, critic=...)."
+        )
     known = set(inspect.signature(TwinCritic).parameters) - {"segment_seed"}  # the critics draw segments of their own
     return TwinCritic(**{name: value for name, value in policy.config.items() if name in known})
 
 
-def _as_module(model: nn.Module | Mapping[str, Any] | str) -> nn.Module:
-    if isinstance(model, str):
-        model = load(model)
-    elif isinstance(model, Mapping):
-        model = cast(nn.Module, build(model))
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"MultiTaskSAC got a {type(model).__name__}; expected an nn.Module, a name, or a config.")
-    return model.train()  # loaded models come in eval mode
+def _set_std(policy: nn.Module, std: float) -> None:
+    check_positive(start_std=std)
+    if not isinstance(policy, ActiveDendritePolicy):
+        raise TypeError(
+            "Expected an ActiveDendritePolicy for `start_std`, but got a "
+            f"{type(policy).__name__}. Leave start_std= out."
+        )
+    policy.set_std(std)

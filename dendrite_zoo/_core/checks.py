@@ -9,7 +9,15 @@ from typing import Any
 
 from dendrite_zoo._core.names import nearest
 
-__all__ = ["check_choice", "check_density", "check_integers", "check_range", "wrong_argument"]
+__all__ = [
+    "check_choice",
+    "check_density",
+    "check_integers",
+    "check_positive",
+    "check_range",
+    "check_share",
+    "wrong_argument",
+]
 
 
 def check_integers(low: int, high: float = math.inf, /, **arguments: Any) -> None:
@@ -82,6 +90,39 @@ def check_choice(choices: Collection[str], /, **arguments: Any) -> None:
             raise ValueError(
                 f"Expected `{name}` to be one of {known}, but got {value!r}.{nearest(str(value), choices)}"
             )
+
+
+
+def check_positive(**arguments: float) -> None:
+    """Refuse numbers that are not above 0, and those that are not finite.
+
+    Raises:
+        ValueError: one of them is wrong; the message names that one alone.
+
+    Example:
+        >>> check_positive(lr=1e-3, tau=0.0)
+        Traceback (most recent call last):
+        ValueError: Expected `tau` to be a number above 0, but got 0.0.
+    """
+    for name, value in arguments.items():
+        if not 0 < value < math.inf:
+            raise ValueError(f"Expected `{name}` to be a number above 0, but got {value!r}.")
+
+
+def check_share(**arguments: float) -> None:
+    """Refuse numbers outside ``[0, 1)``.
+
+    Raises:
+        ValueError: one of them is wrong; the message names that one alone.
+
+    Example:
+        >>> check_share(discount=1.0)
+        Traceback (most recent call last):
+        ValueError: Expected `discount` to be a number from 0 to below 1, but got 1.0.
+    """
+    for name, value in arguments.items():
+        if not 0 <= value < 1:
+            raise ValueError(f"Expected `{name}` to be a number from 0 to below 1, but got {value!r}.")
 
 
 def _bounds(low: float, high: float) -> str:

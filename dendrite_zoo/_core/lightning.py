@@ -3,14 +3,42 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from importlib.metadata import version
 from typing import Any
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.optim import Optimizer
 
-__all__ = ["logging_step", "resume_missed_validation", "transfer_batch", "unscale_gradients"]
+__all__ = [
+    "attached_trainer",
+    "logging_step",
+    "resume_missed_validation",
+    "second_pass",
+    "transfer_batch",
+    "unscale_gradients",
+]
+
+
+def attached_trainer(module: LightningModule) -> Trainer | None:
+    """The Trainer of a module; None where it has none, for which ``module.trainer`` raises."""
+    try:
+        return module.trainer
+    except RuntimeError:
+        return None
+
+
+def second_pass(loader: Any) -> Any:
+    """A loader of the same batches, to be gone through while training is within the first.
+
+    A `torch.utils.data.DataLoader` with persistent workers has one iterator, which a second pass would start again;
+    the copy makes an iterator and workers of its own.
+    """
+    loader = copy.copy(loader)
+    if getattr(loader, "persistent_workers", False):
+        loader._iterator = None
+    return loader
 
 
 def logging_step(trainer: Trainer) -> int:

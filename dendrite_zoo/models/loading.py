@@ -1,13 +1,21 @@
-"""Loading a model whose class its config names."""
+"""A model from its name, its config, or itself."""
 
 from __future__ import annotations
 
+import inspect
 import os
-from typing import Any
+import sys
+from collections.abc import Mapping
+from typing import Any, TypeVar, cast
 
-from dendrite_zoo.hub import HubModel
+from torch import nn
 
-__all__ = ["load"]
+from dendrite_zoo._core.names import nearest
+from dendrite_zoo.hub import HubModel, build, full_config
+
+__all__ = ["as_model", "load", "saved_config"]
+
+M = TypeVar("M", bound=nn.Module)
 
 
 def load(x: str | os.PathLike[str], **kwargs: Any) -> Any:
@@ -26,3 +34,66 @@ def load(x: str | os.PathLike[str], **kwargs: Any) -> Any:
         10
     """
     return HubModel.from_pretrained(x, **kwargs)
+
+
+def as_model(model: Any, kind: type[M], *, name: str = "model") -> M:
+    """Return the model that an argument stands for, ready to be trained.
+
+    Args:
+        model: a model; or what `load` takes; or the config of a registered model, from which it is built.
+        kind: the class that is expected.
+        name: of the argument, for the messages.
+
+    Returns:
+        The model; one of this library is in train mode.
+
+    Raises:
+        TypeError: it is no such model.
+        ValueError: the name or the config leads to no model.
+
+    Example:
+        >>> as_model("permuted-digits", nn.Module).training
+        True
+    """
+    if isinstance(model, (str, os.PathLike)):
+        model = load(model)
+    elif isinstance(model, Mapping):
+        if "library_name" not in model:
+            raise ValueError(_what_is_wrong(model))
+        model = build(model)
+    if not isinstance(model, kind):
+        own = "" if kind is not nn.Module else (
+            " For a checkpoint of a network of your own, use load_from_checkpoint(path, model=...)."
+        )  # fmt: skip
+        raise TypeError(
+            f"Expected `{name}` to be of type {kind.__name__}, a name or folder that `dendrite_zoo.load` takes, or the "
+            f"config of a registered model, but got {type(model).__name__}.{own}"
+        )
+    return cast(M, model.train() if isinstance(model, HubModel) else model)
+
+
+def saved_config(model: nn.Module) -> dict[str, Any] | None:
+    """Return the config from which `as_model` builds a model anew; None for a network that is not registered."""
+    return full_config(model) if isinstance(model, HubModel) else None
+
+
+def _what_is_wrong(model: Mapping[str, Any]) -> str:
+    """Say why the command line found no class for a dictionary that names one and its arguments."""
+    if "class_path" not in model:
+        return (
+            f"Expected `model` to hold the arguments of a model class, the config of a saved model, or class_path and "
+            f"init_args, but got {', '.join(map(repr, model))}, which no class takes. Correct the misspelt name."
+        )
+    path, given = str(model["class_path"]), dict(model.get("init_args") or {})
+    module, _, name = path.rpartition(".")
+    try:
+        known = inspect.signature(getattr(sys.modules[module], name)).parameters  # a checkpoint imports nothing
+    except (KeyError, AttributeError, TypeError, ValueError):
+        return f"There is no class {path}; expected one such as dendrite_zoo.models.ActiveDendriteClassifier."
+    unknown = [key for key in given if key not in known]
+    if not unknown:
+        return f"Expected the arguments of {path} to have the types in its documentation, but got {given}."
+    return (
+        f"Expected the arguments of {path} to be some of {', '.join(known)}, but got `{unknown[0]}`."
+        f"{nearest(unknown[0], known)}"
+    )

@@ -12,6 +12,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from dendrite_zoo._core.names import nearest
+from dendrite_zoo._core.processes import gather_states, state_of_rank
 from dendrite_zoo.rl import ACTION_SIZE, OBSERVATION_SIZE, TaskEnvironments, task_names
 from dendrite_zoo.rl.replay import ReplayBuffer
 from dendrite_zoo.streams.stream import check_trainer, resume_fit
@@ -259,11 +260,7 @@ class OnlineTasks(LightningDataModule):
             "return": torch.from_numpy(self._return.copy()),
             "replay": self.replay.state_dict(),
         }
-        states: list[Any] = [own]
-        if self._world_size > 1:
-            states = [None] * self._world_size if self._rank == 0 else []
-            torch.distributed.gather_object(own, states if self._rank == 0 else None)
-        return {"rounds": self.rounds, "processes": states}
+        return {"rounds": self.rounds, "processes": gather_states(own)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint.
@@ -271,15 +268,10 @@ class OnlineTasks(LightningDataModule):
         Raises:
             ValueError: it comes from another number of processes, or from other environments.
         """
-        states = state_dict["processes"]
-        if len(states) != self._world_size:
-            raise ValueError(
-                f"The checkpoint of {len(states)} processes came to {self._world_size}; expected as many, for each has "
-                "environments and a replay buffer of its own."
-            )
+        what = "environments and a replay buffer"
+        own = state_of_rank(state_dict["processes"], self._rank, self._world_size, what)
         if self._environments is None:
             return
-        own = states[self._rank]
         self.rounds = state_dict["rounds"]
         self._environments.load_state_dict(own["environments"])
         self._solved = own["solved"].numpy().copy()

@@ -348,9 +348,9 @@ def test_a_validation_that_breaks_off_leaves_the_trained_weights_in_the_model(ex
     saved = BehaviorCloning.load_from_checkpoint(next(tmp_path.glob("*.ckpt")))
     assert torch.equal(weights(saved.model), broken.shown)
 
-    bc._show(True)  # as where no callback was told
+    bc.average.show()  # as where no callback hears of it
     anew = module(ema_decay=0.99)
-    anew.load_state_dict({**bc.state_dict(), **dict(zip(bc._names(), watch.weights[-1], strict=True))})
+    anew.load_state_dict({**bc.state_dict(), **dict(zip(bc.average.aside, watch.weights[-1], strict=True))})
     fit(bc.train(), data(experts, experts.parent))
     fit(anew, data(experts, experts.parent))
     assert torch.equal(weights(bc.model), weights(anew.model))
@@ -368,7 +368,7 @@ def test_the_average_is_moved_in_once_for_all_actions_of_a_collection_and_of_an_
     act, versions = bc.model.act_batch, []
 
     def watched(*arguments):
-        assert bc._averaged
+        assert bc.average.is_shown
         versions.append(next(bc.model.parameters())._version)
         return act(*arguments)
 
@@ -389,15 +389,17 @@ def test_a_module_is_evaluated_as_its_policy_is():
         evaluate_policy(BehaviorCloning(policy), ["door-open-v3"], **options)
 
 
-def test_errors_say_what_came(experts):
-    with pytest.raises(ValueError, match="loss='huber' came; expected one of l1, mse"):
+def test_errors_name_the_argument_and_the_remedy(experts):
+    with pytest.raises(ValueError, match="Expected `loss` to be one of 'l1', 'mse', but got 'huber'"):
         module(loss="huber")
-    with pytest.raises(ValueError, match="ema_decay=1 came"):
+    with pytest.raises(ValueError, match="Expected `ema_decay` to be a number from 0 to below 1, but got 1"):
         module(ema_decay=1)
-    with pytest.raises(TypeError, match="expected an ActiveDendritePolicy"):
+    with pytest.raises(ValueError, match="Expected `warmup` to be an integer of at least 0, but got -1"):
+        module(warmup=-1)
+    with pytest.raises(TypeError, match="Expected `model` to be of type ActiveDendritePolicy, .* but got ActiveDend"):
         BehaviorCloning("permuted-digits")
     other = BehaviorCloning(ActiveDendritePolicy(["push-v3"], hidden_features=[8, 8]))
-    with pytest.raises(ValueError, match="of the tasks reach-v3; the model is for push-v3"):
+    with pytest.raises(ValueError, match="the tasks of the model, push-v3, .* got data of the tasks reach-v3"):
         fit(other, data(experts, experts.parent))
     with pytest.raises(ValueError, match="no act_batch"):
         SuccessLogger(tasks=TASK).setup(Trainer(logger=False, accelerator="cpu"), LightningModule(), "fit")

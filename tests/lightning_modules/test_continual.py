@@ -171,25 +171,29 @@ def test_predicts_in_the_context_that_a_test_sees():
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match=r"forward takes \(x, c\) and no context was given; expected .*context="):
+    with pytest.raises(
+        ValueError, match=r"Expected a `context` for TwoArguments, whose forward takes \(x, c\), .*context="
+    ):
 
         class TwoArguments(nn.Module):
             def forward(self, x, c):
                 return x
 
         ContinualClassifier(TwoArguments())
-    with pytest.raises(ValueError, match="context_at_test='guessed' came; expected one of inferred, given, constant"):
+    with pytest.raises(
+        ValueError, match="`context_at_test` to be one of 'inferred', 'given', 'constant', but got 'guessed'"
+    ):
         ContinualClassifier(Plain(), context_at_test="guessed")
-    with pytest.raises(ValueError, match="OneHotContext cannot be inferred .* context_at_test='given'"):
+    with pytest.raises(ValueError, match="to be 'given' or 'constant' for a OneHotContext, which cannot be inferred"):
         ContinualClassifier(Plain(), context=OneHotContext(2))
     with pytest.raises(ValueError, match="has a context of its own; leave context= out"):
         ContinualClassifier(ActiveDendriteClassifier(64, [8], 10, **TINY), context=OneHotContext(2))
-    with pytest.raises(ValueError, match="datamodule has 5 tasks, the model has room for 3; .* max_tasks=5"):
+    with pytest.raises(ValueError, match="datamodule of at most 3 tasks, .* but got 5. .* max_tasks=5"):
         fit(
             ContinualClassifier(ActiveDendriteClassifier(64, [8], 10, **TINY)),
             PermutedTasks("digits", num_tasks=5),
         )
-    with pytest.raises(ValueError, match="datamodule has 10 classes, the model has room for 4; .* num_classes=10"):
+    with pytest.raises(ValueError, match="datamodule of at most 4 classes, .* but got 10. .* num_classes=10"):
         fit(
             ContinualClassifier(ActiveDendriteClassifier(64, [8], 4, **TINY)),
             PermutedTasks("digits", num_tasks=2),
@@ -204,15 +208,15 @@ def test_annealing_needs_the_length_of_a_task_and_smoothing_a_share():
                       enable_model_summary=False, accelerator="cpu", limit_val_batches=0)  # fmt: skip
     with pytest.raises(ValueError, match="epochs_per_task for lr_schedule='cosine'"):
         trainer.fit(ContinualClassifier(Plain(), lr_schedule="cosine"), loader, loader)
-    with pytest.raises(ValueError, match="label_smoothing=1.5 came"):
+    with pytest.raises(ValueError, match="Expected `label_smoothing` to be a number from 0 to below 1, but got 1.5"):
         ContinualClassifier(Plain(), label_smoothing=1.5)
 
 
-def test_what_a_model_knows_is_not_overwritten_when_nobody_tells_the_task():
+def test_what_a_model_knows_is_not_overwritten_when_the_task_is_unknown():
     model = ActiveDendriteClassifier(64, [8], 10, **TINY)
     model.context.start_task(0, [torch.rand(4, 64)])
     loader = PermutedTasks("digits", num_tasks=1).task_loader(0)
-    with pytest.raises(ValueError, match="knows 1 tasks, and nobody says which one is trained on; .* current_task"):
+    with pytest.raises(ValueError, match="datamodule with a current_task, for the model knows 1 tasks"):
         Trainer(max_epochs=1, logger=False, enable_progress_bar=False, enable_checkpointing=False).fit(
             ContinualClassifier(model), loader, loader
         )
@@ -233,9 +237,11 @@ def test_a_checkpoint_imports_nothing(tmp_path):
 
 def test_labels_out_of_range_and_models_that_are_none():
     stream = PermutedTasks("digits", num_tasks=1)
-    with pytest.raises(ValueError, match=r"Labels from 0 to 9 came to a model of 5 classes; expected 0 to 4"):
+    with pytest.raises(
+        ValueError, match=r"Expected labels from 0 to 4 for a model of 5 classes, but got labels from 0 to 9"
+    ):
         fit(ContinualClassifier(nn.Linear(64, 5)), stream)
-    with pytest.raises(TypeError, match="got a model of type int; expected an nn.Module"):
+    with pytest.raises(TypeError, match="Expected `model` to be of type Module, .* but got int"):
         ContinualClassifier(5)
 
 

@@ -91,7 +91,7 @@ def test_an_update_is_the_textbooks():
     module = attached(MultiTaskSAC(small_policy(**plain), discount=0.9, tau=0.05, reward_scale=2.0))
     textbook = Textbook(module)
     for step in range(5):
-        module._draws, draws = (torch.Generator().manual_seed(step) for _ in range(2))
+        module._generator, draws = (torch.Generator().manual_seed(step) for _ in range(2))
         experience = batch()
         module.update(experience)
         textbook.update(experience, draws)
@@ -429,7 +429,7 @@ def test_any_networks_will_do():
 
 def test_other_data_are_refused():
     module = MultiTaskSAC(small_policy())
-    with pytest.raises(ValueError, match="expected OnlineTasks"):
+    with pytest.raises(ValueError, match="Expected data of type OnlineTasks, but got PermutedTasks"):
         fit(module, PermutedTasks("digits", 2))
     with pytest.raises(ValueError, match="the same tasks in the same order"):
         fit(module, OnlineTasks(TASKS[::-1], env_steps=20, environments={"num_processes": 0}))
@@ -446,15 +446,27 @@ def test_a_trainer_that_disagrees_is_refused():
 
 @pytest.mark.parametrize(
     "argument",
-    [{"lr": 0.0}, {"batch_size_per_task": 0}, {"discount": 1.0}, {"tau": 0.0}, {"kl_coef": -1.0}, {"start_std": 0.0}],
+    [
+        {"lr": 0.0},
+        {"batch_size_per_task": 0},
+        {"discount": 1.0},
+        {"tau": 0.0},
+        {"tau": 1.5},
+        {"kl_coef": -1.0},
+        {"start_std": 0.0},
+        {"actor_warmup": -1},
+        {"reward_scale": 0.0},
+        {"init_alpha": -1.0},
+    ],
 )
 def test_numbers_out_of_range_are_refused(argument):
-    with pytest.raises(ValueError, match=next(iter(argument))):
+    [(name, value)] = argument.items()
+    with pytest.raises(ValueError, match=rf"^Expected `{name}` to be [^`=]*, but got {value}\.$"):  # and no other
         MultiTaskSAC(small_policy(), **argument)
 
 
 def test_the_number_of_processes_stays():
-    with pytest.raises(ValueError, match="checkpoint of 2 processes came to 1"):
+    with pytest.raises(ValueError, match="as many processes as there are now, 1, .* but got one of 2"):
         practice().load_state_dict({"rounds": 1, "processes": [{}, {}]})
 
 

@@ -1,0 +1,120 @@
+"""The losses of soft actor-critic on one batch of several tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dendrite_zoo.functional import sac
+from dendrite_zoo.rl.replay import Transitions
+
+__all__ = ["ActorCritic", "Losses"]
+
+Noise = Callable[[Tensor], Tensor]
+
+
+class Losses(NamedTuple):
+    """What one batch gives, ``()`` each.
+
+    Attributes:
+        critic: loss of both critics.
+        actor: loss of the policy.
+        alpha: loss of the entropy coefficients.
+        divergence: of the policy from an earlier one, not weighted; 0 without one.
+        entropy: of the policy's actions, in nats.
+    """
+
+    critic: Tensor
+    actor: Tensor
+    alpha: Tensor
+    divergence: Tensor
+    entropy: Tensor
+
+
+@dataclass
+class ActorCritic:
+    """The networks of soft actor-critic (Haarnoja et al. 2018), and what they learn from.
+
+    Attributes:
+        policy: maps ``(observation, task)`` to mean and log standard deviation of an action before it is squashed.
+        critic: maps ``(observation, action, task)`` to two values.
+        slow_critic: its copy, which follows slowly.
+        log_alpha: logarithm of each task's entropy coefficient, ``(T,)``.
+        start_policy: the policy as it was, to stay near to; None for none.
+    """
+
+    policy: nn.Module
+    critic: nn.Module
+    slow_critic: nn.Module
+    log_alpha: Tensor
+    start_policy: nn.Module | None = None
+
+    def __post_init__(self) -> None:
+        self._learning = [p for p in self.critic.parameters() if p.requires_grad]
+        self._following = list(self.slow_critic.parameters()), list(self.critic.parameters())
+
+    def sample(self, observation: Tensor, task: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
+        """Actions ``(B, A)`` and their log-densities ``(B,)``."""
+        mean, log_std = self.policy(observation, task)
+        return sac.tanh_gaussian(mean, log_std, noise(mean))
+
+    def losses(
+        self, batch: Transitions, noise: Noise, *, discount: float, reward_scale: float, target_entropy: float | None
+    ) -> Losses:
+        """The losses on a batch.
+
+        Args:
+            batch: of `dendrite_zoo.rl.replay.ReplayBuffer`.
+            noise: gives standard normal numbers of the shape of its argument.
+            discount: of the reward, per step.
+            reward_scale: factor of all rewards.
+            target_entropy: of the actions, in nats; None for minus their number of dimensions.
+        """
+        observation, action, reward, next_observation, task = batch
+        alpha = self.log_alpha.exp()[task]
+        fixed = alpha.detach()
+        with torch.no_grad():
+            next_action, next_log_prob = self.sample(next_observation, task, noise)
+            q1, q2 = self.slow_critic(next_observation, next_action, task)
+            next_value = sac.soft_value(q1, q2, next_log_prob, fixed)
+            target = sac.td_target(reward * reward_scale, next_value, discount)
+        q1, q2 = self.critic(observation, action, task)
+        of_critics = sac.critic_loss(q1, q2, target)
+
+        mean, log_std = self.policy(observation, task)
+        own_action, log_prob = sac.tanh_gaussian(mean, log_std, noise(mean))
+        with self._critic_fixed():
+            q1, q2 = self.critic(observation, own_action, task)
+        entropy = -float(mean.shape[1]) if target_entropy is None else target_entropy
+        divergence = torch.zeros((), device=mean.device)
+        if self.start_policy is not None:
+            with torch.no_grad():
+                before = self.start_policy(observation, task)
+            divergence = sac.gaussian_divergence(mean, log_std, *before).mean()
+        return Losses(
+            of_critics,
+            sac.actor_loss(sac.soft_value(q1, q2, log_prob, fixed)),
+            sac.entropy_loss(alpha, log_prob, entropy),
+            divergence,
+            -log_prob.detach().mean(),
+        )
+
+    def follow(self, rate: float) -> None:
+        """Let the slow critic follow by a share of the distance."""
+        sac.polyak_(*self._following, rate)
+
+    @contextmanager
+    def _critic_fixed(self) -> Iterator[None]:
+        """Let gradients pass through the critic, to the action, without reaching its weights."""
+        for parameter in self._learning:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in self._learning:
+                parameter.requires_grad_(True)

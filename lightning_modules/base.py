@@ -1,0 +1,108 @@
+"""What all LightningModules of this package share."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from dendrite_zoo._core.lightning import attached_trainer
+from dendrite_zoo._core.names import refuse_old_names
+from dendrite_zoo.optim import DendriteAdam, clip_gradients_
+from dendrite_zoo.tasks import TaskBoundary
+
+__all__ = ["TaskModule", "cosine", "cross_entropy"]
+
+
+def cosine(progress: float) -> float:
+    """The factor of a learning rate that falls from 1 to 0 along half a cosine.
+
+    Args:
+        progress: share of the training that is done, in [0, 1].
+
+    Example:
+        >>> [round(cosine(progress), 2) for progress in (0.0, 0.5, 1.0)]
+        [1.0, 0.5, 0.0]
+    """
+    return (1 + math.cos(math.pi * progress)) / 2
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
+    """The mean cross-entropy; a ValueError where a label has no class."""
+    try:
+        return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+    except IndexError:
+        raise ValueError(
+            f"Expected labels from 0 to {logits.shape[1] - 1} for a model of {logits.shape[1]} classes, but got labels "
+            f"from {int(labels.min())} to {int(labels.max())}. Build the model with more classes, or number the labels "
+            "from 0."
+        ) from None
+
+
+class TaskModule(LightningModule):
+    """A LightningModule that trains on tasks with `dendrite_zoo.optim.DendriteAdam`.
+
+    It clips gradients that are sparse, returns the segments to ordinary optimizers when a fit ends, remembers in the
+    checkpoint which task was trained last, and refuses a checkpoint whose hyperparameters have old names.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.boundary = TaskBoundary()
+
+    @property
+    def datamodule(self) -> Any:
+        """The datamodule; None without one, or without a Trainer."""
+        return getattr(attached_trainer(self), "datamodule", None)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Return the one optimizer, newly made."""
+        return DendriteAdam(self.parameters(), lr=self.hparams["lr"])
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip by the Trainer's arguments, the sparse gradients of segments included."""
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        if gradient_clip_val and any(p.grad is not None and p.grad.is_sparse for p in parameters):
+            clip_gradients_(parameters, gradient_clip_val, gradient_clip_algorithm or "norm")  # type: ignore[arg-type]
+        else:
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def scale_learning_rate(self, factor: float) -> None:
+        """Set the learning rate to a multiple of the one that the optimizer began with."""
+        for optimizer in self.trainer.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group.get("initial_lr", self.hparams["lr"]) * factor
+
+    def reset_optimizers(self) -> None:
+        """Forget the moments of every optimizer."""
+        for optimizer in self.trainer.optimizers:
+            optimizer.state.clear()
+
+    def on_fit_end(self) -> None:
+        """Return the segments, so that any optimizer may train them next."""
+        for optimizer in self.trainer.optimizers:
+            if isinstance(optimizer, DendriteAdam):
+                optimizer.release()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save which task was trained last."""
+        checkpoint["task_boundary"] = self.boundary.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore which task was trained last.
+
+        Raises:
+            ValueError: a hyperparameter has a name of an earlier version.
+        """
+        saved = checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {})
+        refuse_old_names(saved, self.hparams, f"The checkpoint of a {type(self).__name__}")
+        self.boundary.load_state_dict(checkpoint.get("task_boundary", {"task": None}))
