@@ -32,8 +32,9 @@ class WeightAverage(Callback):
         is_shown: whether the average is in the module.
 
     Example:
+        >>> import torch
         >>> module = LightningModule()
-        >>> module.weight = nn.Parameter(torch.zeros(1))
+        >>> module.weight = torch.nn.Parameter(torch.zeros(1))
         >>> average = WeightAverage(module)
         >>> average.start()
         >>> _ = module.weight.data.fill_(1.0)

@@ -4,10 +4,18 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loops import _FitLoop
+from torch.utils.data import DataLoader
 
-from dendrite_zoo._core.lightning import logging_step, resume_missed_validation, transfer_batch, unscale_gradients
+from dendrite_zoo._core.lightning import (
+    attached_trainer,
+    logging_step,
+    resume_missed_validation,
+    second_pass,
+    transfer_batch,
+    unscale_gradients,
+)
 from tests.callbacks.strangers import ReluNet, Tasks, trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers")
@@ -80,3 +88,19 @@ def test_another_lightning_repeats_no_validation_and_says_so(tmp_path, monkeypat
     fit = Trainer(default_root_dir=tmp_path, accelerator="cpu", logger=False, enable_checkpointing=False)
     with pytest.warns(UserWarning, match=r"Expected the loops of lightning 2.6, .*restarted_mid_epoch.*not repeated"):
         assert not resume_missed_validation(fit)
+
+
+def test_a_module_without_a_trainer_has_none():
+    module = LightningModule()
+    assert attached_trainer(module) is None
+    module.trainer = fit = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    assert attached_trainer(module) is fit
+
+
+@pytest.mark.parametrize("options", [{}, {"num_workers": 1, "persistent_workers": True}], ids=["plain", "persistent"])
+def test_a_second_pass_leaves_the_first_where_it_is(options):
+    loader = DataLoader(torch.arange(6), batch_size=2, **options)
+    first = iter(loader)
+    seen = [next(first).tolist()]
+    assert [batch.tolist() for batch in second_pass(loader)] == [[0, 1], [2, 3], [4, 5]]
+    assert [*seen, *(batch.tolist() for batch in first)] == [[0, 1], [2, 3], [4, 5]]

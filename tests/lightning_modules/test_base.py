@@ -1,0 +1,68 @@
+"""What the modules share: the Trainer's clipping of sparse gradients, and names of earlier versions in checkpoints."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+
+from dendrite_zoo.lightning_modules import BehaviorCloning, ContinualClassifier, MultiTaskSAC, ReplayClassifier
+from dendrite_zoo.models import ActiveDendriteClassifier, ActiveDendritePolicy
+
+
+def classifier(kind=ContinualClassifier, **arguments):
+    return kind(ActiveDendriteClassifier(8, [8], 3, max_tasks=2, num_segments=2), **arguments)
+
+
+def policy():
+    return ActiveDendritePolicy(["reach-v3"], hidden_features=[8, 8])
+
+
+def checkpoint_of(module, path, **renamed):
+    """A checkpoint with hyperparameters under the names of an earlier version."""
+    trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", barebones=True)
+    trainer.strategy.connect(module)
+    trainer.save_checkpoint(path, weights_only=False)
+    checkpoint = torch.load(path, weights_only=True)
+    for new, old in renamed.items():
+        checkpoint["hyper_parameters"][old] = checkpoint["hyper_parameters"].pop(new)
+    torch.save(checkpoint, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "make, new, old",
+    [
+        (lambda: BehaviorCloning(policy()), "ema_decay", "average"),
+        (lambda: MultiTaskSAC(policy()), "kl_coef", "anchor"),
+        (lambda: MultiTaskSAC(policy()), "init_alpha", "entropy_coefficient"),
+        (lambda: classifier(), "lr_schedule", "anneal"),
+        (lambda: classifier(ReplayClassifier, buffer_size=5), "buffer_size", "memory"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_checkpoint_with_an_old_name_is_refused_with_the_new_one(make, new, old, tmp_path):
+    module = make()
+    assert new in module.hparams
+    kind, path = type(module), checkpoint_of(module, tmp_path / "a.ckpt")
+    kind.load_from_checkpoint(path, weights_only=True)
+    path = checkpoint_of(module, tmp_path / "b.ckpt", **{new: old})
+    with pytest.raises(ValueError, match=f"of an earlier version: `{old}` is now `{new}`. ") as caught:
+        kind.load_from_checkpoint(path, weights_only=True)
+    assert "\n" not in str(caught.value)
+
+
+def test_gradients_of_segments_are_clipped_in_every_module():
+    """Torch clips dense gradients alone. By hand: all gradients as one vector, which is scaled to length 1."""
+    module = BehaviorCloning(ActiveDendritePolicy(["reach-v3"], hidden_features=[8, 8], winners="activation"))
+    optimizer = module.configure_optimizers()
+    rows = torch.randn(16, 39), torch.rand(16, 4) * 2 - 1, torch.zeros(16, dtype=torch.long)
+    (100 * module._loss(rows)).backward()
+    assert any(p.grad.is_sparse for p in module.parameters() if p.grad is not None)
+    before = [p.grad.to_dense().clone() for p in module.parameters() if p.grad is not None]
+    length = torch.cat([gradient.flatten() for gradient in before]).norm()
+    assert length > 1
+    module.configure_gradient_clipping(optimizer, 1.0, "norm")
+    after = [p.grad.to_dense() for p in module.parameters() if p.grad is not None]
+    for now, then in zip(after, before, strict=True):
+        torch.testing.assert_close(now, then / length, rtol=1e-4, atol=1e-7)

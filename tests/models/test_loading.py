@@ -1,0 +1,66 @@
+"""A model from its name, its folder, its config, or itself."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from dendrite_zoo.hub import full_config
+from dendrite_zoo.models import ActiveDendriteClassifier, ActiveDendritePolicy, TwinCritic
+from dendrite_zoo.models.loading import as_model, saved_config
+
+
+@pytest.fixture
+def model():
+    return ActiveDendriteClassifier(8, [8], 3, max_tasks=2, num_segments=2).eval()
+
+
+def test_itself(model):
+    assert as_model(model, nn.Module) is model and model.training, "what was loaded is in eval mode"
+    own = nn.Linear(2, 2).eval()
+    assert as_model(own, nn.Module) is own and not own.training, "a network of anyone's is left as it is"
+
+
+def test_a_folder(model, tmp_path):
+    model.save_pretrained(tmp_path / "model")
+    for place in (tmp_path / "model", str(tmp_path / "model")):
+        again = as_model(place, ActiveDendriteClassifier)
+        x = torch.randn(4, 8)
+        assert again.training and torch.equal(again.eval()(x), model(x))
+
+
+def test_a_config_gives_a_new_model_of_the_same_form(model):
+    again = as_model(full_config(model), nn.Module)
+    assert type(again) is ActiveDendriteClassifier and again.config == model.config
+    assert saved_config(model) == full_config(model) and saved_config(nn.Linear(2, 2)) is None
+
+
+@pytest.mark.parametrize(
+    "x, kind, name, message",
+    [
+        (5, nn.Module, "model", "`model` to be of type Module, a name or folder .* but got int.*own, use load_"),
+        (nn.Linear(2, 2), TwinCritic, "critic", "`critic` to be of type TwinCritic, .* but got Linear.$"),
+        (None, ActiveDendritePolicy, "model", "`model` to be of type ActiveDendritePolicy, .* but got NoneType.$"),
+    ],
+)  # fmt: skip
+def test_anything_else_is_refused(x, kind, name, message):
+    with pytest.raises(TypeError, match=message):
+        as_model(x, kind, name=name)
+
+
+CLASS = "dendrite_zoo.models.ActiveDendriteClassifier"
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"winers": "context"}, "class_path and init_args, but got 'winers', which no class takes"),
+        ({"class_path": "antigravity.Fly"}, "There is no class antigravity.Fly"),
+        ({"class_path": CLASS, "init_args": {"num_segment": 2}}, "`num_segment`. Did you mean 'num_segments'"),
+        ({"class_path": CLASS, "init_args": {"max_tasks": "ten"}}, "to have the types .* but got {'max_tasks': 'ten'}"),
+    ],
+)  # fmt: skip
+def test_a_dictionary_that_the_command_line_could_not_read(given, message):
+    with pytest.raises(ValueError, match=message):
+        as_model(given, nn.Module)
