@@ -101,8 +101,8 @@ class TaskModule(LightningModule):
         """Restore which task was trained last.
 
         Raises:
-            ValueError: a hyperparameter has a name of an earlier version.
+            TypeError: a hyperparameter has a name of an earlier version.
         """
         saved = checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {})
-        refuse_old_names(saved, self.hparams, f"The checkpoint of a {type(self).__name__}")
+        refuse_old_names(saved, self.hparams)
         self.boundary.load_state_dict(checkpoint.get("task_boundary", {"task": None}))

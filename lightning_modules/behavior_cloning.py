@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dendrite_zoo._core.checks import check_choice, check_integers, check_share
 from dendrite_zoo._core.lightning import attached_trainer
+from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo.lightning_modules.base import TaskModule, cosine
 from dendrite_zoo.lightning_modules.weight_average import WeightAverage, Weights
 from dendrite_zoo.models import ActiveDendritePolicy
@@ -43,6 +44,7 @@ def imitation_loss(mean: Tensor, action: Tensor, kind: Loss = "l1") -> Tensor:
     return (F.l1_loss if kind == "l1" else F.mse_loss)(torch.tanh(mean), action)
 
 
+@say_new_names
 class BehaviorCloning(TaskModule):
     """Trains a policy to do what experts do, on batches ``(observation, action, task)``.
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dendrite_zoo._core.checks import check_choice, check_share
 from dendrite_zoo._core.lightning import second_pass, transfer_batch
+from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo.contexts import FoundContext, TaskContext
 from dendrite_zoo.hub import HubModel
 from dendrite_zoo.lightning_modules.base import TaskModule, cosine, cross_entropy
@@ -26,6 +27,7 @@ OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 ContextAtTest = Literal["inferred", "given", "constant"]
 
 
+@say_new_names
 class ContinualClassifier(TaskModule):
     """Trains a classifier on a stream of tasks, one after another (Iyer et al. 2022, permuted MNIST).
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dendrite_zoo._core.checks import check_integers
 from dendrite_zoo._core.lightning import attached_trainer
-from dendrite_zoo._core.names import refuse_old_names
+from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo._core.processes import gather_states, state_of_rank
 from dendrite_zoo.lightning_modules.base import cross_entropy
 from dendrite_zoo.lightning_modules.continual import Batch, ContinualClassifier
@@ -88,6 +88,7 @@ class Reservoir:
         return torch.Generator().manual_seed((self.seed * 1_000_003 + self.seen) * 4 + purpose)
 
 
+@say_new_names
 class ReplayClassifier(ContinualClassifier):
     """A `ContinualClassifier` that learns each batch together with as many rows of a small memory of all tasks.
 
@@ -108,7 +109,6 @@ class ReplayClassifier(ContinualClassifier):
     """
 
     def __init__(self, model: nn.Module | Mapping[str, Any] | str, *, buffer_size: int = 500, **kwargs: Any) -> None:
-        refuse_old_names(kwargs, ["buffer_size"], "An argument of ReplayClassifier")
         check_integers(1, buffer_size=buffer_size)
         super().__init__(model, **kwargs)
         if self.context is not None and not self.context.inferable:

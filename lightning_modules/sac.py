@@ -14,6 +14,7 @@ from numpy.random import SeedSequence
 from torch import Tensor, nn
 
 from dendrite_zoo._core.checks import check_integers, check_positive, check_range, check_share
+from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo.lightning_modules.base import TaskModule
 from dendrite_zoo.models import ActiveDendritePolicy, TwinCritic
 from dendrite_zoo.models.loading import as_model, saved_config
@@ -25,6 +26,7 @@ from dendrite_zoo.streams import OnlineTasks, Round
 __all__ = ["MultiTaskSAC"]
 
 
+@say_new_names
 class MultiTaskSAC(TaskModule):
     """Soft actor-critic for several tasks in one network (Haarnoja et al. 2018; the defaults are Iyer et al. 2022's).
 

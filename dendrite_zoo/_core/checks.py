@@ -92,7 +92,6 @@ def check_choice(choices: Collection[str], /, **arguments: Any) -> None:
             )
 
 
-
 def check_positive(**arguments: float) -> None:
     """Refuse numbers that are not above 0, and those that are not finite.
 

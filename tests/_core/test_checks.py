@@ -5,7 +5,14 @@ import math
 import numpy as np
 import pytest
 
-from dendrite_zoo._core.checks import check_choice, check_integers, check_range, wrong_argument
+from dendrite_zoo._core.checks import (
+    check_choice,
+    check_integers,
+    check_positive,
+    check_range,
+    check_share,
+    wrong_argument,
+)
 
 
 @pytest.mark.parametrize("value", [0, -1, 2.0, True, "3", None, math.nan])
@@ -49,3 +56,10 @@ def test_an_unknown_name_says_which_is_meant():
 def test_a_wrong_argument_is_named_with_the_remedy():
     assert str(wrong_argument("k", "at most 64", 80)) == "Expected `k` to be at most 64, but got 80."
     assert str(wrong_argument("k", "at most 64", 80, "Lower `k`.")).endswith("but got 80. Lower `k`.")
+
+
+@pytest.mark.parametrize("check, right, wrong", [(check_positive, 1e-9, 0.0), (check_share, 0.0, 1.0)])
+def test_the_bound_that_is_left_out(check, right, wrong):
+    for value in (wrong, -0.1, math.nan, math.inf):
+        with pytest.raises(ValueError, match=f"^Expected `wrong` to be a number .*, but got {value}[.]$"):
+            check(right=right, wrong=value)

@@ -490,7 +490,7 @@ class Kill(Callback):
 
     def on_train_batch_start(self, trainer, *_):
         if trainer.datamodule.rounds == 2:
-            [worker] = trainer.datamodule._environments._workers
+            [worker] = trainer.datamodule._environments._pool.workers
             worker.process.kill()
 
 
