@@ -131,8 +131,13 @@ class BehaviorCloning(TaskModule):
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Distance to the expert's actions in task ``dataloader_idx``."""
-        name, options = f"val/task_{dataloader_idx}/loss", {"on_epoch": True, "sync_dist": True}
-        self.log(name, self._loss(batch), batch_size=len(batch[2]), add_dataloader_idx=False, **options)
+        self.log_dict(
+            {f"val/task_{dataloader_idx}/loss": self._loss(batch)},
+            batch_size=len(batch[2]),
+            on_epoch=True,
+            sync_dist=True,
+            add_dataloader_idx=False,
+        )
 
     def configure_callbacks(self) -> list[Callback]:
         """Return the average, which a callback alone can take out of the model where a validation raises."""

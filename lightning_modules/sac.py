@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import math
 from collections.abc import Mapping
 from typing import Any, cast
@@ -111,7 +110,7 @@ class MultiTaskSAC(TaskModule):
         self.model = as_model(model, nn.Module)
         if start_std is not None:
             _set_std(self.model, start_std)
-        self.critic = critic_like(self.model) if critic is None else as_model(critic, nn.Module, name="critic")
+        self.critic = TwinCritic.like(self.model) if critic is None else as_model(critic, nn.Module, name="critic")
         self.slow_critic = copy.deepcopy(self.critic).requires_grad_(False)
         self.start_policy = copy.deepcopy(self.model).requires_grad_(False) if kl_coef > 0 else None
         self.tasks: tuple[str, ...] = tuple(cast(Any, self.model).tasks)
@@ -270,28 +269,6 @@ class MultiTaskSAC(TaskModule):
             for name in ("observation_mean", "observation_scale"):
                 if name in policy and name in dict(critic.named_buffers()):
                     critic.get_buffer(name).copy_(policy[name])
-
-
-def critic_like(policy: nn.Module) -> TwinCritic:
-    """Twin critics whose networks are formed like that of a policy.
-
-    Args:
-        policy: an `ActiveDendritePolicy`.
-
-    Raises:
-        TypeError: it is another module.
-
-    Example:
-        >>> policy = ActiveDendritePolicy(["reach-v3"], hidden_features=[16], dendrite_layers=None)
-        >>> critic_like(policy).config["hidden_features"]
-        [16]
-    """
-    if not isinstance(policy, ActiveDendritePolicy):
-        raise TypeError(
-            f"Expected a `critic` for a {type(policy).__name__}, but got none. Give MultiTaskSAC(policy, critic=...)."
-        )
-    known = set(inspect.signature(TwinCritic).parameters) - {"segment_seed"}  # the critics draw segments of their own
-    return TwinCritic(**{name: value for name, value in policy.config.items() if name in known})
 
 
 def _set_std(policy: nn.Module, std: float) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 from torch import Tensor, nn
 
 from dendrite_zoo.hub import register_model
@@ -46,6 +48,30 @@ class TwinCritic(ControlModel):
         super().__init__(config)
         size = config.observation_size + config.action_size
         self.critics = nn.ModuleList(self._network(config, size, 1, number) for number in range(2))
+
+    @classmethod
+    def like(cls, policy: nn.Module) -> TwinCritic:
+        """Make critics whose networks have the form of a policy's, with segments of their own.
+
+        Args:
+            policy: an `ActiveDendritePolicy`.
+
+        Raises:
+            TypeError: it is another module.
+
+        Example:
+            >>> from dendrite_zoo.models import ActiveDendritePolicy
+            >>> policy = ActiveDendritePolicy(["reach-v3"], hidden_features=[16], dendrite_layers=None)
+            >>> TwinCritic.like(policy).config["hidden_features"]
+            [16]
+        """
+        if not isinstance(policy, ControlModel):
+            raise TypeError(
+                f"Expected an ActiveDendritePolicy, whose form the critics take, but got a {type(policy).__name__}. "
+                "Give critic=... beside it."
+            )
+        known = set(inspect.signature(cls).parameters) - {"segment_seed"}
+        return cls(**{name: value for name, value in policy.config.items() if name in known})
 
     def forward(self, observation: Tensor, action: Tensor, task: Tensor) -> tuple[Tensor, Tensor]:
         """What each critic expects of actions: the discounted sum of rewards, and of entropy to come."""

@@ -6,7 +6,7 @@ import inspect
 import os
 import sys
 from collections.abc import Mapping
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from torch import nn
 
@@ -69,7 +69,7 @@ def as_model(model: Any, kind: type[M], *, name: str = "model") -> M:
             f"Expected `{name}` to be of type {kind.__name__}, a name or folder that `dendrite_zoo.load` takes, or the "
             f"config of a registered model, but got {type(model).__name__}.{own}"
         )
-    return cast(M, model.train() if isinstance(model, HubModel) else model)
+    return model.train() if isinstance(model, HubModel) else model
 
 
 def saved_config(model: nn.Module) -> dict[str, Any] | None:
