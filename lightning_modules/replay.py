@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dendrite_zoo._core.checks import check_integers
 from dendrite_zoo._core.lightning import attached_trainer
 from dendrite_zoo._core.names import say_new_names
-from dendrite_zoo._core.processes import gather_states, state_of_rank
+from dendrite_zoo._core.ranks import gather_states, state_of_rank
 from dendrite_zoo.lightning_modules.base import cross_entropy
 from dendrite_zoo.lightning_modules.continual import Batch, ContinualClassifier
 

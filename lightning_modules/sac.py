@@ -12,7 +12,7 @@ import torch
 from numpy.random import SeedSequence
 from torch import Tensor, nn
 
-from dendrite_zoo._core.checks import check_integers, check_positive, check_range, check_share
+from dendrite_zoo._core.checks import check_density, check_integers, check_positive, check_range, check_share
 from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo.lightning_modules.base import TaskModule
 from dendrite_zoo.models import ActiveDendritePolicy, TwinCritic
@@ -105,8 +105,7 @@ class MultiTaskSAC(TaskModule):
         check_integers(0, actor_warmup=actor_warmup)
         check_range(0, math.inf, kl_coef=kl_coef)
         check_share(discount=discount)
-        check_positive(tau=tau)
-        check_range(0, 1, tau=tau)
+        check_density(tau=tau)
         self.model = as_model(model, nn.Module)
         if start_std is not None:
             _set_std(self.model, start_std)

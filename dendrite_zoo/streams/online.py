@@ -12,7 +12,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from dendrite_zoo._core.names import nearest
-from dendrite_zoo._core.processes import gather_states, state_of_rank
+from dendrite_zoo._core.ranks import gather_states, state_of_rank
 from dendrite_zoo.rl import ACTION_SIZE, OBSERVATION_SIZE, TaskEnvironments, task_names
 from dendrite_zoo.rl.replay import ReplayBuffer
 from dendrite_zoo.streams.stream import check_trainer, resume_fit

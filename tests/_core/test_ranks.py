@@ -4,7 +4,7 @@ import pytest
 import torch.multiprocessing
 from torch import distributed
 
-from dendrite_zoo._core.processes import gather_states, state_of_rank
+from dendrite_zoo._core.ranks import gather_states, state_of_rank
 
 
 def gather(rank, folder):
