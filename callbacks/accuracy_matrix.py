@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from rich.console import Console
 
 from dendrite_zoo.metrics import AccuracyMatrix
@@ -74,21 +74,21 @@ class AccuracyRecord(AccuracyMatrix):
         path = folder / "matrix.json"
         if self.matrix.isnan().all() and _holds_rows(path):
             rank_zero_warn(
-                f"{path} holds what an earlier run measured after its tasks, and here only the untrained model was "
-                "measured, so the file is left as it is. Give ForgettingLogger(folder=...) a folder of its own, or "
-                "remove the file."
+                f"{path} contains the accuracies of an earlier run after its tasks, and in this run only the untrained "
+                "model was measured, so the file is not overwritten. Pass ForgettingLogger(folder=...) a folder of its "
+                "own, or remove the file."
             )
             return False
         write_record(matrix_record(self.matrix, samples=self.samples, **self._about()), path)
         return True
 
-    def write_picture(self, folder: Path) -> None:
-        """Write ``matrix.png``.
-
-        Raises:
-            ImportError: matplotlib is missing.
-        """
-        plot_matrix(self.matrix, folder / "matrix.png", **self._about())
+    def write(self, folder: Path) -> None:
+        """Write ``matrix.json`` and, where matplotlib is installed, ``matrix.png``."""
+        if self.write_json(folder):
+            try:
+                plot_matrix(self.matrix, folder / "matrix.png", **self._about())
+            except ImportError as missing:
+                rank_zero_info(str(missing))
 
     def to_state(self) -> dict[str, Any]:
         """Tensors and primitives, for a callback's state."""

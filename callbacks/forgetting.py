@@ -8,15 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from dendrite_zoo.callbacks.accuracy_matrix import AccuracyRecord
-from dendrite_zoo.callbacks.metric_reader import FreshMetrics, batch_size, by_task, not_logged
-from dendrite_zoo.callbacks.trainer import log_metrics, output_folder
+from dendrite_zoo.callbacks.metric_reader import MetricReader
+from dendrite_zoo.callbacks.trainer import find_callback, log_metrics, output_folder
 from dendrite_zoo.tasks import TaskBoundary, current_task, has_task, resume_missed_validation, unknown_task
 
 __all__ = ["ForgettingLogger"]
@@ -26,9 +25,9 @@ class ForgettingLogger(Callback):
     """Keeps the accuracy matrix of a stream of tasks, and logs what was learned and forgotten.
 
     After each validation, row ``i`` of ``matrix`` holds the metric on every task that was measured, ``i`` being the
-    task that is trained on; the last validation of a task stays, and a warning comes where steps followed it, or where
-    there was none. A task that is trained on a second time, as in 0, 1, 0, overwrites its row, with a warning, and
-    figures are then taken up to that task only: count the second time as a task of its own to keep both. A metric is
+    task that is trained on. The last validation of a task counts; where training went on after it, or a task had none,
+    there is a warning. A task that is trained on a second time, as in 0, 1, 0, overwrites its row, with a warning, and
+    values are then taken up to that task only: count the second time as a task of its own to keep both. A metric is
     found as ``val/task_{j}/acc``, else ``val/acc/dataloader_idx_{j}`` (``self.log("val/acc", ...)`` with several
     loaders: loader ``j`` is task ``j``), else ``val/acc`` (one loader: the current task's).
 
@@ -48,12 +47,12 @@ class ForgettingLogger(Callback):
     ``EarlyStopping`` that monitors them behind this callback (Lightning puts a ``ModelCheckpoint`` there by itself).
 
     When a fit or a validation ends, the first process prints the matrix and writes ``matrix.json`` and
-    ``matrix.png``, the latter with the ``[report]`` extra. Where only the untrained model was measured, files that
-    hold rows are left alone, with a warning.
+    ``matrix.png``, the latter with the ``[report]`` extra. Where only the untrained model was measured, files with
+    rows of an earlier run are not overwritten, with a warning.
 
     Args:
         metric: name of an accuracy that the module logs in validation; more is better.
-        task: tells the task that is trained on, an absolute index from 0, such as
+        task: from the Trainer to the task being trained, an absolute index from 0, such as
             ``lambda trainer: trainer.current_epoch // 3``. By default the ``current_task`` of the datamodule or the
             module. In a validation with several loaders, a task beyond the last that is measured counts as the last,
             with a warning: some callbacks add an epoch after the last task.
@@ -66,7 +65,7 @@ class ForgettingLogger(Callback):
         baseline: ``(T,)``, the metric of the untrained model.
 
     Raises:
-        ValueError: nobody says which task is trained on, a task that is no index, or a metric that is not logged.
+        ValueError: the task being trained is unknown, or no index from 0, or the metric is not logged.
 
     Example:
         >>> log = ForgettingLogger("val/acc", task=lambda trainer: trainer.current_epoch // 3)
@@ -86,11 +85,9 @@ class ForgettingLogger(Callback):
         self.folder = None if folder is None else Path(folder)
         self.record = AccuracyRecord(metric)
         self._boundary = TaskBoundary()
-        self._fresh = FreshMetrics()
-        self._found: dict[int, float] = {}
-        self._seen: dict[int, int | None] = {}
+        self._reader = MetricReader(metric)
         self._after: int | None = None  # the task learned last, in the validation at hand
-        self._latest: tuple[int, int, int] | None = None  # the task told, its row and the step of the last validation
+        self._latest: tuple[int, int, int] | None = None  # task, row and step of the last validation
         self._warned: set[str] = set()
         self._output: Path | None = None
 
@@ -132,29 +129,23 @@ class ForgettingLogger(Callback):
         """Go on with the matrix of a checkpoint."""
         self.record.from_state(state_dict)
         self._boundary.load_state_dict(state_dict["boundary"])
-        self._latest = state_dict.get("latest")  # older checkpoints have none
+        self._latest = state_dict.get("latest")  # checkpoints of earlier versions lack it
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Make sure that somebody tells the task, and that metrics are kept, before any work is done."""
+        """Make sure that the task can be known, and that metrics are kept, before any work is done."""
         if trainer.barebones:
             raise ValueError(
-                "Trainer(barebones=True) keeps no metrics, so a ForgettingLogger has nothing to read; expected an "
-                "ordinary Trainer. Leave one of them out."
+                "ForgettingLogger reads the metrics of its Trainer, but Trainer(barebones=True) keeps no metrics. "
+                "Leave one of them out."
             )
-        callbacks = trainer.callbacks  # type: ignore[attr-defined]
-        several = sum(isinstance(callback, ForgettingLogger) for callback in callbacks)
-        if several > 1:
+        if find_callback(trainer, ForgettingLogger) is not self:
             raise ValueError(
-                f"The Trainer has {several} ForgettingLoggers, which log under the same names; expected one: "
-                "keep the one whose metric matters."
+                "Expected one ForgettingLogger, but the Trainer has several, which log under the same names. Keep the "
+                "one whose metric matters."
             )
         if stage in ("fit", "validate") and not has_task(trainer, self.task):
             raise unknown_task(trainer, type(self).__name__)
-        self._output = output_folder(trainer, self.folder)
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Warn anew."""
-        self._warned = set()
+        self._output, self._warned = output_folder(trainer, self.folder), set()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure a row that a crash, between an epoch's last batch and its validation, swallowed."""
@@ -172,14 +163,13 @@ class ForgettingLogger(Callback):
         if self.record.measured(started):
             self._warn_once(
                 "again",
-                f"task {started} is trained on again, and its row of the matrix will be overwritten; expected each "
-                "task once. To keep both rows, count the second time as a task of its own.",
+                f"Task {started} is trained on again, and its row of the matrix will be overwritten. To keep both "
+                "rows, count the second time as a task of its own.",
             )
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remember what was logged before."""
-        self._fresh.start(trainer)
-        self._found, self._seen = {}, {}
+        self._reader.start(trainer)
 
     def on_validation_batch_end(
         self,
@@ -191,17 +181,16 @@ class ForgettingLogger(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Count samples."""
-        size, seen = batch_size(batch), self._seen.get(dataloader_idx, 0)
-        self._seen[dataloader_idx] = None if size is None or seen is None else seen + size
+        self._reader.count(batch, dataloader_idx)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Read what the validation steps logged, and log what follows from it."""
         if trainer.sanity_checking:
             return
         if self._read(trainer):
-            figures = self._figures(trainer)
-            of_tasks = {name: figures.pop(name) for name in list(figures) if "/" in name}
-            for name, value in figures.items():
+            values = self._values(trainer)
+            of_tasks = {name: values.pop(name) for name in list(values) if "/" in name}
+            for name, value in values.items():
                 pl_module.log(name, value, sync_dist=trainer.world_size > 1)
             log_metrics(trainer, of_tasks)
 
@@ -210,9 +199,9 @@ class ForgettingLogger(Callback):
         if trainer.sanity_checking:
             return
         if self._read(trainer):
-            log_metrics(trainer, self._figures(trainer))
-        if not self.record.update_called and (logged := self._fresh.logged(trainer)):
-            raise ValueError(not_logged(self.metric, logged, loaders=len(trainer.num_val_batches)))
+            log_metrics(trainer, self._values(trainer))
+        if not self.record.update_called and (logged := self._reader.logged(trainer)):
+            raise ValueError(self._reader.not_logged(logged, loaders=len(trainer.num_val_batches)))
         if trainer.state.fn == TrainerFn.VALIDATING:
             self._report(trainer)
 
@@ -222,8 +211,8 @@ class ForgettingLogger(Callback):
             self._check_row(trainer, self._boundary.task)
         elif not trainer.fast_dev_run:  # type: ignore[attr-defined]
             rank_zero_warn(
-                f"ForgettingLogger({self.metric!r}) saw no validation in this fit; expected one validation loader for "
-                "each task. Give val_dataloaders, and no limit_val_batches=0."
+                f"ForgettingLogger({self.metric!r}) expected a validation loader for each task, but this fit had no "
+                "validation. Pass `val_dataloaders`, and no `limit_val_batches=0`."
             )
         self._report(trainer)
 
@@ -243,21 +232,22 @@ class ForgettingLogger(Callback):
         """Warn where the row of a task that has ended is not what the model was then."""
         if task is None or not trainer.enable_validation:
             return
-        came = (
-            f"Trainer(check_val_every_n_epoch={trainer.check_val_every_n_epoch}, "
-            f"val_check_interval={trainer.val_check_interval}, max_steps={trainer.max_steps}) came."
+        advice = (
+            "Validate after the last step of each task; the Trainer has "
+            f"check_val_every_n_epoch={trainer.check_val_every_n_epoch}, "
+            f"val_check_interval={trainer.val_check_interval} and max_steps={trainer.max_steps}."
         )
-        told, _, step = self._latest or (None, None, 0)
-        if told == task and step < trainer.global_step:
+        measured, _, step = self._latest or (None, None, 0)
+        if measured == task and step < trainer.global_step:
             self._warn_once(
                 "late",
-                f"task {task} was measured last at step {step}, and trained on until step {trainer.global_step}, so "
-                f"its row of the matrix is not that of its end; expected a validation after its last step. {came}",
+                f"Task {task} was last measured at step {step}, but trained on until step {trainer.global_step}, so "
+                f"its row of the matrix is not that of its end. {advice}",
             )
-        elif told != task and not self.record.measured(task):
+        elif measured != task and not self.record.measured(task):
             rank_zero_warn(
-                f"ForgettingLogger: task {task} ended without a validation, so its row of the matrix stays NaN; "
-                f"expected at least one a task. {came}"
+                f"ForgettingLogger: Task {task} ended without a validation, so its row of the matrix stays NaN. "
+                f"{advice}"
             )
 
     def _warn_once(self, about: str, message: str) -> None:
@@ -269,67 +259,45 @@ class ForgettingLogger(Callback):
         """Put what this validation logged into the matrix; False where there is nothing new."""
         begun = self._boundary.task is not None
         task = self._current_task(trainer) if self._boundary.task is None else self._boundary.task
-        loaders = len(trainer.num_val_batches)
-        found = by_task(self._fresh.logged(trainer), self.metric, current=task if loaders == 1 else None)
-        seen = self._seen
-        if loaders == 1:
-            seen = {task: seen.get(0) for task in found} if len(found) == 1 else {}
-        found, seen = _over_ranks(found, seen, trainer)
-        if not found or str(found) == str(self._found):
+        found = self._reader.read(trainer, task)
+        if found is None:
             return False
-        self._found = found
-        tasks = max(loaders, max(found) + 1, len(self.matrix)) if loaders > 1 else task + 1
-        if begun and task >= tasks:
-            self._warn_once(
-                "beyond",
-                f"task {task} is trained on, and {tasks} are measured, so it counts as task {tasks - 1}; expected an "
-                "index below their number, also in an epoch that another callback adds. Give "
-                f"task=lambda trainer: min(..., {tasks - 1}).",
-            )
-        after = min(task, tasks - 1) if begun else task - 1  # before training: the task before it, if there is one
+        if begun:
+            after = self._row(trainer, task, max(found))
+        else:  # before training: the task before it, if there is one
+            after, self.record.first_task = task - 1, task
         self._after = after if after >= 0 else None
-        self.record.grow(loaders if loaders > 1 else task + 1)
-        if not begun:
-            self.record.first_task = task
         validating = trainer.state.fn == TrainerFn.VALIDATING
+        values, samples = {j: value for j, (value, _) in found.items()}, {j: count for j, (_, count) in found.items()}
         # what was measured in training stays: weights given to trainer.validate later may be any
-        self.record.put(found, self._after, samples=seen, overwrite=not (begun and validating))
+        self.record.put(values, self._after, samples=samples, overwrite=not (begun and validating))
+        self.record.grow(len(trainer.num_val_batches))
         if begun and not validating:
             self._latest = task, after, trainer.global_step
         return True
 
-    def _figures(self, trainer: Trainer) -> dict[str, float]:
-        figures = self.record.values(self._after)
+    def _row(self, trainer: Trainer, task: int, last: int) -> int:
+        """The row of a task; with several loaders that of the last measured, where the task lies beyond it."""
+        loaders = len(trainer.num_val_batches)
+        tasks = max(loaders, last + 1, self.record.num_tasks)
+        if loaders > 1 and task >= tasks:
+            self._warn_once(
+                "beyond",
+                f"Expected a task below the number of tasks that are measured, {tasks}, but got {task}, as in an epoch "
+                f"that another callback adds. It counts as task {tasks - 1}. Pass "
+                f"`task=lambda trainer: min(..., {tasks - 1})`.",
+            )
+            return tasks - 1
+        return task
+
+    def _values(self, trainer: Trainer) -> dict[str, float]:
+        values = self.record.values(self._after)
         if trainer.state.fn == TrainerFn.VALIDATING:  # nothing is monitored, and Lightning prints each as a row
-            return {name: value for name, value in figures.items() if not math.isnan(value)}
-        return figures
+            return {name: value for name, value in values.items() if not math.isnan(value)}
+        return values
 
     def _report(self, trainer: Trainer) -> None:
-        if not self.record.update_called:
-            return
-        if self._output is not None and self.record.write_json(self._output):
-            try:
-                self.record.write_picture(self._output)
-            except ImportError as missing:
-                rank_zero_info(str(missing))
-        if self.verbose and trainer.is_global_zero:
+        if self._output is not None and self.record.update_called:
+            self.record.write(self._output)
+        if self.verbose and trainer.is_global_zero and self.record.update_called:
             self.record.show()
-
-
-def _over_ranks(
-    found: dict[int, float], seen: dict[int, int | None], trainer: Trainer
-) -> tuple[dict[int, float], dict[int, int | None]]:
-    """What all processes measured together: means by samples, for not every module logs with ``sync_dist=True``."""
-    if trainer.world_size == 1 or not torch.distributed.is_initialized():
-        return found, seen
-    ranks: list[Any] = [None] * trainer.world_size
-    torch.distributed.all_gather_object(ranks, (found, seen))
-    samples: dict[int, int | None] = {}
-    for j in sorted({j for _, counts in ranks for j in counts}):
-        counts = [counts.get(j, 0) for _, counts in ranks]
-        samples[j] = None if None in counts else sum(counts)
-    means = {}
-    for j in sorted({j for values, _ in ranks for j in values}):
-        having = [(values[j], counts.get(j) or 1 if samples.get(j) else 1) for values, counts in ranks if j in values]
-        means[j] = sum(value * weight for value, weight in having) / sum(weight for _, weight in having)
-    return means, samples

@@ -57,7 +57,7 @@ class LayerWatcher(Callback, ABC):
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to watch."""
-        self._stop()
+        self.teardown()
         self._counts = ActivationCounts()
         self._contexts = ContextWatcher(self._counts)
         by_context = [f"{name}.activations".lstrip(".") for name in networks_by_context(pl_module)]
@@ -72,21 +72,13 @@ class LayerWatcher(Callback, ABC):
         several = len(trainer.num_val_batches) > 1
         self._counts.task = dataloader_idx if several else current_task(trainer, self.task) or 0
 
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def on_validation_batch_end(self, *args: Any, **kwargs: Any) -> None:
         """Count nothing between batches: other callbacks may run the network there."""
         self._counts.task = None
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sum up what was counted."""
-        self._stop()
+        self.teardown()
         if trainer.sanity_checking:
             return
         self._counts.sum_over_ranks(trainer)
@@ -98,14 +90,9 @@ class LayerWatcher(Callback, ABC):
             )
         self.on_counted(trainer, pl_module, self._counts, self._contexts)
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+    def teardown(self, *args: Any, **kwargs: Any) -> None:
         """Leave no hooks."""
-        self._stop()
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Leave no hooks."""
-        self._stop()
-
-    def _stop(self) -> None:
         self._counts.stop()
         self._contexts.stop()
+
+    on_exception = teardown

@@ -1,36 +1,114 @@
-"""What the validation at hand has measured, out of all that Lightning has ever logged."""
+"""What the validation at hand has measured of each task, out of all that Lightning has ever logged."""
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-__all__ = ["FreshMetrics", "batch_size", "by_task", "not_logged"]
+from dendrite_zoo._core.names import nearest
+
+__all__ = ["MetricReader", "average_over_ranks", "batch_size", "by_task"]
 
 
-class FreshMetrics:
-    """Tells this validation's metrics from those of earlier ones.
+Found = dict[int, tuple[float, int | None]]  # task -> value of the metric, and number of samples where it is known
+
+
+class MetricReader:
+    """Reads a metric of each task, and tells this validation's values from those of earlier ones.
 
     ``trainer.callback_metrics`` keeps every metric for ever: a loader that is not due leaves its old value
     there. A value that is logged anew is another tensor, though, so a look at the dictionary before the
     validation tells.
+
+    Args:
+        metric: such as ``"val/acc"``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, metric: str) -> None:
+        self.metric = metric
         self._before: dict[str, Tensor] = {}
+        self._samples: dict[int, int | None] = {}
+        self._last: Found = {}
 
     def start(self, trainer: Trainer) -> None:
-        """Remember what was there before this validation; call it in ``on_validation_start``."""
+        """Remember what was logged before this validation; call it in ``on_validation_start``."""
         self._before = dict(trainer.callback_metrics)  # holds the tensors, so that no identity is used twice
+        self._samples, self._last = {}, {}
+
+    def count(self, batch: Any, dataloader_idx: int) -> None:
+        """Count the samples of a batch; call it in ``on_validation_batch_end``."""
+        size, seen = batch_size(batch), self._samples.get(dataloader_idx, 0)
+        self._samples[dataloader_idx] = None if size is None or seen is None else seen + size
 
     def logged(self, trainer: Trainer) -> dict[str, Tensor]:
-        """What this validation has logged so far."""
+        """Every metric that this validation has logged so far."""
         return {k: v for k, v in trainer.callback_metrics.items() if v is not self._before.get(k)}
+
+    def read(self, trainer: Trainer, task: int) -> Found | None:
+        """Value and number of samples of each task, over all processes.
+
+        Args:
+            trainer: the Trainer at work.
+            task: the task of a single validation loader; of several, loader ``j`` is task ``j``.
+
+        Returns:
+            None where the metric was not logged, or nothing has changed since it was last read.
+        """
+        alone = len(trainer.num_val_batches) == 1
+        values, samples = by_task(self.logged(trainer), self.metric, current=task if alone else None), self._samples
+        if alone:
+            samples = {j: samples.get(0) for j in values} if len(values) == 1 else {}
+        found = {j: (value, samples.get(j, 0)) for j, value in values.items()}
+        if trainer.world_size > 1 and torch.distributed.is_initialized():
+            ranks: list[Any] = [None] * trainer.world_size
+            torch.distributed.all_gather_object(ranks, found)
+            found = average_over_ranks(ranks)
+        if not found or str(found) == str(self._last):  # as text, in which NaN equals NaN
+            return None
+        self._last = found
+        return found
+
+    def not_logged(self, logged: Mapping[str, Any], loaders: int) -> str:
+        """The message for a metric that a validation did not log.
+
+        Args:
+            logged: what was logged.
+            loaders: the number of validation loaders.
+        """
+        if self.metric in logged:
+            problem, hint = f"it was logged once for {loaders} validation loaders, so its task is unknown", ""
+        else:
+            # without task and loader "val/task_3/acc" is a candidate as "val/acc"
+            plain = sorted({re.sub(r"/dataloader_idx_\d+$|(?<![^/])task_\d+/", "", key) for key in logged})
+            problem, hint = f"only {plain} were logged", nearest(self.metric, plain)
+        return (
+            f"ForgettingLogger expected a value of {self.metric!r} for each task, but {problem}.{hint} Call "
+            f"self.log({self.metric!r}, ...) in `validation_step`, with one loader for each task, or pass the name of "
+            "the metric that is logged."
+        )
+
+
+def average_over_ranks(ranks: Sequence[Found]) -> Found:
+    """What all processes measured together, weighted by samples: not every module logs with ``sync_dist=True``.
+
+    Example:
+        >>> average_over_ranks([{0: (0.9, 30)}, {0: (0.5, 10)}])
+        {0: (0.8, 40)}
+    """
+    tasks = sorted({j for rank in ranks for j in rank})
+    return {j: _average([rank[j] for rank in ranks if j in rank]) for j in tasks}
+
+
+def _average(parts: Sequence[tuple[float, int | None]]) -> tuple[float, int | None]:
+    total = None if any(count is None for _, count in parts) else sum(count or 0 for _, count in parts)
+    weights = [count or 1 for _, count in parts] if total else None
+    return float(np.average([value for value, _ in parts], weights=weights)), total or None
 
 
 def by_task(metrics: Mapping[str, Any], metric: str, current: int | None) -> dict[int, float]:
@@ -61,27 +139,6 @@ def by_task(metrics: Mapping[str, Any], metric: str, current: int | None) -> dic
     return {current: float(metrics[metric])} if current is not None and metric in metrics else {}
 
 
-def not_logged(metric: str, logged: Mapping[str, Any], loaders: int) -> str:
-    """The message for a metric that a validation did not log.
-
-    Args:
-        metric: what was looked for.
-        logged: what was logged.
-        loaders: the number of validation loaders.
-    """
-    if metric in logged:
-        came = f"was logged once for {loaders} validation loaders, so its task is unknown"
-    else:
-        # without task and loader "val/task_3/acc" is a candidate as "val/acc"
-        plain = sorted({re.sub(r"/dataloader_idx_\d+$|(?<![^/])task_\d+/", "", key) for key in logged})
-        near = difflib.get_close_matches(metric, plain, n=1, cutoff=0.4)
-        came = f"was not logged; logged were {plain}" + (f" (did you mean {near[0]!r}?)" if near else "")
-    return (
-        f"ForgettingLogger: {metric!r} {came}. Expected one value a task: call self.log({metric!r}, ...) in "
-        "validation_step, with one loader a task, or name the metric that is logged."
-    )
-
-
 def batch_size(batch: Any) -> int | None:
     """Length of the first tensor in a batch of tuples, lists and dictionaries; None where it is not known.
 
@@ -94,12 +151,11 @@ def batch_size(batch: Any) -> int | None:
     """
     if isinstance(batch, Tensor):
         return len(batch) if batch.ndim else 1
-    if isinstance(batch, Mapping):
-        batch = list(batch.values())
-    if not isinstance(batch, (list, tuple)):
-        return None
-    first = next((item for item in batch if isinstance(item, Tensor)), None)
-    if first is not None:
-        return batch_size(first)
-    inner = (item for item in batch if not (isinstance(item, list) and any(isinstance(x, Tensor) for x in item)))
-    return next((size for item in inner if (size := batch_size(item)) is not None), None)
+    items = batch.values() if isinstance(batch, Mapping) else batch if isinstance(batch, (list, tuple)) else ()
+    tensors_first = sorted(items, key=lambda item: not isinstance(item, Tensor))
+    sizes = (batch_size(item) for item in tensors_first if not _holds_tensors(item))
+    return next((size for size in sizes if size is not None), None)
+
+
+def _holds_tensors(item: Any) -> bool:
+    return isinstance(item, list) and any(isinstance(part, Tensor) for part in item)

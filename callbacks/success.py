@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from dendrite_zoo.callbacks.trainer import log_metrics
 from dendrite_zoo.rl import MAX_STEPS, GoalEvaluation, Split, SuccessReport, task_names
+from dendrite_zoo.tasks import has_task
 
 __all__ = ["SuccessLogger"]
 
@@ -21,7 +21,7 @@ class SuccessLogger(Callback):
     """Lets a policy play goals of Meta-World, one episode each, and logs the share that it reached.
 
     Logged are ``success/{task}`` and ``success/mean``. In a validation of tasks that are learned one after another
-    (somebody has a ``current_task``) ``val/task_{j}/success`` is logged, too, of which
+    (datamodule or module has a ``current_task``) ``val/task_{j}/success`` is logged, too, of which
     ``ForgettingLogger("val/success")`` makes its matrix.
 
     It works for every module that has ``act_batch(observations, task_index)``, from ``(N, 39)`` and ``(N,)`` to ``(N,
@@ -44,7 +44,7 @@ class SuccessLogger(Callback):
         report: of the last evaluation.
 
     Raises:
-        ValueError: nobody names the tasks, the policy lacks one, or the module cannot act.
+        ValueError: the tasks are unknown, the policy lacks one, or the module cannot act.
         ImportError: the ``[metaworld]`` extra is missing.
 
     Example:
@@ -65,7 +65,10 @@ class SuccessLogger(Callback):
         fast: bool = False,
     ) -> None:
         if every_n_steps is not None and every_n_steps < 1:
-            raise ValueError(f"every_n_steps={every_n_steps} came; expected 1 or more, or None for each validation.")
+            raise ValueError(
+                f"Expected `every_n_steps` to be at least 1, but got {every_n_steps}. Pass None to evaluate at each "
+                "validation."
+            )
         self.every_n_steps, self.split, self.num_goals, self.seed = every_n_steps, split, num_goals, seed
         self.tasks = None if tasks is None else task_names(tasks)
         self.options: dict[str, Any] = {"max_steps": max_steps, "num_processes": num_processes, "fast": fast}
@@ -77,8 +80,8 @@ class SuccessLogger(Callback):
         """Make sure that there is a policy, and that its tasks are known."""
         if not callable(getattr(pl_module, "act_batch", None)):
             raise ValueError(
-                f"SuccessLogger needs a module that acts, and {type(pl_module).__name__} has no "
-                "act_batch(observations, task_index); expected one such as BehaviorCloning or MultiTaskSAC."
+                f"SuccessLogger needs a module with `act_batch(observations, task_index)`, but "
+                f"{type(pl_module).__name__} has none. Train one such as BehaviorCloning or MultiTaskSAC."
             )
         self._indices(trainer, pl_module)
 
@@ -86,9 +89,7 @@ class SuccessLogger(Callback):
         """Count from here: a resumed run has steps behind it."""
         self._last_step = trainer.global_step
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
         """Play, every so many steps."""
         last, self._last_step = self._last_step, trainer.global_step
         if self.every_n_steps is not None and self._last_step // self.every_n_steps > last // self.every_n_steps:
@@ -99,46 +100,46 @@ class SuccessLogger(Callback):
         if self.every_n_steps is None and not trainer.sanity_checking:
             self._play(trainer, pl_module, validating=True)
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def teardown(self, *args: Any, **kwargs: Any) -> None:
         """Close the environments."""
-        self._close()
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Close the environments."""
-        self._close()
-
-    def _close(self) -> None:
         if self._evaluation is not None:
             self._evaluation.close()
             self._evaluation = None
 
+    on_exception = teardown
+
     def _play(self, trainer: Trainer, pl_module: LightningModule, validating: bool = False) -> None:
-        figures: dict[str, float] = {}
+        values: dict[str, float] = {}
         if trainer.is_global_zero:
-            if self._evaluation is None:
-                self._evaluation = GoalEvaluation(
-                    self._names(trainer),
-                    split=self.split,
-                    num_goals=self.num_goals,
-                    seed=getattr(_data(trainer), "seed", 0) if self.seed is None else self.seed,
-                    stop_at_success=True,
-                    **self.options,
-                )
-            act: Any = pl_module.act_batch
-            index = self._indices(trainer, pl_module)
-            with getattr(pl_module, "averaged", nullcontext)():  # once, and not for every action
-                self.report = self._evaluation(lambda observations, task: act(observations, index[task]))
-            figures = {f"success/{task}": value for task, value in self.report.per_task.items()}
-            if validating and any(_has_current_task(owner) for owner in (_data(trainer), pl_module)):
-                of_tasks = zip(index, self.report.per_task.values(), strict=True)
-                figures |= {f"val/task_{j}/success": value for j, value in of_tasks}
-            figures["success/mean"] = self.report.mean
-        log_metrics(trainer, trainer.strategy.broadcast(figures))
+            self.report = self._evaluate(trainer, pl_module)
+            values = {f"success/{task}": value for task, value in self.report.per_task.items()}
+            if validating and has_task(trainer):
+                of_tasks = zip(self._indices(trainer, pl_module), self.report.per_task.values(), strict=True)
+                values |= {f"val/task_{j}/success": value for j, value in of_tasks}
+            values["success/mean"] = self.report.mean
+        log_metrics(trainer, trainer.strategy.broadcast(values))
+
+    def _evaluate(self, trainer: Trainer, pl_module: Any) -> SuccessReport:
+        if self._evaluation is None:
+            self._evaluation = GoalEvaluation(
+                self._names(trainer),
+                split=self.split,
+                num_goals=self.num_goals,
+                seed=getattr(_data(trainer), "seed", 0) if self.seed is None else self.seed,
+                stop_at_success=True,
+                **self.options,
+            )
+        index = self._indices(trainer, pl_module)
+        with getattr(pl_module, "averaged", nullcontext)():  # once, and not for every action
+            return self._evaluation(lambda observations, task: pl_module.act_batch(observations, index[task]))
 
     def _names(self, trainer: Trainer) -> tuple[str, ...]:
         names = self.tasks or getattr(_data(trainer), "tasks", None)
         if names is None:
-            raise ValueError("Nobody says which tasks are played; expected SuccessLogger(tasks=...), such as 'mt10'.")
+            raise ValueError(
+                "SuccessLogger needs the names of the tasks, but the datamodule has no `tasks`. Pass "
+                "SuccessLogger(tasks=...), such as 'mt10'."
+            )
         return task_names(names)
 
     def _indices(self, trainer: Trainer, pl_module: LightningModule) -> NDArray[np.int64]:
@@ -147,15 +148,11 @@ class SuccessLogger(Callback):
         known = tuple(getattr(getattr(pl_module, "model", None), "tasks", names))
         if missing := [name for name in names if name not in known]:
             raise ValueError(
-                f"SuccessLogger plays {', '.join(missing)}; the policy is for {', '.join(known)}. Expected tasks among "
-                "these: give SuccessLogger(tasks=...)."
+                f"Expected `tasks` among those of the policy, {', '.join(known)}, but got {', '.join(missing)}. Pass "
+                "SuccessLogger(tasks=...)."
             )
         return np.array([known.index(name) for name in names])
 
 
 def _data(trainer: Trainer) -> Any:
     return getattr(trainer, "datamodule", None)
-
-
-def _has_current_task(owner: Any) -> bool:
-    return inspect.getattr_static(owner, "current_task", None) is not None

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from dendrite_zoo.callbacks.accuracy_matrix import AccuracyRecord
-from dendrite_zoo.callbacks.metric_reader import batch_size, by_task, not_logged
 
 NAN = math.nan
 
@@ -45,7 +44,7 @@ def test_the_untrained_model_alone_replaces_no_rows(tmp_path):
     assert earlier.write_json(tmp_path)
     held = (tmp_path / "matrix.json").read_text()
     with pytest.warns(
-        UserWarning, match=r"matrix.json holds what an earlier run measured .* Give ForgettingLogger\(fo"
+        UserWarning, match=r"matrix.json contains the accuracies of an earlier run .* Pass ForgettingLogger\(fo"
     ):
         assert not fresh.write_json(tmp_path)
     assert (tmp_path / "matrix.json").read_text() == held
@@ -65,40 +64,3 @@ def test_state_comes_back():
     copy.from_state(record.to_state())
     copy.put({0: 0.0}, after=1)
     assert record.matrix[1].isnan().all() and copy.samples == [None, 6]
-
-
-@pytest.mark.parametrize(
-    ("logged", "expected"),
-    [
-        ({"val/task_0/acc": 0.1, "val/acc/dataloader_idx_0": 0.2, "val/acc": 0.3}, {0: 0.1}),
-        ({"val/task_11/acc": 0.1, "val/task_x/acc": 0.2, "xval/task_0/acc": 0.3}, {11: 0.1}),
-        ({"val/acc/dataloader_idx_3": 0.2, "val/acc": 0.3}, {3: 0.2}),
-        ({"val/acc": 0.3, "val/loss": 0.4}, {7: 0.3}),
-        ({"val/loss": 0.4}, {}),
-    ],
-)
-def test_names(logged, expected):
-    assert by_task(logged, "val/acc", current=7) == expected
-
-
-def test_a_dot_in_a_name_is_a_dot():
-    assert by_task({"val/task_0/axc": 0.1}, "val/a.c", current=None) == {}
-
-
-def test_the_message_suggests_the_nearest():
-    logged = {"val/task_0/accuracy": 0, "val/task_1/accuracy": 0, "val/loss/dataloader_idx_0": 0}
-    message = not_logged("val/acc", logged, loaders=2)
-    assert "logged were ['val/accuracy', 'val/loss'] (did you mean 'val/accuracy'?). Expected" in message
-    assert "did you mean" not in not_logged("val/acc", {"zzz": 0}, loaders=2)
-
-
-def test_batches_of_any_make():
-    x = torch.zeros(7, 2)
-    for batch in (x, (x, x), [{"ids": [1, 2], "x": x}], {"text": ["a"], "x": {"y": x}}):
-        assert batch_size(batch) == 7
-    assert batch_size([x, torch.zeros(7, dtype=torch.long)]) == 7  # as the default collation gives it
-    assert batch_size(["text"]) is None
-    images = [torch.zeros(3, 8, 8)] * 5
-    assert batch_size((images, [{}] * 5)) is None, "a list of samples, or of fields"
-    assert batch_size((images, torch.zeros(5))) == batch_size({"images": images, "y": torch.zeros(5)}) == 5
-    assert batch_size(torch.tensor(3.0)) == 1

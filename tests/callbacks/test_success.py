@@ -199,5 +199,5 @@ def test_the_policy_is_asked_by_its_own_numbers_of_the_tasks():
 
 
 def test_a_task_that_the_policy_lacks_is_refused():
-    with pytest.raises(ValueError, match="plays drawer-close-v3; the policy is for reach-v3, push-v3"):
+    with pytest.raises(ValueError, match="those of the policy, reach-v3, push-v3, but got drawer-close-v3"):
         asked(Still(("reach-v3", "push-v3")), SuccessLogger(tasks=["reach-v3", "drawer-close-v3"]), Goals())
