@@ -6,9 +6,13 @@ import csv
 import math
 import os
 import shutil
+import signal
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any, TextIO, cast
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
@@ -17,10 +21,21 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, Timer
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from dendrite_zoo.callbacks import ForgettingLogger, SparsityLogger
 
-__all__ = ["LAST", "LastCheckpoint", "RunLogger", "differences", "run_callbacks", "start_run", "success_curve"]
+__all__ = [
+    "LAST",
+    "LastCheckpoint",
+    "RunLogger",
+    "differences",
+    "last_checkpoint",
+    "resumable",
+    "run_callbacks",
+    "start_run",
+    "success_curve",
+]
 
 LAST = Path("checkpoints", "last.ckpt")
 RUN_FILES = ("metrics.csv", "matrix.json", "matrix.png", LAST)
@@ -40,16 +55,30 @@ def start_run(folder: Path, *, resumed: bool = False, replace: bool = False) -> 
     """
     earlier = [folder / name for name in RUN_FILES if (folder / name).exists()]
     if earlier and not (resumed or replace):
-        resume = "resume with --ckpt_path last, " if (folder / LAST).exists() else ""
+        resume = f"resume it with --resume {folder}, " if (folder / LAST).exists() else ""
         raise FileExistsError(
-            f"{folder} holds an earlier run ({earlier[0].name}); expected a new name. Give --name, {resume}or remove "
-            "the folder."
+            f"{folder} holds an earlier run ({earlier[0].name}). Give --name, {resume}or remove the folder."
         )
     if replace:
         for path in earlier:
             path.unlink()
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def last_checkpoint(folder: Path) -> Path:
+    """The checkpoint that a run resumes from.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    if (folder / LAST).is_file():
+        return folder / LAST
+    if (folder / "metrics.csv").exists():
+        remedy = "The run ended before it wrote one. Remove the folder, and start again."
+    else:
+        remedy = "There is no run of that name. Give --name."
+    raise FileNotFoundError(f"Expected a checkpoint to resume from, but there is no {folder / LAST}. {remedy}")
 
 
 def differences(before: Any, now: Any, at: str = "") -> list[str]:
@@ -91,6 +120,42 @@ def success_curve(folder: Path) -> list[dict[str, float]]:
         }
         for epoch, row in evaluated.items()
     ]
+
+
+@contextmanager
+def resumable(folder: Path) -> Iterator[None]:
+    """Let Ctrl-C end a fit as SIGTERM does, after the batch and with a checkpoint; say how to resume, and exit.
+
+    A second Ctrl-C ends it at once, with the checkpoint before.
+
+    Args:
+        folder: the run folder.
+    """
+    stopped_by = signal.SIGTERM
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal stopped_by
+        stopped_by = signal.SIGINT
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if not callable(signal.getsignal(signal.SIGTERM)):  # Lightning does not listen yet
+            raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:  # a process in the background ignores it
+        signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    except SystemExit as end:  # Lightning's own
+        if not isinstance(end, SIGTERMException) and not isinstance(end.__context__, KeyboardInterrupt):
+            raise
+        print(
+            f"dendrite-zoo fit: stopped by {stopped_by.name}. Resume it with: dendrite-zoo fit --resume {folder}",
+            file=sys.stderr,
+        )
+        sys.exit(128 + stopped_by)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class LastCheckpoint(Checkpoint):

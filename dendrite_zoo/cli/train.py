@@ -4,22 +4,40 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import statistics
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 from zipfile import is_zipfile
 
-from jsonargparse import Namespace, get_loader
+from jsonargparse import ActionConfigFile, Namespace, get_loader
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.model_helpers import is_overridden
+from rich.console import Console
+from rich.table import Column, Table
 
 import dendrite_zoo.models  # noqa: F401  (so that a config may name its classes)
 from dendrite_zoo._core.redact import typed_command
 from dendrite_zoo.callbacks import ForgettingLogger, SparsityLogger, SubnetworkLogger
-from dendrite_zoo.cli.run_folder import LAST, RunLogger, differences, run_callbacks, start_run, success_curve
+from dendrite_zoo.cli.parser import Parser
+from dendrite_zoo.cli.recipes import describe, expand, recipes
+from dendrite_zoo.cli.run_folder import (
+    LAST,
+    RunLogger,
+    differences,
+    last_checkpoint,
+    resumable,
+    run_callbacks,
+    start_run,
+    success_curve,
+)
 from dendrite_zoo.hub import HubModel
 from dendrite_zoo.lightning_modules import evaluate_contexts
 from dendrite_zoo.models import ActiveDendritePolicy
@@ -29,7 +47,7 @@ from dendrite_zoo.rl import evaluate_policy
 from dendrite_zoo.rl.evaluation import success_record
 from dendrite_zoo.streams import OnlineTasks, TaskStream, benchmark_name
 
-__all__ = ["TrainingCLI"]
+__all__ = ["TrainingCLI", "train"]
 
 TRAINER_RECIPE = (
     "accumulate_grad_batches",
@@ -43,8 +61,42 @@ TRAINER_RECIPE = (
 """What of the Trainer's arguments makes another result."""
 
 
+def train(arguments: list[str], summary: str) -> None:
+    """Run ``dendrite-zoo fit | validate | test``.
+
+    Args:
+        arguments: the command and its options.
+        summary: what the help says of it.
+
+    Raises:
+        ValueError: of a recipe, an option or a checkpoint; the message says what to do.
+    """
+    if arguments[1:] in (["--config", "list"], ["--config=list"], ["-c", "list"]):
+        table = Table(Column("name", no_wrap=True), "what it trains", title="Recipes: dendrite-zoo fit --config NAME")
+        for name, path in recipes().items():
+            table.add_row(name, describe(path))
+        Console().print(table)
+        return
+    try:
+        TrainingCLI(arguments, summary)
+    except UnpicklingError as error:
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        raise ValueError(
+            f"The checkpoint holds more than tensors and plain values{f' ({found[1]})' if found else ''}, so it was "
+            "not read. If you trust who wrote it: --weights_only false"
+        ) from error
+    except MisconfigurationException as error:
+        raise ValueError(str(error)) from error
+    except SIGTERMException:  # of a validation; fit says how to resume
+        sys.exit(128 + signal.SIGTERM)
+
+
+class _Parser(Parser, LightningArgumentParser):
+    """Lightning's parser, whose errors are one line."""
+
+
 class _RunConfig(SaveConfigCallback):
-    """Keeps the config in the run folder, whatever the logger."""
+    """Writes the config into the run folder, whatever the logger."""
 
     def __init__(self, parser: LightningArgumentParser, config: Namespace, *, folder: Path) -> None:
         super().__init__(parser, config, save_to_log_dir=False)
@@ -60,8 +112,10 @@ class _RunConfig(SaveConfigCallback):
 class TrainingCLI(LightningCLI):
     """LightningCLI whose runs lie in ``runs/<name>/`` and end with a model ready to publish."""
 
-    def __init__(self, args: list[str] | None = None) -> None:
+    def __init__(self, args: list[str], summary: str = "") -> None:
         super().__init__(
+            parser_class=_Parser,
+            parser_kwargs={args[0]: {"description": summary}},
             model_class=LightningModule,
             datamodule_class=LightningDataModule,
             subclass_mode_model=True,
@@ -70,6 +124,21 @@ class TrainingCLI(LightningCLI):
             save_config_callback=None,
             args=args,
         )
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """A parser whose ``--config`` takes names, too."""
+        parser = _Parser(prog="dendrite-zoo", **kwargs)
+        parser.add_argument(
+            "-c",
+            "--config",
+            action=ActionConfigFile,
+            help="A recipe's name, or the path of a YAML file; `list` shows all.",
+        )
+        return parser
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse them, with names of recipes and ``--resume`` replaced by what they stand for."""
+        self.config = parser.parse_args(expand(args))
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -111,30 +180,18 @@ class TrainingCLI(LightningCLI):
 
     def _find_checkpoint(self, config: Any) -> None:
         """Resolve ``--ckpt_path last``: Lightning would go on with an untrained network where there is none."""
-        path = config.ckpt_path
-        if path is None and self.subcommand != "fit":
-            raise ValueError("No checkpoint came; expected --ckpt_path FILE, or --ckpt_path last for that of the run.")
+        path, fit = config.ckpt_path, self.subcommand == "fit"
+        if path is None:
+            if fit:
+                return
+            raise ValueError("Expected `--ckpt_path FILE`, or `--ckpt_path last` for that of the run, but got none.")
         if path == "last":
-            path = self.run_folder / LAST
-            if not path.is_file():
-                begun = (self.run_folder / "metrics.csv").exists()
-                raise FileNotFoundError(
-                    f"There is no {path} to go on from; "
-                    + (
-                        "the run ended before it wrote one. Remove the folder, and start again."
-                        if begun
-                        else "expected a run of that name. Give --name."
-                    )
-                )
-            self.config_init[str(self.subcommand)].ckpt_path = str(path)
-        if path is not None and Path(path).is_file() and not is_zipfile(path):
-            raise ValueError(
-                f"{path} is cut, or no checkpoint; expected one that Lightning wrote whole, such as --ckpt_path last."
-            )
-        if path is not None and self.subcommand == "fit":
-            folder = Path(path).resolve().parent
-            if folder.name == LAST.parent.name:  # else it is no run's
-                self._check_same_recipe(config, Path(os.path.relpath(folder.parent)))
+            path = self.config_init[str(self.subcommand)].ckpt_path = str(last_checkpoint(self.run_folder))
+        if Path(path).is_file() and not is_zipfile(path):
+            raise ValueError(f"{path} is cut, or no checkpoint. Give one that is whole, such as --ckpt_path last.")
+        folder = Path(path).resolve().parent
+        if fit and folder.name == LAST.parent.name:  # else it is no run's
+            self._check_same_recipe(config, Path(os.path.relpath(folder.parent)))
 
     def _check_same_recipe(self, config: Any, run_folder: Path) -> None:
         """Refuse to go on by another recipe: no command would give the result. Tasks may be added."""
@@ -149,17 +206,22 @@ class TrainingCLI(LightningCLI):
         wrong = differences(before, now)
         if wrong:
             raise ValueError(
-                f"{run_folder} was begun by another recipe ({'; '.join(wrong)}); expected the same, or more "
-                "tasks. For a new run give a new --name; one from its weights takes "
+                f"{run_folder} was begun by another recipe ({'; '.join(wrong)}). Resume it by the same recipe, or with "
+                "more tasks. For a new run give a new --name; to start it from these weights, give "
                 f"--model.init_args.model {run_folder / 'model'}, and no --ckpt_path."
             )
+
+    def fit(self, **kwargs: Any) -> None:
+        """Train; Ctrl-C and SIGTERM end it with a checkpoint, and with how to resume."""
+        with resumable(self.run_folder):
+            self.trainer.fit(**kwargs)  # type: ignore[attr-defined]
 
     def before_test(self) -> None:
         """Refuse where there is nothing to run, before data are made."""
         if not is_overridden("test_step", self.model):
             raise ValueError(
-                f"{type(self.model).__name__} has no test of its own; expected a classifier. What a policy reaches is "
-                f"measured by: dendrite-zoo evaluate {self.run_folder / 'model'}"
+                f"Expected a classifier, but {type(self.model).__name__} has no `test_step`. Evaluate a policy with: "
+                f"dendrite-zoo evaluate {self.run_folder / 'model'}"
             )
 
     def after_fit(self) -> None:

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from dendrite_zoo.cli.main import main
+from dendrite_zoo.cli.recipes import expand, find
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "dendrite_zoo" / "configs").glob("*.yaml"))
@@ -15,8 +16,9 @@ RECIPES = sorted((ROOT / "dendrite_zoo" / "configs").glob("*.yaml"))
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.stem)
 def test_a_recipe_is_understood(recipe, capsys, monkeypatch):
     head = [line for line in recipe.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
-    assert any(f"dendrite-zoo fit --config configs/{recipe.name}" in line for line in head)
-    monkeypatch.setattr("sys.argv", ["dendrite-zoo", "fit", "--config", str(recipe), "--print_config"])
+    assert any(f"dendrite-zoo fit --config {recipe.stem}" in line for line in head)
+    assert head[0].endswith(".") and len(head[0]) <= 110
+    monkeypatch.setattr("sys.argv", ["dendrite-zoo", "fit", "--config", recipe.stem, "--print_config"])
     with pytest.raises(SystemExit) as end:
         main()
     assert end.value.code == 0
@@ -34,3 +36,40 @@ def test_each_row_of_the_continual_table_has_its_recipe(results):
     assert record["num_tasks"] == data["num_tasks"] and record["benchmark"] == "permuted-mnist"
     for name, value in module["model"]["init_args"].items():
         assert (record.get("model") or {name: value})[name] == value, name
+
+
+def test_all_recipes_are_listed_with_what_they_train(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    main(["fit", "--config", "list"])
+    shown = capsys.readouterr().out.splitlines()
+    for recipe in RECIPES:
+        (line,) = [line for line in shown if f"│ {recipe.stem} " in line]
+        assert recipe.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ") in line
+
+
+def test_a_recipe_is_found_by_name_unless_a_file_has_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find("permuted-digits") == str(ROOT / "dendrite_zoo" / "configs" / "permuted-digits.yaml")
+    (tmp_path / "permuted-digits").write_text("mine")
+    assert find("permuted-digits") == "permuted-digits"
+
+
+@pytest.mark.parametrize("wrong", ["permuted-digit", "configs/permuted-digits.yaml"])
+def test_a_wrong_recipe_is_one_line_with_the_near_name(wrong, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        main(["fit", "--config", wrong])
+    said = str(end.value.code)
+    assert f"but got '{wrong}'. Did you mean 'permuted-digits'? See all recipes: dendrite-zoo fit" in said
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize("form", [["--resume", "runs/x"], ["--resume=runs/x"]])
+def test_resume_stands_for_the_config_the_name_and_the_checkpoint_of_a_run(form, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match="Expected `--resume` to be the folder of a run"):
+        expand(["fit", *form])
+    (tmp_path / "runs" / "x").mkdir(parents=True)
+    (tmp_path / "runs" / "x" / "config.yaml").touch()
+    expected = ["fit", "--config", str(Path("runs/x/config.yaml")), "--name", "x", "--ckpt_path", "last", "--seed", "1"]
+    assert expand(["fit", *form, "--seed", "1"]) == expected

@@ -10,13 +10,14 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
 
 import dendrite_zoo
 from dendrite_zoo.cli.main import main
+from dendrite_zoo.cli.recipes import recipes
+from dendrite_zoo.hub import registry
 from dendrite_zoo.models import ActiveDendriteClassifier, ActiveDendritePolicy
 from dendrite_zoo.streams import PermutedTasks
 
@@ -68,9 +69,37 @@ def test_version(capsys):
     assert dendrite_zoo.__version__ in capsys.readouterr().out
 
 
-def test_list_shows_the_zoo(capsys):
+@pytest.mark.parametrize("columns", ["80", None], ids=["80 columns", "no terminal"])
+def test_list_shows_whole_names_and_commands(columns, tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    environment |= {"COLUMNS": columns} if columns else {}
+    command = [sys.executable, "-m", "dendrite_zoo.cli.main", "list"]
+    shown = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
+    assert "…" not in shown
+    lines = {line.strip() for line in shown.splitlines()}
+    table = [line for line in lines if line.startswith("│")]
+    for entry in registry.entries().values():
+        if entry.bundled or entry.revision:
+            assert any(f"│ {entry.name} " in line for line in table)
+        else:
+            assert entry.build in lines and not any(entry.name in line for line in table)
+
+
+def test_whoever_has_the_wheel_can_load_what_list_shows(monkeypatch, capsys):
+    """A model that is neither bundled nor published is listed apart, with a command that needs no checkout."""
+    loadable = registry.Entry("there", repo="org/there", revision="0" * 40)
+    absent = registry.Entry("absent", build="dendrite-zoo fit --config permuted-digits", headline="0.9")
+    monkeypatch.setattr(registry, "entries", lambda: {"there": loadable, "absent": absent})
     main(["list"])
-    assert "permuted" in capsys.readouterr().out
+    table, apart = capsys.readouterr().out.split("└")
+    assert "org/there" in table and "absent" not in table
+    assert "Train it" in apart and "\n  dendrite-zoo fit --config permuted-digits\n" in apart
+
+
+def test_entries_that_must_be_built_are_built_without_a_checkout():
+    for entry in registry.entries().values():
+        assert entry.build.startswith("dendrite-zoo fit --config "), entry.name
+        assert entry.build.split()[3] in recipes()
 
 
 def test_errors_are_one_line(tmp_path):
@@ -112,7 +141,7 @@ def test_a_resumed_fit_appends_and_a_fresh_one_refuses(finished_run, tmp_path):
     on = ("fit", "--config", "tiny.yaml", "--ckpt_path", "last")
     said = run(*on, "--data.init_args.epochs_per_task", 3, "--model.init_args.lr", 0.01, cwd=finished_run, code=1)
     assert (
-        "begun by another recipe (model.init_args.lr: 0.001, now 0.01; data.init_args.epochs_per_task: 2, now 3)"
+        "was begun by another recipe (model.init_args.lr: 0.001, now 0.01; data.init_args.epochs_per_task: 2, now 3)"
         in said
     )
     said = run(
@@ -129,7 +158,10 @@ def test_a_resumed_fit_appends_and_a_fresh_one_refuses(finished_run, tmp_path):
     config.write_text(text)
     elsewhere = ("--name", "new", "--ckpt_path", "runs/tiny/checkpoints/last.ckpt", "--model.init_args.lr", 0.01)
     said = run("fit", "--config", "tiny.yaml", *elsewhere, cwd=finished_run, code=1)
-    assert "one from its weights takes --model.init_args.model runs/tiny/model, and no --ckpt_path" in said
+    assert "to start it from these weights, give --model.init_args.model runs/tiny/model, and no --ckpt_path" in said
+    wrong = ("fit", "--resume", "runs/tiny", "--model.init_args.lr", 0.01)
+    assert "lr: 0.001, now 0.01" in run(*wrong, cwd=finished_run, code=1)
+    run("fit", "--resume", "runs/tiny", "--data.init_args.num_tasks", 3, cwd=finished_run)
     run(*on, "--data.init_args.num_tasks", 3, cwd=finished_run)
     again = ("--config", "runs/tiny/config.yaml", "--name", "again", "--trainer.max_steps", 1)
     run("fit", *again, cwd=finished_run)  # which is a recipe still
@@ -137,19 +169,26 @@ def test_a_resumed_fit_appends_and_a_fresh_one_refuses(finished_run, tmp_path):
     assert len(after) > len(before) - 1 and {row["epoch"] for row in after} >= {"0", "3", "5"}
 
 
-def test_sigterm_leaves_a_checkpoint_and_its_own_exit_status(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
+def test_a_signal_leaves_a_checkpoint_and_its_own_exit_status(number, tmp_path):
     (tmp_path / "tiny.yaml").write_text(RECIPE)
-    command = [sys.executable, "-m", "dendrite_zoo.cli.main", "fit", "--config", "tiny.yaml"]
+    program = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "  # as in a terminal
+    program += "from dendrite_zoo.cli.main import main; main(sys.argv[1:])"
+    command = [sys.executable, "-c", program, "fit", "--config", "tiny.yaml"]
     long = ["--data.init_args.epochs_per_task", "1000"]
     with subprocess.Popen([*command, *long], cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
         metrics, until = tmp_path / "runs" / "tiny" / "metrics.csv", time.monotonic() + 120
         while not (metrics.exists() and len(metrics.read_text().splitlines()) > 20) and time.monotonic() < until:
             time.sleep(0.05)
-        process.terminate()
+        process.send_signal(number)
         said = process.communicate(timeout=60)[1]
-    assert process.returncode == 128 + signal.SIGTERM, said
-    assert "stopped by SIGTERM; go on with --ckpt_path last" in said
-    assert torch.load(tmp_path / "runs" / "tiny" / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] > 0
+    assert process.returncode == 128 + number, said
+    assert f"stopped by {number.name}. Resume it with: dendrite-zoo fit --resume runs/tiny" in said
+    last = tmp_path / "runs" / "tiny" / "checkpoints" / "last.ckpt"
+    steps = torch.load(last, weights_only=True)["global_step"]
+    assert steps > 0 and "Traceback" not in said
+    run("fit", "--resume", "runs/tiny", "--trainer.max_steps", steps + 2, cwd=tmp_path)
+    assert torch.load(last, weights_only=True)["global_step"] == steps + 2
 
 
 def test_a_run_that_was_killed_before_a_checkpoint_says_what_to_do(tmp_path):
@@ -157,9 +196,9 @@ def test_a_run_that_was_killed_before_a_checkpoint_says_what_to_do(tmp_path):
     (tmp_path / "runs" / "tiny").mkdir(parents=True)
     (tmp_path / "runs" / "tiny" / "metrics.csv").write_text("epoch,step\n0,1\n")
     said = run("fit", "--config", "tiny.yaml", cwd=tmp_path, code=1)
-    assert "Give --name, or remove the folder" in said and "--ckpt_path" not in said
+    assert "Give --name, or remove the folder" in said and "--resume" not in said
     said = run("fit", "--config", "tiny.yaml", "--ckpt_path", "last", cwd=tmp_path, code=1)
-    assert "the run ended before it wrote one. Remove the folder, and start again" in said
+    assert "The run ended before it wrote one. Remove the folder, and start again" in said
 
 
 def test_validate_a_checkpoint(finished_run):
@@ -173,7 +212,7 @@ def test_validate_a_checkpoint(finished_run):
     assert "no runs/none/" in run(
         "validate", "--config", "tiny.yaml", "--ckpt_path", "last", "--name", "none", cwd=finished_run, code=1
     )
-    assert "expected --ckpt_path FILE" in run("test", "--config", "tiny.yaml", cwd=finished_run, code=1)
+    assert "Expected `--ckpt_path FILE`" in run("test", "--config", "tiny.yaml", cwd=finished_run, code=1)
 
 
 class Foreign:
@@ -272,6 +311,42 @@ def test_a_misspelt_argument_of_the_model_is_named(tmp_path):
     assert "but got `num_segment`. Did you mean 'num_segments'?" in said
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("batch_size", "batchsize", "`PermutedTasks` has no argument `batchsize`. Did you mean 'batch_size'?"),
+        ("batch_size", "holdout", "`PermutedTasks` has no argument `holdout`. `holdout` is now `val_fraction`."),
+        ("lr:", "average:", "`ContinualClassifier` has no argument `average`. `average` is now `ema_decay`."),
+        ("class_path: PermutedTasks", "class_path: PermutedTask", "There is no class `PermutedTask`. Did you mean"),
+        ("log_every_n_steps", "log_every", "no option `trainer.log_every`. Did you mean 'trainer.log_every_n_steps'?"),
+        ("trainer:", "trainr:", "There is no option `trainr`. Did you mean 'trainer'?"),
+    ],
+)
+def test_a_misspelt_option_of_a_recipe_is_one_line(old, new, said, tmp_path, monkeypatch, capsys):
+    (tmp_path / "tiny.yaml").write_text(RECIPE.replace(old, new))
+    check_one_line(["fit", "--config", str(tmp_path / "tiny.yaml")], said, capsys)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("fit --config permuted-digits --nam x", "There is no option `--nam`. Did you mean '--name'?"),
+        ("fit --config permuted-digits --data.init_args.holdout 0.1", "`holdout` is now `val_fraction`"),
+        ("evaluate permuted-digits --num_task 3", "There is no option `--num_task`. Did you mean '--num-tasks'?"),
+        ("evaluat permuted-digits", "There is no command `evaluat`. Did you mean 'evaluate'?"),
+    ],
+)
+def test_a_misspelt_word_of_the_command_is_one_line(words, said, capsys):
+    check_one_line(words.split(), said, capsys)
+
+
+def check_one_line(arguments, said, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    shown = capsys.readouterr().err
+    assert end.value.code == 2 and said in shown and len(shown.splitlines()) == 1
+
+
 def test_evaluate_gives_all_three_ways(finished_run):
     run("evaluate", "runs/tiny", "--json", "scores.json", cwd=finished_run)
     scores = json.loads((finished_run / "scores.json").read_text())
@@ -295,20 +370,20 @@ def test_evaluate_plays_the_goals_of_a_policy(tmp_path):
     pytest.importorskip("metaworld")
     ActiveDendritePolicy(["reach-v3"], hidden_features=[16, 16]).save_pretrained(tmp_path / "policy")
     shown = run("evaluate", "./policy", "--goals", "2", "--json", "success.json", cwd=tmp_path)
-    assert "2 unseen goals a task" in shown and "reach-v3" in shown and "at the last step" in shown
+    assert "2 test goals a task" in shown and "reach-v3" in shown and "at the last step" in shown
     record = json.loads((tmp_path / "success.json").read_text())
     assert record["tasks"] == ["reach-v3"] and record["num_goals"] == 2 and record["goals"] == "test"
     assert record["success_at_last_step"] is not None
-    told = run("evaluate", "./policy", "--num-tasks", 3, "--data", ".", cwd=tmp_path, code=1)
-    assert "--num-tasks, --data came for a policy" in told
-    assert "--goals came for a classifier" in run("evaluate", "permuted-digits", "--goals", 3, cwd=tmp_path, code=1)
+    said = run("evaluate", "./policy", "--num-tasks", 3, "--data", ".", cwd=tmp_path, code=1)
+    assert "Expected options for a policy, but got --num-tasks, --data" in said
+    said = run("evaluate", "permuted-digits", "--goals", 3, cwd=tmp_path, code=1)
+    assert "Expected options for a classifier, but got --goals" in said
 
 
 def test_a_policy_has_no_test_split(tmp_path):
     pytest.importorskip("metaworld")
-    recipe = Path(__file__).parents[2] / "dendrite_zoo" / "configs" / "metaworld-mt3.yaml"
-    told = run("test", "--config", recipe, "--ckpt_path", "some.ckpt", cwd=tmp_path, code=1)
-    assert "MultiTaskSAC has no test of its own" in told and "evaluate runs/metaworld-mt3/model" in told
+    said = run("test", "--config", "metaworld-mt3", "--ckpt_path", "some.ckpt", cwd=tmp_path, code=1)
+    assert "MultiTaskSAC has no `test_step`" in said and "evaluate runs/metaworld-mt3/model" in said
 
 
 def test_report_merges_seeds(finished_run):

@@ -1,0 +1,65 @@
+"""``dendrite-zoo demo``: a pretrained network learns two new tasks."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+from jsonargparse import ArgumentParser
+from lightning.pytorch import Trainer, seed_everything
+from rich.console import Console
+
+from dendrite_zoo.callbacks import SparsityLogger
+from dendrite_zoo.cli.run_folder import RunLogger, run_callbacks, start_run
+from dendrite_zoo.lightning_modules import ContinualClassifier
+from dendrite_zoo.models import ActiveDendriteClassifier
+from dendrite_zoo.report import sparsity_table
+from dendrite_zoo.streams import PermutedTasks
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """The options of the command."""
+    parser.add_argument("--name", default="demo", help="Name of the run; its folder is runs/NAME.")
+    parser.add_argument("--epochs", dest="epochs_per_task", type=int, default=5, help="Epochs on each new task.")
+
+
+def run(name: str, epochs_per_task: int) -> None:
+    """Load permuted-digits, fine-tune it on two more permutations, and show what it forgets."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # its notes on hardware and loggers
+    torch.set_num_threads(1)  # for a network this small more threads would wait for each other
+    folder = start_run(Path("runs") / name, replace=True)
+    seed_everything(0, verbose=False)
+    model = ActiveDendriteClassifier.from_pretrained("permuted-digits")
+    first = model.num_tasks
+    stream = PermutedTasks(
+        "digits", num_tasks=first + 2, first_task=first, epochs_per_task=epochs_per_task, batch_size=32
+    )
+    module = ContinualClassifier(model)
+    callbacks = run_callbacks(folder)
+    sparsity = next(callback for callback in callbacks if isinstance(callback, SparsityLogger))
+    trainer = Trainer(
+        **stream.trainer_kwargs(),
+        logger=RunLogger(folder),
+        callbacks=callbacks,
+        enable_model_summary=False,
+        log_every_n_steps=5,
+    )
+    console = Console()
+
+    console.rule(f"permuted-digits as loaded: {first} tasks learned, contexts inferred from each input")
+    trainer.validate(module, stream, verbose=False)
+    before = sparsity.values
+    console.print(sparsity_table(before))
+
+    console.rule(f"fine-tuned on tasks {first} and {first + 1}, two new permutations")
+    trainer.fit(module, stream)
+    console.print(sparsity_table(sparsity.values, before))
+
+    model.save_pretrained(folder / "model")
+    again = ActiveDendriteClassifier.from_pretrained(folder / "model")
+    x, _ = next(iter(stream.task_loader(task=0, split="test")))
+    with torch.no_grad():
+        equal = torch.equal(model.eval()(x.cpu()), again(x.cpu()))
+    console.rule(f"{folder}: metrics.csv, matrix.png, model")
+    console.print(f"The fine-tuned model, saved and loaded again, gives {'equal' if equal else 'DIFFERENT'} outputs.")

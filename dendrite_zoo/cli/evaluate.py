@@ -1,0 +1,94 @@
+"""``dendrite-zoo evaluate``: how well a model does what it has learned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser
+from rich.console import Console
+from rich.table import Table
+
+from dendrite_zoo.lightning_modules import evaluate_contexts
+from dendrite_zoo.models import ActiveDendritePolicy, load
+from dendrite_zoo.report import write_record
+from dendrite_zoo.rl import evaluate_policy
+from dendrite_zoo.streams import benchmark_stream
+
+CLASSIFIER_OPTIONS, POLICY_OPTIONS = ("benchmark", "num_tasks", "data"), ("goals", "processes")
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """The options of the command."""
+    add = parser.add_argument
+    add("model", help="A zoo name, org/repo, org/repo@revision, or a folder.")
+    add("--benchmark", help="Such as permuted-digits (default: what the model was trained on).")
+    add("--num-tasks", type=int, help="How many tasks (default: those it has learned).")
+    add(
+        "--seed",
+        type=int,
+        help="Seed of the stream of tasks (default: the one it learned), or of a policy's goals (0).",
+    )
+    add("--data", help="A local folder to take the data from.")
+    add("--json", dest="json_file", type=Path, help="Write the scores there, too.")
+    add("--goals", type=int, help="Of a policy: test goals of each task, one episode each (default: 50).")
+    add("--processes", type=int, help="Of a policy: worker processes; 0 for this one alone (default: 2).")
+
+
+def run(model: str, json_file: Path | None, **options: Any) -> None:
+    """Print a table of scores, and write them to a file where one is given."""
+    loaded = load(model)
+    policy = isinstance(loaded, ActiveDendritePolicy)
+    kind, others = ("policy", CLASSIFIER_OPTIONS) if policy else ("classifier", POLICY_OPTIONS)
+    given = {name: value for name, value in options.items() if value is not None}
+    if strange := [f"--{name.replace('_', '-')}" for name in others if name in given]:
+        raise ValueError(
+            f"Expected options for a {kind}, but got {', '.join(strange)}. See dendrite-zoo evaluate --help"
+        )
+    scores = (_policy if policy else _classifier)(model, loaded, **given)
+    if json_file:
+        write_record({"model": model, **scores}, json_file)
+
+
+def _classifier(
+    name: str,
+    model: Any,
+    benchmark: str | None = None,
+    num_tasks: int | None = None,
+    seed: int | None = None,
+    data: str | None = None,
+) -> dict[str, Any]:
+    records = model.results or ()
+    benchmark = benchmark or next((record["benchmark"] for record in records), None)
+    if benchmark is None:
+        raise ValueError(f"{name} does not say what it was trained on. Give --benchmark, such as permuted-digits.")
+    num_tasks = num_tasks or getattr(model, "num_tasks", None)
+    if num_tasks is None:
+        raise ValueError(f"{name} does not say how many tasks it has learned. Give --num-tasks.")
+    if seed is None:  # other permutations are other tasks
+        seeds = (record.get("stream_seeds") for record in records if record["benchmark"] == benchmark)
+        seed = next((first for first, *_ in filter(None, seeds)), 0)
+    stream = benchmark_stream(benchmark, num_tasks, seed=seed, source=data)
+    scores = evaluate_contexts(model, stream)
+    table = Table("task", *scores, title=f"{name} on {benchmark}: accuracy, context {', '.join(scores)}")
+    for task in range(stream.num_tasks):
+        table.add_row(str(task), *(f"{values[task]:.3f}" for values in scores.values()))
+    table.add_section()
+    table.add_row("mean", *(f"{sum(values) / len(values):.4f}" for values in scores.values()))
+    Console().print(table)
+    return {"benchmark": benchmark, "seed": seed, **scores}
+
+
+def _policy(name: str, model: Any, goals: int = 50, processes: int = 2, seed: int = 0) -> dict[str, Any]:
+    report = evaluate_policy(model, num_goals=goals, num_processes=processes, seed=seed, fast=True, progress=True)
+    table = Table("task", "success", "at the last step", "steps", title=f"{name}: {goals} test goals a task")
+    assert report.last is not None
+    for task, last in zip(report.tasks, report.last.mean(axis=1), strict=True):
+        steps = report.steps_to_success[task]
+        table.add_row(task, f"{report.per_task[task]:.2f}", f"{last:.2f}", "·" if steps is None else f"{steps:.0f}")
+    table.add_section()
+    low, high = report.interval()
+    table.add_row("mean", f"{report.mean:.3f} ({low:.3f} to {high:.3f})", f"{report.mean_at_last_step:.3f}")
+    Console().print(table)
+    Console().print("Success at any step of an episode of 500; in brackets the 95 % interval over goals.")
+    return {"seed": seed, "mean": report.mean, **report.to_record()}

@@ -1,0 +1,87 @@
+"""The recipes of `dendrite-zoo fit`: YAML files that come with the package and are found by name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from dendrite_zoo._core.names import nearest
+
+__all__ = ["describe", "expand", "find", "recipes"]
+
+
+def recipes() -> dict[str, Path]:
+    """The file of each recipe of the package, by its name.
+
+    Example:
+        >>> recipes()["permuted-digits"].name
+        'permuted-digits.yaml'
+    """
+    return {path.stem: path for path in sorted(Path(str(files("dendrite_zoo") / "configs")).glob("*.yaml"))}
+
+
+def describe(recipe: Path) -> str:
+    """What a recipe trains: its first line, a comment.
+
+    Example:
+        >>> describe(recipes()["permuted-digits"])
+        "The zoo's smallest model: ten permutations of scikit-learn's digits, one after another."
+    """
+    with open(recipe, encoding="utf-8") as file:
+        return file.readline().removeprefix("#").strip()
+
+
+def find(config: str) -> str:
+    """The path of a recipe.
+
+    Args:
+        config: the name of a recipe of the package, the path of a YAML file, or a URL.
+
+    Raises:
+        FileNotFoundError: it is none of them; the message offers the nearest name.
+    """
+    known = recipes()
+    if Path(config).is_file() or "://" in config:
+        return config
+    if config not in known:
+        raise FileNotFoundError(
+            f"Expected `--config` to be the name of a recipe or the path of a YAML file, but got {config!r}."
+            f"{nearest(Path(config).stem, known)} See all recipes: dendrite-zoo fit --config list"
+        )
+    return str(known[config])
+
+
+def expand(arguments: Sequence[str]) -> list[str]:
+    """Replace a recipe's name by its path, and ``--resume FOLDER`` by the options that resume the run.
+
+    Args:
+        arguments: as typed after ``dendrite-zoo``.
+
+    Raises:
+        FileNotFoundError: there is no such recipe, or no such run.
+
+    Example:
+        >>> expand(["fit", "--config=permuted-digits", "--name", "mine"])[3:]
+        ['--name', 'mine']
+    """
+    words, expanded = iter(arguments), list[str]()
+    for word in words:
+        option, equals, value = word.partition("=")
+        if option in ("-c", "--config"):
+            expanded += ["--config", find(value if equals else next(words, ""))]
+        elif option == "--resume":
+            expanded += _resume(Path(value if equals else next(words, "")))
+        else:
+            expanded.append(word)
+    return expanded
+
+
+def _resume(folder: Path) -> list[str]:
+    config = folder / "config.yaml"
+    if not config.is_file():
+        raise FileNotFoundError(
+            f"Expected `--resume` to be the folder of a run, such as runs/NAME, but {config} does not exist."
+        )
+    return ["--config", str(config), "--name", os.path.relpath(folder, "runs"), "--ckpt_path", "last"]
