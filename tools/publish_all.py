@@ -1,4 +1,4 @@
-"""Publish every model of model_cards/, and write commits and hashes into its registry; again after a failure, it goes on.
+"""Publish every model of model_cards/, and write commits and hashes into its registry; run it again after a failure.
 
 python tools/publish_all.py ORG [--private] [--dry-run]
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jsonargparse import ArgumentParser
 from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Table
 
 from dendrite_zoo.hub import registry
 
@@ -25,12 +25,15 @@ def run(hub: bool) -> None:
             table.add_row(found["repo"], ", ".join(found["benchmarks"]), str(found["downloads"]))
         console.print(table)
         return
-    table = Table(Column("name", no_wrap=True), "trained on", "result", "size", "weights", title="The zoo")
+    table = Table(title="The zoo")
+    for header in ("name", "trained on", "result", "weights"):
+        table.add_column(header, overflow="fold")
     not_built = []
     for entry in registry.entries().values():
         if entry.bundled or entry.revision:
-            place = "bundled" if entry.bundled else f"{entry.repo}"
-            table.add_row(entry.name, entry.trained_on, entry.headline, f"{entry.size / 1e6:.1f} MB", place)
+            weights = f"{entry.size / 1e6:.1f} MB, {'bundled' if entry.bundled else entry.repo}"
+            cells = (entry.name, entry.trained_on, entry.headline, weights)
+            table.add_row(*(cell.replace(", ", "\n") for cell in cells))  # narrow enough for a terminal of 80 columns
         else:
             not_built.append(entry)
     console.print(table)

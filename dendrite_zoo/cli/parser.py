@@ -20,7 +20,7 @@ class Parser(ArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """End with exit status 2."""
-        if hint := self._hint(message):
+        if self.exit_on_error and (hint := self._hint(message)):
             self.exit(2, f"dendrite-zoo: {hint}\n")
         super().error(message, ex)
 
@@ -33,9 +33,7 @@ class Parser(ArgumentParser):
             )  # type: ignore[arg-type]
         if found := re.search(r"Expected a dot import path string: (\w+)$", message, re.MULTILINE):
             return _unknown("There is no class", found[1], _classes())
-        if found := re.fullmatch(
-            r"(?:Group '(\S+)' does not accept option|Option) '(\S+?)'(?: is not accepted.*)?", message
-        ):
+        if found := re.search(r"(?:Group '(\S+)' does not accept option|^Option|accept option) '(\S+?)'", message):
             return _unknown("There is no option", ".".join(filter(None, found.groups())), self._options())
         if found := re.match(r"unrecognized arguments: --([^\s=]+)", message):
             return _unknown("There is no option", f"--{found[1]}", self._options("--"))

@@ -316,10 +316,14 @@ def test_a_misspelt_argument_of_the_model_is_named(tmp_path):
     [
         ("batch_size", "batchsize", "`PermutedTasks` has no argument `batchsize`. Did you mean 'batch_size'?"),
         ("batch_size", "holdout", "`PermutedTasks` has no argument `holdout`. `holdout` is now `val_fraction`."),
-        ("lr:", "average:", "`ContinualClassifier` has no argument `average`. `average` is now `ema_decay`."),
+        ("lr:", "anneal:", "`ContinualClassifier` has no argument `anneal`. `anneal` is now `lr_schedule`."),
         ("class_path: PermutedTasks", "class_path: PermutedTask", "There is no class `PermutedTask`. Did you mean"),
-        ("log_every_n_steps", "log_every", "no option `trainer.log_every`. Did you mean 'trainer.log_every_n_steps'?"),
-        ("trainer:", "trainr:", "There is no option `trainr`. Did you mean 'trainer'?"),
+        (
+            "log_every_n_steps",
+            "log_every_steps",
+            "no option `trainer.log_every_steps`. Did you mean 'trainer.log_every_n_steps'?",
+        ),
+        ("trainer:", "trainr:", "There is no option `trainr.accelerator`. Did you mean 'trainer.accelerator'?"),
     ],
 )
 def test_a_misspelt_option_of_a_recipe_is_one_line(old, new, said, tmp_path, monkeypatch, capsys):
@@ -330,7 +334,7 @@ def test_a_misspelt_option_of_a_recipe_is_one_line(old, new, said, tmp_path, mon
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("fit --config permuted-digits --nam x", "There is no option `--nam`. Did you mean '--name'?"),
+        ("fit --config permuted-digits --naem x", "There is no option `--naem`. Did you mean '--name'?"),
         ("fit --config permuted-digits --data.init_args.holdout 0.1", "`holdout` is now `val_fraction`"),
         ("evaluate permuted-digits --num_task 3", "There is no option `--num_task`. Did you mean '--num-tasks'?"),
         ("evaluat permuted-digits", "There is no command `evaluat`. Did you mean 'evaluate'?"),
