@@ -94,7 +94,7 @@ class Card:
             datasets=list(dict.fromkeys(datasets)) or None,
             base_model=self.base_model or None,
             model_name=self.name,
-            eval_results=[result for record in self.own for result in self._eval_results(record)],
+            eval_results=[result for record in self.own for result in self._eval_results(record)] or None,
         )
         return data.to_dict()
 
