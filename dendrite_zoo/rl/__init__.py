@@ -1,6 +1,6 @@
 """Meta-World for multi-task policies: environments, goals, experts. Nothing here knows Lightning.
 
-Importing this needs no Meta-World; making environments does: ``pip install 'dendrite-zoo[metaworld]'``.
+Environments need an extra, ``pip install 'dendrite-zoo[metaworld]'``; importing this package does not.
 """
 
 from dendrite_zoo.rl.collection import Disturbance, collect_demonstrations

@@ -90,18 +90,10 @@ def collect_demonstrations(
         Ross, Gordon and Bagnell 2011, A Reduction of Imitation Learning ... to No-Regret Online Learning,
         https://arxiv.org/abs/1011.0686.
     """
+    config = collection_config(**locals())
     names = task_names(tasks)
     check_integers(1, episodes_per_task=episodes_per_task)
     check_range(0, 1, expert_share=expert_share)
-    config = collection_config(
-        episodes_per_task=episodes_per_task,
-        policy=policy,
-        expert_share=expert_share,
-        disturbance=disturbance,
-        split=split,
-        seed=seed,
-        max_steps=max_steps,
-    )
     envs_per_task = min(episodes_per_task, max(1, 20 // len(names)))
     rows: list[tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]] = []
     solved = np.zeros((len(names), episodes_per_task), dtype=bool)
@@ -154,7 +146,7 @@ def collection_config(**arguments: Any) -> dict[str, Any]:
     """The arguments that decide the demonstrations, except for the tasks and a policy's weights, as JSON values.
 
     Args:
-        **arguments: of `collect_demonstrations`; its defaults for the others.
+        **arguments: of `collect_demonstrations`; its defaults for those left out.
 
     Example:
         >>> collection_config(episodes_per_task=20, seed=1)["split"]

@@ -85,7 +85,7 @@ class Demonstrations:
         metadata = {"tasks": json.dumps(self.tasks)}
         if self.config is not None:
             metadata["config"] = json.dumps(self.config)
-        write_atomically(path, lambda part: save_file(tensors, part, metadata))
+        write_atomically(Path(path), lambda part: save_file(tensors, part, metadata))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Demonstrations:

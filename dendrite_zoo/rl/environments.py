@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -100,28 +101,24 @@ class TaskEnvironments:
         self.tasks = task_names(tasks)
         check_integers(1, envs_per_task=envs_per_task)
         check_integers(0, first_env=first_env, num_processes=num_processes)
-        settings: dict[str, Any] = {
-            "split": split,
-            "num_goals": num_goals,
-            "order": order,
-            "seed": seed,
-            "max_steps": max_steps,
-            "stop_at_success": stop_at_success,
-            "reward_version": reward_version,
-        }
-        self._settings = {"first_env": first_env, **settings}  # all that decides the episodes, for the checkpoint
+        self.config = EpisodeConfig(
+            self.tasks[0],
+            env=first_env,
+            split=split,
+            num_goals=num_goals,
+            order=order,
+            stride=envs_per_task,
+            seed=seed,
+            max_steps=max_steps,
+            stop_at_success=stop_at_success,
+            reward_version=reward_version,
+            fast=fast,
+        )
         self.num_envs = len(self.tasks) * envs_per_task
         self.task_index: NDArray[np.int64] = np.repeat(np.arange(len(self.tasks), dtype=np.int64), envs_per_task)
         configs = [
-            EpisodeConfig(
-                task=self.tasks[env // envs_per_task],
-                env=first_env + env,
-                first=env % envs_per_task,
-                stride=envs_per_task,
-                fast=fast,
-                **settings,
-            )
-            for env in range(self.num_envs)
+            replace(self.config, task=self.tasks[task], env=first_env + env, first=env % envs_per_task)
+            for env, task in enumerate(self.task_index)
         ]
         metaworld()
         self._started = False
@@ -188,7 +185,7 @@ class TaskEnvironments:
         self._check_started()
         states = {row: state for share in self._pool.request("state_dict") for row, state in share.items()}
         environments = [_converted(states[row], np.ndarray, torch.from_numpy) for row in range(self.num_envs)]
-        return {"tasks": list(self.tasks), "settings": dict(self._settings), "environments": environments}
+        return {"tasks": list(self.tasks), "settings": self._settings(), "environments": environments}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state_dict` was taken, in place of `reset`.
@@ -203,11 +200,12 @@ class TaskEnvironments:
                 f"Expected the state of {self.num_envs} environments of {list(self.tasks)}, but got the state of "
                 f"{len(theirs)} environments of {state['tasks']}. Make TaskEnvironments with the same arguments."
             )
-        settings = state.get("settings", self._settings)  # earlier versions wrote none
-        if other := [name for name, value in self._settings.items() if settings.get(name) != value]:
-            theirs, ours = ({name: of.get(name) for name in other} for of in (settings, self._settings))
+        settings = self._settings()
+        found = state.get("settings", settings)  # earlier versions wrote none
+        if other := [name for name, value in settings.items() if found.get(name) != value]:
+            expected, got = ({name: of.get(name) for name in other} for of in (settings, found))
             raise ValueError(
-                f"Expected the state of environments with {ours}, but got one with {theirs}. Make TaskEnvironments "
+                f"Expected the state of environments with {expected}, but got one with {got}. Make TaskEnvironments "
                 "with the same arguments."
             )
         states = dict(enumerate(_converted(state["environments"], torch.Tensor, torch.Tensor.numpy)))
@@ -223,6 +221,11 @@ class TaskEnvironments:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _settings(self) -> dict[str, Any]:
+        """The arguments that decide the episodes."""
+        names = ("split", "num_goals", "order", "seed", "max_steps", "stop_at_success", "reward_version")
+        return {"first_env": self.config.env, **{name: getattr(self.config, name) for name in names}}
 
     def _check_started(self) -> None:
         if not self._started:

@@ -120,7 +120,7 @@ def success_record(report: SuccessReport, *, matrix: Any = None, **arguments: An
     return {**record, "versions": {**record["versions"], **simulation}}
 
 
-class GoalEvaluation:
+class GoalEvaluation(TaskEnvironments):
     """Environments to evaluate policies in, one episode on each goal; a context manager that closes them.
 
     For the arguments see `evaluate_policy`.
@@ -141,54 +141,37 @@ class GoalEvaluation:
         max_steps: int = MAX_STEPS,
         stop_at_success: bool = False,
     ) -> None:
-        self.tasks = task_names(tasks)
-        self.split, self.num_goals, self.max_steps, self.stop_at_success = split, num_goals, max_steps, stop_at_success
-        self._envs = TaskEnvironments(
-            self.tasks,
-            envs_per_task=min(num_goals, max(1, 20 // len(self.tasks))),
-            split=split,
-            num_goals=num_goals,
-            order="each-once",
-            num_processes=num_processes,
-            seed=seed,
-            fast=fast,
-            max_steps=max_steps,
-            stop_at_success=stop_at_success,
+        options: dict[str, Any] = {"split": split, "num_goals": num_goals, "max_steps": max_steps, "fast": fast}
+        options |= {"num_processes": num_processes, "seed": seed, "stop_at_success": stop_at_success}
+        super().__init__(
+            tasks, envs_per_task=max(1, min(num_goals, 20 // len(task_names(tasks)))), order="each-once", **options
         )
 
     def __call__(self, act: Act, *, progress: bool = False) -> SuccessReport:
         """Evaluate a policy on every goal."""
-        envs = self._envs
-        first = np.zeros((len(self.tasks), self.num_goals), dtype=np.int64)
+        config = self.config
+        first = np.zeros((len(self.tasks), config.num_goals), dtype=np.int64)
         last = np.zeros(first.shape, dtype=bool)
-        time = np.zeros(envs.num_envs, dtype=np.int64)
-        actions = np.zeros((envs.num_envs, ACTION_SIZE))
-        observation = envs.reset()
+        time = np.zeros(self.num_envs, dtype=np.int64)
+        actions = np.zeros((self.num_envs, ACTION_SIZE))
+        observation = self.reset()
         with Progress(transient=True, disable=not progress) as bar:
             shown = bar.add_task("goals", total=first.size)
-            while len(busy := np.flatnonzero(~envs.finished)):
-                actions[busy] = checked_actions(act(observation[busy], envs.task_index[busy]), len(busy))
-                step = envs.step(actions)
+            while len(busy := np.flatnonzero(~self.finished)):
+                actions[busy] = checked_actions(act(observation[busy], self.task_index[busy]), len(busy))
+                step = self.step(actions)
                 time[busy] += 1
                 for env in busy[step.success[busy] | step.truncated[busy]]:
-                    goal = envs.task_index[env], step.goal[env]
+                    goal = self.task_index[env], step.goal[env]
                     if step.success[env] and not first[goal]:
                         first[goal] = time[env]
                     if step.truncated[env]:
                         last[goal], time[env] = step.success[env], 0
                         bar.advance(shown)
                 observation = step.observation
-        return SuccessReport(self.tasks, first, None if self.stop_at_success else last, self.split, self.max_steps)
-
-    def close(self) -> None:
-        """End the processes."""
-        self._envs.close()
-
-    def __enter__(self) -> GoalEvaluation:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        return SuccessReport(
+            self.tasks, first, None if config.stop_at_success else last, config.split, config.max_steps
+        )
 
 
 def evaluate_policy(

@@ -1,4 +1,4 @@
-"""Sequences of tasks as LightningDataModules, their data, and where one task ends."""
+"""Tasks as LightningDataModules, one after another or all at once, and the data that they are made of."""
 
 from dendrite_zoo.streams.benchmark import benchmark_name, benchmark_stream
 from dendrite_zoo.streams.demonstrations import DemonstrationMixture, DemonstrationSequence

@@ -1,9 +1,10 @@
-"""Names of benchmarks, such as ``permuted-mnist``: a kind of stream over a source."""
+"""Names of benchmarks, such as ``permuted-mnist``: a kind of stream and a source."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from dendrite_zoo._core.checks import check_choice
 from dendrite_zoo.streams.sources import SourceLike
 from dendrite_zoo.streams.stream import TaskStream
 from dendrite_zoo.streams.tasks import PermutedTasks, RotatedTasks, SplitTasks
@@ -19,9 +20,9 @@ SOURCES = ("digits", "mnist")
 
 
 def benchmark_name(stream: TaskStream) -> str:
-    """The benchmark that a stream is; a folder of images counts as MNIST, tensors are ``custom``.
+    """The name of a stream's benchmark; a folder of images counts as MNIST, tensors are ``custom``.
 
-    A stream of your own goes by its class's name.
+    A stream of your own has its class's name.
 
     Example:
         >>> benchmark_name(PermutedTasks("digits", num_tasks=2))
@@ -37,8 +38,8 @@ def benchmark_stream(name: str, num_tasks: int, *, source: SourceLike | None = N
 
     Args:
         name: such as ``permuted-digits``.
-        num_tasks: how many tasks.
-        source: where the data lie, if elsewhere than the name says.
+        num_tasks: number of tasks.
+        source: of the data, in place of the one that the name says.
         **kwargs: for the stream.
 
     Raises:
@@ -50,6 +51,5 @@ def benchmark_stream(name: str, num_tasks: int, *, source: SourceLike | None = N
     """
     kind, _, data = name.partition("-")
     if kind not in STREAMS or (data not in SOURCES and source is None):
-        known = ", ".join(f"{kind}-{data}" for kind in STREAMS for data in SOURCES)
-        raise ValueError(f"There is no benchmark {name!r}; expected one of {known}.")
+        check_choice([f"{kind}-{data}" for kind in STREAMS for data in SOURCES], name=name)
     return STREAMS[kind](data if source is None else source, num_tasks, **kwargs)

@@ -1,11 +1,10 @@
-"""MNIST as the Hub's ``ylecun/mnist`` holds it: parquet files of PNG images, decoded once."""
+"""MNIST from the Hub's ``ylecun/mnist``: parquet files of PNG images, decoded once."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import os
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,6 +12,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from dendrite_zoo._core.files import write_atomically
 
 __all__ = ["download", "local_files", "read"]
 
@@ -23,10 +24,10 @@ MEAN, STD = 0.1307, 0.3081  # of the training pixels, from 0 to 1
 
 
 def download() -> dict[str, Path]:
-    """Fetch the files of the pinned revision, from the local cache where they are there already.
+    """Download the files of the pinned revision, or find them in the Hub's local cache.
 
     Raises:
-        ConnectionError: the Hub did not give them.
+        ConnectionError: the download failed.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RevisionNotFoundError
@@ -44,29 +45,29 @@ def download() -> dict[str, Path]:
             return fetch("main")
     except (HfHubHTTPError, LocalEntryNotFoundError) as error:
         raise ConnectionError(
-            f"'mnist' could not be downloaded: {error}; expected the Hub's data set {REPO}. Check the "
-            f"connection, or give as the source a folder that holds {FILES['train']}."
+            f"'mnist', the Hub's data set {REPO}, could not be downloaded: {error}. Check the connection, or give a "
+            f"folder that holds {FILES['train']} as the source."
         ) from error
 
 
 def local_files(folder: Path) -> dict[str, Path]:
-    """Find the files in a folder laid out as the Hub's repository.
+    """Find the files in a folder with the layout of the Hub's repository.
 
     Raises:
-        FileNotFoundError: one of them is not there.
+        FileNotFoundError: one of them is missing.
     """
     files = {split: folder / file for split, file in FILES.items()}
     for path in files.values():
         if not path.is_file():
             raise FileNotFoundError(
-                f"source={os.fspath(folder)!r} has no {path.relative_to(folder)}; expected a folder laid "
-                f"out as the Hub's {REPO}, with {' and '.join(FILES.values())}. Check the path."
+                f"Expected `source` to be a folder with {' and '.join(FILES.values())}, as the Hub's {REPO}, but there "
+                f"is no {path.relative_to(folder)} in {os.fspath(folder)!r}. Check the path."
             )
     return files
 
 
 def read(files: dict[str, Path]) -> dict[str, Tensor]:
-    """Decode the images, or read back what was decoded; it is kept beside the Hub's cache, for these files.
+    """Decode the images, or load them from a cache beside the Hub's, where they were decoded before.
 
     Returns:
         ``x_train (N, 784)``, ``x_test``, uint8, and their labels ``y_train (N,)``, ``y_test``.
@@ -81,8 +82,8 @@ def read(files: dict[str, Path]) -> dict[str, Tensor]:
     arrays = {}
     for split, path in files.items():
         arrays[f"x_{split}"], arrays[f"y_{split}"] = _decode(path)
-    with suppress(OSError):  # a cache that cannot be written costs seconds, no more
-        _write(arrays, cache)
+    with suppress(OSError):  # without a cache they are decoded again, which takes seconds
+        write_atomically(cache, lambda part: save_file(arrays, part))
     return arrays
 
 
@@ -112,21 +113,8 @@ def _decode(path: Path) -> tuple[Tensor, Tensor]:
         pngs = table["image"].combine_chunks().field("bytes").to_pylist()
     except (arrow.ArrowInvalid, KeyError) as error:
         raise ValueError(
-            f"{path} could not be read: {error}; expected a parquet file with the columns image (PNG bytes) "
-            "and label. Fetch it again."
+            f"Expected {path} to be a parquet file with the columns image (PNG bytes) and label, but got: {error}. "
+            "Download it again."
         ) from error
     images = np.stack([np.asarray(Image.open(io.BytesIO(png))).reshape(-1) for png in pngs])
     return torch.from_numpy(images), torch.from_numpy(table["label"].to_numpy().copy())
-
-
-def _write(arrays: dict[str, Tensor], path: Path) -> None:
-    """Write all of it, or nothing: another process may be reading."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    os.close(handle)
-    try:
-        save_file(arrays, temporary)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise

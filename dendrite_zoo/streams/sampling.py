@@ -1,4 +1,4 @@
-"""Everything random about a stream, from generators that NumPy has frozen."""
+"""All random choices of a stream, which are the same in every release of NumPy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["class_order", "epoch_order", "hold_out", "permutation", "rotation_an
 
 
 def permutation(seed: int, task: int, num_features: int) -> Tensor:
-    """Give the order of a task's features: the identity for task 0, for others a fixed permutation.
+    """Return the order of a task's features: the identity for task 0, for others a fixed permutation.
 
     It depends on neither the number of tasks nor the platform nor the release of NumPy.
 
@@ -30,7 +30,7 @@ def permutation(seed: int, task: int, num_features: int) -> Tensor:
 
 
 def rotation_angle(seed: int, task: int) -> float:
-    """Give the angle of a task in degrees: 0 for task 0, for the others drawn once and for all from 0 to 180.
+    """Return the angle of a task in degrees: 0 for task 0, for the others a fixed one from 0 to 180.
 
     Example:
         >>> rotation_angle(seed=0, task=0)
@@ -40,7 +40,7 @@ def rotation_angle(seed: int, task: int) -> float:
 
 
 def class_order(seed: int, num_classes: int) -> Tensor:
-    """Give the order in which classes come up: that of the labels for seed 0, for others a fixed permutation.
+    """Return the order in which tasks take classes: that of the labels for seed 0, for others a fixed permutation.
 
     Shape:
         ``(num_classes,)``, int64.
@@ -51,7 +51,7 @@ def class_order(seed: int, num_classes: int) -> Tensor:
 
 
 def epoch_order(seed: int, task: int, epoch: int, num_rows: int) -> Tensor:
-    """Give the order in which an epoch of a task, counted from the task's start, goes through its rows.
+    """Return the order of the rows in an epoch of a task; epochs are counted from the task's start.
 
     Shape:
         ``(num_rows,)``, int64.
@@ -60,7 +60,7 @@ def epoch_order(seed: int, task: int, epoch: int, num_rows: int) -> Tensor:
 
 
 def hold_out(labels: Tensor, share: float, seed: int) -> Tensor:
-    """Choose a share of the rows of each class.
+    """Choose a share of the rows of each class, for validation.
 
     Args:
         labels: ``(N,)``.
@@ -71,7 +71,7 @@ def hold_out(labels: Tensor, share: float, seed: int) -> Tensor:
         A mask ``(N,)``, True where a row is held out.
 
     Raises:
-        ValueError: a class would have no row held out, or none left.
+        ValueError: all rows of a class would be held out, or none of them.
     """
     generator, mask = random_state(seed, key=(0,)), torch.zeros(len(labels), dtype=torch.bool)
     for label in labels.unique():
@@ -79,8 +79,8 @@ def hold_out(labels: Tensor, share: float, seed: int) -> Tensor:
         count = round(share * len(rows))
         if not 0 < count < len(rows):
             raise ValueError(
-                f"val_fraction={share} takes {count} of the {len(rows)} rows of class {int(label)} for "
-                "validation; expected some rows there, and some left to train on. Change val_fraction."
+                f"Expected `val_fraction` to split the rows of every class, but got {share}, which takes {count} of "
+                f"{len(rows)} rows of class {int(label)}. Change it."
             )
         mask[rows[torch.from_numpy(generator.permutation(len(rows))[:count])]] = True
     return mask

@@ -21,14 +21,14 @@ DIGITS_MEAN, DIGITS_STD = 0.3057, 0.3761  # of the training pixels, from 0 to 1
 
 @dataclass(frozen=True)
 class Source:
-    """Training and test data, flat, and how a batch of it is normalised: ``(x - mean) / std``.
+    """Training and test data, flat, and the statistics to normalise a batch by: ``(x - mean) / std``.
 
     Attributes:
         x_train: ``(N, F)``, uint8 or float32, not normalised yet.
         y_train: ``(N,)``, int64, in ``0 .. num_classes - 1``.
         x_test: ``(M, F)``.
         y_test: ``(M,)``.
-        num_classes: how many classes there are.
+        num_classes: number of classes.
         shape: of one row before it was flattened, such as ``(28, 28)``.
         mean: in the units of ``x_train``.
         std: in the units of ``x_train``.
@@ -49,7 +49,7 @@ class Source:
         return self.x_train.shape[1]
 
     def normalise(self, x: Tensor) -> Tensor:
-        """Normalise rows that are float already, in place.
+        """Normalise float rows in place.
 
         Shape:
             ``(B, F)`` to ``(B, F)``.
@@ -57,7 +57,7 @@ class Source:
         return x.sub_(self.mean).div_(self.std) if (self.mean, self.std) != (0.0, 1.0) else x
 
     def to(self, device: torch.device | str) -> Source:
-        """Give the same source with its tensors on ``device``."""
+        """Return the same source with its tensors on ``device``."""
         names = ("x_train", "y_train", "x_test", "y_test")
         return replace(self, **{name: getattr(self, name).to(device) for name in names})
 
@@ -66,15 +66,15 @@ SourceLike: TypeAlias = str | os.PathLike[str] | Source | Sequence[Tensor]
 
 
 def load_source(source: SourceLike) -> Source:
-    """Find and read the data that ``source`` names.
+    """Load the data that ``source`` names.
 
     Args:
         source: ``"digits"``: 1,438 + 359 images of 8 x 8 pixels, part of the package. They are the UCI
             "Optical Recognition of Handwritten Digits" of E. Alpaydin and C. Kaynak as scikit-learn's
             ``load_digits`` has them, CC BY 4.0, split here. ``"mnist"``: 60,000 + 10,000 images of 28 x 28,
-            the Hub's ``ylecun/mnist``, downloaded once. A folder laid out as that repository is. Or tensors
-            of your own, ``(x_train, y_train, x_test, y_test)``: x of any shape is flattened; float is kept as
-            it is, uint8 is scaled to 0 .. 1; labels are integers from 0.
+            the Hub's ``ylecun/mnist``, downloaded once. A folder with the layout of that repository. Or tensors
+            of your own, ``(x_train, y_train, x_test, y_test)``: x of any shape is flattened; float values stay as
+            they are, uint8 is scaled to [0, 1]; labels are integers from 0.
 
     Returns:
         The source.
@@ -103,16 +103,15 @@ def load_source(source: SourceLike) -> Source:
             files = mnist.local_files(Path(source))
         else:
             raise FileNotFoundError(
-                f"source={os.fspath(source)!r} came; expected 'digits', 'mnist', a folder that holds "
-                f"{mnist.FILES['train']}, or a tuple (x_train, y_train, x_test, y_test). Check the name or "
-                "the path."
+                f"Expected `source` to be 'digits', 'mnist', a folder that holds {mnist.FILES['train']}, or a tuple "
+                f"(x_train, y_train, x_test, y_test), but got {os.fspath(source)!r}. Check the name or the path."
             )
         return _from_images(mnist.read(files), mnist.MEAN * 255, mnist.STD * 255)
     return _from_tensors(source)
 
 
 def _from_images(arrays: dict[str, Tensor], mean: float, std: float) -> Source:
-    """From square uint8 images, as ``digits.safetensors`` holds them."""
+    """From flat, square uint8 images, as in ``digits.safetensors``."""
     labels = {name: arrays[name].long() for name in ("y_train", "y_test")}
     side = math.isqrt(arrays["x_train"].shape[1])
     num_classes = int(labels["y_train"].max()) + 1
@@ -122,8 +121,10 @@ def _from_images(arrays: dict[str, Tensor], mean: float, std: float) -> Source:
 def _from_tensors(tensors: Sequence[Tensor]) -> Source:
     names = ("x_train", "y_train", "x_test", "y_test")
     if not isinstance(tensors, Sequence) or len(tensors) != 4:
-        came = f"{len(tensors)} items" if isinstance(tensors, Sequence) else f"a {type(tensors).__name__}"
-        raise TypeError(f"{came} came as a source; expected the four tensors ({', '.join(names)}). Pass them all.")
+        found = f"{len(tensors)} items" if isinstance(tensors, Sequence) else f"a {type(tensors).__name__}"
+        raise TypeError(
+            f"Expected `source` to be four tensors ({', '.join(names)}), but got {found}. Pass all of them."
+        )
     x_train, y_train, x_test, y_test = (torch.as_tensor(tensor) for tensor in tensors)
     shape, dtype = tuple(x_train.shape[1:]), x_train.dtype
     for x, y, split in ((x_train, y_train, "train"), (x_test, y_test, "test")):
@@ -131,14 +132,14 @@ def _from_tensors(tensors: Sequence[Tensor]) -> Source:
         _check_labels(y, len(x), split)
     if x_test.shape[1:] != x_train.shape[1:] or x_test.dtype != dtype:
         raise ValueError(
-            f"x_test has rows of {tuple(x_test.shape[1:])} {x_test.dtype}; expected those of x_train, "
-            f"{shape} {dtype}. Prepare both alike."
+            f"Expected the rows of `x_test` to be {shape} {dtype}, as those of `x_train`, but got "
+            f"{tuple(x_test.shape[1:])} {x_test.dtype}. Prepare both in the same way."
         )
     num_classes = int(y_train.max()) + 1
     if y_test.max() >= num_classes:
         raise ValueError(
-            f"y_test holds the label {int(y_test.max())}; expected labels that y_train has, 0 to "
-            f"{num_classes - 1}. Leave those rows out, or train on their class."
+            f"Expected `y_test` to hold labels from 0 to {num_classes - 1}, as `y_train`, but got "
+            f"{int(y_test.max())}. Leave those rows out, or add their class to the training data."
         )
     scale = 255.0 if dtype == torch.uint8 else 1.0
     x_train, x_test = (x.flatten(1) if dtype == torch.uint8 else x.flatten(1).float() for x in (x_train, x_test))
@@ -148,26 +149,23 @@ def _from_tensors(tensors: Sequence[Tensor]) -> Source:
 def _check_inputs(x: Tensor, split: str) -> None:
     if not (x.dtype == torch.uint8 or x.is_floating_point()):
         raise TypeError(
-            f"x_{split} is {x.dtype}; expected float, taken as it is, or uint8 pixels. Convert it with .float()."
+            f"Expected `x_{split}` to be float, or uint8 pixels, but got {x.dtype}. Convert it with .float()."
         )
     if x.ndim < 2 or x.numel() == 0:
-        raise ValueError(
-            f"x_{split} has the shape {tuple(x.shape)}; expected (rows, ...), rows of features, not empty."
-        )
+        raise ValueError(f"Expected `x_{split}` to have the shape (rows, ...), not empty, but got {tuple(x.shape)}.")
     if x.is_floating_point() and not bool(x.isfinite().all()):
-        raise ValueError(f"x_{split} holds NaN or infinity; expected finite numbers. Clean the data first.")
+        raise ValueError(f"Expected `x_{split}` to hold finite numbers, but got NaN or infinity. Clean the data first.")
 
 
 def _check_labels(y: Tensor, rows: int, split: str) -> None:
     if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
-        raise TypeError(f"y_{split} is {y.dtype}; expected integer labels. Convert them with .long().")
+        raise TypeError(f"Expected `y_{split}` to hold integers, but got {y.dtype}. Convert it with .long().")
     if y.shape != (rows,):
         raise ValueError(
-            f"y_{split} has the shape {tuple(y.shape)}; expected ({rows},), one label for each row of "
-            f"x_{split}. Check that both come from the same rows."
+            f"Expected `y_{split}` to have the shape ({rows},), a label for each row of `x_{split}`, but got "
+            f"{tuple(y.shape)}. Check that both are of the same rows."
         )
     if y.min() < 0:
         raise ValueError(
-            f"y_{split} holds the label {int(y.min())}; expected labels from 0 up to the number of classes "
-            "- 1. Count them from 0."
+            f"Expected `y_{split}` to hold labels from 0, but got {int(y.min())}. Number the classes from 0."
         )

@@ -1,37 +1,34 @@
-"""What all streams of tasks have in common."""
+"""Tasks made of one data set, learned one after another."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
 from functools import cached_property
-from numbers import Integral
-from typing import Any, Literal, TypeAlias, get_args
+from typing import get_args
 
 import torch
-from lightning.pytorch import LightningDataModule, Trainer
-from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
+from dendrite_zoo._core.checks import check_choice, check_integers
+from dendrite_zoo.rl import Split
+from dendrite_zoo.streams.datamodule import TaskDataModule
 from dendrite_zoo.streams.loader import TaskLoader
 from dendrite_zoo.streams.sampling import epoch_order, hold_out
 from dendrite_zoo.streams.sources import Source, SourceLike, load_source
-from dendrite_zoo.tasks import resume_missed_validation
 
-__all__ = ["TaskStream", "check_trainer", "fitting_trainer", "resume_fit"]
-
-Split: TypeAlias = Literal["train", "val", "test"]
+__all__ = ["TaskStream"]
 
 
-class TaskStream(LightningDataModule):
+class TaskStream(TaskDataModule):
     """A sequence of tasks, trained one after another within a single ``Trainer.fit``.
 
     Task ``first_task + epoch // epochs_per_task`` is trained in epoch ``epoch`` of the Trainer; task indices
     are absolute. Give the Trainer what the stream needs: ``Trainer(**stream.trainer_kwargs(), ...)``. Without
     a Trainer, `task_loader` gives the batches of any task.
 
-    Batches are ``(x, y)``, ``x`` flat and normalised. The data are kept in memory, on the Trainer's device,
-    as they came; a task's change is made a batch at a time. Each epoch has its own order of rows, which
+    Batches are ``(x, y)``, ``x`` flat and normalised. The data stay in memory, on the Trainer's device, as they
+    are; a task's transformation is applied to one batch at a time. Each epoch has its own order of rows, which
     depends on seed, task and epoch alone. Under DDP ``batch_size`` is the global batch (see `TaskLoader`).
 
     Validation has one loader for each of all tasks. After the last epoch of a task all of them are due, in
@@ -40,24 +37,26 @@ class TaskStream(LightningDataModule):
     Args:
         source: ``"digits"``, ``"mnist"``, a folder, or ``(x_train, y_train, x_test, y_test)``; see
             `load_source`.
-        num_tasks: T, how many tasks there are in all; a task is the same whatever T is.
-        first_task: the task that training begins with; those before it are validated only.
+        num_tasks: T, the number of all tasks; a task is the same for every T.
+        first_task: the task that training begins with; those before it are only validated.
         epochs_per_task: epochs of training for each task.
         batch_size: rows of a batch, over all processes.
         seed: of the tasks and of the order of rows; 0 is the zoo's.
-        val_fraction: share of the training rows, drawn from each class alike, that becomes the validation data and
-            is not trained on; None validates on the test split.
+        val_fraction: share of the training rows, stratified by class, that is held out for validation; None
+            validates on the test split.
         eval_at: the tasks after which all tasks seen so far are validated; after the others only the
             one just trained is. All T are after the last task, and whenever the Trainer validates without
             training. None: all T after each task.
 
     Attributes:
-        named_source: the source, as it was given.
+        named_source: the argument ``source``.
         milestones: ``eval_at`` in order, or None.
 
     Raises:
         ValueError: an argument out of range.
     """
+
+    metric = "val/acc"
 
     def __init__(
         self,
@@ -72,35 +71,19 @@ class TaskStream(LightningDataModule):
         eval_at: Iterable[int] | None = None,
     ) -> None:
         super().__init__()
-        checks: list[tuple[str, Any, int]] = [
-            ("num_tasks", num_tasks, 1),
-            ("first_task", first_task, 0),
-            ("epochs_per_task", epochs_per_task, 1),
-            ("batch_size", batch_size, 1),
-            ("seed", seed, 0),
-        ]
-        for name, value, least in checks:
-            if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-                raise ValueError(f"{name}={value!r} came; expected an integer from {least}. Change it.")
+        check_integers(1, num_tasks=num_tasks, epochs_per_task=epochs_per_task, batch_size=batch_size)
+        check_integers(0, first_task=first_task, seed=seed)
         if first_task >= num_tasks:
             raise ValueError(
-                f"first_task={first_task} came with num_tasks={num_tasks}; expected a task from 0 to "
-                f"{num_tasks - 1}. num_tasks counts all tasks, those learned before too: raise it."
+                f"Expected `first_task` to be at most {num_tasks - 1}, but got {first_task}. `num_tasks` counts all "
+                "tasks, also those learned before: raise it."
             )
         if val_fraction is not None and not 0 < val_fraction < 1:
             raise ValueError(
-                f"val_fraction={val_fraction} came; expected a share of the training rows between 0 and 1, or None to "
-                "validate on the test split. Change it."
+                f"Expected `val_fraction` to be between 0 and 1, but got {val_fraction}. It is a share of the training "
+                "rows; None validates on the test split."
             )
-        if isinstance(eval_at, (int, str)):
-            raise ValueError(f"eval_at={eval_at!r} came; expected several tasks, such as [4, 9].")
-        self.milestones = None if eval_at is None else tuple(sorted(set(eval_at)))
-        for task in self.milestones or ():
-            if task not in range(first_task, num_tasks):
-                raise ValueError(
-                    f"eval_at holds {task!r}; expected tasks that are trained, {first_task} to "
-                    f"{num_tasks - 1}. Leave it out."
-                )
+        self.milestones = None if eval_at is None else _milestones(eval_at, range(first_task, num_tasks))
         self.named_source = source
         self.num_tasks, self.first_task, self.epochs_per_task = int(num_tasks), int(first_task), int(epochs_per_task)
         self.batch_size, self.seed, self.val_fraction = int(batch_size), int(seed), val_fraction
@@ -108,14 +91,14 @@ class TaskStream(LightningDataModule):
         self._on_device: Source | None = None
         self._split_rows: dict[str, Tensor] = {}
 
-    # What makes a kind of stream.
+    # What a subclass overrides.
 
     def task_rows(self, task: int, labels: Tensor) -> Tensor | None:
         """Choose the rows of a task by their labels ``(N,)``: a mask ``(N,)``, or None for all of them."""
         return None
 
     def transform(self, x: Tensor, task: int) -> Tensor:
-        """Change a batch of float rows, not normalised yet, as the task does.
+        """Apply the task's transformation to a batch of float rows, before they are normalised.
 
         Shape:
             ``(B, F)`` to ``(B, F)``.
@@ -123,13 +106,13 @@ class TaskStream(LightningDataModule):
         return x
 
     def check_source(self, source: Source) -> None:
-        """Raise a ValueError where such tasks cannot be made of the source."""
+        """Raise a ValueError if such tasks cannot be made of the source."""
 
     # The data.
 
     @cached_property
     def source(self) -> Source:
-        """The data, as they were read."""
+        """The data of all tasks, before any transformation."""
         source = load_source(self.named_source)
         self.check_source(source)
         return source
@@ -145,10 +128,10 @@ class TaskStream(LightningDataModule):
         return self.source.num_classes
 
     def task_loader(self, task: int, split: Split = "train", *, epoch: int = 0) -> TaskLoader:
-        """Give the batches of one task; needs no Trainer.
+        """Return the batches of one task; needs no Trainer.
 
         Args:
-            task: which one, absolute.
+            task: its absolute index.
             split: ``"train"``, shuffled; ``"val"``, the rows held out or else the test split; ``"test"``.
             epoch: counted from the start of the task; each has its own order of the training rows.
 
@@ -156,9 +139,10 @@ class TaskStream(LightningDataModule):
             ValueError: no such task or split, or the task has no rows in it.
         """
         if task not in range(self.num_tasks):
-            raise ValueError(f"Task {task!r} came; expected one of 0 to {self.num_tasks - 1}. Raise num_tasks.")
-        if split not in get_args(Split):
-            raise ValueError(f"split={split!r} came; expected one of {', '.join(get_args(Split))}. Name one of them.")
+            raise ValueError(
+                f"Expected `task` to be from 0 to {self.num_tasks - 1}, but got {task!r}. Raise `num_tasks`."
+            )
+        check_choice(get_args(Split), split=split)
         source, rows = self._data(split)
         x, y = (source.x_train, source.y_train) if self._in_train(split) else (source.x_test, source.y_test)
         chosen = self.task_rows(task, y)
@@ -166,11 +150,10 @@ class TaskStream(LightningDataModule):
             rows = rows[chosen[rows]]
         if len(rows) == 0:
             raise ValueError(
-                f"Task {task} has no rows in {split!r}; expected some of its classes there. Check the labels."
+                f"Expected rows of the classes of task {task} in {split!r}, but got none. Check the labels."
             )
         if split == "train":
             rows = rows[epoch_order(self.seed, task, epoch, len(rows)).to(rows.device)]
-        rank, world_size = self._share()
         return TaskLoader(
             x,
             y,
@@ -178,15 +161,15 @@ class TaskStream(LightningDataModule):
             lambda x: source.normalise(self.transform(x.float(), task)),
             batch_size=self.batch_size,
             epoch=task * self.epochs_per_task + epoch,
-            rank=rank,
-            world_size=world_size,
+            rank=self.rank,
+            world_size=self.world_size,
         )
 
     def _in_train(self, split: Split) -> bool:
         return split == "train" or (split == "val" and self.val_fraction is not None)
 
     def _data(self, split: Split) -> tuple[Source, Tensor]:
-        """Give the source and the rows that belong to a split, both on the device."""
+        """Return the source and the rows of a split, both on the device."""
         if self._on_device is None:
             self._on_device = self.source.to(self._device)
             self._split_rows.clear()
@@ -199,29 +182,17 @@ class TaskStream(LightningDataModule):
             self._split_rows[split] = rows.to(self._device)
         return self._on_device, self._split_rows[split]
 
-    def _share(self) -> tuple[int, int]:
-        """The rank of this process and their number."""
-        if self.trainer is not None:
-            return self.trainer.global_rank, self.trainer.world_size
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            return torch.distributed.get_rank(), torch.distributed.get_world_size()
-        return 0, 1
-
     # For the Trainer.
 
-    def trainer_kwargs(self) -> dict[str, Any]:
-        """Give the arguments that the Trainer must have."""
-        return {
-            "max_epochs": (self.num_tasks - self.first_task) * self.epochs_per_task,
-            "reload_dataloaders_every_n_epochs": 1,
-            "num_sanity_val_steps": 0,
-        }
+    @property
+    def max_epochs(self) -> int:
+        """Number of epochs of a fit."""
+        return (self.num_tasks - self.first_task) * self.epochs_per_task
 
     @property
     def current_task(self) -> int:
         """The task being trained, absolute; ``first_task`` without a Trainer."""
-        epoch = 0 if self.trainer is None else self.trainer.current_epoch
-        return min(self.first_task + epoch // self.epochs_per_task, self.num_tasks - 1)
+        return min(self.first_task + self.epoch // self.epochs_per_task, self.num_tasks - 1)
 
     def prepare_data(self) -> None:
         """Read the source, which downloads it where needed."""
@@ -235,12 +206,10 @@ class TaskStream(LightningDataModule):
                 `trainer_kwargs`.
         """
         self.source  # noqa: B018
-        if self.trainer is None:
-            return
-        self._device, self._on_device = self.trainer.strategy.root_device, None
-        if stage == TrainerFn.FITTING:
-            check_trainer(self.trainer, self)
-            # A validation loader that is not due has no rows: Lightning warns of it, here it is meant.
+        super().setup(stage)
+        if self.trainer is not None:
+            self._device, self._on_device = self.trainer.strategy.root_device, None
+            # Lightning warns of validation loaders without rows, which are those that are not due.
             warnings.filterwarnings("ignore", f"Total length of `{TaskLoader.__name__}` across ranks is zero")
 
     def teardown(self, stage: str | None = None) -> None:
@@ -248,14 +217,13 @@ class TaskStream(LightningDataModule):
         self._device, self._on_device = torch.device("cpu"), None
 
     def train_dataloader(self) -> TaskLoader:
-        """Give the current epoch of the current task."""
-        resume_fit(self)
-        epoch = 0 if self.trainer is None else self.trainer.current_epoch % self.epochs_per_task
-        return self.task_loader(self.current_task, epoch=epoch)
+        """Return the batches of the current epoch of the current task."""
+        self.resume_fit()
+        return self.task_loader(self.current_task, epoch=self.epoch % self.epochs_per_task)
 
     def val_dataloader(self) -> list[TaskLoader]:
-        """Give a loader for each task; those not due have length 0."""
-        resume_fit(self)
+        """Return a loader for each task; those not due have length 0."""
+        self.resume_fit()
         due, loaders = self._due(), [self.task_loader(task, "val") for task in range(self.num_tasks)]
         for task, loader in enumerate(loaders):
             if task not in due:
@@ -263,12 +231,12 @@ class TaskStream(LightningDataModule):
         return loaders
 
     def test_dataloader(self) -> list[TaskLoader]:
-        """Give a loader of the test split for each task."""
+        """Return a loader of the test split for each task."""
         return [self.task_loader(task, "test") for task in range(self.num_tasks)]
 
     def _due(self) -> Iterable[int]:
         """The tasks to validate now."""
-        task, every, trainer = self.current_task, range(self.num_tasks), fitting_trainer(self)
+        task, every, trainer = self.current_task, range(self.num_tasks), self.fitting_trainer
         if trainer is None:
             return every
         if (trainer.current_epoch + 1) % self.epochs_per_task:
@@ -282,42 +250,17 @@ class TaskStream(LightningDataModule):
         name = repr(source) if isinstance(source, str) else f"<{type(source).__name__}>"
         return f"{type(self).__name__}({name}, num_tasks={self.num_tasks}, first_task={self.first_task})"
 
-    __str__ = __repr__  # Lightning's own would read the loaders through
+    __str__ = __repr__  # Lightning's own iterates over all loaders
 
 
-def fitting_trainer(data: LightningDataModule) -> Trainer | None:
-    """The Trainer of a datamodule while it fits; None in a validation of its own, before and after."""
-    trainer = data.trainer
-    within = trainer is not None and trainer.state.fn == TrainerFn.FITTING and trainer.state.stage is not None
-    return trainer if within else None
-
-
-def resume_fit(data: LightningDataModule) -> None:
-    """Before a datamodule gives loaders: have a fit that was resumed make good a validation that it missed."""
-    trainer = fitting_trainer(data)
-    if trainer is not None:
-        resume_missed_validation(trainer)
-
-
-def check_trainer(trainer: Trainer, stream: Any) -> None:
-    """Refuse a Trainer that does not do what a stream of tasks needs.
-
-    Args:
-        trainer: the one that is about to fit.
-        stream: whose ``trainer_kwargs()`` it is to have been built with.
-
-    Raises:
-        ValueError: the Trainer was built with other arguments.
-    """
-    if getattr(trainer, "fast_dev_run", False):  # one batch, to see that it runs: Lightning sets limits of its own
-        return
-    wrong = [
-        f"{name}={came!r}, expected {value!r}"
-        for name, value in stream.trainer_kwargs().items()
-        if (came := getattr(trainer, name)) != value
-    ]
-    if wrong:
-        raise ValueError(
-            f"The Trainer does not fit {type(stream).__name__}: it has {'; '.join(wrong)}. "
-            "Build it as Trainer(**stream.trainer_kwargs(), ...)."
-        )
+def _milestones(eval_at: Iterable[int], trained: range) -> tuple[int, ...]:
+    if isinstance(eval_at, (int, str)):
+        raise ValueError(f"Expected `eval_at` to be a list of tasks, such as [4, 9], but got {eval_at!r}.")
+    milestones = tuple(sorted(set(eval_at)))
+    for task in milestones:
+        if task not in trained:
+            raise ValueError(
+                f"Expected `eval_at` to hold tasks that are trained, {trained[0]} to {trained[-1]}, but got {task!r}. "
+                "Leave it out."
+            )
+    return milestones

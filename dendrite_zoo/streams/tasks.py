@@ -17,7 +17,7 @@ __all__ = ["PermutedTasks", "RotatedTasks", "SplitTasks", "rotate"]
 
 
 def rotate(images: Tensor, degrees: float) -> Tensor:
-    """Rotate square images about their centre, counter-clockwise, bilinear; what comes in at corners is 0.
+    """Rotate square images about their centre, counter-clockwise, bilinear; corners are filled with 0.
 
     Shape:
         ``(B, C, S, S)`` to ``(B, C, S, S)``.
@@ -27,14 +27,14 @@ def rotate(images: Tensor, degrees: float) -> Tensor:
         [[[[2.0, 4.0], [1.0, 3.0]]]]
     """
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    # Each output pixel asks where it came from, with y pointing down.
+    # For each output pixel the place in the input, with y pointing down.
     origin = torch.tensor([[[cos, -sin, 0.0], [sin, cos, 0.0]]], dtype=images.dtype, device=images.device)
     grid = F.affine_grid(origin, [1, *images.shape[1:]], align_corners=False)
     return F.grid_sample(images, grid.expand(len(images), -1, -1, -1), align_corners=False)
 
 
 class PermutedTasks(TaskStream):
-    """Every task shuffles the features of ``x`` in its own way, the first one not at all (permuted MNIST).
+    """Every task permutes the features of ``x`` in its own way, the first one not at all (permuted MNIST).
 
     For the arguments see `TaskStream`.
 
@@ -48,7 +48,7 @@ class PermutedTasks(TaskStream):
     """
 
     def transform(self, x: Tensor, task: int) -> Tensor:
-        """Shuffle the features."""
+        """Permute the features."""
         return x if task == 0 else x.index_select(1, _permutation_on(x.device, self.seed, task, x.shape[1]))
 
 
@@ -87,16 +87,16 @@ def _image_shape(source: Source) -> tuple[int, int, int]:
     shape = source.shape if len(source.shape) > 1 else (side, source.num_features // side)
     if shape[-1] != shape[-2] or math.prod(shape) != source.num_features:
         raise ValueError(
-            f"Rows of the shape {source.shape} came to RotatedTasks; expected square images, (..., S, S) or "
-            "flat with S * S features. Crop or pad them."
+            f"Expected the rows of RotatedTasks to be square images, (..., S, S) or flat with S * S features, but got "
+            f"the shape {source.shape}. Crop or pad them."
         )
     return math.prod(shape[:-2]), shape[-2], shape[-1]
 
 
 class SplitTasks(TaskStream):
-    """Every task brings classes of its own, the first two of ten, say, then the next two (split MNIST).
+    """Every task has classes of its own, for instance the first two of ten, then the next two (split MNIST).
 
-    Classes come up in the order of their labels for seed 0, for other seeds in a fixed random order. Labels
+    Classes are in the order of their labels for seed 0, for other seeds in a fixed random order. Labels
     stay as they are: all tasks share one head (class-incremental learning). For the arguments see
     `TaskStream`; the number of classes must be a multiple of ``num_tasks``.
 
@@ -110,12 +110,12 @@ class SplitTasks(TaskStream):
         """Refuse classes that do not divide into tasks."""
         if source.num_classes % self.num_tasks:
             raise ValueError(
-                f"{source.num_classes} classes came for {self.num_tasks} tasks; expected a number of tasks "
-                "that divides them evenly. Change num_tasks."
+                f"Expected `num_tasks` to divide the {source.num_classes} classes evenly, but got {self.num_tasks}. "
+                "Change it."
             )
 
     def classes(self, task: int) -> list[int]:
-        """Name the classes of a task."""
+        """The classes of a task."""
         count = self.num_classes // self.num_tasks
         return class_order(self.seed, self.num_classes)[task * count : (task + 1) * count].tolist()
 

@@ -437,9 +437,7 @@ def test_other_data_are_refused():
 
 def test_a_trainer_that_disagrees_is_refused():
     data = practice()
-    with pytest.raises(
-        ValueError, match=r"not fit OnlineTasks: it has max_epochs=5, expected 2; .*=2, expected 0\. Build"
-    ):
+    with pytest.raises(ValueError, match=r"OnlineTasks to have max_epochs=2, but got 5; .*=0, but got 2\. Build"):
         fit(MultiTaskSAC(small_policy()), data, max_epochs=5, num_sanity_val_steps=2)
     assert data._environments is None
 

@@ -11,7 +11,7 @@ from lightning.pytorch import Trainer
 from dendrite_zoo.rl import Demonstrations, Disturbance
 from dendrite_zoo.rl.collection import collection_config
 from dendrite_zoo.streams import DemonstrationMixture, DemonstrationSequence
-from dendrite_zoo.streams.demonstrations import DemonstrationLoader
+from dendrite_zoo.streams.loader import DemonstrationLoader
 
 TASKS = ("reach-v3", "push-v3")
 
@@ -75,7 +75,7 @@ def test_processes_share_every_batch():
     for batch, *parts in zip(whole, *shares, strict=True):
         assert sorted(batch[0][:, 0].tolist()) == sorted(torch.cat([part[0] for part in parts])[:, 0].tolist())
         assert all((part[2] == 0).sum() == 2 for part in parts)
-    with pytest.raises(ValueError, match="expected multiples"):
+    with pytest.raises(ValueError, match="Expected `batch_size_per_task` to be a multiple of 3, .* but got 4"):
         loader(world_size=3)
 
 
@@ -100,9 +100,9 @@ def test_what_did_not_reach_its_goal_is_left_out(tmp_path):
         assert torch.equal(observation[:, 0], rows.float()) and torch.equal(action[:, 0], rows / 100)
         assert index.tolist() == [task] * len(rows)
     saved(tmp_path, solved=torch.arange(80) >= 30)
-    with pytest.raises(ValueError, match="No episode of reach-v3 was solved by its expert; expected one or more"):
+    with pytest.raises(ValueError, match="an episode of each task that its expert solved, but got none of reach-v3"):
         DemonstrationMixture(TASKS, folder=tmp_path, dagger_rounds=0, epochs=1).setup()
-    with pytest.raises(ValueError, match=r"parts\[1\] came without rows"):
+    with pytest.raises(ValueError, match=r"but got no rows in parts\[1\]"):
         DemonstrationLoader([made_up().of(0), made_up(rows=(30,)).of(1)], updates=1, batch_size_per_task=1)
 
 
@@ -137,14 +137,14 @@ def test_files_that_were_collected_otherwise_are_refused(tmp_path):
 
     saved(tmp_path)
     setup()
-    with pytest.raises(ValueError, match="experts.* with episodes_per_task=200; expected episodes_per_task=20[.] Give"):
+    with pytest.raises(ValueError, match="experts.* with episodes_per_task=20, but got episodes_per_task=200[.] Give"):
         setup(episodes_per_task=20)
-    with pytest.raises(ValueError, match="experts.* was collected with seed=0; expected seed=1[.]"):
+    with pytest.raises(ValueError, match="experts.* collected with seed=1, but got seed=0[.]"):
         setup(seed=1)
-    with pytest.raises(ValueError, match="val.* was collected with episodes_per_task=5; expected"):
+    with pytest.raises(ValueError, match="val.* collected with episodes_per_task=2, but got episodes_per_task=5"):
         setup(val_episodes=2)
     saved(tmp_path, expert={"disturbance": None})
-    with pytest.raises(ValueError, match="with disturbance=None; expected disturbance={'noise': 0.2"):
+    with pytest.raises(ValueError, match="with disturbance={'noise': 0.2.*, but got disturbance=None"):
         setup()
     saved(tmp_path)
     made_up().save(tmp_path / "experts.safetensors")
@@ -152,19 +152,19 @@ def test_files_that_were_collected_otherwise_are_refused(tmp_path):
         setup(episodes_per_task=20)
 
 
-def test_errors_say_what_came(tmp_path):
-    with pytest.raises(ValueError, match="expected fewer rounds than epochs"):
+def test_errors_say_what_is_wrong(tmp_path):
+    with pytest.raises(ValueError, match="Expected `dagger_rounds` to be an integer from 0 to 1, but got 2[.]"):
         DemonstrationMixture(TASKS, dagger_rounds=2, epochs=2)
-    with pytest.raises(ValueError, match="batch_size_per_task=0"):
+    with pytest.raises(ValueError, match="Expected `batch_size_per_task` to be an integer of at least 1, but got 0[.]"):
         DemonstrationMixture(TASKS, batch_size_per_task=0)
     for times in (0, -1, 1.5):
-        with pytest.raises(ValueError, match=f"'push-v3': {times}.* came; expected a whole number from 1"):
+        with pytest.raises(ValueError, match=rf"task_weights\['push-v3'\].* at least 1, but got {times}"):
             DemonstrationMixture(TASKS, task_weights={"push-v3": times})
     with pytest.raises(ValueError, match="Did you mean 'reach-v3'"):
         DemonstrationMixture(["reach"])
-    with pytest.raises(ValueError, match="holds demonstrations of reach-v3, push-v3; expected push-v3"):
+    with pytest.raises(ValueError, match="Expected demonstrations of push-v3, but got those of reach-v3, push-v3"):
         DemonstrationMixture(["push-v3"], folder=saved(tmp_path)).setup()
     data = DemonstrationMixture(TASKS, folder=tmp_path)
     data.trainer = Trainer(max_epochs=7, logger=False, enable_checkpointing=False, accelerator="cpu")
-    with pytest.raises(ValueError, match="DemonstrationMixture: it has max_epochs=7, expected 5"):
+    with pytest.raises(ValueError, match="Trainer of DemonstrationMixture to have max_epochs=5, but got 7"):
         data.setup("fit")

@@ -78,7 +78,7 @@ def test_lightning_takes_it_for_resumable():
 def test_shares_add_up_to_the_batches_of_one_process(rows, shares_a_batch, world_size):
     batch_size = shares_a_batch * world_size
     if rows < world_size:
-        with pytest.raises(ValueError, match=f"{rows} rows came for {world_size} processes.*expected"):
+        with pytest.raises(ValueError, match=f"a row for each of {world_size} processes, but got {rows} rows"):
             make(rows, batch_size, world_size=world_size)
         return
     whole = labels(make(rows, batch_size))
@@ -98,5 +98,5 @@ def test_shares_add_up_to_the_batches_of_one_process(rows, shares_a_batch, world
 
 
 def test_a_batch_that_does_not_divide_is_refused():
-    with pytest.raises(ValueError, match="batch_size=5 came for 2 processes; expected a multiple of 2.*Change"):
+    with pytest.raises(ValueError, match="Expected `batch_size` to be a multiple of 2, .* but got 5.*Change"):
         make(batch_size=5, world_size=2)

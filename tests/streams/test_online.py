@@ -57,10 +57,10 @@ def test_success_is_that_of_whole_episodes_across_rounds():
     try:
         still = lambda observation, task: torch.zeros(len(task), 4)  # noqa: E731
         assert practice.collect(still, 5) == {}
-        practice._solved[:] = [True, False]  # as if task 0 had been solved within these
+        practice._statistics.solved[:] = [True, False]  # as if task 0 had been solved within these
         figures = practice.collect(still, 1)
         assert (figures["success/reach-v3"], figures["success/push-v3"]) == (1.0, 0.0)
-        assert practice._solved.tolist() == [False, False]
+        assert practice._statistics.solved.tolist() == [False, False]
     finally:
         practice.teardown()
 
@@ -89,8 +89,7 @@ class OneOfTwo(OnlineTasks):
     """As it is in one of two processes."""
 
     rank = 0
-    _world_size = 2
-    _rank = property(lambda self: self.rank)
+    world_size = 2
 
 
 def test_processes_share_the_goals_in_orders_of_their_own():
@@ -127,12 +126,11 @@ def test_what_is_out_of_range_is_refused():
     with pytest.raises(ValueError, match="Did you mean 'reach-v3'"):
         OnlineTasks(["reech-v3"], env_steps=10)
     for name in ("env_steps", "epochs", "steps_per_round", "capacity", "envs_per_task"):
-        with pytest.raises(ValueError, match=f"'{name}': 0"):
+        with pytest.raises(ValueError, match=f"Expected `{name}` to be an integer of at least 1, but got 0[.]$"):
             data(**{name: 0})
-    with pytest.raises(ValueError, match="warmup_steps=-1"):
-        data(warmup_steps=-1)
-    with pytest.raises(ValueError, match="seed=-1"):
-        data(seed=-1)
+    for name in ("updates_per_round", "warmup_steps", "seed"):
+        with pytest.raises(ValueError, match=f"Expected `{name}` to be an integer of at least 0, but got -1[.]$"):
+            data(**{name: -1})
     with pytest.raises(RuntimeError, match="expected setup"):
         data().collect(lambda observation, task: torch.zeros(2, 4), 1)
 
@@ -140,18 +138,18 @@ def test_what_is_out_of_range_is_refused():
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("seed", r"expected it beside: OnlineTasks\(seed=...\)"),
-        ("envs_per_task", r"expected it beside: OnlineTasks\(envs_per_task=...\)"),
-        ("split", "expected some of fast, max_steps, num_goals"),
-        ("order", "expected some of fast"),
-        ("stop_at_success", "expected some of fast"),
-        ("first_env", "expected some of fast"),
+        ("seed", r"without 'seed': give it as OnlineTasks\(seed=...\)"),
+        ("envs_per_task", r"without 'envs_per_task': give it as OnlineTasks\(envs_per_task=...\)"),
+        ("split", "to hold some of fast, max_steps, num_goals, .* but got 'split'"),
+        ("order", "but got 'order'"),
+        ("stop_at_success", "but got 'stop_at_success'"),
+        ("first_env", "but got 'first_env'"),
         ("num_goal", "Did you mean 'num_goals'"),
         ("max_step", "Did you mean 'max_steps'"),
     ],
 )
 def test_of_the_environments_only_some_arguments_can_be_chosen(name, words):
-    with pytest.raises(ValueError, match=f"environments came with '{name}'; .*{words}"):
+    with pytest.raises(ValueError, match=f"Expected `environments` .*{words}"):
         data(environments={"num_processes": 0, name: 1})
 
 
@@ -160,7 +158,7 @@ def test_what_can_be_chosen_reaches_the_environments():
     chosen = {"fast": True, "max_steps": 4, "num_goals": 3, "num_processes": 0, "reward_version": "v1", "timeout": 7.0}
     practice = data(environments=chosen)
     practice.setup()
-    recipe = practice._environments._recipes[0]
+    config = practice._environments._pool.configs[0]
     practice.teardown()
     names = ("fast", "max_steps", "num_goals", "reward_version")
-    assert {name: getattr(recipe, name) for name in names} == {name: chosen[name] for name in names}
+    assert {name: getattr(config, name) for name in names} == {name: chosen[name] for name in names}

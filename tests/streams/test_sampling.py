@@ -67,6 +67,6 @@ def test_rows_are_held_out_of_each_class_alike():
 @pytest.mark.parametrize("share", [0.01, 0.99])
 def test_a_class_cannot_be_held_out_whole_or_not_at_all(share):
     with pytest.raises(
-        ValueError, match=rf"val_fraction={share} takes \d+ of the 10 rows of class 3.*expected.*Change"
+        ValueError, match=rf"Expected `val_fraction` .* but got {share}, which takes \d+ of 10 rows of class 3. Change"
     ):
         hold_out(torch.full((10,), 3), share, seed=0)

@@ -108,17 +108,57 @@ class TestTensors:
     @pytest.mark.parametrize(
         ("changes", "error", "message"),
         [
-            ({"y_train": torch.arange(5)}, ValueError, r"y_train has the shape \(5,\); expected \(6,\).*Check"),
-            ({"y_train": torch.zeros(6, 1).long()}, ValueError, r"y_train has the shape \(6, 1\); expected"),
-            ({"y_train": torch.tensor([0, 1, 2, -1, 0, 1])}, ValueError, "label -1; expected labels from 0.*Count"),
-            ({"y_test": torch.tensor([0, 1, 7])}, ValueError, "label 7; expected labels that y_train has, 0 to 2"),
-            ({"y_train": torch.zeros(6)}, TypeError, r"y_train is torch.float32; expected integer.*\.long"),
-            ({"x_train": torch.zeros(6, 4).long()}, TypeError, r"x_train is torch.int64; expected float.*\.float"),
-            ({"x_train": torch.rand(6)}, ValueError, r"x_train has the shape \(6,\); expected \(rows, \.\.\.\)"),
+            (
+                {"y_train": torch.arange(5)},
+                ValueError,
+                r"`y_train` to .* \(6,\).* but got \(5,\).*Check",
+            ),
+            (
+                {"y_train": torch.zeros(6, 1).long()},
+                ValueError,
+                r"`y_train` to .* \(6,\).* but got \(6, 1\)",
+            ),
+            (
+                {"y_train": torch.tensor([0, 1, 2, -1, 0, 1])},
+                ValueError,
+                "labels from 0, but got -1.*Number",
+            ),
+            (
+                {"y_test": torch.tensor([0, 1, 7])},
+                ValueError,
+                "labels from 0 to 2, as `y_train`, but got 7",
+            ),
+            (
+                {"y_train": torch.zeros(6)},
+                TypeError,
+                r"`y_train` .* integers, but got torch.float32.*\.long",
+            ),
+            (
+                {"x_train": torch.zeros(6, 4).long()},
+                TypeError,
+                r"`x_train` .* float, .* but got torch.int64.*\.float",
+            ),
+            (
+                {"x_train": torch.rand(6)},
+                ValueError,
+                r"shape \(rows, \.\.\.\), .* but got \(6,\)",
+            ),
             ({"x_train": torch.rand(0, 4), "y_train": torch.zeros(0).long()}, ValueError, "not empty"),
-            ({"x_train": torch.full((6, 2, 2), torch.nan)}, ValueError, "NaN or infinity; expected finite"),
-            ({"x_test": torch.rand(3, 5)}, ValueError, r"x_test has rows of \(5,\).*expected those of x_train"),
-            ({"x_test": torch.zeros(3, 2, 2, dtype=torch.uint8)}, ValueError, "torch.uint8; expected.*float32"),
+            (
+                {"x_train": torch.full((6, 2, 2), torch.nan)},
+                ValueError,
+                "finite numbers, but got NaN or inf",
+            ),
+            (
+                {"x_test": torch.rand(3, 5)},
+                ValueError,
+                r"rows of `x_test` .* as those of `x_train`, but got \(5,\)",
+            ),
+            (
+                {"x_test": torch.zeros(3, 2, 2, dtype=torch.uint8)},
+                ValueError,
+                "float32, as those .*, but got .*uint8",
+            ),
         ],
     )
     def test_what_does_not_fit_is_refused(self, changes, error, message):
@@ -126,16 +166,16 @@ class TestTensors:
             load_source(tensors(**changes))
 
     def test_there_must_be_four(self):
-        with pytest.raises(TypeError, match="2 items came as a source; expected the four tensors.*Pass them all"):
+        with pytest.raises(TypeError, match="Expected `source` to be four tensors .* but got 2 items. Pass all"):
             load_source(tensors()[:2])
-        with pytest.raises(TypeError, match="a dict came as a source"):
+        with pytest.raises(TypeError, match="but got a dict"):
             load_source({"x": 1})
 
 
 def test_an_unknown_name_is_one_clear_error(tmp_path):
-    with pytest.raises(FileNotFoundError, match="source='digit' came; expected 'digits', 'mnist', a folder"):
+    with pytest.raises(FileNotFoundError, match="`source` to be 'digits', 'mnist', a folder .* but got 'digit'"):
         load_source("digit")
-    with pytest.raises(FileNotFoundError, match="has no mnist/train-00000-of-00001.parquet; expected.*Check"):
+    with pytest.raises(FileNotFoundError, match="there is no mnist/train-00000-of-00001.parquet in .*Check"):
         load_source(tmp_path)
 
 

@@ -71,18 +71,18 @@ class TestByItself:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ({"num_tasks": 0}, "num_tasks=0 came; expected an integer from 1"),
-            ({"num_tasks": 2.5}, "num_tasks=2.5 came; expected an integer"),
-            ({"num_tasks": True}, "num_tasks=True came; expected an integer"),
-            ({"first_task": 3}, r"first_task=3 came with num_tasks=3; expected a task from 0 to 2\..*raise it"),
-            ({"epochs_per_task": 0}, "epochs_per_task=0"),
-            ({"batch_size": 0}, "batch_size=0"),
-            ({"seed": -1}, "seed=-1 came; expected an integer from 0"),
-            ({"val_fraction": 0.0}, "val_fraction=0.0 came; expected a share.*between 0 and 1, or None"),
-            ({"val_fraction": 20}, "val_fraction=20 came"),
-            ({"eval_at": [1, 3]}, "eval_at holds 3; expected tasks that are trained, 0 to 2"),
-            ({"eval_at": [0], "first_task": 1}, "eval_at holds 0; expected.*1 to 2.*Leave it out"),
-            ({"eval_at": [0.5]}, "eval_at holds 0.5"),
+            ({"num_tasks": 0}, "Expected `num_tasks` to be an integer of at least 1, but got 0[.]"),
+            ({"num_tasks": 2.5}, "Expected `num_tasks` to be an integer of at least 1, but got 2.5"),
+            ({"num_tasks": True}, "Expected `num_tasks` to be an integer of at least 1, but got True"),
+            ({"first_task": 3}, r"Expected `first_task` to be at most 2, but got 3\..*raise it"),
+            ({"epochs_per_task": 0}, "Expected `epochs_per_task` to be .* but got 0"),
+            ({"batch_size": 0}, "Expected `batch_size` to be .* but got 0"),
+            ({"seed": -1}, "Expected `seed` to be an integer of at least 0, but got -1"),
+            ({"val_fraction": 0.0}, "Expected `val_fraction` to be between 0 and 1, but got 0.0.*None"),
+            ({"val_fraction": 20}, "Expected `val_fraction` to be between 0 and 1, but got 20"),
+            ({"eval_at": [1, 3]}, "`eval_at` to hold tasks that are trained, 0 to 2, but got 3"),
+            ({"eval_at": [0], "first_task": 1}, "`eval_at` to hold .*1 to 2, but got 0.*Leave it out"),
+            ({"eval_at": [0.5]}, "`eval_at` to hold .*, but got 0.5"),
         ],
     )
     def test_arguments_out_of_range_are_refused(self, arguments, message):
@@ -91,14 +91,14 @@ class TestByItself:
 
     def test_unknown_tasks_and_splits_are_refused(self):
         stream = PermutedTasks("digits", 3)
-        with pytest.raises(ValueError, match="Task 3 came; expected one of 0 to 2. Raise num_tasks"):
+        with pytest.raises(ValueError, match="Expected `task` to be from 0 to 2, but got 3. Raise `num_tasks`"):
             stream.task_loader(3)
-        with pytest.raises(ValueError, match="split='dev' came; expected one of train, val, test"):
+        with pytest.raises(ValueError, match="Expected `split` to be one of 'train', 'val', 'test', but got 'dev'"):
             stream.task_loader(0, "dev")
 
     def test_a_task_without_rows_is_refused(self):
         x, y = torch.rand(4, 2), torch.tensor([0, 1, 3, 3])
-        with pytest.raises(ValueError, match="Task 2 has no rows in 'train'; expected some of its classes"):
+        with pytest.raises(ValueError, match="Expected rows of the classes of task 2 in 'train', but got none"):
             SplitTasks((x, y, x, y), 4).task_loader(2)
 
 
@@ -171,9 +171,9 @@ class TestUnderATrainer:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            ({"max_epochs": 7}, r"it has max_epochs=7, expected 3\. Build it as Trainer\(\*\*stream.trainer_kwargs"),
-            ({"reload_dataloaders_every_n_epochs": 0}, "reload_dataloaders_every_n_epochs=0, expected 1"),
-            ({"num_sanity_val_steps": 2}, "num_sanity_val_steps=2, expected 0"),
+            ({"max_epochs": 7}, r"to have max_epochs=3, but got 7\. Build it as Trainer\(\*\*data.trainer_kwargs"),
+            ({"reload_dataloaders_every_n_epochs": 0}, "reload_dataloaders_every_n_epochs=1, but got 0"),
+            ({"num_sanity_val_steps": 2}, "num_sanity_val_steps=0, but got 2"),
         ],
     )
     def test_a_trainer_that_disagrees_is_refused(self, tmp_path, change, message):
@@ -185,7 +185,9 @@ class TestUnderATrainer:
 
     def test_a_trainer_built_without_them_hears_of_all_three(self, tmp_path):
         run = trainer(tmp_path, max_epochs=1)
-        with pytest.raises(ValueError, match="max_epochs=1, .*reload_data.*=0, .*num_sanity_val_steps=2, expected 0"):
+        with pytest.raises(
+            ValueError, match="max_epochs=3, but got 1; reload.*=1, but got 0; num_sanity.*=0, but got 2"
+        ):
             run.fit(Memory(), PermutedTasks(tensors(), 3))
 
     def test_they_are_exactly_these(self):

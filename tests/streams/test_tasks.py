@@ -85,7 +85,7 @@ class TestRotated:
     @pytest.mark.parametrize("shape", [(5,), (4, 5), (3, 4, 5)])
     def test_images_must_be_square(self, shape):
         x, y = torch.rand(2, *shape), torch.tensor([0, 1])
-        with pytest.raises(ValueError, match=r"came to RotatedTasks; expected square images.*Crop or pad"):
+        with pytest.raises(ValueError, match=r"Expected the rows of RotatedTasks to be square images.*Crop or pad"):
             RotatedTasks((x, y, x, y), 2).setup()
 
 
@@ -113,7 +113,7 @@ class TestSplit:
         assert train + held_out == int((load_source("digits").y_train >= 5).sum())
 
     def test_classes_must_divide_into_tasks(self):
-        with pytest.raises(ValueError, match="10 classes came for 3 tasks; expected a number.*divides.*Change"):
+        with pytest.raises(ValueError, match="Expected `num_tasks` to divide the 10 classes evenly, but got 3. Change"):
             SplitTasks("digits", 3).setup()
 
 

@@ -1,0 +1,60 @@
+"""Success and return of whole episodes, while many environments are stepped at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dendrite_zoo.rl.environments import Step
+
+__all__ = ["EpisodeStatistics"]
+
+
+class EpisodeStatistics:
+    """Sums over the steps of each episode, and their means over the episodes that ended.
+
+    Args:
+        tasks: names of the tasks.
+        task_index: ``(N,)``, the task of each environment.
+    """
+
+    def __init__(self, tasks: Sequence[str], task_index: Sequence[int]) -> None:
+        self._names = [tasks[task] for task in task_index]
+        self.solved = np.zeros(len(self._names), dtype=bool)
+        self.returns = np.zeros(len(self._names))
+        self._ended: dict[str, list[tuple[float, float]]] = {}  # success and return of episodes, by task
+
+    def update(self, step: Step) -> None:
+        """Add one step of all environments."""
+        self.solved |= step.success
+        self.returns += step.reward
+        for env in np.flatnonzero(step.truncated):
+            episode = float(self.solved[env]), float(self.returns[env])
+            self._ended.setdefault(self._names[env], []).append(episode)
+        self.solved[step.truncated], self.returns[step.truncated] = False, 0.0
+
+    def compute(self) -> dict[str, float]:
+        """Means over the episodes that ended since the last call.
+
+        Returns:
+            ``success/{task}``, the share of episodes with a success at any step, ``return/{task}``, the mean sum of
+            rewards, and ``return/mean`` over the tasks; empty where no episode ended.
+        """
+        means = {name: np.mean(episodes, axis=0).tolist() for name, episodes in self._ended.items()}
+        self._ended = {}
+        values = {f"success/{name}": success for name, (success, _) in means.items()}
+        values |= {f"return/{name}": total for name, (_, total) in means.items()}
+        if means:
+            values["return/mean"] = float(np.mean([total for _, total in means.values()]))
+        return values
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The sums of the episodes that have not ended."""
+        return {"solved": torch.from_numpy(self.solved.copy()), "return": torch.from_numpy(self.returns.copy())}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Continue with the sums of `state_dict`."""
+        self.solved, self.returns = state["solved"].numpy().copy(), state["return"].numpy().copy()

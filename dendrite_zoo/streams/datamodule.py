@@ -1,0 +1,93 @@
+"""What every LightningDataModule of tasks needs of its Trainer."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+
+from dendrite_zoo.tasks import resume_missed_validation
+
+__all__ = ["TaskDataModule"]
+
+
+class TaskDataModule(LightningDataModule, ABC):
+    """A LightningDataModule of several tasks, with one loader for each of them in every validation.
+
+    It settles the epochs of the Trainer, ``Trainer(**data.trainer_kwargs(), ...)``, and refuses one that was built
+    without these arguments. Loaders are made anew for every epoch.
+
+    Attributes:
+        num_tasks: number of tasks.
+        metric: the validation metric of the tasks, which a ForgettingLogger can read; None if there is none.
+    """
+
+    num_tasks: int
+    metric: str | None = None
+
+    @property
+    @abstractmethod
+    def max_epochs(self) -> int:
+        """Number of epochs of a fit."""
+
+    def trainer_kwargs(self) -> dict[str, Any]:
+        """Return the arguments that the Trainer must have."""
+        return {"max_epochs": self.max_epochs, "reload_dataloaders_every_n_epochs": 1, "num_sanity_val_steps": 0}
+
+    def setup(self, stage: str | None = None) -> None:
+        """Check the Trainer.
+
+        Raises:
+            ValueError: at fit, a Trainer without the arguments of `trainer_kwargs`.
+        """
+        trainer = self.trainer
+        if trainer is None or stage != TrainerFn.FITTING or getattr(trainer, "fast_dev_run", False):
+            return  # a fast_dev_run has limits of its own
+        wrong = [
+            f"{name}={value!r}, but got {getattr(trainer, name)!r}"
+            for name, value in self.trainer_kwargs().items()
+            if getattr(trainer, name) != value
+        ]
+        if wrong:
+            raise ValueError(
+                f"Expected the Trainer of {type(self).__name__} to have {'; '.join(wrong)}. "
+                "Build it as Trainer(**data.trainer_kwargs(), ...)."
+            )
+
+    @property
+    def epoch(self) -> int:
+        """The Trainer's epoch; 0 without a Trainer."""
+        return 0 if self.trainer is None else self.trainer.current_epoch
+
+    @property
+    def rank(self) -> int:
+        """The number of this process."""
+        if self.trainer is not None:
+            return self.trainer.global_rank
+        return torch.distributed.get_rank() if _distributed() else 0
+
+    @property
+    def world_size(self) -> int:
+        """Number of processes that share each batch."""
+        if self.trainer is not None:
+            return self.trainer.world_size
+        return torch.distributed.get_world_size() if _distributed() else 1
+
+    @property
+    def fitting_trainer(self) -> Trainer | None:
+        """The Trainer while it fits; None in a validation of its own, before and after."""
+        trainer = self.trainer
+        fits = trainer is not None and trainer.state.fn == TrainerFn.FITTING and trainer.state.stage is not None
+        return trainer if fits else None
+
+    def resume_fit(self) -> None:
+        """Before loaders are made: have a fit that was resumed repeat a validation that a crash prevented."""
+        if self.fitting_trainer is not None:
+            resume_missed_validation(self.fitting_trainer)
+
+
+def _distributed() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()

@@ -1,0 +1,91 @@
+"""Files of demonstrations beside a run: collected where missing, compared with what is expected where they exist."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+
+from dendrite_zoo.rl import Demonstrations, collect_demonstrations
+from dendrite_zoo.rl.collection import collection_config
+
+__all__ = ["folder_of_run", "load_or_collect", "refuse_rounds"]
+
+
+def folder_of_run(trainer: Trainer, *, resumed: str | None = None) -> Path:
+    """The folder of a run's demonstrations, on every process the first one's.
+
+    Args:
+        trainer: whose logger decides.
+        resumed: the folder that a checkpoint names, which is used again if it exists.
+    """
+    folder = Path(trainer.log_dir or trainer.default_root_dir) / "demonstrations"
+    if resumed is not None and Path(resumed).is_dir():
+        folder = Path(resumed)
+    return Path(trainer.strategy.broadcast(str(folder)))
+
+
+def refuse_rounds(folder: Path) -> None:
+    """Refuse rounds of DAgger at the start of a fit: another policy played them.
+
+    Raises:
+        FileExistsError: there are some.
+    """
+    for path in sorted(folder.glob("*round-*.safetensors")):
+        raise FileExistsError(
+            f"Expected a folder without rounds of DAgger, but got {path} of an earlier fit. Give another `folder`, "
+            "remove the rounds, or resume that fit with ckpt_path=."
+        )
+
+
+def load_or_collect(
+    path: Path, tasks: Sequence[str], trainer: Trainer | None, *, num_processes: int, fast: bool, **arguments: Any
+) -> Demonstrations:
+    """Load demonstrations, after they were collected if there is no such file; of several processes the first collects.
+
+    Args:
+        path: of the file.
+        tasks: their names.
+        trainer: whose processes wait for each other.
+        num_processes: of environments.
+        fast: faster Python paths of the environments.
+        **arguments: further ones of `dendrite_zoo.rl.collect_demonstrations`, which decide the content.
+
+    Raises:
+        ValueError: the file is of other tasks, or was collected with other arguments.
+    """
+    if (trainer is None or trainer.is_global_zero) and not path.is_file():
+        collect_demonstrations(tasks, num_processes=num_processes, fast=fast, progress=True, **arguments).save(path)
+    if trainer is not None:
+        trainer.strategy.barrier()
+    demonstrations = Demonstrations.load(path)
+    if demonstrations.tasks != tuple(tasks):
+        raise ValueError(
+            f"Expected demonstrations of {', '.join(tasks)}, but got those of {', '.join(demonstrations.tasks)} in "
+            f"{path}. Give another file or folder."
+        )
+    _check_config(path, demonstrations.config, collection_config(**arguments))
+    return demonstrations
+
+
+def _check_config(path: Path, found: Mapping[str, Any] | None, expected: Mapping[str, Any]) -> None:
+    if found is None:
+        rank_zero_warn(
+            f"{path} does not say how it was collected, as files of earlier versions do not. It is assumed to be as "
+            f"expected here: {_words(expected)}. If it is not, remove it to have it collected anew."
+        )
+        return
+    other = [name for name in expected if found.get(name) != expected[name]]
+    if other:
+        raise ValueError(
+            f"Expected {path} to be collected with {_words({name: expected[name] for name in other})}, but got "
+            f"{_words({name: found.get(name) for name in other})}. Give the arguments that it was collected with, or "
+            "another file or folder, or remove it to have it collected anew."
+        )
+
+
+def _words(config: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in config.items())
