@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
+from dendrite_zoo._core.ranks import num_ranks
 from dendrite_zoo.tasks import resume_missed_validation
 
 __all__ = ["TaskDataModule"]
@@ -67,14 +68,12 @@ class TaskDataModule(LightningDataModule, ABC):
         """The number of this process."""
         if self.trainer is not None:
             return self.trainer.global_rank
-        return torch.distributed.get_rank() if _distributed() else 0
+        return torch.distributed.get_rank() if num_ranks() > 1 else 0
 
     @property
     def world_size(self) -> int:
         """Number of processes that share each batch."""
-        if self.trainer is not None:
-            return self.trainer.world_size
-        return torch.distributed.get_world_size() if _distributed() else 1
+        return num_ranks() if self.trainer is None else self.trainer.world_size
 
     @property
     def fitting_trainer(self) -> Trainer | None:
@@ -87,7 +86,3 @@ class TaskDataModule(LightningDataModule, ABC):
         """Before loaders are made: have a fit that was resumed repeat a validation that a crash prevented."""
         if self.fitting_trainer is not None:
             resume_missed_validation(self.fitting_trainer)
-
-
-def _distributed() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
