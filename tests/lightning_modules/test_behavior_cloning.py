@@ -205,9 +205,7 @@ def test_resumed_it_finds_its_rounds_of_dagger_where_the_run_began(experts, tmp_
 
     torch.save(checkpoint, path)
     (tmp_path / "killed" / "version_0" / "demonstrations" / "round-1.safetensors").unlink()
-    with pytest.raises(
-        FileNotFoundError, match="Expected .*version_0.*round-1.* no such file. Restore it"
-    ):
+    with pytest.raises(FileNotFoundError, match="Expected .*version_0.*round-1.* no such file. Restore it"):
         go("killed", ckpt_path=path)
 
     del checkpoint[
@@ -220,9 +218,7 @@ def test_resumed_it_finds_its_rounds_of_dagger_where_the_run_began(experts, tmp_
 def test_a_fit_that_starts_anew_takes_no_rounds_of_another(experts, tmp_path):
     options = {"epochs": 2, "dagger_rounds": 1, "updates_per_epoch": 1}
     fit(module(), data(experts, tmp_path / "one", **options))
-    with pytest.raises(
-        FileExistsError, match="a folder without rounds .* got .*one/round-1.* of an earlier fit"
-    ):
+    with pytest.raises(FileExistsError, match="a folder without rounds .* got .*one/round-1.* of an earlier fit"):
         fit(module(), data(experts, tmp_path / "one", **options))
 
     stream, rows = data(experts, None, **options), []
