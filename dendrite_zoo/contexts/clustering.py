@@ -56,7 +56,7 @@ class ClusterContext(FoundContext):
     is 1 on average where both are of one task, and follows :math:`\chi^2_r / r` closely, with the effective rank
     :math:`r = (\operatorname{tr} \Sigma)^2 / \operatorname{tr} \Sigma^2`. The cluster of the smallest ``q`` takes the
     batch, unless a value as large is rarer than ``significance``: then a new cluster is founded. No matrix is inverted,
-    and none is kept: a cluster is its mean and two numbers.
+    and none is stored: a cluster is its mean and two numbers.
 
     The context of a cluster is the mean of the batch that founded it, and stays: a moving context would move the
     winners. The mean of all its rows serves to recognise it, in training and, row by row, at test.

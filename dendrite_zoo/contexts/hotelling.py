@@ -86,7 +86,7 @@ class HotellingContext(FoundContext):
         num_features: size of an input row.
         max_tasks: capacity, in clusters; once they are used up, each batch joins the one it is least unlike.
         context_dim: how many features, drawn at random once, are the context.
-        num_exemplars: rows of each cluster that are kept.
+        num_exemplars: rows of each cluster that are remembered.
         level: a batch is told apart where the test's value lies above it.
 
     Attributes:
@@ -153,18 +153,13 @@ class HotellingContext(FoundContext):
         return flat_rows(x, self.num_features)[:, self.features]
 
     def _find(self, x: Tensor) -> int:
-        if self.num_tasks == 0:
-            return 0
-        least, nearest = math.inf, -1
+        unlike: dict[int, float] = {}
         for task in range(self.num_tasks):
-            kept = self.exemplars[task, : int(self.counts[task].clamp(max=self.exemplars.shape[1]))]
-            if len(kept) + len(x) <= self.context_dim + 1:
-                continue
-            unlike = hotelling_test(kept, x)
-            if unlike < self.level:
-                return task
-            if unlike < least:
-                least, nearest = unlike, task
-        if nearest < 0:
-            return int(nearest_prototype(x.mean(0, keepdim=True), self.prototypes, self.counts > 0))
-        return self.new_task(nearest)
+            exemplars = self.exemplars[task, : int(self.counts[task].clamp(max=self.exemplars.shape[1]))]
+            if len(exemplars) + len(x) > self.context_dim + 1:
+                unlike[task] = hotelling_test(exemplars, x)
+                if unlike[task] < self.level:
+                    return task
+        if unlike or self.num_tasks == 0:
+            return self.new_task(min(unlike, key=lambda task: unlike[task], default=0))
+        return int(nearest_prototype(x.mean(0, keepdim=True), self.prototypes, self.counts > 0))

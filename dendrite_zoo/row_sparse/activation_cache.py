@@ -1,4 +1,4 @@
-"""Segment activations that are kept from one training step to the next."""
+"""A cache of segment activations from one training step to the next."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["CHUNK", "KeptActivations", "dot_rows", "stamp"]
+__all__ = ["CHUNK", "ActivationCache", "dot_rows", "stamp"]
 
 CHUNK = 1 << 18
 """Numbers handled at once where rows are gone through on a CPU: they stay in its cache."""
@@ -17,7 +17,7 @@ def dot_rows(rows: Tensor, vector: Tensor) -> Tensor:
     r"""The inner product of each row with a vector, bit for bit the same whatever other rows there are.
 
     The last bits of ``rows @ vector`` depend on how many rows there are, so that a winner could change with what was
-    kept and what was computed anew.
+    cached and what was computed anew.
 
     Shape:
         rows ``(N, C)``, vector ``(C,)``; result ``(N,)``.
@@ -35,8 +35,8 @@ def dot_rows(rows: Tensor, vector: Tensor) -> Tensor:
     return result
 
 
-class KeptActivations:
-    """Segment activations in one context, kept from one step to the next.
+class ActivationCache:
+    """Segment activations in one context, cached from one step to the next.
 
     They are exactly what would be computed anew. A segment that did not win has not changed, so the owner's step
     brings the rows it updated up to date (`refresh`) and the others stay. Whatever else changes the segments is

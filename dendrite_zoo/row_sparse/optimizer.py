@@ -21,7 +21,7 @@ class DendriteAdam(torch.optim.Adam):
     Ordinary parameters are updated by torch's fused `Adam`. Segments follow the rule of `torch.optim.SparseAdam`: rows
     with gradient move, and with them their moments; the other rows, and theirs, are not even read. As long as this
     optimizer lives, the segments it was given have sparse gradients, as those of ``torch.nn.Embedding(sparse=True)``,
-    and their activations in one context are kept from step to step (see `dendrite_zoo.row_sparse.parameter`).
+    and their activations in one context are cached from step to step (see `dendrite_zoo.row_sparse.parameter`).
 
     Under DDP and in ``torch.compile`` gradients stay dense; rows without gradient do not move there either.
 
@@ -39,7 +39,7 @@ class DendriteAdam(torch.optim.Adam):
     Args:
         params: parameters, or groups of them, as for any optimizer.
         lr: learning rate, 1/step.
-        betas: how much of the gradient's first and second moment is kept from step to step.
+        betas: decay of the running means of the gradient and of its square, from step to step.
         eps: added to the root of the second moment.
         weight_decay: L2 penalty on ordinary parameters; segments have none.
 
@@ -105,7 +105,7 @@ class DendriteAdam(torch.optim.Adam):
         step_size = lr * math.sqrt(1 - beta2**step) / (1 - beta1**step)
         everything = [rows_of(t.detach(), parameter.row_dims) for t in (parameter, *moments)]
         ids, values = ids_and_values(grad, parameter.row_dims)
-        parameter.kept.check(everything[0])
+        parameter.activation_cache.check(everything[0])
         chunk = max(1, CHUNK // max(1, values[:1].numel())) if values.device.type == "cpu" else max(1, len(ids))
         space = values.new_empty(4, min(chunk, len(ids)), *values.shape[1:])
         for some, g in zip(ids.split(chunk), values.split(chunk), strict=True):
@@ -117,7 +117,7 @@ class DendriteAdam(torch.optim.Adam):
             p.addcdiv_(m, torch.sqrt(v, out=root).add_(group["eps"]), value=-step_size)
             for rows, new in zip(everything, (p, m, v), strict=True):
                 rows.index_copy_(0, some, new)
-            parameter.kept.refresh(everything[0], some, p)
+            parameter.activation_cache.refresh(everything[0], some, p)
 
 
 def _with_rows(groups: Iterable[dict[str, Any]]) -> list[RowParameter]:
@@ -162,11 +162,9 @@ def clip_gradients_(
     """
     grads: list[Tensor] = []
     for parameter in parameters:
-        if parameter.grad is not None and parameter.grad.is_sparse:
-            parameter.grad = parameter.grad.coalesce()
-            grads.append(parameter.grad._values())
-        elif parameter.grad is not None:
-            grads.append(parameter.grad)
+        if parameter.grad is not None:
+            parameter.grad = once(parameter.grad)
+            grads.append(parameter.grad._values() if parameter.grad.is_sparse else parameter.grad)
     if algorithm == "value":
         for grad in grads:
             grad.clamp_(-limit, limit)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dendrite_zoo._core.ranks import num_ranks
-from dendrite_zoo.row_sparse.activation_cache import KeptActivations
+from dendrite_zoo.row_sparse.activation_cache import ActivationCache
 
 __all__ = ["RowParameter", "dot_taken_rows", "once", "row_ids", "rows_of", "take_rows"]
 
@@ -31,18 +31,18 @@ class RowParameter(nn.Parameter):
         row_dims: how many leading dimensions number the rows; all of them where each number is a row of its own.
 
     Attributes:
-        kept: its activations, where it holds segments; ``kept.invalidate()`` after a write to a few rows through
-            ``.data``.
+        activation_cache: of the activations of its rows, where they are segments; call
+            ``activation_cache.invalidate()`` after a write to a few rows through ``.data``.
     """
 
     row_dims: int
-    kept: KeptActivations
+    activation_cache: ActivationCache
     _owner: weakref.ref[torch.optim.Optimizer] | None
 
     def __new__(cls, data: Tensor, requires_grad: bool = True, row_dims: int = 1) -> RowParameter:
         """Wrap ``data``, without an owner."""
         parameter = super().__new__(cls, data, requires_grad)
-        parameter.row_dims, parameter.kept, parameter._owner = row_dims, KeptActivations(), None
+        parameter.row_dims, parameter.activation_cache, parameter._owner = row_dims, ActivationCache(), None
         return parameter
 
     @property
@@ -53,23 +53,17 @@ class RowParameter(nn.Parameter):
     @owner.setter
     def owner(self, optimizer: torch.optim.Optimizer | None) -> None:
         self._owner = None if optimizer is None else weakref.ref(optimizer)
-        self.kept.invalidate()
+        self.activation_cache.invalidate()
 
     @property
-    def keeps_activations(self) -> bool:
-        """Whether activations are kept from step to step: on a CPU, in training, while there is an owner."""
-        if self.owner is None or torch.compiler.is_compiling():
-            return False
-        return self.requires_grad and torch.is_grad_enabled() and self.device.type == "cpu"
-
-    def as_rows(self) -> Tensor:
-        """The numbers as ``(rows, ...)``, without gradient."""
-        return rows_of(self.detach(), self.row_dims)
+    def usable_cache(self) -> ActivationCache | None:
+        """Its cache where activations are cached from step to step: on a CPU, in training, while there is an owner."""
+        if self.owner is None or torch.compiler.is_compiling() or self.device.type != "cpu":
+            return None
+        return self.activation_cache if self.requires_grad and torch.is_grad_enabled() else None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> RowParameter:
-        if id(self) not in memo:
-            memo[id(self)] = RowParameter(self.data.clone(), self.requires_grad, self.row_dims)
-        return memo[id(self)]
+        return RowParameter(self.data.clone(), self.requires_grad, self.row_dims)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return RowParameter, (self.data, self.requires_grad, self.row_dims)
@@ -181,7 +175,7 @@ class _TakeRows(torch.autograd.Function):
     def forward(ctx: Any, parameter: RowParameter, ids: Tensor) -> Tensor:
         ctx.save_for_backward(ids)
         ctx.shape, ctx.row_dims = parameter.shape, parameter.row_dims
-        return _select(parameter.as_rows(), ids)
+        return _select(rows_of(parameter, parameter.row_dims), ids)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -204,7 +198,7 @@ class _DotTakenRows(torch.autograd.Function):
         ctx.shape, ctx.row_dims = parameter.shape, parameter.row_dims
         if known is not None:
             return known.clone()
-        rows = _select(parameter.as_rows(), ids)
+        rows = _select(rows_of(parameter, parameter.row_dims), ids)
         return _dot(rows if mask is None else rows.mul_(_select(rows_of(mask, parameter.row_dims), ids)), vectors)
 
     @staticmethod
@@ -224,7 +218,5 @@ class _DotTakenRows(torch.autograd.Function):
 
 
 def _sparse(ids: Tensor, values: Tensor, shape: torch.Size, row_dims: int) -> Tensor:
-    indices = [ids]
-    for size in reversed(shape[1:row_dims]):
-        indices[:1] = [indices[0] // size, indices[0] % size]
-    return torch.sparse_coo_tensor(torch.stack(indices), values, shape, check_invariants=False)
+    indices = torch.stack(torch.unravel_index(ids, shape[:row_dims]))
+    return torch.sparse_coo_tensor(indices, values, shape, check_invariants=False)

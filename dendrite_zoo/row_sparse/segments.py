@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dendrite_zoo.functional.context import Context, distinct_contexts
 from dendrite_zoo.functional.dendrites import Gate, segment_activations, select_winners, winning_segments
-from dendrite_zoo.row_sparse.parameter import RowParameter, dot_taken_rows
+from dendrite_zoo.row_sparse.parameter import RowParameter, dot_taken_rows, rows_of
 
 __all__ = ["winning_activations"]
 
@@ -62,16 +62,14 @@ def winning_activations(
 
 def _from_winners(segments: Tensor, contexts: Tensor, gate: Gate, mask: Tensor | None) -> Tensor:
     num_units, num_segments, _ = segments.shape
-    keeper = segments if isinstance(segments, RowParameter) and segments.keeps_activations else None
-    known = None
+    cache = segments.usable_cache if isinstance(segments, RowParameter) and len(contexts) == 1 else None
     with torch.no_grad():
-        if keeper is not None and len(contexts) == 1:
-            known = keeper.kept.activations(keeper.as_rows(), contexts[0])
+        known = None if cache is None else cache.activations(rows_of(segments, row_dims=2), contexts[0])
         activations = segment_activations(segments, contexts) if known is None else known
         winners = winning_segments(activations.reshape(-1, num_units, num_segments), gate)  # (K, U)
         ids = winners + num_segments * torch.arange(num_units, device=segments.device)
-        if keeper is not None and known is not None:
-            keeper.kept.watch(ids[0])
+        if cache is not None and known is not None:
+            cache.watch(ids[0])
             known = known[ids]
     if not contexts.is_floating_point():
         contexts = F.one_hot(contexts, segments.shape[-1]).to(segments.dtype)

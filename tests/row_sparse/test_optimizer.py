@@ -17,7 +17,7 @@ from dendrite_zoo.functional import GATES
 from dendrite_zoo.layers import ActiveDendriteLinear
 from dendrite_zoo.models import ActiveDendriteMLP
 from dendrite_zoo.optim import DendriteAdam, clip_gradients_
-from dendrite_zoo.row_sparse.activation_cache import KeptActivations
+from dendrite_zoo.row_sparse.activation_cache import ActivationCache
 
 C = 5
 
@@ -234,11 +234,11 @@ def test_learning_rate_and_weight_decay_of_ordinary_parameters():
 @pytest.fixture
 def computed(monkeypatch):
     """Counts how often all activations of a layer are computed, and checks that kept ones are exact."""
-    count, activations = [], KeptActivations.activations
+    count, activations = [], ActivationCache.activations
 
     def counting(self, segments, context):
         self.check(segments)
-        fresh = KeptActivations()
+        fresh = ActivationCache()
         expected = activations(fresh, segments, context)
         before = self._values
         kept = activations(self, segments, context)
@@ -246,7 +246,7 @@ def computed(monkeypatch):
         count.append(kept is not before)
         return kept
 
-    monkeypatch.setattr(KeptActivations, "activations", counting)
+    monkeypatch.setattr(ActivationCache, "activations", counting)
     return count
 
 
@@ -273,7 +273,7 @@ def in_place(model, optimizer):
 def through_data(model, optimizer):
     for layer in model.hidden:
         layer.segments.data[0, 0, 0] += 1
-        layer.segments.kept.invalidate()
+        layer.segments.activation_cache.invalidate()
 
 
 def all_through_data(model, optimizer):
