@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from dendrite_zoo._core.ranks import all_gather, sum_over_ranks
 from dendrite_zoo.layers import KWinners
 
 __all__ = ["ActivationCounts"]
@@ -97,18 +97,14 @@ class ActivationCounts:
         samples = torch.tensor([[self._samples.get((layer, j, w), 0) for w in widths] for j in tasks])
         return tasks, torch.stack(active), samples.repeat_interleave(torch.tensor(widths), dim=1)
 
-    def sum_over_ranks(self, trainer: Trainer) -> None:
-        """Add up the processes' counts, and bring them to the CPU, which is the one wait of a validation."""
-        keys, device = list(self._active), trainer.strategy.root_device
-        if trainer.world_size > 1:  # a process whose share of a loader is empty has not seen its layers
-            of_ranks: list[Any] = [None] * trainer.world_size
-            torch.distributed.all_gather_object(of_ranks, keys)
-            keys = list(dict.fromkeys(itertools.chain.from_iterable(of_ranks)))
+    def sum_over_ranks(self, device: torch.device) -> None:
+        """Add up the counts of all processes on a device, and bring them to the CPU: the one wait of a validation."""
+        # a process whose share of a loader is empty has not seen its layers
+        keys = list(dict.fromkeys(itertools.chain.from_iterable(all_gather(list(self._active)))))
         samples = torch.tensor([self._samples.get(key, 0) for key in keys], dtype=torch.long, device=device)
         active = [self._active.get(key, torch.zeros(key[2], dtype=torch.long)).to(device) for key in keys]
         vector = torch.cat([samples, *active])
-        if trainer.world_size > 1:
-            vector = trainer.strategy.reduce(vector, reduce_op="sum")
+        sum_over_ranks(vector)
         samples, *active = vector.cpu().split([len(keys), *(key[2] for key in keys)])
         self._samples = dict(zip(keys, samples.tolist(), strict=True))
         self._active = dict(zip(keys, active, strict=True))

@@ -15,6 +15,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor
 
 from dendrite_zoo import regularizers
+from dendrite_zoo._core.checks import check_integers
 from dendrite_zoo._core.lightning import transfer_batch
 from dendrite_zoo.callbacks.consolidation import Consolidation
 
@@ -67,10 +68,7 @@ class ElasticWeightConsolidation(Consolidation[regularizers.ElasticWeightConsoli
         exclude: str | Sequence[str] = "*segments",
         task: Callable[[Trainer], int] | None = None,
     ) -> None:
-        if max_batches is not None and max_batches < 1:
-            raise ValueError(
-                f"Expected `max_batches` to be at least 1, or None for all batches of a task, but got {max_batches}."
-            )
+        check_integers(1, max_batches=1 if max_batches is None else max_batches)
         self.ewc_lambda, self.online, self.decay = ewc_lambda, online, decay
         self.log_likelihood, self.data, self.max_batches = log_likelihood, data, max_batches
         self._unchecked = False

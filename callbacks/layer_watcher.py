@@ -81,7 +81,7 @@ class LayerWatcher(Callback, ABC):
         self.teardown()
         if trainer.sanity_checking:
             return
-        self._counts.sum_over_ranks(trainer)
+        self._counts.sum_over_ranks(trainer.strategy.root_device)
         if not self._counts.layers and (watched := activation_layers(pl_module, self.layers)):
             rank_zero_warn(
                 f"{type(self).__name__}: Expected the modules {list(watched)} to be called, but none of them ran in "

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
 from dendrite_zoo._core.names import nearest
+from dendrite_zoo._core.ranks import all_gather
 
 __all__ = ["MetricReader", "average_over_ranks", "batch_size", "by_task"]
 
@@ -20,11 +20,11 @@ Found = dict[int, tuple[float, int | None]]  # task -> value of the metric, and 
 
 
 class MetricReader:
-    """Reads a metric of each task, and tells this validation's values from those of earlier ones.
+    """Reads a metric of each task, this validation's values and not those of earlier ones.
 
     ``trainer.callback_metrics`` keeps every metric for ever: a loader that is not due leaves its old value
-    there. A value that is logged anew is another tensor, though, so a look at the dictionary before the
-    validation tells.
+    there. A value that is logged anew is another tensor, so it differs from the one that stood there before the
+    validation.
 
     Args:
         metric: such as ``"val/acc"``.
@@ -65,9 +65,7 @@ class MetricReader:
         if alone:
             samples = {j: samples.get(0) for j in values} if len(values) == 1 else {}
         found = {j: (value, samples.get(j, 0)) for j, value in values.items()}
-        if trainer.world_size > 1 and torch.distributed.is_initialized():
-            ranks: list[Any] = [None] * trainer.world_size
-            torch.distributed.all_gather_object(ranks, found)
+        if len(ranks := all_gather(found)) > 1:
             found = average_over_ranks(ranks)
         if not found or str(found) == str(self._last):  # as text, in which NaN equals NaN
             return None
@@ -142,7 +140,7 @@ def by_task(metrics: Mapping[str, Any], metric: str, current: int | None) -> dic
 def batch_size(batch: Any) -> int | None:
     """Length of the first tensor in a batch of tuples, lists and dictionaries; None where it is not known.
 
-    A list of tensors within a batch does not tell: they may be samples, each of a length of its own.
+    A list of tensors within a batch is passed over: they may be samples, each of a length of its own.
 
     Example:
         >>> import torch

@@ -10,6 +10,7 @@ import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from numpy.typing import NDArray
 
+from dendrite_zoo._core.checks import check_integers
 from dendrite_zoo.callbacks.trainer import log_metrics
 from dendrite_zoo.rl import MAX_STEPS, GoalEvaluation, Split, SuccessReport, task_names
 from dendrite_zoo.tasks import has_task
@@ -32,10 +33,10 @@ class SuccessLogger(Callback):
         every_n_steps: of the optimizer: after each batch that reaches a multiple of it, or passes it by; None for each
             validation.
         tasks: ``"mt10"``, ``"mt50"`` or names; by default the ``tasks`` of the datamodule. Any of those in
-            ``module.model.tasks``; where the module has none, in the order of its indices.
+            ``module.model.tasks``; without such a list, in the order of its indices.
         split: of the goals: ``"val"`` to choose models on; never choose on ``"test"``.
         num_goals: of each task.
-        seed: of the goals; by default that of the datamodule, 0 where it has none.
+        seed: of the goals; by default the ``seed`` of the datamodule, else 0.
         max_steps: length of an episode, which ends with success.
         num_processes: of environments.
         fast: faster Python paths of the environments.
@@ -64,11 +65,7 @@ class SuccessLogger(Callback):
         num_processes: int = 2,
         fast: bool = False,
     ) -> None:
-        if every_n_steps is not None and every_n_steps < 1:
-            raise ValueError(
-                f"Expected `every_n_steps` to be at least 1, but got {every_n_steps}. Pass None to evaluate at each "
-                "validation."
-            )
+        check_integers(1, every_n_steps=1 if every_n_steps is None else every_n_steps)
         self.every_n_steps, self.split, self.num_goals, self.seed = every_n_steps, split, num_goals, seed
         self.tasks = None if tasks is None else task_names(tasks)
         self.options: dict[str, Any] = {"max_steps": max_steps, "num_processes": num_processes, "fast": fast}
@@ -80,8 +77,8 @@ class SuccessLogger(Callback):
         """Make sure that there is a policy, and that its tasks are known."""
         if not callable(getattr(pl_module, "act_batch", None)):
             raise ValueError(
-                f"SuccessLogger needs a module with `act_batch(observations, task_index)`, but "
-                f"{type(pl_module).__name__} has none. Train one such as BehaviorCloning or MultiTaskSAC."
+                f"SuccessLogger needs a module that acts, but {type(pl_module).__name__} does not define "
+                "`act_batch(observations, task_index)`. Train one such as BehaviorCloning or MultiTaskSAC."
             )
         self._indices(trainer, pl_module)
 

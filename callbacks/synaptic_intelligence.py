@@ -57,9 +57,7 @@ class SynapticIntelligence(Consolidation[regularizers.SynapticIntelligence]):
         """Read the gradients of the task's loss, then add the penalty's."""
         self._started.before_step(parameters)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
         """See the step that was taken."""
         self._started.after_step()
 

@@ -17,7 +17,7 @@ C = TypeVar("C", bound=Callback)
 
 
 def find_callback(trainer: Trainer, kind: type[C]) -> C | None:
-    """The first callback of a kind that a Trainer has, None where it has none.
+    """The first callback of a kind that a Trainer has, else None.
 
     Example:
         >>> from lightning.pytorch.callbacks import Timer

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["gather_states", "num_ranks", "state_of_rank", "sum_over_ranks"]
+__all__ = ["all_gather", "gather_states", "num_ranks", "state_of_rank", "sum_over_ranks"]
 
 
 def num_ranks() -> int:
@@ -34,6 +34,19 @@ def sum_over_ranks(*tensors: Tensor) -> None:
     if num_ranks() > 1:
         for tensor in tensors:
             torch.distributed.all_reduce(tensor)
+
+
+def all_gather(value: Any) -> list[Any]:
+    """The values of all processes by rank, in every process; anything that pickle takes.
+
+    Example:
+        >>> all_gather({"seen": 3})
+        [{'seen': 3}]
+    """
+    values = [value] * num_ranks()
+    if len(values) > 1:
+        torch.distributed.all_gather_object(values, value)
+    return values
 
 
 def gather_states(state: Any) -> list[Any]:

@@ -356,13 +356,13 @@ def test_bad_input(tmp_path):
     with pytest.raises(ValueError, match=r"to be class indices, .* but got torch.float32 of shape \(2, 1\)"):
         fit(tmp_path, ElasticWeightConsolidation(data=lambda trainer, task: numbers))
     for bad, message in (
-        ({"ewc_lambda": -2.0}, "came as -2.0"),
-        ({"decay": 0.5}, "online=False came"),
-        ({"max_batches": 0}, "Expected `max_batches` to be at least 1, .* but got 0"),
+        ({"ewc_lambda": -2.0}, "Expected `ewc_lambda` to be a number of at least 0, but got -2.0"),
+        ({"decay": 0.5}, "but got 0.5 and online=False"),
+        ({"max_batches": 0}, "Expected `max_batches` to be an integer of at least 1, but got 0"),
     ):
         with pytest.raises(ValueError, match=message):
             ElasticWeightConsolidation(**bad)
-    with pytest.raises(ValueError, match="eps=0.0 came"):
+    with pytest.raises(ValueError, match="Expected `eps` to be a positive number, .* but got 0.0"):
         SynapticIntelligence(eps=0.0)
     _, used = fit(tmp_path, SynapticIntelligence())
     with pytest.raises(ValueError, match="Expected a new SynapticIntelligence for each model"):
