@@ -17,6 +17,7 @@ from torch import Tensor
 from dendrite_zoo import regularizers
 from dendrite_zoo._core.checks import check_integers
 from dendrite_zoo._core.lightning import transfer_batch
+from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo.callbacks.consolidation import Consolidation
 
 __all__ = ["ElasticWeightConsolidation"]
@@ -25,6 +26,7 @@ LogLikelihood = Callable[[LightningModule, Any], Tensor]
 OTHER_LIKELIHOOD = "Or pass `log_likelihood=`, a function of the module and a batch."
 
 
+@say_new_names
 class ElasticWeightConsolidation(Consolidation[regularizers.ElasticWeightConsolidation]):
     """Elastic weight consolidation (Kirkpatrick et al. 2017; online: Schwarz et al. 2018) in any pipeline.
 

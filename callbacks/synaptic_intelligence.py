@@ -9,11 +9,13 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from dendrite_zoo import regularizers
+from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo.callbacks.consolidation import Consolidation
 
 __all__ = ["SynapticIntelligence"]
 
 
+@say_new_names
 class SynapticIntelligence(Consolidation[regularizers.SynapticIntelligence]):
     """Synaptic intelligence (Zenke et al. 2017) in any pipeline.
 

@@ -11,6 +11,7 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
+from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo._core.ranks import num_ranks, sum_over_ranks
 from dendrite_zoo.contexts.base import flat_rows
 from dendrite_zoo.contexts.prototype import PrototypeContext, nearest_prototype
@@ -46,6 +47,7 @@ class FoundContext(PrototypeContext, ABC):
         return nearest
 
 
+@say_new_names
 class ClusterContext(FoundContext):
     r"""Prototypes of tasks that nobody announces, found by Dempster's test of two means (1958).
 

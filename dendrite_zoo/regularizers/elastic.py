@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dendrite_zoo._core.checks import check_range
+from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo._core.ranks import sum_over_ranks
 from dendrite_zoo.regularizers.quadratic import Covered, QuadraticPenalty, _zeros
 from dendrite_zoo.row_sparse.parameter import once
@@ -66,6 +67,7 @@ def fisher_diagonal(
     return {name: tensor.div_(total) for name, tensor in fisher.items()}
 
 
+@say_new_names
 class ElasticWeightConsolidation(QuadraticPenalty):
     r"""Importance of weights from the Fisher information at a task's end.
 

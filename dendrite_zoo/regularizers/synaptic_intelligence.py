@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dendrite_zoo._core.checks import check_range, wrong_argument
+from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo.regularizers.quadratic import Covered, QuadraticPenalty, _zeros
 
 __all__ = ["SynapticIntelligence"]
@@ -18,6 +19,7 @@ CHUNK = 1 << 16
 """Numbers handled at once where a task ends: they stay in a CPU's cache."""
 
 
+@say_new_names
 class SynapticIntelligence(QuadraticPenalty):
     r"""Importance of weights from the path that they took (Zenke, Poole and Ganguli 2017, eq. 3-5).
 

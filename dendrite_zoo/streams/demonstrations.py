@@ -16,6 +16,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from dendrite_zoo._core.checks import check_choice, check_integers
+from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo.rl import Demonstrations, Disturbance, task_names
 from dendrite_zoo.streams.datamodule import TaskDataModule
 from dendrite_zoo.streams.demonstration_files import folder_of_run, load_or_collect, refuse_rounds
@@ -24,6 +25,7 @@ from dendrite_zoo.streams.loader import DemonstrationLoader, SingleBatch
 __all__ = ["DemonstrationMixture", "DemonstrationSequence"]
 
 
+@say_new_names
 class DemonstrationMixture(TaskDataModule):
     """Several tasks of Meta-World at once, each by imitating its scripted expert, in a fixed number of updates.
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dendrite_zoo._core.checks import check_choice, check_integers
+from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo.rl import Split
 from dendrite_zoo.streams.datamodule import TaskDataModule
 from dendrite_zoo.streams.loader import TaskLoader
@@ -20,6 +21,7 @@ from dendrite_zoo.streams.sources import Source, SourceLike, load_source
 __all__ = ["TaskStream"]
 
 
+@say_new_names
 class TaskStream(TaskDataModule):
     """A sequence of tasks, trained one after another within a single ``Trainer.fit``.
 
