@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dendrite_zoo._core.torch import for_each
+
 __all__ = [
     "actor_loss",
     "critic_loss",
@@ -172,4 +174,4 @@ def polyak_(target: Iterable[Tensor], source: Iterable[Tensor], rate: float) -> 
         >>> slow
         [tensor([0.2500])]
     """
-    torch._foreach_lerp_(list(target), list(source), rate)
+    for_each("lerp_", list(target), list(source), rate)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dendrite_zoo._core.checks import check_density, check_integers
+from dendrite_zoo._core.torch import transforms_active
 from dendrite_zoo.row_sparse.activation_cache import stamp
 
 __all__ = ["SparseLinear"]
@@ -109,7 +110,7 @@ def _trainable(weight: Tensor) -> bool:
 
 def _traced_or_transformed() -> bool:
     tracing = torch.jit.is_tracing()  # type: ignore[attr-defined]
-    return torch.compiler.is_compiling() or tracing or torch._C._are_functorch_transforms_active()
+    return torch.compiler.is_compiling() or tracing or transforms_active()
 
 
 class _MaskGradient(torch.autograd.Function):

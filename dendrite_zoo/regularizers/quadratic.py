@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dendrite_zoo._core.checks import check_range
+from dendrite_zoo._core.torch import for_each, sparse_values
 from dendrite_zoo.row_sparse.parameter import once, row_ids, rows_of
 
 __all__ = ["QuadraticPenalty", "select_parameters"]
@@ -74,7 +75,7 @@ class Covered(NamedTuple):
         """
         if not gradient.is_sparse:
             return cls(gradient)
-        return cls(gradient._values(), row_ids(gradient), gradient.sparse_dim())
+        return cls(sparse_values(gradient), row_ids(gradient), gradient.sparse_dim())
 
     def of(self, tensor: Tensor) -> Tensor:
         """That part of a tensor of the parameter's shape: itself, or a copy of the rows."""
@@ -166,9 +167,9 @@ class QuadraticPenalty:
     def _add_gradient(self, covered: Mapping[str, Covered], thetas: list[Tensor]) -> None:
         if not covered or not self.num_tasks or not self.coefficient:
             return
-        pull = torch._foreach_sub(thetas, self._parts(self.anchor, covered))
+        pull = for_each("sub", thetas, self._parts(self.anchor, covered))
         gradients, importances = [c.gradient for c in covered.values()], self._parts(self.importance, covered)
-        torch._foreach_addcmul_(gradients, pull, importances, value=2 * self.coefficient)
+        for_each("addcmul_", gradients, pull, importances, value=2 * self.coefficient)
 
     def _covered(self, parameters: Collection[Tensor] | None) -> dict[str, Covered]:
         """What is about to be moved: of each parameter with a gradient the part that it covers."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dendrite_zoo._core.checks import check_range, wrong_argument
 from dendrite_zoo._core.names import say_new_names
+from dendrite_zoo._core.torch import for_each
 from dendrite_zoo.regularizers.quadratic import Covered, QuadraticPenalty, _zeros
 
 __all__ = ["SynapticIntelligence"]
@@ -93,9 +94,9 @@ class SynapticIntelligence(QuadraticPenalty):
         if not covered:
             return
         back = [self._before[name] for name in covered]
-        torch._foreach_sub_(back, self._parts(self.parameters, covered))
+        for_each("sub_", back, self._parts(self.parameters, covered))
         paths = self._parts(self.path, covered)
-        torch._foreach_addcmul_(paths, [self._gradient[name] for name in covered], back)
+        for_each("addcmul_", paths, [self._gradient[name] for name in covered], back)
         for (name, c), path in zip(covered.items(), paths, strict=True):
             c.put(self.path[name], path)
 
@@ -140,4 +141,4 @@ def _remember(store: dict[str, Tensor], covered: Mapping[str, Covered], tensors:
                 store[name] = _zeros(tensor)
             whole.append((store[name], tensor))
     if whole:
-        torch._foreach_copy_([kept for kept, _ in whole], [tensor for _, tensor in whole])
+        for_each("copy_", [kept for kept, _ in whole], [tensor for _, tensor in whole])

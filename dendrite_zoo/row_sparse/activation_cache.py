@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dendrite_zoo._core.torch import version_of
+
 __all__ = ["CHUNK", "ActivationCache", "dot_rows", "stamp"]
 
 CHUNK = 1 << 18
@@ -93,5 +95,4 @@ def _activate(rows: Tensor, context: Tensor) -> Tensor:
 
 def stamp(tensor: Tensor) -> tuple[Any, ...]:
     """What changes with every operation in place (but for fused optimizers and writes through ``.data``)."""
-    version = 0 if tensor.is_inference() else tensor._version
-    return tensor.data_ptr(), version, tensor.shape, tensor.dtype, tensor.device
+    return tensor.data_ptr(), version_of(tensor), tensor.shape, tensor.dtype, tensor.device

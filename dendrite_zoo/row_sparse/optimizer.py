@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from dendrite_zoo._core.torch import sparse_values
 from dendrite_zoo.row_sparse.activation_cache import CHUNK
 from dendrite_zoo.row_sparse.parameter import RowParameter, once, row_ids, rows_of
 
@@ -135,7 +136,7 @@ def ids_and_values(grad: Tensor, row_dims: int) -> tuple[Tensor, Tensor]:
         (tensor([1]), tensor([[1., 0.]]))
     """
     grad = once(grad) if grad.is_sparse else grad.to_sparse(row_dims)
-    return row_ids(grad), grad._values()
+    return row_ids(grad), sparse_values(grad)
 
 
 @torch.no_grad()
@@ -164,7 +165,7 @@ def clip_gradients_(
     for parameter in parameters:
         if parameter.grad is not None:
             parameter.grad = once(parameter.grad)
-            grads.append(parameter.grad._values() if parameter.grad.is_sparse else parameter.grad)
+            grads.append(sparse_values(parameter.grad) if parameter.grad.is_sparse else parameter.grad)
     if algorithm == "value":
         for grad in grads:
             grad.clamp_(-limit, limit)

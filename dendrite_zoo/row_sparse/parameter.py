@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dendrite_zoo._core.ranks import num_ranks
+from dendrite_zoo._core.torch import sparse_indices
 from dendrite_zoo.row_sparse.activation_cache import ActivationCache
 
 __all__ = ["RowParameter", "dot_taken_rows", "once", "row_ids", "rows_of", "take_rows"]
@@ -81,9 +82,10 @@ def row_ids(gradient: Tensor) -> Tensor:
         >>> row_ids(torch.tensor([[0.0, 0.0, 0.0], [0.0, 5.0, 0.0]]).to_sparse())
         tensor([4])
     """
-    ids = gradient._indices()[0]
+    indices = sparse_indices(gradient)
+    ids = indices[0]
     for dim in range(1, gradient.sparse_dim()):
-        ids = ids * gradient.shape[dim] + gradient._indices()[dim]
+        ids = ids * gradient.shape[dim] + indices[dim]
     return ids
 
 
@@ -92,7 +94,7 @@ def once(gradient: Tensor) -> Tensor:
 
     Example:
         >>> twice = torch.sparse_coo_tensor(torch.tensor([[1, 1]]), torch.ones(2), (3,), check_invariants=False)
-        >>> once(twice)._values()
+        >>> once(twice).values()
         tensor([2.])
     """
     if not gradient.is_sparse or gradient.is_coalesced():
