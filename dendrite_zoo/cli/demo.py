@@ -11,7 +11,8 @@ from lightning.pytorch import Trainer, seed_everything
 from rich.console import Console
 
 from dendrite_zoo.callbacks import SparsityLogger
-from dendrite_zoo.cli.run_folder import RunLogger, run_callbacks, start_run
+from dendrite_zoo.cli.run_folder import run_callbacks, start_run
+from dendrite_zoo.cli.run_logger import RunLogger
 from dendrite_zoo.lightning_modules import ContinualClassifier
 from dendrite_zoo.models import ActiveDendriteClassifier
 from dendrite_zoo.report import sparsity_table

@@ -5,22 +5,17 @@ from __future__ import annotations
 import csv
 import math
 import os
-import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, TextIO, cast
+from typing import Any
 
-from lightning.fabric.loggers.logger import rank_zero_experiment
-from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, Timer
-from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from dendrite_zoo.callbacks import ForgettingLogger, SparsityLogger
@@ -28,7 +23,6 @@ from dendrite_zoo.callbacks import ForgettingLogger, SparsityLogger
 __all__ = [
     "LAST",
     "LastCheckpoint",
-    "RunLogger",
     "differences",
     "last_checkpoint",
     "resumable",
@@ -203,81 +197,6 @@ class LastCheckpoint(Checkpoint):
                 os.replace(part, self.path)
         self._written = time.monotonic()
         self._cost = self._written - begun
-
-
-class RunLogger(CSVLogger):
-    """Lightning's CSVLogger for one folder, which a resumed run appends to.
-
-    Each task brings columns of its own. Lightning writes the whole file anew for each of them, which takes most of the
-    time of a run of hundreds of tasks; here new columns stand last, and earlier rows, which end before them, are
-    filled up when the run ends.
-
-    Args:
-        folder: the run folder; ``metrics.csv`` lies directly in it.
-    """
-
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
-        path = Path(folder)
-        super().__init__(save_dir=str(path.parent), name=path.name, version="", flush_logs_every_n_steps=1)
-
-    @property
-    @rank_zero_experiment
-    def experiment(self) -> ExperimentWriter:
-        """The writer of ``metrics.csv``."""
-        if self._experiment is None:
-            self._experiment = _AppendingWriter(log_dir=self.log_dir)
-        return cast(ExperimentWriter, self._experiment)
-
-    @rank_zero_only
-    def finalize(self, status: str) -> None:
-        """Write what is left, and fill up all rows."""
-        super().finalize(status)
-        if isinstance(self._experiment, _AppendingWriter):
-            self._experiment.fill_up()
-
-
-class _AppendingWriter(ExperimentWriter):
-    """Lightning's writer deletes earlier files, and rewrites in place; here a crash at any moment loses nothing."""
-
-    def save(self) -> None:
-        """Append the rows that are waiting."""
-        if not self.metrics:
-            return
-        known = len(self.metrics_keys)
-        self.metrics_keys += sorted(set().union(*self.metrics) - set(self.metrics_keys))
-        if len(self.metrics_keys) > known:
-            self._rewrite(shutil.copyfileobj)
-        places = {key: place for place, key in enumerate(self.metrics_keys)}
-        with open(self.metrics_file_path, "a", newline="") as file:
-            for row in self.metrics:
-                last = max(places[key] for key in row)
-                csv.writer(file).writerow([row.get(key, "") for key in self.metrics_keys[: last + 1]])
-        self.metrics = []
-
-    def fill_up(self) -> None:
-        """Give all rows a cell in each column."""
-        size = len(self.metrics_keys)
-        if size:
-            self._rewrite(
-                lambda old, new: csv.writer(new).writerows(r + [""] * (size - len(r)) for r in csv.reader(old))
-            )
-
-    def _check_log_dir_exists(self) -> None:
-        if Path(self.metrics_file_path).is_file():
-            with open(self.metrics_file_path, "rb+") as file:  # a kill may have cut the last line
-                file.truncate(file.read().rfind(b"\n") + 1)
-            with open(self.metrics_file_path, newline="") as file:
-                self.metrics_keys = next(csv.reader(file), [])
-
-    def _rewrite(self, copy: Callable[[TextIO, TextIO], object]) -> None:
-        """Write the file anew, with the header of now and the rows as ``copy`` copies them."""
-        path, waiting = Path(self.metrics_file_path), f"{self.metrics_file_path}.new"
-        path.touch()
-        with open(path, newline="") as old, open(waiting, "w", newline="") as new:
-            old.readline()
-            csv.writer(new).writerow(self.metrics_keys)
-            copy(old, new)
-        os.replace(waiting, path)
 
 
 def run_callbacks(folder: str | os.PathLike[str], metric: str | None = "val/acc") -> list[Callback]:

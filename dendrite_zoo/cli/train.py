@@ -30,7 +30,6 @@ from dendrite_zoo.cli.parser import Parser
 from dendrite_zoo.cli.recipes import describe, expand, recipes
 from dendrite_zoo.cli.run_folder import (
     LAST,
-    RunLogger,
     differences,
     last_checkpoint,
     resumable,
@@ -38,6 +37,7 @@ from dendrite_zoo.cli.run_folder import (
     start_run,
     success_curve,
 )
+from dendrite_zoo.cli.run_logger import RunLogger
 from dendrite_zoo.hub import HubModel
 from dendrite_zoo.lightning_modules import evaluate_contexts
 from dendrite_zoo.models import ActiveDendritePolicy

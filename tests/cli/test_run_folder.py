@@ -13,7 +13,8 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from dendrite_zoo.cli.run_folder import LastCheckpoint, RunLogger, run_callbacks, start_run, success_curve
+from dendrite_zoo.cli.run_folder import LastCheckpoint, run_callbacks, start_run, success_curve
+from dendrite_zoo.cli.run_logger import RunLogger
 from dendrite_zoo.lightning_modules import ContinualClassifier
 from dendrite_zoo.models import ActiveDendriteClassifier
 from dendrite_zoo.streams import PermutedTasks

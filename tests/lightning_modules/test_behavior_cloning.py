@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader, IterableDataset
 
 from dendrite_zoo.callbacks import SuccessLogger
-from dendrite_zoo.cli.run_folder import RunLogger
+from dendrite_zoo.cli.run_logger import RunLogger
 from dendrite_zoo.hub.publish.upload import _artifact
 from dendrite_zoo.lightning_modules import BehaviorCloning
 from dendrite_zoo.lightning_modules.behavior_cloning import imitation_loss

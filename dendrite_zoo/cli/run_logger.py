@@ -1,0 +1,98 @@
+"""``metrics.csv``: what a run logged, also where it was killed and resumed."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+__all__ = ["RunLogger"]
+
+
+class RunLogger(Logger):
+    """Writes ``metrics.csv`` as Lightning's CSVLogger does, to one folder, where a resumed run appends to it.
+
+    Each task has columns of its own. CSVLogger writes the whole file anew for each of them, which takes most of the
+    time of a run of hundreds of tasks, and deletes what an earlier run wrote. Here new columns stand last, earlier
+    rows, which end before them, are filled up when the run ends, and a crash at any moment loses nothing.
+
+    Args:
+        folder: the run folder; ``metrics.csv`` lies directly in it.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        super().__init__()
+        self.path = Path(folder, "metrics.csv")
+        self._columns: dict[str, int] | None = None  # to their places; not known before the file was read
+
+    @property
+    def name(self) -> str:
+        """The name of the run."""
+        return self.path.parent.name
+
+    @property
+    def version(self) -> str:
+        """None: a run that is resumed has one folder."""
+        return ""
+
+    @property
+    def save_dir(self) -> str:
+        """The run folder."""
+        return str(self.path.parent)
+
+    @property
+    def log_dir(self) -> str:
+        """The run folder."""
+        return self.save_dir
+
+    def log_hyperparams(self, *_: Any, **__: Any) -> None:
+        """Nothing: ``config.yaml`` has them."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Append a row."""
+        row = {name: getattr(value, "item", lambda value=value: value)() for name, value in metrics.items()}
+        row["step"] = step
+        columns = self._read_columns()
+        if new := sorted(row.keys() - columns.keys()):
+            columns.update(zip(new, range(len(columns), len(columns) + len(new)), strict=True))
+            self._rewrite(shutil.copyfileobj)
+        cells = [""] * (1 + max(columns[name] for name in row))
+        for name, value in row.items():
+            cells[columns[name]] = value
+        with open(self.path, "a", newline="") as file:
+            csv.writer(file).writerow(cells)
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Give all rows a cell in each column."""
+        if self._columns:
+            size = len(self._columns)
+            self._rewrite(
+                lambda old, new: csv.writer(new).writerows(r + [""] * (size - len(r)) for r in csv.reader(old))
+            )
+
+    def _read_columns(self) -> dict[str, int]:
+        if self._columns is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.path.touch()
+            with open(self.path, "rb+") as file:  # a kill may have cut the last line
+                file.truncate(file.read().rfind(b"\n") + 1)
+            with open(self.path, newline="") as file:
+                self._columns = {name: place for place, name in enumerate(next(csv.reader(file), []))}
+        return self._columns
+
+    def _rewrite(self, copy: Callable[[TextIO, TextIO], object]) -> None:
+        """Write the file anew, with the header of now and the rows as ``copy`` copies them."""
+        waiting = self.path.with_suffix(".csv.new")
+        with open(self.path, newline="") as old, open(waiting, "w", newline="") as new:
+            old.readline()
+            csv.writer(new).writerow(self._columns or [])
+            copy(old, new)
+        os.replace(waiting, self.path)
