@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = [
     "model_cards",  # data
     "_core",
+    "_core.lightning",
     "functional",
     "row_sparse",
     "optim",  # the path that users import DendriteAdam from
@@ -43,7 +44,7 @@ UPSTAIRS = [name for name in LEVEL if LEVEL[name] >= LEVEL["streams"]]
 # Where a heavy library may be imported at all, and whether early or only where a function needs it.
 # Everything of an extra comes late, so that a missing extra is one clear error and not a failed import.
 HEAVY = {
-    "lightning": (["_core", "tasks", *UPSTAIRS], "early"),
+    "lightning": (["_core.lightning", "tasks", *UPSTAIRS], "early"),
     "huggingface_hub": (["_core", "hub", *UPSTAIRS], "late"),
     "matplotlib": (["report"], "late"),
     "pyarrow": (["streams"], "late"),
@@ -173,6 +174,16 @@ def test_heavy_libraries_stay_where_they_are_used(library: str) -> None:
                 wrong.append(f"{found}: only {', '.join(homes)} may")
             elif found.early and moment == "late":
                 wrong.append(f"{found}: move it into the function that needs it")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_what_imports_lightning_downstairs_comes_with_no_package() -> None:
+    """So that a room below the streams is imported without Lightning."""
+    wrong = [
+        str(found)
+        for found in IMPORTS
+        if found.file.endswith("__init__.py") and re.match(r"dendrite_zoo\.(_core\.lightning|tasks)\b", found.name)
+    ]
     assert not wrong, "\n".join(wrong)
 
 

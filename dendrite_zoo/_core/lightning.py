@@ -14,11 +14,26 @@ from torch.optim import Optimizer
 __all__ = [
     "attached_trainer",
     "logging_step",
+    "require",
     "resume_missed_validation",
     "second_pass",
     "transfer_batch",
     "unscale_gradients",
 ]
+
+
+def require(owner: type, *names: str) -> None:
+    """Refuse a version of Lightning in which a class lacks private methods that are overridden.
+
+    Raises:
+        ImportError: an override would never be called.
+    """
+    missing = [name for name in names if not hasattr(owner, name)]
+    if missing:
+        raise ImportError(
+            f"Expected lightning 2.6, but got lightning {version('lightning')}, whose {owner.__name__} has no "
+            f"{', '.join(missing)}. Install a version that dendrite-zoo supports: pip install 'lightning>=2.6,<2.7'."
+        )
 
 
 def attached_trainer(module: LightningModule) -> Trainer | None:

@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 import dendrite_zoo.models  # noqa: F401  (so that a config may name its classes)
+from dendrite_zoo._core.lightning import require
 from dendrite_zoo._core.redact import typed_command
 from dendrite_zoo.callbacks import ForgettingLogger, SparsityLogger, SubnetworkLogger
 from dendrite_zoo.cli.parser import Parser
@@ -109,6 +110,9 @@ class _RunConfig(SaveConfigCallback):
         self.parser.save(config, self.folder / self.config_filename, skip_none=False, overwrite=True)
 
 
+require(LightningCLI, "_prepare_subcommand_parser", "_parse_ckpt_path")  # overridden below
+
+
 class TrainingCLI(LightningCLI):
     """LightningCLI whose runs lie in ``runs/<name>/`` and end with a model ready to publish."""
 
@@ -157,6 +161,7 @@ class TrainingCLI(LightningCLI):
         """Checkpoints hold tensors and plain values only; no other code in them is run, unless the user asks for it."""
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         parser.set_defaults(weights_only=True)
+        self.parsers = {**getattr(self, "parsers", {}), subcommand: parser}
         return parser
 
     def _parse_ckpt_path(self) -> None:
@@ -168,12 +173,13 @@ class TrainingCLI(LightningCLI):
         self.run_name = config.name or (Path(str(config.config[0])).stem if config.config else "default")
         self.run_folder = Path("runs") / self.run_name
         self._find_checkpoint(config)
-        given = self._get(self.config_init, "trainer", default={})
+        init = self.config_init[str(self.subcommand)]
+        given = init.get("trainer") or {}
         callbacks, logger = list(given.get("callbacks") or []), given.get("logger")
         if self.subcommand == "fit":
             self.save_config_callback, self.save_config_kwargs = _RunConfig, {"folder": self.run_folder}
             start_run(self.run_folder, resumed=config.ckpt_path is not None)
-            metric = getattr(self._get(self.config_init, "data"), "metric", "val/acc")
+            metric = getattr(init.data, "metric", "val/acc")
             callbacks = [*run_callbacks(self.run_folder, metric), *callbacks]
             logger = RunLogger(self.run_folder) if logger is None else logger
         return super().instantiate_trainer(**kwargs, callbacks=callbacks, logger=logger or False)
@@ -198,7 +204,7 @@ class TrainingCLI(LightningCLI):
         held = run_folder / "config.yaml"
         if not held.is_file():
             return
-        texts = held.read_text(encoding="utf-8"), self._parser("fit").dump(config, skip_none=False)
+        texts = held.read_text(encoding="utf-8"), self.parsers["fit"].dump(config, skip_none=False)
         before, now = (_recipe(get_loader("yaml")(text)) for text in texts)  # parsed, it would import what it names
         had, has = (recipe["data"]["init_args"].get("num_tasks") or 0 for recipe in (before, now))
         if had < has:

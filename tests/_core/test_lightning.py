@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from dendrite_zoo._core.lightning import (
     attached_trainer,
     logging_step,
+    require,
     resume_missed_validation,
     second_pass,
     transfer_batch,
@@ -104,3 +105,9 @@ def test_a_second_pass_leaves_the_first_where_it_is(options):
     seen = [next(first).tolist()]
     assert [batch.tolist() for batch in second_pass(loader)] == [[0, 1], [2, 3], [4, 5]]
     assert [*seen, *(batch.tolist() for batch in first)] == [[0, 1], [2, 3], [4, 5]]
+
+
+def test_a_version_without_an_overridden_method_is_refused():
+    require(Trainer, "fit")
+    with pytest.raises(ImportError, match=r"Expected lightning 2\.6, but got .* Trainer has no _fit_anew\. Install"):
+        require(Trainer, "fit", "_fit_anew")

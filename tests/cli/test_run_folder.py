@@ -83,8 +83,10 @@ def test_a_line_that_a_kill_cut_is_dropped(tmp_path):
     logger = RunLogger(folder)
     for step in range(2):
         logger.log_metrics({"a": float(step)}, step=step)
-    with open(folder / "metrics.csv", "r+") as file:
-        file.truncate(len(file.read()) - 4)
+    with open(folder / "metrics.csv", "rb+") as file:
+        content = file.read()
+        assert content.endswith(b"\n1.0,1\r\n")
+        file.truncate(len(content) - 4)  # "1.0" is left, which the next row would go on with
     again = RunLogger(folder)
     again.log_metrics({"a": 7.0}, step=1)
     again.log_metrics({"b": 8.0}, step=2)
