@@ -107,7 +107,7 @@ class Card:
             if self.matrix is not None:
                 plot_matrix(self.matrix, path, title=self.name)
             elif subnetworks:
-                plot_subnetworks(subnetworks, path, title=self.name)
+                plot_subnetworks(subnetworks, path, title=self.name, tasks=self.own[0].get("tasks"))
             else:
                 return False
         except ImportError as error:
