@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +17,8 @@ from dendrite_zoo.rl.metaworld.tasks import ACTION_SIZE, MAX_STEPS, metaworld, t
 from dendrite_zoo.rl.pool import WorkerPool
 
 __all__ = ["Step", "TaskEnvironments", "checked_actions"]
+
+Opened = TypeVar("Opened", bound="TaskEnvironments")
 
 
 class Step(NamedTuple):
@@ -216,7 +218,7 @@ class TaskEnvironments:
         """End the processes, for good."""
         self._pool.close()
 
-    def __enter__(self) -> TaskEnvironments:
+    def __enter__(self: Opened) -> Opened:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -130,22 +130,10 @@ class GoalEvaluation(TaskEnvironments):
     """
 
     def __init__(
-        self,
-        tasks: str | Sequence[str],
-        *,
-        split: Split = "test",
-        num_goals: int = 50,
-        num_processes: int = 2,
-        fast: bool = False,
-        seed: int = 0,
-        max_steps: int = MAX_STEPS,
-        stop_at_success: bool = False,
+        self, tasks: str | Sequence[str], *, split: Split = "test", num_goals: int = 50, **options: Any
     ) -> None:
-        options: dict[str, Any] = {"split": split, "num_goals": num_goals, "max_steps": max_steps, "fast": fast}
-        options |= {"num_processes": num_processes, "seed": seed, "stop_at_success": stop_at_success}
-        super().__init__(
-            tasks, envs_per_task=max(1, min(num_goals, 20 // len(task_names(tasks)))), order="each-once", **options
-        )
+        options["envs_per_task"] = max(1, min(num_goals, 20 // len(task_names(tasks))))
+        super().__init__(tasks, split=split, num_goals=num_goals, order="each-once", **options)
 
     def __call__(self, act: Act, *, progress: bool = False) -> SuccessReport:
         """Evaluate a policy on every goal."""
@@ -169,9 +157,8 @@ class GoalEvaluation(TaskEnvironments):
                         last[goal], time[env] = step.success[env], 0
                         bar.advance(shown)
                 observation = step.observation
-        return SuccessReport(
-            self.tasks, first, None if config.stop_at_success else last, config.split, config.max_steps
-        )
+        last_success = None if config.stop_at_success else last
+        return SuccessReport(self.tasks, first, last_success, config.split, config.max_steps)
 
 
 def evaluate_policy(
@@ -203,9 +190,9 @@ def _acting(policy: Act | Policy, tasks: str | Sequence[str] | None) -> tuple[Ac
     known: Sequence[str] | None = getattr(policy, "tasks", None) if hasattr(policy, "act_batch") else None
     if known is None:
         if tasks is None or not callable(act):
+            kind = type(policy).__name__
             raise ValueError(
-                f"Expected `policy` to be a policy with `tasks`, or a function with tasks=..., but got a "
-                f"{type(policy).__name__} with tasks={tasks}."
+                f"Expected a policy with `tasks`, or a function with tasks=..., but got a {kind} and {tasks}."
             )
         return act, task_names(tasks)
     names = tuple(known) if tasks is None else task_names(tasks)

@@ -148,9 +148,7 @@ def _from_tensors(tensors: Sequence[Tensor]) -> Source:
 
 def _check_inputs(x: Tensor, split: str) -> None:
     if not (x.dtype == torch.uint8 or x.is_floating_point()):
-        raise TypeError(
-            f"Expected `x_{split}` to be float, or uint8 pixels, but got {x.dtype}. Convert it with .float()."
-        )
+        raise TypeError(f"Expected `x_{split}` to be float, or uint8 pixels, but got {x.dtype}. Use .float().")
     if x.ndim < 2 or x.numel() == 0:
         raise ValueError(f"Expected `x_{split}` to have the shape (rows, ...), not empty, but got {tuple(x.shape)}.")
     if x.is_floating_point() and not bool(x.isfinite().all()):
@@ -166,6 +164,4 @@ def _check_labels(y: Tensor, rows: int, split: str) -> None:
             f"{tuple(y.shape)}. Check that both are of the same rows."
         )
     if y.min() < 0:
-        raise ValueError(
-            f"Expected `y_{split}` to hold labels from 0, but got {int(y.min())}. Number the classes from 0."
-        )
+        raise ValueError(f"Expected `y_{split}` to hold labels from 0, but got {int(y.min())}. Number classes from 0.")

@@ -38,6 +38,18 @@ def test_what_is_learned_from_begins_after_the_warmup():
     assert practice.env_steps == 1000
 
 
+@pytest.mark.parametrize("played", range(6))
+def test_the_rounds_of_an_epoch_resume_once(played):
+    practice = data(epochs=2, steps_per_round=50, warmup_steps=0)  # five rounds an epoch
+    first, second = practice.train_dataloader(), practice.train_dataloader()
+    rounds = iter(first)
+    for _ in range(played):
+        next(rounds)
+    second.load_state_dict(first.state_dict())
+    assert first.state_dict() == {"epoch": 0, "batch": played}
+    assert (len(list(second)), len(list(second))) == (5 - played, 5)
+
+
 def test_validation_shows_each_task_what_was_seen_last_of_it():
     practice = data()
     assert [list(loader) for loader in practice.val_dataloader()] == [[], []]

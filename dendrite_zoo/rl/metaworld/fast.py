@@ -1,8 +1,8 @@
 """The slow paths of Meta-World's Python, faster: the same observations, rewards and successes to 1e-9.
 
-A third of a step is Python that can be had for less: a rotation through scipy, a loop over contacts, rewards that
-treat single numbers as arrays, lookups by name. Nothing is changed for others in the process: `faster` makes a
-subclass, in which the environment's own functions find quicker ones under the names that they use.
+A third of a step is Python that can be faster: a rotation through scipy, a loop over contacts, rewards that treat
+single numbers as arrays, lookups by name. Other code in the process is not affected: `faster` makes a subclass, in
+which the environment's own functions find faster ones under the names that they use.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ __all__ = ["faster", "norm", "quaternion", "tolerance", "touching"]
 
 
 def quaternion(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Give the quaternion ``(x, y, z, w)`` of a rotation, with the sign that scipy's ``Rotation`` gives it.
+    """Return the quaternion ``(x, y, z, w)`` of a rotation, with the sign of scipy's ``Rotation``.
 
     Shape:
         ``(3, 3)`` to ``(4,)``.
@@ -52,9 +52,9 @@ def tolerance(
     sigmoid: str = "gaussian",
     value_at_margin: float = 0.1,
 ) -> Any:
-    """Give 1 within the bounds, and less the further outside: ``metaworld.utils.reward_utils.tolerance``.
+    """Return 1 within the bounds, and less further outside: ``metaworld.utils.reward_utils.tolerance``.
 
-    For single numbers and the two sigmoids that rewards use; anything else goes to Meta-World's own.
+    For single numbers and the two sigmoids that rewards use; for others it calls Meta-World's own.
 
     Example:
         >>> tolerance(0.5, bounds=(0, 1)), tolerance(2.0, bounds=(0, 1), margin=1.0, sigmoid="long_tail")
@@ -79,7 +79,7 @@ def tolerance(
 
 
 def norm(x: Any, *arguments: Any, **options: Any) -> Any:
-    """Give the length of a vector; anything else goes to NumPy's own.
+    """Return the length of a vector; for other arguments call NumPy's own function.
 
     Example:
         >>> float(norm(np.array([3.0, 4.0])))
@@ -91,7 +91,7 @@ def norm(x: Any, *arguments: Any, **options: Any) -> Any:
 
 
 def touching(data: Any, geom: int, pads: tuple[int, int]) -> bool:
-    """Say whether both pads of the gripper press on a geom.
+    """Whether both pads of the gripper press on a geom.
 
     Args:
         data: MuJoCo's.
@@ -108,7 +108,7 @@ def touching(data: Any, geom: int, pads: tuple[int, int]) -> bool:
 
 
 class _Rotation:
-    """As much of scipy's as the environments use."""
+    """The part of scipy's ``Rotation`` that the environments use."""
 
     def __init__(self, matrix: NDArray[np.float64]) -> None:
         self._matrix = matrix
@@ -119,15 +119,15 @@ class _Rotation:
         return quaternion(self._matrix)
 
 
-class _Paths:
-    """Methods in the place of `SawyerXYZEnv`'s own."""
+class _FastMethods:
+    """Methods that replace those of `SawyerXYZEnv`."""
 
     model: Any
     data: Any
 
     @functools.cached_property
     def _ids(self) -> SimpleNamespace:
-        """The numbers of what has a name."""
+        """Numbers of bodies, sites and pads, by name."""
         body = {name: self.model.body(name).id for name in ("hand", "rightclaw", "leftclaw")}
         site = {name: self.model.site(name).id for name in ("rightEndEffector", "leftEndEffector")}
         pads = tuple(self.model.geom(name).id for name in ("leftpad_geom", "rightpad_geom"))
@@ -201,7 +201,7 @@ def _replaced(function: Any, names: dict[str, Any]) -> Any:
 
 @functools.cache
 def faster(environment: type) -> type:
-    """Give a subclass of one of Meta-World's environments that does the same, faster.
+    """Return a subclass of one of Meta-World's environments that does the same, faster.
 
     Args:
         environment: a class of ``metaworld.env_dict.ALL_V3_ENVIRONMENTS``.
@@ -218,7 +218,7 @@ def faster(environment: type) -> type:
         "reward_utils": SimpleNamespace(**{**vars(reward_utils), "tolerance": tolerance}),
         "np": SimpleNamespace(**{**vars(np), "linalg": SimpleNamespace(**{**vars(np.linalg), "norm": norm})}),
     }
-    paths = {name: value for name, value in vars(_Paths).items() if name[:2] != "__"}
+    paths = {name: value for name, value in vars(_FastMethods).items() if name[:2] != "__"}
     paths["_gripper_caging_reward"] = _replaced(SawyerXYZEnv._gripper_caging_reward, names)
     for owner in reversed(environment.__mro__[: environment.__mro__.index(SawyerXYZEnv)]):
         for name, value in vars(owner).items():

@@ -1,4 +1,4 @@
-"""Goals: where the objects and the target of an episode are, drawn once and for all."""
+"""Goals: the positions of objects and target in an episode, which never change."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SPLIT_SEEDS: dict[Split, int] = {"train": 0, "test": 1, "val": 2}  # published s
 
 @dataclass(frozen=True)
 class Goal:
-    """One goal of one task: a name for it, from which everything else follows.
+    """One goal of one task: what identifies it, from which everything else follows.
 
     Attributes:
         task: its name.
@@ -36,7 +36,7 @@ class Goal:
     seed: int = 0
 
     def vector(self, env: Any) -> NDArray[np.float64]:
-        """Draw the numbers that Meta-World calls ``rand_vec``, as its benchmarks do: anew until the task takes them.
+        """Draw the numbers that Meta-World calls ``rand_vec``, as its benchmarks do: again until the task accepts them.
 
         The environment is reset by this.
 
@@ -44,7 +44,7 @@ class Goal:
             env: Meta-World's environment of the task.
 
         Shape:
-            ``(3,)``, ``(6,)`` or whatever the task asks for.
+            ``(3,)`` or ``(6,)``, as the task asks for.
         """
         generator = random_state(self.seed, SPLIT_SEEDS[self.split], MT50.index(self.task), self.index)
         space, drawn = env._random_reset_space, []
@@ -61,17 +61,17 @@ class Goal:
         return drawn[-1]
 
     def official(self, env: Any) -> Any:
-        """Give Meta-World's own ``Task`` for ``env.set_task``, with the goal in sight as in MT10 and MT50."""
+        """Return Meta-World's own ``Task`` for ``env.set_task``, with the goal visible as in MT10 and MT50."""
         environment = metaworld().env_dict.ALL_V3_ENVIRONMENTS[self.task]
         data = {"rand_vec": self.vector(env), "env_cls": environment, "partially_observable": False}
         return metaworld().Task(env_name=self.task, data=pickle.dumps(data))
 
 
 def goals(task: str, split: Split, *, count: int = 50, seed: int = 0) -> tuple[Goal, ...]:
-    """Give the first goals of a task.
+    """Return the first goals of a task.
 
-    They come from generators that NumPy has frozen, one for each goal: a goal depends neither on ``count`` nor
-    on what was drawn before. Nothing is simulated yet.
+    Each goal has a random generator of its own, the same in every release of NumPy: a goal depends neither on
+    ``count`` nor on other goals. Nothing is simulated yet.
 
     Args:
         task: its name.
