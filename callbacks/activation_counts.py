@@ -35,9 +35,9 @@ class ActivationCounts:
     Example:
         >>> counts = ActivationCounts()
         >>> relu = nn.ReLU()
-        >>> counts.watch({"relu": relu})
+        >>> (hook,) = counts.watch({"relu": relu})
         >>> _ = relu(torch.tensor([[-1.0, 2.0], [-1.0, 0.0]]))
-        >>> counts.stop()
+        >>> hook.remove()
         >>> counts.of("relu")
         ([0], tensor([[0, 1]]), tensor([[2, 2]]))
     """
@@ -46,16 +46,10 @@ class ActivationCounts:
         self.task: int | None = 0
         self._active: dict[Key, Tensor] = {}
         self._samples: dict[Key, int] = {}
-        self._hooks: list[RemovableHandle] = []
 
-    def watch(self, layers: Mapping[str, nn.Module]) -> None:
-        """Count from now on what these modules give, until `stop`."""
-        self._hooks += [module.register_forward_hook(self._hook(name)) for name, module in layers.items()]
-
-    def stop(self) -> None:
-        """Remove every hook."""
-        while self._hooks:
-            self._hooks.pop().remove()
+    def watch(self, layers: Mapping[str, nn.Module]) -> list[RemovableHandle]:
+        """Count what these modules give, until the hooks, which are returned, are removed."""
+        return [module.register_forward_hook(self._hook(name)) for name, module in layers.items()]
 
     def add(self, layer: str, active: Tensor, samples: int) -> None:
         """Count by hand.

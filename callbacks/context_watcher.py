@@ -33,9 +33,9 @@ class ContextWatcher:
         >>> from dendrite_zoo.layers import ActiveDendriteLinear
         >>> model = nn.ModuleDict({"a": ActiveDendriteLinear(3, 4, context_dim=2, num_segments=5)})
         >>> watcher = ContextWatcher(ActivationCounts())
-        >>> watcher.watch(model)
+        >>> (hook,) = watcher.watch(model)
         >>> _ = model["a"](torch.randn(3, 3), torch.tensor([0, 1, 1]))
-        >>> watcher.stop()
+        >>> hook.remove()
         >>> watcher.contexts["a", 0][1]
         tensor(1)
     """
@@ -43,16 +43,15 @@ class ContextWatcher:
     def __init__(self, counts: ActivationCounts) -> None:
         self.counts = counts
         self.contexts: dict[tuple[str, int], tuple[nn.Module, Tensor]] = {}
-        self._hooks: list[RemovableHandle] = []
 
-    def watch(self, model: nn.Module, layers: Sequence[str] | None = None) -> None:
-        """Note from now on what the layers of a model are called with, until `stop`.
+    def watch(self, model: nn.Module, layers: Sequence[str] | None = None) -> list[RemovableHandle]:
+        """Note what the layers of a model are called with, until the hooks, which are returned, are removed.
 
         Args:
             model: the network.
             layers: narrows it to these modules and what is in them.
         """
-        networks = networks_by_context(model)
+        networks, hooks = networks_by_context(model), []
         for name, module in named_layers(model).items():
             if name in networks:
                 hook = self._count_chosen(f"{name}." if name else "", layers)
@@ -60,12 +59,8 @@ class ContextWatcher:
                 hook = self._note(name)
             else:
                 continue
-            self._hooks.append(module.register_forward_pre_hook(hook, with_kwargs=True))
-
-    def stop(self) -> None:
-        """Remove every hook."""
-        while self._hooks:
-            self._hooks.pop().remove()
+            hooks.append(module.register_forward_pre_hook(hook, with_kwargs=True))
+        return hooks
 
     def _note(self, name: str) -> Any:
         def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
+from torch.utils.hooks import RemovableHandle
 
 from dendrite_zoo.callbacks.activation_counts import ActivationCounts
 from dendrite_zoo.callbacks.context_watcher import ContextWatcher, networks_by_context
@@ -37,8 +38,7 @@ class LayerWatcher(Callback, ABC):
     def __init__(self, layers: Sequence[str] | None, task: Callable[[Trainer], int] | None) -> None:
         self.layers = None if layers is None else list(layers)
         self.task = task
-        self._counts = ActivationCounts()
-        self._contexts = ContextWatcher(self._counts)
+        self._hooks: list[RemovableHandle] = []
 
     @abstractmethod
     def on_counted(
@@ -62,8 +62,8 @@ class LayerWatcher(Callback, ABC):
         self._contexts = ContextWatcher(self._counts)
         by_context = [f"{name}.activations".lstrip(".") for name in networks_by_context(pl_module)]
         watched = activation_layers(pl_module, self.layers)
-        self._counts.watch({name: layer for name, layer in watched.items() if not is_within(name, by_context)})
-        self._contexts.watch(pl_module, self.layers)
+        watched = {name: layer for name, layer in watched.items() if not is_within(name, by_context)}
+        self._hooks = [*self._counts.watch(watched), *self._contexts.watch(pl_module, self.layers)]
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
@@ -92,7 +92,7 @@ class LayerWatcher(Callback, ABC):
 
     def teardown(self, *args: Any, **kwargs: Any) -> None:
         """Leave no hooks."""
-        self._counts.stop()
-        self._contexts.stop()
+        while self._hooks:
+            self._hooks.pop().remove()
 
     on_exception = teardown

@@ -156,10 +156,10 @@ def test_contexts_of_every_form(form):
         "ids": index,
     }[form]
     watcher = ContextWatcher(ActivationCounts())
-    watcher.watch(nn.ModuleDict({"layer": layer}))
+    (hook,) = watcher.watch(nn.ModuleDict({"layer": layer}))
     layer(torch.randn(3, 4), context=context)
     layer(torch.randn(3, 4), codebook[0])  # only the first batch of a task counts
-    watcher.stop()
+    hook.remove()
     (seen,) = watcher.contexts.values()
     assert winning_segments(*seen).equal(winning_segments(layer, codebook[2]))
 
