@@ -42,7 +42,7 @@ def zoo_table() -> str:
         own, *controls = json.loads((entry.folder / "results.json").read_text(encoding="utf-8"))
         shown = "; ".join(f"{record['row']}: {accuracy(record)}" for record in controls)
         card = f"[`{entry.name}`](model_cards/{entry.name}/README.md)"
-        size = f"{entry.size / 1e6:.1f} MB"
+        size = "not built" if entry.not_built else f"{entry.size / 1e6:.1f} MB"
         lines.append(f"| {card} | {entry.trained_on} | {accuracy(own)} | {shown} | {size} |")
     return "\n".join(lines) + "\n"
 
