@@ -96,13 +96,11 @@ class MLPConfig(Arguments):
         if any(layer not in range(last + 1) for layer in self.dendrite_layers or ()):
             raise wrong_argument("dendrite_layers", f"hidden layers from 0 to {last}", self.dendrite_layers)
         if self.winners == "context":
-            remedy = "Leave `winners` out for a network without."
+            remedy = "Or leave `winners` out."
             if self.activation != "k-winners":
                 raise wrong_argument("activation", "'k-winners' with winners='context'", self.activation, remedy)
             if self.num_segments == 0:
-                raise wrong_argument(
-                    "num_segments", "1 or more with winners='context', by which units compete", 0, remedy
-                )
+                raise wrong_argument("num_segments", "at least 1 with winners='context'", 0, remedy)
         elif self.segment_seed is not None:
             raise wrong_argument("segment_seed", "None unless winners='context'", self.segment_seed, "Leave it out.")
 

@@ -198,7 +198,7 @@ def test_bad_arguments():
         ({"activation": "relu"}, "Expected `activation` to be 'k-winners' with winners='context', but got 'relu'"),
         (
             {"num_segments": 0},
-            "Expected `num_segments` to be 1 or more with winners='context', by which units compete, but got 0",
+            "Expected `num_segments` to be at least 1 with winners='context', but got 0",
         ),
     ):
         with pytest.raises(ValueError, match=words):
