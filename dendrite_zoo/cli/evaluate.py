@@ -51,23 +51,13 @@ def run(model: str, json_file: Path | None, **options: Any) -> None:
 
 
 def _classifier(
-    name: str,
-    model: Any,
-    benchmark: str | None = None,
-    num_tasks: int | None = None,
-    seed: int | None = None,
-    data: str | None = None,
+    name: str, model: Any, benchmark: str = "", num_tasks: int = 0, seed: int | None = None, data: str | None = None
 ) -> dict[str, Any]:
-    records = model.results or ()
-    benchmark = benchmark or next((record["benchmark"] for record in records), None)
-    if benchmark is None:
-        raise ValueError(f"{name} does not say what it was trained on. Give --benchmark, such as permuted-digits.")
-    num_tasks = num_tasks or getattr(model, "num_tasks", None)
-    if num_tasks is None:
-        raise ValueError(f"{name} does not say how many tasks it has learned. Give --num-tasks.")
+    learned: dict[str, Any] = next((r for r in model.results or () if benchmark in ("", r["benchmark"])), {})
+    benchmark = _known(name, "--benchmark", benchmark, learned.get("benchmark"))
+    num_tasks = _known(name, "--num-tasks", num_tasks, getattr(model, "num_tasks", None))
     if seed is None:  # other permutations are other tasks
-        seeds = (record.get("stream_seeds") for record in records if record["benchmark"] == benchmark)
-        seed = next((first for first, *_ in filter(None, seeds)), 0)
+        seed = next(iter(learned.get("stream_seeds") or ()), 0)
     stream = benchmark_stream(benchmark, num_tasks, seed=seed, source=data)
     scores = evaluate_contexts(model, stream)
     table = Table("task", *scores, title=f"{name} on {benchmark}: accuracy, context {', '.join(scores)}")
@@ -77,6 +67,13 @@ def _classifier(
     table.add_row("mean", *(f"{sum(values) / len(values):.4f}" for values in scores.values()))
     Console().print(table)
     return {"benchmark": benchmark, "seed": seed, **scores}
+
+
+def _known(name: str, option: str, *values: Any) -> Any:
+    value = next(filter(None, values), None)
+    if value is None:
+        raise ValueError(f"Expected `{option}`, because {name} does not say it. See dendrite-zoo evaluate --help")
+    return value
 
 
 def _policy(name: str, model: Any, goals: int = 50, processes: int = 2, seed: int = 0) -> dict[str, Any]:

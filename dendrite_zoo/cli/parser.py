@@ -6,7 +6,7 @@ import inspect
 import pydoc
 import re
 from collections.abc import Iterable
-from typing import NoReturn
+from typing import NoReturn, cast
 
 from jsonargparse import ArgumentParser
 
@@ -28,9 +28,8 @@ class Parser(ArgumentParser):
         """What to type instead, where the message is about a name that does not exist."""
         if found := re.search(r"given class_path '(\S+)':\s+Option '([\w.]+)' is not accepted", message):
             owner = found[1].rpartition(".")[2]
-            return _unknown(
-                f"`{owner}` has no argument", found[2], inspect.signature(pydoc.locate(found[1])).parameters
-            )  # type: ignore[arg-type]
+            taken = inspect.signature(cast(type, pydoc.locate(found[1]))).parameters
+            return _unknown(f"`{owner}` has no argument", found[2], taken)
         if found := re.search(r"Expected a dot import path string: (\w+)$", message, re.MULTILINE):
             return _unknown("There is no class", found[1], _classes())
         if found := re.search(r"(?:Group '(\S+)' does not accept option|^Option|accept option) '(\S+?)'", message):

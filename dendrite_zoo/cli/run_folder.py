@@ -32,6 +32,7 @@ __all__ = [
 ]
 
 LAST = Path("checkpoints", "last.ckpt")
+CURVE = ("env_steps", "updates", "success")
 RUN_FILES = ("metrics.csv", "matrix.json", "matrix.png", LAST)
 
 
@@ -103,17 +104,12 @@ def success_curve(folder: Path) -> list[dict[str, float]]:
     Returns:
         ``env_steps``, ``updates`` and every ``success/...`` of each evaluation.
     """
+    points: dict[str, dict[str, float]] = {}
     with open(folder / "metrics.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    played = {row["epoch"]: row for row in rows if row.get("env_steps") and row.get("updates")}
-    evaluated = {row["epoch"]: row for row in rows if row.get("success/mean") and row["epoch"] in played}
-    return [  # an epoch that a crash had run again stands there twice: its last evaluation counts
-        {
-            **{name: float(played[epoch][name]) for name in ("env_steps", "updates")},
-            **{name: float(value) for name, value in row.items() if name.startswith("success/") and value},
-        }
-        for epoch, row in evaluated.items()
-    ]
+        for row in csv.DictReader(file):  # of an epoch that a crash made run twice the last values count
+            wanted = {name: value for name, value in row.items() if name.partition("/")[0] in CURVE and value}
+            points.setdefault(row["epoch"], {}).update({name: float(value) for name, value in wanted.items()})
+    return [point for point in points.values() if {"env_steps", "updates", "success/mean"} <= point.keys()]
 
 
 @contextmanager

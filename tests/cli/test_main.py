@@ -109,7 +109,7 @@ def test_errors_are_one_line(tmp_path):
     assert "spoiled.json is no JSON" in run("report", "spoiled.json", cwd=tmp_path, code=1)
     (tmp_path / "tiny.yaml").write_text(RECIPE)
     shown = run("fit", "--config", "tiny.yaml", "--data.init_args.num_tasks", 99, cwd=tmp_path, code=1)
-    assert "99 tasks, the model has room for 3" in shown and "Traceback" not in shown
+    assert "at most 3 tasks, for which the model has room, but got 99" in shown and "Traceback" not in shown
     assert "holds no result records" in run("report", tmp_path, cwd=tmp_path, code=1)
 
 
