@@ -2,7 +2,7 @@
 
     python benchmarks/callbacks.py [--fits 4]
 
-The recipe is configs/permuted-digits.yaml: twenty epochs a task, each with a validation of the current task,
+The recipe is permuted-digits: twenty epochs a task, each with a validation of the current task,
 the last with one of all ten tasks. Both kinds of epoch are timed, in pairs of neighbours whose order
 alternates; the baseline is "the same epoch without callbacks". Time is the process's own (user and system),
 so that other work on the machine counts less. One JSON line for each choice of callbacks holds the medians of

@@ -28,8 +28,10 @@ def run(source: Path, repo: str, private: bool, revision: str, dry_run: bool) ->
 
 
 def show(release: Any, dry_run: bool) -> None:
-    """Print the files of a release, and where they are."""
+    """Print the files of a release, and where they are; of a dry run also the card."""
     console = Console()
+    if dry_run:
+        print(release.card)
     for path, size in release.files.items():
         console.print(f"  {path}  {size:,} bytes")
     verb = "would be published to" if dry_run else "published to" if release.changed else "is published already:"

@@ -390,6 +390,12 @@ def test_a_policy_has_no_test_split(tmp_path):
     assert "MultiTaskSAC has no `test_step`" in said and "evaluate runs/metaworld-mt3/model" in said
 
 
+def test_publish_shows_the_card_of_a_dry_run(finished_run):
+    shown = run("publish", "runs/tiny", "--repo", "me/tiny", "--dry-run", cwd=finished_run)
+    assert shown.startswith("---\n") and "library_name: dendrite-zoo" in shown and "# me/tiny" in shown
+    assert "model.safetensors" in shown and "me/tiny would be published to" in shown
+
+
 def test_report_merges_seeds(finished_run):
     (record,) = json.loads((finished_run / "runs" / "tiny" / "model" / "results.json").read_text())
     (finished_run / "other.json").write_text(json.dumps([{**record, "seeds": [1], "average_accuracy": 0.5}]))
