@@ -38,5 +38,7 @@ def run(hub: bool) -> None:
             not_built.append(entry)
     console.print(table)
     for entry in not_built:
-        console.print(f"\n{entry.name} ({entry.headline}) is too large to bundle. Train it, then load runs/NAME:")
+        console.print(
+            f"\n{entry.name} ({entry.headline}) does not come with the package. Train it, then load runs/NAME:"
+        )
         console.print(f"  {entry.build}", soft_wrap=True, highlight=False)

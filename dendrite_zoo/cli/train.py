@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import statistics
 import sys
@@ -99,14 +100,15 @@ class _Parser(Parser, LightningArgumentParser):
 class _RunConfig(SaveConfigCallback):
     """Writes the config into the run folder, whatever the logger."""
 
-    def __init__(self, parser: LightningArgumentParser, config: Namespace, *, folder: Path) -> None:
+    def __init__(self, parser: LightningArgumentParser, config: Namespace, *, folder: Path, command: str) -> None:
         super().__init__(parser, config, save_to_log_dir=False)
-        self.folder = folder
+        self.folder, self.command = folder, command
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write it, as one starts anew from it."""
         config = self.config.clone()
         config.ckpt_path = None
+        self.parser.dump_header = [self.command]  # where a resume finds it
         self.parser.save(config, self.folder / self.config_filename, skip_none=False, overwrite=True)
 
 
@@ -177,7 +179,9 @@ class TrainingCLI(LightningCLI):
         given = init.get("trainer") or {}
         callbacks, logger = list(given.get("callbacks") or []), given.get("logger")
         if self.subcommand == "fit":
-            self.save_config_callback, self.save_config_kwargs = _RunConfig, {"folder": self.run_folder}
+            self.command = _command()
+            self.save_config_callback = _RunConfig
+            self.save_config_kwargs = {"folder": self.run_folder, "command": self.command}
             start_run(self.run_folder, resumed=config.ckpt_path is not None)
             metric = getattr(init.data, "metric", "val/acc")
             callbacks = [*run_callbacks(self.run_folder, metric), *callbacks]
@@ -263,7 +267,7 @@ class TrainingCLI(LightningCLI):
             task_accuracies=matrix[-1],
             seed=_seed(config),
             stream_seeds=[data.seed],
-            command=_command(),
+            command=self.command,
             wall_time_s=timer.time_elapsed("train"),
             parameters=sum(p.numel() for p in model.parameters()),
             matrix=matrix,
@@ -290,7 +294,7 @@ class TrainingCLI(LightningCLI):
             row=config.row or self.run_name,
             ours=config.ours,
             seed=_seed(config),
-            command=_command(),
+            command=self.command,
             wall_time_s=self._callback(Timer).time_elapsed("train"),
             parameters=sum(p.numel() for p in model.parameters()),
             matrix=matrix,
@@ -313,8 +317,12 @@ class TrainingCLI(LightningCLI):
 
 
 def _command() -> str:
-    """What to type for this run; one that went on from its own checkpoint ends as if it had never stopped."""
-    return re.sub(r" --ckpt_path[ =]last\b", "", typed_command("dendrite-zoo"))
+    """What to type for this run; one that was resumed ends as if it had never stopped."""
+    typed = re.sub(r" --ckpt_path[ =]last\b", "", typed_command("dendrite-zoo"))
+    resumed = re.match(r"dendrite-zoo fit --resume[ =]('.*?'|\S+)", typed)
+    if resumed is None:
+        return typed
+    return describe(Path(*shlex.split(resumed[1]), "config.yaml")) + typed[resumed.end() :]
 
 
 def _seed(config: Namespace) -> int | None:

@@ -162,6 +162,8 @@ def test_a_resumed_fit_appends_and_a_fresh_one_refuses(finished_run, tmp_path):
     wrong = ("fit", "--resume", "runs/tiny", "--model.init_args.lr", 0.01)
     assert "lr: 0.001, now 0.01" in run(*wrong, cwd=finished_run, code=1)
     run("fit", "--resume", "runs/tiny", "--data.init_args.num_tasks", 3, cwd=finished_run)
+    (record,) = json.loads((finished_run / "runs" / "tiny" / "model" / "results.json").read_text())
+    assert record["command"] == "dendrite-zoo fit --config tiny.yaml --data.init_args.num_tasks 3"
     run(*on, "--data.init_args.num_tasks", 3, cwd=finished_run)
     again = ("--config", "runs/tiny/config.yaml", "--name", "again", "--trainer.max_steps", 1)
     run("fit", *again, cwd=finished_run)  # which is a recipe still
