@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dendrite_zoo.callbacks.elastic_weight_consolidation import ElasticWeightConsolidation
 from dendrite_zoo.callbacks.forgetting import ForgettingLogger
+from dendrite_zoo.callbacks.run_recorder import RunRecorder
 from dendrite_zoo.callbacks.sparsity import SparsityLogger
 from dendrite_zoo.callbacks.subnetworks import SubnetworkLogger
 from dendrite_zoo.callbacks.synaptic_intelligence import SynapticIntelligence
@@ -20,6 +21,7 @@ __all__ = [
     "ElasticWeightConsolidation",
     "ForgettingLogger",
     "HubPublisher",
+    "RunRecorder",
     "SparsityLogger",
     "SubnetworkLogger",
     "SuccessLogger",

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import logging
-import os
 import queue
 import shlex
 import shutil
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -18,15 +15,11 @@ from typing import Any, Literal, get_args
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from dendrite_zoo._core.redact import typed_command
 from dendrite_zoo.callbacks.forgetting import ForgettingLogger
-from dendrite_zoo.callbacks.sparsity import SparsityLogger
+from dendrite_zoo.callbacks.run_recorder import ContextAtTest, RunRecorder, where_context_is_from
 from dendrite_zoo.callbacks.trainer import find_callback, output_folder
 from dendrite_zoo.hub import HubModel
 from dendrite_zoo.hub.resolve import check_repo
-from dendrite_zoo.records import result_record
-from dendrite_zoo.report import matrix_record
-from dendrite_zoo.streams import TaskStream, benchmark_name
 from dendrite_zoo.tasks import TaskBoundary, current_task, has_task, unknown_task
 
 __all__ = ["HubPublisher"]
@@ -34,19 +27,19 @@ __all__ = ["HubPublisher"]
 logger = logging.getLogger(__name__)
 
 Every = Literal["fit_end", "task_end"]
-ContextAtTest = Literal["inferred", "given", "none", "constant"]
 
 
 class HubPublisher(Callback):
     """Publishes the model to the Hugging Face Hub when training, or each task, has ended.
 
     The first process saves the model to a folder of its own, and a thread sends it (`dendrite_zoo.hub.publish.upload`:
-    one commit, a tag, a card with what the ForgettingLogger and the SparsityLogger of this Trainer measured). Where
+    one commit, a tag, a card with the record of the run). Where
     that fails, training goes on: a warning says why, the folder stays, and the command that tries again is printed.
     The token is the one of ``hf auth login`` or ``HF_TOKEN``; it is no argument, for arguments end in configs.
 
-    A release has a result record where the ForgettingLogger has measured every task so far since the last one was
-    trained on, and where it is known how the context was found then.
+    A release has the result record that the `RunRecorder` of the Trainer collects, or one of its own where there is
+    none: where a `ForgettingLogger` has measured every task so far since the last one was trained on, and where it is
+    known how the context was found then.
 
     Args:
         repo_id: ``org/name``; made where missing.
@@ -86,12 +79,8 @@ class HubPublisher(Callback):
     ) -> None:
         check_repo(repo_id)
         if every not in get_args(Every):
-            raise ValueError(f"HubPublisher(every={every!r}) came; expected one of {', '.join(get_args(Every))}.")
-        if context_at_test not in (None, *get_args(ContextAtTest)):
-            raise ValueError(
-                f"HubPublisher(context_at_test={context_at_test!r}) came; expected one of "
-                f"{', '.join(get_args(ContextAtTest))}, or None to ask the module."
-            )
+            raise ValueError(f"Expected `every` to be one of {', '.join(get_args(Every))}, but got {every!r}.")
+        self._recorder = RunRecorder(context_at_test=context_at_test)  # where the Trainer has none
         self.repo_id, self.every, self.private, self.revision = repo_id, every, private, revision
         self.task, self.wait, self.context_at_test = task, wait, context_at_test
         self.folder = None if folder is None else Path(folder)
@@ -100,8 +89,6 @@ class HubPublisher(Callback):
         self._boundary = TaskBoundary()
         self._unsent: list[Path] = []
         self._queue: queue.Queue[Path] | None = None
-        self._started = 0.0
-        self._trained = 0.0  # seconds of the runs before this one was resumed
 
     @property
     def state_key(self) -> str:
@@ -110,12 +97,12 @@ class HubPublisher(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The task trained on, and the time it took so far."""
-        return {"boundary": self._boundary.state_dict(), "trained": self._seconds()}
+        return {"boundary": self._boundary.state_dict(), "recorder": self._recorder.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on where a checkpoint stood: what it had released is not released again."""
         self._boundary.load_state_dict(state_dict["boundary"])
-        self._trained = state_dict["trained"]
+        self._recorder.load_state_dict(state_dict["recorder"])
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Make sure that there is a model to publish, before any work is done."""
@@ -124,8 +111,9 @@ class HubPublisher(Callback):
         model = _model(pl_module)
         if self.every == "task_end" and not has_task(trainer, self.task):
             raise unknown_task(trainer, type(self).__name__)
-        log, context = find_callback(trainer, ForgettingLogger), self._context_at_test(pl_module, model)
-        if log is not None and context is None and trainer.is_global_zero:
+        log = find_callback(trainer, ForgettingLogger)
+        asked = self.context_at_test or self._recorder_of(trainer).context_at_test
+        if log is not None and trainer.is_global_zero and where_context_is_from(pl_module, asked) is None:
             logger.warning(
                 "HubPublisher releases no result record: %s does not say in hparams['context_at_test'] where the "
                 "context of its %s comes from in validation; expected one of %s. Pass it as context_at_test=.",
@@ -136,7 +124,10 @@ class HubPublisher(Callback):
         """Find the folder."""
         base = output_folder(trainer, self.folder)
         self._folder = base if base is None or self.folder is not None else base / "hub"
-        self._started = time.monotonic()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._recorder.on_train_start(trainer, pl_module)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Publish what has learned a task, before it learns the next."""
@@ -163,10 +154,12 @@ class HubPublisher(Callback):
             return
         folder = self._folder / f"step-{trainer.global_step}"
         model = _model(pl_module)
+        known = {} if self.context_at_test is None else {"context_at_test": self.context_at_test}
+        record = self._recorder_of(trainer).collect(trainer, pl_module, task=task, **known)
         averaged = getattr(pl_module, "averaged", contextlib.nullcontext)  # the weights that are meant to be used
         try:
             with averaged():
-                model.save_pretrained(folder, results=self._results(trainer, pl_module, model, task))
+                model.save_pretrained(folder, results=None if record is None else [record.to_json()])
         except OSError as error:
             logger.warning("%s is not published: %s", self.repo_id, error)
             return
@@ -175,6 +168,9 @@ class HubPublisher(Callback):
             self._queue = queue.Queue()
             threading.Thread(target=self._send, args=(self._queue,), name="HubPublisher", daemon=True).start()
         self._queue.put(folder)
+
+    def _recorder_of(self, trainer: Trainer) -> RunRecorder:
+        return find_callback(trainer, RunRecorder) or self._recorder
 
     def _send(self, waiting: queue.Queue[Path]) -> None:
         from dendrite_zoo.hub.publish.upload import publish
@@ -199,54 +195,6 @@ class HubPublisher(Callback):
             "%s is not published: %s\nThe model is kept. To try again: dendrite-zoo publish %s --repo %s%s",
             self.repo_id, why, shlex.quote(str(folder)), self.repo_id, options,
         )  # fmt: skip
-
-    def _results(
-        self, trainer: Trainer, pl_module: LightningModule, model: HubModel, task: int | None
-    ) -> list[dict[str, Any]] | None:
-        """Gather what the other callbacks measured after a task into a result record; None where it would be false."""
-        log, context_at_test = find_callback(trainer, ForgettingLogger), self._context_at_test(pl_module, model)
-        learned = None if log is None else log.learned_part(task)
-        if learned is None or context_at_test is None:
-            return None
-        matrix = matrix_record(learned)["matrix"]
-        logged = find_callback(trainer, SparsityLogger)
-        sparsity: dict[str, dict[str, float]] = {} if logged is None else logged.values
-        data = getattr(trainer, "datamodule", None)
-        record = result_record(
-            benchmark=benchmark_name(data) if isinstance(data, TaskStream) else type(data or pl_module).__name__,
-            row=type(model).__name__,
-            ours=True,
-            context_at_test=context_at_test,
-            task_accuracies=matrix[-1],
-            seed=int(os.environ["PL_GLOBAL_SEED"]) if "PL_GLOBAL_SEED" in os.environ else None,
-            command=typed_command(Path(sys.argv[0]).name),
-            wall_time_s=self._seconds(),
-            parameters=sum(p.numel() for p in model.parameters()),  # type: ignore[attr-defined]
-            matrix=matrix,
-            sparsity={name.removeprefix("model."): figures for name, figures in sparsity.items()},
-            **({"stream_seeds": [data.seed]} if isinstance(data, TaskStream) else {}),
-        )
-        return [record]
-
-    def _context_at_test(self, pl_module: LightningModule, model: HubModel) -> str | None:
-        """Where the context came from in validation; None where nobody says it."""
-        if self.context_at_test is not None:
-            return self.context_at_test
-        if not _has_context(pl_module, model):
-            return "none"
-        told = pl_module.hparams.get("context_at_test")
-        return told if told in get_args(ContextAtTest) else None
-
-    def _seconds(self) -> float:
-        return self._trained + (time.monotonic() - self._started if self._started else 0.0)
-
-
-def _has_context(pl_module: LightningModule, model: HubModel) -> bool:
-    """Whether a context may have chosen the model's units: its own, its module's, or one that its forward takes."""
-    if hasattr(pl_module, "context"):
-        return pl_module.context is not None
-    forward = inspect.signature(model.forward).parameters  # type: ignore[attr-defined]
-    return getattr(model, "context", None) is not None or not {"context", "task"}.isdisjoint(forward)
 
 
 def _model(pl_module: LightningModule) -> HubModel:

@@ -78,6 +78,8 @@ class BehaviorCloning(TaskModule):
         (2, 4)
     """
 
+    context_at_test = "given"
+
     def __init__(
         self,
         model: ActiveDendritePolicy | Mapping[str, Any] | str,

@@ -81,6 +81,8 @@ class MultiTaskSAC(TaskModule):
         tensor([0., 0.], requires_grad=True)
     """
 
+    context_at_test = "given"
+
     def __init__(
         self,
         model: nn.Module | Mapping[str, Any] | str,

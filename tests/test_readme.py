@@ -5,7 +5,6 @@ The marked parts are generated: ``python tests/test_readme.py`` writes them anew
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -17,6 +16,7 @@ import pytest
 
 from dendrite_zoo.hub.registry import entries
 from dendrite_zoo.metrics import forgetting
+from dendrite_zoo.records import ResultRecord, read_records
 from dendrite_zoo.report import PUBLISHED, accuracy_by_tasks
 from dendrite_zoo.report.published import published
 
@@ -39,8 +39,8 @@ def zoo_table() -> str:
     """Each entry with its own result, and the controls of its results.json."""
     lines = ["| name | trained on | mean accuracy or success | controls | size |", "| --- | --- | --- | --- | --- |"]
     for entry in entries().values():
-        own, *controls = json.loads((entry.folder / "results.json").read_text(encoding="utf-8"))
-        shown = "; ".join(f"{record['row']}: {accuracy(record)}" for record in controls)
+        own, *controls = read_records(entry.folder)
+        shown = "; ".join(f"{record.method}: {accuracy(record)}" for record in controls)
         card = f"[`{entry.name}`](model_cards/{entry.name}/README.md)"
         size = "not built" if entry.not_built else f"{entry.size / 1e6:.1f} MB"
         lines.append(f"| {card} | {entry.trained_on} | {accuracy(own)} | {shown} | {size} |")
@@ -51,31 +51,27 @@ COLUMNS = (10, 25, 50, 100, 250, 1000)
 
 
 def results_table() -> str:
-    """Mean accuracy on permuted MNIST, of every row and number of tasks, what was published beside it."""
+    """Mean accuracy on permuted MNIST, of every method and number of tasks, what was published beside it."""
     lines = [
-        "| row | context at test | parameters | seeds |" + "".join(f" {tasks} tasks |" for tasks in COLUMNS),
+        "| method | context at test | parameters | seeds |" + "".join(f" {tasks} tasks |" for tasks in COLUMNS),
         "| --- " * (4 + len(COLUMNS)) + "|",
     ]
     rows: dict[tuple, dict] = {}
-    longest: dict = {}
-    for file in sorted((ROOT / "results" / "continual").glob("*.json")):
-        for record in json.loads(file.read_text(encoding="utf-8")):
-            points = accuracy_by_tasks(record)
-            key = record["row"], record["context_at_test"], record["ours"]
-            row = rows.setdefault(key, {"seeds": record["seeds"], "parameters": 0, "points": {}})
-            row["parameters"] = max(row["parameters"], record["parameters"])
-            spread = record["average_accuracy_std"]
-            row["points"] |= {tasks: f"{value:.3f}" for tasks, value in points.items()}
-            row["points"][record["num_tasks"]] += "" if spread is None else f" ± {spread:.3f}"
-            longest = max(
-                longest, record, key=lambda record: record.get("num_tasks", 0) * ("accuracy_by_context" in record)
-            )
-    measured = {row for row, _, _ in rows}
+    records = [r for file in sorted((ROOT / "results" / "continual").glob("*.json")) for r in read_records(file)]
+    for record in records:
+        row = rows.setdefault(
+            (record.method, record.context_at_test), {"seeds": record.seeds, "parameters": 0, "points": {}}
+        )
+        row["parameters"] = max(row["parameters"], record.parameters)
+        spread = record.average_accuracy_std
+        row["points"] |= {tasks: f"{value:.3f}" for tasks, value in accuracy_by_tasks(record).items()}
+        row["points"][record.num_tasks] += "" if spread is None else f" ± {spread:.3f}"
+    measured = {method for method, _ in rows}
     for paper in PUBLISHED.values():
-        if paper.row not in measured:
-            rows[paper.row, paper.context_at_test, False] = {"seeds": [], "parameters": 0, "points": {}}
-    for (row, context, ours), found in sorted(rows.items(), key=lambda item: (not item[0][2], item[0][0])):
-        known = published(row).accuracy
+        if paper.method not in measured:
+            rows[paper.method, paper.context_at_test] = {"seeds": [], "parameters": 0, "points": {}}
+    for (method, context), found in sorted(rows.items(), key=lambda item: (item[0][0] in PUBLISHED, item[0][0])):
+        known = published(method).accuracy
         cells = [
             " ".join(
                 [found["points"][tasks] for _ in range(tasks in found["points"])]
@@ -83,13 +79,14 @@ def results_table() -> str:
             )
             for tasks in COLUMNS
         ]
-        shown = f"**{row}**" if ours else row
+        shown = method if method in PUBLISHED else f"**{method}**"
         size = f"{found['parameters'] / 1e6:.1f} M" if found["parameters"] else ""
         lines.append(f"| {shown} | {context} | {size} | {len(found['seeds']) or ''} | " + " | ".join(cells) + " |")
-    ways = longest["accuracy_by_context"]
+    longest = max((record for record in records if record.accuracy_by_context), key=lambda record: record.num_tasks)
+    ways = longest.accuracy_by_context
     lines += [
         "",
-        f"{longest['num_tasks']} tasks of *{longest['row']}*: the context inferred from an image is right for "
+        f"{longest.num_tasks} tasks of *{longest.method}*: the context inferred from an image is right for "
         f"{100 * ways['context']:.4f} % of them. Mean accuracy is {ways['inferred']:.4f} with contexts inferred, "
         f"{ways['given']:.4f} with contexts given, {ways['constant']:.4f} with the first task's for all.",
     ]
@@ -98,25 +95,27 @@ def results_table() -> str:
 
 def robots_table() -> str:
     """Success on unseen goals of every policy that was trained, and what was forgotten of tasks in a sequence."""
-    lines = ["| tasks | row | goals reached | forgetting | parameters |", "| --- | --- | --- | --- | --- |"]
+    lines = ["| tasks | method | goals reached | forgetting | parameters |", "| --- | --- | --- | --- | --- |"]
     for file in ("mt10", "finetune", "mt50", "continual-5", "mt3-sac"):
         path = ROOT / "results" / "metaworld" / f"{file}.json"
-        for record in json.loads(path.read_text(encoding="utf-8")) if path.exists() else []:
-            low, high = record["interval"]
-            spread = "" if record["average_accuracy_std"] is None else f" ± {record['average_accuracy_std']:.3f}"
-            seeds = f"{len(record['seeds'])} seed{'s' if len(record['seeds']) > 1 else ''}"
-            reached = f"{record['average_accuracy']:.3f}{spread} ({seeds}; {low:.3f} to {high:.3f})"
-            lost = "" if record["matrix"] is None else f"{float(forgetting(record['matrix'])):.3f}"
-            tasks = f"{record['num_tasks']}{', one after another' if lost else ''}"
-            row = f"**{record['row']}**" if record["ours"] else record["row"]
-            lines.append(f"| {tasks} | {row} | {reached} | {lost} | {record['parameters']:,} |")
+        for number, record in enumerate(read_records(path) if path.exists() else []):
+            low, high = record.more["interval"]
+            spread = "" if record.average_accuracy_std is None else f" ± {record.average_accuracy_std:.3f}"
+            reached = f"{record.average_accuracy:.3f}{spread} ({seeds(record)}; {low:.3f} to {high:.3f})"
+            lost = "" if record.matrix is None else f"{float(forgetting(record.matrix)):.3f}"
+            tasks = f"{record.num_tasks}{', one after another' if lost else ''}"
+            method = f"**{record.method}**" if number == 0 else record.method  # the others are its controls
+            lines.append(f"| {tasks} | {method} | {reached} | {lost} | {record.parameters:,} |")
     return "\n".join(lines) + "\n"
 
 
-def accuracy(record: dict) -> str:
-    seeds = f"{len(record['seeds'])} seed{'s' if len(record['seeds']) > 1 else ''}"
-    spread = "" if record["average_accuracy_std"] is None else f" ± {record['average_accuracy_std']:.3f}"
-    return f"{record['average_accuracy']:.3f}{spread} ({seeds}, context {record['context_at_test']})"
+def seeds(record: ResultRecord) -> str:
+    return f"{len(record.seeds)} seed{'s' if len(record.seeds) > 1 else ''}"
+
+
+def accuracy(record: ResultRecord) -> str:
+    spread = "" if record.average_accuracy_std is None else f" ± {record.average_accuracy_std:.3f}"
+    return f"{record.average_accuracy:.3f}{spread} ({seeds(record)}, context {record.context_at_test})"
 
 
 def output() -> str:

@@ -9,7 +9,7 @@ import argparse
 
 import dendrite_zoo.models  # noqa: F401  (which registers its classes)
 from dendrite_zoo.hub.publish.entries import make_entry
-from dendrite_zoo.records import merge_rows, read_records
+from dendrite_zoo.records import merge_seeds, read_records
 
 
 def main() -> None:
@@ -19,9 +19,9 @@ def main() -> None:
     parser.add_argument("results", nargs="*", help="more runs, or JSON files of records; the entry's own come first")
     parser.add_argument("--recipe", help="what trains it, for whoever has not its weights (default: NAME)")
     given = parser.parse_args()
-    records = merge_rows([record for run in given.results or [given.source] for record in read_records(run)])
+    records = merge_seeds(record for run in given.results or [given.source] for record in read_records(run))
     build = f"dendrite-zoo fit --config {given.recipe or given.name}"
-    entry = make_entry(given.name, given.source, records, build=build)
+    entry = make_entry(given.name, given.source, [record.to_json() for record in records], build=build)
     print(f"{entry.name}: {entry.headline}, {entry.size / 1e6:.1f} MB")
 
 

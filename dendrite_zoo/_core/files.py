@@ -7,10 +7,41 @@ import math
 import os
 import tempfile
 from collections.abc import Callable, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-__all__ = ["to_json", "write_atomically", "write_json", "write_together"]
+__all__ = ["read_json", "to_json", "write_atomically", "write_json", "write_together"]
+
+
+def read_json(path: str | Path, *, max_bytes: int, max_depth: int = 16) -> Any:
+    """Read a JSON document that somebody else may have written, within bounds.
+
+    Args:
+        path: of the file.
+        max_bytes: the size that it may have.
+        max_depth: how deep its lists and objects may be nested.
+
+    Raises:
+        ValueError: the file is larger or deeper, or no JSON.
+    """
+    with open(path, "rb") as file:
+        text = file.read(max_bytes + 1)
+    if len(text) > max_bytes:
+        raise ValueError(f"Expected {path} to have at most {max_bytes:,} bytes, but it is larger. Do not load it.")
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is no JSON ({error}). Restore the file, or write it again.") from None
+    level, depth = [value], 0
+    while level := [item for item in level if isinstance(item, dict | list)]:
+        depth += 1
+        if depth > max_depth:
+            raise ValueError(
+                f"Expected {path} to be nested at most {max_depth} deep, but it is deeper. Do not load it."
+            )
+        level = list(chain.from_iterable(item.values() if isinstance(item, dict) else item for item in level))
+    return value
 
 
 def to_json(value: Any, indent: str = "", *, nan_is_null: bool = False) -> str:

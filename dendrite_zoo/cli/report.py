@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from jsonargparse import ArgumentParser
 from rich.console import Console
 
-from dendrite_zoo.records import merge_rows, read_records
-from dendrite_zoo.report import accuracy_by, plot_accuracy, results_table, write_record
+from dendrite_zoo.records import ResultRecord, merge_seeds, read_records, write_records
+from dendrite_zoo.report import accuracy_by, plot_accuracy, results_table
 from dendrite_zoo.report.curves import By, Swept
 
 
@@ -24,31 +23,31 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(runs: list[Path], json_file: Path | None, figures: Path | None) -> None:
     """Print a table for each benchmark; write the records and draw the figures where asked."""
-    records = merge_rows([record for run in runs for record in read_records(run)])
+    records = merge_seeds(record for run in runs for record in read_records(run))
     for of_one in _by_benchmark(records).values():
         Console().print(results_table(of_one))
     if json_file:
-        write_record(records, json_file)
+        write_records(records, json_file)
     if figures:
         _draw(records, figures)
 
 
-def _by_benchmark(records: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    benchmarks: dict[str, list[dict[str, Any]]] = {}
+def _by_benchmark(records: list[ResultRecord]) -> dict[str, list[ResultRecord]]:
+    benchmarks: dict[str, list[ResultRecord]] = {}
     for record in records:
-        benchmarks.setdefault(record["benchmark"], []).append(record)
+        benchmarks.setdefault(record.benchmark, []).append(record)
     return benchmarks
 
 
-def _draw(records: list[dict[str, Any]], folder: Path) -> None:
+def _draw(records: list[ResultRecord], folder: Path) -> None:
     """Every figure that the records have points for; benchmarks apart."""
     folder.mkdir(parents=True, exist_ok=True)
     benchmarks = _by_benchmark(records)
     for benchmark, of_one in benchmarks.items():
         swept: tuple[Swept, ...] = ("num_segments", "activation_density")
         axes: list[By] = [by for by in swept if accuracy_by(of_one, by)]
-        if len({(record["row"], record["num_tasks"]) for record in of_one}) == len(of_one):
-            axes.append("num_tasks")  # else some point of a row has several values
+        if len({(record.method, record.num_tasks) for record in of_one}) == len(of_one):
+            axes.append("num_tasks")  # else some point of a method has several values
         for by in axes:
             path = folder / f"accuracy-by-{by.replace('_', '-')}{f'-{benchmark}' * (len(benchmarks) > 1)}.png"
             plot_accuracy(of_one, by, path)

@@ -15,10 +15,10 @@ from types import FrameType
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint, Timer
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from dendrite_zoo.callbacks import ForgettingLogger, SparsityLogger
+from dendrite_zoo.callbacks import ForgettingLogger, RunRecorder, SparsityLogger
 
 __all__ = [
     "LAST",
@@ -195,16 +195,25 @@ class LastCheckpoint(Checkpoint):
         self._cost = self._written - begun
 
 
-def run_callbacks(folder: str | os.PathLike[str], metric: str | None = "val/acc") -> list[Callback]:
-    """The callbacks of every run: what was forgotten, sparsity, a checkpoint to resume from, time.
+def run_callbacks(
+    folder: str | os.PathLike[str],
+    metric: str | None = "val/acc",
+    *,
+    method: str | None = None,
+    command: str | None = None,
+) -> list[Callback]:
+    """The callbacks of every run: what was forgotten, sparsity, a checkpoint to resume from, the result record.
 
     Args:
         folder: the run folder.
         metric: what a `ForgettingLogger` reads; None where tasks are not learned one after another.
+        method: the line of a results table that the run belongs to.
+        command: what was typed.
     """
+    folder = Path(folder)
     return [
-        *([] if metric is None else [ForgettingLogger(metric, folder=Path(folder))]),
+        *([] if metric is None else [ForgettingLogger(metric, folder=folder)]),
         SparsityLogger(),
-        LastCheckpoint(Path(folder) / "checkpoints"),
-        Timer(),
+        LastCheckpoint(folder / "checkpoints"),
+        RunRecorder(method, command=command, folder=folder),
     ]

@@ -16,8 +16,7 @@ from zipfile import is_zipfile
 
 from jsonargparse import ActionConfigFile, Namespace, get_loader
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import Timer
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.model_helpers import is_overridden
@@ -25,9 +24,12 @@ from rich.console import Console
 from rich.table import Column, Table
 
 import dendrite_zoo.models  # noqa: F401  (so that a config may name its classes)
+from dendrite_zoo._core.environment import versions
 from dendrite_zoo._core.lightning import require
 from dendrite_zoo._core.redact import typed_command
-from dendrite_zoo.callbacks import ForgettingLogger, SparsityLogger, SubnetworkLogger
+from dendrite_zoo.callbacks import ForgettingLogger, HubPublisher, RunRecorder, SuccessLogger  # noqa: F401
+from dendrite_zoo.callbacks.run_recorder import TRAINER
+from dendrite_zoo.callbacks.trainer import find_callback
 from dendrite_zoo.cli.parser import Parser
 from dendrite_zoo.cli.recipes import describe, expand, recipes
 from dendrite_zoo.cli.run_folder import (
@@ -43,24 +45,11 @@ from dendrite_zoo.cli.run_logger import RunLogger
 from dendrite_zoo.hub import HubModel
 from dendrite_zoo.lightning_modules import evaluate_contexts
 from dendrite_zoo.models import ActiveDendritePolicy
-from dendrite_zoo.records import result_record
-from dendrite_zoo.report import matrix_record, subnetwork_record
+from dendrite_zoo.records import write_records
 from dendrite_zoo.rl import evaluate_policy
-from dendrite_zoo.rl.evaluation import success_record
-from dendrite_zoo.streams import OnlineTasks, TaskStream, benchmark_name
+from dendrite_zoo.streams import OnlineTasks, TaskStream
 
 __all__ = ["TrainingCLI", "train"]
-
-TRAINER_RECIPE = (
-    "accumulate_grad_batches",
-    "callbacks",
-    "gradient_clip_algorithm",
-    "gradient_clip_val",
-    "limit_train_batches",
-    "overfit_batches",
-    "precision",
-)
-"""What of the Trainer's arguments makes another result."""
 
 
 def train(arguments: list[str], summary: str) -> None:
@@ -152,10 +141,9 @@ class TrainingCLI(LightningCLI):
         return {name: LightningCLI.subcommands()[name] for name in ("fit", "validate", "test")}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """The run's name and its row in a results table; the stream settles the Trainer's epochs."""
+        """The run's name and its line in a results table; the stream settles the Trainer's epochs."""
         parser.add_argument("--name", type=str, help="Name of the run, its folder runs/NAME; default: the config's.")
-        parser.add_argument("--row", type=str, help="Row of the results table it belongs to; default: its name.")
-        parser.add_argument("--ours", type=bool, default=True, help="Whether the recipe is this library's own.")
+        parser.add_argument("--method", type=str, help="Line of a results table it belongs to; default: its name.")
         for key in ("max_epochs", "reload_dataloaders_every_n_epochs", "num_sanity_val_steps"):
             parser.link_arguments("data", f"trainer.{key}", _trainer_argument(key), apply_on="instantiate")
 
@@ -184,7 +172,9 @@ class TrainingCLI(LightningCLI):
             self.save_config_kwargs = {"folder": self.run_folder, "command": self.command}
             start_run(self.run_folder, resumed=config.ckpt_path is not None)
             metric = getattr(init.data, "metric", "val/acc")
-            callbacks = [*run_callbacks(self.run_folder, metric), *callbacks]
+            method = config.method or self.run_name
+            own = run_callbacks(self.run_folder, metric, method=method, command=self.command)
+            callbacks = [*own, *callbacks]
             logger = RunLogger(self.run_folder) if logger is None else logger
         return super().instantiate_trainer(**kwargs, callbacks=callbacks, logger=logger or False)
 
@@ -242,78 +232,30 @@ class TrainingCLI(LightningCLI):
         folder, first = self.run_folder / "model", self.trainer.is_global_zero
         if first:
             model.save_pretrained(folder)  # for a policy is evaluated for minutes, and an environment may fail
-        record = self._record(model)
+        recorder = find_callback(self.trainer, RunRecorder)
+        assert recorder is not None
+        sequential = find_callback(self.trainer, ForgettingLogger) is not None
+        if recorder.record is None and (sequential or not isinstance(model, ActiveDendritePolicy)):
+            return  # a run that ended early, or of a module that does not say how it was measured
+        record = recorder.collect(self.trainer, self.model, **self._evaluated(model, sequential))
         if first and record is not None:
-            model.save_pretrained(folder, results=[record])
+            write_records([record], self.run_folder / "results.json")
+            model.save_pretrained(folder, results=[record.to_json()])
 
-    def _record(self, model: Any) -> dict[str, Any] | None:
+    def _evaluated(self, model: Any, sequential: bool) -> dict[str, Any]:
+        """What is measured once training has ended."""
+        data = self.datamodule
         if isinstance(model, ActiveDendritePolicy):
-            return self._policy_record(model)
-        log, sparsity, timer = (self._callback(kind) for kind in (ForgettingLogger, SparsityLogger, Timer))
-        data, config = self.datamodule, self.config["fit"]
-        finished = log.matrix.numel() > 0 and not log.matrix[-1].isnan().any()
-        if not finished or not isinstance(data, TaskStream) or self.trainer.world_size > 1:
-            return None
-        at_test, context = self.model.hparams.get("context_at_test"), getattr(self.model, "given_context", None)
-        if at_test is None:  # a module of one's own does not say how it was measured
-            return None
-        by_context = evaluate_contexts(model, data, context=context, enable_progress_bar=False)
-        matrix = matrix_record(log.matrix)["matrix"]
-        return result_record(
-            benchmark=benchmark_name(data),
-            row=config.row or self.run_name,
-            ours=config.ours,
-            context_at_test="none" if "none" in by_context else at_test,
-            task_accuracies=matrix[-1],
-            seed=_seed(config),
-            stream_seeds=[data.seed],
-            command=self.command,
-            wall_time_s=timer.time_elapsed("train"),
-            parameters=sum(p.numel() for p in model.parameters()),
-            matrix=matrix,
-            model=model.config,
-            sparsity={
-                layer.removeprefix("model."): {name: value for name, value in figures.items() if "/task_" not in name}
-                for layer, figures in sparsity.values.items()
-            },
-            accuracy_by_context={way: statistics.fmean(tasks) for way, tasks in by_context.items()},
-            **({} if data.val_fraction is None else {"val_fraction": data.val_fraction}),
-        )
-
-    def _policy_record(self, model: ActiveDendritePolicy) -> dict[str, Any] | None:
-        """The share of unseen goals that a policy reaches; of tasks learned one after another, also the matrix."""
-        data, config = self.datamodule, self.config["fit"]
-        if not self.trainer.is_global_zero:
-            return None
-        matrix = None
-        if getattr(data, "metric", None) is not None:
-            matrix = matrix_record(self._callback(ForgettingLogger).matrix)["matrix"]
-        report = evaluate_policy(model.eval(), fast=getattr(data, "fast", False), progress=True)
-        return success_record(
-            report,
-            row=config.row or self.run_name,
-            ours=config.ours,
-            seed=_seed(config),
-            command=self.command,
-            wall_time_s=self._callback(Timer).time_elapsed("train"),
-            parameters=sum(p.numel() for p in model.parameters()),
-            matrix=matrix,
-            model=model.config,
-            updates=self.trainer.global_step,
-            method=getattr(data, "method", None),
-            subnetworks=self._subnetworks(),
-            **(_practice(data, self.run_folder) if isinstance(data, OnlineTasks) else {}),
-        )
-
-    def _subnetworks(self) -> dict[str, Any] | None:
-        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
-        log = next((callback for callback in callbacks if isinstance(callback, SubnetworkLogger)), None)
-        if log is None or not log.win_rates:  # none were seen: a run resumed after its last validation, say
-            return None
-        return subnetwork_record(log.win_rates, log.segments, num_units=log.num_units)
-
-    def _callback(self, kind: type[Callback]) -> Any:
-        return next(callback for callback in self.trainer.callbacks if isinstance(callback, kind))  # type: ignore[attr-defined]
+            if not self.trainer.is_global_zero:
+                return {}
+            report = evaluate_policy(model.eval(), fast=getattr(data, "fast", False), progress=True)
+            played = _practice(data, self.run_folder) if isinstance(data, OnlineTasks) else {}
+            return report.to_record(sequential=sequential) | played | {"versions": versions("metaworld", "mujoco")}
+        if not isinstance(data, TaskStream) or self.trainer.world_size > 1:
+            return {}
+        context = getattr(self.model, "given_context", None)
+        scores = evaluate_contexts(model, data, context=context, enable_progress_bar=False)
+        return {"accuracy_by_context": {way: statistics.fmean(tasks) for way, tasks in scores.items()}}
 
 
 def _command() -> str:
@@ -325,17 +267,12 @@ def _command() -> str:
     return describe(Path(*shlex.split(resumed[1]), "config.yaml")) + typed[resumed.end() :]
 
 
-def _seed(config: Namespace) -> int | None:
-    """The seed of the weights; None where none was wanted."""
-    return None if config.seed_everything is False else config.seed_everything
-
-
 def _recipe(config: dict[str, Any]) -> dict[str, Any]:
     """What of a config decides the weights."""
     trainer, data = config.get("trainer") or {}, {"init_args": {}, **(config.get("data") or {})}
     data["init_args"].pop("eval_at", None)
     others = {key: config.get(key) for key in ("seed_everything", "model", "optimizer", "lr_scheduler")}
-    return {**others, "data": data, "trainer": {key: trainer.get(key) for key in TRAINER_RECIPE}}
+    return {**others, "data": data, "trainer": {key: trainer.get(key) for key in ("callbacks", *TRAINER)}}
 
 
 def _practice(data: OnlineTasks, folder: Path) -> dict[str, Any]:

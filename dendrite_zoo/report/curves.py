@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from dendrite_zoo._core.files import write_atomically
-from dendrite_zoo.records import recipe_key
+from dendrite_zoo.records import ResultRecord
 from dendrite_zoo.report.published import PUBLISHED, PUBLISHED_FOR
 
 if TYPE_CHECKING:
@@ -60,46 +60,48 @@ class Curve:
         return max(self.points.items())
 
 
-def accuracy_by_tasks(record: Mapping[str, Any]) -> dict[int, float]:
+def accuracy_by_tasks(record: ResultRecord) -> dict[int, float]:
     """Mean accuracy over all tasks so far, wherever a run measured all of them.
 
     Args:
         record: a result record; its matrix may hold null.
 
     Example:
-        >>> record = {"num_tasks": 3, "average_accuracy": 0.8,
-        ...     "matrix": [[0.9, None, None], [None, 0.8, None], [0.9, 0.8, 0.7]]}
+        >>> matrix = [[0.9, None, None], [None, 0.8, None], [1.0, 0.5, 0.75]]
+        >>> known = {"benchmark": "b", "method": "m", "context_at_test": "none", "matrix": matrix}
+        >>> record = ResultRecord(num_tasks=3, average_accuracy=0.75, **known)
         >>> accuracy_by_tasks(record)
-        {1: 0.9, 3: 0.8}
+        {1: 0.9, 3: 0.75}
     """
     points = {}
-    for tasks, row in enumerate(record.get("matrix") or (), start=1):
+    for tasks, row in enumerate(record.matrix or (), start=1):
         known = [value for value in row[:tasks] if value is not None]
         if len(known) == tasks:
             points[tasks] = statistics.fmean(known)
-    return points | {record["num_tasks"]: record["average_accuracy"]}
+    return points | {record.num_tasks: record.average_accuracy}
 
 
-def accuracy_by(records: Sequence[Mapping[str, Any]], by: Swept) -> dict[tuple[str, int], dict[float, float]]:
-    """Mean accuracy by an argument of the model, for each row and number of tasks; all other arguments are equal.
+def accuracy_by(records: Sequence[ResultRecord], by: Swept) -> dict[tuple[str, int], dict[float, float]]:
+    """Mean accuracy by an argument of the model, for each method and number of tasks; all other arguments are equal.
 
     Args:
-        records: result records; those that do not hold the model's config are left out. Where the recipes of a row
+        records: result records; those of which the recipe is not known are left out. Where the recipes of a method
             differ in more than the argument, the curve of most points is taken. No number of segments is one a task.
         by: the argument.
     """
     curves: dict[tuple[str, int], dict[str, dict[float, float]]] = {}
     for record in records:
-        model = record.get("model") or {}
+        model = record.model or {}
         value = model.get("max_tasks") if by == "num_segments" and model.get(by) is None else model.get(by)
-        if value is not None:
-            of_row = curves.setdefault((record["row"], record["num_tasks"]), {})
-            of_row.setdefault(recipe_key(record, but_for=by), {})[value] = record["average_accuracy"]
-    longest = {key: max(of_row.values(), key=len) for key, of_row in curves.items()}
+        recipe = record.recipe(but_for=by)
+        if value is not None and recipe is not None:
+            of_method = curves.setdefault((record.method, record.num_tasks), {})
+            of_method.setdefault(recipe, {})[value] = record.average_accuracy
+    longest = {key: max(of_method.values(), key=len) for key, of_method in curves.items()}
     return {key: dict(sorted(points.items())) for key, points in longest.items() if len(points) > 1}
 
 
-def plot_accuracy(records: Sequence[Mapping[str, Any]], by: By = "num_tasks", path: str | Path | None = None) -> Figure:
+def plot_accuracy(records: Sequence[ResultRecord], by: By = "num_tasks", path: str | Path | None = None) -> Figure:
     """Curves of mean accuracy over all tasks, on an axis that spreads what is close to 1.
 
     At most eight curves, each labelled where it ends: those measured that reach furthest, and of what was published for
@@ -122,7 +124,7 @@ def plot_accuracy(records: Sequence[Mapping[str, Any]], by: By = "num_tasks", pa
     except ImportError as error:
         raise ImportError("The figures need the [report] extra: pip install 'dendrite-zoo[report]'") from error
 
-    benchmarks = sorted({record["benchmark"] for record in records})
+    benchmarks = sorted({record.benchmark for record in records})
     if len(benchmarks) > 1:
         raise ValueError(f"Expected records of one benchmark, but got {', '.join(benchmarks)}. Draw a figure for each.")
     curves = _chosen(_curves(records, by), _published_curves(records, by) if benchmarks == [PUBLISHED_FOR] else [])
@@ -226,38 +228,39 @@ def _scale_accuracy(axes: Axes, values: list[float]) -> None:
     axes.tick_params(axis="y", which="minor", left=False, labelleft=False)
 
 
-def _curves(records: Sequence[Mapping[str, Any]], by: By) -> list[Curve]:
+def _curves(records: Sequence[ResultRecord], by: By) -> list[Curve]:
     if by != "num_tasks":
         return [
-            _swept_curve(row, tasks, points, records, by) for (row, tasks), points in accuracy_by(records, by).items()
+            _swept_curve(method, tasks, points, records, by)
+            for (method, tasks), points in accuracy_by(records, by).items()
         ]
     curves: dict[str, Curve] = {}
-    for record in sorted(records, key=lambda record: -record["num_tasks"]):  # a run of its own for a point wins
-        curve = curves.setdefault(record["row"], Curve(record["row"], {}, seeds=0))
+    for record in sorted(records, key=lambda record: -record.num_tasks):  # a run of its own for a point wins
+        curve = curves.setdefault(record.method, Curve(record.method, {}, seeds=0))
         curve.points.update({float(tasks): accuracy for tasks, accuracy in accuracy_by_tasks(record).items()})
-        if record["average_accuracy_std"]:
-            curve.spread[float(record["num_tasks"])] = record["average_accuracy_std"]
-        curves[record["row"]] = replace(curve, seeds=max(curve.seeds, len(record["seeds"])))
+        if record.average_accuracy_std:
+            curve.spread[float(record.num_tasks)] = record.average_accuracy_std
+        curves[record.method] = replace(curve, seeds=max(curve.seeds, len(record.seeds)))
     return [replace(curve, points=dict(sorted(curve.points.items()))) for curve in curves.values()]
 
 
 def _swept_curve(
-    row: str, tasks: int, points: dict[float, float], records: Sequence[Mapping[str, Any]], by: Swept
+    method: str, tasks: int, points: dict[float, float], records: Sequence[ResultRecord], by: Swept
 ) -> Curve:
-    own = [r for r in records if (r["row"], r["num_tasks"]) == (row, tasks)]
-    several = [r for r in own if r["average_accuracy_std"] and r["average_accuracy"] in points.values()]
-    spread = {x: r["average_accuracy_std"] for r in several for x, y in points.items() if y == r["average_accuracy"]}
-    return Curve(f"{row}, {tasks} tasks", points, spread, seeds=max(len(r["seeds"]) for r in own))
+    own = [r for r in records if (r.method, r.num_tasks) == (method, tasks)]
+    stds = {r.average_accuracy: r.average_accuracy_std for r in own if r.average_accuracy_std}
+    spread = {x: std for x, y in points.items() if (std := stds.get(y))}
+    return Curve(f"{method}, {tasks} tasks", points, spread, seeds=max(len(r.seeds) for r in own))
 
 
-def _published_curves(records: Sequence[Mapping[str, Any]], by: By) -> list[Curve]:
+def _published_curves(records: Sequence[ResultRecord], by: By) -> list[Curve]:
     """What was published of permuted MNIST; by an argument, for the numbers of tasks that the records have."""
     if by == "num_tasks":
-        return [Curve(f"{row}, published", paper.accuracy, measured=False) for row, paper in PUBLISHED.items()]
-    learned = {record["num_tasks"] for record in records}
+        return [Curve(f"{method}, published", paper.accuracy, measured=False) for method, paper in PUBLISHED.items()]
+    learned = {record.num_tasks for record in records}
     return [
-        Curve(f"{row}, {tasks} tasks, published", points, measured=False)
-        for row, paper in PUBLISHED.items()
+        Curve(f"{method}, {tasks} tasks, published", points, measured=False)
+        for method, paper in PUBLISHED.items()
         for tasks, points in (paper.by_segments if by == "num_segments" else paper.by_density).items()
         if tasks in learned
     ]

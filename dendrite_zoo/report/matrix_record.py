@@ -1,4 +1,4 @@
-"""The accuracy matrix as JSON: what was measured, and every figure with its reason where it is undefined."""
+"""The accuracy matrix as JSON: what was measured, and every metric with its reason where it is undefined."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from rich.table import Table
 from torch import Tensor
 
 from dendrite_zoo.metrics import average_accuracy, forgetting_per_task, learned_part, summarize
-from dendrite_zoo.records import training_options
+from dendrite_zoo.records import ResultRecord
 from dendrite_zoo.report.published import published
 
 __all__ = ["forgetting_table", "matrix_table", "results_table", "sparsity_table", "summary_table"]
@@ -48,32 +48,31 @@ def matrix_table(
     learned = learned_part(R)
     lost = forgetting_per_task(learned)
     columns, rows = _spread(range(len(R)), max_tasks), _spread(shown_rows(R, max_tasks), max_tasks)
-
     shown = f", {len(columns)} of {len(R)} tasks" if len(columns) < len(R) else ""
     table = _table(f"{metric} on each task{shown}")
-    table.add_column("", justify="right", no_wrap=True)
-    for j in columns:
-        table.add_column(str(j), justify="right", no_wrap=True)
+    for name in ("", *map(str, columns)):
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("mean", justify="right", no_wrap=True, style="bold")
 
-    if baseline is not None and not torch.as_tensor(baseline).isnan().all():
-        untrained = torch.as_tensor(baseline)
-        cells = [f"[dim]{decimal(untrained[j])}[/dim]" for j in columns]
-        table.add_row("untrained", *cells, decimal(untrained.nanmean()))
+    untrained = torch.full((len(R),), math.nan) if baseline is None else torch.as_tensor(baseline)
+    if not untrained.isnan().all():
+        table.add_row(
+            "untrained", *(f"[dim]{decimal(untrained[j])}[/dim]" for j in columns), decimal(untrained.nanmean())
+        )
     for i in rows:
-        label = "before" if i == first_task - 1 else f"after {i}"
         cells = [decimal(R[i, j]) if j <= i else f"[dim]{decimal(R[i, j])}[/dim]" for j in columns]
-        so_far = R[: i + 1, : i + 1]
-        complete = not so_far[-1, ~so_far.isnan().all(0)].isnan().any()  # else it is another mean than in other rows
-        table.add_row(label, *cells, decimal(average_accuracy(so_far)) if complete else MISSING)
+        table.add_row("before" if i == first_task - 1 else f"after {i}", *cells, _mean_so_far(R[: i + 1, : i + 1]))
     if not lost.isnan().all():
         table.add_section()
-        table.add_row(
-            "forgotten",
-            *[decimal(lost[j]) if j < len(lost) else "" for j in columns],
-            decimal(lost.nanmean()),
-        )
+        forgotten = {j: decimal(x) for j, x in enumerate(lost)}
+        table.add_row("forgotten", *(forgotten.get(j, "") for j in columns), decimal(lost.nanmean()))
     return table
+
+
+def _mean_so_far(R: Tensor) -> str:
+    """The mean of the last row, unless a task is missing in it: that would be another mean than in other rows."""
+    complete = not R[-1, ~R.isnan().all(0)].isnan().any()
+    return decimal(average_accuracy(R)) if complete else MISSING
 
 
 def summary_table(R: Any, baseline: Any = None) -> Table:
@@ -162,27 +161,28 @@ def sparsity_table(
     return table
 
 
-def results_table(records: Sequence[Mapping[str, Any]]) -> Table:
-    """Mean accuracy (of policies success) of each row over all its tasks, the best first, published ones beside.
+def results_table(records: Sequence[ResultRecord]) -> Table:
+    """Mean accuracy (of policies success) of each method over all its tasks, the best first, published ones beside.
 
     Args:
         records: result records of one benchmark.
     """
-    benchmark, metric = records[0]["benchmark"], records[0].get("metric", "accuracy")
+    benchmark, metric = records[0].benchmark, records[0].more.get("metric", "accuracy")
     table = _table(f"{benchmark}: mean {metric} over all tasks after the last")
-    table.add_column("row")
+    table.add_column("method")
     for name in ("tasks", "context", metric, "seeds", "published"):
         table.add_column(name, no_wrap=True)
-    for record in sorted(records, key=lambda record: (record["num_tasks"], -record["average_accuracy"])):
-        spread = record["average_accuracy_std"]
-        known = published(record["row"], benchmark).accuracy
+    for record in sorted(records, key=lambda record: (record.num_tasks, -record.average_accuracy)):
+        spread = record.average_accuracy_std
+        known = published(record.method, benchmark).accuracy.get(record.num_tasks)
         table.add_row(
-            record["row"] + _differences(record, records) + ", on held-out training rows" * ("val_fraction" in record),
-            str(record["num_tasks"]),
-            record["context_at_test"],
-            f"{record['average_accuracy']:.4f}" + ("" if spread is None else f" ± {spread:.4f}"),
-            ", ".join(map(str, record["seeds"])),
-            f"{known[record['num_tasks']]:.4f}" if record["num_tasks"] in known else "",
+            ", ".join([record.method, *_differences(record, records)])
+            + ", on held-out training rows" * (record.val_fraction is not None),
+            str(record.num_tasks),
+            record.context_at_test,
+            f"{record.average_accuracy:.4f}" + ("" if spread is None else f" ± {spread:.4f}"),
+            ", ".join(map(str, record.seeds)),
+            "" if known is None else f"{known:.4f}",
         )
     return table
 
@@ -210,14 +210,22 @@ def shown_rows(R: Tensor, few: int) -> list[int]:
     return rows if len(rows) <= few else [i for i in rows if measured[i] > 1] or rows
 
 
-def _differences(record: Mapping[str, Any], records: Sequence[Mapping[str, Any]]) -> str:
-    """The model's arguments and the options that tell a record from the others of its row."""
-    same = [r for r in records if (r["row"], r["num_tasks"]) == (record["row"], record["num_tasks"])]
-    models, model = [other.get("model") or {} for other in same], record.get("model") or {}
-    names = [name for name, value in model.items() if any(other.get(name) != value for other in models)]
-    common = set(training_options(record)).intersection(*map(training_options, same))
-    options = [option for option in training_options(record) if option not in common]
-    return "".join(f", {text}" for text in [*(f"{name} {model[name]}" for name in names), *options])
+def _differences(record: ResultRecord, records: Sequence[ResultRecord]) -> list[str]:
+    """The model's arguments and the settings that tell a record from the others of its method."""
+    same = [_settings(r) for r in records if (r.method, r.num_tasks) == (record.method, record.num_tasks)]
+    own = _settings(record)
+    return [f"{name} {value}" for name, value in own.items() if any(other.get(name) != value for other in same)]
+
+
+def _settings(record: ResultRecord) -> dict[str, Any]:
+    return {**(record.model or {}), **_flat(record.config or {})}
+
+
+def _flat(value: Any, at: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one, such as ``{"module.lr": 0.1}``."""
+    if not isinstance(value, Mapping):
+        return {at: value}
+    return {name: x for key, item in value.items() for name, x in _flat(item, f"{at}.{key}".lstrip(".")).items()}
 
 
 def _table(title: str) -> Table:

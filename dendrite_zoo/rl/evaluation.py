@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
@@ -12,12 +11,11 @@ from numpy.typing import ArrayLike, NDArray
 from rich.progress import Progress
 
 from dendrite_zoo.metrics import bootstrap_interval
-from dendrite_zoo.records import result_record
 from dendrite_zoo.rl.environments import TaskEnvironments, checked_actions
 from dendrite_zoo.rl.metaworld.goals import Split
 from dendrite_zoo.rl.metaworld.tasks import ACTION_SIZE, MAX_STEPS, MT10, MT50, task_names
 
-__all__ = ["Act", "GoalEvaluation", "SuccessReport", "evaluate_policy", "success_record"]
+__all__ = ["Act", "GoalEvaluation", "SuccessReport", "evaluate_policy"]
 
 Act: TypeAlias = Callable[[NDArray[np.float64], NDArray[np.int64]], ArrayLike]
 """From observations ``(N, 39)`` and task indices ``(N,)`` to actions ``(N, 4)``."""
@@ -80,9 +78,17 @@ class SuccessReport:
         """Bootstrap interval of the mean, over goals."""
         return bootstrap_interval(self.reached, level=level)
 
-    def to_record(self) -> dict[str, Any]:
-        """All of it as JSON values, for a result record."""
+    def to_record(self, *, sequential: bool = False) -> dict[str, Any]:
+        """All of it as JSON values, for a result record, in which success stands for accuracy.
+
+        Args:
+            sequential: the tasks were learned one after another.
+        """
+        known = {MT10: "metaworld-mt10", MT50: "metaworld-mt50"}
+        name = f"metaworld-{len(self.tasks)}-tasks"
         return {
+            "benchmark": f"metaworld-continual-{len(self.tasks)}" if sequential else known.get(self.tasks, name),
+            "context_at_test": "given",
             "metric": "success",
             "tasks": list(self.tasks),
             "goals": self.split,
@@ -93,31 +99,8 @@ class SuccessReport:
             "success_at_last_step": self.mean_at_last_step,
             "steps_to_success": list(self.steps_to_success.values()),
             "first_success": self.first.tolist(),
+            "reward_version": "v2",
         }
-
-
-def success_record(report: SuccessReport, *, matrix: Any = None, **arguments: Any) -> dict[str, Any]:
-    """The result record of a policy: `dendrite_zoo.report.result_record`, where success stands for accuracy.
-
-    Args:
-        report: what the policy reached.
-        matrix: success of each task after each was learned, for tasks learned one after another.
-        **arguments: further arguments of `result_record`, and further keys.
-    """
-    benchmarks = {MT10: "metaworld-mt10", MT50: "metaworld-mt50"}
-    kind = f"metaworld-{len(report.tasks)}-tasks" if matrix is None else f"metaworld-continual-{len(report.tasks)}"
-    more = report.to_record()
-    record = result_record(
-        benchmark=benchmarks.get(report.tasks, kind) if matrix is None else kind,
-        context_at_test="given",
-        task_accuracies=more.pop("task_accuracies"),
-        matrix=matrix,
-        **arguments,
-        **more,
-        reward_version="v2",
-    )
-    simulation = {name: importlib.metadata.version(name) for name in ("metaworld", "mujoco")}
-    return {**record, "versions": {**record["versions"], **simulation}}
 
 
 class GoalEvaluation(TaskEnvironments):

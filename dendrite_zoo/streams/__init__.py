@@ -1,6 +1,6 @@
 """Tasks as LightningDataModules, one after another or all at once, and the data that they are made of."""
 
-from dendrite_zoo.streams.benchmark import benchmark_name, benchmark_stream
+from dendrite_zoo.streams.benchmark import benchmark_stream
 from dendrite_zoo.streams.demonstrations import DemonstrationMixture, DemonstrationSequence
 from dendrite_zoo.streams.loader import TaskLoader
 from dendrite_zoo.streams.online import OnlineTasks, Round
@@ -20,7 +20,6 @@ __all__ = [
     "SplitTasks",
     "TaskLoader",
     "TaskStream",
-    "benchmark_name",
     "benchmark_stream",
     "load_source",
     "permutation",

@@ -6,31 +6,12 @@ from typing import Any
 
 from dendrite_zoo._core.checks import check_choice
 from dendrite_zoo.streams.sources import SourceLike
-from dendrite_zoo.streams.stream import TaskStream
+from dendrite_zoo.streams.stream import SOURCES, TaskStream
 from dendrite_zoo.streams.tasks import PermutedTasks, RotatedTasks, SplitTasks
 
-__all__ = ["benchmark_name", "benchmark_stream"]
+__all__ = ["benchmark_stream"]
 
-STREAMS: dict[str, type[TaskStream]] = {
-    "permuted": PermutedTasks,
-    "rotated": RotatedTasks,
-    "split": SplitTasks,
-}
-SOURCES = ("digits", "mnist")
-
-
-def benchmark_name(stream: TaskStream) -> str:
-    """The name of a stream's benchmark; a folder of images counts as MNIST, tensors are ``custom``.
-
-    A stream of your own has its class's name.
-
-    Example:
-        >>> benchmark_name(PermutedTasks("digits", num_tasks=2))
-        'permuted-digits'
-    """
-    kind = next((name for name, cls in STREAMS.items() if isinstance(stream, cls)), type(stream).__name__)
-    source = stream.named_source
-    return f"{kind}-{source if source in SOURCES else 'mnist' if isinstance(source, str) else 'custom'}"
+STREAMS: dict[str, type[TaskStream]] = {"permuted": PermutedTasks, "rotated": RotatedTasks, "split": SplitTasks}
 
 
 def benchmark_stream(name: str, num_tasks: int, *, source: SourceLike | None = None, **kwargs: Any) -> TaskStream:

@@ -106,7 +106,7 @@ class DemonstrationMixture(TaskDataModule):
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
 
     @property
-    def method(self) -> str:
+    def description(self) -> str:
         """How a policy learns from these data, for its card."""
         rounds = f", then {self.dagger_rounds} rounds of DAgger with {self.dagger_episodes} episodes a task each"
         return (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 from functools import cached_property
-from typing import get_args
+from typing import ClassVar, get_args
 
 import torch
 from torch import Tensor
@@ -19,6 +19,8 @@ from dendrite_zoo.streams.sampling import epoch_order, hold_out
 from dendrite_zoo.streams.sources import Source, SourceLike, load_source
 
 __all__ = ["TaskStream"]
+
+SOURCES = ("digits", "mnist")
 
 
 @say_new_names
@@ -51,6 +53,7 @@ class TaskStream(TaskDataModule):
             training. None: all T after each task.
 
     Attributes:
+        kind: what the name of its benchmark begins with; None for the name of the class.
         named_source: the argument ``source``.
         milestones: ``eval_at`` in order, or None.
 
@@ -59,6 +62,7 @@ class TaskStream(TaskDataModule):
     """
 
     metric = "val/acc"
+    kind: ClassVar[str | None] = None
 
     def __init__(
         self,
@@ -118,6 +122,13 @@ class TaskStream(TaskDataModule):
         source = load_source(self.named_source)
         self.check_source(source)
         return source
+
+    @property
+    def benchmark(self) -> str:
+        """Its name, such as ``permuted-digits``; a folder of images counts as MNIST, tensors are ``custom``."""
+        source = self.named_source
+        data = source if source in SOURCES else "mnist" if isinstance(source, str) else "custom"
+        return f"{self.kind or type(self).__name__}-{data}"
 
     @property
     def num_features(self) -> int:

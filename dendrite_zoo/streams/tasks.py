@@ -47,6 +47,8 @@ class PermutedTasks(TaskStream):
         {'max_epochs': 10, 'reload_dataloaders_every_n_epochs': 1, 'num_sanity_val_steps': 0}
     """
 
+    kind = "permuted"
+
     def transform(self, x: Tensor, task: int) -> Tensor:
         """Permute the features."""
         return x if task == 0 else x.index_select(1, _permutation_on(x.device, self.seed, task, x.shape[1]))
@@ -69,6 +71,8 @@ class RotatedTasks(TaskStream):
         >>> x.shape
         torch.Size([256, 64])
     """
+
+    kind = "rotated"
 
     def check_source(self, source: Source) -> None:
         """Refuse a source without square images."""
@@ -105,6 +109,8 @@ class SplitTasks(TaskStream):
         >>> stream.classes(1)
         [2, 3]
     """
+
+    kind = "split"
 
     def check_source(self, source: Source) -> None:
         """Refuse classes that do not divide into tasks."""

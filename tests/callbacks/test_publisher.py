@@ -3,14 +3,17 @@
 import json
 import logging
 import re
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from lightning.pytorch import Callback
 from torch import nn
 
-from dendrite_zoo.callbacks import ForgettingLogger
+from dendrite_zoo.callbacks import ForgettingLogger, RunRecorder
 from dendrite_zoo.callbacks.publisher import HubPublisher
 from dendrite_zoo.lightning_modules import ContinualClassifier
 from dendrite_zoo.models import ActiveDendriteClassifier, ActiveDendriteMLP
@@ -119,12 +122,12 @@ def test_what_cannot_be_published_is_said_before_training():
     trainer = Trainer(logger=False, accelerator="cpu", enable_checkpointing=False)
     with pytest.raises(ValueError, match="neither it nor its .model is a dendrite_zoo.hub.HubModel"):
         HubPublisher("alice/digits").setup(trainer, LightningModule(), "fit")
-    with pytest.raises(ValueError, match="expected one of fit_end, task_end"):
+    with pytest.raises(ValueError, match="Expected `every` to be one of fit_end, task_end, but got 'epoch'"):
         HubPublisher("alice/digits", every="epoch")
     with pytest.raises(ValueError, match="expected a repo as 'org/name', .* but got 'digits'"):
         HubPublisher("digits")
     with pytest.raises(
-        ValueError, match=r"context_at_test='guessed'\) came; expected one of inferred, given, none, con"
+        ValueError, match="Expected `context_at_test` to be one of inferred, given, none, constant, .* got 'guessed'"
     ):
         HubPublisher("alice/digits", context_at_test="guessed")
     module = LightningModule()
@@ -265,3 +268,39 @@ def test_a_resumed_run_knows_which_task_it_was_on():
     second = HubPublisher("alice/digits")
     second.load_state_dict(first.state_dict())
     assert second._boundary.update(3) == (None, None)
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_one_release_after_another_is_sent_in_order(tmp_path, monkeypatch):
+    """The first one is held back until all three wait: the later ones begin when it has ended, in their order."""
+    events, all_saved, two = [], threading.Event(), PermutedTasks("digits", num_tasks=3)
+
+    def publish(folder, repo, **options):
+        events.append(("begin", folder.name))
+        assert all_saved.wait(60)
+        assert (folder / "model.safetensors").is_file()
+        events.append(("end", folder.name))
+        return SimpleNamespace(tag=folder.name, url="")
+
+    class AllSaved(Callback):
+        def on_train_end(self, trainer, pl_module):
+            all_saved.set()
+
+    monkeypatch.setattr("dendrite_zoo.hub.publish.upload.publish", publish)
+    publisher = HubPublisher("alice/digits", every="task_end", folder=tmp_path, wait=60.0)
+    run = trainer(tmp_path, [publisher, AllSaved()], limit_train_batches=2, limit_val_batches=0)
+    run.fit(ContinualClassifier(ActiveDendriteClassifier(64, [16], 10, max_tasks=3)), two)
+    steps = ["step-2", "step-4", "step-6"]
+    assert events == [(what, step) for step in steps for what in ("begin", "end")]
+    assert [release.tag for release in publisher.releases] == steps and not list(tmp_path.glob("step-*"))
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_the_record_of_a_run_recorder_is_the_one_that_is_released(tmp_path, unsent):
+    recorder = RunRecorder("my method", context_at_test="given", command="make mine", folder=tmp_path)
+    publisher = HubPublisher("alice/digits", folder=tmp_path)
+    log = ForgettingLogger(verbose=False, folder=tmp_path, task=epoch)
+    trainer(tmp_path, [publisher, log, recorder]).fit(Given(), Tasks())
+    (record,) = unsent(tmp_path)
+    assert (record["method"], record["context_at_test"], record["command"]) == ("my method", "given", "make mine")
+    assert record == recorder.record.to_json()

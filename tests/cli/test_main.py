@@ -22,7 +22,7 @@ from dendrite_zoo.models import ActiveDendriteClassifier, ActiveDendritePolicy
 from dendrite_zoo.streams import PermutedTasks
 
 RECIPE = """
-row: tiny
+method: tiny
 model:
   class_path: ContinualClassifier
   init_args:
@@ -120,7 +120,7 @@ def test_fit_leaves_a_run_folder_and_a_model_that_loads(finished_run):
     assert {"model/config.json", "model/model.safetensors", "model/results.json"} <= left
     matrix = json.loads((folder / "matrix.json").read_text())["matrix"]
     (record,) = json.loads((folder / "model" / "results.json").read_text())
-    assert record["benchmark"] == "permuted-digits" and record["row"] == "tiny" and record["seeds"] == [0]
+    assert record["benchmark"] == "permuted-digits" and record["method"] == "tiny" and record["seeds"] == [0]
     assert record["task_accuracies"] == matrix[-1] and record["context_at_test"] == "inferred"
     assert record["average_accuracy"] == pytest.approx(sum(matrix[-1]) / 2)
     assert record["accuracy_by_context"]["inferred"] == pytest.approx(record["average_accuracy"])

@@ -132,8 +132,7 @@ def plain(tmp_path):
 
 RESULT = {
     "benchmark": "permuted-digits",
-    "row": "ours",
-    "ours": True,
+    "method": "ours",
     "context_at_test": "inferred",
     "num_tasks": 3,
     "average_accuracy": 0.8766,

@@ -19,7 +19,7 @@ from dendrite_zoo.hub import HubModel, build, register_model
 from dendrite_zoo.models import ActiveDendriteClassifier, ActiveDendritePolicy
 from tests.hub.toy import Toy
 
-RESULTS = [{"benchmark": "toy", "row": "ours", "average_accuracy": 0.5}]
+RESULTS = [{"benchmark": "toy", "method": "ours", "average_accuracy": 0.5}]
 
 
 @pytest.fixture
@@ -129,9 +129,9 @@ def test_results_of_other_weights_are_dropped(model, tmp_path):
         again.head.bias += 1
     again.save_pretrained(tmp_path / "a")
     assert not (tmp_path / "a/results.json").exists()
-    again.results = [{"row": "new"}]
+    again.results = [{"method": "new"}]
     again.save_pretrained(tmp_path / "a")
-    assert Toy.from_pretrained(tmp_path / "a").results == [{"row": "new"}]
+    assert Toy.from_pretrained(tmp_path / "a").results == [{"method": "new"}]
 
 
 def test_nan_in_results_is_written_as_null(model, tmp_path):

@@ -1,25 +1,30 @@
 """Accuracy by tasks, segments and density, beside the published numbers."""
 
+from dataclasses import replace
+
 import pytest
 from PIL import Image
 
-from dendrite_zoo.records import merge_rows, result_record
+from dendrite_zoo.records import ResultRecord, merge_seeds
 from dendrite_zoo.report import PUBLISHED, accuracy_by, accuracy_by_tasks, plot_accuracy
 
 
-def record(row, tasks, accuracy, *, matrix=None, benchmark="permuted-mnist", **config):
-    return result_record(
+def record(
+    method, tasks, accuracy, *, matrix=None, benchmark="permuted-mnist", val_fraction=None, lr=0.1, seed=0, **model
+):
+    return ResultRecord.from_run(
+        [accuracy] * tasks,
         benchmark=benchmark,
-        row=row,
-        ours=False,
+        method=method,
         context_at_test="inferred",
-        task_accuracies=[accuracy] * tasks,
-        seed=0,
+        seed=seed,
         command="c",
         wall_time_s=1,
         parameters=5,
         matrix=matrix,
-        model=config,
+        model=model,
+        config={"module": {"lr": lr}},
+        val_fraction=val_fraction,
     )
 
 
@@ -60,7 +65,7 @@ def test_a_picture_shows_eight_curves_those_that_reach_furthest_and_the_best_pub
 
 def test_labels_do_not_cover_each_other_and_bars_show_seeds():
     records = [record(f"row {n}", 10, 0.9 + n / 1e4, benchmark="b") for n in range(8)]
-    records[3] |= {"average_accuracy_std": 0.004, "seeds": [0, 1, 2]}
+    records[3] = replace(records[3], average_accuracy_std=0.004, seeds=[0, 1, 2])
     axes = plot_accuracy(records).axes[0]
     heights = sorted(text.xyann[1] for text in axes.texts)
     assert min(high - low for low, high in zip(heights, heights[1:], strict=False)) > 0.03
@@ -106,18 +111,18 @@ def test_a_curve_is_of_models_that_are_otherwise_equal():
     both = [record("r", 10, s / 100 + d, num_segments=s, activation_density=d) for s, d in sizes]
     assert accuracy_by(both, "num_segments") == {("r", 10): pytest.approx({2: 0.07, 5: 0.1, 10: 0.15})}
     assert accuracy_by(both, "activation_density") == {("r", 10): pytest.approx({0.05: 0.15, 0.1: 0.2, 0.2: 0.3})}
-    assert len(merge_rows(both)) == 5 and len(merge_rows([both[0], both[0] | {"seeds": [1]}])) == 1
-    assert len(merge_rows([both[0], both[0] | {"seeds": [1], "val_fraction": 0.1}])) == 2
+    first = {"num_segments": 2, "activation_density": 0.05}
+    assert len(merge_seeds(both)) == 5 and len(merge_seeds([both[0], record("r", 10, 0.1, seed=1, **first)])) == 1
+    assert len(merge_seeds([both[0], record("r", 10, 0.1, seed=1, val_fraction=0.1, **first)])) == 2
 
 
 def test_a_curve_holds_no_other_recipe_and_no_held_out_rows():
     swept = [record("r", 10, s / 100, num_segments=s, max_tasks=10) for s in (2, 5)]
     base = record("r", 10, 0.1, num_segments=None, max_tasks=10)  # None: a segment a task
-    others = [
-        {**swept[0], "average_accuracy": 0.5, "val_fraction": 0.1},
-        {**swept[0], "average_accuracy": 0.6, "command": "dendrite-zoo fit --model.init_args.lr 1"},
-    ]
-    several = record("another row", 10, 0.9, num_segments=3, max_tasks=10) | {"seeds": [0, 1, 2]}
+    model = {"num_segments": 2, "max_tasks": 10}
+    others = [record("r", 10, 0.5, val_fraction=0.1, **model), record("r", 10, 0.6, lr=1.0, **model)]
+    others.append(replace(swept[0], average_accuracy=0.7, config=None, config_hash=None))
+    several = replace(record("another method", 10, 0.9, num_segments=3, max_tasks=10), seeds=[0, 1, 2])
     assert "1 seed a curve" in plot_accuracy([*swept, several], "num_segments").axes[0].get_title(loc="left")
     for records in ([*swept, base, *others], [*others, base, *swept]):
         assert accuracy_by(records, "num_segments") == {("r", 10): pytest.approx({2: 0.02, 5: 0.05, 10: 0.1})}

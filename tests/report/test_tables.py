@@ -1,12 +1,13 @@
 """Tables say what the matrix says, in 80 columns, whatever is missing."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from rich.console import Console
 
-from dendrite_zoo.records import result_record
+from dendrite_zoo.records import ResultRecord
 from dendrite_zoo.report import forgetting_table, matrix_table, results_table, sparsity_table, summary_table
 from dendrite_zoo.report.tables import decimal
 
@@ -131,11 +132,11 @@ def test_decimal(x, expected):
 
 
 def test_results_are_ordered_by_tasks_and_accuracy_beside_what_was_published():
-    one = dict(benchmark="permuted-mnist", ours=False, context_at_test="inferred", seed=0, command="c", wall_time_s=1.0)
+    one = dict(benchmark="permuted-mnist", context_at_test="inferred", seed=0, command="c", wall_time_s=1.0)
     records = [
-        result_record(row="active dendrites", task_accuracies=[0.9] * 100, parameters=1, **one),
-        result_record(row="MLP", task_accuracies=[0.8] * 10, parameters=1, **one),
-        result_record(row="active dendrites", task_accuracies=[0.95] * 10, parameters=1, **one),
+        ResultRecord.from_run([0.9] * 100, method="active dendrites", parameters=1, **one),
+        ResultRecord.from_run([0.8] * 10, method="MLP", parameters=1, **one),
+        ResultRecord.from_run([0.95] * 10, method="active dendrites", parameters=1, **one),
     ]
     rows = lines(results_table(records))
     assert [row for row in rows if row[-1:] and row[-1].startswith("0.")] == [
@@ -143,12 +144,13 @@ def test_results_are_ordered_by_tasks_and_accuracy_beside_what_was_published():
         ["MLP", "10", "inferred", "0.8000", "0", "0.8203"],
         ["active", "dendrites", "100", "inferred", "0.9000", "0", "0.8142"],
     ]
-    swept = [record | {"row": "ours", "model": {"width": 9, "num_segments": n}} for n, record in enumerate(records[:2])]
+    models = [{"width": 9, "num_segments": n} for n in range(2)]
+    swept = [replace(records[n], method="ours", model=model) for n, model in enumerate(models)]
     shown = text(results_table(swept + records), 120)
     assert "ours, num_segments 0 " not in shown and "width" not in shown  # those are of other numbers of tasks
-    swept = [record | {"num_tasks": 10} for record in swept]
+    swept = [replace(record, num_tasks=10) for record in swept]
     assert "ours, num_segments 0 " in text(results_table(swept), 120)
-    other = [{**record, "benchmark": "permuted-digits"} for record in records]
+    other = [replace(record, benchmark="permuted-digits") for record in records]
     assert "0.9455" not in text(results_table(other))
 
 

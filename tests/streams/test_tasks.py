@@ -10,7 +10,6 @@ from dendrite_zoo.streams import (
     RotatedTasks,
     SplitTasks,
     TaskStream,
-    benchmark_name,
     load_source,
     permutation,
     rotation_angle,
@@ -121,4 +120,4 @@ def test_a_stream_of_ones_own_goes_by_its_name():
     class ScaledTasks(TaskStream):
         pass
 
-    assert benchmark_name(ScaledTasks("digits", 2)) == "ScaledTasks-digits"
+    assert ScaledTasks("digits", 2).benchmark == "ScaledTasks-digits"

@@ -33,7 +33,7 @@ class Card:
     """What is known of one model, and the card and picture made of it.
 
     Args:
-        model: with its results; the first record is its own, as are others of the same row.
+        model: with its results; the first record is its own, as are others of the same method.
         header: the first keys of its config.json, as they stand in the file.
         name: of the repo or the zoo entry.
         source: what `dendrite_zoo.load` is to be given.
@@ -50,7 +50,7 @@ class Card:
         self.size = sum(parameter.numel() for parameter in cast(nn.Module, model).parameters())
         records = model.results if isinstance(model.results, list) else [model.results]
         self.results = [record for record in records if isinstance(record, Mapping)]
-        self.own = [record for record in self.results if record.get("row") == self.results[0].get("row")]
+        self.own = [record for record in self.results if record.get("method") == self.results[0].get("method")]
         self.matrix = _square(self.own[0].get("matrix")) if self.own else None
 
     def text(self, *, picture: bool) -> str:

@@ -41,7 +41,7 @@ def test_the_hub_reads_the_metadata(tmp_path):
 
 
 def test_the_tables_hold_the_records_figures():
-    text = card([RESULT, {**RESULT, "row": "dense MLP", "average_accuracy": 0.5}]).text(picture=True)
+    text = card([RESULT, {**RESULT, "method": "dense MLP", "average_accuracy": 0.5}]).text(picture=True)
     for expected in (
         "| permuted-digits | ours | inferred | 3 | 0.877 ± 0.012 | 0, 1, 2 |",
         "| permuted-digits | dense MLP | inferred | 3 | 0.500 ± 0.012 | 0, 1, 2 |",
@@ -61,7 +61,7 @@ def test_the_tables_hold_the_records_figures():
 
 
 def test_only_the_models_own_row_reaches_the_index():
-    rows = [RESULT, {**RESULT, "context_at_test": "given"}, {**RESULT, "row": "dense MLP"}]
+    rows = [RESULT, {**RESULT, "context_at_test": "given"}, {**RESULT, "method": "dense MLP"}]
     (index,) = card(rows).metadata()["model-index"]
     names = [metric["name"] for result in index["results"] for metric in result["metrics"]]
     assert names == [

@@ -1,0 +1,236 @@
+"""The result record of a run, collected while it is trained."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Timer
+
+from dendrite_zoo._core.describe import describe
+from dendrite_zoo._core.redact import typed_command
+from dendrite_zoo.callbacks.forgetting import ForgettingLogger
+from dendrite_zoo.callbacks.sparsity import SparsityLogger
+from dendrite_zoo.callbacks.subnetworks import SubnetworkLogger
+from dendrite_zoo.callbacks.trainer import find_callback, output_folder
+from dendrite_zoo.records import ResultRecord, write_records
+from dendrite_zoo.report import matrix_record, subnetwork_record
+
+__all__ = ["RunRecorder"]
+
+ContextAtTest = Literal["inferred", "given", "none", "constant"]
+
+TRAINER = (
+    "accumulate_grad_batches",
+    "gradient_clip_algorithm",
+    "gradient_clip_val",
+    "limit_train_batches",
+    "overfit_batches",
+    "precision",
+)
+"""What of the Trainer's arguments makes another result."""
+OBSERVERS = {
+    *("Checkpoint", "DeviceStatsMonitor", "LearningRateMonitor", "ModelSummary", "ProgressBar", "Timer"),
+    *("ForgettingLogger", "HubPublisher", "RunRecorder", "SparsityLogger", "SubnetworkLogger", "SuccessLogger"),
+}
+"""Callbacks that change nothing in what is learned."""
+LEFT_OUT = {
+    *("seed", "num_processes", "num_workers", "device", "dtype", "foreach", "fused", "capturable"),
+    *("demonstrations", "folder", "eval_at"),
+    *("library_version", "format_version"),
+    *("context_at_test", "val_fraction", "optimizer"),  # they stand elsewhere in the record
+}
+"""Arguments that do not tell one recipe from another: seeds, machines, folders."""
+
+
+class RunRecorder(Callback):
+    """Collects the result record of a run (`dendrite_zoo.records.ResultRecord`), and writes it as ``results.json``.
+
+    The accuracies are those of a `ForgettingLogger` of the same Trainer, and a `SparsityLogger` and a
+    `SubnetworkLogger` add what they measured. When a fit ends, the first process writes the record, if all tasks were
+    measured after the last one was learned, and if it is known where the context was taken from.
+
+    ``config_hash`` follows from the arguments of model, module, datamodule, optimizers and those callbacks that change
+    what is learned, and from the Trainer's. They are read from ``hparams`` (``self.save_hyperparameters()``), else from
+    attributes named like the arguments; where one cannot be found it is None, and the run is not merged with others.
+
+    Args:
+        method: the line of a results table that the run belongs to; by default the name of the model's class.
+        context_at_test: where the context came from in validation: ``"inferred"``, ``"given"``, ``"none"`` or
+            ``"constant"``. By default ``"none"`` for a model without a context, else what the module has under this
+            name in its ``hparams``.
+        command: what was typed; by default the command line of this process, without secrets.
+        folder: where to write; by default where the Trainer's logger writes, else its ``default_root_dir``.
+
+    Attributes:
+        record: of the last fit, or None.
+
+    Raises:
+        ValueError: an unknown ``context_at_test``.
+
+    Example:
+        >>> RunRecorder("my method", context_at_test="given").record
+    """
+
+    def __init__(
+        self,
+        method: str | None = None,
+        *,
+        context_at_test: ContextAtTest | None = None,
+        command: str | None = None,
+        folder: str | Path | None = None,
+    ) -> None:
+        if context_at_test not in (None, *get_args(ContextAtTest)):
+            raise ValueError(
+                f"Expected `context_at_test` to be one of {', '.join(get_args(ContextAtTest))}, or None to ask the "
+                f"module, but got {context_at_test!r}."
+            )
+        self.method, self.context_at_test, self.command = method, context_at_test, command
+        self.folder = None if folder is None else Path(folder)
+        self.record: ResultRecord | None = None
+        self._timer = Timer()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The time that training took so far."""
+        return self._timer.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Count on from the time of a checkpoint."""
+        self._timer.load_state_dict(state_dict)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._timer.on_train_start(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the clock."""
+        self._timer.on_train_end(trainer, pl_module)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the record of a run that is complete."""
+        folder, log = output_folder(trainer, self.folder), find_callback(trainer, ForgettingLogger)
+        self.record = None
+        if folder is None:
+            return
+        file = folder / "results.json"
+        file.unlink(missing_ok=True)  # of a run that was resumed, and is not complete any more
+        record = self.collect(trainer, pl_module)
+        if record is not None and log is not None and record.num_tasks == len(log.matrix):
+            self.record = record
+            write_records([record], file)
+
+    def collect(
+        self, trainer: Trainer, pl_module: LightningModule, *, task: int | None = None, **known: Any
+    ) -> ResultRecord | None:
+        """The record of what was learned so far.
+
+        Args:
+            trainer: that trains, or has trained.
+            pl_module: what it trains.
+            task: the task learned last; by default the one that was trained on at the last validation.
+            **known: fields of the record that are measured elsewhere, and keys of your own.
+
+        Returns:
+            The record, or None where it would be false: a task was not measured after the last one was learned, or it
+            is not known where the context was taken from.
+        """
+        log, context = find_callback(trainer, ForgettingLogger), where_context_is_from(pl_module, self.context_at_test)
+        learned = None if log is None else log.learned_part(task)
+        if learned is not None:
+            matrix = matrix_record(learned)["matrix"]
+            known = {"task_accuracies": matrix[-1], "matrix": matrix, **known}
+        known = {"context_at_test": context, **known}
+        if "task_accuracies" not in known or known["context_at_test"] is None:
+            return None
+        model, data = getattr(pl_module, "model", pl_module), getattr(trainer, "datamodule", None)
+        seed, stream_seed = os.environ.get("PL_GLOBAL_SEED"), getattr(data, "seed", None)
+        collected = {
+            "benchmark": getattr(data, "benchmark", type(data or pl_module).__name__),
+            "method": self.method or type(model).__name__,
+            "seed": None if seed is None else int(seed),
+            "command": self.command or typed_command(Path(sys.argv[0]).name),
+            "description": getattr(data, "description", None),
+            "wall_time_s": round(self._timer.time_elapsed(), 1),
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "model": getattr(model, "config", None),
+            "config": _config(trainer, pl_module),
+            "stream_seeds": [stream_seed] if isinstance(stream_seed, int) else None,
+            "val_fraction": getattr(data, "val_fraction", None),
+            "updates": trainer.global_step,
+        }
+        return ResultRecord.from_run(**{**collected, **_measured(trainer), **known})
+
+
+def where_context_is_from(pl_module: LightningModule, context_at_test: ContextAtTest | None = None) -> str | None:
+    """Where the context came from in validation; None where it is not known.
+
+    Args:
+        pl_module: the module, which may have ``context_at_test`` in its ``hparams`` or as an attribute.
+        context_at_test: the answer, where somebody else has it.
+    """
+    if context_at_test is not None:
+        return context_at_test
+    model = getattr(pl_module, "model", pl_module)
+    if hasattr(pl_module, "context"):
+        has_context = pl_module.context is not None
+    else:
+        takes = inspect.signature(model.forward).parameters
+        has_context = getattr(model, "context", None) is not None or not {"context", "task"}.isdisjoint(takes)
+    said = pl_module.hparams.get("context_at_test", getattr(pl_module, "context_at_test", None))
+    return "none" if not has_context else said if said in get_args(ContextAtTest) else None
+
+
+def _measured(trainer: Trainer) -> dict[str, Any]:
+    """What the other callbacks have measured."""
+    sparsity, subnetworks = find_callback(trainer, SparsityLogger), find_callback(trainer, SubnetworkLogger)
+    measured: dict[str, Any] = {}
+    if sparsity is not None:
+        measured["sparsity"] = {
+            layer.removeprefix("model."): {name: x for name, x in values.items() if "/task_" not in name}
+            for layer, values in sparsity.values.items()
+        }
+    if subnetworks is not None and subnetworks.win_rates:
+        log = subnetworks
+        measured["subnetworks"] = subnetwork_record(log.win_rates, log.segments, num_units=log.num_units)
+    return measured
+
+
+def _config(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any] | None:
+    """What decides the result, beside the model's arguments; None where it is not known."""
+    data, model = getattr(trainer, "datamodule", None), getattr(pl_module, "model", pl_module)
+    if data is None:
+        return None
+    own_context = getattr(model, "context", None) is not None  # which the model's arguments describe
+    named_source = isinstance(getattr(data, "named_source", None), str)  # which the benchmark's name tells
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    try:
+        return {
+            "model": _start(pl_module, model),
+            "module": describe(pl_module, LEFT_OUT | ({"model", "context"} if own_context else {"model"})),
+            "data": describe(data, LEFT_OUT | ({"source"} if named_source else set())),
+            "optimizers": describe([{"class": type(x).__name__, **x.defaults} for x in trainer.optimizers], LEFT_OUT),
+            "schedules": describe([x.scheduler for x in trainer.lr_scheduler_configs], LEFT_OUT | {"last_epoch"}),
+            "trainer": describe({name: getattr(trainer, name) for name in (*TRAINER, "max_epochs", "max_steps")}),
+            "callbacks": describe([callback for callback in callbacks if not _observes(callback)], LEFT_OUT),
+        }
+    except TypeError:
+        return None
+
+
+def _start(pl_module: LightningModule, model: Any) -> Any:
+    """The class of the model, and which weights it started from."""
+    origin = getattr(model, "origin", None)
+    if origin is not None and not origin.fingerprint:
+        raise TypeError("It is not known which weights the model started from.")
+    given = "model" in {*pl_module.hparams, *inspect.signature(type(pl_module)).parameters}
+    if given and not hasattr(model, "config"):
+        return describe(model, LEFT_OUT)
+    return {"class": type(model).__name__, "start": getattr(origin, "fingerprint", None)}
+
+
+def _observes(callback: Callback) -> bool:
+    return not OBSERVERS.isdisjoint(cls.__name__ for cls in type(callback).__mro__)

@@ -1,0 +1,32 @@
+"""What a result was computed with: versions of packages, and the machine."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+__all__ = ["hardware", "versions"]
+
+
+def versions(*more: str) -> dict[str, str]:
+    """Versions of Python and of the packages that a result depends on.
+
+    Args:
+        *more: further packages, such as ``"mujoco"``.
+    """
+    packages = ("dendrite-zoo", "torch", "lightning", "torchmetrics", "numpy", *more)
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages}
+
+
+def hardware() -> str:
+    """The machine in a few words: processor, cores, accelerator."""
+    processor = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        processor = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), processor)
+    accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else "no accelerator"
+    return f"{processor}, {os.cpu_count()} cores, {accelerator}"

@@ -1,0 +1,139 @@
+"""Several seeds of one recipe as one record."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain, repeat
+from typing import Any, TypeVar
+
+import torch
+
+from dendrite_zoo.metrics import bootstrap_interval
+from dendrite_zoo.records.record import ResultRecord
+
+__all__ = ["merge_records", "merge_seeds"]
+
+T = TypeVar("T")
+RECIPE = ("benchmark", "method", "context_at_test", "num_tasks", "config_hash")
+"""What the seeds of one recipe have in common."""
+
+
+def merge_records(records: Sequence[ResultRecord]) -> ResultRecord:
+    """One record of several seeds: means, and the standard deviation over seeds (n - 1).
+
+    Records that were merged before count as often as they have seeds.
+
+    Raises:
+        ValueError: the records are not of one recipe, or a seed stands twice.
+
+    Example:
+        >>> one = ResultRecord(benchmark="b", method="m", context_at_test="none", num_tasks=2, average_accuracy=0.8,
+        ...     seeds=[0], config_hash="c0ffee", wall_time_s=1.0)
+        >>> merged = merge_records([one, replace(one, seeds=[1], average_accuracy=0.9)])
+        >>> merged.seeds, round(merged.average_accuracy, 3), round(merged.average_accuracy_std, 3)
+        ([0, 1], 0.85, 0.071)
+    """
+    _check_recipe(records)
+    _check_seeds(records)
+    first, runs = records[0], _joined([record] * len(record.per_seed) for record in records)
+    accuracies = _joined(record.per_seed for record in records)
+    streams = [record.stream_seeds or [] for record in records]
+    return replace(
+        first,
+        average_accuracy=statistics.fmean(accuracies),
+        average_accuracy_std=statistics.stdev(accuracies) if len(accuracies) > 1 else None,
+        average_accuracy_per_seed=accuracies,
+        seeds=_joined(record.seeds for record in records),
+        stream_seeds=_joined(streams) if all(streams) else None,
+        task_accuracies=_means([run.task_accuracies or [] for run in runs]),
+        matrix=_mean_matrix([run.matrix or [] for run in runs]),
+        accuracy_by_context=_mean_by_context([run.accuracy_by_context or {} for run in runs]),
+        wall_time_s=_mean([run.wall_time_s for run in runs], places=1),
+        more={**first.more, **_mean_success(records, runs)},
+    )
+
+
+def merge_seeds(records: Iterable[ResultRecord]) -> list[ResultRecord]:
+    """Merge the seeds of each recipe, in the order in which the recipes are met.
+
+    Two runs are seeds of one recipe where their ``config_hash`` is equal. Where it is None nothing is merged.
+    """
+    recipes: dict[Any, list[ResultRecord]] = {}
+    for number, record in enumerate(records):
+        key = number if record.config_hash is None else tuple(getattr(record, name) for name in RECIPE)
+        recipes.setdefault(key, []).append(record)
+    return [merge_records(seeds) if len(seeds) > 1 else seeds[0] for seeds in recipes.values()]
+
+
+def _check_recipe(records: Sequence[ResultRecord]) -> None:
+    for name in (*RECIPE, "parameters"):
+        values = sorted({repr(getattr(record, name)) for record in records})
+        if len(values) > 1:
+            raise ValueError(
+                f"Expected seeds of one recipe, but got `{name}` {' and '.join(values)}. Merge each alone."
+            )
+    if records[0].config_hash is None:
+        raise ValueError(
+            "Expected seeds of one recipe, but `config_hash` is None: it is not known what the recipe was."
+        )
+
+
+def _check_seeds(records: Sequence[ResultRecord]) -> None:
+    """A seed of weights may stand twice where the stream had another seed each time."""
+    drawn: dict[int, list[int | None]] = {}
+    for record in records:
+        for seed, stream in zip(record.seeds, record.stream_seeds or repeat(None), strict=False):
+            drawn.setdefault(seed, []).append(stream)
+    if any(len(streams) > 1 and (None in streams or len(set(streams)) < len(streams)) for streams in drawn.values()):
+        seeds = _joined(record.seeds for record in records)
+        raise ValueError(f"Expected each seed once, but got {seeds} to merge. Leave the repeated record out.")
+
+
+def _joined(lists: Iterable[Iterable[T]]) -> list[T]:
+    return list(chain.from_iterable(lists))
+
+
+def _mean(values: Iterable[float | None], places: int | None = None) -> float | None:
+    """None where one of them is."""
+    known = list(values)
+    if None in known:
+        return None
+    mean = statistics.fmean(value for value in known if value is not None)
+    return mean if places is None else round(mean, places)
+
+
+def _means(lists: Sequence[Sequence[float]]) -> list[float] | None:
+    return [statistics.fmean(values) for values in zip(*lists, strict=True)] if all(lists) else None
+
+
+def _mean_matrix(matrices: Sequence[Sequence[Sequence[float | None]]]) -> list[list[float | None]] | None:
+    if not all(matrices):
+        return None
+    values = [[[math.nan if x is None else x for x in row] for row in matrix] for matrix in matrices]
+    mean = torch.tensor(values, dtype=torch.float64).mean(0)
+    return [[None if math.isnan(x) else round(x, 6) for x in row] for row in mean.tolist()]
+
+
+def _mean_by_context(ways: Sequence[Mapping[str, float]]) -> dict[str, float] | None:
+    common = [way for way in ways[0] if all(way in one for one in ways)]
+    return {way: statistics.fmean(one[way] for one in ways) for way in common} if all(ways) else None
+
+
+def _mean_success(records: Sequence[ResultRecord], runs: Sequence[ResultRecord]) -> dict[str, Any]:
+    """Of policies: the interval over goals and seeds, and means of what was measured besides."""
+    if not all("first_success" in record.more for record in records):
+        return {}
+    goals = [record.more["first_success"] for record in records]  # of a merged record a list of seeds
+    first = _joined(
+        one if record.average_accuracy_per_seed else [one] for one, record in zip(goals, records, strict=True)
+    )
+    steps = zip(*(run.more["steps_to_success"] for run in runs), strict=True)
+    return {
+        "interval": list(bootstrap_interval(torch.tensor(first).numpy() > 0)),
+        "success_at_last_step": _mean(run.more["success_at_last_step"] for run in runs),
+        "steps_to_success": [_mean(filter(None, task)) if any(task) else None for task in steps],
+        "first_success": first,
+    }

@@ -1,0 +1,242 @@
+"""Result records: what a run measured, and everything that is needed to measure it again."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import math
+import reprlib
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields, replace
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+from dendrite_zoo._core.environment import hardware, versions
+from dendrite_zoo._core.files import read_json, write_json
+
+__all__ = ["ResultRecord", "read_records", "write_records"]
+
+MAX_BYTES, MAX_TASKS = 1 << 26, 4096  # a matrix of 1000 tasks takes 6 MB
+NULLABLE = ("average_accuracy_std", "seeds", "matrix", "wall_time_s", "parameters")
+"""What stands in every record, null where unknown; further fields are left out where they are None."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultRecord:
+    """The result of one run, or of several seeds of one recipe; a JSON object in ``results.json``.
+
+    Args:
+        benchmark: such as ``"permuted-mnist"``.
+        method: the line of a results table that it belongs to.
+        context_at_test: ``"inferred"``, ``"given"``, ``"none"`` or ``"constant"``.
+        num_tasks: how many tasks were learned.
+        average_accuracy: over all tasks after the last was learned, in [0, 1]; the mean over seeds.
+            Of policies the share of goals reached.
+        average_accuracy_std: standard deviation over seeds (n - 1).
+        seeds: of the weights; empty where none was set.
+        matrix: accuracy matrix, rows of ``num_tasks`` values, None where not measured.
+        command: what was typed, under the versions below.
+        config_hash: equal for the seeds of one recipe; None where it is not known what decided the result.
+        description: how the model was made, in sentences.
+        versions: of the packages that the result depends on.
+        hardware: the machine in a few words.
+        wall_time_s: training time, in seconds; the mean over seeds.
+        parameters: numbers in the model's parameters, masked and frozen ones included.
+        task_accuracies: accuracy on each task after the last was learned.
+        model: the model's arguments.
+        config: what else decides the result: module, data, optimizer and trainer.
+        stream_seeds: seeds of the stream of tasks, beside ``seeds``.
+        accuracy_by_context: the average accuracy by where the context was taken from.
+        average_accuracy_per_seed: only of a merged record.
+        val_fraction: the share of the training data that it was measured on; None for the test split.
+        source: ``"published"`` for a number of a publication; None for a run.
+        reference: of that publication.
+        more: further keys, of policies or anybody's own; in the file they stand beside the others.
+    """
+
+    benchmark: str
+    method: str
+    context_at_test: str
+    num_tasks: int
+    average_accuracy: float
+    average_accuracy_std: float | None = None
+    seeds: list[int] = field(default_factory=list)
+    task_accuracies: list[float] | None = None
+    matrix: list[list[float | None]] | None = None
+    command: str | None = None
+    config_hash: str | None = None
+    description: str | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    hardware: str | None = None
+    wall_time_s: float | None = None
+    parameters: int | None = None
+    model: dict[str, Any] | None = None
+    config: dict[str, Any] | None = None
+    stream_seeds: list[int] | None = None
+    accuracy_by_context: dict[str, float] | None = None
+    average_accuracy_per_seed: list[float] | None = None
+    val_fraction: float | None = None
+    source: str | None = None
+    reference: str | None = None
+    more: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_run(cls, task_accuracies: Sequence[float], *, seed: int | None = None, **known: Any) -> ResultRecord:
+        """The record of one run on this machine.
+
+        Args:
+            task_accuracies: accuracy on each task after the last was learned, from which the average follows.
+            seed: of the weights; None where none was set.
+            **known: the other fields, and keys of your own. ``versions`` adds to those that are always recorded, and
+                ``config_hash`` follows from ``model`` and ``config``.
+
+        Example:
+            >>> ResultRecord.from_run([0.9, 0.7], benchmark="b", method="m", context_at_test="none").average_accuracy
+            0.8
+        """
+        record = _made_of(
+            {
+                "num_tasks": len(task_accuracies),
+                "average_accuracy": statistics.fmean(task_accuracies),
+                "seeds": [] if seed is None else [seed],
+                "task_accuracies": list(task_accuracies),
+                "hardware": hardware(),
+                **known,
+                "versions": versions() | known.get("versions", {}),
+            }
+        )
+        recipe = record.recipe()
+        return replace(record, config_hash=None if recipe is None else hashed(recipe))
+
+    @classmethod
+    def from_json(cls, value: Any, where: str | Path = "the record") -> ResultRecord:
+        """Check what a file holds, and make a record of it.
+
+        Args:
+            value: a JSON object.
+            where: the file, for the error.
+
+        Raises:
+            ValueError: a field is missing, or not what it should be.
+        """
+        if not isinstance(value, dict):
+            raise ValueError(f"Expected result records in {where}, but it holds {reprlib.repr(value)}.")
+        if "row" in value and "ours" in value:
+            raise ValueError(
+                f"{where} holds a record of an earlier version, whose `row` is now `method`. Convert it: python "
+                f"tools/convert_records.py {where}"
+            )
+        further = ("reference",) if value.get("source") == "published" else NULLABLE
+        if missing := [name for name in (*NEEDED, *further) if name not in value]:
+            raise ValueError(
+                f"A record of {where} lacks {', '.join(missing)}. Expected those fields that a run writes."
+            )
+        for name in TYPES.keys() & value.keys():
+            if not _check(TYPES[name])(value[name]):
+                raise ValueError(_unexpected(where, name, value[name], f"`{cls.__annotations__[name]}`"))
+        record = _made_of(value)
+        record._check_sizes(where)
+        return record
+
+    def _check_sizes(self, where: str | Path) -> None:
+        tasks = self.num_tasks
+        if not 1 <= tasks <= MAX_TASKS:
+            raise ValueError(_unexpected(where, "num_tasks", tasks, f"from 1 to {MAX_TASKS}"))
+        if self.matrix is not None and {len(self.matrix), *map(len, self.matrix)} != {tasks}:
+            raise ValueError(_unexpected(where, "matrix", self.matrix, f"of {tasks} tasks"))
+        if self.task_accuracies is not None and len(self.task_accuracies) != tasks:
+            raise ValueError(_unexpected(where, "task_accuracies", self.task_accuracies, f"of {tasks} tasks"))
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as a JSON object; its further keys stand last."""
+        named = {name: getattr(self, name) for name in TYPES}
+        return {name: value for name, value in named.items() if value is not None or name in NULLABLE} | self.more
+
+    @property
+    def per_seed(self) -> list[float]:
+        """The average accuracy of each run."""
+        return self.average_accuracy_per_seed or [self.average_accuracy]
+
+    def recipe(self, but_for: str | None = None) -> str | None:
+        """What decides the result, as canonical JSON without nulls; None where that is not known.
+
+        Args:
+            but_for: an argument of the model that is left out.
+        """
+        if self.config is None:
+            return None
+        model = {name: value for name, value in (self.model or {}).items() if name != but_for}
+        return json.dumps(
+            _without_none({"arguments": model, "val_fraction": self.val_fraction, **self.config}), sort_keys=True
+        )
+
+
+TYPES = {name: kind for name, kind in get_type_hints(ResultRecord).items() if name != "more"}
+NEEDED = [one.name for one in fields(ResultRecord) if one.default is one.default_factory is MISSING]
+
+
+def hashed(recipe: str) -> str:
+    """A short sha256 of a recipe, as ``config_hash`` holds it."""
+    return hashlib.sha256(recipe.encode()).hexdigest()[:16]
+
+
+def read_records(path: str | Path) -> list[ResultRecord]:
+    """The result records of a run folder, or of a JSON file.
+
+    Raises:
+        FileNotFoundError: there are none.
+        ValueError: the file is no JSON, too large, or holds something else; names the field.
+    """
+    path = Path(path)
+    files = [path, path / "results.json", path / "model" / "results.json"]
+    found = next((file for file in files if file.is_file()), None)
+    if found is None:
+        raise FileNotFoundError(f"{path} holds no result records. Expected a run folder that finished, or a JSON file.")
+    value = read_json(found, max_bytes=MAX_BYTES)
+    values = value if isinstance(value, list) else [value]
+    if not values:
+        raise ValueError(f"{found} holds no result records. Expected those that a run writes.")
+    return [ResultRecord.from_json(one, found) for one in values]
+
+
+def write_records(records: Iterable[ResultRecord], path: str | Path) -> Path:
+    """Write result records as JSON; the file appears whole or not at all.
+
+    Args:
+        records: of runs, or merged ones.
+        path: where to write; missing folders are made.
+    """
+    return write_json(path, [record.to_json() for record in records])
+
+
+def _made_of(value: Mapping[str, Any]) -> ResultRecord:
+    named = {name: item for name, item in value.items() if name in TYPES}
+    return ResultRecord(**named, more={name: item for name, item in value.items() if name not in TYPES})
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    return value
+
+
+def _unexpected(where: str | Path, name: str, value: Any, kind: str) -> str:
+    return f"Expected `{name}` in a record of {where} to be {kind}, but got {reprlib.repr(value)}. Correct the file."
+
+
+@functools.cache
+def _check(kind: Any) -> Callable[[Any], bool]:
+    """Whether a JSON value is of a type such as ``list[float | None]``, its numbers finite."""
+    inner = [_check(one) for one in get_args(kind)]
+    checks: dict[Any, Callable[[Any], bool]] = {
+        Any: lambda value: True,
+        list: lambda value: isinstance(value, list) and all(map(inner[0], value)),
+        dict: lambda value: isinstance(value, dict) and all(map(inner[-1], value.values())),
+        UnionType: lambda value: any(check(value) for check in inner),
+        int: lambda value: type(value) is int,
+        float: lambda value: type(value) in (int, float) and abs(value) < math.inf,
+    }
+    return checks.get(get_origin(kind) or kind, lambda value: isinstance(value, kind))

@@ -1,0 +1,200 @@
+"""The record of a run, collected from whatever module, datamodule and callbacks there are."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+from lightning.pytorch import Callback, seed_everything
+from torch import nn
+
+from dendrite_zoo.callbacks import (
+    ForgettingLogger,
+    HubPublisher,
+    RunRecorder,
+    SparsityLogger,
+    SubnetworkLogger,
+    SynapticIntelligence,
+)
+from dendrite_zoo.lightning_modules import ContinualClassifier
+from dendrite_zoo.models import ActiveDendriteClassifier, ActiveDendriteMLP
+from dendrite_zoo.records import ResultRecord, merge_seeds, read_records
+from dendrite_zoo.streams import PermutedTasks
+from tests.callbacks.strangers import ReluNet, Scripted, Tasks, trainer
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers")
+
+
+def epoch(trainer):
+    return trainer.current_epoch
+
+
+def by_script(now, j):
+    return 0.9 - 0.1 * (now - j) if j <= now else 0.1
+
+
+class Measured(Scripted):
+    """Runs its network, too, so that activations can be counted."""
+
+    def validation_step(self, batch, batch_idx, dataloader_idx=0):
+        self.net(batch[0])
+        super().validation_step(batch, batch_idx, dataloader_idx)
+
+
+def test_the_record_of_a_strangers_run(tmp_path):
+    """Each accuracy is scripted, so that the record is known beforehand."""
+    module, recorder = Measured(by_script), RunRecorder("mine", folder=tmp_path, command="python mine.py")
+    callbacks = [recorder, ForgettingLogger(task=epoch, verbose=False, folder=tmp_path), SparsityLogger()]
+    seed_everything(11, verbose=False)
+    trainer(tmp_path, callbacks).fit(module, Tasks())
+    (record,) = read_records(tmp_path)
+    assert record == recorder.record
+    assert (record.benchmark, record.method, record.context_at_test) == ("Tasks", "mine", "none")
+    assert record.task_accuracies == pytest.approx([0.7, 0.8, 0.9]) and record.average_accuracy == pytest.approx(0.8)
+    assert record.matrix[0] == pytest.approx([0.9, 0.1, 0.1]) and record.num_tasks == 3
+    assert record.seeds == [11] and record.command == "python mine.py"
+    assert record.parameters == 6 * 16 + 16 + 16 * 3 + 3 and record.more["updates"] == 9
+    assert set(record.more["sparsity"]["net.1"]) == {"activation", "dead_units", "duty_cycle_entropy"}
+    assert record.config_hash is None, "nobody knows which script it was"
+
+
+def test_what_the_subnetwork_logger_saw_stands_in_the_record(tmp_path):
+    recorder = RunRecorder(folder=tmp_path)
+    log = ForgettingLogger(task=epoch, verbose=False, folder=tmp_path)
+    watched = SubnetworkLogger(task=epoch, folder=tmp_path)
+    trainer(tmp_path, [recorder, log, watched]).fit(ReluNet(), Tasks())
+    written = json.loads((tmp_path / "subnetworks.json").read_text())
+    assert json.loads(json.dumps(recorder.record.more["subnetworks"])) == written
+
+
+@pytest.mark.parametrize("reason", ["no matrix", "unfinished", "dry run"])
+def test_a_run_without_a_result_leaves_no_record(tmp_path, reason):
+    (tmp_path / "results.json").write_text("of an earlier run")
+    recorder = RunRecorder(folder=tmp_path)
+    log = ForgettingLogger(task=epoch, verbose=False, folder=tmp_path)
+    options = {"epochs": 2} if reason == "unfinished" else {"fast_dev_run": True} if reason == "dry run" else {}
+    trainer(tmp_path, [recorder] if reason == "no matrix" else [recorder, log], **options).fit(ReluNet(), Tasks())
+    assert recorder.record is None
+    assert (tmp_path / "results.json").exists() == (reason == "dry run"), "which spoke of other weights"
+
+
+def stream(**arguments):
+    return PermutedTasks("digits", **{"num_tasks": 2, "batch_size": 512, **arguments})
+
+
+def run(folder, *callbacks, seed=0, data=None, model=None, options=None, **module) -> ResultRecord:
+    seed_everything(seed, verbose=False)
+    recorder = RunRecorder(folder=folder)
+    own = [recorder, ForgettingLogger(verbose=False, folder=folder), *callbacks]
+    model = model or ActiveDendriteClassifier(64, [16], 10, max_tasks=2)
+    data = stream(seed=seed) if data is None else data
+    trainer(folder, own, epochs=2, **(options or {})).fit(ContinualClassifier(model, **module), data)
+    return recorder.record
+
+
+def test_two_runs_are_seeds_of_one_recipe_where_everything_that_decides_is_equal(tmp_path):
+    first, second = (run(tmp_path, seed=seed) for seed in (0, 1))
+    assert first.config_hash is not None and first.seeds != second.seeds
+    (merged,) = merge_seeds([first, second])
+    assert merged.seeds == [0, 1] and merged.stream_seeds == [0, 1]
+    observed = run(tmp_path, SparsityLogger(), seed=2, data=stream(seed=2, eval_at=[1]))
+    assert observed.config_hash == first.config_hash, "what only watches, and when, decides nothing"
+    others = [
+        run(tmp_path, lr=0.1),
+        run(tmp_path, data=stream(batch_size=256)),
+        run(tmp_path, data=stream(val_fraction=0.2)),
+        run(tmp_path, model=ActiveDendriteClassifier(64, [16], 10, max_tasks=2, num_segments=3)),
+        run(tmp_path, model=ActiveDendriteMLP(64, [16], 10, context_dim=1, num_segments=0)),
+        run(tmp_path, SynapticIntelligence(0.1)),
+        run(tmp_path, SynapticIntelligence(0.2)),
+        run(tmp_path, options={"gradient_clip_val": 1.0}),
+        run(tmp_path, optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.1)),
+        run(tmp_path, optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.2)),
+    ]
+    hashes = [first.config_hash, *(other.config_hash for other in others)]
+    assert None not in hashes and len(set(hashes)) == len(hashes)
+
+
+def test_weights_that_a_run_starts_from_are_part_of_its_recipe(tmp_path):
+    ActiveDendriteClassifier(64, [16], 10, max_tasks=2).save_pretrained(tmp_path / "model")
+    loaded = ActiveDendriteClassifier.from_pretrained(tmp_path / "model")
+    anew, tuned = run(tmp_path), run(tmp_path, model=loaded)
+    assert anew.model == tuned.model and None not in (anew.config_hash, tuned.config_hash)
+    assert anew.config_hash != tuned.config_hash
+
+
+class Unsaid(Callback):
+    """Whose argument cannot be found out, and may change what is learned."""
+
+    def __init__(self, rate):
+        self._rate = rate
+
+
+@pytest.mark.parametrize("what", ["a callback", "data", "a model", "no datamodule"])
+def test_what_is_not_known_has_no_hash(tmp_path, what):
+    if what == "a callback":
+        record = run(tmp_path, Unsaid(3))
+    elif what == "data":
+        x, y = torch.rand(40, 64), torch.arange(40) % 10
+        record = run(tmp_path, data=PermutedTasks((x, y, x, y), num_tasks=2))
+    elif what == "a model":
+        record = run(tmp_path, model=nn.Sequential(nn.Linear(64, 10)))
+    else:
+        recorder, data = RunRecorder(folder=tmp_path), stream()
+        log = ForgettingLogger(task=epoch, verbose=False, folder=tmp_path)
+        fit = trainer(tmp_path, [recorder, log], epochs=1)
+        loaders = data.task_loader(0), [data.task_loader(0, "val")]
+        fit.fit(ContinualClassifier(ActiveDendriteClassifier(64, [16], 10, max_tasks=1)), *loaders)
+        record = recorder.record
+    assert record is not None and record.config is None and record.config_hash is None
+
+
+def test_a_strangers_arguments_are_read_from_hparams(tmp_path):
+    class Net(ReluNet):
+        def __init__(self, width):
+            super().__init__()
+            self.save_hyperparameters()
+
+    class Data(Tasks):
+        def __init__(self, rows, seed):
+            super().__init__()
+            self.save_hyperparameters(logger=False)
+
+    def hash_of(width, rows, seed):
+        recorder = RunRecorder(folder=tmp_path)
+        log = ForgettingLogger(task=epoch, verbose=False, folder=tmp_path)
+        trainer(tmp_path, [recorder, log]).fit(Net(width), Data(rows, seed))
+        return recorder.record.config_hash
+
+    assert hash_of(3, 5, seed=0) == hash_of(3, 5, seed=1) is not None
+    assert len({hash_of(3, 5, 0), hash_of(4, 5, 0), hash_of(3, 6, 0)}) == 3
+
+
+@pytest.mark.parametrize("kind", [RunRecorder, HubPublisher])
+def test_the_time_of_a_run_goes_on_where_it_is_resumed(tmp_path, monkeypatch, kind):
+    """A clock that moves in training steps alone, 10 s each: three batches an epoch, so four epochs take 120 s."""
+    now = SimpleNamespace(value=1000.0)
+    monkeypatch.setattr("lightning.pytorch.callbacks.timer.time", SimpleNamespace(monotonic=lambda: now.value))
+    monkeypatch.setattr(
+        "dendrite_zoo.hub.publish.upload.publish", lambda *args, **kwargs: SimpleNamespace(tag="", url="")
+    )
+
+    class Slow(ContinualClassifier):
+        def training_step(self, batch, batch_idx):
+            now.value += 10.0
+            return super().training_step(batch, batch_idx)
+
+    def fit(tasks, **resume):
+        callback = RunRecorder(folder=tmp_path) if kind is RunRecorder else HubPublisher("a/b", folder=tmp_path)
+        log = ForgettingLogger(verbose=False, folder=tmp_path)
+        data = PermutedTasks("digits", num_tasks=tasks)
+        run = trainer(tmp_path, [callback, log], epochs=tasks, limit_train_batches=3)
+        module = Slow(ActiveDendriteClassifier(64, [16], 10, max_tasks=4))
+        run.fit(module, data, **resume)
+        return run, (callback if kind is RunRecorder else callback._recorder).collect(run, module).wall_time_s
+
+    first, seconds = fit(2)
+    assert seconds == 60
+    first.save_checkpoint(tmp_path / "two.ckpt", weights_only=False)
+    now.value += 5000.0  # until somebody comes back
+    assert fit(4, ckpt_path=tmp_path / "two.ckpt", weights_only=True)[1] == 120

@@ -1,0 +1,192 @@
+"""Records are merged where they are seeds of one recipe, and refused where they are no records."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from dendrite_zoo.records import ResultRecord, merge_records, merge_seeds, read_records, write_records
+from dendrite_zoo.records.record import MAX_BYTES
+from dendrite_zoo.report import results_table
+
+CONFIG = {"module": {"class": "ContinualClassifier", "lr": 0.1}, "data": {"epochs_per_task": 3}}
+
+
+def rounded(text):
+    return round(float(text), 9)
+
+
+def record(seed=0, config=CONFIG, **more):
+    known = {"method": "tiny", "command": "dendrite-zoo fit", "wall_time_s": 1.0, "parameters": 5, **more}
+    return ResultRecord.from_run(
+        [0.9, 0.7],
+        benchmark="b",
+        context_at_test="inferred",
+        matrix=[[0.9, None], [0.9, 0.7]],
+        seed=seed,
+        config=config,
+        **known,
+    )
+
+
+def with_lr(lr):
+    return {**CONFIG, "module": {**CONFIG["module"], "lr": lr}}
+
+
+def test_seeds_of_one_recipe_are_one_method():
+    one = record(stream_seeds=[0])
+    two = record(stream_seeds=[7], command="dendrite-zoo fit --name b")
+    (merged,) = merge_seeds([one, replace(two, seeds=[1])])
+    assert (merged.seeds, merged.stream_seeds) == ([0, 1], [0, 7])
+    (merged,) = merge_seeds([one, two])
+    assert merged.seeds == [0, 0], "other permutations are another run"
+    for again in (one, replace(one, stream_seeds=None)):
+        with pytest.raises(ValueError, match="Expected each seed once"):
+            merge_seeds([one, again])
+
+
+def test_runs_without_a_seed_are_told_from_the_others():
+    none = [replace(record(None, stream_seeds=[stream]), average_accuracy=stream / 10) for stream in (5, 1)]
+    other = replace(record(stream_seeds=[1]), average_accuracy=0.9)
+    (merged,) = merge_seeds([*none, other, replace(record(stream_seeds=[5]), average_accuracy=0.5)])
+    assert merged.seeds == [0, 0] and merged.stream_seeds == [5, 1, 1, 5]
+    at_once, in_turn = merge_records([*none, other]), merge_records([merge_records(none), other])
+    assert at_once.average_accuracy == in_turn.average_accuracy == pytest.approx(0.5)
+    assert in_turn.task_accuracies == pytest.approx(at_once.task_accuracies)
+
+
+def test_a_seed_may_be_added_to_a_record_of_several():
+    seeds = []
+    for seed, (value, other) in enumerate(zip((0.9, 0.9, 0.6), (0.1, 0.2, 0.6), strict=True)):
+        seeds.append(
+            replace(
+                record(seed),
+                average_accuracy=value,
+                task_accuracies=[other, 1.0],
+                matrix=[[other, None], [other, 1.0]],
+                accuracy_by_context={"a": other} if seed < 2 else {"b": 0.5},
+                more={
+                    "first_success": [[1], [0]],
+                    "success_at_last_step": other,
+                    "steps_to_success": [other, None],
+                },
+            )
+        )
+    at_once = merge_records(seeds)
+    in_turn = merge_records([merge_records(seeds[:2]), seeds[2]])
+    first, second = (json.loads(json.dumps(one.to_json()), parse_float=rounded) for one in (in_turn, at_once))
+    assert first == second
+    assert at_once.average_accuracy == pytest.approx(0.8) and at_once.average_accuracy_per_seed == [0.9, 0.9, 0.6]
+    assert at_once.average_accuracy_std == pytest.approx(0.1732, abs=1e-4)
+    assert len(at_once.more["first_success"]) == 3 and at_once.matrix[1] == [pytest.approx(0.3), 1.0]
+    assert at_once.accuracy_by_context == {}
+
+
+def test_what_one_of_the_seeds_lacks_has_no_mean():
+    whole = record(accuracy_by_context={"inferred": 0.8})
+    merged = merge_records([whole, replace(record(1), matrix=None, task_accuracies=None)])
+    assert merged.matrix is merged.task_accuracies is merged.accuracy_by_context is None
+
+
+def test_the_hash_is_that_of_what_decides_the_result():
+    """Argued by hand: nulls, the order of keys, seeds and what was typed do not matter; each value does."""
+    one = record(model={"a": 1})
+    same = record(3, command="python train.py", model={"a": 1, "b": None}, config=dict(reversed(CONFIG.items())))
+    assert one.config_hash == same.config_hash and len(one.config_hash) == 16
+    others = [
+        record(model={"a": 2}),
+        record(model={"a": 1}, config=with_lr(0.2)),
+        record(model={"a": 1}, val_fraction=0.1),
+        record(model={"a": 1}, config={**CONFIG, "data": {}}),
+    ]
+    assert len({one.config_hash, *(other.config_hash for other in others)}) == 5
+    assert one.recipe(but_for="a") == others[0].recipe(but_for="a") != others[1].recipe(but_for="a")
+
+
+def test_runs_of_an_unknown_recipe_are_never_merged():
+    unknown = [record(seed, config=None) for seed in (0, 1, 1)]
+    assert all(one.config_hash is None for one in unknown)
+    assert merge_seeds(unknown) == unknown
+    with pytest.raises(ValueError, match="`config_hash` is None"):
+        merge_records(unknown[:2])
+    with pytest.raises(ValueError, match="Expected seeds of one recipe, but got `parameters` 5 and 6"):
+        merge_records([record(), record(1, parameters=6)])
+
+
+def test_runs_with_other_settings_stay_apart_and_the_table_tells_them(capsys):
+    sweep = [record(config=with_lr(rate)) for rate in (0.1, 0.2)]
+    other = record(1, config={**CONFIG, "data": {"epochs_per_task": 5}})
+    assert len(merge_seeds([*sweep, other])) == 3
+    Console(width=200).print(results_table([*sweep, other]))
+    shown = capsys.readouterr().out
+    for label in ("tiny, module.lr 0.1, ", "module.lr 0.2, ", "data.epochs_per_task 5 "):
+        assert label in shown
+    assert "ContinualClassifier" not in shown, "which they have in common"
+
+
+def test_a_run_without_a_seed_says_so():
+    assert record(None).seeds == []
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("3", "holds 3"),
+        ("[]", "holds no result records"),
+        ("{", "is no JSON"),
+        ({"num_tasks": ...}, "lacks num_tasks"),
+        ({"parameters": ..., "matrix": ...}, "lacks matrix, parameters"),
+        ({"average_accuracy": None}, "`average_accuracy`.* but got None"),
+        ({"average_accuracy": float("nan")}, "`average_accuracy`.* but got nan"),
+        ({"average_accuracy": True}, "`average_accuracy`.* but got True"),
+        ({"seeds": 0}, "`seeds`.* `list.int.`, but got 0"),
+        ({"seeds": ["0"]}, "`seeds`.* but got"),
+        ({"versions": {"torch": 2}}, "`versions`.* but got"),
+        ({"num_tasks": 100_000}, "`num_tasks`.* from 1 to 4096, but got 100000"),
+        ({"task_accuracies": [0.9]}, r"`task_accuracies`.* of 2 tasks, but got \[0.9\]"),
+        ({"matrix": [[0.9]]}, r"`matrix`.* of 2 tasks, but got \[\[0.9\]\]"),
+        ({"matrix": [[0.9, "x"], [0.9, 0.7]]}, "`matrix`.*list.list.float . None.."),
+        ({"ours": True, "row": "tiny"}, "`row` is now `method`"),
+        ({"source": "published"}, "lacks reference"),
+    ],
+)
+def test_what_is_no_record_is_refused(content, expected, tmp_path):
+    if isinstance(content, dict):
+        changed = {**record().to_json(), **content}
+        content = json.dumps({key: value for key, value in changed.items() if value is not ...})
+    file = tmp_path / "results.json"
+    file.write_text(content)
+    with pytest.raises(ValueError, match=expected) as refused:
+        read_records(file)
+    assert str(file) in str(refused.value)
+
+
+def test_what_is_too_large_or_too_deep_is_not_read(tmp_path):
+    file = tmp_path / "results.json"
+    with file.open("wb") as huge:
+        huge.truncate(MAX_BYTES + 1)
+    with pytest.raises(ValueError, match="at most 67,108,864 bytes"):
+        read_records(file)
+    for depth in (17, 100_000):
+        file.write_text("[" * depth + "]" * depth)
+        with pytest.raises(ValueError, match="at most 16 deep|is no JSON"):
+            read_records(file)
+
+
+def test_a_record_reads_back(tmp_path):
+    one = record(stream_seeds=[3], model={"width": [8, 8]}, mine={"of": "a stranger"})
+    write_records([one], tmp_path / "results.json")
+    assert read_records(tmp_path) == [one] and one.more == {"mine": {"of": "a stranger"}}
+    (written,) = json.loads((tmp_path / "results.json").read_text())
+    assert written["mine"] == {"of": "a stranger"} and "more" not in written and written["average_accuracy_std"] is None
+    with pytest.raises(FileNotFoundError, match="holds no result records"):
+        read_records(tmp_path / "elsewhere")
+    seeds = [replace(record(seed), task_accuracies=None) for seed in (0, 1)]
+    assert len(merge_seeds(seeds)) == 1
+
+
+def test_a_published_number_needs_its_reference_alone():
+    number = {"benchmark": "b", "method": "m", "context_at_test": "none", "num_tasks": 10, "average_accuracy": 0.9}
+    read = ResultRecord.from_json({**number, "source": "published", "reference": "Somebody 2020"})
+    assert read.reference == "Somebody 2020" and read.config_hash is None and read.seeds == []
