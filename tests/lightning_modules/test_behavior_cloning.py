@@ -401,7 +401,7 @@ def test_errors_name_the_argument_and_the_remedy(experts):
     other = BehaviorCloning(ActiveDendritePolicy(["push-v3"], hidden_features=[8, 8]))
     with pytest.raises(ValueError, match="the tasks of the model, push-v3, .* got data of the tasks reach-v3"):
         fit(other, data(experts, experts.parent))
-    with pytest.raises(ValueError, match="no act_batch"):
+    with pytest.raises(ValueError, match="does not define `act_batch"):
         SuccessLogger(tasks=TASK).setup(Trainer(logger=False, accelerator="cpu"), LightningModule(), "fit")
     with pytest.raises(ValueError, match="every_n_steps=0"):
         SuccessLogger(every_n_steps=0)
