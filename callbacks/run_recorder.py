@@ -39,7 +39,7 @@ OBSERVERS = {
 }
 """Callbacks that change nothing in what is learned."""
 LEFT_OUT = {
-    *("seed", "num_processes", "num_workers", "device", "dtype", "foreach", "fused", "capturable"),
+    *("seed", "segment_seed", "num_processes", "num_workers", "device", "dtype", "foreach", "fused", "capturable"),
     *("demonstrations", "folder", "eval_at"),
     *("library_version", "format_version"),
     *("context_at_test", "val_fraction", "optimizer"),  # they stand elsewhere in the record

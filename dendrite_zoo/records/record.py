@@ -168,7 +168,8 @@ class ResultRecord:
         """
         if self.config is None:
             return None
-        model = {name: value for name, value in (self.model or {}).items() if name != but_for}
+        left_out = (but_for, "segment_seed")  # which each run draws from its seed
+        model = {name: value for name, value in (self.model or {}).items() if name not in left_out}
         return json.dumps(
             _without_none({"arguments": model, "val_fraction": self.val_fraction, **self.config}), sort_keys=True
         )

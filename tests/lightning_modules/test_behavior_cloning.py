@@ -403,5 +403,5 @@ def test_errors_name_the_argument_and_the_remedy(experts):
         fit(other, data(experts, experts.parent))
     with pytest.raises(ValueError, match="does not define `act_batch"):
         SuccessLogger(tasks=TASK).setup(Trainer(logger=False, accelerator="cpu"), LightningModule(), "fit")
-    with pytest.raises(ValueError, match="every_n_steps=0"):
+    with pytest.raises(ValueError, match="Expected `every_n_steps` to be an integer of at least 1, but got 0"):
         SuccessLogger(every_n_steps=0)
