@@ -40,15 +40,13 @@ class Origin:
     """Where a model was loaded from, and which weights its results speak of.
 
     Attributes:
-        name: as it was asked for, with the revision.
         repo: ``org/name`` on the Hub, or None.
         base_model: the repo that the loaded weights themselves were trained from, or empty.
         fingerprint: of the model as loaded.
         results: as loaded.
     """
 
-    name: str
-    repo: str | None
+    repo: str | None = None
     base_model: str = ""
     fingerprint: str = ""
     results: Any = None
@@ -120,8 +118,7 @@ class HubModel:
     def from_file(cls, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Give the whole state dict of what `to_file` kept, equal to the bit; to be overridden together with it.
 
-        It is called after the config was checked, with the tensors of a file that may lack any of them. What it adds
-        has no more than `dendrite_zoo.hub.skeleton.MAX_NUMBERS` numbers together.
+        It is called after the config was checked, with the tensors of a file that may lack any of them.
         """
         return dict(state)
 
@@ -216,7 +213,7 @@ class HubModel:
             return publish(folder, repo_id, private=private, revision=revision, tag=tag, token=token)
 
     def _save(self, folder: Path, results: Any, target: str | None = None) -> None:
-        config, origin = full_config(self), self.origin or Origin("", None)
+        config, origin = full_config(self), self.origin or Origin()
         state = self.to_file(configs.arguments_of(config), cast(nn.Module, self).state_dict())
         unchanged = origin.fingerprint == artifact.fingerprint(state, config)
         if results is None and (unchanged or self.results != origin.results):
@@ -262,8 +259,8 @@ def full_config(model: HubModel) -> dict[str, Any]:
         raise TypeError(f"{type(model).__name__} is not registered; decorate it with dendrite_zoo.hub.register_model.")
     arguments = plain(model.config)
     check_arguments(type(model).__init__, arguments, type(model).__name__)
-    header = (configs.LIBRARY_NAME, dendrite_zoo.__version__, configs.FORMAT_VERSION, model.model_type)
-    return {**dict(zip(configs.HEADER, header, strict=True)), **arguments}
+    header = configs.LIBRARY_NAME, dendrite_zoo.__version__, configs.FORMAT_VERSION, model.model_type
+    return dict(zip(configs.HEADER, header, strict=True)) | arguments
 
 
 def build(config: Mapping[str, Any]) -> HubModel:
@@ -295,7 +292,7 @@ def _read(place: Place, config: Mapping[str, Any]) -> tuple[dict[str, Any], dict
     found = place.find(artifact.RESULTS)
     results = None if found is None else configs.parse_json(found.read_bytes(), str(found))
     base = str(marks.get("base_model", ""))
-    return arguments, state, Origin(str(place), place.repo, base if REPO.fullmatch(base) else "", fingerprint, results)
+    return arguments, state, Origin(place.repo, base if REPO.fullmatch(base) else "", fingerprint, results)
 
 
 def _migrated(config: Mapping[str, Any], state: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -173,5 +173,5 @@ def _from_checkpoint(path: Path) -> HubModel:
             "holds the model's config. Save the model with save_pretrained and publish that folder."
         ) from None
     cast(nn.Module, model).load_state_dict(state, strict=True)
-    model.origin = Origin(str(path), checkpoint.get("base_model"))
+    model.origin = Origin(checkpoint.get("base_model"))
     return model
