@@ -30,7 +30,7 @@ class TaskContext(nn.Module):
 
     counts: Tensor
     inferable: ClassVar[bool] = True
-    """Whether the context can be told from an input."""
+    """Whether the context can be inferred from an input."""
 
     def __init__(self, context_dim: int, max_tasks: int) -> None:
         super().__init__()

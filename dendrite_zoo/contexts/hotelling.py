@@ -87,7 +87,7 @@ class HotellingContext(FoundContext):
         max_tasks: capacity, in clusters; once they are used up, each batch joins the one it is least unlike.
         context_dim: how many features, drawn at random once, are the context.
         num_exemplars: rows of each cluster that are remembered.
-        level: a batch is told apart where the test's value lies above it.
+        level: a batch is of another cluster where the test's value lies above it.
 
     Attributes:
         features: which features are the context, ``(context_dim,)``.

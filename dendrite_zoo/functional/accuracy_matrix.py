@@ -26,8 +26,6 @@ __all__ = [
     "learning_accuracy",
 ]
 
-NAN = float("nan")
-
 
 def average_accuracy(R: Any) -> Tensor:
     """Mean accuracy over all tasks after the last one was learned: ``mean_j R[T-1, j]``.
@@ -71,7 +69,7 @@ def forgetting_per_task(R: Any) -> Tensor:
     since_learned = (~R.isnan()).tril()
     since_learned[-1] = False
     best = R.where(since_learned, -torch.inf).amax(dim=0)
-    return best.where(since_learned.any(dim=0), NAN) - R[-1]
+    return best.where(since_learned.any(dim=0), torch.nan) - R[-1]
 
 
 def forgetting(R: Any) -> Tensor:
@@ -142,8 +140,7 @@ def forward_transfer(R: Any, baseline: Any) -> Tensor:
     baseline = torch.as_tensor(baseline).to(R)
     if baseline.shape != R.shape[:1]:
         raise ValueError(
-            f"baseline has shape {tuple(baseline.shape)}; expected one accuracy for each of the "
-            f"{len(R)} tasks of R: pass a baseline of shape ({len(R)},), cut like R."
+            f"Expected `baseline` of shape ({len(R)},), one entry a task of R, but got {tuple(baseline.shape)}."
         )
     return (R.diagonal(1) - baseline[1:]).nanmean()
 
@@ -201,7 +198,7 @@ def _matrix(R: Any) -> Tensor:
     R = torch.as_tensor(R)
     if R.ndim != 2 or R.shape[0] != R.shape[1] or R.shape[0] == 0:
         raise ValueError(
-            f"The accuracy matrix has shape {tuple(R.shape)}; expected a square (T, T) with one row and one "
-            "column for each task: pass R[: i + 1, : i + 1] for the state after task i."
+            "Expected an accuracy matrix of shape (T, T), with a row and a column for each task, but got "
+            f"{tuple(R.shape)}. Pass R[: i + 1, : i + 1] for the state after task i."
         )
     return R if R.is_floating_point() else R.to(torch.get_default_dtype())

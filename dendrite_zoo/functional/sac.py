@@ -48,14 +48,14 @@ def tanh_gaussian(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor,
     return before.tanh(), (normal - squash).sum(-1)
 
 
-def soft_value(q1: Tensor, q2: Tensor, log_prob: Tensor, entropy_coefficient: Tensor) -> Tensor:
+def soft_value(q1: Tensor, q2: Tensor, log_prob: Tensor, alpha: Tensor) -> Tensor:
     """The value of a state by the lower of two critics: ``V = min(Q1, Q2) - alpha log p`` (equation 3).
 
     Args:
         q1: of the sampled action.
         q2: the same by the other critic.
         log_prob: of the sampled action.
-        entropy_coefficient: alpha, of each row's task.
+        alpha: entropy coefficient, of each row's task.
 
     Shape:
         ``(B,)`` all.
@@ -64,7 +64,7 @@ def soft_value(q1: Tensor, q2: Tensor, log_prob: Tensor, entropy_coefficient: Te
         >>> soft_value(torch.tensor([3.0]), torch.tensor([2.0]), torch.tensor([-1.0]), torch.tensor([0.5]))
         tensor([2.5000])
     """
-    return torch.minimum(q1, q2) - entropy_coefficient * log_prob
+    return torch.minimum(q1, q2) - alpha * log_prob
 
 
 def td_target(reward: Tensor, next_value: Tensor, discount: float) -> Tensor:
@@ -119,11 +119,11 @@ def actor_loss(value: Tensor) -> Tensor:
     return -value.mean()
 
 
-def entropy_loss(entropy_coefficient: Tensor, log_prob: Tensor, target_entropy: float) -> Tensor:
+def entropy_loss(alpha: Tensor, log_prob: Tensor, target_entropy: float) -> Tensor:
     """Raises each task's coefficient where its entropy is below the target: ``mean(-alpha (log p + H))`` (equation 18).
 
     Args:
-        entropy_coefficient: alpha, of each row's task, with gradient.
+        alpha: entropy coefficient, of each row's task, with gradient.
         log_prob: of the sampled action.
         target_entropy: H, in nats; minus the number of action dimensions by default.
 
@@ -134,7 +134,7 @@ def entropy_loss(entropy_coefficient: Tensor, log_prob: Tensor, target_entropy: 
         >>> entropy_loss(torch.tensor([2.0]), torch.tensor([1.0]), -4.0)
         tensor(6.)
     """
-    return -(entropy_coefficient * (log_prob.detach() + target_entropy)).mean()
+    return -(alpha * (log_prob.detach() + target_entropy)).mean()
 
 
 def gaussian_divergence(mean: Tensor, log_std: Tensor, other_mean: Tensor, other_log_std: Tensor) -> Tensor:
@@ -143,8 +143,8 @@ def gaussian_divergence(mean: Tensor, log_std: Tensor, other_mean: Tensor, other
     Args:
         mean: of the policy.
         log_std: of the policy.
-        other_mean: of the one it is held to.
-        other_log_std: of the one it is held to.
+        other_mean: of the policy it is compared with.
+        other_log_std: of the policy it is compared with.
 
     Shape:
         ``(B, A)`` all to ``(B,)``.

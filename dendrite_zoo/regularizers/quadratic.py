@@ -117,7 +117,7 @@ class QuadraticPenalty:
     def hold(self, parameters: Mapping[str, Tensor]) -> None:
         """Take hold of parameters that are new, or that stand in the place of others: important to no task so far.
 
-        What is held already is left as it is.
+        Parameters that are known already are left as they are.
 
         Args:
             parameters: name -> parameter.

@@ -178,12 +178,12 @@ def test_input_is_left_alone_and_dtype_kept():
     [F.average_accuracy, F.forgetting, F.forgetting_per_task, F.backward_transfer, F.learning_accuracy],
 )
 def test_anything_but_a_square_is_refused(metric, R):
-    with pytest.raises(ValueError, match=r"expected a square \(T, T\)"):
+    with pytest.raises(ValueError, match=r"Expected an accuracy matrix of shape \(T, T\)"):
         metric(R)
 
 
 def test_baseline_of_another_length_is_refused():
-    with pytest.raises(ValueError, match=r"baseline has shape \(2,\).*3 tasks"):
+    with pytest.raises(ValueError, match=r"Expected `baseline` of shape \(3,\), .* but got \(2,\)"):
         F.forward_transfer(TABLE, [0.1, 0.1])
 
 

@@ -32,7 +32,7 @@ def test_bootstrap_over_seeds_is_that_of_a_naive_loop():
 
 
 def test_bootstrap_refuses_a_list():
-    with pytest.raises(ValueError, match=r"expected \(tasks, goals\)"):
+    with pytest.raises(ValueError, match=r"Expected successes of shape \(tasks, goals\)"):
         bootstrap_interval([1, 0])
 
 
