@@ -1,20 +1,62 @@
 """Publish every model of model_cards/, and write commits and hashes into its registry; run it again after a failure.
 
-python tools/publish_all.py ORG [--private] [--dry-run]
+python tools/publish_all.py --namespace ORG [--private] [--dry-run]
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import dendrite_zoo.models  # noqa: F401  (which registers its classes)
 from dendrite_zoo.cli.publish import show
-from dendrite_zoo.hub.publish import publish_all
+from dendrite_zoo.hub import artifact, registry
+from dendrite_zoo.hub.publish import Release, publish
+
+
+def publish_all(
+    namespace: str,
+    *,
+    private: bool | None = None,
+    dry_run: bool = False,
+    token: str | None = None,
+    folder: Path | None = None,
+) -> Iterator[tuple[registry.Entry, Release | None]]:
+    """Publish every entry of ``model_cards/``, and write commit and sha256s into the registry after each.
+
+    May be interrupted and run again: an entry that is published with the same content is left as it is.
+
+    Args:
+        namespace: the organisation or user.
+        private: as for `publish`, like the following.
+        dry_run: send nothing, write nothing.
+        token: with write access.
+        folder: another ``model_cards`` than the package's.
+
+    Yields:
+        The entry as it now stands in the registry, and its release; None where its weights are not there, which
+        ``entry.build`` makes.
+    """
+    shelf = folder or registry.cards_folder()
+    for entry in registry.entries(shelf).values():
+        place = shelf / entry.name
+        if not (place / artifact.WEIGHTS).is_file():
+            yield entry, None
+            continue
+        repo = f"{namespace}/{entry.name}"
+        release = publish(place, repo, private=private, dry_run=dry_run, token=token)
+        kept = entry.repo == repo and entry.revision is not None and not release.changed
+        if not dry_run and not kept:
+            entry = replace(entry, repo=repo, revision=release.commit, files=registry.pins(place))
+            registry.record(entry, shelf)
+        yield entry, release
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("namespace", help="the organisation or user")
+    parser.add_argument("--namespace", required=True, help="the organisation or user")
     parser.add_argument("--private", action="store_true", help="make the repos private")
     parser.add_argument("--dry-run", action="store_true", help="show what would be sent, and send nothing")
     given = parser.parse_args()

@@ -10,8 +10,6 @@ from importlib import import_module
 import dendrite_zoo
 from dendrite_zoo.cli.parser import Parser
 
-__all__ = ["main"]
-
 COMMANDS = {
     "demo": "Load a pretrained model, teach it two new tasks, and see what it forgets; takes less than a minute.",
     "list": "List the pretrained models of the zoo.",

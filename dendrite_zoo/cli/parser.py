@@ -12,8 +12,6 @@ from jsonargparse import ArgumentParser
 
 from dendrite_zoo._core.names import nearest
 
-__all__ = ["Parser"]
-
 
 class Parser(ArgumentParser):
     """jsonargparse's parser; of an option that does not exist it names the nearest one, or its new name."""

@@ -9,8 +9,6 @@ from pathlib import Path
 
 from dendrite_zoo._core.names import nearest
 
-__all__ = ["describe", "expand", "find", "recipes"]
-
 
 def recipes() -> dict[str, Path]:
     """The file of each recipe of the package, by its name.

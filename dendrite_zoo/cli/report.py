@@ -33,10 +33,8 @@ def run(runs: list[Path], json_file: Path | None, figures: Path | None) -> None:
 
 
 def _by_benchmark(records: list[ResultRecord]) -> dict[str, list[ResultRecord]]:
-    benchmarks: dict[str, list[ResultRecord]] = {}
-    for record in records:
-        benchmarks.setdefault(record.benchmark, []).append(record)
-    return benchmarks
+    names = dict.fromkeys(record.benchmark for record in records)  # in their order
+    return {name: [record for record in records if record.benchmark == name] for name in names}
 
 
 def _draw(records: list[ResultRecord], folder: Path) -> None:

@@ -20,17 +20,6 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from dendrite_zoo.callbacks import ForgettingLogger, RunRecorder, SparsityLogger
 
-__all__ = [
-    "LAST",
-    "LastCheckpoint",
-    "differences",
-    "last_checkpoint",
-    "resumable",
-    "run_callbacks",
-    "start_run",
-    "success_curve",
-]
-
 LAST = Path("checkpoints", "last.ckpt")
 CURVE = ("env_steps", "updates", "success")
 RUN_FILES = ("metrics.csv", "matrix.json", "matrix.png", LAST)
@@ -67,13 +56,12 @@ def last_checkpoint(folder: Path) -> Path:
     Raises:
         FileNotFoundError: there is none.
     """
-    if (folder / LAST).is_file():
-        return folder / LAST
-    if (folder / "metrics.csv").exists():
-        remedy = "The run ended before it wrote one. Remove the folder, and start again."
-    else:
-        remedy = "There is no run of that name. Give --name."
-    raise FileNotFoundError(f"Expected a checkpoint to resume from, but there is no {folder / LAST}. {remedy}")
+    if not (folder / LAST).is_file():
+        raise FileNotFoundError(
+            f"Expected a checkpoint to resume from, but there is no {folder / LAST}. If it is another run, give "
+            "--name. If the run ended before it wrote one, remove the folder, and start again."
+        )
+    return folder / LAST
 
 
 def differences(before: Any, now: Any, at: str = "") -> list[str]:
@@ -105,6 +93,8 @@ def success_curve(folder: Path) -> list[dict[str, float]]:
         ``env_steps``, ``updates`` and every ``success/...`` of each evaluation.
     """
     points: dict[str, dict[str, float]] = {}
+    if not (folder / "metrics.csv").is_file():
+        return []
     with open(folder / "metrics.csv", newline="") as file:
         for row in csv.DictReader(file):  # of an epoch that a crash made run twice the last values count
             wanted = {name: value for name, value in row.items() if name.partition("/")[0] in CURVE and value}

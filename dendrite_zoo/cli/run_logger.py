@@ -12,8 +12,6 @@ from typing import Any, TextIO
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-__all__ = ["RunLogger"]
-
 
 class RunLogger(Logger):
     """Writes ``metrics.csv`` as Lightning's CSVLogger does, to one folder, where a resumed run appends to it.

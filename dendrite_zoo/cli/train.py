@@ -14,7 +14,7 @@ from pickle import UnpicklingError
 from typing import Any
 from zipfile import is_zipfile
 
-from jsonargparse import ActionConfigFile, Namespace, get_loader
+from jsonargparse import Namespace, get_loader
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -48,8 +48,6 @@ from dendrite_zoo.models import ActiveDendritePolicy
 from dendrite_zoo.records import write_records
 from dendrite_zoo.rl import evaluate_policy
 from dendrite_zoo.streams import OnlineTasks, TaskStream
-
-__all__ = ["TrainingCLI", "train"]
 
 
 def train(arguments: list[str], summary: str) -> None:
@@ -120,17 +118,6 @@ class TrainingCLI(LightningCLI):
             args=args,
         )
 
-    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
-        """A parser whose ``--config`` takes names, too."""
-        parser = _Parser(prog="dendrite-zoo", **kwargs)
-        parser.add_argument(
-            "-c",
-            "--config",
-            action=ActionConfigFile,
-            help="A recipe's name, or the path of a YAML file; `list` shows all.",
-        )
-        return parser
-
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse them, with names of recipes and ``--resume`` replaced by what they stand for."""
         self.config = parser.parse_args(expand(args))
@@ -151,7 +138,6 @@ class TrainingCLI(LightningCLI):
         """Checkpoints hold tensors and plain values only; no other code in them is run, unless the user asks for it."""
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         parser.set_defaults(weights_only=True)
-        self.parsers = {**getattr(self, "parsers", {}), subcommand: parser}
         return parser
 
     def _parse_ckpt_path(self) -> None:
@@ -191,15 +177,16 @@ class TrainingCLI(LightningCLI):
             raise ValueError(f"{path} is cut, or no checkpoint. Give one that is whole, such as --ckpt_path last.")
         folder = Path(path).resolve().parent
         if fit and folder.name == LAST.parent.name:  # else it is no run's
-            self._check_same_recipe(config, Path(os.path.relpath(folder.parent)))
+            self._check_same_recipe(Path(os.path.relpath(folder.parent)))
 
-    def _check_same_recipe(self, config: Any, run_folder: Path) -> None:
+    def _check_same_recipe(self, run_folder: Path) -> None:
         """Refuse to go on by another recipe: no command would give the result. Tasks may be added."""
         held = run_folder / "config.yaml"
         if not held.is_file():
             return
-        texts = held.read_text(encoding="utf-8"), self.parsers["fit"].dump(config, skip_none=False)
-        before, now = (_recipe(get_loader("yaml")(text)) for text in texts)  # parsed, it would import what it names
+        load = get_loader("yaml")  # parsed by the command's parser, it would import what it names
+        before = _recipe(load(held.read_text(encoding="utf-8")))
+        now = _recipe(load(self.parser.dump(self.config, skip_none=False))["fit"])
         had, has = (recipe["data"]["init_args"].get("num_tasks") or 0 for recipe in (before, now))
         if had < has:
             before["data"]["init_args"]["num_tasks"] = has
@@ -214,7 +201,7 @@ class TrainingCLI(LightningCLI):
     def fit(self, **kwargs: Any) -> None:
         """Train; Ctrl-C and SIGTERM end it with a checkpoint, and with how to resume."""
         with resumable(self.run_folder):
-            self.trainer.fit(**kwargs)  # type: ignore[attr-defined]
+            self.trainer.fit(**kwargs)
 
     def before_test(self) -> None:
         """Refuse where there is nothing to run, before data are made."""
@@ -249,8 +236,10 @@ class TrainingCLI(LightningCLI):
             if not self.trainer.is_global_zero:
                 return {}
             report = evaluate_policy(model.eval(), fast=getattr(data, "fast", False), progress=True)
-            played = _practice(data, self.run_folder) if isinstance(data, OnlineTasks) else {}
-            return report.to_record(sequential=sequential) | played | {"versions": versions("metaworld", "mujoco")}
+            record = report.to_record(sequential=sequential) | {"versions": versions("metaworld", "mujoco")}
+            if isinstance(data, OnlineTasks):
+                record |= {"env_steps": data.env_steps, "curve": success_curve(self.run_folder)}
+            return record
         if not isinstance(data, TaskStream) or self.trainer.world_size > 1:
             return {}
         context = getattr(self.model, "given_context", None)
@@ -273,11 +262,6 @@ def _recipe(config: dict[str, Any]) -> dict[str, Any]:
     data["init_args"].pop("eval_at", None)
     others = {key: config.get(key) for key in ("seed_everything", "model", "optimizer", "lr_scheduler")}
     return {**others, "data": data, "trainer": {key: trainer.get(key) for key in ("callbacks", *TRAINER)}}
-
-
-def _practice(data: OnlineTasks, folder: Path) -> dict[str, Any]:
-    curve = success_curve(folder) if (folder / "metrics.csv").is_file() else []
-    return {"env_steps": data.env_steps, "curve": curve}
 
 
 def _trainer_argument(key: str) -> Callable[[Any], Any]:

@@ -200,7 +200,7 @@ def test_a_run_that_was_killed_before_a_checkpoint_says_what_to_do(tmp_path):
     said = run("fit", "--config", "tiny.yaml", cwd=tmp_path, code=1)
     assert "Give --name, or remove the folder" in said and "--resume" not in said
     said = run("fit", "--config", "tiny.yaml", "--ckpt_path", "last", cwd=tmp_path, code=1)
-    assert "The run ended before it wrote one. Remove the folder, and start again" in said
+    assert "If the run ended before it wrote one, remove the folder, and start again" in said
 
 
 def test_validate_a_checkpoint(finished_run):

@@ -6,7 +6,6 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +13,7 @@ import torch
 from torch import nn
 
 import dendrite_zoo
-from dendrite_zoo.hub import artifact, registry
+from dendrite_zoo.hub import artifact
 from dendrite_zoo.hub import config as configs
 from dendrite_zoo.hub.model import HubModel, Origin, build
 from dendrite_zoo.hub.publish.card import Card
@@ -73,44 +72,6 @@ def publish(
         if dry_run:
             return Release.of(repo_id, files, merge(mine, text))
         return RepoWriter(repo_id, revision, token).send(files, text, mine, private, tag)
-
-
-def publish_all(
-    namespace: str,
-    *,
-    private: bool | None = None,
-    dry_run: bool = False,
-    token: str | None = None,
-    folder: Path | None = None,
-) -> Iterator[tuple[registry.Entry, Release | None]]:
-    """Publish every entry of ``model_cards/``, and write commit and sha256s into the registry after each.
-
-    May be interrupted and run again: an entry that is published with the same content is left as it is.
-
-    Args:
-        namespace: the organisation or user.
-        private: as for `publish`, like the following.
-        dry_run: send nothing, write nothing.
-        token: with write access.
-        folder: another ``model_cards`` than the package's.
-
-    Yields:
-        The entry as it now stands in the registry, and its release; None where its weights are not there, which
-        ``entry.build`` makes.
-    """
-    shelf = folder or registry.cards_folder()
-    for entry in registry.entries(shelf).values():
-        place = shelf / entry.name
-        if not (place / artifact.WEIGHTS).is_file():
-            yield entry, None
-            continue
-        repo = f"{namespace}/{entry.name}"
-        release = publish(place, repo, private=private, dry_run=dry_run, token=token)
-        kept = entry.repo == repo and entry.revision is not None and not release.changed
-        if not dry_run and not kept:
-            entry = replace(entry, repo=repo, revision=release.commit, files=registry.pins(place))
-            registry.record(entry, shelf)
-        yield entry, release
 
 
 def published(*, author: str | None = None, limit: int = 100, token: str | None = None) -> list[dict[str, Any]]:

@@ -9,10 +9,10 @@ from huggingface_hub import ModelCard
 from dendrite_zoo.hub import HubModel, artifact, full_config, register_model
 from dendrite_zoo.hub.publish import publish
 from dendrite_zoo.hub.publish.card import Card
-from dendrite_zoo.hub.publish.entries import make_entry
 from dendrite_zoo.hub.publish.merge import PART, merge, own_text
 from tests.hub.conftest import RESULT
 from tests.hub.toy import Toy
+from tools.make_entry import make_entry
 
 
 def card(results=(RESULT,), **changes):

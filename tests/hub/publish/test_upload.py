@@ -339,7 +339,8 @@ def test_no_token_in_what_was_sent(hub, alice, model):
 
 ALL = """
 from pathlib import Path
-pairs = publishing.publish_all($namespace, folder=Path($shelf))
+from tools.publish_all import publish_all
+pairs = publish_all($namespace, folder=Path($shelf))
 result = [[e.name, e.repo, e.revision, r and r.changed] for e, r in pairs]
 """
 
