@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -82,10 +83,21 @@ class TaskModule(LightningModule):
             for group in optimizer.param_groups:
                 group["lr"] = group.get("initial_lr", self.hparams["lr"]) * factor
 
-    def reset_optimizers(self) -> None:
-        """Forget the moments of every optimizer."""
-        for optimizer in self.trainer.optimizers:
-            optimizer.state.clear()
+    def enter_task(self, task: int | None) -> int | None:
+        """Take note of the task of a batch; after another one, start with a fresh optimizer, where that is chosen.
+
+        Returns:
+            The task if this is its first batch, else None.
+        """
+        ended, started = self.boundary.update(task)
+        if ended is not None and self.hparams["reset_optimizer"]:
+            for optimizer in self.trainer.optimizers:
+                optimizer.state.clear()
+        return started
+
+    def log_means(self, values: Mapping[str, Tensor], batch_size: int) -> None:
+        """Log the means over all batches of an evaluation and over all processes."""
+        self.log_dict(values, batch_size=batch_size, on_epoch=True, sync_dist=True, add_dataloader_idx=False)
 
     def on_fit_end(self) -> None:
         """Return the segments, so that any optimizer may train them next."""

@@ -98,16 +98,8 @@ class BehaviorCloning(TaskModule):
         self.tasks = self.model.tasks
         self.average = WeightAverage(self)
         self._resumed: Weights = {}  # the average of a checkpoint, until its weights are loaded
-        self.save_hyperparameters(
-            {
-                "model": saved_config(self.model),
-                "loss": loss,
-                "lr": lr,
-                "warmup": warmup,
-                "ema_decay": ema_decay,
-                "reset_optimizer": reset_optimizer,
-            }
-        )
+        self.save_hyperparameters({"model": saved_config(self.model), "loss": loss, "lr": lr, "warmup": warmup})
+        self.save_hyperparameters({"ema_decay": ema_decay, "reset_optimizer": reset_optimizer})
 
     def forward(self, observation: Tensor, task: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation of the actions, before they are squashed."""
@@ -133,13 +125,7 @@ class BehaviorCloning(TaskModule):
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Distance to the expert's actions in task ``dataloader_idx``."""
-        self.log_dict(
-            {f"val/task_{dataloader_idx}/loss": self._loss(batch)},
-            batch_size=len(batch[2]),
-            on_epoch=True,
-            sync_dist=True,
-            add_dataloader_idx=False,
-        )
+        self.log_means({f"val/task_{dataloader_idx}/loss": self._loss(batch)}, len(batch[2]))
 
     def configure_callbacks(self) -> list[Callback]:
         """Return the average, which a callback alone can take out of the model where a validation raises."""
@@ -172,9 +158,7 @@ class BehaviorCloning(TaskModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Set the learning rate; start a task with a fresh optimizer."""
-        ended, _ = self.boundary.update(getattr(self.datamodule, "current_task", None))
-        if ended is not None and self.hparams["reset_optimizer"]:
-            self.reset_optimizers()
+        self.enter_task(getattr(self.datamodule, "current_task", None))
         done, total = self._progress(batch_idx)
         self.scale_learning_rate(min(1.0, (done + 1) / max(1, self.hparams["warmup"])) * cosine(done / total))
 

@@ -6,7 +6,7 @@ import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -85,7 +85,7 @@ class ContinualClassifier(TaskModule):
         self.model = as_model(model, nn.Module)
         self.given_context = context
         check_choice(get_args(ContextAtTest), context_at_test=context_at_test)
-        _check_context(self.model, context, self._has_own_context)
+        _check_context(self.model, context)
         _check_context_at_test(self.context, context_at_test)
         check_share(label_smoothing=label_smoothing)
         if lr_schedule is not None:
@@ -93,25 +93,15 @@ class ContinualClassifier(TaskModule):
         self._optimizer_factory = optimizer
         self._cluster: int | None = None  # of the batch at hand, where the context finds tasks by itself
         self.cluster_to_task: list[int] = []
-        self.save_hyperparameters(
-            {
-                "model": saved_config(self.model),
-                "lr": lr,
-                "reset_optimizer": reset_optimizer,
-                "lr_schedule": lr_schedule,
-                "label_smoothing": label_smoothing,
-                "context_at_test": context_at_test,
-            }
-        )
-
-    @property
-    def _has_own_context(self) -> bool:
-        return isinstance(getattr(self.model, "context", None), TaskContext)
+        self.save_hyperparameters({"model": saved_config(self.model), "lr": lr, "reset_optimizer": reset_optimizer})
+        self.save_hyperparameters({"lr_schedule": lr_schedule, "label_smoothing": label_smoothing})
+        self.save_hyperparameters({"context_at_test": context_at_test})
 
     @property
     def context(self) -> TaskContext | None:
         """Where the context comes from: the model's own, or the one given."""
-        return cast(TaskContext, self.model.context) if self._has_own_context else self.given_context
+        own = getattr(self.model, "context", None)
+        return own if isinstance(own, TaskContext) else self.given_context
 
     @property
     def current_task(self) -> int | None:
@@ -124,11 +114,9 @@ class ContinualClassifier(TaskModule):
 
     def forward(self, x: Tensor, task: int | Tensor | None = None) -> Tensor:
         """Logits for ``x``, in the context of ``task``, inferred where None."""
-        if self._has_own_context:
-            return self.model(x, task=task)
-        if self.context is not None:
-            return self.model(x, self.context(x, task))
-        return self.model(x)
+        if self.given_context is not None:
+            return self.model(x, self.given_context(x, task))
+        return self.model(x) if self.context is None else self.model(x, task=task)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Cross-entropy of a batch in the context of the current task."""
@@ -166,15 +154,8 @@ class ContinualClassifier(TaskModule):
         scores["acc"] = self(x, seen_as).argmax(1) == y
         # In float64, which MPS has not, Lightning's mean over batches is that of whole counts; float32 rounds each.
         exact = torch.float32 if x.device.type == "mps" else torch.float64
-        for name, correct in scores.items():
-            self.log(
-                f"{stage}/task_{task}/{name}",
-                correct.to(exact).mean(),
-                batch_size=len(y),
-                on_epoch=True,
-                sync_dist=True,
-                add_dataloader_idx=False,
-            )
+        means = {f"{stage}/task_{task}/{name}": correct.to(exact).mean() for name, correct in scores.items()}
+        self.log_means(means, len(y))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Return the one optimizer, newly made."""
@@ -219,11 +200,9 @@ class ContinualClassifier(TaskModule):
             self._cluster = self.context.observe(batch[0])
             if self._cluster == len(self.cluster_to_task):
                 self.cluster_to_task.append(current_task(self.trainer) or 0)
-        ended, started = self.boundary.update(self.current_task or 0)
+        started = self.enter_task(self.current_task or 0)
         if started is not None:
             self._start_context(started)
-        if ended is not None and self.hparams["reset_optimizer"]:
-            self.reset_optimizers()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save which task was trained last, and in which tasks clusters were founded."""
@@ -267,8 +246,8 @@ class ContinualClassifier(TaskModule):
             yield transfer_batch(self.trainer, batch)[0]
 
 
-def _check_context(model: nn.Module, context: TaskContext | None, has_own_context: bool) -> None:
-    if has_own_context and context is not None:
+def _check_context(model: nn.Module, context: TaskContext | None) -> None:
+    if isinstance(getattr(model, "context", None), TaskContext) and context is not None:
         raise ValueError(f"A {type(model).__name__} has a context of its own; leave context= out.")
     needed = [
         p.name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
@@ -52,13 +52,11 @@ def evaluate_contexts(
     try:
         if not isinstance(known, TaskContext):
             return {"none": validate(ContinualClassifier(model, context=context))}
-        ways: dict[ContextAtTest, bool] = {
-            "inferred": known.inferable,
-            "given": not isinstance(known, FoundContext),
-            "constant": True,
-        }
+        impossible = {"inferred": not known.inferable, "given": isinstance(known, FoundContext)}
         scores: dict[str, list[float]] = {}
-        for way in (way for way, possible in ways.items() if possible):
+        for way in get_args(ContextAtTest):
+            if impossible.get(way):
+                continue
             module = _ContextCounts(model, context=context, context_at_test=way)
             scores[way] = validate(module)
             if way == "inferred":

@@ -119,23 +119,11 @@ class MultiTaskSAC(TaskModule):
         # The divergence limits the entropy, too: coefficients that are learned against it would grow without bound.
         self.log_alpha = nn.Parameter(start.repeat(len(self.tasks)), requires_grad=self.start_policy is None)
         self.networks = ActorCritic(self.model, self.critic, self.slow_critic, self.log_alpha, self.start_policy)
-        self.save_hyperparameters(
-            {
-                "model": saved_config(self.model),
-                "critic": saved_config(self.critic),
-                "batch_size_per_task": batch_size_per_task,
-                "lr": lr,
-                "discount": discount,
-                "tau": tau,
-                "reward_scale": reward_scale,
-                "target_entropy": target_entropy,
-                "init_alpha": init_alpha,
-                "start_std": start_std,
-                "actor_warmup": actor_warmup,
-                "kl_coef": kl_coef,
-                "seed": seed,
-            }
-        )
+        self.save_hyperparameters({"model": saved_config(self.model), "critic": saved_config(self.critic)})
+        self.save_hyperparameters({"batch_size_per_task": batch_size_per_task, "lr": lr, "seed": seed})
+        self.save_hyperparameters({"discount": discount, "tau": tau, "reward_scale": reward_scale})
+        self.save_hyperparameters({"target_entropy": target_entropy, "init_alpha": init_alpha})
+        self.save_hyperparameters({"start_std": start_std, "actor_warmup": actor_warmup, "kl_coef": kl_coef})
         self._generator: torch.Generator | None = None
 
     def forward(self, observation: Tensor, task: Tensor) -> Tensor:
@@ -175,20 +163,21 @@ class MultiTaskSAC(TaskModule):
         self._generator = self._generator_of(data.rounds)
         played = data.collect(self._uniform if self._plays_at_random(data) else self.play, batch.steps)
         self.log("env_steps", float(data.env_steps), prog_bar=True)
-        self.log_dict({f"train/{name}": value for name, value in played.items()})
-        if not batch.updates:
-            return
-        if self.global_step == 0:
-            self._start(data)
+        values = dict(played)
+        if batch.updates:
+            if self.global_step == 0:
+                self._start(data)
+            values |= self._learn(data, batch.updates)
+            self.log("updates", float(self.global_step))
+        self.log_dict({f"train/{name}": value for name, value in values.items()})
+
+    def _learn(self, data: OnlineTasks, updates: int) -> dict[str, float]:
         sums = torch.zeros(3, device=self.device)
-        for _ in range(batch.updates):
+        for _ in range(updates):
             sums += self.update(data.replay.sample(self.hparams["batch_size_per_task"], self._generator))
-        self.log("updates", float(self.global_step))
-        means = dict(zip(("critic_loss", "actor_loss", "entropy"), (sums / batch.updates).tolist(), strict=True))
-        self.log_dict({f"train/{name}": mean for name, mean in means.items()})
-        alphas = self.log_alpha.detach().exp().tolist()
-        names = (f"train/entropy_coefficient/{task}" for task in self.tasks)
-        self.log_dict(dict(zip(names, alphas, strict=True)))
+        means = dict(zip(("critic_loss", "actor_loss", "entropy"), (sums / updates).tolist(), strict=True))
+        alphas = zip(self.tasks, self.log_alpha.detach().exp().tolist(), strict=True)
+        return means | {f"entropy_coefficient/{task}": alpha for task, alpha in alphas}
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Log entropy and value of the observations that were last seen of task ``dataloader_idx``."""
@@ -196,12 +185,8 @@ class MultiTaskSAC(TaskModule):
         action, log_prob = self.networks.sample(observation, task, self._noise)
         value = torch.minimum(*self.critic(observation, action, task)).mean()
         values = {"entropy": -log_prob.mean(), "value": value / self.hparams["reward_scale"]}
-        self.log_dict(
-            {f"val/task_{dataloader_idx}/{name}": value for name, value in values.items()},
-            batch_size=len(observation),
-            sync_dist=True,
-            add_dataloader_idx=False,
-        )
+        of_task = {f"val/task_{dataloader_idx}/{name}": value for name, value in values.items()}
+        self.log_means(of_task, len(observation))
 
     def on_validation_epoch_end(self) -> None:
         """Log how much was played and learned so far."""
@@ -240,11 +225,8 @@ class MultiTaskSAC(TaskModule):
 
     @property
     def _is_trained(self) -> bool:
-        return (
-            self.start_policy is not None
-            or self.hparams["actor_warmup"] > 0
-            or getattr(self.model, "has_normalizer", False)
-        )
+        asked = self.start_policy is not None or self.hparams["actor_warmup"] > 0
+        return asked or getattr(self.model, "has_normalizer", False)
 
     def _plays_at_random(self, data: OnlineTasks) -> bool:
         return data.env_steps < data.warmup_steps and not self._is_trained
@@ -265,11 +247,10 @@ class MultiTaskSAC(TaskModule):
         if not self._is_trained and hasattr(self.model, "fit_normalizer"):
             seen = [data.replay.observations(task, len(data.replay)) for task in range(data.num_tasks)]
             cast(Any, self.model).fit_normalizer(cast(Tensor, self.all_gather(torch.cat(seen))).flatten(0, -2))
-        policy = dict(self.model.named_buffers())
+        buffers = dict(self.model.named_buffers())
+        normalizer = {name: buffers[name] for name in ("observation_mean", "observation_scale") if name in buffers}
         for critic in (self.critic, self.slow_critic):
-            for name in ("observation_mean", "observation_scale"):
-                if name in policy and name in dict(critic.named_buffers()):
-                    critic.get_buffer(name).copy_(policy[name])
+            critic.load_state_dict(normalizer, strict=False)  # what a critic has of it
 
 
 def _set_std(policy: nn.Module, std: float) -> None:
