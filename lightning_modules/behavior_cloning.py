@@ -54,8 +54,8 @@ class BehaviorCloning(TaskModule):
 
     Imitation teaches means alone: the standard deviation of the actions, before they are squashed, is set to 0.1.
 
-    A `dendrite_zoo.streams.DemonstrationMixture` brings the observations to normalise by. For a plain loader of such
-    batches call ``module.model.fit_normalizer(observations)`` before the fit. A `DemonstrationSequence` brings those of
+    A `dendrite_zoo.streams.DemonstrationMixture` has the observations to normalise by. For a plain loader of such
+    batches call ``module.model.fit_normalizer(observations)`` before the fit. A `DemonstrationSequence` has those of
     all its tasks, also of the tasks that are learned later.
 
     Args:
@@ -63,7 +63,7 @@ class BehaviorCloning(TaskModule):
         loss: ``"l1"`` or ``"mse"``, see `imitation_loss`.
         lr: the learning rate of `dendrite_zoo.optim.DendriteAdam` that the cosine starts with, 1/step.
         warmup: updates in which it rises to that.
-        ema_decay: how much of the averaged weights is kept at each update; 0 for none.
+        ema_decay: decay of the average of the weights at each update; 0 for no average.
         reset_optimizer: start each task with a fresh optimizer.
 
     Logs:
@@ -199,8 +199,7 @@ class BehaviorCloning(TaskModule):
         """Restore the task, and, where a fit goes on, the trained weights."""
         super().on_load_checkpoint(checkpoint)
         self.average.convert(checkpoint)
-        trainer = attached_trainer(self)
-        if trainer is not None and trainer.training:
+        if getattr(attached_trainer(self), "training", False):
             average = self.average.load(checkpoint)
             self._resumed = average if self.hparams["ema_decay"] else {}
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from dendrite_zoo._core.checks import check_choice, check_share
+from dendrite_zoo._core.checks import check_choice, check_share, wrong_argument
 from dendrite_zoo._core.lightning import second_pass, transfer_batch
 from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo.contexts import FoundContext, TaskContext
@@ -48,7 +48,7 @@ class ContinualClassifier(TaskModule):
             datamodule says how many ``epochs_per_task`` there are.
         label_smoothing: share of the target that goes to all classes alike, in training.
         context_at_test: ``"inferred"`` from each input, ``"given"`` with the task (where contexts are not found), or
-            ``"constant"``: task 0's for every input, a control that tells what the dendrites give.
+            ``"constant"``: task 0's for every input, a control that shows what the dendrites give.
 
     Attributes:
         cluster_to_task: the task in which each cluster was founded, where the context finds tasks; only what is logged
@@ -265,12 +265,8 @@ def _check_context(model: nn.Module, context: TaskContext | None) -> None:
 def _check_context_at_test(context: TaskContext | None, at_test: str) -> None:
     name = type(context).__name__
     if context is not None and not context.inferable and at_test == "inferred":
-        raise ValueError(
-            f"Expected `context_at_test` to be 'given' or 'constant' for a {name}, which cannot be inferred from "
-            "inputs, but got 'inferred'."
-        )
+        expected = f"'given' or 'constant' for a {name}, which cannot be inferred from inputs"
+        raise wrong_argument("context_at_test", expected, at_test)
     if isinstance(context, FoundContext) and at_test == "given":
-        raise ValueError(
-            f"Expected `context_at_test` to be 'inferred' or 'constant' for a {name}, whose clusters no task id names, "
-            "but got 'given'."
-        )
+        expected = f"'inferred' or 'constant' for a {name}, whose clusters no task id names"
+        raise wrong_argument("context_at_test", expected, at_test)

@@ -34,14 +34,9 @@ def evaluate_contexts(
         one, so nothing is ``given``. Only ``none`` for a model without context.
     """
     weights = next((p.dtype for p in model.parameters()), torch.float32)
-    defaults = {
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_model_summary": False,
-        "devices": 1,
-        "precision": PRECISIONS.get(weights, "32-true"),
-    }
-    trainer = Trainer(**{**defaults, **trainer_kwargs})
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
+    defaults = {"devices": 1, "precision": PRECISIONS.get(weights, "32-true")}
+    trainer = Trainer(**{**quiet, **defaults, **trainer_kwargs})
     known = getattr(model, "context", context)
 
     def validate(module: ContinualClassifier) -> list[float]:

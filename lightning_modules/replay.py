@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
-from dendrite_zoo._core.checks import check_integers
+from dendrite_zoo._core.checks import check_integers, wrong_argument
 from dendrite_zoo._core.lightning import attached_trainer
 from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo._core.ranks import gather_states, state_of_rank
@@ -29,7 +29,7 @@ class Reservoir:
         seed: of the draws.
 
     Attributes:
-        rows: the tensors of the rows held, such as ``[x (N, F), y (N,)]``.
+        rows: the tensors of the rows in it, such as ``[x (N, F), y (N,)]``.
         seen: how many rows it was shown.
 
     Example:
@@ -54,18 +54,18 @@ class Reservoir:
         if not self.rows:
             self.rows = [tensor.new_zeros(self.size, *tensor.shape[1:]) for tensor in batch]
         count = torch.arange(self.seen, self.seen + len(batch[0]))
-        drawn = (torch.rand(len(count), generator=self._draws(1), dtype=torch.float64) * (count + 1)).long()
+        drawn = (torch.rand(len(count), generator=self._generator(1), dtype=torch.float64) * (count + 1)).long()
         slots = torch.where(count < self.size, count, drawn).tolist()
         latest = {slot: row for row, slot in enumerate(slots) if slot < self.size}
         target, source = (torch.tensor(list(ids), dtype=torch.long) for ids in (latest, latest.values()))
-        for held, tensor in zip(self.rows, batch, strict=True):
-            held[target.to(held.device)] = tensor[source.to(tensor.device)].to(held)
+        for stored, tensor in zip(self.rows, batch, strict=True):
+            stored[target.to(stored.device)] = tensor[source.to(tensor.device)].to(stored)
         self.seen += len(count)
 
     def sample(self, count: int) -> list[Tensor]:
         """Draw so many different rows, or all where it holds fewer."""
-        chosen = torch.randperm(len(self), generator=self._draws(2))[:count]
-        return [held[chosen.to(held.device)] for held in self.rows]
+        chosen = torch.randperm(len(self), generator=self._generator(2))[:count]
+        return [stored[chosen.to(stored.device)] for stored in self.rows]
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint holds."""
@@ -77,14 +77,14 @@ class Reservoir:
         Raises:
             ValueError: it is of a memory of another size.
         """
-        held = len(state["rows"][0]) if state["rows"] else self.size
-        if held != self.size:
-            raise ValueError(
-                f"Expected a memory of {self.size} rows, but got one of {held}. Set buffer_size={held}, or start anew."
+        stored = len(state["rows"][0]) if state["rows"] else self.size
+        if stored != self.size:
+            raise wrong_argument(
+                "buffer_size", f"{stored}, as in the checkpoint", self.size, "Change it, or start anew."
             )
         self.seen, self.rows = state["seen"], list(state["rows"])
 
-    def _draws(self, purpose: int) -> torch.Generator:
+    def _generator(self, purpose: int) -> torch.Generator:
         return torch.Generator().manual_seed((self.seed * 1_000_003 + self.seen) * 4 + purpose)
 
 

@@ -161,7 +161,8 @@ class MultiTaskSAC(TaskModule):
         """Play, then learn."""
         data: OnlineTasks = self.datamodule
         self._generator = self._generator_of(data.rounds)
-        played = data.collect(self._uniform if self._plays_at_random(data) else self.play, batch.steps)
+        at_random = data.env_steps < data.warmup_steps and not self._is_trained
+        played = data.collect(self._uniform if at_random else self.play, batch.steps)
         self.log("env_steps", float(data.env_steps), prog_bar=True)
         values = dict(played)
         if batch.updates:
@@ -228,9 +229,6 @@ class MultiTaskSAC(TaskModule):
         asked = self.start_policy is not None or self.hparams["actor_warmup"] > 0
         return asked or getattr(self.model, "has_normalizer", False)
 
-    def _plays_at_random(self, data: OnlineTasks) -> bool:
-        return data.env_steps < data.warmup_steps and not self._is_trained
-
     def _uniform(self, observation: Tensor, task: Tensor) -> Tensor:
         mean = self.model(observation, task)[0]
         return torch.rand(mean.shape, generator=self._generator, device=mean.device) * 2 - 1
@@ -247,8 +245,7 @@ class MultiTaskSAC(TaskModule):
         if not self._is_trained and hasattr(self.model, "fit_normalizer"):
             seen = [data.replay.observations(task, len(data.replay)) for task in range(data.num_tasks)]
             cast(Any, self.model).fit_normalizer(cast(Tensor, self.all_gather(torch.cat(seen))).flatten(0, -2))
-        buffers = dict(self.model.named_buffers())
-        normalizer = {name: buffers[name] for name in ("observation_mean", "observation_scale") if name in buffers}
+        normalizer = {name: b for name, b in self.model.named_buffers() if name.startswith("observation_")}
         for critic in (self.critic, self.slow_critic):
             critic.load_state_dict(normalizer, strict=False)  # what a critic has of it
 
@@ -256,8 +253,5 @@ class MultiTaskSAC(TaskModule):
 def _set_std(policy: nn.Module, std: float) -> None:
     check_positive(start_std=std)
     if not isinstance(policy, ActiveDendritePolicy):
-        raise TypeError(
-            "Expected an ActiveDendritePolicy for `start_std`, but got a "
-            f"{type(policy).__name__}. Leave start_std= out."
-        )
+        raise TypeError(f"Expected an ActiveDendritePolicy for `start_std`, but got a {type(policy).__name__}.")
     policy.set_std(std)

@@ -27,7 +27,7 @@ def results(tmp_path_factory):
         [sys.executable, Path(__file__).with_name("training.py"), folder / "two", options],
         env={**environment, "OMP_NUM_THREADS": "1"},
         check=True,
-        timeout=300,
+        timeout=1800,
     )
     return [torch.load(folder / name / "result.pt", weights_only=True) for name in ("one", "two")]
 

@@ -37,7 +37,7 @@ def require(owner: type, *names: str) -> None:
 
 
 def attached_trainer(module: LightningModule) -> Trainer | None:
-    """The Trainer of a module; None where it has none, for which ``module.trainer`` raises."""
+    """The Trainer of a module; None without one, where ``module.trainer`` raises."""
     try:
         return module.trainer
     except RuntimeError:
@@ -83,7 +83,7 @@ def transfer_batch(trainer: Trainer, batch: Any) -> Any:
 def unscale_gradients(trainer: Trainer, optimizer: Optimizer) -> bool:
     """Undo the scale of 16-bit gradients before an optimizer steps, where Lightning has not done so.
 
-    Lightning leaves the gradients of fused optimizers scaled. Without the private mark by which torch tells those,
+    Lightning leaves the gradients of fused optimizers scaled. Without the private mark by which torch recognises those,
     the gradients of every optimizer count as unscaled.
 
     Returns:

@@ -60,7 +60,7 @@ def fit(module, callbacks=(), checkpoint=None, epochs=8, **kwargs):
 def test_a_memory_of_another_size_is_refused():
     reservoir = Reservoir(10)
     reservoir.add(torch.arange(4))
-    with pytest.raises(ValueError, match="Expected a memory of 20 rows, but got one of 10. Set buffer_size=10"):
+    with pytest.raises(ValueError, match="Expected `buffer_size` to be 10, as in the checkpoint, but got 20"):
         Reservoir(20).load_state_dict(reservoir.state_dict())
 
 

@@ -25,7 +25,7 @@ def start(folder, **options):
         env={**environment, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1800,
     )
 
 
