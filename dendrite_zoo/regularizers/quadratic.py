@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
@@ -33,8 +33,9 @@ def select_parameters(
     """
     include, exclude = _patterns(include), _patterns(exclude)
     learning = {name: p for name, p in module.named_parameters() if p.requires_grad}
-    chosen = {name: p for name, p in learning.items() if _matches(name, include) and not _matches(name, exclude)}
-    idle = [pattern for pattern in include if not any(_matches(name, [pattern]) for name in learning)]
+    left_out = _matching(learning, exclude)
+    chosen = {name: learning[name] for name in _matching(learning, include) if name not in left_out}
+    idle = [pattern for pattern in include if not _matching(learning, [pattern])]
     if idle or not chosen:
         raise ValueError(
             f"Expected patterns of names of {type(module).__name__}, such as '*.weight', but got include={include} and "
@@ -48,8 +49,8 @@ def _patterns(patterns: str | Sequence[str]) -> Sequence[str]:
     return [patterns] if isinstance(patterns, str) else patterns
 
 
-def _matches(name: str, patterns: Sequence[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
+def _matching(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
+    return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
 
 
 class Covered(NamedTuple):
