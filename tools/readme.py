@@ -1,0 +1,172 @@
+"""Write the generated parts of README and docs anew, from examples and records: python tools/readme.py [--check]."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dendrite_zoo.hub.registry import entries
+from dendrite_zoo.metrics import forgetting
+from dendrite_zoo.report import PUBLISHED, accuracy_by_tasks
+
+ROOT = Path(__file__).parents[1]
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+PART = re.compile(r"<!-- (?P<name>[^>]+) -->\n(?P<content>.*?)<!-- end -->", re.DOTALL)
+NUMBERS_OF_TASKS = (10, 25, 50, 100, 250, 1000)
+ROBOTS = ("mt10", "finetune", "mt50", "continual-5", "mt3-sac")
+
+Record = Mapping[str, Any]
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def seeds(record: Record) -> str:
+    count = len(record["seeds"])
+    return f"{count} seed{'s' * (count > 1)}"
+
+
+def mean(record: Record) -> str:
+    spread = record["average_accuracy_std"]
+    return f"{record['average_accuracy']:.3f}" + ("" if spread is None else f" ± {spread:.3f}")
+
+
+def example(name: str) -> str:
+    """An example below its docstring."""
+    code = (ROOT / "examples" / name).read_text(encoding="utf-8").split('"""\n\n', 1)[1]
+    return f"```python\n{code}```\n"
+
+
+def output(name: str) -> str:
+    """What an example prints."""
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
+        command = [sys.executable, str(ROOT / "examples" / name)]
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
+    return "```text\n" + "\n".join(line.rstrip() for line in done.stdout.strip().splitlines()) + "\n```\n"
+
+
+def zoo_table() -> str:
+    """Each entry with its own result, and the controls of its results.json."""
+    rows = []
+    for entry in entries().values():
+        own, *controls = json.loads((entry.folder / "results.json").read_text(encoding="utf-8"))
+        context = f"context {own['context_at_test']}"
+        shown = "; ".join(f"{record['method']}: {mean(record)} ({seeds(record)})" for record in controls)
+        card = f"[`{entry.name}`](model_cards/{entry.name}/README.md)"
+        size = f"{entry.size / 1e6:.1f} MB" if entry.size else "to be built"
+        rows.append([card, entry.trained_on, f"{mean(own)} ({seeds(own)}, {context})", shown, size])
+    return table(["name", "trained on", "mean accuracy or success", "controls", "size"], rows)
+
+
+def continual_records() -> list[Record]:
+    files = sorted((ROOT / "results" / "continual").glob("*.json"))
+    return [record for file in files for record in json.loads(file.read_text(encoding="utf-8"))]
+
+
+def continual_table(records: Sequence[Record] | None = None) -> str:
+    """Mean accuracy on permuted MNIST of every method, by the number of tasks, what was published in brackets."""
+    records = continual_records() if records is None else records
+    points: dict[tuple[str, str], dict[int, str]] = {}
+    sizes: dict[tuple[str, str], tuple[int, int]] = {}
+    for record in records:
+        key = record["method"], record["context_at_test"]
+        found = points.setdefault(key, {})
+        found |= {tasks: f"{value:.3f}" for tasks, value in accuracy_by_tasks(record).items()}
+        found[record["num_tasks"]] = mean(record)
+        parameters, count = sizes.get(key, (0, len(record["seeds"])))
+        sizes[key] = max(parameters, record["parameters"]), count
+    measured = {method for method, _ in points}
+    for paper in PUBLISHED.values():
+        if paper.method not in measured:
+            points[paper.method, paper.context_at_test] = {}
+    rows = []
+    for key in sorted(points, key=lambda key: (key[0] in PUBLISHED, key)):
+        method, context = key
+        known = PUBLISHED[method].accuracy if method in PUBLISHED else {}
+        cells = [
+            " ".join([*filter(None, [points[key].get(n)]), *([f"({known[n]:.3f})"] if n in known else [])])
+            for n in NUMBERS_OF_TASKS
+        ]
+        parameters, count = sizes.get(key, (0, 0))
+        name = method if method in PUBLISHED else f"**{method}**"
+        rows.append([name, context, f"{parameters / 1e6:.1f} M" if parameters else "", str(count or ""), *cells])
+    head = ["method", "context at test", "parameters", "seeds", *(f"{n} tasks" for n in NUMBERS_OF_TASKS)]
+    return table(head, rows) + contexts_of_the_longest(records)
+
+
+def contexts_of_the_longest(records: Sequence[Record]) -> str:
+    """How well contexts are inferred in the longest stream that says so."""
+    known = [record for record in records if record.get("accuracy_by_context")]
+    if not known:
+        return ""
+    longest = max(known, key=lambda record: record["num_tasks"])
+    ways = longest["accuracy_by_context"]
+    return (
+        f"\n{longest['num_tasks']} tasks of *{longest['method']}*: the context inferred from an image is right for "
+        f"{100 * ways['context']:.4f} % of them. Mean accuracy is {ways['inferred']:.4f} with contexts inferred, "
+        f"{ways['given']:.4f} with contexts given, {ways['constant']:.4f} with the first task's for all.\n"
+    )
+
+
+def robots_table() -> str:
+    """Success on unseen goals of every policy that was trained, and what was forgotten of tasks in a sequence."""
+    rows = []
+    for file in ROBOTS:
+        for record in json.loads((ROOT / "results" / "metaworld" / f"{file}.json").read_text(encoding="utf-8")):
+            low, high = record["interval"]
+            lost = "" if record["matrix"] is None else f"{float(forgetting(record['matrix'])):.3f}"
+            tasks = f"{record['num_tasks']}{', one after another' * bool(lost)}"
+            reached = f"{mean(record)} ({seeds(record)}; {low:.3f} to {high:.3f})"
+            rows.append([tasks, record["method"], reached, lost, f"{record['parameters']:,}"])
+    return table(["tasks", "method", "goals reached", "forgetting", "parameters"], rows)
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "example: fine_tune.py": lambda: example("fine_tune.py"),
+    "example: ten_skills.py": lambda: example("ten_skills.py"),
+    "output: fine_tune.py": lambda: output("fine_tune.py"),
+    "zoo": zoo_table,
+    "continual": continual_table,
+    "robots": robots_table,
+}
+"""What stands between ``<!-- name -->`` and ``<!-- end -->`` of a page."""
+
+
+def rendered(page: Path, but_for: Sequence[str] = ()) -> str:
+    """A page with its generated parts written anew."""
+
+    def anew(match: re.Match[str]) -> str:
+        name = match["name"]
+        return match[0] if name in but_for else f"<!-- {name} -->\n{PARTS[name]()}<!-- end -->"
+
+    return PART.sub(anew, page.read_text(encoding="utf-8"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing, fail where something would change")
+    options = parser.parse_args()
+    for page in PAGES:
+        text = rendered(page)
+        if text == page.read_text(encoding="utf-8"):
+            continue
+        if options.check:
+            sys.exit(f"{page.relative_to(ROOT)} is not what its examples and records say. Run: python tools/readme.py")
+        page.write_text(text, encoding="utf-8")
+        print(f"wrote {page.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()
