@@ -1,0 +1,76 @@
+"""README and docs show code that runs, and numbers that were measured."""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+from pathlib import Path
+
+import pytest
+
+from tools import readme
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def rows(page: Path, name: str) -> list[dict[str, str]]:
+    """A generated table as a reader sees it."""
+    text = re.search(rf"<!-- {name} -->\n(.*?)<!-- end -->", page.read_text(encoding="utf-8"), re.DOTALL)[1]
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+    return [dict(zip(lines[0], line, strict=True)) for line in lines[2:]]
+
+
+@pytest.mark.parametrize("page", readme.PAGES, ids=lambda page: page.name)
+def test_the_generated_parts_are_up_to_date(page: Path) -> None:
+    """Whoever changes a record or an example runs ``python tools/readme.py``; what examples print, they test."""
+    assert page.read_text(encoding="utf-8") == readme.rendered(page, but_for=["output: fine_tune.py"])
+
+
+def test_a_number_of_the_zoo_is_the_mean_of_its_seeds() -> None:
+    """Computed from the JSON by hand: the table's generator is not asked."""
+    for row in rows(ROOT / "README.md", "zoo"):
+        name = re.search(r"`(.+?)`", row["name"])[1]
+        own = json.loads((ROOT / "model_cards" / name / "results.json").read_text(encoding="utf-8"))[0]
+        by_seed = own.get("average_accuracy_per_seed") or [statistics.fmean(own["task_accuracies"])]
+        shown = row["mean accuracy or success"]
+        assert shown.startswith(f"{statistics.fmean(by_seed):.3f}") and len(by_seed) == len(own["seeds"])
+        assert f"({len(by_seed)} seed" in shown
+        if len(by_seed) > 1:
+            assert f"± {statistics.stdev(by_seed):.3f}" in shown
+
+
+def test_a_number_of_the_continual_table_is_the_last_row_of_a_matrix() -> None:
+    shown = {row["method"].strip("*"): row for row in rows(ROOT / "docs" / "results.md", "continual")}
+    checked = 0
+    for file in sorted((ROOT / "results" / "continual").glob("*.json")):
+        for record in json.loads(file.read_text(encoding="utf-8")):
+            last = [value for value in record["matrix"][-1] if value is not None]
+            cell = shown[record["method"]][f"{record['num_tasks']} tasks"]
+            assert len(last) == record["num_tasks"]
+            assert float(cell.split()[0]) == pytest.approx(statistics.fmean(last), abs=6e-4), record["method"]
+            checked += 1
+    assert checked >= 15
+    assert "(0.971)" in shown["MLP + SI"]["10 tasks"] and "(0.814)" in shown["active dendrites"]["100 tasks"]
+
+
+def test_a_table_of_records_made_by_hand() -> None:
+    """Two numbers of tasks of one method; a spread where there are seeds; published in brackets, ours in bold."""
+    one = {"method": "mine", "context_at_test": "inferred", "parameters": 2_600_000, "seeds": [0, 1]}
+    ten = {**one, "num_tasks": 10, "average_accuracy": 0.9, "average_accuracy_std": 0.01, "matrix": None}
+    published = {**ten, "method": "XdG", "context_at_test": "given", "seeds": [0], "average_accuracy_std": None}
+    lines = readme.continual_table([ten, {**ten, "num_tasks": 25, "average_accuracy": 0.8}, published]).splitlines()
+    assert "| **mine** | inferred | 2.6 M | 2 | 0.900 ± 0.010 | 0.800 ± 0.010 |  |  |  |  |" in lines
+    assert "| XdG | given | 2.6 M | 1 | 0.900 (0.972) | (0.903) | (0.790) | (0.620) |  |  |" in lines
+    assert lines.index(next(line for line in lines if "mine" in line)) == 2
+
+
+def test_the_readme_is_a_page() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 120
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
