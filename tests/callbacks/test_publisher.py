@@ -99,7 +99,7 @@ def test_training_survives_a_hub_that_fails(hub, alice, run, tmp_path):  # noqa:
 SENT = """
 import gc, time
 from dendrite_zoo.callbacks.publisher import HubPublisher
-until = time.monotonic() + 60
+until = time.monotonic() + 600
 while any(each._unsent for each in gc.get_objects() if isinstance(each, HubPublisher)):
     assert time.monotonic() < until
     time.sleep(0.01)

@@ -42,7 +42,7 @@ def runs(pid: int) -> bool:
     return state(pid) not in ("", "Z")
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 30) -> bool:
+def wait_until(condition: Callable[[], bool], seconds: float = 300) -> bool:
     end = time.monotonic() + seconds
     while not condition() and time.monotonic() < end:
         time.sleep(0.02)
@@ -83,7 +83,7 @@ def test_a_hang_has_the_tasks_name(pair: TaskEnvironments) -> None:
         if pair._table["busy"][0]:
             return True
         os.kill(running[0], signal.SIGCONT)  # it was through already
-        pair._pool.workers[0].receive(5)
+        pair._pool.workers[0].receive(300)
         return False
 
     assert wait_until(stopped_in_a_step)
@@ -206,7 +206,7 @@ def test_no_process_outlives_its_parent(how: str, tmp_path: Path) -> None:
     else:
         script.kill()
     try:
-        _, errors = script.communicate(timeout=30)
+        _, errors = script.communicate(timeout=300)
         assert wait_until(lambda: not group(script.pid))
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -222,14 +222,14 @@ def test_a_fork_that_holds_the_line_open_keeps_no_worker(tmp_path: Path) -> None
     script, workers = start_script(
         SCRIPT.replace("while", "import os\nif os.fork() == 0: time.sleep(600)\nwhile"), tmp_path
     )
-    time.sleep(0.5)
+    assert wait_until(lambda: len(group(script.pid)) > 1 + len(workers)), "the fork is to be there"
     script.kill()
     try:
         assert wait_until(lambda: not any(map(runs, workers)))
         assert group(script.pid), "the fork is to be there still"
     finally:
         os.killpg(script.pid, signal.SIGKILL)
-        script.communicate(timeout=30)
+        script.communicate(timeout=300)
 
 
 def test_closing_is_quick_and_leaves_nothing() -> None:
