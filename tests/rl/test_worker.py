@@ -219,14 +219,13 @@ def test_no_process_outlives_its_parent(how: str, tmp_path: Path) -> None:
 
 def test_a_fork_that_holds_the_line_open_keeps_no_worker(tmp_path: Path) -> None:
     """A data loader forks the parent and so holds a copy of the line: its end cannot be what a worker waits for."""
-    script, workers = start_script(
-        SCRIPT.replace("while", "import os\nif os.fork() == 0: time.sleep(600)\nwhile"), tmp_path
-    )
-    assert wait_until(lambda: len(group(script.pid)) > 1 + len(workers)), "the fork is to be there"
+    fork = "import os\nfork = os.fork()\nif fork == 0: time.sleep(600)\nprint(fork, flush=True)\nwhile"
+    script, workers = start_script(SCRIPT.replace("while", fork), tmp_path)
+    forked = int(script.stdout.readline())
     script.kill()
     try:
         assert wait_until(lambda: not any(map(runs, workers)))
-        assert group(script.pid), "the fork is to be there still"
+        assert runs(forked), "the fork is to be there still"
     finally:
         os.killpg(script.pid, signal.SIGKILL)
         script.communicate(timeout=300)
