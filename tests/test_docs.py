@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from dendrite_zoo.records import ResultRecord
 from tools import readme
 
 ROOT = Path(__file__).parents[1]
@@ -57,10 +59,11 @@ def test_a_number_of_the_continual_table_is_the_last_row_of_a_matrix() -> None:
 
 def test_a_table_of_records_made_by_hand() -> None:
     """Two numbers of tasks of one method; a spread where there are seeds; published in brackets, ours in bold."""
-    one = {"method": "mine", "context_at_test": "inferred", "parameters": 2_600_000, "seeds": [0, 1]}
-    ten = {**one, "num_tasks": 10, "average_accuracy": 0.9, "average_accuracy_std": 0.01, "matrix": None}
-    published = {**ten, "method": "XdG", "context_at_test": "given", "seeds": [0], "average_accuracy_std": None}
-    lines = readme.continual_table([ten, {**ten, "num_tasks": 25, "average_accuracy": 0.8}, published]).splitlines()
+    own = {"benchmark": "permuted-mnist", "method": "mine", "context_at_test": "inferred", "parameters": 2_600_000}
+    ten = ResultRecord(**own, num_tasks=10, average_accuracy=0.9, average_accuracy_std=0.01, seeds=[0, 1])
+    more = replace(ten, num_tasks=25, average_accuracy=0.8)
+    known = replace(ten, method="XdG", context_at_test="given", seeds=[0], average_accuracy_std=None)
+    lines = readme.continual_table([ten, more, known]).splitlines()
     assert "| **mine** | inferred | 2.6 M | 2 | 0.900 ± 0.010 | 0.800 ± 0.010 |  |  |  |  |" in lines
     assert "| XdG | given | 2.6 M | 1 | 0.900 (0.972) | (0.903) | (0.790) | (0.620) |  |  |" in lines
     assert lines.index(next(line for line in lines if "mine" in line)) == 2

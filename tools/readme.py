@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from dendrite_zoo.hub.registry import entries
 from dendrite_zoo.metrics import forgetting
+from dendrite_zoo.records import ResultRecord, read_records
 from dendrite_zoo.report import PUBLISHED, accuracy_by_tasks
 
 ROOT = Path(__file__).parents[1]
@@ -23,8 +22,6 @@ PART = re.compile(r"<!-- (?P<name>[^>]+) -->\n(?P<content>.*?)<!-- end -->", re.
 NUMBERS_OF_TASKS = (10, 25, 50, 100, 250, 1000)
 ROBOTS = ("mt10", "finetune", "mt50", "continual-5", "mt3-sac")
 
-Record = Mapping[str, Any]
-
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table in Markdown."""
@@ -32,14 +29,14 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def seeds(record: Record) -> str:
-    count = len(record["seeds"])
+def seeds(record: ResultRecord) -> str:
+    count = len(record.seeds)
     return f"{count} seed{'s' * (count > 1)}"
 
 
-def mean(record: Record) -> str:
-    spread = record["average_accuracy_std"]
-    return f"{record['average_accuracy']:.3f}" + ("" if spread is None else f" ± {spread:.3f}")
+def mean(record: ResultRecord) -> str:
+    spread = record.average_accuracy_std
+    return f"{record.average_accuracy:.3f}" + ("" if spread is None else f" ± {spread:.3f}")
 
 
 def example(name: str) -> str:
@@ -49,44 +46,45 @@ def example(name: str) -> str:
 
 
 def output(name: str) -> str:
-    """What an example prints."""
+    """What an example prints last: from the last table of accuracies on."""
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
         command = [sys.executable, str(ROOT / "examples" / name)]
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
-    return "```text\n" + "\n".join(line.rstrip() for line in done.stdout.strip().splitlines()) + "\n```\n"
+    last = done.stdout[done.stdout.rindex("val/acc on each task") :]
+    return "```text\n" + "\n".join(line.rstrip() for line in last.strip().splitlines()) + "\n```\n"
 
 
 def zoo_table() -> str:
     """Each entry with its own result, and the controls of its results.json."""
     rows = []
     for entry in entries().values():
-        own, *controls = json.loads((entry.folder / "results.json").read_text(encoding="utf-8"))
-        context = f"context {own['context_at_test']}"
-        shown = "; ".join(f"{record['method']}: {mean(record)} ({seeds(record)})" for record in controls)
+        own, *controls = read_records(entry.folder / "results.json")
+        context = f"context {own.context_at_test}"
+        shown = "; ".join(f"{record.method}: {mean(record)} ({seeds(record)})" for record in controls)
         card = f"[`{entry.name}`](model_cards/{entry.name}/README.md)"
-        size = f"{entry.size / 1e6:.1f} MB" if entry.size else "to be built"
+        size = "not built" if entry.not_built else f"{entry.size / 1e6:.1f} MB"
         rows.append([card, entry.trained_on, f"{mean(own)} ({seeds(own)}, {context})", shown, size])
     return table(["name", "trained on", "mean accuracy or success", "controls", "size"], rows)
 
 
-def continual_records() -> list[Record]:
+def continual_records() -> list[ResultRecord]:
     files = sorted((ROOT / "results" / "continual").glob("*.json"))
-    return [record for file in files for record in json.loads(file.read_text(encoding="utf-8"))]
+    return [record for file in files for record in read_records(file)]
 
 
-def continual_table(records: Sequence[Record] | None = None) -> str:
+def continual_table(records: Sequence[ResultRecord] | None = None) -> str:
     """Mean accuracy on permuted MNIST of every method, by the number of tasks, what was published in brackets."""
     records = continual_records() if records is None else records
     points: dict[tuple[str, str], dict[int, str]] = {}
     sizes: dict[tuple[str, str], tuple[int, int]] = {}
     for record in records:
-        key = record["method"], record["context_at_test"]
+        key = record.method, record.context_at_test
         found = points.setdefault(key, {})
         found |= {tasks: f"{value:.3f}" for tasks, value in accuracy_by_tasks(record).items()}
-        found[record["num_tasks"]] = mean(record)
-        parameters, count = sizes.get(key, (0, len(record["seeds"])))
-        sizes[key] = max(parameters, record["parameters"]), count
+        found[record.num_tasks] = mean(record)
+        parameters, count = sizes.get(key, (0, len(record.seeds)))
+        sizes[key] = max(parameters, record.parameters), count
     measured = {method for method, _ in points}
     for paper in PUBLISHED.values():
         if paper.method not in measured:
@@ -106,15 +104,15 @@ def continual_table(records: Sequence[Record] | None = None) -> str:
     return table(head, rows) + contexts_of_the_longest(records)
 
 
-def contexts_of_the_longest(records: Sequence[Record]) -> str:
+def contexts_of_the_longest(records: Sequence[ResultRecord]) -> str:
     """How well contexts are inferred in the longest stream that says so."""
-    known = [record for record in records if record.get("accuracy_by_context")]
+    known = [record for record in records if record.accuracy_by_context]
     if not known:
         return ""
-    longest = max(known, key=lambda record: record["num_tasks"])
-    ways = longest["accuracy_by_context"]
+    longest = max(known, key=lambda record: record.num_tasks)
+    ways = longest.accuracy_by_context or {}
     return (
-        f"\n{longest['num_tasks']} tasks of *{longest['method']}*: the context inferred from an image is right for "
+        f"\n{longest.num_tasks} tasks of *{longest.method}*: the context inferred from an image is right for "
         f"{100 * ways['context']:.4f} % of them. Mean accuracy is {ways['inferred']:.4f} with contexts inferred, "
         f"{ways['given']:.4f} with contexts given, {ways['constant']:.4f} with the first task's for all.\n"
     )
@@ -124,12 +122,12 @@ def robots_table() -> str:
     """Success on unseen goals of every policy that was trained, and what was forgotten of tasks in a sequence."""
     rows = []
     for file in ROBOTS:
-        for record in json.loads((ROOT / "results" / "metaworld" / f"{file}.json").read_text(encoding="utf-8")):
-            low, high = record["interval"]
-            lost = "" if record["matrix"] is None else f"{float(forgetting(record['matrix'])):.3f}"
-            tasks = f"{record['num_tasks']}{', one after another' * bool(lost)}"
+        for record in read_records(ROOT / "results" / "metaworld" / f"{file}.json"):
+            low, high = record.more["interval"]
+            lost = "" if record.matrix is None else f"{float(forgetting(record.matrix)):.3f}"
+            tasks = f"{record.num_tasks}{', one after another' * bool(lost)}"
             reached = f"{mean(record)} ({seeds(record)}; {low:.3f} to {high:.3f})"
-            rows.append([tasks, record["method"], reached, lost, f"{record['parameters']:,}"])
+            rows.append([tasks, record.method, reached, lost, f"{record.parameters:,}"])
     return table(["tasks", "method", "goals reached", "forgetting", "parameters"], rows)
 
 
