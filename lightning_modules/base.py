@@ -113,8 +113,11 @@ class TaskModule(LightningModule):
         """Restore which task was trained last.
 
         Raises:
-            TypeError: a hyperparameter has a name of an earlier version.
+            ValueError: a hyperparameter has a name of an earlier version.
         """
         saved = checkpoint.get(self.CHECKPOINT_HYPER_PARAMS_KEY, {})
-        refuse_old_names(saved, self.hparams)
+        try:
+            refuse_old_names(saved, self.hparams)
+        except TypeError as error:  # of a call; here a file is wrong
+            raise ValueError(f"The checkpoint is of an earlier version: {error}") from None
         self.boundary.load_state_dict(checkpoint.get("task_boundary", {"task": None}))

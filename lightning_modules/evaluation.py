@@ -49,9 +49,7 @@ def evaluate_contexts(
             return {"none": validate(ContinualClassifier(model, context=context))}
         impossible = {"inferred": not known.inferable, "given": isinstance(known, FoundContext)}
         scores: dict[str, list[float]] = {}
-        for way in get_args(ContextAtTest):
-            if impossible.get(way):
-                continue
+        for way in (way for way in get_args(ContextAtTest) if not impossible.get(way)):
             module = _ContextCounts(model, context=context, context_at_test=way)
             scores[way] = validate(module)
             if way == "inferred":

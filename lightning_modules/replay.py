@@ -79,9 +79,7 @@ class Reservoir:
         """
         stored = len(state["rows"][0]) if state["rows"] else self.size
         if stored != self.size:
-            raise wrong_argument(
-                "buffer_size", f"{stored}, as in the checkpoint", self.size, "Change it, or start anew."
-            )
+            raise wrong_argument("buffer_size", f"{stored}, as in the checkpoint", self.size)
         self.seen, self.rows = state["seen"], list(state["rows"])
 
     def _generator(self, purpose: int) -> torch.Generator:

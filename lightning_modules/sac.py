@@ -184,10 +184,9 @@ class MultiTaskSAC(TaskModule):
         """Log entropy and value of the observations that were last seen of task ``dataloader_idx``."""
         observation, task = batch
         action, log_prob = self.networks.sample(observation, task, self._noise)
-        value = torch.minimum(*self.critic(observation, action, task)).mean()
-        values = {"entropy": -log_prob.mean(), "value": value / self.hparams["reward_scale"]}
-        of_task = {f"val/task_{dataloader_idx}/{name}": value for name, value in values.items()}
-        self.log_means(of_task, len(observation))
+        value = torch.minimum(*self.critic(observation, action, task)).mean() / self.hparams["reward_scale"]
+        prefix = f"val/task_{dataloader_idx}"
+        self.log_means({f"{prefix}/entropy": -log_prob.mean(), f"{prefix}/value": value}, len(observation))
 
     def on_validation_epoch_end(self) -> None:
         """Log how much was played and learned so far."""

@@ -8,6 +8,7 @@ from lightning.pytorch import Trainer
 
 from dendrite_zoo.lightning_modules import BehaviorCloning, ContinualClassifier, MultiTaskSAC, ReplayClassifier
 from dendrite_zoo.models import ActiveDendriteClassifier, ActiveDendritePolicy
+from dendrite_zoo.streams import PermutedTasks
 
 
 def classifier(kind=ContinualClassifier, **arguments):
@@ -47,10 +48,24 @@ def test_a_checkpoint_with_an_old_name_is_refused_with_the_new_one(make, new, ol
     kind, path = type(module), checkpoint_of(module, tmp_path / "a.ckpt")
     kind.load_from_checkpoint(path, weights_only=True)
     path = checkpoint_of(module, tmp_path / "b.ckpt", **{new: old})
-    with pytest.raises(TypeError, match=f"^`{old}` is now `{new}`.$"):
+    with pytest.raises((TypeError, ValueError), match=f"`{old}` is now `{new}`.$"):
         kind.load_from_checkpoint(path, weights_only=True)
     with pytest.raises(TypeError, match=f"^`{old}` is now `{new}`.$"):
         kind(module.model, **{old: 1})
+
+
+def test_so_is_one_that_a_fit_would_go_on_from(tmp_path):
+    stream = PermutedTasks("digits", num_tasks=1)
+    path = checkpoint_of(ContinualClassifier(torch.nn.Linear(64, 10)), tmp_path / "a.ckpt", lr_schedule="anneal")
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    trainer = Trainer(**stream.trainer_kwargs(), **quiet, accelerator="cpu")
+    with pytest.raises(ValueError, match="^The checkpoint is of an earlier version: `anneal` is now `lr_schedule`.$"):
+        trainer.fit(ContinualClassifier(torch.nn.Linear(64, 10)), stream, ckpt_path=path, weights_only=True)
 
 
 def test_gradients_of_segments_are_clipped_in_every_module():
