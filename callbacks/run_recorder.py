@@ -34,7 +34,8 @@ TRAINER = (
 )
 """What of the Trainer's arguments makes another result."""
 OBSERVERS = {
-    *("Checkpoint", "DeviceStatsMonitor", "LearningRateMonitor", "ModelSummary", "ProgressBar", "Timer"),
+    *("Checkpoint", "DeviceStatsMonitor", "LearningRateMonitor", "ModelSummary", "ProgressBar"),
+    *("SaveConfigCallback", "Timer"),
     *("ForgettingLogger", "HubPublisher", "RunRecorder", "SparsityLogger", "SubnetworkLogger", "SuccessLogger"),
 }
 """Callbacks that change nothing in what is learned."""

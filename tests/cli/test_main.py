@@ -122,6 +122,7 @@ def test_fit_leaves_a_run_folder_and_a_model_that_loads(finished_run):
     (record,) = json.loads((folder / "model" / "results.json").read_text())
     assert record["benchmark"] == "permuted-digits" and record["method"] == "tiny" and record["seeds"] == [0]
     assert record["task_accuracies"] == matrix[-1] and record["context_at_test"] == "inferred"
+    assert record["config_hash"]  # else report could not merge its seeds
     assert record["average_accuracy"] == pytest.approx(sum(matrix[-1]) / 2)
     assert record["accuracy_by_context"]["inferred"] == pytest.approx(record["average_accuracy"])
     model = dendrite_zoo.load(folder / "model")
