@@ -34,6 +34,8 @@ MODEL = re.compile(r"--model\.(init_args\.)?model\.")
 
 def converted(old: dict[str, Any], file: Path) -> dict[str, Any]:
     """An old record in today's fields; one of today, or of something else, as it is."""
+    if old.get("goals") in RENAMED:
+        old = {**old, "goals": RENAMED[old["goals"]][0]}
     if not {"row", "ours"} <= set(old):
         return old
     new = {name: value for name, value in old.items() if name not in ("row", "ours", "method", "holdout")}
