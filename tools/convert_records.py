@@ -71,7 +71,7 @@ def main() -> None:
     """Convert the files named, or all."""
     given = [Path(name) for name in sys.argv[1:]]
     for file in given or [*(ROOT / "results").rglob("*.json"), *(ROOT / "model_cards").glob("*/results.json")]:
-        old = read_json(file, max_bytes=1 << 26)
+        old = read_json(file)
         new = [converted(record, file) for record in (old if isinstance(old, list) else [old])]
         if new != old:
             write_json(file, new)

@@ -11,10 +11,35 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-__all__ = ["read_json", "to_json", "write_atomically", "write_json", "write_together"]
+__all__ = ["parse_json", "read_json", "to_json", "write_atomically", "write_json", "write_together"]
+
+MAX_BYTES = 1 << 26  # the record of 1000 tasks takes 6 MB
 
 
-def read_json(path: str | Path, *, max_bytes: int, max_depth: int = 16) -> Any:
+def parse_json(text: str | bytes, where: str) -> Any:
+    """Parse strict JSON: no NaN or Infinity, no key twice.
+
+    Raises:
+        ValueError: for anything else.
+    """
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{where}: {constant} is not JSON; expected finite numbers. Correct it or fetch it again.")
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        keys = [key for key, _ in pairs]
+        if len(set(keys)) < len(keys):
+            raise ValueError(f"{where}: a key stands twice in {keys}; expected each once. Correct the file.")
+        return dict(pairs)
+
+    try:
+        return json.loads(text, parse_constant=refuse, object_pairs_hook=unique)
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        remedy = "It is cut off or altered; fetch it again."
+        raise ValueError(f"{where}: no valid JSON ({error}); expected a whole document. {remedy}") from None
+
+
+def read_json(path: str | Path, *, max_bytes: int = MAX_BYTES, max_depth: int = 16) -> Any:
     """Read a JSON document that somebody else may have written, within bounds.
 
     Args:
@@ -23,16 +48,13 @@ def read_json(path: str | Path, *, max_bytes: int, max_depth: int = 16) -> Any:
         max_depth: how deep its lists and objects may be nested.
 
     Raises:
-        ValueError: the file is larger or deeper, or no JSON.
+        ValueError: the file is larger or deeper, or no strict JSON.
     """
     with open(path, "rb") as file:
         text = file.read(max_bytes + 1)
     if len(text) > max_bytes:
         raise ValueError(f"Expected {path} to have at most {max_bytes:,} bytes, but it is larger. Do not load it.")
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is no JSON ({error}). Restore the file, or write it again.") from None
+    value = parse_json(text, str(path))
     level, depth = [value], 0
     while level := [item for item in level if isinstance(item, dict | list)]:
         depth += 1

@@ -6,13 +6,13 @@ imported, and every argument is compared with the constructor's own signature.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import dendrite_zoo
+from dendrite_zoo._core.files import parse_json
 from dendrite_zoo._core.names import nearest
 
 LIBRARY_NAME = "dendrite-zoo"
@@ -24,29 +24,6 @@ MAX_INT = 2**31 - 1  # a size, a count or a seed
 MAX_ITEMS = 1024  # of a list or an object: each could become a layer
 
 Config = dict[str, Any]
-
-
-def parse_json(text: str | bytes, where: str) -> Any:
-    """Parse strict JSON: no NaN or Infinity, no key twice.
-
-    Raises:
-        ValueError: for anything else.
-    """
-
-    def refuse(constant: str) -> None:
-        raise ValueError(f"{where}: {constant} is not JSON; expected finite numbers. Correct it or fetch it again.")
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        keys = [key for key, _ in pairs]
-        if len(set(keys)) < len(keys):
-            raise ValueError(f"{where}: a key stands twice in {keys}; expected each once. Correct the file.")
-        return dict(pairs)
-
-    try:
-        return json.loads(text, parse_constant=refuse, object_pairs_hook=unique)
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        remedy = "It is cut off or altered; fetch it again."
-        raise ValueError(f"{where}: no valid JSON ({error}); expected a whole document. {remedy}") from None
 
 
 def parse(text: str | bytes, where: str = "config.json") -> Config:

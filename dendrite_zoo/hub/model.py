@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 import dendrite_zoo
+from dendrite_zoo._core.files import read_json
 from dendrite_zoo.hub import artifact
 from dendrite_zoo.hub import config as configs
 from dendrite_zoo.hub.arguments import check_arguments, defaults_of, plain
@@ -290,7 +291,7 @@ def _read(place: Place, config: Mapping[str, Any]) -> tuple[dict[str, Any], dict
     if current != config:
         fingerprint = artifact.fingerprint(model_class.to_file(arguments, state), current)
     found = place.find(artifact.RESULTS)
-    results = None if found is None else configs.parse_json(found.read_bytes(), str(found))
+    results = None if found is None else read_json(found)
     base = str(marks.get("base_model", ""))
     return arguments, state, Origin(place.repo, base if REPO.fullmatch(base) else "", fingerprint, results)
 

@@ -19,7 +19,7 @@ from dendrite_zoo._core.files import read_json, write_json
 
 __all__ = ["ResultRecord", "read_records", "write_records"]
 
-MAX_BYTES, MAX_TASKS = 1 << 26, 4096  # a matrix of 1000 tasks takes 6 MB
+MAX_TASKS = 4096
 NULLABLE = ("average_accuracy_std", "seeds", "matrix", "wall_time_s", "parameters")
 """What stands in every record, null where unknown; further fields are left out where they are None."""
 
@@ -196,7 +196,7 @@ def read_records(path: str | Path) -> list[ResultRecord]:
     found = next((file for file in files if file.is_file()), None)
     if found is None:
         raise FileNotFoundError(f"{path} holds no result records. Expected a run folder that finished, or a JSON file.")
-    value = read_json(found, max_bytes=MAX_BYTES)
+    value = read_json(found)
     values = value if isinstance(value, list) else [value]
     if not values:
         raise ValueError(f"{found} holds no result records. Expected those that a run writes.")

@@ -106,7 +106,7 @@ def test_errors_are_one_line(tmp_path):
     (tmp_path / "spoiled.json").write_text("{")
     shown = run("evaluate", "permuted-digit", cwd=tmp_path, code=1)
     assert "permuted-digits" in shown and "Traceback" not in shown and len(shown.strip().splitlines()) == 1
-    assert "spoiled.json is no JSON" in run("report", "spoiled.json", cwd=tmp_path, code=1)
+    assert "spoiled.json: no valid JSON" in run("report", "spoiled.json", cwd=tmp_path, code=1)
     (tmp_path / "tiny.yaml").write_text(RECIPE)
     shown = run("fit", "--config", "tiny.yaml", "--data.init_args.num_tasks", 99, cwd=tmp_path, code=1)
     assert "at most 3 tasks, for which the model has room, but got 99" in shown and "Traceback" not in shown

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from dendrite_zoo._core.files import MAX_BYTES
 from dendrite_zoo.records import ResultRecord, merge_records, merge_seeds, read_records, write_records
-from dendrite_zoo.records.record import MAX_BYTES
 from dendrite_zoo.report import results_table
 
 CONFIG = {"module": {"class": "ContinualClassifier", "lr": 0.1}, "data": {"epochs_per_task": 3}}
@@ -135,11 +135,11 @@ def test_a_run_without_a_seed_says_so():
     [
         ("3", "holds 3"),
         ("[]", "holds no result records"),
-        ("{", "is no JSON"),
+        ("{", "no valid JSON"),
         ({"num_tasks": ...}, "lacks num_tasks"),
         ({"parameters": ..., "matrix": ...}, "lacks matrix, parameters"),
         ({"average_accuracy": None}, "`average_accuracy`.* but got None"),
-        ({"average_accuracy": float("nan")}, "`average_accuracy`.* but got nan"),
+        ({"average_accuracy": float("nan")}, "NaN is not JSON"),
         ({"average_accuracy": True}, "`average_accuracy`.* but got True"),
         ({"seeds": 0}, "`seeds`.* `list.int.`, but got 0"),
         ({"seeds": ["0"]}, "`seeds`.* but got"),
@@ -171,7 +171,7 @@ def test_what_is_too_large_or_too_deep_is_not_read(tmp_path):
         read_records(file)
     for depth in (17, 100_000):
         file.write_text("[" * depth + "]" * depth)
-        with pytest.raises(ValueError, match="at most 16 deep|is no JSON"):
+        with pytest.raises(ValueError, match="at most 16 deep|no valid JSON"):
             read_records(file)
 
 
