@@ -90,11 +90,11 @@ class DemonstrationMixture(TaskDataModule):
         check_integers(0, epochs - 1, dagger_rounds=dagger_rounds)  # a round needs an epoch before it
         self.episodes_per_task, self.dagger_episodes = episodes_per_task, dagger_episodes
         self.dagger_rounds, self.epochs, self.updates_per_epoch = dagger_rounds, epochs, updates_per_epoch
-        weights = task_weights or {}
-        for name, weight in weights.items():
+        self.batch_size_per_task, self.task_weights = batch_size_per_task, dict(task_weights or {})
+        for name, weight in self.task_weights.items():
             check_choice(self.tasks, task_weights=name)
             check_integers(1, **{f"task_weights[{name!r}]": weight})
-        self.counts = [batch_size_per_task * weights.get(name, 1) for name in self.tasks]
+        self.counts = [batch_size_per_task * self.task_weights.get(name, 1) for name in self.tasks]
         self.val_episodes, self.num_processes, self.fast, self.seed = val_episodes, num_processes, fast, seed
         self.file = None if demonstrations is None else Path(demonstrations)
         self.folder = None if folder is None else Path(folder)

@@ -107,6 +107,8 @@ class OnlineTasks(TaskDataModule):
         self.steps_per_round, self.updates_per_round = steps_per_round, updates_per_round
         self.warmup_steps, self.envs_per_task, self.seed = warmup_steps, envs_per_task, seed
         self._options = dict(environments or {})
+        # the attribute `env_steps` counts the steps played so far
+        self.save_hyperparameters({"env_steps": env_steps, "environments": self._options}, logger=False)
         self._environments: TaskEnvironments | None = None
         self._last_state: dict[str, Any] | None = None  # of environments that were closed
         self._restart(torch.device("cpu"))

@@ -8,7 +8,9 @@ import torch
 from lightning.pytorch import Callback, seed_everything
 from torch import nn
 
+from dendrite_zoo._core.describe import describe
 from dendrite_zoo.callbacks import (
+    ElasticWeightConsolidation,
     ForgettingLogger,
     HubPublisher,
     RunRecorder,
@@ -16,10 +18,18 @@ from dendrite_zoo.callbacks import (
     SubnetworkLogger,
     SynapticIntelligence,
 )
-from dendrite_zoo.lightning_modules import ContinualClassifier
-from dendrite_zoo.models import ActiveDendriteClassifier, ActiveDendriteMLP
+from dendrite_zoo.callbacks.run_recorder import LEFT_OUT
+from dendrite_zoo.lightning_modules import BehaviorCloning, ContinualClassifier, MultiTaskSAC, ReplayClassifier
+from dendrite_zoo.models import ActiveDendriteClassifier, ActiveDendriteMLP, ActiveDendritePolicy
 from dendrite_zoo.records import ResultRecord, merge_seeds, read_records
-from dendrite_zoo.streams import PermutedTasks
+from dendrite_zoo.streams import (
+    DemonstrationMixture,
+    DemonstrationSequence,
+    OnlineTasks,
+    PermutedTasks,
+    RotatedTasks,
+    SplitTasks,
+)
 from tests.callbacks.strangers import ReluNet, Scripted, Tasks, trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers")
@@ -168,6 +178,38 @@ def test_a_strangers_arguments_are_read_from_hparams(tmp_path):
 
     assert hash_of(3, 5, seed=0) == hash_of(3, 5, seed=1) is not None
     assert len({hash_of(3, 5, 0), hash_of(4, 5, 0), hash_of(3, 6, 0)}) == 3
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: PermutedTasks("digits", num_tasks=2),
+        lambda: RotatedTasks("digits", num_tasks=2),
+        lambda: SplitTasks("digits", num_tasks=2),
+        lambda: DemonstrationMixture("mt10", task_weights={"push-v3": 2}),
+        lambda: DemonstrationSequence(["reach-v3", "push-v3"], epochs_per_task=2),
+        lambda: OnlineTasks(["reach-v3"], env_steps=1000, environments={"fast": True, "num_processes": 0}),
+        lambda: BehaviorCloning(ActiveDendritePolicy(["reach-v3"], hidden_features=[8, 8])),
+        lambda: MultiTaskSAC(ActiveDendritePolicy(["reach-v3"], hidden_features=[8, 8])),
+        lambda: ReplayClassifier(ActiveDendriteClassifier(64, [16], 10, max_tasks=2)),
+        lambda: SynapticIntelligence(0.3),
+        lambda: ElasticWeightConsolidation(3.0, online=True),
+    ],
+)
+def test_our_own_classes_tell_all_that_decides_the_result(make):
+    """Else no two runs of theirs would ever be seeds of one recipe."""
+    made = make()
+    described = json.loads(json.dumps(describe(made, LEFT_OUT | {"model", "source", "context"})))
+    assert described.pop("class") == type(made).__name__ and described
+
+
+def test_what_was_asked_for_is_described_not_what_happened():
+    described = describe(
+        OnlineTasks(["reach-v3"], env_steps=1000, environments={"fast": True, "num_processes": 0}), LEFT_OUT
+    )
+    assert described["env_steps"] == 1000 and described["environments"] == {"fast": True}
+    mixture = DemonstrationMixture("mt10", task_weights={"push-v3": 2})
+    assert describe(mixture, LEFT_OUT)["task_weights"] == {"push-v3": 2}
 
 
 @pytest.mark.parametrize("kind", [RunRecorder, HubPublisher])
