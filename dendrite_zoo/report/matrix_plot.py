@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from dendrite_zoo._core.files import write_atomically
 from dendrite_zoo.metrics import learned_part, summarize
+from dendrite_zoo.report.figure import new_figure, save_figure
 from dendrite_zoo.report.tables import decimal, shown_rows
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["plot_matrix"]
 
+RED = "#d62728"
 ANNOTATED = 16  # cells of a longer stream are too small for a number
 
 
@@ -54,13 +55,6 @@ def plot_matrix(
         ImportError: matplotlib is missing.
         ValueError: ``R`` is not a square matrix.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            "The picture of the matrix needs the [report] extra: pip install 'dendrite-zoo[report]'"
-        ) from error
-
     learned = learned_part(R)
     R = torch.as_tensor(R).detach().float().cpu()
     T = len(R)
@@ -73,39 +67,25 @@ def plot_matrix(
         rows, labels = [-1, *rows], ["untrained", *labels]
 
     if small:
-        width, height = 2.6 + 0.52 * T, 1.9 + 0.42 * max(len(rows), 2)
-        figure = Figure(figsize=(max(width, 5.2), height), layout="constrained")
+        figure = new_figure(max(2.6 + 0.52 * T, 5.2), 1.9 + 0.42 * max(len(rows), 2))
         axes = figure.add_subplot()
     else:
         rise = min(2.0 + 0.1 * len(rows), 6.5)
-        figure = Figure(figsize=(9.0, rise + 3.0), layout="constrained")
+        figure = new_figure(9.0, rise + 3.0)
         axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[rise, 2.0])
         _fates(below, R, learned, metric)
-    _heat_map(axes, cells, rows, labels, metric, numbers=small, label_x=small)
+    _heat_map(axes, cells, rows, labels, metric, small)
 
     figures = summarize(R, baseline)
-    names = {"average_accuracy": "average accuracy", "forgetting": "forgetting"}
-    values = {name: figures[key].value for key, name in names.items()}
+    values = {name.replace("_", " "): figures[name].value for name in ("average_accuracy", "forgetting")}
     line = "   ·   ".join(f"{name} {'undefined' if v != v else decimal(v, 3)}" for name, v in values.items())
-    figure.text(
-        1, 0, "right of the red line: tasks not learned yet", ha="right", va="bottom", color="#d62728", fontsize=8
-    )
+    note = figure.text(1, 0, "right of the red line: tasks not learned yet", ha="right", va="bottom")
+    note.set(color=RED, fontsize=8)
     axes.set_title(f"{title or f'{metric} on {T} task' + 's' * (T > 1)}\n{line}", loc="left", fontsize=11)
-    if path is not None:
-        write_atomically(path, lambda part: figure.savefig(part, dpi=150))
-    return figure
+    return save_figure(figure, path)
 
 
-def _heat_map(
-    axes: Axes,
-    cells: Tensor,
-    rows: list[int],
-    labels: list[str],
-    metric: str,
-    *,
-    numbers: bool,
-    label_x: bool,
-) -> None:
+def _heat_map(axes: Axes, cells: Tensor, rows: list[int], labels: list[str], metric: str, small: bool) -> None:
     from matplotlib import colormaps
 
     values = cells[~cells.isnan()]
@@ -116,16 +96,15 @@ def _heat_map(
     axes.figure.colorbar(image, ax=axes, label=metric, pad=0.015, aspect=30)
 
     T = cells.shape[1]
-    every = 1 if numbers else -(-len(rows) // 12)
+    every = 1 if small else -(-len(rows) // 12)
     axes.set_yticks(range(len(rows))[::every], labels[::every])
     axes.set_ylabel("after task")
-    if label_x:
+    if small:
         axes.set_xticks(range(T))
         axes.set_xlabel("task")
+        _write_numbers(axes, cells, low, high)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    if numbers:
-        _write_numbers(axes, cells, low, high)
     _draw_line(axes, rows, T)
 
 
@@ -143,10 +122,9 @@ def _write_numbers(axes: Axes, cells: Tensor, low: float, high: float) -> None:
 
 def _draw_line(axes: Axes, rows: list[int], num_tasks: int) -> None:
     """The line between the tasks learned so far and those to come."""
-    steps = [(min(i + 0.5, num_tasks - 0.5), y) for y, i in enumerate(rows)]
-    xs = [x for x, _ in steps for _ in range(2)]
-    ys = [y + half for _, y in steps for half in (-0.5, 0.5)]
-    axes.plot(xs, ys, color="#d62728", linewidth=1.8, clip_on=False)
+    xs = [min(i + 0.5, num_tasks - 0.5) for i in rows for _ in range(2)]
+    ys = [y + half for y in range(len(rows)) for half in (-0.5, 0.5)]
+    axes.plot(xs, ys, color=RED, linewidth=1.8, clip_on=False)
 
 
 def _fates(axes: Axes, R: Tensor, learned: Tensor, metric: str) -> None:

@@ -1,7 +1,5 @@
 """The accuracy matrix as JSON: what was measured, and every metric with its reason where it is undefined."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,14 +1,12 @@
 """What others published on permuted MNIST: mean accuracy over all tasks after the last one."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from dendrite_zoo.records import ResultRecord, read_records
 
-__all__ = ["PUBLISHED", "PUBLISHED_FOR", "Published", "published"]
+__all__ = ["PUBLISHED"]
 
 PUBLISHED_FOR = "permuted-mnist"
 """The benchmark of all these numbers."""

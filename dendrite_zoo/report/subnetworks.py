@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from dendrite_zoo._core.files import write_atomically
 from dendrite_zoo.metrics.subnetworks import task_overlap, unit_order
+from dendrite_zoo.report.figure import new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -84,17 +84,10 @@ def plot_subnetworks(
         ImportError: matplotlib is missing.
         ValueError: the record holds no layer.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            "The picture of sub-networks needs the [report] extra: pip install 'dendrite-zoo[report]'"
-        ) from error
-
     layers = record["layers"]
     if not layers:
         raise ValueError("The record holds no layer; expected one at least. Was a validation run?")
-    figure = Figure(figsize=(10.5 if tasks else 9.0, 0.6 + 2.9 * len(layers)), layout="constrained")
+    figure = new_figure(10.5 if tasks else 9.0, 0.6 + 2.9 * len(layers))
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     grid = figure.subplots(len(layers), 2, squeeze=False, width_ratios=[2.2, 1.0])
@@ -102,9 +95,8 @@ def plot_subnetworks(
         rates, overlap = _tensor(layer["win_rates"]), _tensor(layer["overlap"])
         shown: dict[str, Any] = {"vmin": 0, "vmax": 1, "interpolation": "nearest"}
         image = left.imshow(rates[:, unit_order(rates)].numpy(), cmap="viridis", aspect="auto", **shown)
-        left.set_title(
-            f"layer {number} ({name}): {rates.shape[1]} of its {layer['units']} units", loc="left", fontsize=10
-        )
+        units = f"{rates.shape[1]} of its {layer['units']} units"
+        left.set_title(f"layer {number} ({name}): {units}", loc="left", fontsize=10)
         left.set_xlabel("unit, ordered by the task that it is most active for")
         figure.colorbar(image, ax=left, label="share of inputs it is active for", pad=0.015, aspect=25)
         image = right.imshow(overlap.numpy(), cmap="magma", **shown)
@@ -122,9 +114,7 @@ def plot_subnetworks(
             left.set_ylabel("")
         left.set_xticks([])
         right.xaxis.get_major_locator().set_params(integer=True)
-    if path is not None:
-        write_atomically(path, lambda part: figure.savefig(part, dpi=150))
-    return figure
+    return save_figure(figure, path)
 
 
 def _mean_apart(overlap: Tensor) -> float:

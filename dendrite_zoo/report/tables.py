@@ -1,14 +1,13 @@
 """The accuracy matrix, forgetting, sparsity and result records as tables for the terminal."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from rich.box import SIMPLE_HEAD
-from rich.table import Table
+from rich.table import Column, Table
 from torch import Tensor
 
 from dendrite_zoo.metrics import average_accuracy, forgetting_per_task, learned_part, summarize
@@ -18,6 +17,13 @@ from dendrite_zoo.report.published import published
 __all__ = ["forgetting_table", "matrix_table", "results_table", "sparsity_table", "summary_table"]
 
 MISSING = "·"
+SPARSITY = {
+    "activation": "zero activations",
+    "dead_units": "dead units",
+    "duty_cycle_entropy": "duty-cycle entropy",
+    "weight": "zero weights",
+}
+number_column = partial(Column, justify="right")
 
 
 def matrix_table(
@@ -49,16 +55,12 @@ def matrix_table(
     lost = forgetting_per_task(learned)
     columns, rows = _spread(range(len(R)), max_tasks), _spread(shown_rows(R, max_tasks), max_tasks)
     shown = f", {len(columns)} of {len(R)} tasks" if len(columns) < len(R) else ""
-    table = _table(f"{metric} on each task{shown}")
-    for name in ("", *map(str, columns)):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("mean", justify="right", no_wrap=True, style="bold")
-
+    numbers = [number_column(name, no_wrap=True) for name in ("", *map(str, columns))]
+    table = _table(f"{metric} on each task{shown}", *numbers, number_column("mean", no_wrap=True, style="bold"))
     untrained = torch.full((len(R),), math.nan) if baseline is None else torch.as_tensor(baseline)
     if not untrained.isnan().all():
-        table.add_row(
-            "untrained", *(f"[dim]{decimal(untrained[j])}[/dim]" for j in columns), decimal(untrained.nanmean())
-        )
+        dim = [f"[dim]{decimal(untrained[j])}[/dim]" for j in columns]
+        table.add_row("untrained", *dim, decimal(untrained.nanmean()))
     for i in rows:
         cells = [decimal(R[i, j]) if j <= i else f"[dim]{decimal(R[i, j])}[/dim]" for j in columns]
         table.add_row("before" if i == first_task - 1 else f"after {i}", *cells, _mean_so_far(R[: i + 1, : i + 1]))
@@ -115,9 +117,7 @@ def forgetting_table(R: Any, *, max_tasks: int = 20) -> Table:
     if len(tasks) > max_tasks:
         tasks = lost.nan_to_num(nan=-math.inf).argsort(descending=True, stable=True)[:max_tasks].tolist()
         title += f", the {max_tasks} of {len(R)} that lost most"
-    table = _table(title)
-    for name in ("task", "when learned", "best", "now", "forgotten"):
-        table.add_column(name, justify="right")
+    table = _table(title, *map(number_column, ("task", "when learned", "best", "now", "forgotten")))
     for j in tasks:
         best = lost[j] + R[-1, j]
         table.add_row(str(j), decimal(R[j, j]), decimal(best), decimal(R[-1, j]), decimal(lost[j]))
@@ -139,24 +139,11 @@ def sparsity_table(
         >>> sparsity_table({"layers.0": {"activation": 0.95, "dead_units": 0.0}}).row_count
         1
     """
-    titles = {
-        "activation": "zero activations",
-        "dead_units": "dead units",
-        "duty_cycle_entropy": "duty-cycle entropy",
-        "weight": "zero weights",
-    }
-    before = before or {}
-    figures = [name for name in titles if any(name in values for values in layers.values())]
-    table = _table("sparsity")
-    table.add_column("layer", no_wrap=True)
-    for name in figures:
-        table.add_column(titles[name], justify="right")
+    names = [name for name in SPARSITY if any(name in values for values in layers.values())]
+    table = _table("sparsity", Column("layer", no_wrap=True), *(number_column(SPARSITY[name]) for name in names))
     for layer, values in layers.items():
-        earlier = before.get(layer, {})
-        cells = []
-        for name in figures:
-            was = f"[dim]{decimal(earlier[name])} →[/dim] " if name in values and name in earlier else ""
-            cells.append(was + decimal(values[name]) if name in values else "")
+        earlier = {name: f"[dim]{decimal(x)} →[/dim] " for name, x in (before or {}).get(layer, {}).items()}
+        cells = [earlier.get(name, "") + decimal(values[name]) if name in values else "" for name in names]
         table.add_row(layer, *cells)
     return table
 
@@ -168,10 +155,8 @@ def results_table(records: Sequence[ResultRecord]) -> Table:
         records: result records of one benchmark.
     """
     benchmark, metric = records[0].benchmark, records[0].more.get("metric", "accuracy")
-    table = _table(f"{benchmark}: mean {metric} over all tasks after the last")
-    table.add_column("method")
-    for name in ("tasks", "context", metric, "seeds", "published"):
-        table.add_column(name, no_wrap=True)
+    rest = [Column(name, no_wrap=True) for name in ("tasks", "context", metric, "seeds", "published")]
+    table = _table(f"{benchmark}: mean {metric} over all tasks after the last", Column("method"), *rest)
     for record in sorted(records, key=lambda record: (record.num_tasks, -record.average_accuracy)):
         spread = record.average_accuracy_std
         known = published(record.method, benchmark).accuracy.get(record.num_tasks)
@@ -228,9 +213,9 @@ def _flat(value: Any, at: str = "") -> dict[str, Any]:
     return {name: x for key, item in value.items() for name, x in _flat(item, f"{at}.{key}".lstrip(".")).items()}
 
 
-def _table(title: str) -> Table:
+def _table(title: str, *columns: Column) -> Table:
     # without vertical lines twelve tasks fit into 80 columns
-    return Table(title=title, title_style="bold", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    return Table(*columns, title=title, title_style="bold", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
 
 
 def _spread(items: Sequence[int], most: int) -> list[int]:

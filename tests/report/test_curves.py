@@ -75,6 +75,13 @@ def test_labels_do_not_cover_each_other_and_bars_show_seeds():
         [pytest.approx(0.9043)],
     ]
     assert "1 to 3 seeds a curve; bars: standard deviation" in axes.get_title(loc="left")
+    colours = {line.get_label(): line.get_color() for line in axes.get_lines()}
+    assert all(text.get_color() == colours[text.get_text()] for text in axes.texts), "of the line that ends there"
+
+
+def test_a_run_of_an_unknown_seed_is_a_measured_curve():
+    axes = plot_accuracy([record("ours", 10, 0.9, seed=None)]).axes[0]
+    assert "1 seed a curve" in axes.get_title(loc="left") and axes.get_lines()[0].get_linestyle() == "-"
 
 
 def test_what_was_published_stands_beside_its_own_benchmark_alone():

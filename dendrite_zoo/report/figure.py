@@ -1,0 +1,31 @@
+"""Figures that need neither a display nor pyplot, and are there only where matplotlib is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dendrite_zoo._core.files import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """A figure of so many inches, made without pyplot.
+
+    Raises:
+        ImportError: matplotlib is missing.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("The figures need the [report] extra: pip install 'dendrite-zoo[report]'") from error
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def save_figure(figure: Figure, path: str | Path | None) -> Figure:
+    """Write a figure to a PNG, or what the suffix says, whole or not at all; None writes nothing."""
+    if path is not None:
+        write_atomically(path, lambda part: figure.savefig(part, dpi=150))
+    return figure
