@@ -406,7 +406,7 @@ def test_report_merges_seeds(finished_run):
     assert "0, 1" in shown
     (merged,) = json.loads((finished_run / "all.json").read_text())
     assert merged["average_accuracy"] == pytest.approx((record["average_accuracy"] + 0.5) / 2)
-    assert "each once" in run("report", "runs/tiny", "runs/tiny", cwd=finished_run, code=1)
+    assert "Expected each seed once" in run("report", "runs/tiny", "runs/tiny", cwd=finished_run, code=1)
 
 
 @pytest.mark.slow
