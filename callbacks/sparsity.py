@@ -1,7 +1,5 @@
 """How sparse a network is while it learns."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
@@ -17,8 +15,6 @@ from dendrite_zoo.callbacks.trainer import log_metrics
 from dendrite_zoo.metrics.functional import dead_units, duty_cycle_entropy, weight_sparsity
 from dendrite_zoo.tasks import current_task
 
-__all__ = ["SparsityLogger"]
-
 
 class SparsityLogger(LayerWatcher):
     """Logs at each validation how many units of each layer are active, how evenly, and the weights' zeros.
@@ -26,13 +22,13 @@ class SparsityLogger(LayerWatcher):
     For every activation module (our ``KWinners``, ``nn.ReLU``, ``nn.GELU``, ...), by its name in
     ``pl_module.named_modules()``:
 
-    - ``sparsity/{layer}/activation``: the share of its outputs that are zero,
+    - ``sparsity/{layer}/activation_sparsity``: the share of its outputs that are zero,
     - ``sparsity/{layer}/dead_units``: the share of units that were never active in this validation,
     - ``sparsity/{layer}/duty_cycle_entropy``: `dendrite_zoo.metrics.duty_cycle_entropy`, in bits,
 
     over all validation loaders, and with ``/task_{j}`` behind for each task: loader ``j``, where there are several,
     else the task being trained, where it is known. For every linear layer and convolution
-    ``sparsity/{layer}/weight``, the share of weights that are zero.
+    ``sparsity/{layer}/weight_sparsity``, the share of weights that are zero.
 
     Only modules can be watched: call ``nn.ReLU()``, not ``F.relu``, or name the module around it in
     ``layers``. A smooth activation such as GELU is hardly ever exactly zero, and its sparsity shows that. A
@@ -53,8 +49,8 @@ class SparsityLogger(LayerWatcher):
             default the ``current_task`` of the datamodule or the module.
 
     Attributes:
-        values: layer -> metric (``"activation"``, ``"activation/task_0"``, ``"weight"``, ...) -> value, of the last
-            validation; `dendrite_zoo.report.sparsity_table` prints it.
+        values: layer -> metric (``"activation_sparsity"``, ``"activation_sparsity/task_0"``, ``"weight_sparsity"``,
+            ...) -> value, of the last validation; `dendrite_zoo.report.sparsity_table` prints it.
 
     Raises:
         ValueError: a layer that the module does not have; names the nearest. Or a task that is no index.
@@ -83,7 +79,7 @@ class SparsityLogger(LayerWatcher):
         known = len(trainer.num_val_batches) > 1 or current_task(trainer, self.task) is not None
         self.values = {layer: _activation_values(*counts.of(layer), per_task=known) for layer in counts.layers}
         for layer, module in weight_layers(pl_module, self.layers).items():
-            self.values.setdefault(layer, {})["weight"] = float(weight_sparsity(cast(Tensor, module.weight)))
+            self.values.setdefault(layer, {})["weight_sparsity"] = float(weight_sparsity(cast(Tensor, module.weight)))
         flat = {f"sparsity/{layer}/{name}": x for layer, values in self.values.items() for name, x in values.items()}
         log_metrics(trainer, flat)
 
@@ -92,7 +88,7 @@ def _activation_values(tasks: list[int], active: Tensor, samples: Tensor, *, per
     """Each metric over all tasks, then for each of them; ``active`` and ``samples`` ``(T, U)``."""
     active, samples = (torch.cat([x.sum(0, keepdim=True), x]) for x in (active, samples))
     metrics = {
-        "activation": 1 - active.sum(-1) / samples.sum(-1),
+        "activation_sparsity": 1 - active.sum(-1) / samples.sum(-1),
         "dead_units": dead_units(active),
         "duty_cycle_entropy": duty_cycle_entropy(active, samples),
     }

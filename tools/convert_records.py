@@ -1,9 +1,9 @@
 """Bring result records of version 0.1's first months up to date: `python tools/convert_records.py FILE ...`.
 
 Without files, all those that are committed, and the registry's hashes with them. What was a paragraph under ``method``
-becomes ``description``, ``row`` becomes ``method``, ``ours`` is dropped. What was typed is all that is known of the
-training, so that it stands as ``config``, and two runs are seeds of one recipe where they were so before: where
-their models and the options that matter are equal.
+becomes ``description``, ``row`` becomes ``method``, ``ours`` is dropped, and metrics of sparsity get the names under
+which they are logged. What was typed is all that is known of the training, so that it stands as ``config``, and two
+runs are seeds of one recipe where they were so before: where their models and the options that matter are equal.
 """
 
 from __future__ import annotations
@@ -30,12 +30,17 @@ NO_TRAINING = re.compile(
 """Options that do not change what is learned, or that a record tells by itself."""
 MODEL = re.compile(r"--model\.(init_args\.)?model\.")
 """Options that the record of a model tells by itself."""
+METRICS = {"activation": "activation_sparsity", "weight": "weight_sparsity"}
+"""Metrics of a layer's sparsity whose names have changed."""
 
 
 def converted(old: dict[str, Any], file: Path) -> dict[str, Any]:
     """An old record in today's fields; one of today, or of something else, as it is."""
     if old.get("goals") in RENAMED:
         old = {**old, "goals": RENAMED[old["goals"]][0]}
+    if old.get("sparsity"):
+        layers = old["sparsity"].items()
+        old = old | {"sparsity": {layer: {METRICS.get(k, k): x for k, x in values.items()} for layer, values in layers}}
     if not {"row", "ours"} <= set(old):
         return old
     new = {name: value for name, value in old.items() if name not in ("row", "ours", "method", "holdout")}

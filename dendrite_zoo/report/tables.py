@@ -18,10 +18,10 @@ __all__ = ["forgetting_table", "matrix_table", "results_table", "sparsity_table"
 
 MISSING = "·"
 SPARSITY = {
-    "activation": "zero activations",
+    "activation_sparsity": "zero activations",
     "dead_units": "dead units",
     "duty_cycle_entropy": "duty-cycle entropy",
-    "weight": "zero weights",
+    "weight_sparsity": "zero weights",
 }
 number_column = partial(Column, justify="right")
 
@@ -136,7 +136,7 @@ def sparsity_table(
         before: the same at an earlier time; cells then read "before → now".
 
     Example:
-        >>> sparsity_table({"layers.0": {"activation": 0.95, "dead_units": 0.0}}).row_count
+        >>> sparsity_table({"layers.0": {"activation_sparsity": 0.95, "dead_units": 0.0}}).row_count
         1
     """
     names = [name for name in SPARSITY if any(name in values for values in layers.values())]

@@ -64,7 +64,7 @@ def test_the_record_of_a_strangers_run(tmp_path):
     assert record.matrix[0] == pytest.approx([0.9, 0.1, 0.1]) and record.num_tasks == 3
     assert record.seeds == [11] and record.command == "python mine.py"
     assert record.parameters == 6 * 16 + 16 + 16 * 3 + 3 and record.more["updates"] == 9
-    assert set(record.more["sparsity"]["net.1"]) == {"activation", "dead_units", "duty_cycle_entropy"}
+    assert set(record.more["sparsity"]["net.1"]) == {"activation_sparsity", "dead_units", "duty_cycle_entropy"}
     assert record.config_hash is None, "nobody knows which script it was"
 
 

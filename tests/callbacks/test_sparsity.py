@@ -30,7 +30,7 @@ def by_hand(outputs):
     B, U = outputs.shape
     counts = [sum(1 for b in range(B) if outputs[b, u].item() != 0) for u in range(U)]
     return {
-        "activation": 1 - sum(counts) / (B * U),
+        "activation_sparsity": 1 - sum(counts) / (B * U),
         "dead_units": sum(c == 0 for c in counts) / U,
         "duty_cycle_entropy": sum(entropy(c / B) for c in counts) / U,
     }
@@ -75,7 +75,7 @@ def test_figures_of_each_task_and_of_all(tmp_path, activation):
         expected = {f"{name}/task_{j}": value for name, value in by_hand(outputs[j]).items()}
         assert_figures(log.values["net.1"], expected)
     assert set(log.values) == {"net.0", "net.1", "net.2"}
-    assert log.values["net.0"] == {"weight": 0.0}
+    assert log.values["net.0"] == {"weight_sparsity": 0.0}
     for layer, figures in log.values.items():
         for name, value in figures.items():
             assert run.callback_metrics[f"sparsity/{layer}/{name}"].item() == pytest.approx(value)
@@ -85,7 +85,7 @@ def test_k_winners_have_the_sparsity_they_are_built_for(tmp_path):
     net = nn.Sequential(nn.Linear(6, 40), KWinners(density=0.05), nn.Linear(40, 3))
     log = SparsityLogger()
     validate(tmp_path, Net(net), log)
-    assert log.values["net.1"]["activation"] == pytest.approx(0.95)
+    assert log.values["net.1"]["activation_sparsity"] == pytest.approx(0.95)
     assert log.values["net.1"]["duty_cycle_entropy"] <= entropy(0.05) + 1e-6
 
 
@@ -114,10 +114,12 @@ def test_weights_of_our_layers_and_of_convolutions(tmp_path):
 
     log = SparsityLogger()
     validate(tmp_path, Mixed(), log)
-    weights = {layer: figures["weight"] for layer, figures in log.values.items() if "weight" in figures}
+    weights = {
+        layer: figures["weight_sparsity"] for layer, figures in log.values.items() if "weight_sparsity" in figures
+    }
     expected = {"net.dendrites": 0.5, "net.sparse": 0.75, "net.conv": 0.5, "net.out": 0.0}
     assert weights == pytest.approx(expected)
-    assert [layer for layer, figures in log.values.items() if "activation" in figures] == ["net.relu"]
+    assert [layer for layer, figures in log.values.items() if "activation_sparsity" in figures] == ["net.relu"]
 
 
 def test_a_weight_that_is_computed(tmp_path):
@@ -125,7 +127,7 @@ def test_a_weight_that_is_computed(tmp_path):
     nn.utils.parametrize.register_parametrization(pruned, "weight", nn.Threshold(0.0, 0.0))
     log = SparsityLogger()
     validate(tmp_path, Net(pruned), log)
-    assert log.values["net"]["weight"] == pytest.approx((pruned.weight == 0).float().mean().item())
+    assert log.values["net"]["weight_sparsity"] == pytest.approx((pruned.weight == 0).float().mean().item())
 
 
 def test_a_unit_of_an_image_is_a_channel(tmp_path):
@@ -137,7 +139,7 @@ def test_a_unit_of_an_image_is_a_channel(tmp_path):
     assert_figures(log.values["net.2"], by_hand(images.movedim(1, -1).flatten(0, -2)))
     net[2] = KWinners(2, dim=1)
     validate(tmp_path, Net(net), log)
-    assert log.values["net.2"]["activation"] == pytest.approx(3 / 5)
+    assert log.values["net.2"]["activation_sparsity"] == pytest.approx(3 / 5)
 
 
 def test_a_unit_of_a_sequence_is_a_feature(tmp_path):
@@ -183,7 +185,7 @@ def test_one_module_used_twice_at_one_width_is_one_layer(tmp_path):
         layer.weight.data.zero_()
         layer.bias.data.copy_(torch.tensor(alive))
     validate(tmp_path, module, log)
-    assert log.values["relu"]["activation"] == 0.5 and log.values["relu"]["dead_units"] == 0.25
+    assert log.values["relu"]["activation_sparsity"] == 0.5 and log.values["relu"]["dead_units"] == 0.25
 
 
 def test_functional_activations_are_not_modules(tmp_path):
@@ -202,7 +204,7 @@ def test_functional_activations_are_not_modules(tmp_path):
 
     module, log = Functional(), SparsityLogger()
     validate(tmp_path, module, log)
-    assert log.values == {"a": {"weight": 0.0}, "b": {"weight": 0.0}}
+    assert log.values == {"a": {"weight_sparsity": 0.0}, "b": {"weight_sparsity": 0.0}}
     named = SparsityLogger(layers=["block", "b"])  # the module around it can be named
     validate(tmp_path, module, named)
     with torch.no_grad():
@@ -240,14 +242,14 @@ def test_one_loader_is_the_current_task(tmp_path):
     assert_figures(log.values["net.1"], {f"{name}/task_4": value for name, value in expected.items()})
     assert_figures(log.values["net.1"], expected)
     validate(tmp_path, module, log, tasks=1)  # and where nobody tells the task, there is no task
-    assert set(log.values["net.1"]) == {"activation", "dead_units", "duty_cycle_entropy"}
+    assert set(log.values["net.1"]) == {"activation_sparsity", "dead_units", "duty_cycle_entropy"}
 
 
 def test_a_stranger_tells_the_task(tmp_path):
     log = SparsityLogger(task=lambda trainer: trainer.current_epoch + 2)
     trainer(tmp_path, [log], epochs=2).fit(ReluNet(), Tasks(1))
     assert {name for name in log.values["net.1"] if "task" in name} == {
-        f"{name}/task_3" for name in ("activation", "dead_units", "duty_cycle_entropy")
+        f"{name}/task_3" for name in ("activation_sparsity", "dead_units", "duty_cycle_entropy")
     }
 
 
@@ -259,7 +261,7 @@ def test_half_precision_counts_exactly(tmp_path, precision):
     log = SparsityLogger(layers=["net.0"])
     data = DataLoader(TensorDataset(images, torch.zeros(2)), batch_size=2)
     trainer(tmp_path, [log], precision=precision).validate(Net(net), data, verbose=False)
-    assert log.values["net.0"]["activation"] == pytest.approx((images <= 0).double().mean().item(), abs=1e-7)
+    assert log.values["net.0"]["activation_sparsity"] == pytest.approx((images <= 0).double().mean().item(), abs=1e-7)
 
 
 def test_a_context_of_a_wrong_type_is_refused_by_the_layer(tmp_path):
@@ -287,10 +289,10 @@ def test_each_validation_counts_anew(tmp_path):
             if trainer.sanity_checking:
                 assert not any(key.startswith("sparsity") for key in trainer.callback_metrics)
                 return
-            figures.append(trainer.callback_metrics["sparsity/net.1/activation"].item())
+            figures.append(trainer.callback_metrics["sparsity/net.1/activation_sparsity"].item())
             with torch.no_grad():
                 expected = by_hand(torch.cat([pl_module.net[:2](inputs(j)) for j in range(3)]))
-            assert figures[-1] == pytest.approx(expected["activation"], abs=1e-6)
+            assert figures[-1] == pytest.approx(expected["activation_sparsity"], abs=1e-6)
 
     trainer(tmp_path, [SparsityLogger(), History()], num_sanity_val_steps=1).fit(ReluNet(), Tasks())
     assert len(set(figures)) > 1
@@ -365,13 +367,13 @@ def test_in_the_csv_beside_forgetting(tmp_path):
     logger = CSVLogger(tmp_path, name="", version="")
     trainer(tmp_path, [SparsityLogger(), log], logger=logger).fit(ReluNet(), Tasks())
     with open(tmp_path / "metrics.csv") as file:
-        rows = [row for row in csv.DictReader(file) if row["sparsity/net.1/activation"]]
+        rows = [row for row in csv.DictReader(file) if row["sparsity/net.1/activation_sparsity"]]
     assert [row["epoch"] for row in rows] == ["0", "1", "2"]
     for row in rows:
-        for name in ("activation", "dead_units", "duty_cycle_entropy"):
+        for name in ("activation_sparsity", "dead_units", "duty_cycle_entropy"):
             assert 0 <= float(row[f"sparsity/net.1/{name}"]) <= 1
             assert 0 <= float(row[f"sparsity/net.1/{name}/task_2"]) <= 1
-        assert float(row["sparsity/net.0/weight"]) == 0
+        assert float(row["sparsity/net.0/weight_sparsity"]) == 0
 
 
 def test_units_that_the_context_leaves_out_count_as_zero(tmp_path):
@@ -383,7 +385,7 @@ def test_units_that_the_context_leaves_out_count_as_zero(tmp_path):
         figures = log.values[f"model.mlp.activations.{number}"]
         assert expected >= 0.75 and not active
         for task in ("", "/task_0", "/task_1", "/task_2"):
-            assert figures[f"activation{task}"] == pytest.approx(expected)
+            assert figures[f"activation_sparsity{task}"] == pytest.approx(expected)
             assert 0 < figures[f"dead_units{task}"] <= expected + 1e-6
 
 
@@ -410,7 +412,7 @@ def test_its_rows_stand_at_the_steps_of_lightning(tmp_path, module):
     trainer(tmp_path, [SparsityLogger()], logger=logger).fit(module(), Tasks())
     with open(tmp_path / "metrics.csv") as file:
         rows = list(csv.DictReader(file))
-    ours = [row["step"] for row in rows if row["sparsity/net.1/activation"]]
+    ours = [row["step"] for row in rows if row["sparsity/net.1/activation_sparsity"]]
     assert ours == [row["step"] for row in rows if row["val/acc/dataloader_idx_0"]]
     assert len(ours) == 3
 
@@ -432,7 +434,7 @@ def test_layers_of_a_compiled_network_are_named_as_before(tmp_path):
     module, log = ReluNet(), SparsityLogger(layers=["net.1"])
     module.net = torch.compile(module.net, backend="eager")
     validate(tmp_path, module, log)
-    assert list(log.values) == ["net.1"] and log.values["net.1"]["activation"] > 0
+    assert list(log.values) == ["net.1"] and log.values["net.1"]["activation_sparsity"] > 0
     with pytest.raises(ValueError, match=r"no layer 'net._orig_mod.1'. Did you mean 'net.1'\?"):
         validate(tmp_path, module, SparsityLogger(layers=["net._orig_mod.1"]))
 
@@ -444,7 +446,7 @@ def test_a_finished_run_that_is_resumed_has_its_values(tmp_path):
     first.save_checkpoint(path)
     resumed = SparsityLogger()
     trainer(tmp_path, [resumed]).fit(ReluNet(), Tasks(), ckpt_path=path, weights_only=True)
-    assert resumed.values == log.values and log.values["net.1"]["activation"] > 0
+    assert resumed.values == log.values and log.values["net.1"]["activation_sparsity"] > 0
     other = SparsityLogger(layers=["net.1"])  # of other layers, so another callback's state
     with pytest.warns(UserWarning, match="saved in checkpoint but not used|Be aware that when using `ckpt_path`"):
         trainer(tmp_path, [other]).fit(ReluNet(), Tasks(), ckpt_path=path, weights_only=True)
@@ -456,7 +458,7 @@ def test_layers_that_never_ran_are_not_passed_over_in_silence(tmp_path):
     module.forgotten, module.net = nn.ReLU(), nn.Linear(6, 3)
     with pytest.warns(UserWarning, match=r"Expected the modules \['forgotten'\] to be called, but none of them ran"):
         validate(tmp_path, module, log)
-    assert log.values == {"net": {"weight": 0.0}}
+    assert log.values == {"net": {"weight_sparsity": 0.0}}
 
 
 def test_a_network_without_layers(tmp_path):

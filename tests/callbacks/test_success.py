@@ -85,7 +85,7 @@ def test_names_of_tasks_and_mean_are_logged(run):
 def test_sparsity_and_subnetworks_are_seen_by_task(run):
     _, folder, _, sparsity, subnetworks, *_ = run
     figures = sparsity.values["model.mlp.activations.0"]
-    assert figures["activation"] == pytest.approx(0.75, abs=0.01)  # a quarter of the units wins
+    assert figures["activation_sparsity"] == pytest.approx(0.75, abs=0.01)  # a quarter of the units wins
     assert subnetworks.win_rates["model.mlp.activations.1"].shape == (2, 64)
     for layer in subnetworks._counts.layers:
         _, _, samples = subnetworks._counts.of(layer)

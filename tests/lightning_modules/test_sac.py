@@ -402,8 +402,8 @@ def test_callbacks_see_every_task(tmp_path):
     sparsity, subnetworks = SparsityLogger(), SubnetworkLogger(folder=tmp_path)
     trainer = fit(MultiTaskSAC(small_policy()), practice(), callbacks=[sparsity, subnetworks])
     figures = sparsity.values["model.mlp.activations.1"]
-    assert {f"activation/task_{j}" for j in (0, 1)} <= figures.keys()
-    assert figures["activation"] == pytest.approx(0.75)
+    assert {f"activation_sparsity/task_{j}" for j in (0, 1)} <= figures.keys()
+    assert figures["activation_sparsity"] == pytest.approx(0.75)
     rates = subnetworks.win_rates["model.mlp.activations.1"]
     assert rates.shape == (2, 16) and rates.mean(1).tolist() == pytest.approx([0.25, 0.25])
     assert (subnetworks.segments["model.mlp.hidden.1"] >= 0).all()

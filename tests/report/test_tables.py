@@ -108,10 +108,10 @@ def test_forgetting_of_each_task():
 
 
 def test_sparsity_before_and_after():
-    now = {"layers.0": {"activation": 0.95, "dead_units": 0.0}, "head": {"weight": 0.5}}
+    now = {"layers.0": {"activation_sparsity": 0.95, "dead_units": 0.0}, "head": {"weight_sparsity": 0.5}}
     rows = lines(sparsity_table(now))
     assert ["layers.0", ".95", ".00"] in rows and ["head", ".50"] in rows
-    was = {"layers.0": {"activation": 0.9, "dead_units": NAN}}
+    was = {"layers.0": {"activation_sparsity": 0.9, "dead_units": NAN}}
     assert ["layers.0", ".90", "→", ".95", "·", "→", ".00"] in lines(sparsity_table(now, before=was))
 
 

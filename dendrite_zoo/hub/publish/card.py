@@ -152,7 +152,7 @@ class Card:
 
     def _layers(self) -> dict[str, dict[str, Any]]:
         layers: dict[str, dict[str, Any]] = {
-            layer: {"weight": weight_sparsity(tensor.float())}
+            layer: {"weight_sparsity": weight_sparsity(tensor.float())}
             for layer, tensor in ((name.rpartition(".")[0], t) for name, t in self.state.items() if _is_weight(name, t))
         }
         for name, values in (self.own[0].get("sparsity") or {} if self.own else {}).items():

@@ -72,7 +72,7 @@ def test_only_the_models_own_row_reaches_the_index():
 
 
 def test_sparsity_of_weights_is_measured_and_of_activations_recorded():
-    record = {**RESULT, "sparsity": {"body.0": {"activation": 0.95, "dead_units": 0.1}}}
+    record = {**RESULT, "sparsity": {"body.0": {"activation_sparsity": 0.95, "dead_units": 0.1}}}
     text = card([record]).text(picture=False)
     assert "| `body.0` | 0.000 | 0.950 | 0.100 | · |" in text
     assert "matrix.png" not in text
