@@ -1,7 +1,5 @@
 """The accuracy matrix of a run: what it was measured on, and how it is shown and written."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Mapping
@@ -13,8 +11,6 @@ from rich.console import Console
 
 from dendrite_zoo.metrics import AccuracyMatrix
 from dendrite_zoo.report import matrix_record, matrix_table, plot_matrix, summary_table, write_record
-
-__all__ = ["AccuracyRecord"]
 
 
 class AccuracyRecord(AccuracyMatrix):

@@ -1,7 +1,5 @@
 """How often each unit of a layer was active, counted by forward hooks."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Mapping
 from typing import Any
@@ -12,8 +10,6 @@ from torch.utils.hooks import RemovableHandle
 
 from dendrite_zoo._core.ranks import all_gather, sum_over_ranks
 from dendrite_zoo.layers import KWinners
-
-__all__ = ["ActivationCounts"]
 
 Key = tuple[str, int, int]  # layer, task, number of units
 

@@ -1,7 +1,5 @@
 """What synaptic intelligence and elastic weight consolidation have in common, for any LightningModule."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar, cast
@@ -14,8 +12,6 @@ from torch.optim import Optimizer
 from dendrite_zoo._core.lightning import unscale_gradients
 from dendrite_zoo.regularizers import QuadraticPenalty, select_parameters
 from dendrite_zoo.tasks import TaskBoundary, current_task, unknown_task
-
-__all__ = ["Consolidation"]
 
 R = TypeVar("R", bound=QuadraticPenalty)
 

@@ -13,8 +13,6 @@ from dendrite_zoo.callbacks.activation_counts import ActivationCounts
 from dendrite_zoo.callbacks.layer_selection import is_within, named_layers
 from dendrite_zoo.functional import Context, distinct_contexts, select_winners
 
-__all__ = ["ContextWatcher", "networks_by_context", "winning_segments"]
-
 
 class ContextWatcher:
     """The context that each layer with segments was called with in a task: of the first batch's rows the most frequent.

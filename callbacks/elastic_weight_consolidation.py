@@ -1,7 +1,5 @@
 """Elastic weight consolidation, for any LightningModule."""
 
-from __future__ import annotations
-
 import contextlib
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,8 +17,6 @@ from dendrite_zoo._core.checks import check_integers
 from dendrite_zoo._core.lightning import transfer_batch
 from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo.callbacks.consolidation import Consolidation
-
-__all__ = ["ElasticWeightConsolidation"]
 
 LogLikelihood = Callable[[LightningModule, Any], Tensor]
 OTHER_LIKELIHOOD = "Or pass `log_likelihood=`, a function of the module and a batch."

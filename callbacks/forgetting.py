@@ -1,7 +1,5 @@
 """What a model forgets while it learns one task after another."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 from collections.abc import Callable
@@ -17,8 +15,6 @@ from dendrite_zoo.callbacks.accuracy_matrix import AccuracyRecord
 from dendrite_zoo.callbacks.metric_reader import MetricReader
 from dendrite_zoo.callbacks.trainer import find_callback, log_metrics, output_folder
 from dendrite_zoo.tasks import TaskBoundary, current_task, has_task, resume_missed_validation, unknown_task
-
-__all__ = ["ForgettingLogger"]
 
 
 class ForgettingLogger(Callback):

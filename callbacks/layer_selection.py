@@ -1,7 +1,5 @@
 """The layers of a network that callbacks watch, by the names that users know them by."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Sequence
 
@@ -10,8 +8,6 @@ from torch.nn.modules import activation as torch_activations
 
 from dendrite_zoo._core.names import nearest
 from dendrite_zoo.layers import KWinners, SparseLinear
-
-__all__ = ["activation_layers", "is_within", "named_layers", "weight_layers"]
 
 NOT_UNITS = {"MultiheadAttention", "Softmin", "Softmax", "Softmax2d", "LogSoftmax"}
 ACTIVATIONS = (

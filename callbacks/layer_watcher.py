@@ -1,7 +1,5 @@
 """What the layers of a network do in each validation: the base of callbacks that watch them."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,8 +12,6 @@ from dendrite_zoo.callbacks.activation_counts import ActivationCounts
 from dendrite_zoo.callbacks.context_watcher import ContextWatcher, networks_by_context
 from dendrite_zoo.callbacks.layer_selection import activation_layers, is_within
 from dendrite_zoo.tasks import current_task
-
-__all__ = ["LayerWatcher"]
 
 
 class LayerWatcher(Callback, ABC):

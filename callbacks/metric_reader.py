@@ -1,7 +1,5 @@
 """What the validation at hand has measured of each task, out of all that Lightning has ever logged."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,9 +10,6 @@ from torch import Tensor
 
 from dendrite_zoo._core.names import nearest
 from dendrite_zoo._core.ranks import all_gather
-
-__all__ = ["MetricReader", "average_over_ranks", "batch_size", "by_task"]
-
 
 Found = dict[int, tuple[float, int | None]]  # task -> value of the metric, and number of samples where it is known
 

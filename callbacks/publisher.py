@@ -1,7 +1,5 @@
 """Publishing a model to the Hub while it is trained, without ever standing in the way of training."""
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import queue
@@ -21,8 +19,6 @@ from dendrite_zoo.callbacks.trainer import find_callback, output_folder
 from dendrite_zoo.hub import HubModel
 from dendrite_zoo.hub.resolve import check_repo
 from dendrite_zoo.tasks import TaskBoundary, current_task, has_task, unknown_task
-
-__all__ = ["HubPublisher"]
 
 logger = logging.getLogger(__name__)
 

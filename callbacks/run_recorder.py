@@ -1,7 +1,5 @@
 """The result record of a run, collected while it is trained."""
 
-from __future__ import annotations
-
 import inspect
 import os
 import sys
@@ -19,8 +17,6 @@ from dendrite_zoo.callbacks.subnetworks import SubnetworkLogger
 from dendrite_zoo.callbacks.trainer import find_callback, output_folder
 from dendrite_zoo.records import ResultRecord, write_records
 from dendrite_zoo.report import matrix_record, subnetwork_record
-
-__all__ = ["RunRecorder"]
 
 ContextAtTest = Literal["inferred", "given", "none", "constant"]
 

@@ -1,7 +1,5 @@
 """The sub-networks that tasks find in a network."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +17,6 @@ from dendrite_zoo.callbacks.trainer import log_metrics, output_folder
 from dendrite_zoo.metrics import task_overlap
 from dendrite_zoo.report import plot_subnetworks, subnetwork_record, write_record
 from dendrite_zoo.tasks import current_task
-
-__all__ = ["SubnetworkLogger"]
 
 
 class SubnetworkLogger(LayerWatcher):

@@ -1,7 +1,5 @@
 """How many goals a policy reaches while it is trained."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
@@ -14,8 +12,6 @@ from dendrite_zoo._core.checks import check_integers
 from dendrite_zoo.callbacks.trainer import log_metrics
 from dendrite_zoo.rl import MAX_STEPS, GoalEvaluation, Split, SuccessReport, task_names
 from dendrite_zoo.tasks import has_task
-
-__all__ = ["SuccessLogger"]
 
 
 class SuccessLogger(Callback):

@@ -1,7 +1,5 @@
 """Synaptic intelligence, for any LightningModule."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,8 +9,6 @@ from torch import Tensor
 from dendrite_zoo import regularizers
 from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo.callbacks.consolidation import Consolidation
-
-__all__ = ["SynapticIntelligence"]
 
 
 @say_new_names

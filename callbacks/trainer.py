@@ -1,7 +1,5 @@
 """What callbacks ask of a Trainer: another callback, a folder to write to, its loggers."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -10,8 +8,6 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from dendrite_zoo._core.lightning import logging_step
-
-__all__ = ["find_callback", "log_metrics", "output_folder"]
 
 C = TypeVar("C", bound=Callback)
 

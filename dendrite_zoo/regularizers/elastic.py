@@ -1,7 +1,5 @@
 """Elastic weight consolidation: how sharply does the likelihood depend on each weight?"""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Synaptic intelligence: how much did each weight lower the loss on its way?"""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection, Mapping
 from typing import Any
