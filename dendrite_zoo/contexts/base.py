@@ -1,7 +1,5 @@
 """What every context object has in common."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from typing import ClassVar
 
@@ -66,7 +64,7 @@ class TaskContext(nn.Module):
         check_ids(ids, self.max_tasks, what="task")
         return ids
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TaskContext:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "TaskContext":
         buffers = dict(self.named_buffers(recurse=False))
         super()._apply(fn, recurse)
         for name, after in list(self.named_buffers(recurse=False)):  # moved, never rounded

@@ -1,7 +1,5 @@
 """Contexts found while training, without task ids: each batch joins a cluster or founds one."""
 
-from __future__ import annotations
-
 import math
 import warnings
 from abc import ABC, abstractmethod

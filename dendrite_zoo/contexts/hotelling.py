@@ -1,7 +1,5 @@
 """The paper's own way to find contexts while training: Hotelling's test of each batch against each cluster."""
 
-from __future__ import annotations
-
 import math
 
 import torch
@@ -105,13 +103,7 @@ class HotellingContext(FoundContext):
     exemplars: Tensor
 
     def __init__(
-        self,
-        num_features: int,
-        max_tasks: int,
-        *,
-        context_dim: int = 256,
-        num_exemplars: int = 256,
-        level: float = 0.9,
+        self, num_features: int, max_tasks: int, *, context_dim: int = 256, num_exemplars: int = 256, level: float = 0.9
     ) -> None:
         check_integers(1, num_features, context_dim=context_dim)
         if not 0 < level < 1:

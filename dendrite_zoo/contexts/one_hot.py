@@ -1,7 +1,5 @@
 """One-hot task ids."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from torch import Tensor

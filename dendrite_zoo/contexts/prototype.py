@@ -1,7 +1,5 @@
 """Prototype contexts: the mean input of each task."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import torch

@@ -9,8 +9,6 @@ training starts at a task ``f > 0``, the rows above ``f - 1`` are NaN and row ``
 measured before: for the tasks up to ``f - 1``, which were learned by then, forgetting counts from there.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

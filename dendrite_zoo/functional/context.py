@@ -10,8 +10,6 @@ A context has any of these forms (the type `Context`):
 - ``()`` or ``(B,)`` integers: ids of one-hot contexts.
 """
 
-from __future__ import annotations
-
 from typing import TypeAlias
 
 import torch
@@ -19,7 +17,7 @@ from torch import Tensor
 
 __all__ = ["Context", "distinct_contexts"]
 
-Context: TypeAlias = "Tensor | tuple[Tensor, Tensor]"
+Context: TypeAlias = Tensor | tuple[Tensor, Tensor]
 
 
 def distinct_contexts(context: Context, context_dim: int) -> tuple[Tensor, Tensor | None]:

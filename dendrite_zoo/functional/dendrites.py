@@ -4,8 +4,6 @@ Symbols: ``B`` rows of a batch, ``U`` units of a layer, ``S`` segments of a unit
 distinct contexts. The forms of a context are described in `dendrite_zoo.functional.context`.
 """
 
-from __future__ import annotations
-
 from typing import Literal, TypeAlias, get_args
 
 import torch

@@ -1,7 +1,5 @@
 """Soft actor-critic in equations (Haarnoja et al. 2018, arXiv 1812.05905), for batches of several tasks."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 
@@ -10,17 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dendrite_zoo._core.torch import for_each
-
-__all__ = [
-    "actor_loss",
-    "critic_loss",
-    "entropy_loss",
-    "gaussian_divergence",
-    "polyak_",
-    "soft_value",
-    "tanh_gaussian",
-    "td_target",
-]
 
 
 def tanh_gaussian(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,5 @@
 """How sparse a layer is: its activations, its weights, and how evenly its units are used."""
 
-from __future__ import annotations
-
 import math
 
 import torch

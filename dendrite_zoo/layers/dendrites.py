@@ -1,7 +1,5 @@
 """Layers whose units are gated by active dendrites."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 import torch

@@ -1,7 +1,5 @@
 """k-winner-take-all."""
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 
 from dendrite_zoo._core.checks import check_density, check_integers

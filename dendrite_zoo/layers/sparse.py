@@ -1,7 +1,5 @@
 """Linear layers with a fixed sparse weight."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

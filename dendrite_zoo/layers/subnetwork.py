@@ -1,7 +1,5 @@
 """Layers of which each context uses a part: the arithmetic over tensors stands in `dendrite_zoo.row_sparse`."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

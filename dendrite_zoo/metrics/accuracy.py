@@ -1,7 +1,5 @@
 """Accuracy of each task, as a torchmetric; and the counting of right answers by task."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The accuracy matrix, and what follows from it, as torchmetrics."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,14 +12,7 @@ from dendrite_zoo.functional import accuracy_matrix as F
 from dendrite_zoo.metrics.accuracy import count_answers, right_answers, task_index
 from dendrite_zoo.metrics.summary import summarize
 
-__all__ = [
-    "AccuracyMatrix",
-    "AverageAccuracy",
-    "BackwardTransfer",
-    "Forgetting",
-    "ForwardTransfer",
-    "LearningAccuracy",
-]
+__all__ = ["AccuracyMatrix", "AverageAccuracy", "BackwardTransfer", "Forgetting", "ForwardTransfer", "LearningAccuracy"]
 
 
 class AccuracyMatrix(Metric):

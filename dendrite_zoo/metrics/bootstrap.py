@@ -1,7 +1,5 @@
 """How sure a mean over tasks is, given that goals and training seeds are samples."""
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import ArrayLike
 

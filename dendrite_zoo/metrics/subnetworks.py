@@ -1,7 +1,5 @@
 """How far the sub-networks of tasks go into each other."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 __all__ = ["task_overlap", "unit_order"]

@@ -1,7 +1,5 @@
 """All metrics of an accuracy matrix at once, each with the reason where it is undefined."""
 
-from __future__ import annotations
-
 import math
 from typing import Any, NamedTuple
 
@@ -79,8 +77,6 @@ def summarize(R: Any, baseline: Any = None) -> dict[str, MetricValue]:
             alone or no_baseline or "no task was measured both untrained and right before it was learned",
         ),
         "learning_accuracy": value(
-            F.learning_accuracy(R),
-            measured.diagonal(),
-            nothing or "no task was measured right after it was learned",
+            F.learning_accuracy(R), measured.diagonal(), nothing or "no task was measured right after it was learned"
         ),
     }

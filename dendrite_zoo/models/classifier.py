@@ -1,7 +1,5 @@
 """A classifier that finds the context of an input by itself."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, cast
@@ -18,7 +16,7 @@ from dendrite_zoo.models.folded import FoldedClassifier, FoldedMLP
 from dendrite_zoo.models.mlp import ActiveDendriteMLP
 from dendrite_zoo.models.segments import DendriteModel
 
-__all__ = ["ActiveDendriteClassifier", "ClassifierArguments", "TaskClassifier"]
+__all__ = ["ActiveDendriteClassifier"]
 
 ContextKind = Literal["prototype", "one-hot", "clusters"]
 CONTEXTS: dict[ContextKind, Callable[[int, int], TaskContext]] = {

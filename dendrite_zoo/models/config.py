@@ -1,7 +1,5 @@
 """The arguments of models, each written once: checked, and captured as the config that an artifact holds."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 import typing
@@ -13,7 +11,7 @@ from dendrite_zoo._core.checks import check_choice, check_density, check_integer
 from dendrite_zoo._core.names import refuse_old_names
 from dendrite_zoo.functional import Gate
 
-__all__ = ["Arguments", "MLPConfig", "takes"]
+__all__ = ["MLPConfig"]
 
 P = ParamSpec("P")
 A = TypeVar("A", bound="Arguments")
@@ -109,9 +107,7 @@ class MLPConfig(Arguments):
         return {field.name: getattr(self, field.name) for field in fields(MLPConfig)} | changes
 
 
-def takes(
-    arguments: Callable[P, A],
-) -> Callable[[Callable[[Model, A], None]], Callable[Concatenate[Model, P], None]]:
+def takes(arguments: Callable[P, A]) -> Callable[[Callable[[Model, A], None]], Callable[Concatenate[Model, P], None]]:
     """Turn a constructor that takes one object of arguments into one that takes the arguments themselves.
 
     Signature, types and help are those of the dataclass, for editors, ``inspect`` and command lines alike.

@@ -1,7 +1,5 @@
 """What networks that control a body in several tasks have in common: tasks by name, observations normalised."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -13,8 +11,6 @@ from dendrite_zoo._core.checks import wrong_argument
 from dendrite_zoo.models.config import MLPConfig
 from dendrite_zoo.models.mlp import ActiveDendriteMLP
 from dendrite_zoo.models.segments import DendriteModel
-
-__all__ = ["ControlArguments", "ControlModel"]
 
 
 @dataclass(kw_only=True)

@@ -1,7 +1,5 @@
 """Critics that judge the actions of a policy in many tasks."""
 
-from __future__ import annotations
-
 import inspect
 
 from torch import Tensor, nn
@@ -50,7 +48,7 @@ class TwinCritic(ControlModel):
         self.critics = nn.ModuleList(self._network(config, size, 1, number) for number in range(2))
 
     @classmethod
-    def like(cls, policy: nn.Module) -> TwinCritic:
+    def like(cls, policy: nn.Module) -> "TwinCritic":
         """Make critics whose networks have the form of a policy's, with segments of their own.
 
         Args:

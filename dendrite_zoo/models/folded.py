@@ -1,7 +1,5 @@
 """Networks whose contexts are fixed need no dendrites: gates fold into the weights, or into one small table."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
@@ -14,8 +12,6 @@ from dendrite_zoo.contexts import TaskContext
 from dendrite_zoo.layers import ActiveDendriteLinear
 from dendrite_zoo.row_sparse.activation_cache import stamp
 from dendrite_zoo.row_sparse.subnetworks import ActiveUnits
-
-__all__ = ["FoldedCache", "FoldedClassifier", "FoldedLayer", "FoldedMLP", "fold_one", "plain_linear"]
 
 
 def plain_linear(weight: Tensor, bias: Tensor) -> nn.Linear:

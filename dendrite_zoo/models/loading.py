@@ -1,7 +1,5 @@
 """A model from its name, its config, or itself."""
 
-from __future__ import annotations
-
 import inspect
 import os
 import sys
@@ -13,7 +11,7 @@ from torch import nn
 from dendrite_zoo._core.names import nearest
 from dendrite_zoo.hub import HubModel, build, full_config
 
-__all__ = ["as_model", "load", "saved_config"]
+__all__ = ["load"]
 
 M = TypeVar("M", bound=nn.Module)
 

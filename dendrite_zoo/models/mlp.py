@@ -1,7 +1,5 @@
 """Multi-layer perceptrons with active dendrites."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Iterator, Sequence
@@ -22,7 +20,7 @@ from dendrite_zoo.models.folded import FoldedLayer, FoldedMLP, fold_one
 from dendrite_zoo.models.segments import DendriteModel, draw_segments
 from dendrite_zoo.row_sparse.subnetworks import ContextCache, in_groups, linear_part
 
-__all__ = ["ActiveDendriteMLP", "MLPArguments"]
+__all__ = ["ActiveDendriteMLP"]
 
 
 @dataclass(kw_only=True)

@@ -1,7 +1,5 @@
 """One network for many robot skills: the task is its context."""
 
-from __future__ import annotations
-
 import math
 import operator
 from collections.abc import Iterable, Sequence
@@ -21,7 +19,7 @@ from dendrite_zoo.models.config import takes
 from dendrite_zoo.models.control import ControlArguments, ControlModel
 from dendrite_zoo.models.folded import FoldedCache, plain_linear
 
-__all__ = ["ActiveDendritePolicy", "PolicyArguments"]
+__all__ = ["ActiveDendritePolicy"]
 
 Array: TypeAlias = npt.NDArray[Any]
 Task: TypeAlias = str | int
@@ -171,7 +169,7 @@ class ActiveDendritePolicy(ControlModel):
         with torch.no_grad():
             return self._squash(self.mlp(self._inputs(x, index), index), deterministic)
 
-    def train(self, mode: bool = True) -> ActiveDendritePolicy:
+    def train(self, mode: bool = True) -> "ActiveDendritePolicy":
         """Switch to training or evaluation; what was folded is forgotten."""
         self._folded.clear()
         return super().train(mode)

@@ -1,7 +1,5 @@
 """Segments that are never trained: drawn from one seed, which an artifact holds in their place."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -11,8 +9,6 @@ from torch import Tensor, nn
 from dendrite_zoo._core.rng import random_state
 from dendrite_zoo.hub import HubModel
 from dendrite_zoo.models.config import MLPConfig
-
-__all__ = ["DendriteModel", "draw_segments"]
 
 CHUNK = 1 << 20
 """Numbers drawn at once, in float64."""

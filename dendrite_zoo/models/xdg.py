@@ -1,7 +1,5 @@
 """Context-dependent gating: the baseline that is given the task, and gates units at random."""
 
-from __future__ import annotations
-
 import itertools
 from dataclasses import dataclass
 from typing import cast
@@ -17,7 +15,7 @@ from dendrite_zoo.models.classifier import TaskArguments, TaskClassifier
 from dendrite_zoo.models.config import takes
 from dendrite_zoo.row_sparse.subnetworks import in_groups, linear_part
 
-__all__ = ["XdGArguments", "XdGClassifier"]
+__all__ = ["XdGClassifier"]
 
 
 @dataclass(kw_only=True)

@@ -1,15 +1,11 @@
 """A cache of segment activations from one training step to the next."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from dendrite_zoo._core.torch import version_of
-
-__all__ = ["CHUNK", "ActivationCache", "dot_rows", "stamp"]
 
 CHUNK = 1 << 18
 """Numbers handled at once where rows are gone through on a CPU: they stay in its cache."""

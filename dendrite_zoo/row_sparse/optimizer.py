@@ -1,7 +1,5 @@
 """The optimizer for networks with active dendrites: a step costs what the winning segments cost."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from typing import Any, Literal
@@ -12,8 +10,6 @@ from torch import Tensor
 from dendrite_zoo._core.torch import sparse_values
 from dendrite_zoo.row_sparse.activation_cache import CHUNK
 from dendrite_zoo.row_sparse.parameter import RowParameter, once, row_ids, rows_of
-
-__all__ = ["DendriteAdam", "clip_gradients_"]
 
 
 class DendriteAdam(torch.optim.Adam):

@@ -6,8 +6,6 @@ DDP, until an optimizer that knows about rows (`dendrite_zoo.optim.DendriteAdam`
 sparse, as that of ``torch.nn.Embedding(sparse=True)``.
 """
 
-from __future__ import annotations
-
 import weakref
 from typing import Any
 
@@ -17,8 +15,6 @@ from torch import Tensor, nn
 from dendrite_zoo._core.ranks import num_ranks
 from dendrite_zoo._core.torch import sparse_indices
 from dendrite_zoo.row_sparse.activation_cache import ActivationCache
-
-__all__ = ["RowParameter", "dot_taken_rows", "once", "row_ids", "rows_of", "take_rows"]
 
 
 class RowParameter(nn.Parameter):
@@ -40,7 +36,7 @@ class RowParameter(nn.Parameter):
     activation_cache: ActivationCache
     _owner: weakref.ref[torch.optim.Optimizer] | None
 
-    def __new__(cls, data: Tensor, requires_grad: bool = True, row_dims: int = 1) -> RowParameter:
+    def __new__(cls, data: Tensor, requires_grad: bool = True, row_dims: int = 1) -> "RowParameter":
         """Wrap ``data``, without an owner."""
         parameter = super().__new__(cls, data, requires_grad)
         parameter.row_dims, parameter.activation_cache, parameter._owner = row_dims, ActivationCache(), None
@@ -63,7 +59,7 @@ class RowParameter(nn.Parameter):
             return None
         return self.activation_cache if self.requires_grad and torch.is_grad_enabled() else None
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> RowParameter:
+    def __deepcopy__(self, memo: dict[int, Any]) -> "RowParameter":
         return RowParameter(self.data.clone(), self.requires_grad, self.row_dims)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
@@ -189,12 +185,7 @@ class _TakeRows(torch.autograd.Function):
 class _DotTakenRows(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,
-        parameter: RowParameter,
-        ids: Tensor,
-        vectors: Tensor,
-        mask: Tensor | None,
-        known: Tensor | None,
+        ctx: Any, parameter: RowParameter, ids: Tensor, vectors: Tensor, mask: Tensor | None, known: Tensor | None
     ) -> Tensor:
         ctx.save_for_backward(ids, vectors, mask)
         ctx.shape, ctx.row_dims = parameter.shape, parameter.row_dims

@@ -3,8 +3,6 @@
 Equal to `dendrite_zoo.functional.winning_activations`, which is the equation; here is what makes it fast.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -12,8 +10,6 @@ from torch import Tensor
 from dendrite_zoo.functional.context import Context, distinct_contexts
 from dendrite_zoo.functional.dendrites import Gate, segment_activations, select_winners, winning_segments
 from dendrite_zoo.row_sparse.parameter import RowParameter, dot_taken_rows, rows_of
-
-__all__ = ["winning_activations"]
 
 CHUNK = 1 << 24
 """Activations that exist at once where each row of a batch has its own context."""

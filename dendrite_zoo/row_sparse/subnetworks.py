@@ -1,7 +1,5 @@
 """Networks of which each context uses a part: its units, the products of that part alone, and rows by context."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -13,8 +11,6 @@ from dendrite_zoo.functional.dendrites import Gate
 from dendrite_zoo.row_sparse.activation_cache import stamp
 from dendrite_zoo.row_sparse.parameter import take_rows
 from dendrite_zoo.row_sparse.segments import winning_activations
-
-__all__ = ["ActiveUnits", "ContextCache", "active_units", "in_groups", "linear_part"]
 
 T = TypeVar("T")
 

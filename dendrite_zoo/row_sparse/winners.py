@@ -1,13 +1,9 @@
 """k-winner-take-all among many units, at a third of the cost of a search through all of them."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
 from dendrite_zoo import functional
-
-__all__ = ["k_winners"]
 
 GROUP = 4
 
