@@ -137,9 +137,8 @@ def forward_transfer(R: Any, baseline: Any) -> Tensor:
     R = _matrix(R)
     baseline = torch.as_tensor(baseline).to(R)
     if baseline.shape != R.shape[:1]:
-        raise ValueError(
-            f"Expected `baseline` of shape ({len(R)},), one entry a task of R, but got {tuple(baseline.shape)}."
-        )
+        expected = f"({len(R)},), one entry a task of R"
+        raise ValueError(f"Expected `baseline` of shape {expected}, but got {tuple(baseline.shape)}.")
     return (R.diagonal(1) - baseline[1:]).nanmean()
 
 
@@ -195,8 +194,6 @@ def learned_part(R: Any) -> Tensor:
 def _matrix(R: Any) -> Tensor:
     R = torch.as_tensor(R)
     if R.ndim != 2 or R.shape[0] != R.shape[1] or R.shape[0] == 0:
-        raise ValueError(
-            "Expected an accuracy matrix of shape (T, T), with a row and a column for each task, but got "
-            f"{tuple(R.shape)}. Pass R[: i + 1, : i + 1] for the state after task i."
-        )
+        remedy = "Pass R[: i + 1, : i + 1] for the state after task i."
+        raise ValueError(f"Expected an accuracy matrix of shape (T, T), but got {tuple(R.shape)}. {remedy}")
     return R if R.is_floating_point() else R.to(torch.get_default_dtype())

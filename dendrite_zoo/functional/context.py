@@ -24,7 +24,7 @@ def distinct_contexts(context: Context, context_dim: int) -> tuple[Tensor, Tenso
     """Bring a context of any form to distinct ones, and which of them each row of the batch is in.
 
     Shape:
-        the contexts ``(K, C)``, or ids ``(K,)`` of one-hot ones; the index ``()`` where the batch shares one,
+        the contexts ``(K, C)``, or all ids ``(C,)`` of one-hot ones; the index ``()`` where the batch shares one,
         ``(B,)``, or None where each row has its own, ``K = B``.
 
     Raises:
@@ -33,39 +33,28 @@ def distinct_contexts(context: Context, context_dim: int) -> tuple[Tensor, Tenso
 
     Example:
         >>> distinct_contexts(torch.tensor([3, 1, 3]), context_dim=5)
-        (tensor([1, 3]), tensor([1, 0, 1]))
+        (tensor([0, 1, 2, 3, 4]), tensor([3, 1, 3]))
     """
     contexts, index = context if isinstance(context, tuple) else (context, None)
     if not isinstance(contexts, Tensor) or contexts.dtype == torch.bool:
         got = contexts.dtype if isinstance(contexts, Tensor) else type(contexts).__name__
-        raise TypeError(
-            "Expected a context to be floats of shape (C,) or (B, C), a tuple (codebook (K, C), index (B,)), or "
-            f"integer ids of shape () or (B,), but got {got}. Wrap a number by torch.tensor(task)."
-        )
+        forms = "floats (C,) or (B, C), a tuple (codebook (K, C), index (B,)), or integer ids () or (B,)"
+        raise TypeError(f"Expected a context to be {forms}, but got {got}. Wrap a number by torch.tensor(task).")
     if not contexts.is_floating_point():
         if contexts.ndim > 1:
             raise ValueError(f"Expected context ids of shape () or (batch,), but got {tuple(contexts.shape)}.")
         check_ids(contexts, context_dim, what="one-hot context")
-        return _used(torch.arange(context_dim, device=contexts.device), contexts.long())
-    if contexts.ndim not in (1, 2) or contexts.shape[-1] != context_dim:
-        raise ValueError(
-            f"Expected a context of shape ({context_dim},) or (batch, {context_dim}), as the segments have it, but got "
-            f"{tuple(contexts.shape)}. Give the layer's `context_dim` the size of the context."
-        )
-    if index is not None:
+        contexts, index = torch.arange(context_dim, device=contexts.device), contexts
+    elif contexts.ndim not in (1, 2) or contexts.shape[-1] != context_dim:
+        expected, got = f"({context_dim},) or (batch, {context_dim}), as the segments have it", tuple(contexts.shape)
+        remedy = "Give the layer's `context_dim` the size of the context."
+        raise ValueError(f"Expected a context of shape {expected}, but got {got}. {remedy}")
+    elif index is None:
+        return (contexts, None) if contexts.ndim == 2 else (contexts.unsqueeze(0), torch.tensor(0))
+    else:
         check_ids(index, len(contexts), what="codebook row")
-        return _used(contexts, index.long())
-    return (contexts, None) if contexts.ndim == 2 else (contexts.unsqueeze(0), torch.tensor(0))
-
-
-def _used(codebook: Tensor, index: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Leave out what no row is in, where that is known without waiting for a device."""
-    if index.ndim == 0:
-        return codebook.index_select(0, index.reshape(1)), torch.tensor(0)
-    if index.device.type == "cpu" and not torch.compiler.is_compiling():
-        used, index = index.unique(return_inverse=True)
-        return codebook[used], index
-    return (codebook, index) if len(codebook) <= len(index) else (codebook[index], None)
+    index = index.long()
+    return (contexts, index) if index.ndim else (contexts.index_select(0, index.reshape(1)), torch.tensor(0))
 
 
 def check_ids(ids: Tensor, count: int, what: str) -> None:
@@ -76,7 +65,5 @@ def check_ids(ids: Tensor, count: int, what: str) -> None:
         return
     low, high = (int(end) for end in ids.aminmax())
     if low < 0 or high >= count:
-        raise ValueError(
-            f"Expected a {what} to be from 0 to {count - 1}, but got {low if low < 0 else high}. Build the layer with "
-            "a larger `context_dim`, the model or its context with a larger `max_tasks`."
-        )
+        remedy = "Build the layer with a larger `context_dim`, the model or its context with a larger `max_tasks`."
+        raise ValueError(f"Expected a {what} to be from 0 to {count - 1}, but got {low if low < 0 else high}. {remedy}")

@@ -58,17 +58,13 @@ class _ActiveDendrites(nn.Module):
         if self.segments is None:
             return drive
         if context is None:
-            raise TypeError(
-                f"Expected a context for a layer with {self.num_segments} segments a unit, but got None. Call "
-                "layer(x, context), or build it with num_segments=0 for a layer without dendrites."
-            )
+            remedy = "Call layer(x, context), or build it with num_segments=0 for a layer without dendrites."
+            raise TypeError(f"Expected a context for a layer with dendrites, but got None. {remedy}")
         strength = winning_activations(self.segments, context, self.gate, self.segment_mask)
         if strength.ndim == 2:  # one gate a row: (B, U) meets (B, ..., U, ...)
             if len(strength) != len(drive):
-                raise ValueError(
-                    f"Expected one context for each of the {len(drive)} rows, or one of shape (C,) for all, but got "
-                    f"{len(strength)}."
-                )
+                expected = f"one context for each of the {len(drive)} rows, or one of shape (C,) for all"
+                raise ValueError(f"Expected {expected}, but got {len(strength)}.")
             strength = strength.reshape(len(drive), *[1] * (drive.ndim + unit_dim - 1), *strength.shape[1:])
         trailing = -1 - unit_dim
         return apply_gate(drive, strength.reshape(*strength.shape, *[1] * trailing), self.gate)

@@ -14,11 +14,17 @@ from dendrite_zoo.functional import Context, apply_gate, distinct_contexts
 from dendrite_zoo.hub import register_model
 from dendrite_zoo.layers import ActiveDendriteLinear, KWinners
 from dendrite_zoo.layers.sparse import uniform_
-from dendrite_zoo.layers.subnetwork import ActiveUnits, active_units, make_partial
 from dendrite_zoo.models.config import MLPConfig, takes
 from dendrite_zoo.models.folded import FoldedLayer, FoldedMLP, fold_one
 from dendrite_zoo.models.segments import DendriteModel, draw_segments
-from dendrite_zoo.row_sparse.subnetworks import ContextCache, in_groups, linear_part
+from dendrite_zoo.row_sparse.subnetworks import (
+    ActiveUnits,
+    ContextCache,
+    active_units,
+    in_groups,
+    linear_part,
+    make_partial,
+)
 
 __all__ = ["ActiveDendriteMLP"]
 
@@ -202,11 +208,11 @@ class ActiveDendriteMLP(DendriteModel):
 
     def _active(self, context: Tensor) -> list[ActiveUnits]:
         if self._subnetworks is None:
-            return [active_units(layer, context, density=1.0) for layer in self._layers]
+            return [_active_units(layer, context, density=1.0) for layer in self._layers]
         density: float = self.config["activation_density"]
         segments = [layer.segments for layer in self._layers if layer.segments is not None]
         return self._subnetworks(
-            context, segments, lambda context: [active_units(layer, context, density) for layer in self._layers]
+            context, segments, lambda context: [_active_units(layer, context, density) for layer in self._layers]
         )
 
     def _forward_parts(self, x: Tensor, context: Context | None) -> Tensor:
@@ -222,11 +228,17 @@ class ActiveDendriteMLP(DendriteModel):
 
     def _forward_part(self, x: Tensor, context: Tensor) -> Tensor:
         columns: Tensor | None = None
-        for layer, activation, (units, strength) in zip(
-            self._layers, self.activations, self._active(context), strict=True
-        ):
+        parts = zip(self._layers, self.activations, self._active(context), strict=True)
+        for layer, activation, (units, strength) in parts:
             rows = None if strength is None else units
             x = linear_part(x, layer.weight, layer.bias, rows, columns, layer.mask)
             x = activation(x if strength is None else apply_gate(x, strength, layer.gate))
             columns = rows
         return linear_part(x, self.output.weight, self.output.bias, None, columns, None)
+
+
+def _active_units(layer: ActiveDendriteLinear, context: Tensor, density: float) -> ActiveUnits:
+    """The units whose dendrites respond most to a context; in a layer without dendrites all of them."""
+    if layer.segments is None:
+        return ActiveUnits(torch.arange(layer.out_features, device=layer.weight.device), None)
+    return active_units(layer.segments, context, density, layer.gate, layer.segment_mask)

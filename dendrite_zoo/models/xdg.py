@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from dendrite_zoo._core.checks import wrong_argument
 from dendrite_zoo.contexts import OneHotContext
 from dendrite_zoo.hub import HubModel, register_model
-from dendrite_zoo.layers.subnetwork import make_partial
 from dendrite_zoo.models.classifier import TaskArguments, TaskClassifier
 from dendrite_zoo.models.config import takes
-from dendrite_zoo.row_sparse.subnetworks import in_groups, linear_part
+from dendrite_zoo.row_sparse.subnetworks import in_groups, linear_part, make_partial
 
 __all__ = ["XdGClassifier"]
 
@@ -75,8 +74,7 @@ class XdGClassifier(TaskClassifier, HubModel, nn.Module):
         self.hidden = nn.ModuleList(nn.Linear(i, o) for i, o in itertools.pairwise(sizes))
         self.activations = nn.ModuleList(nn.ReLU() for _ in self.hidden)
         self.output = nn.Linear(sizes[-1], config.num_classes)
-        layers = cast("list[nn.Linear]", [*self.hidden, self.output])
-        make_partial(layers, [layer is not self.output for layer in layers])
+        make_partial([*self.hidden, self.output], [True for _ in self.hidden] + [False])
         for number, units in enumerate(config.hidden_features):
             on = torch.rand(config.max_tasks, units).topk(units - round(config.gate_fraction * units), dim=1).indices
             gate = torch.zeros(config.max_tasks, units, dtype=torch.bool).scatter(1, on, True)

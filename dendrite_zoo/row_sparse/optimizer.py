@@ -75,7 +75,7 @@ class DendriteAdam(torch.optim.Adam):
     def release(self) -> None:
         """Give the parameters back: their gradients are dense again, for any other optimizer.
 
-        Where nothing refers to this optimizer any more, that comes by itself.
+        Where nothing refers to this optimizer any more, that happens by itself.
         """
         for parameter in _with_rows(self.param_groups):
             owner = parameter.owner
@@ -93,9 +93,8 @@ class DendriteAdam(torch.optim.Adam):
     def _update_rows(self, parameter: RowParameter, grad: Tensor, group: dict[str, Any]) -> None:
         state = self.state[parameter]
         if not state:
-            state["step"] = torch.tensor(0.0)
-            state["exp_avg"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
-            state["exp_avg_sq"] = torch.zeros_like(parameter, memory_format=torch.preserve_format)
+            zeros = torch.zeros_like(parameter)
+            state.update(step=torch.tensor(0.0), exp_avg=zeros, exp_avg_sq=zeros.clone())
         state["step"] += 1
         moments = state["exp_avg"], state["exp_avg_sq"]
         step, lr, (beta1, beta2) = float(state["step"]), float(group["lr"]), group["betas"]

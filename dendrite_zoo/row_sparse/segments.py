@@ -45,7 +45,7 @@ def winning_activations(
         tensor([[ 1.],
                 [-3.]])
     """
-    contexts, index = distinct_contexts(context, segments.shape[-1])
+    contexts, index = used_contexts(*distinct_contexts(context, segments.shape[-1]))
     if contexts.is_floating_point():
         contexts = contexts.to(segments.dtype)
     with torch.autocast(segments.device.type, enabled=False):  # a rounded activation could choose another winner
@@ -54,6 +54,21 @@ def winning_activations(
     if index is None:
         return strength
     return strength[0] if index.ndim == 0 else F.embedding(index, strength)
+
+
+def used_contexts(codebook: Tensor, index: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Leave out of a codebook what no row is in, where that is known without waiting for a device.
+
+    Example:
+        >>> used_contexts(torch.tensor([0.0, 10.0, 20.0, 30.0]), torch.tensor([3, 1, 3]))
+        (tensor([10., 30.]), tensor([1, 0, 1]))
+    """
+    if index is None or index.ndim == 0:
+        return codebook, index
+    if index.device.type == "cpu" and not torch.compiler.is_compiling():
+        used, index = index.unique(return_inverse=True)
+        return codebook[used], index
+    return (codebook, index) if len(codebook) <= len(index) else (codebook[index], None)
 
 
 def _from_winners(segments: Tensor, contexts: Tensor, gate: Gate, mask: Tensor | None) -> Tensor:
@@ -77,6 +92,5 @@ def _from_all(segments: Tensor, contexts: Tensor, gate: Gate, mask: Tensor | Non
     if mask is not None:
         segments = segments * mask
     units = max(1, CHUNK // (len(contexts) * segments.shape[1]))
-    return torch.cat(
-        [select_winners(segment_activations(part, contexts), gate)[0] for part in segments.split(units)], dim=-1
-    )
+    parts = [select_winners(segment_activations(part, contexts), gate)[0] for part in segments.split(units)]
+    return torch.cat(parts, dim=-1)
