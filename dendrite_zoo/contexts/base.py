@@ -95,8 +95,6 @@ def flat_rows(x: Tensor, num_features: int) -> Tensor:
     """
     x = x.flatten(1)
     if x.shape[1] != num_features:
-        raise ValueError(
-            f"Expected inputs of {num_features} features, but got {x.shape[1]}. Build the context with "
-            f"num_features={x.shape[1]} (a model with in_features={x.shape[1]})."
-        )
+        remedy = f"Build the context with num_features={x.shape[1]} (a model with in_features={x.shape[1]})."
+        raise ValueError(f"Expected inputs of {num_features} features, but got {x.shape[1]}. {remedy}")
     return x.float()

@@ -37,11 +37,8 @@ class FoundContext(PrototypeContext, ABC):
         """The next free cluster; the nearest where there is none."""
         if self.num_tasks < self.max_tasks:
             return self.num_tasks
-        warnings.warn(
-            f"All {self.max_tasks} clusters are in use, so a batch that fits none of them joins the nearest. Build the "
-            "context with a larger `max_tasks`.",
-            stacklevel=3,
-        )
+        full = f"All {self.max_tasks} clusters are in use, so a batch that fits none of them joins the nearest."
+        warnings.warn(f"{full} Build the context with a larger `max_tasks`.", stacklevel=3)
         return nearest
 
 
@@ -89,8 +86,8 @@ class ClusterContext(FoundContext):
             raise ValueError(f"Expected `significance` to be a probability in (0, 1), but got {significance}.")
         self.significance = significance
         self.register_buffer("means", torch.zeros(max_tasks, num_features, dtype=torch.float32))
-        self.register_buffer("spread", torch.zeros(max_tasks, dtype=torch.float32))
-        self.register_buffer("rank", torch.zeros(max_tasks, dtype=torch.float32))
+        for name in ("spread", "rank"):
+            self.register_buffer(name, torch.zeros(max_tasks, dtype=torch.float32))
 
     @torch.no_grad()
     def observe(self, x: Tensor) -> int:
@@ -113,10 +110,8 @@ class ClusterContext(FoundContext):
             n, mean = float(rows), total / rows
             check_finite(square)
             if n < 2 and self.num_tasks == 0:
-                raise ValueError(
-                    f"Expected the first batch to have two rows or more, but got {n:.0f}: it takes two to know how far "
-                    "rows lie apart. Raise the batch size."
-                )
+                remedy = "Raise the batch size: it takes two to know how far rows lie apart."
+                raise ValueError(f"Expected the first batch to have two rows or more, but got {n:.0f}. {remedy}")
             spread = (square - n * mean.square().sum()).clamp(min=0) / max(n - 1, 1)
             task = self._find(mean, spread, n)
             if self.counts[task] == 0:

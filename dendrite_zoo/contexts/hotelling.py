@@ -61,10 +61,8 @@ def hotelling_test(x: Tensor, y: Tensor) -> float:
     """
     (n, p), m = x.shape, len(y)
     if n + m - p - 1 < 1:
-        raise ValueError(
-            f"Expected more than {p + 1} rows of {p} features for Hotelling's test, but got {n} and {m}. Take a larger "
-            "batch, or a smaller `context_dim`."
-        )
+        expected = f"more than {p + 1} rows of {p} features for Hotelling's test"
+        raise ValueError(f"Expected {expected}, but got {n} and {m}. Take a larger batch, or a smaller `context_dim`.")
     apart = (x.mean(0) - y.mean(0)).double()
     scatter = sum((s - s.mean(0)).double().T @ (s - s.mean(0)).double() for s in (x, y))
     rtol = p * torch.finfo(torch.float32).eps

@@ -46,9 +46,9 @@ def distinct_contexts(context: Context, context_dim: int) -> tuple[Tensor, Tenso
         check_ids(contexts, context_dim, what="one-hot context")
         contexts, index = torch.arange(context_dim, device=contexts.device), contexts
     elif contexts.ndim not in (1, 2) or contexts.shape[-1] != context_dim:
-        expected, got = f"({context_dim},) or (batch, {context_dim}), as the segments have it", tuple(contexts.shape)
+        shapes = f"({context_dim},) or (batch, {context_dim}), as the segments have it"
         remedy = "Give the layer's `context_dim` the size of the context."
-        raise ValueError(f"Expected a context of shape {expected}, but got {got}. {remedy}")
+        raise ValueError(f"Expected a context of shape {shapes}, but got {tuple(contexts.shape)}. {remedy}")
     elif index is None:
         return (contexts, None) if contexts.ndim == 2 else (contexts.unsqueeze(0), torch.tensor(0))
     else:

@@ -67,15 +67,12 @@ def right_answers(preds: Tensor, target: Tensor) -> Tensor:
     if preds.ndim == 2 and preds.shape[1] > 1:
         preds = preds.argmax(dim=1)
     elif preds.is_floating_point():
-        raise ValueError(
-            f"Expected `preds` to be scores of shape (B, classes), or integer labels of shape (B,), but got "
-            f"{preds.dtype} of shape {tuple(preds.shape)}. Of a binary head give labels, such as (scores > 0.5).long()."
-        )
+        expected, got = "scores of shape (B, classes), or integer labels of shape (B,)", tuple(preds.shape)
+        remedy = "Of a binary head give labels, such as (scores > 0.5).long()."
+        raise ValueError(f"Expected `preds` to be {expected}, but got {preds.dtype} of shape {got}. {remedy}")
     if target.ndim != 1 or preds.shape != target.shape:
-        raise ValueError(
-            f"Expected `preds` of shape (B, classes) or (B,) and `target` of shape (B,), but got {tuple(preds.shape)} "
-            f"labels for a target of shape {tuple(target.shape)}. Flatten other shapes first."
-        )
+        got = f"{tuple(preds.shape)} labels for a target of shape {tuple(target.shape)}. Flatten other shapes first."
+        raise ValueError(f"Expected `preds` of shape (B, classes) or (B,) and `target` of shape (B,), but got {got}")
     return preds == target
 
 
@@ -85,9 +82,8 @@ def task_index(task: int | Sequence[int] | Tensor, num_tasks: float) -> Tensor:
     if index.is_floating_point() or index.dtype == torch.bool:
         raise ValueError(f"Expected a task to be an integer, or a tensor of integers, but got {index.dtype}.")
     if index.numel() and not 0 <= index.min() <= index.max() < num_tasks:
-        raise ValueError(
-            f"Expected tasks from 0 to {num_tasks - 1}, but got {index.unique().tolist()}. Raise `num_tasks` for more."
-        )
+        tasks = index.unique().tolist()
+        raise ValueError(f"Expected tasks from 0 to {num_tasks - 1}, but got {tasks}. Raise `num_tasks` for more.")
     return index
 
 

@@ -40,9 +40,8 @@ def bootstrap_interval(
     values = np.asarray(success, dtype=np.float64)
     values = values[None] if values.ndim == 2 else values
     if values.ndim != 3 or 0 in values.shape:
-        raise ValueError(
-            f"Expected successes of shape (tasks, goals) or (seeds, tasks, goals), but got {values.shape}."
-        )
+        expected = "of shape (tasks, goals) or (seeds, tasks, goals)"
+        raise ValueError(f"Expected successes {expected}, but got {values.shape}.")
     num_seeds, num_tasks, num_goals = values.shape
     generator = random_state(seed, samples)
     total = np.zeros(samples)

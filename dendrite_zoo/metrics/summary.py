@@ -4,7 +4,6 @@ import math
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from dendrite_zoo.functional import accuracy_matrix as F
 
@@ -52,31 +51,30 @@ def summarize(R: Any, baseline: Any = None) -> dict[str, MetricValue]:
     R = F.learned_part(R)
     measured, lost = ~R.isnan(), F.forgetting_per_task(R)
     untrained = R.new_full((len(R),), math.nan) if baseline is None else torch.as_tensor(baseline)[: len(R)].to(R)
-    last = f"after task {len(R) - 1}"
     nothing = None if measured.any() else "nothing was measured yet"
     alone = nothing or ("needs a second task" if len(R) == 1 else None)
     no_baseline = "the untrained model was not measured" if untrained.isnan().all() else None
-
-    def value(metric: Tensor, tasks: Tensor, reason: str | None) -> MetricValue:
-        number = float(metric)
-        return MetricValue(number, int(tasks.sum()), reason if math.isnan(number) else None)
-
-    return {
-        "average_accuracy": value(F.average_accuracy(R), measured[-1], nothing),
-        "forgetting": value(
-            lost.nanmean(), ~lost.isnan(), alone or f"no earlier task was measured {last} and before, once learned"
-        ),
-        "backward_transfer": value(
+    earlier, last = "no earlier task was measured", f"after task {len(R) - 1}"
+    metrics = {
+        "average_accuracy": (F.average_accuracy(R), measured[-1], nothing),
+        "forgetting": (lost.nanmean(), ~lost.isnan(), alone or f"{earlier} {last} and before, once learned"),
+        "backward_transfer": (
             F.backward_transfer(R),
             (measured[-1] & measured.diagonal())[:-1],
-            alone or f"no earlier task was measured right after it was learned and {last}",
+            alone or f"{earlier} right after it was learned and {last}",
         ),
-        "forward_transfer": value(
+        "forward_transfer": (
             F.forward_transfer(R, untrained),
             measured.diagonal(1) & ~untrained[1:].isnan(),
             alone or no_baseline or "no task was measured both untrained and right before it was learned",
         ),
-        "learning_accuracy": value(
-            F.learning_accuracy(R), measured.diagonal(), nothing or "no task was measured right after it was learned"
+        "learning_accuracy": (
+            F.learning_accuracy(R),
+            measured.diagonal(),
+            nothing or "no task was measured right after it was learned",
         ),
+    }
+    return {
+        name: MetricValue(float(metric), int(tasks.sum()), reason if metric.isnan() else None)
+        for name, (metric, tasks, reason) in metrics.items()
     }

@@ -181,9 +181,7 @@ class ActiveDendriteClassifier(TaskClassifier, DendriteModel):
         return FoldedClassifier(self.context, cast(FoldedMLP, self.mlp.fold(self.context.prototypes)))
 
     def _context_of(self, task: int) -> Tensor:
-        context = self.context(self.context.counts, task)
-        assert isinstance(context, Tensor)
-        return context
+        return cast(Tensor, self.context(self.context.counts, task))
 
 
 def _make_room(config: Mapping[str, Any], state: dict[str, Tensor], max_tasks: int) -> None:
@@ -197,21 +195,17 @@ def _make_room(config: Mapping[str, Any], state: dict[str, Tensor], max_tasks: i
     if config["context"] == "one-hot":
         density = config["segment_density"]
         fan_in = density * (config["context_density"] or 1.0) * known
-        state.update(_with_more_ids(state, added, density, fan_in))
+        for name in [name for name in state if name.endswith(".segments")]:
+            _draw_more_ids(state, name, added, density, fan_in)
 
 
-def _with_more_ids(state: Mapping[str, Tensor], added: int, density: float, fan_in: float) -> dict[str, Tensor]:
-    """The segments ``(U, S, C)`` of a state and their masks, with room for more one-hot ids."""
-    larger = {}
-    for name, segments in state.items():
-        layer, _, kind = name.rpartition(".")
-        if kind == "segments":
-            drawn = segments.new_empty(*segments.shape[:-1], added)
-            uniform_(drawn, fan_in)
-            mask = state.get(f"{layer}.segment_mask")
-            if mask is not None:
-                seen = torch.rand(drawn.shape) < density
-                drawn.masked_fill_(~seen, 0.0)
-                larger[f"{layer}.segment_mask"] = torch.cat([mask, seen], dim=-1)
-            larger[name] = torch.cat([segments, drawn], dim=-1)
-    return larger
+def _draw_more_ids(state: dict[str, Tensor], name: str, added: int, density: float, fan_in: float) -> None:
+    """Give the segments ``(U, S, C)`` of a state and their mask room for more one-hot ids."""
+    segments, mask = state[name], name.removesuffix("segments") + "segment_mask"
+    drawn = segments.new_empty(*segments.shape[:-1], added)
+    uniform_(drawn, fan_in)
+    if mask in state:
+        seen = torch.rand(drawn.shape) < density
+        drawn.masked_fill_(~seen, 0.0)
+        state[mask] = torch.cat([state[mask], seen], dim=-1)
+    state[name] = torch.cat([segments, drawn], dim=-1)

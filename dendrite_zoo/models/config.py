@@ -88,8 +88,7 @@ class MLPConfig(Arguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("num_segments", "segment_seed"):
-            check_integers(0, **{name: getattr(self, name) or 0})
+        check_integers(0, num_segments=self.num_segments or 0, segment_seed=self.segment_seed or 0)
         last = len(vars(self)["hidden_features"]) - 1
         if any(layer not in range(last + 1) for layer in self.dendrite_layers or ()):
             raise wrong_argument("dendrite_layers", f"hidden layers from 0 to {last}", self.dendrite_layers)

@@ -64,15 +64,12 @@ class TwinCritic(ControlModel):
             [16]
         """
         if not isinstance(policy, ControlModel):
-            raise TypeError(
-                f"Expected an ActiveDendritePolicy, whose form the critics take, but got a {type(policy).__name__}. "
-                "Give critic=... beside it."
-            )
+            got = f"a {type(policy).__name__}. Give critic=... beside it."
+            raise TypeError(f"Expected an ActiveDendritePolicy, whose form the critics take, but got {got}")
         known = set(inspect.signature(cls).parameters) - {"segment_seed"}
         return cls(**{name: value for name, value in policy.config.items() if name in known})
 
     def forward(self, observation: Tensor, action: Tensor, task: Tensor) -> tuple[Tensor, Tensor]:
         """What each critic expects of actions: the discounted sum of rewards, and of entropy to come."""
         x = self._inputs(observation, task, action)
-        first, second = (critic(x, task).squeeze(1) for critic in self.critics)
-        return first, second
+        return self.critics[0](x, task).squeeze(1), self.critics[1](x, task).squeeze(1)

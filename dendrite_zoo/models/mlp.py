@@ -17,14 +17,8 @@ from dendrite_zoo.layers.sparse import uniform_
 from dendrite_zoo.models.config import MLPConfig, takes
 from dendrite_zoo.models.folded import FoldedLayer, FoldedMLP, fold_one
 from dendrite_zoo.models.segments import DendriteModel, draw_segments
-from dendrite_zoo.row_sparse.subnetworks import (
-    ActiveUnits,
-    ContextCache,
-    active_units,
-    in_groups,
-    linear_part,
-    make_partial,
-)
+from dendrite_zoo.row_sparse.parameter import make_partial
+from dendrite_zoo.row_sparse.subnetworks import ActiveUnits, ContextCache, active_units, in_groups, linear_part
 
 __all__ = ["ActiveDendriteMLP"]
 

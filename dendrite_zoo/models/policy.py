@@ -179,10 +179,8 @@ class ActiveDendritePolicy(ControlModel):
         try:
             return torch.as_tensor(observation, dtype=torch.float32, device=mean.device).to(mean.dtype)
         except (TypeError, ValueError, RuntimeError):
-            raise ValueError(
-                f"Expected an array of {len(mean)} numbers as an observation, but got a {type(observation).__name__}. "
-                "Of what gymnasium's reset gives, take the first."
-            ) from None
+            got = f"a {type(observation).__name__}. Of what gymnasium's reset gives, take the first."
+            raise ValueError(f"Expected an array of {len(mean)} numbers as an observation, but got {got}") from None
 
     def _gaussian(self, output: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_std = output.chunk(2, dim=-1)
@@ -208,7 +206,5 @@ class ActiveDendritePolicy(ControlModel):
 
 def _not_finite(observation: Any) -> str:
     bad = np.argwhere(~np.isfinite(np.asarray(torch.as_tensor(observation).cpu()))).tolist()
-    return (
-        f"Expected an observation of finite numbers, as the environment gives them, but got one that is not finite (at "
-        f"{bad[:3]}), or too large. No action was taken: end the episode, for the simulation may have diverged."
-    )
+    remedy = "No action was taken: end the episode, for the simulation may have diverged."
+    return f"Expected finite observations, but got one that is not finite (at {bad[:3]}), or too large. {remedy}"

@@ -2,7 +2,6 @@
 
 import itertools
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +11,8 @@ from dendrite_zoo.contexts import OneHotContext
 from dendrite_zoo.hub import HubModel, register_model
 from dendrite_zoo.models.classifier import TaskArguments, TaskClassifier
 from dendrite_zoo.models.config import takes
-from dendrite_zoo.row_sparse.subnetworks import in_groups, linear_part, make_partial
+from dendrite_zoo.row_sparse.parameter import make_partial
+from dendrite_zoo.row_sparse.subnetworks import in_groups, linear_part
 
 __all__ = ["XdGClassifier"]
 
@@ -95,8 +95,7 @@ class XdGClassifier(TaskClassifier, HubModel, nn.Module):
 
     def _forward_in(self, x: Tensor, task: int) -> Tensor:
         columns: Tensor | None = None
-        layers = cast("list[nn.Linear]", list(self.hidden))
-        for layer, activation, gate in zip(layers, self.activations, self.gates, strict=True):
+        for layer, activation, gate in zip(self.hidden, self.activations, self.gates, strict=True):
             rows = gate[task].nonzero().squeeze(1)
             drive = linear_part(x, layer.weight, layer.bias, rows, columns, None)
             whole = drive.new_zeros(len(x), gate.shape[1]).index_copy(1, rows, drive)  # for who watches the activation

@@ -7,6 +7,7 @@ sparse, as that of ``torch.nn.Embedding(sparse=True)``.
 """
 
 import weakref
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -64,6 +65,20 @@ class RowParameter(nn.Parameter):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return RowParameter, (self.data, self.requires_grad, self.row_dims)
+
+
+def make_partial(layers: Sequence[Any], chosen: Sequence[bool]) -> None:
+    """Let gradients be as sparse as the part that a context uses, where an optimizer wants that.
+
+    Args:
+        layers: modules with a weight and a bias, one after another; the inputs of each are the units of the one before.
+        chosen: of each layer, whether a context chooses among its units.
+    """
+    for layer, units, inputs in zip(layers, chosen, [False, *chosen], strict=False):
+        if units or inputs:
+            layer.weight = RowParameter(layer.weight.detach(), row_dims=2 if inputs else 1)
+            if layer.bias is not None:
+                layer.bias = RowParameter(layer.bias.detach(), row_dims=1)
 
 
 def rows_of(tensor: Tensor, row_dims: int) -> Tensor:

@@ -1,6 +1,6 @@
 """Networks of which each context uses a part: its units, the products of that part alone, and rows by context."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dendrite_zoo.functional.dendrites import Gate
 from dendrite_zoo.row_sparse.activation_cache import stamp
-from dendrite_zoo.row_sparse.parameter import RowParameter, take_rows
+from dendrite_zoo.row_sparse.parameter import take_rows
 from dendrite_zoo.row_sparse.segments import winning_activations
 
 T = TypeVar("T")
@@ -47,20 +47,6 @@ def active_units(
     strength = winning_activations(segments, context, gate, mask)
     units = strength.topk(max(1, round(density * len(strength)))).indices.sort().values
     return ActiveUnits(units, strength[units])
-
-
-def make_partial(layers: Sequence[Any], chosen: Sequence[bool]) -> None:
-    """Let gradients be as sparse as the part that a context uses, where an optimizer wants that.
-
-    Args:
-        layers: modules with a weight and a bias, one after another; the inputs of each are the units of the one before.
-        chosen: of each layer, whether a context chooses among its units.
-    """
-    for layer, units, inputs in zip(layers, chosen, [False, *chosen], strict=False):
-        if units or inputs:
-            layer.weight = RowParameter(layer.weight.detach(), row_dims=2 if inputs else 1)
-            if layer.bias is not None:
-                layer.bias = RowParameter(layer.bias.detach(), row_dims=1)
 
 
 def linear_part(
