@@ -26,16 +26,14 @@ class TaskContext(nn.Module):
         counts: how many inputs of each task were seen, ``(max_tasks,)`` float32.
     """
 
-    counts: Tensor
     inferable: ClassVar[bool] = True
     """Whether the context can be inferred from an input."""
 
     def __init__(self, context_dim: int, max_tasks: int) -> None:
         super().__init__()
         check_integers(1, max_tasks=max_tasks)
-        self.context_dim = context_dim
-        self.max_tasks = max_tasks
-        self.register_buffer("counts", torch.zeros(max_tasks, dtype=torch.float32))
+        self.context_dim, self.max_tasks = context_dim, max_tasks
+        self.counts = nn.Buffer(torch.zeros(max_tasks, dtype=torch.float32))
 
     @property
     def num_tasks(self) -> int:

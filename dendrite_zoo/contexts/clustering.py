@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from statistics import NormalDist
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo._core.ranks import num_ranks, sum_over_ranks
@@ -76,18 +76,14 @@ class ClusterContext(FoundContext):
         (tensor([1]), 2)
     """
 
-    means: Tensor
-    spread: Tensor
-    rank: Tensor
-
     def __init__(self, num_features: int, max_tasks: int, *, significance: float = 1e-9) -> None:
         super().__init__(num_features, max_tasks)
         if not 0 < significance < 1:
             raise ValueError(f"Expected `significance` to be a probability in (0, 1), but got {significance}.")
         self.significance = significance
-        self.register_buffer("means", torch.zeros(max_tasks, num_features, dtype=torch.float32))
-        for name in ("spread", "rank"):
-            self.register_buffer(name, torch.zeros(max_tasks, dtype=torch.float32))
+        self.means = nn.Buffer(torch.zeros(max_tasks, num_features, dtype=torch.float32))
+        self.spread = nn.Buffer(torch.zeros(max_tasks, dtype=torch.float32))
+        self.rank = nn.Buffer(torch.zeros(max_tasks, dtype=torch.float32))
 
     @torch.no_grad()
     def observe(self, x: Tensor) -> int:

@@ -3,7 +3,7 @@
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dendrite_zoo._core.checks import check_integers
 from dendrite_zoo._core.ranks import num_ranks
@@ -97,9 +97,6 @@ class HotellingContext(FoundContext):
         tensor([1])
     """
 
-    features: Tensor
-    exemplars: Tensor
-
     def __init__(
         self, num_features: int, max_tasks: int, *, context_dim: int = 256, num_exemplars: int = 256, level: float = 0.9
     ) -> None:
@@ -108,8 +105,8 @@ class HotellingContext(FoundContext):
             raise ValueError(f"Expected `level` to be a share in (0, 1), such as 0.9, but got {level}.")
         super().__init__(context_dim, max_tasks)
         self.num_features, self.level = num_features, level
-        self.register_buffer("features", torch.randperm(num_features)[:context_dim].sort().values)
-        self.register_buffer("exemplars", torch.zeros(max_tasks, num_exemplars, context_dim, dtype=torch.float32))
+        self.features = nn.Buffer(torch.randperm(num_features)[:context_dim].sort().values)
+        self.exemplars = nn.Buffer(torch.zeros(max_tasks, num_exemplars, context_dim, dtype=torch.float32))
 
     @torch.no_grad()
     def observe(self, x: Tensor) -> int:

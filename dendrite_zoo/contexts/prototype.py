@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dendrite_zoo.contexts.base import TaskContext, flat_rows, mean_over_ranks
 from dendrite_zoo.functional.context import Context
@@ -36,11 +36,9 @@ class PrototypeContext(TaskContext):
         tensor([1, 0])
     """
 
-    prototypes: Tensor
-
     def __init__(self, num_features: int, max_tasks: int) -> None:
         super().__init__(context_dim=num_features, max_tasks=max_tasks)
-        self.register_buffer("prototypes", torch.zeros(max_tasks, num_features, dtype=torch.float32))
+        self.prototypes = nn.Buffer(torch.zeros(max_tasks, num_features, dtype=torch.float32))
 
     @torch.no_grad()
     def start_task(self, task: int, batches: Iterable[Tensor]) -> None:

@@ -17,10 +17,6 @@ __all__ = ["ActiveDendriteConv2d", "ActiveDendriteLinear"]
 class _ActiveDendrites(nn.Module):
     """What layers with active dendrites have in common: segments, and the gate that they set."""
 
-    context_dim: int
-    num_segments: int
-    gate: Gate
-    segment_density: float
     segments: Tensor | None
     segment_mask: Tensor | None
 

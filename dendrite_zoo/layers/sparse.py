@@ -46,9 +46,7 @@ class SparseLinear(nn.Module):
         super().__init__()
         check_integers(1, in_features=in_features, out_features=out_features)
         check_density(density=density)
-        self.in_features = in_features
-        self.out_features = out_features
-        self.density = density
+        self.in_features, self.out_features, self.density = in_features, out_features, density
         self.weight = nn.Parameter(torch.empty(out_features, in_features))
         self.bias = nn.Parameter(torch.empty(out_features)) if bias else None
         self.register_buffer("mask", random_mask((out_features, in_features), density))

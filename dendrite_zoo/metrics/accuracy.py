@@ -67,9 +67,9 @@ def right_answers(preds: Tensor, target: Tensor) -> Tensor:
     if preds.ndim == 2 and preds.shape[1] > 1:
         preds = preds.argmax(dim=1)
     elif preds.is_floating_point():
-        expected, got = "scores of shape (B, classes), or integer labels of shape (B,)", tuple(preds.shape)
+        expected, got = "scores of shape (B, classes), or integer labels of shape (B,)", f"{preds.dtype} of shape"
         remedy = "Of a binary head give labels, such as (scores > 0.5).long()."
-        raise ValueError(f"Expected `preds` to be {expected}, but got {preds.dtype} of shape {got}. {remedy}")
+        raise ValueError(f"Expected `preds` to be {expected}, but got {got} {tuple(preds.shape)}. {remedy}")
     if target.ndim != 1 or preds.shape != target.shape:
         got = f"{tuple(preds.shape)} labels for a target of shape {tuple(target.shape)}. Flatten other shapes first."
         raise ValueError(f"Expected `preds` of shape (B, classes) or (B,) and `target` of shape (B,), but got {got}")

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from dendrite_zoo._core.checks import wrong_argument
 from dendrite_zoo.models.config import MLPConfig
@@ -47,14 +47,11 @@ class ControlModel(DendriteModel):
         observation_scale: ``(observation_size,)``, which then divides it.
     """
 
-    observation_mean: Tensor
-    observation_scale: Tensor
-
     def __init__(self, config: ControlArguments) -> None:
         super().__init__(config)
         self.tasks = tuple(config.tasks)
-        self.register_buffer("observation_mean", torch.zeros(config.observation_size))
-        self.register_buffer("observation_scale", torch.ones(config.observation_size))
+        self.observation_mean = nn.Buffer(torch.zeros(config.observation_size))
+        self.observation_scale = nn.Buffer(torch.ones(config.observation_size))
 
     @property
     def num_tasks(self) -> int:

@@ -60,13 +60,10 @@ def as_model(model: Any, kind: type[M], *, name: str = "model") -> M:
             raise ValueError(_what_is_wrong(model))
         model = build(model)
     if not isinstance(model, kind):
-        own = "" if kind is not nn.Module else (
-            " For a checkpoint of a network of your own, use load_from_checkpoint(path, model=...)."
-        )  # fmt: skip
-        raise TypeError(
-            f"Expected `{name}` to be of type {kind.__name__}, a name or folder that `dendrite_zoo.load` takes, or the "
-            f"config of a registered model, but got {type(model).__name__}.{own}"
-        )
+        others = "a name or folder that `dendrite_zoo.load` takes, or the config of a registered model"
+        own = " For a checkpoint of a network of your own, use load_from_checkpoint(path, model=...)."
+        got = f"{type(model).__name__}.{own if kind is nn.Module else ''}"
+        raise TypeError(f"Expected `{name}` to be of type {kind.__name__}, {others}, but got {got}")
     return model.train() if isinstance(model, HubModel) else model
 
 
@@ -78,10 +75,9 @@ def saved_config(model: nn.Module) -> dict[str, Any] | None:
 def _what_is_wrong(model: Mapping[str, Any]) -> str:
     """Say why the command line found no class for a dictionary that names one and its arguments."""
     if "class_path" not in model:
-        return (
-            f"Expected `model` to hold the arguments of a model class, the config of a saved model, or class_path and "
-            f"init_args, but got {', '.join(map(repr, model))}, which no class takes. Correct the misspelt name."
-        )
+        expected = "the arguments of a model class, the config of a saved model, or class_path and init_args"
+        got = f"{', '.join(map(repr, model))}, which no class takes. Correct the misspelt name."
+        return f"Expected `model` to hold {expected}, but got {got}"
     path, given = str(model["class_path"]), dict(model.get("init_args") or {})
     module, _, name = path.rpartition(".")
     try:
@@ -91,7 +87,5 @@ def _what_is_wrong(model: Mapping[str, Any]) -> str:
     unknown = [key for key in given if key not in known]
     if not unknown:
         return f"Expected the arguments of {path} to have the types in its documentation, but got {given}."
-    return (
-        f"Expected the arguments of {path} to be some of {', '.join(known)}, but got `{unknown[0]}`."
-        f"{nearest(unknown[0], known)}"
-    )
+    got = f"`{unknown[0]}`.{nearest(unknown[0], known)}"
+    return f"Expected the arguments of {path} to be some of {', '.join(known)}, but got {got}"

@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -95,7 +96,8 @@ class XdGClassifier(TaskClassifier, HubModel, nn.Module):
 
     def _forward_in(self, x: Tensor, task: int) -> Tensor:
         columns: Tensor | None = None
-        for layer, activation, gate in zip(self.hidden, self.activations, self.gates, strict=True):
+        layers = cast("list[nn.Linear]", list(self.hidden))
+        for layer, activation, gate in zip(layers, self.activations, self.gates, strict=True):
             rows = gate[task].nonzero().squeeze(1)
             drive = linear_part(x, layer.weight, layer.bias, rows, columns, None)
             whole = drive.new_zeros(len(x), gate.shape[1]).index_copy(1, rows, drive)  # for who watches the activation
