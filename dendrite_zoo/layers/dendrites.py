@@ -22,24 +22,20 @@ class _ActiveDendrites(nn.Module):
 
     def extra_repr(self) -> str:
         """The arguments, as ``print(model)`` shows them."""
-        return (
-            f"{super().extra_repr()}, context_dim={self.context_dim}, num_segments={self.num_segments}, "
-            f"gate={self.gate!r}, segment_density={self.segment_density}"
-        )
+        own = f"context_dim={self.context_dim}, num_segments={self.num_segments}, gate={self.gate!r}"
+        return f"{super().extra_repr()}, {own}, segment_density={self.segment_density}"
 
-    def _add_segments(
-        self, num_units: int, context_dim: int, num_segments: int, gate: Gate, segment_density: float
-    ) -> None:
-        check_density(segment_density=segment_density)
+    def _add_segments(self, num_units: int, context_dim: int, num_segments: int, gate: Gate, density: float) -> None:
+        check_density(segment_density=density)
         check_choice(GATES, gate=gate)
         check_integers(0, num_segments=num_segments)
         if num_segments:
             check_integers(1, context_dim=context_dim)
         self.context_dim, self.num_segments = context_dim, num_segments
-        self.gate, self.segment_density = gate, segment_density
+        self.gate, self.segment_density = gate, density
         shape = (num_units, num_segments, context_dim)
         self.register_parameter("segments", RowParameter(torch.empty(shape), row_dims=2) if num_segments else None)
-        self.register_buffer("segment_mask", random_mask(shape, segment_density) if num_segments else None)
+        self.register_buffer("segment_mask", random_mask(shape, density) if num_segments else None)
         self._reset_segments()
 
     @torch.no_grad()

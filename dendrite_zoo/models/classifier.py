@@ -110,13 +110,9 @@ class ActiveDendriteClassifier(TaskClassifier, DendriteModel):
         self.context = CONTEXTS[config.context](config.in_features, config.max_tasks)
         density = (1.0 if one_hot else 0.1) if config.context_density is None else config.context_density
         num_segments = config.max_tasks if config.num_segments is None else config.num_segments
-        self.mlp = ActiveDendriteMLP(
-            config.in_features,
-            config.hidden_features,
-            config.num_classes,
-            context_dim=self.context.context_dim,
-            **config.options(num_segments=num_segments, context_density=density),
-        )
+        options = config.options(num_segments=num_segments, context_density=density)
+        sizes = config.in_features, config.hidden_features, config.num_classes
+        self.mlp = ActiveDendriteMLP(*sizes, context_dim=self.context.context_dim, **options)
 
     @classmethod
     def adapt(

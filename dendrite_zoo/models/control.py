@@ -82,18 +82,13 @@ class ControlModel(DendriteModel):
         self.observation_mean.copy_(x.mean(0))
         self.observation_scale.copy_(x.std(0, correction=0).clamp(min=smallest))
 
-    def _network(
-        self, config: ControlArguments, in_features: int, out_features: int, number: int = 0
-    ) -> ActiveDendriteMLP:
+    def _network(self, config: ControlArguments, inputs: int, outputs: int, number: int = 0) -> ActiveDendriteMLP:
         """A network of these options; ``number`` sets the segments of several apart."""
         seed, density = config.segment_seed, 1.0 if config.context_density is None else config.context_density
-        return ActiveDendriteMLP(
-            in_features + (len(self.tasks) if config.append_task else 0),
-            config.hidden_features,
-            out_features,
-            context_dim=len(self.tasks),
-            **config.options(segment_seed=None if seed is None else (seed + number) % 2**31, context_density=density),
-        )
+        seed = None if seed is None else (seed + number) % 2**31
+        sizes = inputs + (len(self.tasks) if config.append_task else 0), config.hidden_features, outputs
+        options = config.options(segment_seed=seed, context_density=density)
+        return ActiveDendriteMLP(*sizes, context_dim=len(self.tasks), **options)
 
     def _inputs(self, observation: Tensor, task: Tensor, *others: Tensor) -> Tensor:
         """What a network reads: the observation, normalised, other inputs, and the one-hot task if it is appended."""

@@ -83,10 +83,8 @@ class ActiveDendriteMLP(DendriteModel):
         sizes = [config.in_features, *config.hidden_features]
         pairs = enumerate(itertools.pairwise(sizes))
         self.hidden = nn.ModuleList(self._hidden_layer(config, number, *pair) for number, pair in pairs)
-        paper = config.activation == "k-winners" and config.winners == "activation"
-        self.activations = nn.ModuleList(
-            KWinners(density=config.activation_density) if paper else nn.ReLU() for _ in self.hidden
-        )
+        paper, density = config.activation == "k-winners" and config.winners == "activation", config.activation_density
+        self.activations = nn.ModuleList(KWinners(density=density) if paper else nn.ReLU() for _ in self.hidden)
         self.output = nn.Linear(sizes[-1], config.out_features)
         uniform_(self.output.weight, fan_in=config.active_inputs * sizes[-1])
         self._subnetworks: ContextCache[list[ActiveUnits]] | None = None
@@ -203,11 +201,9 @@ class ActiveDendriteMLP(DendriteModel):
     def _active(self, context: Tensor) -> list[ActiveUnits]:
         if self._subnetworks is None:
             return [_active_units(layer, context, density=1.0) for layer in self._layers]
-        density: float = self.config["activation_density"]
-        segments = [layer.segments for layer in self._layers if layer.segments is not None]
-        return self._subnetworks(
-            context, segments, lambda context: [_active_units(layer, context, density) for layer in self._layers]
-        )
+        layers, density = self._layers, self.config["activation_density"]
+        segments = [layer.segments for layer in layers if layer.segments is not None]
+        return self._subnetworks(context, segments, lambda c: [_active_units(layer, c, density) for layer in layers])
 
     def _forward_parts(self, x: Tensor, context: Context | None) -> Tensor:
         if context is None:

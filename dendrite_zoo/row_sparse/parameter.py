@@ -134,24 +134,19 @@ def take_rows(parameter: Tensor, ids: Tensor, row_dims: int) -> Tensor:
 
 
 def dot_taken_rows(
-    parameter: Tensor,
-    ids: Tensor,
-    vectors: Tensor,
-    row_dims: int,
-    mask: Tensor | None = None,
-    known: Tensor | None = None,
+    weight: Tensor, ids: Tensor, vectors: Tensor, row_dims: int, mask: Tensor | None = None, known: Tensor | None = None
 ) -> Tensor:
-    """The rows ``ids`` of a parameter, each times the vector of its line: ``take_rows`` and an inner product.
+    """The rows ``ids`` of a weight, each times the vector of its line: ``take_rows`` and an inner product.
 
     A row's gradient is a multiple of the vector; a sparse gradient leaves out the rows for which it is zero (on a CPU:
     elsewhere their number would have to be waited for).
 
     Args:
-        parameter: any tensor.
+        weight: any tensor.
         ids: which rows.
         vectors: one for each line of ``ids``.
         row_dims: how many leading dimensions number the rows.
-        mask: shaped as the parameter; multiplies the rows.
+        mask: shaped as the weight; multiplies the rows.
         known: the result, where it is known already: then the gradient alone is seen to.
 
     Shape:
@@ -161,9 +156,9 @@ def dot_taken_rows(
         >>> dot_taken_rows(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[1, 1]]), torch.ones(1, 2), row_dims=1)
         tensor([[7., 7.]])
     """
-    if _wants_sparse(parameter) and not vectors.requires_grad:
-        return _DotTakenRows.apply(parameter, ids, vectors, mask, known)
-    rows = take_rows(parameter, ids, row_dims)
+    if _wants_sparse(weight) and not vectors.requires_grad:
+        return _DotTakenRows.apply(weight, ids, vectors, mask, known)
+    rows = take_rows(weight, ids, row_dims)
     return _dot(rows if mask is None else rows * _select(rows_of(mask, row_dims), ids), vectors)
 
 
