@@ -1,4 +1,4 @@
-"""Contexts found while training, without task ids: each batch joins a cluster or founds one."""
+"""Contexts found while training, without task ids: each batch joins a cluster or starts one."""
 
 import math
 import warnings
@@ -52,16 +52,16 @@ class ClusterContext(FoundContext):
 
     is 1 on average where both are of one task, and follows :math:`\chi^2_r / r` closely, with the effective rank
     :math:`r = (\operatorname{tr} \Sigma)^2 / \operatorname{tr} \Sigma^2`. The cluster of the smallest ``q`` takes the
-    batch, unless a value as large is rarer than ``significance``: then a new cluster is founded. No matrix is inverted,
+    batch, unless a value as large is rarer than ``significance``: then a new cluster is started. No matrix is inverted,
     and none is stored: a cluster is its mean and two numbers.
 
-    The context of a cluster is the mean of the batch that founded it, and stays: a moving context would move the
+    The context of a cluster is the mean of the batch that started it, and stays: a moving context would move the
     winners. The mean of all its rows serves to recognise it, in training and, row by row, at test.
 
     Args:
         num_features: size of an input row, and of the context.
         max_tasks: capacity, in clusters; once they are used up, each batch joins the nearest.
-        significance: how often a batch of a known task may found a cluster.
+        significance: how often a batch of a known task may start a cluster.
 
     Attributes:
         means: mean of all rows of each cluster, ``(max_tasks, num_features)``.
@@ -96,7 +96,7 @@ class ClusterContext(FoundContext):
             joins the nearest, by ``q``.
 
         Raises:
-            ValueError: rows of another size, or with NaN or infinity, or a single row to found the first cluster.
+            ValueError: rows of another size, or with NaN or infinity, or a single row to start the first cluster.
         """
         x = flat_rows(x, self.context_dim)
         with torch.autocast(x.device.type, enabled=False):
@@ -129,9 +129,8 @@ class ClusterContext(FoundContext):
         pooled = ((n - 1) * spread + (counts - 1) * self.spread[:known]) / (n + counts - 2)
         distance = (self.means[:known] - mean).square().sum(1)
         q, task = (distance / ((1 / n + 1 / counts) * pooled.clamp(min=1e-30))).min(0)
-        if n < 2:
-            return int(task)
-        return int(task) if q <= self._largest(float(self.rank[task])) else self.new_task(int(task))
+        fits = n < 2 or q <= self._largest(float(self.rank[task]))
+        return int(task) if fits else self.new_task(int(task))
 
     def _largest(self, rank: float) -> float:
         """The quantile of chi-squared / rank by Wilson and Hilferty's cube root."""
@@ -149,7 +148,7 @@ class ClusterContext(FoundContext):
 
 
 def check_finite(numbers: Tensor) -> None:
-    """Raise where a batch holds NaN or infinity: it would found a cluster that takes everything."""
+    """Raise where a batch holds NaN or infinity: it would start a cluster that takes everything."""
     if not bool(numbers.isfinite().all()):
         raise ValueError("Expected finite inputs, but got a batch with NaN or infinity. Check the data.")
 

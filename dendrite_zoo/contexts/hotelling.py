@@ -75,7 +75,7 @@ class HotellingContext(FoundContext):
     """Prototypes found while training as in Iyer et al. 2022 (section on clusters of contexts): for comparison.
 
     A batch joins the first cluster from whose exemplars Hotelling's test does not tell it apart, and moves its
-    prototype, the running mean of its rows; if there is none, it founds a cluster. Each test inverts a matrix:
+    prototype, the running mean of its rows; if there is none, it starts a cluster. Each test inverts a matrix:
     `ClusterContext` does without, and finds fewer clusters that are none. For one process.
 
     Args:

@@ -68,7 +68,7 @@ class SparseLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the layer to ``x`` of shape ``(..., in_features)``."""
-        if self.mask is None or _traced_or_transformed() or not _trainable(self.weight):
+        if self.mask is None or not _plainly_trained(self.weight):
             return F.linear(x, self.masked_weight(), self.bias)
         self._zero_masked()  # whoever wrote there: an optimizer that mixes entries, a write through `.data`
         return F.linear(x, _MaskGradient.apply(self.weight, self._mask_factor()), self.bias)
@@ -100,13 +100,10 @@ class SparseLinear(nn.Module):
         self._zero_masked()
 
 
-def _trainable(weight: Tensor) -> bool:
-    return isinstance(weight, nn.Parameter) and not weight.is_inference()
-
-
-def _traced_or_transformed() -> bool:
-    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined]
-    return torch.compiler.is_compiling() or tracing or transforms_active()
+def _plainly_trained(weight: Tensor) -> bool:
+    """Whether a weight is a parameter that may be written to, in code that is neither traced nor transformed."""
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
+    return not traced and not transforms_active() and isinstance(weight, nn.Parameter) and not weight.is_inference()
 
 
 class _MaskGradient(torch.autograd.Function):

@@ -115,7 +115,7 @@ class ActiveDendritePolicy(ControlModel):
     def act(
         self, observation: Array | Tensor | Sequence[float], task: Task, *, deterministic: bool = True
     ) -> npt.NDArray[np.float32]:
-        """The action for one observation; what the dendrites do for a task is folded into weights once, and kept.
+        """The action for one observation; what the dendrites do for a task is folded into weights once, and cached.
 
         Args:
             observation: ``(observation_size,)``, as the environment gives it.

@@ -8,7 +8,7 @@ from torch import Tensor
 from dendrite_zoo._core.torch import version_of
 
 CHUNK = 1 << 18
-"""Numbers handled at once where rows are gone through on a CPU: they stay in its cache."""
+"""Numbers handled at once on a CPU, so that they stay in its cache."""
 
 
 def dot_rows(rows: Tensor, vector: Tensor) -> Tensor:
