@@ -124,6 +124,15 @@ class HubModel:
         return dict(state)
 
     @classmethod
+    def blank(cls: type[M], config: Mapping[str, Any]) -> M:
+        """Build a model for a state that was read; to be overridden by a class that would compute parts of it in vain.
+
+        Args:
+            config: the constructor's arguments.
+        """
+        return cls(**config)
+
+    @classmethod
     def from_pretrained(
         cls: type[M],
         x: str | os.PathLike[str],
@@ -166,7 +175,7 @@ class HubModel:
             origin = replace(origin, fingerprint="")
         # Loading draws no random numbers from the user's generator, unless something starts anew.
         with contextlib.nullcontext() if changes else torch.random.fork_rng(devices=[]):
-            model = model_class(**arguments)
+            model = model_class.blank(arguments)
         fill(cast(nn.Module, model), state)
         model.origin, model.results = origin, None if changes else origin.results
         cast(nn.Module, model).eval()

@@ -2,8 +2,9 @@
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import cast
 
 import torch
@@ -16,7 +17,7 @@ from dendrite_zoo.layers import ActiveDendriteLinear, KWinners
 from dendrite_zoo.layers.sparse import uniform_
 from dendrite_zoo.models.config import MLPConfig, takes
 from dendrite_zoo.models.folded import FoldedLayer, FoldedMLP, fold_one
-from dendrite_zoo.models.segments import DendriteModel, draw_segments
+from dendrite_zoo.models.segments import STATE_FOLLOWS, DendriteModel, draw_segments
 from dendrite_zoo.row_sparse.parameter import make_partial
 from dendrite_zoo.row_sparse.subnetworks import ActiveUnits, ContextCache, active_units, in_groups, linear_part
 
@@ -116,17 +117,19 @@ class ActiveDendriteMLP(DendriteModel):
         for segments in fixed:
             if segments is not None:
                 segments.requires_grad_(False)
-        if not self.output.weight.is_meta:
+        if not (self.output.weight.is_meta or STATE_FOLLOWS.get()):
             for name, drawn in self._drawn_for(self.state_dict()):
                 self.get_parameter(name).copy_(drawn)
 
-    def draw_segments(self) -> Iterator[tuple[str, Tensor]]:
-        """Draw anew what the seed gives; see `DendriteModel`."""
+    def segment_draws(self) -> dict[str, Callable[[], Tensor]]:
+        """Give what draws the segments of each layer from the seed; see `DendriteModel`."""
         density, seed = self.config["context_density"], self.config["segment_seed"]
+        draws: dict[str, Callable[[], Tensor]] = {}
         for number, layer in enumerate(self._layers):
             if layer.segments is not None and seed is not None:
                 bound = 1 / math.sqrt(density * layer.segment_density * layer.context_dim)
-                yield f"hidden.{number}.segments", draw_segments(seed, number, layer.segments.shape, bound)
+                draws[f"hidden.{number}.segments"] = partial(draw_segments, seed, number, layer.segments.shape, bound)
+        return draws
 
     def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
         """Map ``x`` ``(B, in_features)`` in a context to ``(B, out_features)``."""

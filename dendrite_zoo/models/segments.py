@@ -1,7 +1,8 @@
 """Segments that are never trained: drawn from one seed, which an artifact holds in their place."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextvars import ContextVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,11 @@ from dendrite_zoo.models.config import MLPConfig
 
 CHUNK = 1 << 20
 """Numbers drawn at once, in float64."""
+
+STATE_FOLLOWS: ContextVar[bool] = ContextVar("STATE_FOLLOWS", default=False)
+"""Whether models are being built for a state that holds their segments already."""
+
+D = TypeVar("D", bound="DendriteModel")
 
 
 def draw_segments(seed: int, layer: int, shape: tuple[int, ...], bound: float) -> Tensor:
@@ -55,43 +61,55 @@ class DendriteModel(HubModel, nn.Module):
             config.segment_seed = int(torch.randint(2**31, (), device="cpu"))
         self.config = config.as_config()
 
-    def draw_segments(self) -> Iterator[tuple[str, Tensor]]:
-        """Draw anew what the seed gives: the name of each parameter of segments, with its numbers; see `draw_segments`.
+    def segment_draws(self) -> dict[str, Callable[[], Tensor]]:
+        """Give, by the name of each parameter of segments, what draws it anew from the seed; see `draw_segments`.
 
         The model may lie on the meta device.
         """
-        for prefix, module in self.named_modules():
-            if module is not self and isinstance(module, DendriteModel):
-                yield from ((f"{prefix}.{name}", segments) for name, segments in module.draw_segments())
+        parts = [(name, part) for name, part in self.named_modules() if name and isinstance(part, DendriteModel)]
+        return {f"{prefix}.{name}": draw for prefix, part in parts for name, draw in part.segment_draws().items()}
+
+    @classmethod
+    def blank(cls: type[D], config: Mapping[str, Any]) -> D:
+        """A new model for a state that holds its segments: none are drawn."""
+        token = STATE_FOLLOWS.set(True)
+        try:
+            return cls(**config)
+        finally:
+            STATE_FOLLOWS.reset(token)
 
     @classmethod
     def to_file(cls, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The tensors of a state without the segments that the seed gives, bit for bit."""
         left = dict(state)
         for name, segments in cls._drawn(config, state):
-            held = state[name].detach().cpu().contiguous()
-            if held.dtype == segments.dtype and torch.equal(held.view(torch.uint8), segments.view(torch.uint8)):
+            present = state[name].detach().cpu().contiguous()
+            if present.dtype == segments.dtype and torch.equal(present.view(torch.uint8), segments.view(torch.uint8)):
                 del left[name]
         return left
 
     @classmethod
     def from_file(cls, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The whole state: segments that the file leaves out are drawn again."""
-        return {**dict(cls._drawn(config, state)), **state}
+        return {**dict(cls._drawn(config, state, but=state)), **state}
 
     @classmethod
-    def _drawn(cls, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    def _drawn(
+        cls, config: Mapping[str, Any], state: Mapping[str, Tensor], but: Collection[str] = ()
+    ) -> Iterator[tuple[str, Tensor]]:
         if config.get("segment_seed") is not None:
             with torch.device("meta"), torch.random.fork_rng(devices=[]):
                 model = cls(**config)
-            yield from model._drawn_for(state)
+            yield from model._drawn_for(state, but)
 
-    def _drawn_for(self, state: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
-        """What the seed gives, in the precision of the layer's weights, and zero where masked."""
-        for name, segments in self.draw_segments():
+    def _drawn_for(self, state: Mapping[str, Tensor], but: Collection[str] = ()) -> Iterator[tuple[str, Tensor]]:
+        """What the seed gives, in the precision of the layer's weights, and zero where masked; not those in ``but``."""
+        for name, draw in self.segment_draws().items():
+            if name in but:
+                continue
             layer = name.removesuffix(".segments")
             weight, mask = state.get(f"{layer}.weight"), state.get(f"{layer}.segment_mask")
-            segments = segments if weight is None else segments.to(weight.dtype)
+            segments = draw() if weight is None else draw().to(weight.dtype)
             if mask is not None and mask.dtype == torch.bool and mask.shape == segments.shape:
                 segments.masked_fill_(~mask.cpu(), 0.0)
             yield name, segments

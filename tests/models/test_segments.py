@@ -133,6 +133,28 @@ def test_segments_that_are_trained_are_stored(tmp_path):
     assert equal_states(model.state_dict(), again.state_dict())
 
 
+@pytest.mark.parametrize("changes", [{}, {"num_classes": 5, "max_tasks": 6}])
+@pytest.mark.parametrize("segment_density", [1.0, 0.6])
+def test_loading_draws_segments_once(segment_density, changes, tmp_path, monkeypatch):
+    model = classifier(segment_density=segment_density)
+    model.save_pretrained(tmp_path / "seed")
+    with torch.no_grad():
+        model.mlp.hidden[1].segments *= 0.5
+    model.save_pretrained(tmp_path / "changed")
+    layers = []
+    counted = lambda seed, layer, *args: layers.append(layer) or draw_segments(seed, layer, *args)  # noqa: E731
+    monkeypatch.setattr("dendrite_zoo.models.mlp.draw_segments", counted)
+    ActiveDendriteClassifier.from_pretrained(tmp_path / "seed", **changes)
+    assert layers == [0, 1]
+    layers.clear()
+    again = ActiveDendriteClassifier.from_pretrained(tmp_path / "changed", **changes)
+    assert layers == [0], "the file holds the segments of the other layer"
+    assert all(torch.equal(again.state_dict()[name], model.state_dict()[name]) for name in SEGMENTS)
+    layers.clear()
+    classifier()
+    assert layers == [0, 1], "a model that is not loaded draws its own"
+
+
 def test_on_the_meta_device_nothing_is_drawn(monkeypatch):
     monkeypatch.setattr("dendrite_zoo.models.mlp.draw_segments", None)
     with torch.device("meta"):
