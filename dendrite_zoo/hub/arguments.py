@@ -1,7 +1,5 @@
 """The arguments of a config, compared with the signature of the constructor that they are meant for."""
 
-from __future__ import annotations
-
 import inspect
 import json
 import operator
@@ -28,12 +26,11 @@ def check_arguments(constructor: Callable[..., Any], arguments: Mapping[str, Any
         ValueError: an argument is unknown, missing, or of another type than the signature says.
     """
     known = defaults_of(constructor)
-    for key in arguments:
-        if key not in known:
-            remedy = f"{nearest(key, known)} Correct the key, or upgrade: pip install -U {LIBRARY_NAME}"
-            raise ValueError(f"config.json has {key!r}; expected arguments of {name}: {', '.join(known)}.{remedy}")
+    if unknown := [key for key in arguments if key not in known]:
+        remedy = f"{nearest(unknown[0], known)} Correct the key, or upgrade: pip install -U {LIBRARY_NAME}"
+        raise ValueError(f"config.json has {unknown[0]!r}; expected arguments of {name}: {', '.join(known)}.{remedy}")
     if missing := [key for key in known if key not in arguments]:
-        remedy = "Fetch the file again; in a class of your own let `config` hold them all."
+        remedy = "Fetch it again; in a class of your own put them all into `config`."
         raise ValueError(f"config.json lacks {missing}; expected every argument of {name}. {remedy}")
     hints = typing.get_type_hints(constructor)
     for key, value in arguments.items():
@@ -50,10 +47,9 @@ def fits(value: Any, hint: Any) -> bool:
         >>> fits(3, int), fits(True, int), fits([64, 64], tuple[int, ...]), fits(None, int | None)
         (True, False, True, True)
     """
-    kind, inner = typing.get_origin(hint) or hint, typing.get_args(hint)
-    if kind in TYPES:
-        return type(value) in TYPES[kind]
-    return KINDS.get(kind, lambda value, inner: True)(value, inner)
+    if hint in TYPES:
+        return type(value) in TYPES[hint]
+    return KINDS.get(typing.get_origin(hint) or hint, lambda value, inner: True)(value, typing.get_args(hint))
 
 
 def _fits_sequence(value: Any, inner: tuple[Any, ...]) -> bool:
@@ -70,8 +66,8 @@ def _fits_mapping(value: Any, inner: tuple[Any, ...]) -> bool:
     return isinstance(value, dict) and all(fits(item, hint) for hint in inner[-1:] for item in value.values())
 
 
-TYPES: dict[Any, tuple[type, ...]] = {int: (int,), float: (int, float), bool: (bool,), str: (str,)}
-TYPES |= dict.fromkeys((None, type(None)), (type(None),))
+NONE = type(None)
+TYPES = {int: (int,), float: (int, float), bool: (bool,), str: (str,), None: (NONE,), NONE: (NONE,)}
 """An annotation to the types of JSON values that have it."""
 
 KINDS: dict[Any, Callable[[Any, tuple[Any, ...]], bool]] = {

@@ -1,7 +1,5 @@
 """The artifact on disk: ``config.json`` and ``model.safetensors`` in one folder, nothing pickled."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Mapping
@@ -17,13 +15,7 @@ from torch import Tensor
 from dendrite_zoo._core.files import to_json, write_together
 from dendrite_zoo.hub import config as configs
 
-CONFIG, WEIGHTS, RESULTS, CARD, PICTURE = (
-    "config.json",
-    "model.safetensors",
-    "results.json",
-    "README.md",
-    "matrix.png",
-)
+CONFIG, WEIGHTS, RESULTS, CARD, PICTURE = "config.json model.safetensors results.json README.md matrix.png".split()
 ALTERED = "is truncated or altered: restore it, or download or train the model again."
 
 
@@ -34,6 +26,16 @@ def sha256(path: Path) -> str:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def git_hash(content: bytes) -> str:
+    """Give git's hash of a file, by which the Hub knows small ones."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+
+
+def has_hash(path: Path, known: str) -> bool:
+    """Say whether a file has the hash by which the Hub knows it: its sha256, or git's hash of a small file."""
+    return (sha256(path) if len(known) == 64 else git_hash(path.read_bytes())) == known
 
 
 def fingerprint(state: Mapping[str, Tensor], config: Mapping[str, Any] | None = None) -> str:
@@ -89,10 +91,8 @@ def verify(place: object, config: Mapping[str, Any], state: Mapping[str, Tensor]
     if first_format and "fingerprint" not in marks:
         return
     if marks.get("fingerprint") != fingerprint(state, None if first_format else config):
-        raise ValueError(
-            f"{place}: expected the config and weights that were saved together, but {CONFIG} or {WEIGHTS} {ALTERED} "
-            "An argument of a trained model is not changed by editing its file."
-        )
+        together = "expected the config and weights that were saved together"
+        raise ValueError(f"{place}: {together}, but {CONFIG} or {WEIGHTS} was edited, or {ALTERED}")
 
 
 def write(

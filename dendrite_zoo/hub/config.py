@@ -4,14 +4,11 @@ A config comes from strangers. It is parsed strictly, its ``model_type`` is look
 imported, and every argument is compared with the constructor's own signature.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import dendrite_zoo
 from dendrite_zoo._core.files import parse_json
 from dendrite_zoo._core.names import nearest
 
@@ -62,8 +59,7 @@ def check_value(value: Any, where: str) -> None:
     if isinstance(value, list | tuple | dict):
         if len(value) > MAX_ITEMS:
             raise ValueError(f"{where}: expected at most {MAX_ITEMS} items, but got {len(value)}. Do not load it.")
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-        for key, item in items:
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
             check_value(item, f"{where}: {key}")
 
 
@@ -78,19 +74,16 @@ def check_header(config: Mapping[str, Any], known_types: Collection[str]) -> Non
         remedy = "This is not an artifact of this library: load it with the one that wrote it."
         raise ValueError(f"config.json has library_name {library!r}; expected {LIBRARY_NAME!r}. {remedy}")
     if type(version) is not int or version < 1:
-        remedy = "Fetch the file again."
-        raise ValueError(f"config.json has format_version {version!r}; expected 1 to {FORMAT_VERSION}. {remedy}")
+        raise ValueError(f"config.json has format_version {version!r}; expected 1 to {FORMAT_VERSION}. Fetch it again.")
     if version > FORMAT_VERSION:
         raise ValueError(
             f"config.json has format_version {version}, written by {LIBRARY_NAME} {config.get('library_version')}; "
-            f"expected at most {FORMAT_VERSION}, which {dendrite_zoo.__version__} reads. Upgrade: pip install -U "
-            f"{LIBRARY_NAME}"
+            f"this release reads up to {FORMAT_VERSION}. Upgrade: pip install -U {LIBRARY_NAME}"
         )
     if not isinstance(model_type, str) or model_type not in known_types:
         raise ValueError(
-            f"config.json has model_type {model_type!r}; expected one of {', '.join(sorted(known_types))}."
-            f"{nearest(str(model_type), known_types)} A type is a registered name, never a path to import; import the "
-            "module of a class of your own, which registers it by dendrite_zoo.hub.register_model."
+            f"config.json has model_type {model_type!r}; expected one of {', '.join(sorted(known_types))}, never a path"
+            f" to import.{nearest(str(model_type), known_types)} Import a class of your own, which registers it, first."
         )
 
 

@@ -1,8 +1,5 @@
 """Files of a repo on the Hub, through the client's cache, each checked by its hash."""
 
-from __future__ import annotations
-
-import hashlib
 import logging
 import os
 import re
@@ -65,15 +62,12 @@ class Download:
             ConnectionError: the Hub cannot be reached, or offline mode is on and the file is not cached.
             ValueError: what arrives, twice, is not what the Hub or the registry promises.
         """
-        path = self._fetch(file, self.commit)
-        if self._is_whole(path, file):
-            return path
-        logger.warning("%s: %s does not have its promised hash; fetching it once more", self, file)
-        _discard(path)
-        path = self._fetch(file, self.commit)
-        if self._is_whole(path, file):
-            return path
-        _discard(path)
+        for attempt in (1, 2):
+            path = self._fetch(file, self.commit)
+            if self._is_whole(path, file):
+                return path
+            logger.warning("%s: %s does not have its promised hash (attempt %d of 2)", self, file, attempt)
+            _discard(path)
         raise ValueError(
             f"{self}: {file} arrived twice with another hash than promised (registry or LFS oid). It was removed from "
             "the cache; try again later, and do not use the file from elsewhere."
@@ -98,20 +92,11 @@ class Download:
     def _fetch(self, file: str, revision: str) -> Path:
         from huggingface_hub import hf_hub_download
 
-        def call() -> str:
-            return hf_hub_download(
-                self.repo,
-                file,
-                revision=revision,
-                cache_dir=self.cache_dir,
-                token=self.token,
-                library_name="dendrite-zoo",
-                library_version=dendrite_zoo.__version__,
-            )
-
+        options: dict[str, Any] = {"revision": revision, "cache_dir": self.cache_dir, "token": self.token}
+        options |= {"library_name": "dendrite-zoo", "library_version": dendrite_zoo.__version__}
         try:
             # The client resumes broken downloads by itself, but gives up on some other broken answers at once.
-            return Path(retried(call, f"{self}: {file}", broken=2))
+            return Path(retried(lambda: hf_hub_download(self.repo, file, **options), f"{self}: {file}", broken=2))
         except Exception as error:
             raise explained(error, f"{self}: {file}", self.token) from None
 
@@ -120,12 +105,7 @@ class Download:
             return artifact.sha256(path) == self.pins[file]["sha256"]
         # The cache names a blob after its ETag: the LFS sha256, or git's hash of a small file.
         etag = Path(os.readlink(path)).name if path.is_symlink() else ""
-        if re.fullmatch("[0-9a-f]{64}", etag):
-            return artifact.sha256(path) == etag
-        if SHA.fullmatch(etag):
-            content = path.read_bytes()
-            return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest() == etag
-        return True
+        return artifact.has_hash(path, etag) if re.fullmatch("[0-9a-f]{40}|[0-9a-f]{64}", etag) else True
 
 
 def _discard(path: Path) -> None:

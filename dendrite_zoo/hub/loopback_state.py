@@ -1,13 +1,13 @@
 """What a Hub on one's own machine knows: users, repos with their commits, and the objects that they share."""
 
-from __future__ import annotations
-
 import hashlib
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from dendrite_zoo.hub.artifact import git_hash
 
 LARGE = (".safetensors", ".png", ".parquet")  # what is kept as LFS objects
 Files = dict[str, bytes]
@@ -17,8 +17,7 @@ def entry(path: str, data: bytes) -> dict[str, Any]:
     """Describe a file as the Hub's listings do; ``oid`` is git's hash, of a large file's pointer."""
     sha, size = hashlib.sha256(data).hexdigest(), len(data)
     lfs = {"lfs": {"oid": sha, "sha256": sha, "size": size, "pointerSize": 130}} if path.endswith(LARGE) else {}
-    kept = repr(lfs).encode() if lfs else data
-    oid = hashlib.sha1(b"blob %d\0" % len(kept) + kept).hexdigest()
+    oid = git_hash(repr(lfs).encode() if lfs else data)
     return {"type": "file", "path": path, "rfilename": path, "oid": oid, "blobId": oid, "size": size, **lfs}
 
 

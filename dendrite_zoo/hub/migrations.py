@@ -4,8 +4,6 @@ Format 1 left arguments out that had their default. Format 2 holds every argumen
 tensors.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,25 +12,13 @@ from dendrite_zoo.hub.config import FORMAT_VERSION, HEADER, Config
 State = dict[str, Any]
 
 _NETWORK = {
-    "gate": "abs_max",
-    "activation": "k-winners",
-    "winners": "activation",
-    "segment_density": 1.0,
-    "context_density": None,
-    "input_density": None,
-    "segment_seed": None,
+    **{"gate": "abs_max", "activation": "k-winners", "winners": "activation", "segment_density": 1.0},
+    **dict.fromkeys(["context_density", "input_density", "segment_seed"]),
 }
 _CONTINUAL = {**_NETWORK, "activation_density": 0.05, "weight_density": 0.5, "dendrite_layers": None}
 _ROBOT = {
-    **_NETWORK,
-    "observation_size": 39,
-    "action_size": 4,
-    "hidden_features": [2800, 2800],
-    "num_segments": 10,
-    "activation_density": 0.25,
-    "weight_density": 0.9,
-    "dendrite_layers": [1],
-    "append_task": False,
+    **{**_NETWORK, "activation_density": 0.25, "weight_density": 0.9, "dendrite_layers": [1], "append_task": False},
+    **{"observation_size": 39, "action_size": 4, "hidden_features": [2800, 2800], "num_segments": 10},
 }
 FORMAT_1_DEFAULTS: dict[str, dict[str, Any]] = {
     "active-dendrite-mlp": {**_CONTINUAL, "context_density": 0.1},

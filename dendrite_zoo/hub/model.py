@@ -100,10 +100,8 @@ class HubModel:
         Raises:
             TypeError: for a change this class does not know.
         """
-        raise TypeError(
-            f"{cls.__name__}.from_pretrained does not know {sorted(changes)}; it takes no changes. Leave them out, or "
-            "build a new model and copy what you need."
-        )
+        remedy = "it takes no changes. Leave them out, or build a new model and copy what you need."
+        raise TypeError(f"{cls.__name__}.from_pretrained does not know {sorted(changes)}; {remedy}")
 
     @classmethod
     def to_file(cls, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -125,11 +123,7 @@ class HubModel:
 
     @classmethod
     def blank(cls: type[M], config: Mapping[str, Any]) -> M:
-        """Build a model for a state that was read; to be overridden by a class that would compute parts of it in vain.
-
-        Args:
-            config: the constructor's arguments.
-        """
+        """Build a model for a state that follows; to be overridden where the constructor would compute that in vain."""
         return cls(**config)
 
     @classmethod
@@ -163,10 +157,8 @@ class HubModel:
         config = configs.read(place.path(artifact.CONFIG))
         model_class = class_of(config)
         if not issubclass(model_class, cls):
-            raise ValueError(
-                f"{place} is a {config['model_type']!r}; expected a {cls.__name__}. Load it with "
-                f"{model_class.__name__}.from_pretrained or dendrite_zoo.load."
-            )
+            remedy = f"Load it with {model_class.__name__}.from_pretrained or dendrite_zoo.load."
+            raise ValueError(f"{place} is a {config['model_type']!r}; expected a {cls.__name__}. {remedy}")
         arguments, state, origin = _read(place, config)
         if changes:
             arguments, state, fresh = model_class.adapt(arguments, state, changes)

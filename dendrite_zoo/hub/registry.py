@@ -4,8 +4,6 @@
 published), sha256 and size of each file, and a line or two for people.
 """
 
-from __future__ import annotations
-
 import importlib.resources
 import json
 from collections.abc import Mapping
@@ -91,10 +89,8 @@ def entry(name: str) -> Entry:
     known = entries()
     if name not in known:
         here = f" For the folder of that name write './{name}'." if Path(name).is_dir() else nearest(name, known)
-        raise ValueError(
-            f"no model {name!r} in the zoo; expected one of {sorted(known)}, 'org/repo', or a "
-            f"folder.{here} See all: dendrite-zoo list"
-        )
+        expected = f"expected one of {sorted(known)}, 'org/repo', or a folder.{here} See all: dendrite-zoo list"
+        raise ValueError(f"no model {name!r} in the zoo; {expected}")
     return known[name]
 
 

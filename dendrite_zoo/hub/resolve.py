@@ -1,7 +1,5 @@
 """What a user calls a model: a zoo name, a repo on the Hub, or a folder; and the files it leads to."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Mapping

@@ -1,10 +1,8 @@
 """Asking the Hub again where that may help, and saying in one line what went wrong where it does not."""
 
-from __future__ import annotations
-
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from dendrite_zoo._core.redact import without_token
@@ -21,26 +19,25 @@ T = TypeVar("T")
 
 def status_of(error: BaseException) -> int | None:
     """Give the HTTP status an error of the Hub client carries, its causes included."""
-    seen: BaseException | None = error
-    while seen is not None:
-        response = getattr(seen, "response", None)
-        if response is not None:
-            return int(response.status_code)
-        seen = seen.__cause__
-    return None
+    responses = (getattr(cause, "response", None) for cause in _causes(error))
+    return next((int(response.status_code) for response in responses if response is not None), None)
 
 
 def is_transport(error: BaseException) -> bool:
     """Say whether an error came from the connection rather than from an answer."""
     from huggingface_hub import errors
 
-    client_error = errors.HfHubHTTPError.__bases__[0]  # HTTPError of httpx or httpx2, whichever the client uses
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, client_error) and not isinstance(seen, errors.HfHubHTTPError):
-            return True
-        seen = seen.__cause__
-    return False
+    answer = errors.HfHubHTTPError
+    client_error = answer.__bases__[0]  # HTTPError of httpx or httpx2, whichever the client uses
+    return any(isinstance(cause, client_error) and not isinstance(cause, answer) for cause in _causes(error))
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error, what it was raised from, and so on."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__
 
 
 def retried(
@@ -80,46 +77,28 @@ def _asked_to_wait(error: BaseException) -> float:
     return float(value) if value.isdigit() else 0.0
 
 
-EXPLANATIONS: dict[str, tuple[type[OSError], str]] = {
-    "GatedRepoError": (
-        PermissionError,
-        "access is gated{said}; expected an account that was granted it. Ask for access on the repo's page, then log "
-        "in with `hf auth login` or set HF_TOKEN.",
-    ),
-    "RepositoryNotFoundError": (
-        FileNotFoundError,
-        "no such repo, or it is private and this account may not see it. Check the name; for a private repo log in "
-        "with `hf auth login` or set HF_TOKEN.",
-    ),
-    "RevisionNotFoundError": (
-        FileNotFoundError,
-        "no such branch, tag or commit there. Check the revision on the repo's page.",
-    ),
-    "RemoteEntryNotFoundError": (
-        FileNotFoundError,
-        "no such file in that repo; expected config.json and model.safetensors, nothing else is opened. Publish the "
-        "model with `dendrite-zoo publish`, or name another repo.",
-    ),
-    "OfflineModeIsEnabled": (
-        ConnectionError,
-        "not in the cache, and offline mode is on. Unset HF_HUB_OFFLINE to fetch it once.",
-    ),
-    "bad token": (
-        PermissionError,
-        "the Hub refuses the token; expected a valid one. Log in with `hf auth login` or set HF_TOKEN anew.",
-    ),
-    "no right": (
-        PermissionError,
-        "the Hub refuses it with HTTP {status}{said}; expected an account with the right to do it. Use a namespace of "
-        "your own and a token with write access (`hf auth login` or HF_TOKEN).",
-    ),
-    "failing": (ConnectionError, "the Hub answers with HTTP {status}{said}, {attempts} times. Try again later."),
-    "LocalEntryNotFoundError": (
-        ConnectionError,
-        "the Hub cannot be reached ({kind}). Check the network and HF_ENDPOINT, then try again.",
-    ),
+EXPLANATIONS: dict[type[OSError], dict[str, str]] = {
+    PermissionError: {
+        "GatedRepoError": "access is gated{said}; expected an account that was granted it. Ask for access on the "
+        "repo's page, then log in with `hf auth login` or set HF_TOKEN.",
+        "bad token": "the Hub refuses the token; expected a valid one. Log in with `hf auth login` or set HF_TOKEN.",
+        "no right": "the Hub refuses it with HTTP {status}{said}; expected an account with the right to do it. Use a "
+        "namespace of your own and a token with write access (`hf auth login` or HF_TOKEN).",
+    },
+    FileNotFoundError: {
+        "RepositoryNotFoundError": "no such repo, or it is private and this account may not see it. Check the name; "
+        "for a private repo log in with `hf auth login` or set HF_TOKEN.",
+        "RevisionNotFoundError": "no such branch, tag or commit there. Check the revision on the repo's page.",
+        "RemoteEntryNotFoundError": "no such file in that repo; expected config.json and model.safetensors, nothing "
+        "else is opened. Publish the model with `dendrite-zoo publish`, or name another repo.",
+    },
+    ConnectionError: {
+        "OfflineModeIsEnabled": "not in the cache, and offline mode is on. Unset HF_HUB_OFFLINE to fetch it once.",
+        "LocalEntryNotFoundError": "the Hub cannot be reached ({kind}). Check the network and HF_ENDPOINT; try again.",
+        "failing": "the Hub answers with HTTP {status}{said}, {attempts} times. Try again later.",
+    },
 }
-"""A class of the client's errors, or another reason, to the exception and the sentence for it."""
+"""An exception to the reasons for it, a class of the client's errors or another, each with its sentence."""
 
 
 def explained(error: BaseException, what: str, token: str | bool | None = None) -> Exception:
@@ -130,21 +109,21 @@ def explained(error: BaseException, what: str, token: str | bool | None = None) 
         what: failed, such as ``"org/repo: config.json"``.
         token: that was used, if it was given.
     """
-    cause = error
-    while cause.__cause__ is not None and getattr(cause, "response", None) is None:
-        cause = cause.__cause__
+    *causes, last = _causes(error)
+    cause = next((cause for cause in causes if getattr(cause, "response", None) is not None), last)
     reason = _reason(cause, status_of(error), is_transport(error))
     if reason is None:
         return OSError(f"{what}: {without_token(str(error), token)}")
     said = without_token(str(getattr(cause, "server_message", None) or "").strip(), token)
     words = {"said": f" ({said})" if said else "", "status": status_of(error), "kind": type(cause).__name__}
-    exception, sentence = EXPLANATIONS[reason]
-    return exception(f"{what}: {sentence.format(attempts=ATTEMPTS, **words)}")
+    exception = next(kind for kind, sentences in EXPLANATIONS.items() if reason in sentences)
+    return exception(f"{what}: {EXPLANATIONS[exception][reason].format(attempts=ATTEMPTS, **words)}")
 
 
 def _reason(cause: BaseException, status: int | None, transport: bool) -> str | None:
     """The key of `EXPLANATIONS` for an error; None where the error explains itself."""
-    known = [kind.__name__ for kind in type(cause).__mro__ if kind.__name__ in EXPLANATIONS]
+    explained = set().union(*EXPLANATIONS.values())
+    known = [kind.__name__ for kind in type(cause).__mro__ if kind.__name__ in explained]
     reasons = {
         "bad token": status == 401 and "Invalid credentials" in str(cause),
         "OfflineModeIsEnabled": "outgoing traffic has been disabled" in str(cause),

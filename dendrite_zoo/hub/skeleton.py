@@ -1,7 +1,5 @@
 """What a config leads to, known before memory is taken, and compared with what a file holds."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -18,23 +16,18 @@ def skeleton(model_class: Any, arguments: Mapping[str, Any]) -> dict[str, Tensor
     check_arguments(model_class.__init__, arguments, model_class.__name__)
     try:
         with torch.device("meta"), torch.random.fork_rng(devices=[]):
-            state: dict[str, Tensor] = model_class(**arguments).state_dict()
+            return dict(model_class(**arguments).state_dict())
     except (RuntimeError, OverflowError, MemoryError) as error:
-        raise ValueError(
-            f"config.json makes no {model_class.__name__} ({str(error).splitlines()[0]}): sizes that no machine "
-            "holds, or that do not agree. Correct the file or fetch it again."
-        ) from error
-    return state
+        remedy = f"({str(error).splitlines()[0]}): no machine holds its sizes, or they do not agree. Correct the file."
+        raise ValueError(f"config.json makes no {model_class.__name__} {remedy}") from error
 
 
 def check_numbers(model_class: type, tensors: Mapping[str, Tensor]) -> None:
     """Refuse a config that would take much memory without a file that is as large."""
     numbers = sum(tensor.numel() for tensor in tensors.values())
     if numbers > MAX_NUMBERS:
-        raise ValueError(
-            f"config.json describes a {model_class.__name__} of {numbers:.1e} numbers; expected at most "
-            f"{MAX_NUMBERS:.1e}. Correct the file, or call the class itself if that is meant."
-        )
+        remedy = f"expected at most {MAX_NUMBERS:.1e}. Correct the file, or call the class itself if that is meant."
+        raise ValueError(f"config.json describes a {model_class.__name__} of {numbers:.1e} numbers; {remedy}")
 
 
 def compare(
@@ -51,21 +44,18 @@ def compare(
     Raises:
         ValueError: naming what differs.
     """
-    missing = sorted(set(expected) - set(state) - set(absent))
-    unknown = sorted(set(state) - set(expected))
+    remedy = "The two files do not belong together: fetch or save both again."
+    missing, unknown = sorted(set(expected) - set(state) - set(absent)), sorted(set(state) - set(expected))
     if missing or unknown:
-        raise ValueError(
-            f"{place}: the weights lack {missing[:5]} and have {unknown[:5]} besides; expected the {len(expected)} "
-            "tensors that config.json describes. The two files do not belong together; fetch or save both again."
-        )
+        tensors = f"expected the {len(expected)} tensors that config.json describes"
+        raise ValueError(f"{place}: the weights lack {missing[:5]} and have {unknown[:5]} besides; {tensors}. {remedy}")
     for name, tensor in state.items():
         wanted = expected[name]
         floats = tensor.is_floating_point() and wanted.is_floating_point()
         if tensor.shape != wanted.shape or not (floats or tensor.dtype == wanted.dtype):
             raise ValueError(
                 f"{place}: {name} is {list(tensor.shape)} {tensor.dtype}; config.json leads to {list(wanted.shape)} "
-                f"{wanted.dtype}. A different head or capacity is an explicit argument, such as num_classes= or "
-                "max_tasks=; else the two files do not belong together: fetch or save both again."
+                f"{wanted.dtype}. {remedy} For another head or capacity give num_classes= or max_tasks= at loading."
             )
 
 

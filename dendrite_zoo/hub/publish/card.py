@@ -1,13 +1,11 @@
 """The card of a model: what it is, how to use it, what it forgot, how it was made, each number from a record."""
 
-from __future__ import annotations
-
 import json
 import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +17,6 @@ from dendrite_zoo.hub.model import HubModel
 from dendrite_zoo.hub.publish.kinds import kind_of
 from dendrite_zoo.hub.publish.merge import front, merge
 from dendrite_zoo.metrics import forgetting_per_task, learned_part, summarize, weight_sparsity
-
-if TYPE_CHECKING:
-    from huggingface_hub import EvalResult
 
 logger = logging.getLogger(__name__)
 
@@ -44,8 +39,8 @@ class Card:
         self, model: HubModel, header: Mapping[str, Any], *, name: str, source: str, base_model: str = ""
     ) -> None:
         self.name, self.source, self.base_model = name, source, base_model
-        self.arguments = plain(model.config)
-        self.header, self.kind = header, kind_of(model.model_type)
+        self.kind, self.arguments = kind_of(model.model_type), plain(model.config)
+        self.config = {**header, **self.arguments}
         self.state = model.to_file(self.arguments, cast(nn.Module, model).state_dict())
         self.size = sum(parameter.numel() for parameter in cast(nn.Module, model).parameters())
         records = model.results if isinstance(model.results, list) else [model.results]
@@ -59,25 +54,11 @@ class Card:
 
         loader = jinja2.PackageLoader("dendrite_zoo.hub.publish")
         environment = jinja2.Environment(loader=loader, undefined=jinja2.ChainableUndefined, keep_trailing_newline=True)
-        environment.filters["number"] = _number
-        body = environment.get_template(self.kind.template).render(
-            title=self.name,
-            source=self.source,
-            base_model=self.base_model,
-            config={**self.header, **self.arguments},
-            arguments=json.dumps(self.arguments),
-            usage=self.kind.usage(self.arguments),
-            limits=self.kind.limits(self.arguments),
-            results=self.results,
-            own=self.own,
-            figures={} if self.matrix is None else summarize(self.matrix),
-            tasks=self._tasks(),
-            matrix_size=0 if self.matrix is None else len(self.matrix),
-            picture=picture,
-            layers=self._layers(),
-            size=self.size,
-            nonzero=sum(int(t.count_nonzero()) for t in self.state.values() if t.is_floating_point()),
-        )
+        environment.filters |= {"number": _number, "json": json.dumps}
+        figures = {} if self.matrix is None else summarize(self.matrix)
+        measured = {"figures": figures, "tasks": self._tasks(), "layers": self._layers(), "picture": picture}
+        nonzero = sum(int(t.count_nonzero()) for t in self.state.values() if t.is_floating_point())
+        body = environment.get_template(self.kind.template).render(vars(self), **measured, nonzero=nonzero)
         return front(self.metadata()) + "\n" + body
 
     def metadata(self) -> dict[str, Any]:
@@ -115,7 +96,7 @@ class Card:
             return False
         return True
 
-    def _eval_results(self, record: Mapping[str, Any]) -> list[EvalResult]:
+    def _eval_results(self, record: Mapping[str, Any]) -> list[Any]:
         from huggingface_hub import EvalResult
 
         over = f"{record.get('num_tasks')} tasks, context {record.get('context_at_test')}"
@@ -151,10 +132,8 @@ class Card:
         ]
 
     def _layers(self) -> dict[str, dict[str, Any]]:
-        layers: dict[str, dict[str, Any]] = {
-            layer: {"weight_sparsity": weight_sparsity(tensor.float())}
-            for layer, tensor in ((name.rpartition(".")[0], t) for name, t in self.state.items() if _is_weight(name, t))
-        }
+        weights = {name: t for name, t in self.state.items() if name.endswith(".weight") and t.ndim > 1}
+        layers = {name[: -len(".weight")]: {"weight_sparsity": weight_sparsity(t.float())} for name, t in weights.items()}
         for name, values in (self.own[0].get("sparsity") or {} if self.own else {}).items():
             layers[name] = {**layers.get(name, {}), **values}
         return layers
@@ -169,10 +148,6 @@ def write_card(model: HubModel, folder: Path, name: str) -> None:
     place.write_text(text, encoding="utf-8")
 
 
-def _is_weight(name: str, tensor: Tensor) -> bool:
-    return name.endswith(".weight") and tensor.ndim > 1
-
-
 def _square(rows: Any) -> Tensor | None:
     """Give an accuracy matrix of a record, null being NaN; None where the record has none."""
     try:
@@ -183,8 +158,7 @@ def _square(rows: Any) -> Tensor | None:
 
 
 def _number(value: Any, scale: int = 1, places: int = 3) -> str:
-    if isinstance(value, Tensor):
-        value = float(value)
+    value = float(value) if isinstance(value, Tensor) else value
     if not isinstance(value, int | float) or math.isnan(value):
         return "·"
     return f"{round(scale * value, places) + 0.0:.{places}f}"  # + 0.0: no minus sign on a zero

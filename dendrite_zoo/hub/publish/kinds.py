@@ -1,12 +1,8 @@
 """What the card of a model says by its type, besides what was measured."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
-
-__all__ = ["KINDS", "Kind", "kind_of"]
 
 Arguments = Mapping[str, Any]
 
@@ -21,8 +17,9 @@ class Kind:
         tags: under which the Hub lists it.
         task: what it was trained for.
         metric: how that is measured.
-        usage: from the constructor's arguments to lines of Python that follow ``model = dendrite_zoo.load(...)``.
-        limits: from the constructor's arguments to sentences on what the model cannot do.
+        usage: from the constructor's arguments to lines of Python that follow ``model = dendrite_zoo.load(...)``, where
+            the template leaves that open.
+        limits: from the constructor's arguments to sentences on what the model cannot do, beside the template's.
     """
 
     template: str = "classifier.md.j2"
@@ -46,11 +43,6 @@ def _classify(arguments: Arguments) -> str:
     return "\n".join([*lines, "logits = model(x, task=0)  # takes it as given"])
 
 
-def _act(arguments: Arguments) -> str:
-    observation = f"observation = torch.zeros({arguments['observation_size']})  # as the environment gives it"
-    return f'{observation}\naction = model.act(observation, "{arguments["tasks"][0]}")'
-
-
 KINDS: dict[str, Kind] = {
     "active-dendrite-classifier": Kind(
         pipeline_tag="image-classification",
@@ -65,11 +57,6 @@ KINDS: dict[str, Kind] = {
         tags=("robotics", "imitation-learning", "multi-task", "meta-world", "active-dendrites"),
         task="Multi-task robot control",
         metric="success",
-        usage=_act,
-        limits=lambda arguments: [
-            f"It needs its task, one of {len(arguments['tasks'])}, and sees the state of the simulation (positions of "
-            "hand, objects and goal), no images."
-        ],
     ),
 }
 """``model_type`` to its kind; a model type of one's own may be added."""

@@ -3,14 +3,10 @@
 Generated parts stand between marks; whatever a person writes around them, and metadata of theirs, survives.
 """
 
-from __future__ import annotations
-
 import logging
 import re
 from collections.abc import Mapping
 from typing import Any
-
-__all__ = ["PART", "front", "merge", "own_text"]
 
 logger = logging.getLogger(__name__)
 
@@ -33,11 +29,9 @@ def merge(old: str | None, new: str) -> str:
         return new
     parts = {match["name"]: match[0] for match in PART.finditer(new)}
     body = FRONT.sub("", old, count=1)
-    if PART.search(body):
-        body = PART.sub(lambda match: parts.get(match["name"], ""), body)
-    else:
+    if not PART.search(body):
         body = "\n\n".join([body.strip(), *parts.values()]) + "\n"
-    return front(_merged(_metadata(old), _metadata(new))) + body
+    return front(_merged(_metadata(old), _metadata(new))) + PART.sub(lambda match: parts.get(match["name"], ""), body)
 
 
 def own_text(card: str | None) -> str:
@@ -54,13 +48,11 @@ def front(metadata: Mapping[str, Any]) -> str:
 
 def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     """The metadata of a person over those of the library, but for what only the library knows."""
-    kept = {key: value for key, value in old.items() if key not in GENERATED}
-    lists = {
-        key: list(dict.fromkeys([*new.get(key, []), *_as_list(old.get(key))]))
-        for key in ("tags", "datasets")
-        if key in new or key in old
-    }
-    return {**new, **kept, **lists}
+    merged = {**new, **{key: value for key, value in old.items() if key not in GENERATED}}
+    for key in {"tags", "datasets"} & set(merged):
+        theirs = old.get(key) or []
+        merged[key] = list(dict.fromkeys([*new.get(key, []), *(theirs if isinstance(theirs, list) else [theirs])]))
+    return merged
 
 
 def _metadata(card: str) -> dict[str, Any]:
@@ -73,7 +65,3 @@ def _metadata(card: str) -> dict[str, Any]:
     except Exception as error:  # whatever a person typed there
         logger.warning("the metadata of the card cannot be read and is written anew: %s", error)
         return {}
-
-
-def _as_list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [] if value is None else [value]

@@ -4,8 +4,6 @@ A reader meets the old model or the new one, and two writers cannot overwrite ea
 failure, it goes on where it stopped: what the Hub has already is not sent twice.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import logging
@@ -24,7 +22,7 @@ from dendrite_zoo.hub.publish.merge import merge, own_text
 from dendrite_zoo.hub.retry import AGAIN, explained, is_transport, retried, status_of
 
 if TYPE_CHECKING:
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+    from huggingface_hub import HfApi
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +50,7 @@ class Release:
     changed: bool = True
 
     @classmethod
-    def of(cls, repo: str, files: Mapping[str, Path], card: str, **known: Any) -> Release:
+    def of(cls, repo: str, files: Mapping[str, Path], card: str, **known: Any) -> "Release":
         """Describe the release of local files and a card; ``known`` are the attributes that follow."""
         sizes = {name: path.stat().st_size for name, path in files.items()}
         return cls(repo, {**sizes, artifact.CARD: len(card.encode())}, card, **known)
@@ -74,12 +72,8 @@ class RepoWriter:
     """
 
     def __init__(self, repo: str, branch: str, token: str | None) -> None:
-        from huggingface_hub import HfApi
-
         self.repo, self.branch, self.token = repo, branch, token
-        self.api: HfApi = HfApi(
-            token=token, library_name=configs.LIBRARY_NAME, library_version=dendrite_zoo.__version__
-        )
+        self.api = client(token)
 
     def send(
         self, files: Mapping[str, Path], card: str, mine: str | None, private: bool | None, tag: str | None
@@ -113,10 +107,8 @@ class RepoWriter:
         """Make the repo and the branch where they are missing."""
         retried(lambda: self.api.create_repo(self.repo, private=private, exist_ok=True), f"{self.repo}: making it")
         if private and not retried(lambda: self.api.model_info(self.repo), self.repo).private:
-            raise FileExistsError(
-                f"{self.repo} exists and is public; expected a private repo. Make it private in its settings, choose "
-                "another name, or publish without --private. Nothing was sent."
-            )
+            remedy = "Nothing was sent. Make it private in its settings, choose another name, or leave --private out."
+            raise FileExistsError(f"{self.repo} exists and is public; expected a private repo. {remedy}")
         if self.branch != "main":
             retried(lambda: self.api.create_branch(self.repo, branch=self.branch, exist_ok=True), self.repo)
 
@@ -133,16 +125,12 @@ class RepoWriter:
                 return str(head.sha), text, bool(seen)
             seen.append({name: there.get(name) for name in (artifact.CONFIG, artifact.WEIGHTS)})
             if seen[-1] != seen[0]:
-                raise FileExistsError(
-                    f"{self.repo}: somebody else published a model there meanwhile (commit {head.sha}); nothing was "
-                    "overwritten. Look at theirs, then publish again to put yours on top."
-                )
+                remedy = "nothing was overwritten. Look at theirs, then publish again to put yours on top."
+                meanwhile = f"somebody else published a model there meanwhile (commit {head.sha})"
+                raise FileExistsError(f"{self.repo}: {meanwhile}; {remedy}")
+            title = f"Publish with {configs.LIBRARY_NAME} {dendrite_zoo.__version__}"
             commit = self.api.create_commit(
-                self.repo,
-                operations,
-                commit_message=f"Publish with {configs.LIBRARY_NAME} {dendrite_zoo.__version__}",
-                revision=self.branch,
-                parent_commit=head.sha,
+                self.repo, operations, commit_message=title, revision=self.branch, parent_commit=head.sha
             )
             return commit.oid, text, True
 
@@ -158,9 +146,7 @@ class RepoWriter:
         if own_text(mine) and not own_text(theirs):
             return merge(mine, merge(theirs, card))
         if own_text(mine) and own_text(mine) != own_text(theirs):
-            logger.warning(
-                "%s: both its card and the one in the folder hold text of yours; the one on the Hub stays", self.repo
-            )
+            logger.warning("%s: its card and the folder's both hold text of yours; the one on the Hub stays", self.repo)
         return merge(theirs, card)
 
     def _tag(self, commit: str, tag: str | None) -> str:
@@ -170,15 +156,20 @@ class RepoWriter:
             tags = {ref.name: ref.target_commit for ref in self.api.list_repo_refs(self.repo).tags}
             name = tag or _next_tag(tags, commit)
             if tags.get(name, commit) != commit:
-                raise FileExistsError(
-                    f"{self.repo}: tag {name!r} names commit {tags[name]} already; the model is committed as {commit}. "
-                    "Publish again with another tag."
-                )
+                remedy = f"the model is committed as {commit}. Publish again with another tag."
+                raise FileExistsError(f"{self.repo}: tag {name!r} names commit {tags[name]} already; {remedy}")
             if name not in tags:
                 self.api.create_tag(self.repo, tag=name, revision=commit)
             return name
 
         return retried(attempt, f"{self.repo}: tag", again=AGAIN | {409})  # 409: taken by another writer since
+
+
+def client(token: str | None) -> "HfApi":
+    """Give the Hub client, which says on whose behalf it asks."""
+    from huggingface_hub import HfApi
+
+    return HfApi(token=token, library_name=configs.LIBRARY_NAME, library_version=dendrite_zoo.__version__)
 
 
 def _next_tag(tags: Mapping[str, str], commit: str) -> str:
@@ -188,9 +179,7 @@ def _next_tag(tags: Mapping[str, str], commit: str) -> str:
     return named[-1] if named else f"v{max(numbers, default=0) + 1}"
 
 
-def _operations(
-    ours: Mapping[str, Path | bytes], there: Mapping[str, str | None]
-) -> list[CommitOperationAdd | CommitOperationDelete]:
+def _operations(ours: Mapping[str, Path | bytes], there: Mapping[str, str | None]) -> list[Any]:
     """What a commit has to do so that the repo holds our files, and no results or picture of another model."""
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
@@ -201,15 +190,9 @@ def _operations(
 
 def _is(content: Path | bytes, known: str | None) -> bool:
     """Say whether the Hub's hash of a file, LFS or git's, is this content's."""
-    if known is None:
-        return False
-    if isinstance(content, Path) and len(known) == 64:
-        return artifact.sha256(content) == known
-    data = content.read_bytes() if isinstance(content, Path) else content
-    return known in (
-        hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest(),
-        hashlib.sha256(data).hexdigest(),
-    )
+    if isinstance(content, Path):
+        return known is not None and artifact.has_hash(content, known)
+    return known in (artifact.git_hash(content), hashlib.sha256(content).hexdigest())
 
 
 @contextlib.contextmanager

@@ -1,7 +1,5 @@
 """Publishing a model: one function behind the command, the method and the callback."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import tempfile
@@ -12,13 +10,12 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-import dendrite_zoo
 from dendrite_zoo.hub import artifact
 from dendrite_zoo.hub import config as configs
 from dendrite_zoo.hub.model import HubModel, Origin, build
 from dendrite_zoo.hub.publish.card import Card
 from dendrite_zoo.hub.publish.merge import merge
-from dendrite_zoo.hub.publish.release import Release, RepoWriter
+from dendrite_zoo.hub.publish.release import Release, RepoWriter, client
 from dendrite_zoo.hub.resolve import check_repo, model_folder
 from dendrite_zoo.hub.retry import explained, retried
 
@@ -55,14 +52,10 @@ def publish(
     check_repo(repo_id)
     with _artifact(Path(source).expanduser()) as folder, tempfile.TemporaryDirectory() as drawn:
         model = HubModel.from_pretrained(folder)  # what does not load is not published
-        base_model = model.origin.base_model if model.origin is not None else ""
-        card = Card(
-            model,
-            configs.read(folder / artifact.CONFIG),
-            name=repo_id,
-            source=repo_id if revision == "main" else f"{repo_id}@{revision}",
-            base_model=base_model if base_model != repo_id else "",
-        )
+        base = model.origin.base_model if model.origin is not None else ""
+        source = repo_id if revision == "main" else f"{repo_id}@{revision}"
+        header = configs.read(folder / artifact.CONFIG)
+        card = Card(model, header, name=repo_id, source=source, base_model=base if base != repo_id else "")
         picture = Path(drawn) / artifact.PICTURE
         text = card.text(picture=card.draw(picture))
         paths = [folder / name for name in (artifact.CONFIG, artifact.WEIGHTS, artifact.RESULTS)]
@@ -83,12 +76,9 @@ def published(*, author: str | None = None, limit: int = 100, token: str | None 
     Raises:
         ConnectionError: the Hub cannot be reached.
     """
-    from huggingface_hub import HfApi
-
-    api = HfApi(token=token, library_name=configs.LIBRARY_NAME, library_version=dendrite_zoo.__version__)
-    wanted = {"filter": configs.LIBRARY_NAME, "author": author, "limit": limit, "sort": "downloads"}
+    wanted: dict[str, Any] = {"filter": configs.LIBRARY_NAME, "author": author, "limit": limit, "sort": "downloads"}
     try:
-        models = retried(lambda: list(api.list_models(**wanted)), "listing models", attempts=3, broken=2)  # type: ignore[arg-type]
+        models = retried(lambda: list(client(token).list_models(**wanted)), "listing models", attempts=3, broken=2)
     except Exception as error:
         raise explained(error, "listing models", token) from None
     known = {configs.LIBRARY_NAME, "continual-learning", "active-dendrites", "safetensors"}
@@ -115,10 +105,8 @@ def _artifact(source: Path) -> Iterator[Path]:
     elif (folder := model_folder(source)) is not None:
         yield folder
     else:
-        raise FileNotFoundError(
-            f"{source} holds no model; expected a run (with model/), a folder with {artifact.CONFIG} and "
-            f"{artifact.WEIGHTS}, or a Lightning checkpoint. Save the model with save_pretrained first."
-        )
+        files = f"a run, a folder with {artifact.CONFIG} and {artifact.WEIGHTS}, or a Lightning checkpoint"
+        raise FileNotFoundError(f"{source} holds no model; expected {files}. Save it with save_pretrained first.")
 
 
 def _from_checkpoint(path: Path) -> HubModel:
@@ -129,10 +117,9 @@ def _from_checkpoint(path: Path) -> HubModel:
         state = {k.removeprefix("model."): v for k, v in checkpoint["state_dict"].items() if k.startswith("model.")}
         model = build(config)
     except Exception as error:
-        raise ValueError(
-            f"{path} is no checkpoint of a model of this library ({type(error).__name__}: {error}); expected one that "
-            "holds the model's config. Save the model with save_pretrained and publish that folder."
-        ) from None
+        remedy = "expected one with the model's config. Save the model with save_pretrained and publish that folder."
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{path} is no checkpoint of a model of this library ({reason}); {remedy}") from None
     cast(nn.Module, model).load_state_dict(state, strict=True)
     model.origin = Origin(checkpoint.get("base_model"))
     return model
