@@ -132,8 +132,8 @@ class Card:
         ]
 
     def _layers(self) -> dict[str, dict[str, Any]]:
-        weights = {name: t for name, t in self.state.items() if name.endswith(".weight") and t.ndim > 1}
-        layers = {name[: -len(".weight")]: {"weight_sparsity": weight_sparsity(t.float())} for name, t in weights.items()}
+        weights = {name: t.float() for name, t in self.state.items() if name.endswith(".weight") and t.ndim > 1}
+        layers = {name[: -len(".weight")]: {"weight_sparsity": weight_sparsity(t)} for name, t in weights.items()}
         for name, values in (self.own[0].get("sparsity") or {} if self.own else {}).items():
             layers[name] = {**layers.get(name, {}), **values}
         return layers
