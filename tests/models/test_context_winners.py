@@ -72,7 +72,7 @@ def gradients(model, out):
 def test_equals_the_masked_dense_network(form, gate, batch, density, weight_density, dendrite_layers, seed):
     torch.manual_seed(seed)
     model = make(gate=gate, activation_density=density, weight_density=weight_density, dendrite_layers=dendrite_layers)
-    x, context = torch.randn(batch, 6), contexts(batch)[form]
+    model, x, context = model.double(), torch.randn(batch, 6).double(), contexts(batch)[form]
     sparse, dense = model(x, context), dense_and_masked(model, x, context)
     torch.testing.assert_close(sparse, dense, atol=1e-6, rtol=1e-5)
     for ours, theirs in zip(gradients(model, sparse), gradients(model, dense), strict=True):
