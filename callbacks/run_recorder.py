@@ -135,12 +135,8 @@ class RunRecorder(Callback):
             The record, or None where it would be false: a task was not measured after the last one was learned, or it
             is not known where the context was taken from.
         """
-        log, context = find_callback(trainer, ForgettingLogger), where_context_is_from(pl_module, self.context_at_test)
-        learned = None if log is None else log.learned_part(task)
-        if learned is not None:
-            matrix = matrix_record(learned)["matrix"]
-            known = {"task_accuracies": matrix[-1], "matrix": matrix, **known}
-        known = {"context_at_test": context, **known}
+        context = where_context_is_from(pl_module, self.context_at_test)
+        known = {"context_at_test": context, **_measured(trainer, task), **known}
         if "task_accuracies" not in known or known["context_at_test"] is None:
             return None
         model, data = getattr(pl_module, "model", pl_module), getattr(trainer, "datamodule", None)
@@ -159,7 +155,7 @@ class RunRecorder(Callback):
             "val_fraction": getattr(data, "val_fraction", None),
             "updates": trainer.global_step,
         }
-        return ResultRecord.from_run(**{**collected, **_measured(trainer), **known})
+        return ResultRecord.from_run(**{**collected, **known})
 
 
 def where_context_is_from(pl_module: LightningModule, context_at_test: ContextAtTest | None = None) -> str | None:
@@ -181,18 +177,23 @@ def where_context_is_from(pl_module: LightningModule, context_at_test: ContextAt
     return "none" if not has_context else said if said in get_args(ContextAtTest) else None
 
 
-def _measured(trainer: Trainer) -> dict[str, Any]:
-    """What the other callbacks have measured."""
+def _measured(trainer: Trainer, task: int | None) -> dict[str, Any]:
+    """What the other callbacks have measured after a task."""
+    log = find_callback(trainer, ForgettingLogger)
+    learned = None if log is None else log.learned_part(task)
     sparsity, subnetworks = find_callback(trainer, SparsityLogger), find_callback(trainer, SubnetworkLogger)
     measured: dict[str, Any] = {}
+    if learned is not None:
+        matrix = matrix_record(learned)["matrix"]
+        measured |= {"task_accuracies": matrix[-1], "matrix": matrix}
     if sparsity is not None:
         measured["sparsity"] = {
             layer.removeprefix("model."): {name: x for name, x in values.items() if "/task_" not in name}
             for layer, values in sparsity.values.items()
         }
     if subnetworks is not None and subnetworks.win_rates:
-        log = subnetworks
-        measured["subnetworks"] = subnetwork_record(log.win_rates, log.segments, num_units=log.num_units)
+        seen, segments = subnetworks.win_rates, subnetworks.segments
+        measured["subnetworks"] = subnetwork_record(seen, segments, num_units=subnetworks.num_units)
     return measured
 
 

@@ -41,17 +41,16 @@ def describe(value: Any, leave_out: Collection[str] = ()) -> Any:
         return {str(key): describe(item, leave_out) for key, item in value.items() if key not in leave_out}
     if isinstance(value, list | tuple):
         return [describe(item, leave_out) for item in value]
+    return {"class": type(value).__name__, **describe(_arguments(value, leave_out), leave_out)}
+
+
+def _arguments(value: Any, leave_out: Collection[str]) -> dict[str, Any]:
     hparams = getattr(value, "hparams", {})
     names = dict.fromkeys([*(name for name in hparams if name[0] != "_"), *_parameters(type(value))])
-    found = {name: _argument(value, hparams, name) for name in names if name not in leave_out}
-    return {"class": type(value).__name__, **describe(found, leave_out)}
-
-
-def _argument(value: Any, hparams: Mapping[str, Any], name: str) -> Any:
     try:
-        return hparams[name] if name in hparams else getattr(value, name)
-    except AttributeError:
-        raise TypeError(f"It is not known with which `{name}` the {type(value).__name__} was made.") from None
+        return {n: hparams[n] if n in hparams else getattr(value, n) for n in names if n not in leave_out}
+    except AttributeError as error:
+        raise TypeError(f"It is not known with which `{error.name}` the {type(value).__name__} was made.") from None
 
 
 def _parameters(kind: type) -> Iterator[str]:
@@ -61,8 +60,7 @@ def _parameters(kind: type) -> Iterator[str]:
     for cls in kind.__mro__[:-1]:
         if cls is not kind and cls.__module__.partition(".")[0] in ("lightning", "torch"):
             return
-        if "__init__" in vars(cls):
-            parameters = list(inspect.signature(vars(cls)["__init__"]).parameters.values())[1:]
-            yield from (one.name for one in parameters if one.kind is not one.VAR_KEYWORD)
-            if not any(one.kind is one.VAR_KEYWORD for one in parameters):
-                return
+        parameters = [*inspect.signature(vars(cls)["__init__"]).parameters.values()] if "__init__" in vars(cls) else []
+        yield from (one.name for one in parameters[1:] if one.kind is not one.VAR_KEYWORD)
+        if parameters and parameters[-1].kind is not inspect.Parameter.VAR_KEYWORD:
+            return

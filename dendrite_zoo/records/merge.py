@@ -48,11 +48,8 @@ def merge_records(records: Sequence[ResultRecord]) -> ResultRecord:
         average_accuracy_per_seed=accuracies,
         seeds=_joined(record.seeds for record in records),
         stream_seeds=_joined(streams) if all(streams) else None,
-        task_accuracies=_means([run.task_accuracies or [] for run in runs]),
-        matrix=_mean_matrix([run.matrix or [] for run in runs]),
-        accuracy_by_context=_mean_by_context([run.accuracy_by_context or {} for run in runs]),
-        wall_time_s=_mean([run.wall_time_s for run in runs], places=1),
         more={**first.more, **_mean_success(records, runs)},
+        **_means_of(runs),
     )
 
 
@@ -94,6 +91,16 @@ def _check_seeds(records: Sequence[ResultRecord]) -> None:
 
 def _joined(lists: Iterable[Iterable[T]]) -> list[T]:
     return list(chain.from_iterable(lists))
+
+
+def _means_of(runs: Sequence[ResultRecord]) -> dict[str, Any]:
+    """Of what may be missing in a run; a mean over some of the runs is none."""
+    return {
+        "task_accuracies": _means([run.task_accuracies or [] for run in runs]),
+        "matrix": _mean_matrix([run.matrix or [] for run in runs]),
+        "accuracy_by_context": _mean_by_context([run.accuracy_by_context or {} for run in runs]),
+        "wall_time_s": _mean([run.wall_time_s for run in runs], places=1),
+    }
 
 
 def _mean(values: Iterable[float | None], places: int | None = None) -> float | None:

@@ -59,16 +59,20 @@ def matrix_table(
     table = _table(f"{metric} on each task{shown}", *numbers, number_column("mean", no_wrap=True, style="bold"))
     untrained = torch.full((len(R),), math.nan) if baseline is None else torch.as_tensor(baseline)
     if not untrained.isnan().all():
-        dim = [f"[dim]{decimal(untrained[j])}[/dim]" for j in columns]
-        table.add_row("untrained", *dim, decimal(untrained.nanmean()))
+        table.add_row("untrained", *_cells(untrained, columns, learned=0), decimal(untrained.nanmean()))
     for i in rows:
-        cells = [decimal(R[i, j]) if j <= i else f"[dim]{decimal(R[i, j])}[/dim]" for j in columns]
-        table.add_row("before" if i == first_task - 1 else f"after {i}", *cells, _mean_so_far(R[: i + 1, : i + 1]))
+        label = "before" if i == first_task - 1 else f"after {i}"
+        table.add_row(label, *_cells(R[i], columns, learned=i + 1), _mean_so_far(R[: i + 1, : i + 1]))
     if not lost.isnan().all():
         table.add_section()
-        forgotten = {j: decimal(x) for j, x in enumerate(lost)}
-        table.add_row("forgotten", *(forgotten.get(j, "") for j in columns), decimal(lost.nanmean()))
+        forgotten = [*map(decimal, lost)] + [""] * (len(R) - len(lost))
+        table.add_row("forgotten", *(forgotten[j] for j in columns), decimal(lost.nanmean()))
     return table
+
+
+def _cells(values: Tensor, columns: Sequence[int], learned: int) -> list[str]:
+    """Values of some tasks, dim of those that are not among the first ``learned``."""
+    return [decimal(values[j]) if j < learned else f"[dim]{decimal(values[j])}[/dim]" for j in columns]
 
 
 def _mean_so_far(R: Tensor) -> str:
@@ -146,6 +150,12 @@ def sparsity_table(
         cells = [earlier.get(name, "") + decimal(values[name]) if name in values else "" for name in names]
         table.add_row(layer, *cells)
     return table
+
+
+def _change(before: float | None, now: float | None) -> str:
+    if now is None:
+        return ""
+    return decimal(now) if before is None else f"[dim]{decimal(before)} →[/dim] {decimal(now)}"
 
 
 def results_table(records: Sequence[ResultRecord]) -> Table:
