@@ -1,8 +1,5 @@
 """What every LightningDataModule of tasks needs of its Trainer."""
 
-from __future__ import annotations
-
-from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -12,10 +9,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from dendrite_zoo._core.ranks import num_ranks
 from dendrite_zoo.tasks import resume_missed_validation
 
-__all__ = ["TaskDataModule"]
 
-
-class TaskDataModule(LightningDataModule, ABC):
+class TaskDataModule(LightningDataModule):
     """A LightningDataModule of several tasks, with one loader for each of them in every validation.
 
     It settles the epochs of the Trainer, ``Trainer(**data.trainer_kwargs(), ...)``, and refuses one that was built
@@ -23,16 +18,13 @@ class TaskDataModule(LightningDataModule, ABC):
 
     Attributes:
         num_tasks: number of tasks.
+        max_epochs: number of epochs of a fit.
         metric: the validation metric of the tasks, which a ForgettingLogger can read; None if there is none.
     """
 
     num_tasks: int
+    max_epochs: int
     metric: str | None = None
-
-    @property
-    @abstractmethod
-    def max_epochs(self) -> int:
-        """Number of epochs of a fit."""
 
     def trainer_kwargs(self) -> dict[str, Any]:
         """Return the arguments that the Trainer must have."""
@@ -47,14 +39,12 @@ class TaskDataModule(LightningDataModule, ABC):
         trainer = self.trainer
         if trainer is None or stage != TrainerFn.FITTING or getattr(trainer, "fast_dev_run", False):
             return  # a fast_dev_run has limits of its own
-        wrong = [
-            f"{name}={value!r}, but got {getattr(trainer, name)!r}"
-            for name, value in self.trainer_kwargs().items()
-            if getattr(trainer, name) != value
-        ]
+        expected = self.trainer_kwargs().items()
+        wrong = [(name, value, found) for name, value in expected if (found := getattr(trainer, name)) != value]
         if wrong:
+            words = "; ".join(f"{name}={value!r}, but got {found!r}" for name, value, found in wrong)
             raise ValueError(
-                f"Expected the Trainer of {type(self).__name__} to have {'; '.join(wrong)}. "
+                f"Expected the Trainer of {type(self).__name__} to have {words}. "
                 "Build it as Trainer(**data.trainer_kwargs(), ...)."
             )
 

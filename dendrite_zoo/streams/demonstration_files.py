@@ -1,7 +1,5 @@
 """Files of demonstrations beside a run: collected where missing, compared with what is expected where they exist."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +10,6 @@ from lightning.pytorch.utilities import rank_zero_warn
 from dendrite_zoo.rl import Demonstrations, collect_demonstrations
 from dendrite_zoo.rl.collection import collection_config
 
-__all__ = ["folder_of_run", "load_or_collect", "refuse_rounds"]
-
 
 def folder_of_run(trainer: Trainer, *, resumed: str | None = None) -> Path:
     """The folder of a run's demonstrations, on every process the first one's.
@@ -23,9 +19,8 @@ def folder_of_run(trainer: Trainer, *, resumed: str | None = None) -> Path:
         resumed: the folder that a checkpoint names, which is used again if it exists.
     """
     folder = Path(trainer.log_dir or trainer.default_root_dir) / "demonstrations"
-    if resumed is not None and Path(resumed).is_dir():
-        folder = Path(resumed)
-    return Path(trainer.strategy.broadcast(str(folder)))
+    exists = resumed is not None and Path(resumed).is_dir()
+    return Path(trainer.strategy.broadcast(str(resumed if exists else folder)))
 
 
 def refuse_rounds(folder: Path) -> None:

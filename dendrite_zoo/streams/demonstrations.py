@@ -1,12 +1,11 @@
 """Robot tasks to be learned by imitation: all at once, or one after another."""
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +88,8 @@ class DemonstrationMixture(TaskDataModule):
         check_integers(1, val_episodes=val_episodes)
         check_integers(0, epochs - 1, dagger_rounds=dagger_rounds)  # a round needs an epoch before it
         self.episodes_per_task, self.dagger_episodes = episodes_per_task, dagger_episodes
-        self.dagger_rounds, self.epochs, self.updates_per_epoch = dagger_rounds, epochs, updates_per_epoch
+        self.dagger_rounds, self.updates_per_epoch = dagger_rounds, updates_per_epoch
+        self.epochs = self.max_epochs = epochs
         self.batch_size_per_task, self.task_weights = batch_size_per_task, dict(task_weights or {})
         for name, weight in self.task_weights.items():
             check_choice(self.tasks, task_weights=name)
@@ -103,7 +103,10 @@ class DemonstrationMixture(TaskDataModule):
         self._rounds: list[str] = []  # files of DAgger that are in the parts
         self._folder: Path | None = None  # where the files are, once it is known
         self._resumed: dict[str, Any] = {}  # the state in the checkpoint that a fit resumes from
-        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+
+    @cached_property
+    def _temporary(self) -> tempfile.TemporaryDirectory[str]:
+        return tempfile.TemporaryDirectory()
 
     @property
     def description(self) -> str:
@@ -119,11 +122,6 @@ class DemonstrationMixture(TaskDataModule):
         """All observations of the experts' episodes, ``(N, 39)``, to compute the normalisation from."""
         self._read()
         return torch.cat([part.observation for part in self._parts])
-
-    @property
-    def max_epochs(self) -> int:
-        """Number of epochs of a fit."""
-        return self.epochs
 
     def schedule(self, epoch: int) -> tuple[int, int]:
         """The number of an epoch within its learning-rate schedule, and the schedule's number of epochs."""
@@ -154,24 +152,34 @@ class DemonstrationMixture(TaskDataModule):
     def train_dataloader(self) -> DemonstrationLoader:
         """Return the batches of the current epoch, after the round of DAgger that is due before it."""
         self.resume_fit()
-        self._collect(self.epoch, range(self.num_tasks))
-        return self._loader(range(self.num_tasks))
+        tasks = self._trained
+        self._collect(self.schedule(self.epoch)[0], tasks)
+        parts, counts = [self._parts[task] for task in tasks], [self.counts[task] for task in tasks]
+        place = {"epoch": self.epoch, "rank": self.rank, "world_size": self.world_size}
+        return DemonstrationLoader(parts, self.updates_per_epoch, counts, self.seed, **place)
+
+    @property
+    def _trained(self) -> Sequence[int]:
+        """The tasks of which the current epoch has batches."""
+        return range(self.num_tasks)
 
     def val_dataloader(self) -> list[SingleBatch]:
         """Return a loader for each task: the steps of episodes in which its expert reached the goal, in one batch."""
         self.resume_fit()
         self._read()
-        return [SingleBatch(partial(_batch, part)) for part in self._val_parts]
+        batch = attrgetter("observation", "action", "task")
+        return [SingleBatch(partial(batch, part)) for part in self._val_parts]
 
-    def _read(self) -> None:
-        """Load the experts' demonstrations once, after they were collected if there are none."""
+    def _read(self) -> Path:
+        """Load the experts' demonstrations once, after they were collected if there are none; return their folder."""
         if self._folder is None:
-            self._folder = self._find_folder()
-            trainer = self.fitting_trainer
-            if trainer is not None and trainer.ckpt_path is None and self.dagger_rounds:
+            trainer, resumed = self.trainer, self._resumed.get("folder")
+            in_run = folder_of_run(trainer, resumed=resumed) if trainer and self.folder is None else None
+            self._folder = self.folder or in_run or Path(self._temporary.name)
+            if (trainer := self.fitting_trainer) and trainer.ckpt_path is None and self.dagger_rounds:
                 refuse_rounds(self._folder)
         if self._parts:
-            return
+            return self._folder
         every, experts = range(self.num_tasks), self.file or self._folder / "experts.safetensors"
         parts = self._load(experts, every, episodes_per_task=self.episodes_per_task, disturbance=Disturbance())
         held_out = self._folder / "val.safetensors"
@@ -182,6 +190,7 @@ class DemonstrationMixture(TaskDataModule):
                 "Raise `episodes_per_task`, or leave the task out."
             )
         self._parts = parts
+        return self._folder
 
     def _load(self, path: Path, tasks: Sequence[int], **arguments: Any) -> list[Demonstrations]:
         """The solved episodes of some tasks, one part for each."""
@@ -192,58 +201,27 @@ class DemonstrationMixture(TaskDataModule):
         index = [torch.full_like(part.task, task) for task, part in zip(tasks, parts, strict=True)]
         return [replace(part, tasks=self.tasks, task=task) for task, part in zip(index, parts, strict=True)]
 
-    def _loader(self, tasks: Sequence[int]) -> DemonstrationLoader:
-        return DemonstrationLoader(
-            [self._parts[task] for task in tasks],
-            updates=self.updates_per_epoch,
-            batch_size_per_task=[self.counts[task] for task in tasks],
-            seed=self.seed,
-            epoch=self.epoch,
-            rank=self.rank,
-            world_size=self.world_size,
-        )
-
     def _collect(self, epoch: int, tasks: Sequence[int]) -> None:
         """Add the rounds of DAgger that some tasks need in an epoch of theirs: earlier ones from files, a new one."""
-        self._read()
-        prefix = "" if len(tasks) == self.num_tasks else f"task-{tasks[0]}-"
+        folder, indices = self._read(), np.array(tasks)
+        module: Any = self.trainer and self.trainer.lightning_module
+        policy = module and (lambda observations, index: module.act_batch(observations, indices[index]))
         for round in range(1, min(epoch, self.dagger_rounds) + 1):
-            name = f"{prefix}round-{round}.safetensors"
-            if name not in self._rounds:
-                earlier = round < epoch or name in self._resumed.get("rounds", [])
-                self._add_round(round, tasks, name, must_exist=earlier)
-                self._rounds.append(name)
-
-    def _add_round(self, round: int, tasks: Sequence[int], name: str, *, must_exist: bool) -> None:
-        assert self._folder is not None
-        path = self._folder / name
-        if must_exist and not path.is_file():
-            raise FileNotFoundError(
-                f"Expected {path}, which the run to be resumed collected with the policy of that time, but there is no "
-                "such file. Restore it, give the `folder` that holds it, or start a new run."
-            )
-        module: Any = None if self.trainer is None else self.trainer.lightning_module
-        indices = np.array(tasks)
-        with getattr(module, "averaged", nullcontext)():  # once, and not for every action
-            parts = self._load(
-                path,
-                tasks,
-                episodes_per_task=self.dagger_episodes,
-                policy=module and (lambda observations, index: module.act_batch(observations, indices[index])),
-                expert_share=0.5**round,
-                seed=self.seed + 1000 * round,
-            )
-        for task, part in zip(tasks, parts, strict=True):
-            self._parts[task] += part
-
-    def _find_folder(self) -> Path:
-        if self.folder is not None:
-            return self.folder
-        if self.trainer is not None:
-            return folder_of_run(self.trainer, resumed=self._resumed.get("folder"))
-        if self._temporary is None:
-            self._temporary = tempfile.TemporaryDirectory()
-        return Path(self._temporary.name)
+            name = f"{'' if len(tasks) == self.num_tasks else f'task-{tasks[0]}-'}round-{round}.safetensors"
+            if name in self._rounds:
+                continue
+            earlier = round < epoch or name in self._resumed.get("rounds", [])
+            if earlier and not (folder / name).is_file():
+                raise FileNotFoundError(
+                    f"Expected {folder / name}, which the run to be resumed collected with its policy of that time, "
+                    "but there is no such file. Restore it, give the `folder` that holds it, or start a new run."
+                )
+            with getattr(module, "averaged", nullcontext)():  # once, and not for every action
+                options = {"expert_share": 0.5**round, "seed": self.seed + 1000 * round, "policy": policy}
+                parts = self._load(folder / name, tasks, episodes_per_task=self.dagger_episodes, **options)
+            for task, part in zip(tasks, parts, strict=True):
+                self._parts[task] += part
+            self._rounds.append(name)
 
 
 class DemonstrationSequence(DemonstrationMixture):
@@ -271,29 +249,18 @@ class DemonstrationSequence(DemonstrationMixture):
     def __init__(
         self, tasks: str | Sequence[str], *, epochs_per_task: int = 1, dagger_rounds: int = 0, **options: Any
     ) -> None:
-        self.epochs_per_task = epochs_per_task
         super().__init__(tasks, epochs=epochs_per_task, dagger_rounds=dagger_rounds, **options)
+        self.epochs_per_task, self.max_epochs = epochs_per_task, epochs_per_task * self.num_tasks
 
     @property
     def current_task(self) -> int:
         """The task being trained; 0 without a Trainer."""
         return min(self.epoch // self.epochs_per_task, self.num_tasks - 1)
 
-    @property
-    def max_epochs(self) -> int:
-        """Number of epochs of a fit."""
-        return self.epochs_per_task * self.num_tasks
-
     def schedule(self, epoch: int) -> tuple[int, int]:
         """The number of an epoch within its task, and the task's number of epochs."""
         return epoch % self.epochs_per_task, self.epochs_per_task
 
-    def train_dataloader(self) -> DemonstrationLoader:
-        """Return the batches of the current epoch, all of the current task."""
-        self.resume_fit()
-        self._collect(self.epoch % self.epochs_per_task, [self.current_task])
-        return self._loader([self.current_task])
-
-
-def _batch(part: Demonstrations) -> tuple[Tensor, Tensor, Tensor]:
-    return part.observation, part.action, part.task
+    @property
+    def _trained(self) -> Sequence[int]:
+        return (self.current_task,)

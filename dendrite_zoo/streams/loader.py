@@ -1,9 +1,8 @@
 """Loaders of one epoch that resume within it, and give the same batches to any number of processes together."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import numpy as np
@@ -13,9 +12,10 @@ from torch import Tensor
 from dendrite_zoo._core.rng import random_state
 from dendrite_zoo.rl import Demonstrations
 
-__all__ = ["DemonstrationLoader", "ResumableLoader", "SingleBatch", "TaskLoader"]
+__all__ = ["TaskLoader"]
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class ResumableLoader(ABC):
     """A sized iterable over the batches of one epoch, of which Lightning keeps the state in its checkpoints.
 
@@ -28,11 +28,11 @@ class ResumableLoader(ABC):
         world_size: number of these processes.
     """
 
-    def __init__(self, *, epoch: int = 0, rank: int = 0, world_size: int = 1) -> None:
-        self.epoch, self.rank, self.world_size = epoch, rank, world_size
-        self.share = slice(rank, None, world_size)
-        self._start = 0  # the batch that the next pass begins with
-        self._done = 0  # batches returned
+    epoch: int = 0
+    rank: int = 0
+    world_size: int = 1
+    _start = 0  # the batch that the next pass begins with
+    _done = 0  # batches returned
 
     @abstractmethod
     def __len__(self) -> int:
@@ -40,7 +40,7 @@ class ResumableLoader(ABC):
 
     @abstractmethod
     def batches(self, start: int) -> Iterator[Any]:
-        """The batches from number ``start``, or the ``share`` of them that belongs to this process."""
+        """The batches from number ``start``, or the rows ``[rank::world_size]`` of them for this process."""
 
     def __iter__(self) -> Iterator[Any]:
         start, self._start = self._start, 0
@@ -66,6 +66,7 @@ class ResumableLoader(ABC):
             )
 
 
+@dataclass(eq=False, repr=False)
 class TaskLoader(ResumableLoader):
     """The batches of one task in one epoch: a sized iterable of ``(x, y)``.
 
@@ -97,25 +98,17 @@ class TaskLoader(ResumableLoader):
         [[4, 3], [2, 1], [0]]
     """
 
-    def __init__(
-        self,
-        x: Tensor,
-        y: Tensor,
-        rows: Tensor,
-        transform: Callable[[Tensor], Tensor],
-        *,
-        batch_size: int,
-        epoch: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        super().__init__(epoch=epoch, rank=rank, world_size=world_size)
-        self.check_share("batch_size", batch_size)
-        if 0 < len(rows) < world_size:
-            raise ValueError(
-                f"Expected a row for each of {world_size} processes, but got {len(rows)} rows. Use fewer processes."
-            )
-        self.x, self.y, self.rows, self.transform, self.batch_size = x, y, rows, transform, batch_size
+    x: Tensor
+    y: Tensor
+    rows: Tensor
+    transform: Callable[[Tensor], Tensor]
+    _: KW_ONLY
+    batch_size: int
+
+    def __post_init__(self) -> None:
+        self.check_share("batch_size", self.batch_size)
+        if 0 < (rows := len(self.rows)) < self.world_size:
+            raise ValueError(f"Expected a row for each of {self.world_size} processes, but got {rows} rows. Use fewer.")
 
     def __len__(self) -> int:
         full, rest = divmod(len(self.rows), self.batch_size)
@@ -125,10 +118,11 @@ class TaskLoader(ResumableLoader):
         """Batches ``(x, y)``."""
         for batch in range(start, len(self)):
             end = (batch + 1) * self.batch_size if batch + 1 < len(self) else None
-            rows = self.rows[batch * self.batch_size : end][self.share]
+            rows = self.rows[batch * self.batch_size : end][self.rank :: self.world_size]
             yield self.transform(self.x[rows]), self.y[rows]
 
 
+@dataclass(eq=False, repr=False)
 class DemonstrationLoader(ResumableLoader):
     """A fixed number of batches ``(observation, action, task)``, sampled with replacement from each task.
 
@@ -137,7 +131,7 @@ class DemonstrationLoader(ResumableLoader):
     Args:
         parts: the demonstrations of each task.
         updates: number of batches.
-        batch_size_per_task: rows of each task in a batch, over all processes; one number, or one for each task.
+        batch_size_per_task: for each task its rows in a batch, over all processes.
         seed: of the rows.
         epoch: which epoch this is.
         rank: the process whose share is taken.
@@ -147,46 +141,33 @@ class DemonstrationLoader(ResumableLoader):
         ValueError: the rows do not divide into equal shares, or a task has no rows.
     """
 
-    def __init__(
-        self,
-        parts: Sequence[Demonstrations],
-        *,
-        updates: int,
-        batch_size_per_task: int | Sequence[int],
-        seed: int = 0,
-        epoch: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        super().__init__(epoch=epoch, rank=rank, world_size=world_size)
-        counts = (
-            [batch_size_per_task] * len(parts) if isinstance(batch_size_per_task, int) else list(batch_size_per_task)
-        )
-        for count in counts:
+    parts: Sequence[Demonstrations]
+    updates: int
+    batch_size_per_task: Sequence[int]
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for number, (part, count) in enumerate(zip(self.parts, self.batch_size_per_task, strict=True)):
             self.check_share("batch_size_per_task", count)
-        for number, part in enumerate(parts):
             if len(part) == 0:
                 raise ValueError(f"Expected demonstrations of each task, but got no rows in parts[{number}].")
-        self.parts, self.updates, self.counts, self.seed = list(parts), updates, counts, seed
 
     def __len__(self) -> int:
         return self.updates
 
-    def batches(self, start: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def batches(self, start: int) -> Iterator[tuple[Tensor, ...]]:
         """Batches ``(observation, action, task)``."""
-        uniform = random_state(self.seed, self.epoch, key=(1,)).random_sample
-        lengths = np.repeat([len(part) for part in self.parts], self.counts)
+        counts, uniform = list(self.batch_size_per_task), random_state(self.seed, self.epoch, key=(1,)).random_sample
+        lengths = np.repeat([len(part) for part in self.parts], counts)
+        columns = [[getattr(part, name) for part in self.parts] for name in ("observation", "action", "task")]
         for batch in range(self.updates):
-            rows = torch.from_numpy((uniform(len(lengths)) * lengths).astype(np.int64)).split(self.counts)
+            rows = torch.from_numpy((uniform(len(lengths)) * lengths).astype(np.int64)).split(counts)
             if batch >= start:
-                own = [(part, of_task[self.share]) for part, of_task in zip(self.parts, rows, strict=True)]
-                yield (
-                    torch.cat([part.observation[rows] for part, rows in own]),
-                    torch.cat([part.action[rows] for part, rows in own]),
-                    torch.cat([part.task[rows] for part, rows in own]),
-                )
+                own = [of_task[self.rank :: self.world_size] for of_task in rows]
+                yield tuple(torch.cat([x[i] for x, i in zip(column, own, strict=True)]) for column in columns)
 
 
+@dataclass
 class SingleBatch:
     """A loader of one batch, which is made when it is iterated over; of none, if the batch has no rows.
 
@@ -194,8 +175,7 @@ class SingleBatch:
         make: returns the batch.
     """
 
-    def __init__(self, make: Callable[[], tuple[Tensor, ...]]) -> None:
-        self.make = make
+    make: Callable[[], tuple[Tensor, ...]]
 
     def __len__(self) -> int:
         return 1

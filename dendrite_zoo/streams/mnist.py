@@ -1,7 +1,5 @@
 """MNIST from the Hub's ``ylecun/mnist``: parquet files of PNG images, decoded once."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import os
@@ -14,8 +12,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dendrite_zoo._core.files import write_atomically
-
-__all__ = ["download", "local_files", "read"]
 
 REPO = "ylecun/mnist"
 REVISION = "77f3279092a1c1579b2250db8eafed0ad422088c"
@@ -39,10 +35,9 @@ def download() -> dict[str, Path]:
         }
 
     try:
-        try:
+        with suppress(RevisionNotFoundError):  # of a mirror without the history
             return fetch(REVISION)
-        except RevisionNotFoundError:  # a mirror without the history
-            return fetch("main")
+        return fetch("main")
     except (HfHubHTTPError, LocalEntryNotFoundError) as error:
         raise ConnectionError(
             f"'mnist', the Hub's data set {REPO}, could not be downloaded: {error}. Check the connection, or give a "

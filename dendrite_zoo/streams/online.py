@@ -1,7 +1,5 @@
 """Tasks to be learned online: the policy that learns from the data also collects them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -22,8 +20,6 @@ from dendrite_zoo.streams.loader import ResumableLoader, SingleBatch
 
 __all__ = ["OnlineTasks", "Round"]
 
-Act = Callable[[Tensor, Tensor], Tensor]
-
 OPTIONS = ("fast", "max_steps", "num_goals", "num_processes", "reward_version", "timeout")
 """The arguments of `TaskEnvironments` that a user may choose; the others follow from those of `OnlineTasks`."""
 
@@ -41,6 +37,24 @@ class Round(NamedTuple):
 
     steps: int
     updates: int
+
+
+class RoundLoader(ResumableLoader):
+    """The rounds of one epoch."""
+
+    def __init__(self, data: "OnlineTasks") -> None:
+        super().__init__(epoch=data.epoch)
+        self.data = data
+
+    def __len__(self) -> int:
+        return -(-self.data.total_env_steps // (self.data.env_steps_per_round * self.data.epochs))
+
+    def batches(self, start: int) -> Iterator[Round]:
+        """A `Round` each; without updates until the warm-up has been played."""
+        data = self.data
+        for _ in range(start, len(self)):
+            warm = data.env_steps + data.env_steps_per_round >= data.warmup_steps
+            yield Round(data.steps_per_round, data.updates_per_round if warm else 0)
 
 
 class OnlineTasks(TaskDataModule):
@@ -65,6 +79,8 @@ class OnlineTasks(TaskDataModule):
         seed: of the goals and their order, from 0.
 
     Attributes:
+        fast: whether the environments take their faster Python paths.
+        num_envs: number of environments of a process.
         rounds: number of rounds that were played.
         replay: the `dendrite_zoo.rl.replay.ReplayBuffer`.
 
@@ -103,12 +119,15 @@ class OnlineTasks(TaskDataModule):
         check_integers(1, capacity=capacity, envs_per_task=envs_per_task)
         check_integers(0, updates_per_round=updates_per_round, warmup_steps=warmup_steps, seed=seed)
         _check_options(environments or {})
-        self.total_env_steps, self.epochs, self.capacity = env_steps, epochs, capacity
+        self.total_env_steps, self.capacity = env_steps, capacity
+        self.epochs = self.max_epochs = epochs
         self.steps_per_round, self.updates_per_round = steps_per_round, updates_per_round
         self.warmup_steps, self.envs_per_task, self.seed = warmup_steps, envs_per_task, seed
+        self.num_envs = self.num_tasks * envs_per_task
         self._options = dict(environments or {})
         # the attribute `env_steps` counts the steps played so far
         self.save_hyperparameters({"env_steps": env_steps, "environments": self._options}, logger=False)
+        self.fast = bool(self._options.get("fast"))
         self._environments: TaskEnvironments | None = None
         self._last_state: dict[str, Any] | None = None  # of environments that were closed
         self._restart(torch.device("cpu"))
@@ -120,21 +139,6 @@ class OnlineTasks(TaskDataModule):
         self.replay = ReplayBuffer(
             self.num_tasks, self.capacity, observation_size=OBSERVATION_SIZE, action_size=ACTION_SIZE, device=device
         )
-
-    @property
-    def fast(self) -> bool:
-        """Whether the environments take their faster Python paths."""
-        return bool(self._options.get("fast", False))
-
-    @property
-    def max_epochs(self) -> int:
-        """Number of epochs of a fit."""
-        return self.epochs
-
-    @property
-    def num_envs(self) -> int:
-        """Number of environments of a process."""
-        return self.num_tasks * self.envs_per_task
 
     @property
     def env_steps(self) -> int:
@@ -157,12 +161,9 @@ class OnlineTasks(TaskDataModule):
             return
         self._close()
         self._restart(torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device)
+        first = self.rank * self.num_envs
         self._environments = TaskEnvironments(
-            self.tasks,
-            envs_per_task=self.envs_per_task,
-            first_env=self.rank * self.num_envs,
-            seed=self.seed,
-            **self._options,
+            self.tasks, envs_per_task=self.envs_per_task, first_env=first, seed=self.seed, **self._options
         )
 
     def teardown(self, stage: str | None = None) -> None:
@@ -176,7 +177,7 @@ class OnlineTasks(TaskDataModule):
         """End the environments' processes: they may have crashed, and cannot be asked for their state."""
         self._close()
 
-    def collect(self, act: Act, steps: int) -> dict[str, float]:
+    def collect(self, act: Callable[[Tensor, Tensor], Tensor], steps: int) -> dict[str, float]:
         """Play, and add every step to the replay buffer.
 
         Args:
@@ -226,13 +227,11 @@ class OnlineTasks(TaskDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """The state of environments and replay buffer, of all processes; also after the environments were closed."""
-        if self.rounds == 0 or (self._environments is None and self._last_state is None):
+        open_ones = self._environments if self.rounds else None
+        environments = self._last_state if open_ones is None else open_ones.state_dict()
+        if self.rounds == 0 or environments is None:
             return {}
-        own = {
-            "environments": self._last_state if self._environments is None else self._environments.state_dict(),
-            **self._statistics.state_dict(),
-            "replay": self.replay.state_dict(),
-        }
+        own = {"environments": environments, **self._statistics.state_dict(), "replay": self.replay.state_dict()}
         return {"rounds": self.rounds, "processes": gather_states(own)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -256,31 +255,10 @@ class OnlineTasks(TaskDataModule):
             self._environments = None
 
 
-class RoundLoader(ResumableLoader):
-    """The rounds of one epoch."""
-
-    def __init__(self, data: OnlineTasks) -> None:
-        super().__init__(epoch=data.epoch)
-        self.data = data
-        self.length = -(-data.total_env_steps // (data.env_steps_per_round * data.epochs))
-
-    def __len__(self) -> int:
-        return self.length
-
-    def batches(self, start: int) -> Iterator[Round]:
-        """A `Round` each; without updates until the warm-up has been played."""
-        data = self.data
-        for _ in range(start, self.length):
-            warm = data.env_steps + data.env_steps_per_round >= data.warmup_steps
-            yield Round(data.steps_per_round, data.updates_per_round if warm else 0)
-
-
 def _check_options(options: Mapping[str, Any]) -> None:
     for name in options:
         if name in ("seed", "envs_per_task"):
             raise ValueError(f"Expected `environments` without {name!r}: give it as OnlineTasks({name}=...).")
         if name not in OPTIONS:
-            raise ValueError(
-                f"Expected `environments` to hold some of {', '.join(OPTIONS)}, but got {name!r}. Leave it out."
-                f"{nearest(name, OPTIONS)}"
-            )
+            known = f"some of {', '.join(OPTIONS)}"
+            raise ValueError(f"Expected `environments` to hold {known}, but got {name!r}.{nearest(name, OPTIONS)}")

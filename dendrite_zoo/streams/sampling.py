@@ -1,13 +1,11 @@
 """All random choices of a stream, which are the same in every release of NumPy."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 
 from dendrite_zoo._core.rng import random_state
 
-__all__ = ["class_order", "epoch_order", "hold_out", "permutation", "rotation_angle"]
+__all__ = ["permutation", "rotation_angle"]
 
 
 def permutation(seed: int, task: int, num_features: int) -> Tensor:

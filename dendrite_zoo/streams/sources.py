@@ -1,7 +1,5 @@
 """The data that tasks are made of: images or feature vectors with labels, in memory."""
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Sequence
@@ -13,8 +11,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-__all__ = ["Source", "SourceLike", "load_source"]
+from dendrite_zoo._core.checks import wrong_argument
+from dendrite_zoo.streams import mnist
 
+__all__ = ["Source", "load_source"]
+
+NAMES = ("x_train", "y_train", "x_test", "y_test")
 DIGITS = Path(__file__).with_name("digits.safetensors")
 DIGITS_MEAN, DIGITS_STD = 0.3057, 0.3761  # of the training pixels, from 0 to 1
 
@@ -56,10 +58,9 @@ class Source:
         """
         return x.sub_(self.mean).div_(self.std) if (self.mean, self.std) != (0.0, 1.0) else x
 
-    def to(self, device: torch.device | str) -> Source:
+    def to(self, device: torch.device | str) -> "Source":
         """Return the same source with its tensors on ``device``."""
-        names = ("x_train", "y_train", "x_test", "y_test")
-        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+        return replace(self, **{name: getattr(self, name).to(device) for name in NAMES})
 
 
 SourceLike: TypeAlias = str | os.PathLike[str] | Source | Sequence[Tensor]
@@ -92,22 +93,17 @@ def load_source(source: SourceLike) -> Source:
     """
     if isinstance(source, Source):
         return source
-    if isinstance(source, (str, os.PathLike)):
-        if source == "digits":
-            return _from_images(load_file(DIGITS), DIGITS_MEAN * 16, DIGITS_STD * 16)
-        from dendrite_zoo.streams import mnist
-
-        if source == "mnist":
-            files = mnist.download()
-        elif Path(source).is_dir():
-            files = mnist.local_files(Path(source))
-        else:
-            raise FileNotFoundError(
-                f"Expected `source` to be 'digits', 'mnist', a folder that holds {mnist.FILES['train']}, or a tuple "
-                f"(x_train, y_train, x_test, y_test), but got {os.fspath(source)!r}. Check the name or the path."
-            )
-        return _from_images(mnist.read(files), mnist.MEAN * 255, mnist.STD * 255)
-    return _from_tensors(source)
+    if not isinstance(source, (str, os.PathLike)):
+        return _from_tensors(source)
+    if source == "digits":
+        return _from_images(load_file(DIGITS), DIGITS_MEAN * 16, DIGITS_STD * 16)
+    if source != "mnist" and not Path(source).is_dir():
+        raise FileNotFoundError(
+            f"Expected `source` to be 'digits', 'mnist', a folder that holds {mnist.FILES['train']}, or a tuple "
+            f"({', '.join(NAMES)}), but got {os.fspath(source)!r}. Check the name or the path."
+        )
+    files = mnist.download() if source == "mnist" else mnist.local_files(Path(source))
+    return _from_images(mnist.read(files), mnist.MEAN * 255, mnist.STD * 255)
 
 
 def _from_images(arrays: dict[str, Tensor], mean: float, std: float) -> Source:
@@ -119,12 +115,9 @@ def _from_images(arrays: dict[str, Tensor], mean: float, std: float) -> Source:
 
 
 def _from_tensors(tensors: Sequence[Tensor]) -> Source:
-    names = ("x_train", "y_train", "x_test", "y_test")
     if not isinstance(tensors, Sequence) or len(tensors) != 4:
         found = f"{len(tensors)} items" if isinstance(tensors, Sequence) else f"a {type(tensors).__name__}"
-        raise TypeError(
-            f"Expected `source` to be four tensors ({', '.join(names)}), but got {found}. Pass all of them."
-        )
+        raise TypeError(f"Expected `source` to be four tensors ({', '.join(NAMES)}), but got {found}. Pass all four.")
     x_train, y_train, x_test, y_test = (torch.as_tensor(tensor) for tensor in tensors)
     shape, dtype = tuple(x_train.shape[1:]), x_train.dtype
     for x, y, split in ((x_train, y_train, "train"), (x_test, y_test, "test")):
@@ -136,11 +129,9 @@ def _from_tensors(tensors: Sequence[Tensor]) -> Source:
             f"{tuple(x_test.shape[1:])} {x_test.dtype}. Prepare both in the same way."
         )
     num_classes = int(y_train.max()) + 1
-    if y_test.max() >= num_classes:
-        raise ValueError(
-            f"Expected `y_test` to hold labels from 0 to {num_classes - 1}, as `y_train`, but got "
-            f"{int(y_test.max())}. Leave those rows out, or add their class to the training data."
-        )
+    if (label := int(y_test.max())) >= num_classes:
+        known = f"labels from 0 to {num_classes - 1}, as `y_train`"
+        raise ValueError(f"Expected `y_test` to hold {known}, but got {label}. Leave those rows out, or train on some.")
     scale = 255.0 if dtype == torch.uint8 else 1.0
     x_train, x_test = (x.flatten(1) if dtype == torch.uint8 else x.flatten(1).float() for x in (x_train, x_test))
     return Source(x_train, y_train.long(), x_test, y_test.long(), num_classes, shape, std=scale)
@@ -159,9 +150,7 @@ def _check_labels(y: Tensor, rows: int, split: str) -> None:
     if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
         raise TypeError(f"Expected `y_{split}` to hold integers, but got {y.dtype}. Convert it with .long().")
     if y.shape != (rows,):
-        raise ValueError(
-            f"Expected `y_{split}` to have the shape ({rows},), a label for each row of `x_{split}`, but got "
-            f"{tuple(y.shape)}. Check that both are of the same rows."
-        )
+        expected = f"of the shape ({rows},), a label for each row of `x_{split}`"
+        raise wrong_argument(f"y_{split}", expected, tuple(y.shape), "Check that both are of the same rows.")
     if y.min() < 0:
         raise ValueError(f"Expected `y_{split}` to hold labels from 0, but got {int(y.min())}. Number classes from 0.")

@@ -1,7 +1,5 @@
 """Tasks made of one data set, learned one after another."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterable
 from functools import cached_property
@@ -10,7 +8,7 @@ from typing import ClassVar, get_args
 import torch
 from torch import Tensor
 
-from dendrite_zoo._core.checks import check_choice, check_integers
+from dendrite_zoo._core.checks import check_choice, check_integers, wrong_argument
 from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo.rl import Split
 from dendrite_zoo.streams.datamodule import TaskDataModule
@@ -80,22 +78,17 @@ class TaskStream(TaskDataModule):
         check_integers(1, num_tasks=num_tasks, epochs_per_task=epochs_per_task, batch_size=batch_size)
         check_integers(0, first_task=first_task, seed=seed)
         if first_task >= num_tasks:
-            raise ValueError(
-                f"Expected `first_task` to be at most {num_tasks - 1}, but got {first_task}. `num_tasks` counts all "
-                "tasks, also those learned before: raise it."
-            )
+            remedy = "`num_tasks` counts all tasks, also those learned before: raise it."
+            raise wrong_argument("first_task", f"at most {num_tasks - 1}", first_task, remedy)
         if val_fraction is not None and not 0 < val_fraction < 1:
-            raise ValueError(
-                f"Expected `val_fraction` to be between 0 and 1, but got {val_fraction}. It is a share of the training "
-                "rows; None validates on the test split."
-            )
+            remedy = "It is a share of the training rows; None validates on the test split."
+            raise wrong_argument("val_fraction", "between 0 and 1", val_fraction, remedy)
         self.milestones = None if eval_at is None else _milestones(eval_at, range(first_task, num_tasks))
         self.named_source = source
         self.num_tasks, self.first_task, self.epochs_per_task = int(num_tasks), int(first_task), int(epochs_per_task)
+        self.max_epochs = (self.num_tasks - self.first_task) * self.epochs_per_task
         self.batch_size, self.seed, self.val_fraction = int(batch_size), int(seed), val_fraction
-        self._device = torch.device("cpu")
-        self._on_device: Source | None = None
-        self._split_rows: dict[str, Tensor] = {}
+        self._move(torch.device("cpu"))
 
     # What a subclass overrides.
 
@@ -152,12 +145,9 @@ class TaskStream(TaskDataModule):
             ValueError: no such task or split, or the task has no rows in it.
         """
         if task not in range(self.num_tasks):
-            raise ValueError(
-                f"Expected `task` to be from 0 to {self.num_tasks - 1}, but got {task!r}. Raise `num_tasks`."
-            )
+            raise wrong_argument("task", f"from 0 to {self.num_tasks - 1}", task, "Raise `num_tasks`.")
         check_choice(get_args(Split), split=split)
-        source, rows = self._data(split)
-        x, y = (source.x_train, source.y_train) if self._in_train(split) else (source.x_test, source.y_test)
+        x, y, rows = self._data(split)
         chosen = self.task_rows(task, y)
         if chosen is not None:
             rows = rows[chosen[rows]]
@@ -167,40 +157,34 @@ class TaskStream(TaskDataModule):
             )
         if split == "train":
             rows = rows[epoch_order(self.seed, task, epoch, len(rows)).to(rows.device)]
+        epoch += task * self.epochs_per_task
+
+        def inputs(x: Tensor) -> Tensor:
+            return self.source.normalise(self.transform(x.float(), task))
+
         return TaskLoader(
-            x,
-            y,
-            rows,
-            lambda x: source.normalise(self.transform(x.float(), task)),
-            batch_size=self.batch_size,
-            epoch=task * self.epochs_per_task + epoch,
-            rank=self.rank,
-            world_size=self.world_size,
+            x, y, rows, inputs, batch_size=self.batch_size, epoch=epoch, rank=self.rank, world_size=self.world_size
         )
 
-    def _in_train(self, split: Split) -> bool:
-        return split == "train" or (split == "val" and self.val_fraction is not None)
+    def _move(self, device: torch.device) -> None:
+        """Have the data put on a device when they are needed next, and free the one that they are on."""
+        self._device = device
+        self._splits: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
 
-    def _data(self, split: Split) -> tuple[Source, Tensor]:
-        """Return the source and the rows of a split, both on the device."""
-        if self._on_device is None:
-            self._on_device = self.source.to(self._device)
-            self._split_rows.clear()
-        if split not in self._split_rows:
-            source = self.source
-            rows = torch.arange(len(source.y_train if self._in_train(split) else source.y_test))
-            if self.val_fraction is not None and self._in_train(split):
-                held_out = hold_out(source.y_train, self.val_fraction, self.seed)
-                rows = rows[held_out if split == "val" else ~held_out]
-            self._split_rows[split] = rows.to(self._device)
-        return self._on_device, self._split_rows[split]
+    def _data(self, split: Split) -> tuple[Tensor, Tensor, Tensor]:
+        """``x``, ``y`` and the rows of a split, all on the device."""
+        if not self._splits:
+            source, device = self.source.to(self._device), self._device
+            train, test = (source.x_train, source.y_train), (source.x_test, source.y_test)
+            self._splits["train"] = (*train, torch.arange(len(source.y_train), device=device))
+            self._splits["val"] = self._splits["test"] = (*test, torch.arange(len(source.y_test), device=device))
+            if self.val_fraction is not None:
+                held_out = hold_out(self.source.y_train, self.val_fraction, self.seed)
+                for name, mask in (("train", ~held_out), ("val", held_out)):
+                    self._splits[name] = (*train, mask.nonzero().flatten().to(device))
+        return self._splits[split]
 
     # For the Trainer.
-
-    @property
-    def max_epochs(self) -> int:
-        """Number of epochs of a fit."""
-        return (self.num_tasks - self.first_task) * self.epochs_per_task
 
     @property
     def current_task(self) -> int:
@@ -221,13 +205,13 @@ class TaskStream(TaskDataModule):
         self.source  # noqa: B018
         super().setup(stage)
         if self.trainer is not None:
-            self._device, self._on_device = self.trainer.strategy.root_device, None
+            self._move(self.trainer.strategy.root_device)
             # Lightning warns of validation loaders without rows, which are those that are not due.
             warnings.filterwarnings("ignore", f"Total length of `{TaskLoader.__name__}` across ranks is zero")
 
     def teardown(self, stage: str | None = None) -> None:
         """Free the device."""
-        self._device, self._on_device = torch.device("cpu"), None
+        self._move(torch.device("cpu"))
 
     def train_dataloader(self) -> TaskLoader:
         """Return the batches of the current epoch of the current task."""
@@ -237,10 +221,9 @@ class TaskStream(TaskDataModule):
     def val_dataloader(self) -> list[TaskLoader]:
         """Return a loader for each task; those not due have length 0."""
         self.resume_fit()
-        due, loaders = self._due(), [self.task_loader(task, "val") for task in range(self.num_tasks)]
-        for task, loader in enumerate(loaders):
-            if task not in due:
-                loader.rows = loader.rows[:0]
+        loaders = [self.task_loader(task, "val") for task in range(self.num_tasks)]
+        for task in set(range(self.num_tasks)).difference(self._due()):
+            loaders[task].rows = loaders[task].rows[:0]
         return loaders
 
     def test_dataloader(self) -> list[TaskLoader]:
@@ -268,12 +251,10 @@ class TaskStream(TaskDataModule):
 
 def _milestones(eval_at: Iterable[int], trained: range) -> tuple[int, ...]:
     if isinstance(eval_at, (int, str)):
-        raise ValueError(f"Expected `eval_at` to be a list of tasks, such as [4, 9], but got {eval_at!r}.")
+        raise wrong_argument("eval_at", "a list of tasks, such as [4, 9]", eval_at)
     milestones = tuple(sorted(set(eval_at)))
     for task in milestones:
         if task not in trained:
-            raise ValueError(
-                f"Expected `eval_at` to hold tasks that are trained, {trained[0]} to {trained[-1]}, but got {task!r}. "
-                "Leave it out."
-            )
+            those = f"tasks that are trained, {trained[0]} to {trained[-1]}"
+            raise ValueError(f"Expected `eval_at` to hold {those}, but got {task!r}. Leave it out.")
     return milestones

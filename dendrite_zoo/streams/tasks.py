@@ -1,19 +1,19 @@
-"""Three ways to make many tasks of one data set."""
-
-from __future__ import annotations
+"""Three ways to make many tasks of one data set, and their names, such as ``permuted-mnist``."""
 
 import math
 from functools import lru_cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dendrite_zoo._core.checks import check_choice
 from dendrite_zoo.streams.sampling import class_order, permutation, rotation_angle
-from dendrite_zoo.streams.sources import Source
-from dendrite_zoo.streams.stream import TaskStream
+from dendrite_zoo.streams.sources import Source, SourceLike
+from dendrite_zoo.streams.stream import SOURCES, TaskStream
 
-__all__ = ["PermutedTasks", "RotatedTasks", "SplitTasks", "rotate"]
+__all__ = ["PermutedTasks", "RotatedTasks", "SplitTasks", "benchmark_stream"]
 
 
 def rotate(images: Tensor, degrees: float) -> Tensor:
@@ -114,11 +114,9 @@ class SplitTasks(TaskStream):
 
     def check_source(self, source: Source) -> None:
         """Refuse classes that do not divide into tasks."""
-        if source.num_classes % self.num_tasks:
-            raise ValueError(
-                f"Expected `num_tasks` to divide the {source.num_classes} classes evenly, but got {self.num_tasks}. "
-                "Change it."
-            )
+        if source.num_classes % (tasks := self.num_tasks):
+            classes = f"the {source.num_classes} classes"
+            raise ValueError(f"Expected `num_tasks` to divide {classes} evenly, but got {tasks}. Change it.")
 
     def classes(self, task: int) -> list[int]:
         """The classes of a task."""
@@ -128,3 +126,28 @@ class SplitTasks(TaskStream):
     def task_rows(self, task: int, labels: Tensor) -> Tensor:
         """Choose the rows of the task's classes."""
         return torch.isin(labels, torch.tensor(self.classes(task), device=labels.device))
+
+
+STREAMS: dict[str, type[TaskStream]] = {"permuted": PermutedTasks, "rotated": RotatedTasks, "split": SplitTasks}
+
+
+def benchmark_stream(name: str, num_tasks: int, *, source: SourceLike | None = None, **kwargs: Any) -> TaskStream:
+    """The stream of a benchmark.
+
+    Args:
+        name: such as ``permuted-digits``.
+        num_tasks: number of tasks.
+        source: of the data, in place of the one that the name says.
+        **kwargs: for the stream.
+
+    Raises:
+        ValueError: there is no such benchmark.
+
+    Example:
+        >>> benchmark_stream("rotated-digits", 3)
+        RotatedTasks('digits', num_tasks=3, first_task=0)
+    """
+    kind, _, data = name.partition("-")
+    if kind not in STREAMS or (data not in SOURCES and source is None):
+        check_choice([f"{kind}-{data}" for kind in STREAMS for data in SOURCES], name=name)
+    return STREAMS[kind](data if source is None else source, num_tasks, **kwargs)

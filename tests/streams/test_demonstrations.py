@@ -31,7 +31,7 @@ def made_up(rows=(30, 50), tasks=TASKS, solved=None):
 
 def loader(**arguments):
     parts = [made_up().of(0), made_up().of(1)]
-    return DemonstrationLoader(parts, **{"updates": 5, "batch_size_per_task": 4, "seed": 3, **arguments})
+    return DemonstrationLoader(parts, **{"updates": 5, "batch_size_per_task": (4, 4), "seed": 3, **arguments})
 
 
 def equal(one, other):
@@ -103,7 +103,7 @@ def test_what_did_not_reach_its_goal_is_left_out(tmp_path):
     with pytest.raises(ValueError, match="an episode of each task that its expert solved, but got none of reach-v3"):
         DemonstrationMixture(TASKS, folder=tmp_path, dagger_rounds=0, epochs=1).setup()
     with pytest.raises(ValueError, match=r"but got no rows in parts\[1\]"):
-        DemonstrationLoader([made_up().of(0), made_up(rows=(30,)).of(1)], updates=1, batch_size_per_task=1)
+        DemonstrationLoader([made_up().of(0), made_up(rows=(30,)).of(1)], updates=1, batch_size_per_task=(1, 1))
 
 
 def test_a_task_is_not_validated_on_what_its_expert_could_not_do(tmp_path):
