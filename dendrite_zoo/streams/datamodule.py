@@ -56,9 +56,8 @@ class TaskDataModule(LightningDataModule):
     @property
     def rank(self) -> int:
         """The number of this process."""
-        if self.trainer is not None:
-            return self.trainer.global_rank
-        return torch.distributed.get_rank() if num_ranks() > 1 else 0
+        own = torch.distributed.get_rank() if num_ranks() > 1 else 0
+        return own if self.trainer is None else self.trainer.global_rank
 
     @property
     def world_size(self) -> int:

@@ -62,24 +62,19 @@ def load_or_collect(
             f"Expected demonstrations of {', '.join(tasks)}, but got those of {', '.join(demonstrations.tasks)} in "
             f"{path}. Give another file or folder."
         )
-    _check_config(path, demonstrations.config, collection_config(**arguments))
-    return demonstrations
-
-
-def _check_config(path: Path, found: Mapping[str, Any] | None, expected: Mapping[str, Any]) -> None:
+    found, expected = demonstrations.config, collection_config(**arguments)
     if found is None:
         rank_zero_warn(
             f"{path} does not say how it was collected, as files of earlier versions do not. It is assumed to be as "
             f"expected here: {_words(expected)}. If it is not, remove it to have it collected anew."
         )
-        return
-    other = [name for name in expected if found.get(name) != expected[name]]
-    if other:
+    elif other := [name for name in expected if found.get(name) != expected[name]]:
         raise ValueError(
             f"Expected {path} to be collected with {_words({name: expected[name] for name in other})}, but got "
             f"{_words({name: found.get(name) for name in other})}. Give the arguments that it was collected with, or "
             "another file or folder, or remove it to have it collected anew."
         )
+    return demonstrations
 
 
 def _words(config: Mapping[str, Any]) -> str:

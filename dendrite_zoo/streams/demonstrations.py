@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import cached_property, partial
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -137,9 +136,8 @@ class DemonstrationMixture(TaskDataModule):
         if self.trainer is None:
             self._read()
         elif stage == TrainerFn.FITTING:
-            if self._rounds:  # of an earlier fit
-                self._parts, self._rounds = [], []
-            self._folder, self._resumed = None, {}
+            self._parts = [] if self._rounds else self._parts  # an earlier fit added rounds of its own
+            self._rounds, self._folder, self._resumed = [], None, {}
 
     def state_dict(self) -> dict[str, Any]:
         """The folder of the demonstrations, and the rounds of DAgger in it."""
@@ -167,8 +165,7 @@ class DemonstrationMixture(TaskDataModule):
         """Return a loader for each task: the steps of episodes in which its expert reached the goal, in one batch."""
         self.resume_fit()
         self._read()
-        batch = attrgetter("observation", "action", "task")
-        return [SingleBatch(partial(batch, part)) for part in self._val_parts]
+        return [SingleBatch(partial(tuple, (part.observation, part.action, part.task))) for part in self._val_parts]
 
     def _read(self) -> Path:
         """Load the experts' demonstrations once, after they were collected if there are none; return their folder."""
@@ -178,28 +175,26 @@ class DemonstrationMixture(TaskDataModule):
             self._folder = self.folder or in_run or Path(self._temporary.name)
             if (trainer := self.fitting_trainer) and trainer.ckpt_path is None and self.dagger_rounds:
                 refuse_rounds(self._folder)
-        if self._parts:
-            return self._folder
-        every, experts = range(self.num_tasks), self.file or self._folder / "experts.safetensors"
-        parts = self._load(experts, every, episodes_per_task=self.episodes_per_task, disturbance=Disturbance())
-        held_out = self._folder / "val.safetensors"
-        self._val_parts = self._load(held_out, every, episodes_per_task=self.val_episodes, split="val")
-        if unsolved := [name for name, part in zip(self.tasks, parts, strict=True) if len(part) == 0]:
-            raise ValueError(
-                f"Expected an episode of each task that its expert solved, but got none of {', '.join(unsolved)}. "
-                "Raise `episodes_per_task`, or leave the task out."
-            )
-        self._parts = parts
+        if not self._parts:
+            every, experts = range(self.num_tasks), self.file or self._folder / "experts.safetensors"
+            parts = self._load(experts, every, episodes_per_task=self.episodes_per_task, disturbance=Disturbance())
+            held_out = self._folder / "val.safetensors"
+            self._val_parts = self._load(held_out, every, episodes_per_task=self.val_episodes, split="val")
+            if unsolved := [name for name, part in zip(self.tasks, parts, strict=True) if len(part) == 0]:
+                raise ValueError(
+                    f"Expected an episode of each task that its expert solved, but got none of {', '.join(unsolved)}. "
+                    "Raise `episodes_per_task`, or leave the task out."
+                )
+            self._parts = parts
         return self._folder
 
     def _load(self, path: Path, tasks: Sequence[int], **arguments: Any) -> list[Demonstrations]:
         """The solved episodes of some tasks, one part for each."""
         names = [self.tasks[task] for task in tasks]
         options = {"num_processes": self.num_processes, "fast": self.fast, "seed": self.seed, **arguments}
-        every = load_or_collect(path, names, self.trainer, **options)
-        parts = [every.select(every.solved & (every.task == position)) for position in range(len(names))]
-        index = [torch.full_like(part.task, task) for task, part in zip(tasks, parts, strict=True)]
-        return [replace(part, tasks=self.tasks, task=task) for task, part in zip(index, parts, strict=True)]
+        found = load_or_collect(path, names, self.trainer, **options)
+        found = replace(found, tasks=self.tasks, task=torch.tensor(tasks)[found.task])
+        return [found.select(found.solved & (found.task == task)) for task in tasks]
 
     def _collect(self, epoch: int, tasks: Sequence[int]) -> None:
         """Add the rounds of DAgger that some tasks need in an epoch of theirs: earlier ones from files, a new one."""

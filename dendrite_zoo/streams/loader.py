@@ -167,7 +167,7 @@ class DemonstrationLoader(ResumableLoader):
                 yield tuple(torch.cat([x[i] for x, i in zip(column, own, strict=True)]) for column in columns)
 
 
-@dataclass
+@dataclass(eq=False)
 class SingleBatch:
     """A loader of one batch, which is made when it is iterated over; of none, if the batch has no rows.
 

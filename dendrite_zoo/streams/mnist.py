@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -28,14 +29,13 @@ def download() -> dict[str, Path]:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RevisionNotFoundError
 
+    get = partial(hf_hub_download, REPO, repo_type="dataset")
+
     def fetch(revision: str) -> dict[str, Path]:
-        return {
-            split: Path(hf_hub_download(REPO, file, repo_type="dataset", revision=revision))
-            for split, file in FILES.items()
-        }
+        return {split: Path(get(file, revision=revision)) for split, file in FILES.items()}
 
     try:
-        with suppress(RevisionNotFoundError):  # of a mirror without the history
+        with suppress(RevisionNotFoundError):  # a mirror without the history has "main" alone
             return fetch(REVISION)
         return fetch("main")
     except (HfHubHTTPError, LocalEntryNotFoundError) as error:

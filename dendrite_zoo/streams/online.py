@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,11 +21,9 @@ from dendrite_zoo.streams.loader import ResumableLoader, SingleBatch
 
 __all__ = ["OnlineTasks", "Round"]
 
+# The arguments of TaskEnvironments that a user may choose; the others follow from those of OnlineTasks.
 OPTIONS = ("fast", "max_steps", "num_goals", "num_processes", "reward_version", "timeout")
-"""The arguments of `TaskEnvironments` that a user may choose; the others follow from those of `OnlineTasks`."""
-
-LATEST = 1000
-"""Observations of each task in a validation."""
+LATEST = 1000  # observations of each task in a validation
 
 
 class Round(NamedTuple):
@@ -39,12 +38,11 @@ class Round(NamedTuple):
     updates: int
 
 
+@dataclass(eq=False, repr=False)
 class RoundLoader(ResumableLoader):
     """The rounds of one epoch."""
 
-    def __init__(self, data: "OnlineTasks") -> None:
-        super().__init__(epoch=data.epoch)
-        self.data = data
+    data: "OnlineTasks"
 
     def __len__(self) -> int:
         return -(-self.data.total_env_steps // (self.data.env_steps_per_round * self.data.epochs))
@@ -118,13 +116,18 @@ class OnlineTasks(TaskDataModule):
         check_integers(1, env_steps=env_steps, epochs=epochs, steps_per_round=steps_per_round)
         check_integers(1, capacity=capacity, envs_per_task=envs_per_task)
         check_integers(0, updates_per_round=updates_per_round, warmup_steps=warmup_steps, seed=seed)
-        _check_options(environments or {})
         self.total_env_steps, self.capacity = env_steps, capacity
         self.epochs = self.max_epochs = epochs
         self.steps_per_round, self.updates_per_round = steps_per_round, updates_per_round
         self.warmup_steps, self.envs_per_task, self.seed = warmup_steps, envs_per_task, seed
         self.num_envs = self.num_tasks * envs_per_task
         self._options = dict(environments or {})
+        for name in self._options:
+            if name in ("seed", "envs_per_task"):
+                raise ValueError(f"Expected `environments` without {name!r}: give it as OnlineTasks({name}=...).")
+            if name not in OPTIONS:
+                known = f"some of {', '.join(OPTIONS)}"
+                raise ValueError(f"Expected `environments` to hold {known}, but got {name!r}.{nearest(name, OPTIONS)}")
         # the attribute `env_steps` counts the steps played so far
         self.save_hyperparameters({"env_steps": env_steps, "environments": self._options}, logger=False)
         self.fast = bool(self._options.get("fast"))
@@ -214,7 +217,7 @@ class OnlineTasks(TaskDataModule):
     def train_dataloader(self) -> RoundLoader:
         """Return the rounds of an epoch."""
         self.resume_fit()
-        return RoundLoader(self)
+        return RoundLoader(self, epoch=self.epoch)
 
     def val_dataloader(self) -> list[SingleBatch]:
         """Return the latest observations of each task: ``(observation (B, 39), task (B,))``."""
@@ -227,8 +230,8 @@ class OnlineTasks(TaskDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """The state of environments and replay buffer, of all processes; also after the environments were closed."""
-        open_ones = self._environments if self.rounds else None
-        environments = self._last_state if open_ones is None else open_ones.state_dict()
+        running = self._environments if self.rounds else None
+        environments = self._last_state if running is None else running.state_dict()
         if self.rounds == 0 or environments is None:
             return {}
         own = {"environments": environments, **self._statistics.state_dict(), "replay": self.replay.state_dict()}
@@ -240,8 +243,7 @@ class OnlineTasks(TaskDataModule):
         Raises:
             ValueError: it is of another number of processes, or of other environments.
         """
-        what = "environments and a replay buffer"
-        own = state_of_rank(state_dict["processes"], self.rank, self.world_size, what)
+        own = state_of_rank(state_dict["processes"], self.rank, self.world_size, "environments and a replay buffer")
         if self._environments is None:
             return
         self.rounds = state_dict["rounds"]
@@ -253,12 +255,3 @@ class OnlineTasks(TaskDataModule):
         if self._environments is not None:
             self._environments.close()
             self._environments = None
-
-
-def _check_options(options: Mapping[str, Any]) -> None:
-    for name in options:
-        if name in ("seed", "envs_per_task"):
-            raise ValueError(f"Expected `environments` without {name!r}: give it as OnlineTasks({name}=...).")
-        if name not in OPTIONS:
-            known = f"some of {', '.join(OPTIONS)}"
-            raise ValueError(f"Expected `environments` to hold {known}, but got {name!r}.{nearest(name, OPTIONS)}")

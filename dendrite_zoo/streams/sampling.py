@@ -1,5 +1,6 @@
 """All random choices of a stream, which are the same in every release of NumPy."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,9 +23,7 @@ def permutation(seed: int, task: int, num_features: int) -> Tensor:
         >>> permutation(seed=0, task=1, num_features=4).tolist()
         [1, 0, 3, 2]
     """
-    if task == 0:
-        return torch.arange(num_features)
-    return torch.from_numpy(random_state(seed, task).permutation(num_features)).long()
+    return torch.arange(num_features) if task == 0 else _order(random_state(seed, task), num_features)
 
 
 def rotation_angle(seed: int, task: int) -> float:
@@ -43,9 +42,7 @@ def class_order(seed: int, num_classes: int) -> Tensor:
     Shape:
         ``(num_classes,)``, int64.
     """
-    if seed == 0:
-        return torch.arange(num_classes)
-    return torch.from_numpy(random_state(seed).permutation(num_classes)).long()
+    return torch.arange(num_classes) if seed == 0 else _order(random_state(seed), num_classes)
 
 
 def epoch_order(seed: int, task: int, epoch: int, num_rows: int) -> Tensor:
@@ -54,7 +51,7 @@ def epoch_order(seed: int, task: int, epoch: int, num_rows: int) -> Tensor:
     Shape:
         ``(num_rows,)``, int64.
     """
-    return torch.from_numpy(random_state(seed, task, key=(epoch,)).permutation(num_rows)).long()
+    return _order(random_state(seed, task, key=(epoch,)), num_rows)
 
 
 def hold_out(labels: Tensor, share: float, seed: int) -> Tensor:
@@ -80,5 +77,9 @@ def hold_out(labels: Tensor, share: float, seed: int) -> Tensor:
                 f"Expected `val_fraction` to split the rows of every class, but got {share}, which takes {count} of "
                 f"{len(rows)} rows of class {int(label)}. Change it."
             )
-        mask[rows[torch.from_numpy(generator.permutation(len(rows))[:count])]] = True
+        mask[rows[_order(generator, len(rows))[:count]]] = True
     return mask
+
+
+def _order(generator: np.random.RandomState, length: int) -> Tensor:
+    return torch.from_numpy(generator.permutation(length)).long()

@@ -121,36 +121,30 @@ def _from_tensors(tensors: Sequence[Tensor]) -> Source:
     x_train, y_train, x_test, y_test = (torch.as_tensor(tensor) for tensor in tensors)
     shape, dtype = tuple(x_train.shape[1:]), x_train.dtype
     for x, y, split in ((x_train, y_train, "train"), (x_test, y_test, "test")):
-        _check_inputs(x, split)
-        _check_labels(y, len(x), split)
+        _check_split(x, y, split)
     if x_test.shape[1:] != x_train.shape[1:] or x_test.dtype != dtype:
-        raise ValueError(
-            f"Expected the rows of `x_test` to be {shape} {dtype}, as those of `x_train`, but got "
-            f"{tuple(x_test.shape[1:])} {x_test.dtype}. Prepare both in the same way."
-        )
+        expected, found = f"{shape} {dtype}, as those of `x_train`", f"{tuple(x_test.shape[1:])} {x_test.dtype}"
+        raise ValueError(f"Expected the rows of `x_test` to be {expected}, but got {found}. Prepare both alike.")
     num_classes = int(y_train.max()) + 1
     if (label := int(y_test.max())) >= num_classes:
         known = f"labels from 0 to {num_classes - 1}, as `y_train`"
-        raise ValueError(f"Expected `y_test` to hold {known}, but got {label}. Leave those rows out, or train on some.")
+        raise ValueError(f"Expected `y_test` to hold {known}, but got {label}. Leave its rows out, or train on some.")
     scale = 255.0 if dtype == torch.uint8 else 1.0
     x_train, x_test = (x.flatten(1) if dtype == torch.uint8 else x.flatten(1).float() for x in (x_train, x_test))
     return Source(x_train, y_train.long(), x_test, y_test.long(), num_classes, shape, std=scale)
 
 
-def _check_inputs(x: Tensor, split: str) -> None:
+def _check_split(x: Tensor, y: Tensor, split: str) -> None:
     if not (x.dtype == torch.uint8 or x.is_floating_point()):
         raise TypeError(f"Expected `x_{split}` to be float, or uint8 pixels, but got {x.dtype}. Use .float().")
     if x.ndim < 2 or x.numel() == 0:
         raise ValueError(f"Expected `x_{split}` to have the shape (rows, ...), not empty, but got {tuple(x.shape)}.")
     if x.is_floating_point() and not bool(x.isfinite().all()):
         raise ValueError(f"Expected `x_{split}` to hold finite numbers, but got NaN or infinity. Clean the data first.")
-
-
-def _check_labels(y: Tensor, rows: int, split: str) -> None:
     if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
         raise TypeError(f"Expected `y_{split}` to hold integers, but got {y.dtype}. Convert it with .long().")
-    if y.shape != (rows,):
-        expected = f"of the shape ({rows},), a label for each row of `x_{split}`"
+    if y.shape != (len(x),):
+        expected = f"of the shape ({len(x)},), a label for each row of `x_{split}`"
         raise wrong_argument(f"y_{split}", expected, tuple(y.shape), "Check that both are of the same rows.")
     if y.min() < 0:
         raise ValueError(f"Expected `y_{split}` to hold labels from 0, but got {int(y.min())}. Number classes from 0.")

@@ -84,10 +84,10 @@ class TaskStream(TaskDataModule):
             remedy = "It is a share of the training rows; None validates on the test split."
             raise wrong_argument("val_fraction", "between 0 and 1", val_fraction, remedy)
         self.milestones = None if eval_at is None else _milestones(eval_at, range(first_task, num_tasks))
-        self.named_source = source
         self.num_tasks, self.first_task, self.epochs_per_task = int(num_tasks), int(first_task), int(epochs_per_task)
         self.max_epochs = (self.num_tasks - self.first_task) * self.epochs_per_task
-        self.batch_size, self.seed, self.val_fraction = int(batch_size), int(seed), val_fraction
+        self.named_source, self.val_fraction = source, val_fraction
+        self.batch_size, self.seed = int(batch_size), int(seed)
         self._move(torch.device("cpu"))
 
     # What a subclass overrides.
@@ -152,9 +152,7 @@ class TaskStream(TaskDataModule):
         if chosen is not None:
             rows = rows[chosen[rows]]
         if len(rows) == 0:
-            raise ValueError(
-                f"Expected rows of the classes of task {task} in {split!r}, but got none. Check the labels."
-            )
+            raise ValueError(f"Expected rows of the classes of task {task} in {split!r}, but got none. Check labels.")
         if split == "train":
             rows = rows[epoch_order(self.seed, task, epoch, len(rows)).to(rows.device)]
         epoch += task * self.epochs_per_task
@@ -252,9 +250,8 @@ class TaskStream(TaskDataModule):
 def _milestones(eval_at: Iterable[int], trained: range) -> tuple[int, ...]:
     if isinstance(eval_at, (int, str)):
         raise wrong_argument("eval_at", "a list of tasks, such as [4, 9]", eval_at)
-    milestones = tuple(sorted(set(eval_at)))
-    for task in milestones:
-        if task not in trained:
-            those = f"tasks that are trained, {trained[0]} to {trained[-1]}"
-            raise ValueError(f"Expected `eval_at` to hold {those}, but got {task!r}. Leave it out.")
-    return milestones
+    tasks = set(eval_at)
+    for task in tasks.difference(trained):
+        those = f"tasks that are trained, {trained[0]} to {trained[-1]}"
+        raise ValueError(f"Expected `eval_at` to hold {those}, but got {task!r}. Leave it out.")
+    return tuple(sorted(tasks))
