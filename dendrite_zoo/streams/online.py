@@ -116,11 +116,10 @@ class OnlineTasks(TaskDataModule):
         check_integers(1, env_steps=env_steps, epochs=epochs, steps_per_round=steps_per_round)
         check_integers(1, capacity=capacity, envs_per_task=envs_per_task)
         check_integers(0, updates_per_round=updates_per_round, warmup_steps=warmup_steps, seed=seed)
-        self.total_env_steps, self.capacity = env_steps, capacity
+        self.total_env_steps, self.capacity, self.num_envs = env_steps, capacity, self.num_tasks * envs_per_task
         self.epochs = self.max_epochs = epochs
         self.steps_per_round, self.updates_per_round = steps_per_round, updates_per_round
         self.warmup_steps, self.envs_per_task, self.seed = warmup_steps, envs_per_task, seed
-        self.num_envs = self.num_tasks * envs_per_task
         self._options = dict(environments or {})
         for name in self._options:
             if name in ("seed", "envs_per_task"):
