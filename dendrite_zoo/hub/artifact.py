@@ -127,9 +127,7 @@ def write(
     except (OSError, SafetensorError) as error:
         if fresh and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
-        raise OSError(
-            f"cannot save to {folder}: {error}. An earlier model there is untouched. Choose a folder that can be "
-            "written, or make room, and save again."
-        ) from None
+        remedy = "An earlier model there is untouched. Choose a folder that can be written, or make room."
+        raise OSError(f"cannot save to {folder}: {error}. {remedy}") from None
     for name in {RESULTS, PICTURE} - set(files):
         (folder / name).unlink(missing_ok=True)

@@ -1,7 +1,5 @@
 """The routes of a Hub on one's own machine: what the client asks, and what the Hub would answer."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json
@@ -21,9 +19,9 @@ ROUTES: list[tuple[str, Callable[..., None]]] = []
 class Refusal(Exception):
     """An answer that is an error."""
 
-    def __init__(self, status: int, message: str, code: str = "", **body: Any) -> None:
+    def __init__(self, status: int, message: str, code: str = "", commit: str = "", **body: Any) -> None:
         self.status, self.body = status, {"error": message, **body}
-        self.headers = {"X-Error-Message": message, "X-Error-Code": code}
+        self.headers = {"X-Error-Message": message, "X-Error-Code": code, "X-Repo-Commit": commit}
 
 
 def route(pattern: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -147,11 +145,10 @@ class Handler(BaseHTTPRequestHandler):
 
     @route("POST /api/REPO/preupload/(?P<revision>.+)")
     def _preupload(self, kind: str, id: str, revision: str) -> None:
-        _, held = self.commit_of(self.repo(kind, id, "write"), revision)
+        _, files = self.commit_of(self.repo(kind, id, "write"), revision)
         answer = []
-        for file in json.loads(self.body)["files"]:
-            path = file["path"]
-            known = entry(path, held[path]) if path in held else {}
+        for path in (file["path"] for file in json.loads(self.body)["files"]):
+            known = entry(path, files[path]) if path in files else {}
             mode = {"uploadMode": "lfs" if path.endswith(LARGE) else "regular", "shouldIgnore": False}
             answer.append({"path": path, "oid": known.get("lfs", known).get("oid"), **mode})
         self.reply({"files": answer})
@@ -222,17 +219,17 @@ class Handler(BaseHTTPRequestHandler):
     @route("POST /api/REPO/(?P<what>tag|branch)/(?P<revision>.+)")
     def _ref(self, kind: str, id: str, what: str, revision: str) -> None:
         repo, asked = self.repo(kind, id, "write"), json.loads(self.body)
-        held, name = (repo.tags, asked["tag"]) if what == "tag" else (repo.branches, revision)
-        if name in held:
+        refs, name = (repo.tags, asked["tag"]) if what == "tag" else (repo.branches, revision)
+        if name in refs:
             raise Refusal(409, f"{name} exists already")
-        held[name], _ = self.commit_of(repo, revision if what == "tag" else asked.get("startingPoint", "main"))
+        refs[name], _ = self.commit_of(repo, revision if what == "tag" else asked.get("startingPoint", "main"))
         self.reply({})
 
     @route("GET /api/REPO/refs")
     def _refs(self, kind: str, id: str) -> None:
         repo = self.repo(kind, id)
-        held = {"branches": repo.branches, "tags": repo.tags, "converts": {}}
-        self.reply({k: [{"name": n, "ref": n, "targetCommit": v[n]} for n in v] for k, v in held.items()})
+        refs = {"branches": repo.branches, "tags": repo.tags, "converts": {}}
+        self.reply({k: [{"name": n, "ref": n, "targetCommit": v[n]} for n in v] for k, v in refs.items()})
 
     @route("(?:GET|POST) /api/REPO/(?P<what>tree|paths-info)/(?P<revision>[^/]+)")
     def _tree(self, kind: str, id: str, what: str, revision: str) -> None:
@@ -242,13 +239,11 @@ class Handler(BaseHTTPRequestHandler):
 
     @route("GET /api/REPO(?:/revision/(?P<revision>.+))?")
     def _info(self, kind: str, id: str, revision: str) -> None:
-        main = "main" if revision == "models" else revision
-        self.reply(self.about(id, self.repo(kind, id), main))
+        self.reply(self.about(id, self.repo(kind, id), "main" if revision == "models" else revision))
 
     @route("GET /api/(?P<kind>models|datasets)")
     def _list(self, kind: str) -> None:
-        ids = [key.partition("/")[2] for key in self.hub.repos if key.startswith(kind)]
-        repos = {id: self.hub.repos[f"{kind}/{id}"] for id in ids}
+        repos = {key.partition("/")[2]: repo for key, repo in self.hub.repos.items() if key.startswith(kind)}
         mine, wanted = self.names(), set(self.query.get("filter", []))
         seen = (self.about(i, r, "main") for i, r in repos.items() if not r.private or i.split("/")[0] in mine)
         self.reply([about for about in seen if wanted <= set(about["tags"])])
@@ -277,9 +272,7 @@ class Handler(BaseHTTPRequestHandler):
         sha, files = self.commit_of(self.repo(kind, id, "read"), revision)
         headers = {"X-Repo-Commit": sha}
         if path not in files:
-            refusal = Refusal(404, f"{path} does not exist on {revision}", "EntryNotFound")
-            refusal.headers |= headers
-            raise refusal
+            raise Refusal(404, f"{path} does not exist on {revision}", "EntryNotFound", sha)
         about = entry(path, files[path])
         if "lfs" not in about:
             return self.send(files[path], about["oid"], headers)

@@ -43,11 +43,11 @@ class Folder:
         path = self.folder / file
         if not path.is_file():
             remedy = "Save the model there with save_pretrained, or name another folder, a zoo name or 'org/repo'."
-            files = f"{artifact.CONFIG} and {artifact.WEIGHTS}, nothing else is opened"
-            raise FileNotFoundError(f"{self} has no {file}; expected {files}. {remedy}")
+            raise FileNotFoundError(
+                f"{self} has no {file}; only {artifact.CONFIG} and {artifact.WEIGHTS} are opened. {remedy}"
+            )
         if file in self.pins and (found := artifact.sha256(path)) != (expected := self.pins[file]["sha256"]):
-            remedy = "The file is truncated or altered: install the package again."
-            raise ValueError(f"{path} has sha256 {found}; expected {expected}. {remedy}")
+            raise ValueError(f"{path} has sha256 {found}; expected {expected}. Install the package again.")
         return path
 
     def find(self, file: str) -> Path | None:
@@ -55,16 +55,13 @@ class Folder:
         return self.path(file) if (self.folder / file).is_file() else None
 
 
+StrPath: TypeAlias = str | os.PathLike[str]
 Place: TypeAlias = Folder | Download
 """Where the files of one model are: ``path(file)`` and ``find(file)`` give them, checked against what is known."""
 
 
 def resolve(
-    x: str | os.PathLike[str],
-    *,
-    revision: str | None = None,
-    cache_dir: str | os.PathLike[str] | None = None,
-    token: str | bool | None = None,
+    x: StrPath, *, revision: str | None = None, cache_dir: StrPath | None = None, token: str | bool | None = None
 ) -> Place:
     """Find the files of a model; see `HubModel.from_pretrained` for the arguments.
 
@@ -77,12 +74,17 @@ def resolve(
     text, cache = os.fspath(x), None if cache_dir is None else Path(cache_dir)
     if isinstance(x, str) and not set(text) & {os.sep, "/", "~"} and text not in (".", ".."):
         return _entry(registry.entry(text), revision, cache, token)
-    folder = Path(text).expanduser()
+    folder, match = Path(text).expanduser(), REPO.fullmatch(text)
     if folder.is_dir():
         if revision is not None:
             raise ValueError(f"{text} is a folder; a revision ({revision!r}) belongs to a repo. Leave it out.")
         return Folder(model_folder(folder) or folder, text)
-    return _repo(text, revision, cache, token)
+    if match is None:
+        remedy = "Expected a folder, a zoo name (dendrite-zoo list), 'org/repo' or 'org/repo@revision'."
+        raise FileNotFoundError(f"{text!r} is no folder here. {remedy} Check the path.")
+    if revision is not None and match["revision"] not in (None, revision):
+        raise ValueError(f"{text!r} has a revision besides revision={revision!r}; expected one of the two.")
+    return Download(match["repo"], revision or match["revision"] or "main", cache, token)
 
 
 def model_folder(folder: Path) -> Path | None:
@@ -98,13 +100,3 @@ def _entry(entry: registry.Entry, revision: str | None, cache: Path | None, toke
         raise FileNotFoundError(entry.not_built)
     files = entry.files if pinned else {}
     return Download(entry.repo, revision or entry.revision, cache, token, files, entry.name)
-
-
-def _repo(text: str, revision: str | None, cache: Path | None, token: str | bool | None) -> Place:
-    match = REPO.fullmatch(text)
-    if match is None:
-        remedy = "Expected a folder, a zoo name (dendrite-zoo list), 'org/repo' or 'org/repo@revision'."
-        raise FileNotFoundError(f"{text!r} is no folder here. {remedy} Check the path.")
-    if revision is not None and match["revision"] not in (None, revision):
-        raise ValueError(f"{text!r} has a revision besides revision={revision!r}; expected one of the two.")
-    return Download(match["repo"], revision or match["revision"] or "main", cache, token)
