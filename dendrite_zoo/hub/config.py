@@ -9,10 +9,14 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import dendrite_zoo
 from dendrite_zoo._core.files import parse_json
 from dendrite_zoo._core.names import nearest
 
 LIBRARY_NAME = "dendrite-zoo"
+AGENT: dict[str, Any] = {"library_name": LIBRARY_NAME, "library_version": dendrite_zoo.__version__}
+"""Who asks, as the Hub's client says it, and who wrote a config."""
+
 FORMAT_VERSION = 2
 HEADER = ("library_name", "library_version", "format_version", "model_type")
 

@@ -9,8 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import dendrite_zoo
 from dendrite_zoo.hub import artifact
+from dendrite_zoo.hub.config import AGENT
 from dendrite_zoo.hub.retry import explained, retried
 
 logger = logging.getLogger(__name__)
@@ -68,10 +68,8 @@ class Download:
                 return path
             logger.warning("%s: %s does not have its promised hash (attempt %d of 2)", self, file, attempt)
             _discard(path)
-        raise ValueError(
-            f"{self}: {file} arrived twice with another hash than promised (registry or LFS oid). It was removed from "
-            "the cache; try again later, and do not use the file from elsewhere."
-        )
+        remedy = "It is not in the cache any more. Try again later; do not use the file from elsewhere."
+        raise ValueError(f"{self}: {file} arrived twice with another hash than promised (registry or LFS). {remedy}")
 
     def find(self, file: str) -> Path | None:
         """Give the path of a file that may be there; its absence is remembered for a commit."""
@@ -92,8 +90,7 @@ class Download:
     def _fetch(self, file: str, revision: str) -> Path:
         from huggingface_hub import hf_hub_download
 
-        options: dict[str, Any] = {"revision": revision, "cache_dir": self.cache_dir, "token": self.token}
-        options |= {"library_name": "dendrite-zoo", "library_version": dendrite_zoo.__version__}
+        options: dict[str, Any] = {"revision": revision, "cache_dir": self.cache_dir, "token": self.token, **AGENT}
         try:
             # The client resumes broken downloads by itself, but gives up on some other broken answers at once.
             return Path(retried(lambda: hf_hub_download(self.repo, file, **options), f"{self}: {file}", broken=2))

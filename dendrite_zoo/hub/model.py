@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-import dendrite_zoo
 from dendrite_zoo._core.files import read_json
 from dendrite_zoo.hub import artifact
 from dendrite_zoo.hub import config as configs
@@ -261,8 +260,7 @@ def full_config(model: HubModel) -> dict[str, Any]:
         raise TypeError(f"{type(model).__name__} is not registered; decorate it with dendrite_zoo.hub.register_model.")
     arguments = plain(model.config)
     check_arguments(type(model).__init__, arguments, type(model).__name__)
-    header = configs.LIBRARY_NAME, dendrite_zoo.__version__, configs.FORMAT_VERSION, model.model_type
-    return dict(zip(configs.HEADER, header, strict=True)) | arguments
+    return {**configs.AGENT, "format_version": configs.FORMAT_VERSION, "model_type": model.model_type, **arguments}
 
 
 def build(config: Mapping[str, Any]) -> HubModel:

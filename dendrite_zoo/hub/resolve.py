@@ -43,9 +43,7 @@ class Folder:
         path = self.folder / file
         if not path.is_file():
             remedy = "Save the model there with save_pretrained, or name another folder, a zoo name or 'org/repo'."
-            raise FileNotFoundError(
-                f"{self} has no {file}; only {artifact.CONFIG} and {artifact.WEIGHTS} are opened. {remedy}"
-            )
+            raise FileNotFoundError(f"{self} has no {file}; expected it there, nothing else is opened. {remedy}")
         if file in self.pins and (found := artifact.sha256(path)) != (expected := self.pins[file]["sha256"]):
             raise ValueError(f"{path} has sha256 {found}; expected {expected}. Install the package again.")
         return path

@@ -89,12 +89,10 @@ class Card:
                 plot_matrix(self.matrix, path, title=self.name)
             elif subnetworks:
                 plot_subnetworks(subnetworks, path, title=self.name, tasks=self.own[0].get("tasks"))
-            else:
-                return False
         except ImportError as error:
             logger.warning("the card goes without its picture: %s", error)
             return False
-        return True
+        return self.matrix is not None or bool(subnetworks)
 
     def _eval_results(self, record: Mapping[str, Any]) -> list[Any]:
         from huggingface_hub import EvalResult
@@ -123,9 +121,8 @@ class Card:
         if self.matrix is None:
             return []
         R = learned_part(self.matrix)
-        lost, tasks = forgetting_per_task(R), list(range(len(R)))
-        if len(R) > MOST_TASKS:
-            tasks = sorted(lost.nan_to_num(nan=-math.inf).topk(MOST_TASKS).indices.tolist())
+        lost = forgetting_per_task(R)
+        tasks = sorted(lost.nan_to_num(nan=-math.inf).topk(min(MOST_TASKS, len(R))).indices.tolist())
         return [
             {"name": j, "learned": R[j, j], "best": lost[j] + R[-1, j], "now": R[-1, j], "forgotten": lost[j]}
             for j in tasks
@@ -142,10 +139,14 @@ class Card:
 def write_card(model: HubModel, folder: Path, name: str) -> None:
     """Write the card of a zoo entry, and its picture, beside its files; what a person wrote into the card stays."""
     card = Card(model, configs.read(folder / artifact.CONFIG), name=name, source=name)
-    place = folder / artifact.CARD
-    earlier = place.read_text(encoding="utf-8") if place.is_file() else None
-    text = merge(earlier, card.text(picture=card.draw(folder / artifact.PICTURE)))
-    place.write_text(text, encoding="utf-8")
+    text = merge(written_card(folder), card.text(picture=card.draw(folder / artifact.PICTURE)))
+    (folder / artifact.CARD).write_text(text, encoding="utf-8")
+
+
+def written_card(folder: Path) -> str | None:
+    """Give the card that lies in a folder already."""
+    path = folder / artifact.CARD
+    return path.read_text(encoding="utf-8") if path.is_file() else None
 
 
 def _square(rows: Any) -> Tensor | None:

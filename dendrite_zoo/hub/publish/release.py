@@ -169,7 +169,7 @@ def client(token: str | None) -> "HfApi":
     """Give the Hub client, which says on whose behalf it asks."""
     from huggingface_hub import HfApi
 
-    return HfApi(token=token, library_name=configs.LIBRARY_NAME, library_version=dendrite_zoo.__version__)
+    return HfApi(token=token, **configs.AGENT)
 
 
 def _next_tag(tags: Mapping[str, str], commit: str) -> str:

@@ -13,7 +13,7 @@ from torch import nn
 from dendrite_zoo.hub import artifact
 from dendrite_zoo.hub import config as configs
 from dendrite_zoo.hub.model import HubModel, Origin, build
-from dendrite_zoo.hub.publish.card import Card
+from dendrite_zoo.hub.publish.card import Card, written_card
 from dendrite_zoo.hub.publish.merge import merge
 from dendrite_zoo.hub.publish.release import Release, RepoWriter, client
 from dendrite_zoo.hub.resolve import check_repo, model_folder
@@ -60,8 +60,7 @@ def publish(
         text = card.text(picture=card.draw(picture))
         paths = [folder / name for name in (artifact.CONFIG, artifact.WEIGHTS, artifact.RESULTS)]
         files = {path.name: path for path in (*paths, picture) if path.is_file()}
-        beside = folder / artifact.CARD
-        mine = beside.read_text(encoding="utf-8") if beside.is_file() else None
+        mine = written_card(folder)
         if dry_run:
             return Release.of(repo_id, files, merge(mine, text))
         return RepoWriter(repo_id, revision, token).send(files, text, mine, private, tag)
