@@ -1,23 +1,11 @@
 """Checks of arguments: each names the one argument that is wrong, what was expected and what it is."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection
 from numbers import Integral
 from typing import Any
 
 from dendrite_zoo._core.names import nearest
-
-__all__ = [
-    "check_choice",
-    "check_density",
-    "check_integers",
-    "check_positive",
-    "check_range",
-    "check_share",
-    "wrong_argument",
-]
 
 
 def check_integers(low: int, high: float = math.inf, /, **arguments: Any) -> None:
@@ -86,10 +74,8 @@ def check_choice(choices: Collection[str], /, **arguments: Any) -> None:
     """
     for name, value in arguments.items():
         if value not in choices:
-            known = ", ".join(map(repr, choices))
-            raise ValueError(
-                f"Expected `{name}` to be one of {known}, but got {value!r}.{nearest(str(value), choices)}"
-            )
+            expected = f"one of {', '.join(map(repr, choices))}"
+            raise wrong_argument(name, expected, value, nearest(str(value), choices).strip())
 
 
 def check_positive(**arguments: float) -> None:

@@ -1,14 +1,10 @@
 """What an object was made with, read off the object itself."""
 
-from __future__ import annotations
-
 import inspect
 import os
 from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from typing import Any
-
-__all__ = ["describe"]
 
 HEAP_TYPE = 1 << 9  # the flag of a class that Python made; of tensors, functions and the like it is not set
 

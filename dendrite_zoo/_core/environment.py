@@ -1,15 +1,11 @@
 """What a result was computed with: versions of packages, and the machine."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import os
 import platform
 from pathlib import Path
 
 import torch
-
-__all__ = ["hardware", "versions"]
 
 
 def versions(*more: str) -> dict[str, str]:

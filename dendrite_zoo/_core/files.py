@@ -1,7 +1,5 @@
 """Files that appear whole or not at all, and JSON that a person can read."""
 
-from __future__ import annotations
-
 import json
 import math
 import os
@@ -10,8 +8,6 @@ from collections.abc import Callable, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any
-
-__all__ = ["parse_json", "read_json", "to_json", "write_atomically", "write_json", "write_together"]
 
 MAX_BYTES = 1 << 26  # the record of 1000 tasks takes 6 MB
 
@@ -59,9 +55,7 @@ def read_json(path: str | Path, *, max_bytes: int = MAX_BYTES, max_depth: int = 
     while level := [item for item in level if isinstance(item, dict | list)]:
         depth += 1
         if depth > max_depth:
-            raise ValueError(
-                f"Expected {path} to be nested at most {max_depth} deep, but it is deeper. Do not load it."
-            )
+            raise ValueError(f"Expected at most {max_depth} levels in {path}, but got more. Do not load it.")
         level = list(chain.from_iterable(item.values() if isinstance(item, dict) else item for item in level))
     return value
 

@@ -1,7 +1,5 @@
 """Corners of Lightning and torch that have private names only, and what holds in a version that lacks one."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 from importlib.metadata import version
@@ -10,16 +8,6 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.optim import Optimizer
-
-__all__ = [
-    "attached_trainer",
-    "logging_step",
-    "require",
-    "resume_missed_validation",
-    "second_pass",
-    "transfer_batch",
-    "unscale_gradients",
-]
 
 
 def require(owner: type, *names: str) -> None:
@@ -121,9 +109,8 @@ def resume_missed_validation(trainer: Trainer) -> bool:
         return _reopen_epoch(trainer)
     except (ImportError, AttributeError) as error:
         rank_zero_warn(
-            f"Expected the loops of lightning 2.6, but got lightning {version('lightning')} ({error}). A validation "
-            "that a crash prevented is not repeated after a resume. Resume from a checkpoint that was saved after a "
-            "validation, or install a version of lightning that dendrite-zoo supports."
+            f"Expected the loops of lightning 2.6, but got lightning {version('lightning')} ({error}): a validation "
+            "that a crash prevented is not repeated. Install a version of lightning that dendrite-zoo supports."
         )
         return False
 

@@ -1,38 +1,23 @@
 """Which known name was meant, and the names that changed before 0.1."""
 
-from __future__ import annotations
-
 import difflib
 import functools
 import inspect
 from collections.abc import Collection, Iterable
 from typing import Any, TypeVar
 
-__all__ = ["RENAMED", "nearest", "refuse_old_names", "renamed", "say_new_names"]
-
 T = TypeVar("T", bound=type)
 
+# fmt: off
 RENAMED: dict[str, tuple[str, ...]] = {
-    "anchor": ("kl_coef",),
-    "anneal": ("lr_schedule",),
-    "average": ("ema_decay",),
-    "batch_per_task": ("batch_size_per_task",),
-    "damping": ("eps",),
-    "emphasis": ("task_weights",),
-    "entropy_coefficient": ("init_alpha",),
-    "evaluate_after": ("eval_at",),
-    "false_alarm": ("significance",),
-    "gated": ("gate_fraction",),
-    "holdout": ("val_fraction",),
-    "memory": ("buffer_size",),
-    "modulated": ("dendrite_layers",),
-    "row": ("method",),
-    "rows_per_task": ("batch_size_per_task",),
-    "strength": ("si_lambda", "ewc_lambda"),
-    "told": ("task_source",),
-    "unseen": ("test",),
-    "validation": ("val",),
+    "anchor": ("kl_coef",), "anneal": ("lr_schedule",), "average": ("ema_decay",),
+    "batch_per_task": ("batch_size_per_task",), "damping": ("eps",), "emphasis": ("task_weights",),
+    "entropy_coefficient": ("init_alpha",), "evaluate_after": ("eval_at",), "false_alarm": ("significance",),
+    "gated": ("gate_fraction",), "holdout": ("val_fraction",), "memory": ("buffer_size",),
+    "modulated": ("dendrite_layers",), "row": ("method",), "rows_per_task": ("batch_size_per_task",),
+    "strength": ("si_lambda", "ewc_lambda"), "told": ("task_source",), "unseen": ("test",), "validation": ("val",),
 }
+# fmt: on
 """The old name of an argument or split to its new ones, of which a class has one; the table goes with version 0.2."""
 
 

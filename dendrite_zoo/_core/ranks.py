@@ -1,14 +1,10 @@
 """Sums and states over the processes of a distributed run, of which there may be one."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-
-__all__ = ["all_gather", "gather_states", "num_ranks", "state_of_rank", "sum_over_ranks"]
 
 
 def num_ranks() -> int:

@@ -1,7 +1,5 @@
 """What must not stand in a file, a log or an exception."""
 
-from __future__ import annotations
-
 import re
 import shlex
 import sys

@@ -4,13 +4,9 @@
 `torch.randperm` does not promise. Pretrained weights, goals of robots and resumed runs rest on that.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from numpy.random import MT19937, RandomState, SeedSequence
-
-__all__ = ["random_state"]
 
 
 def random_state(*entropy: int, key: Sequence[int] = ()) -> RandomState:

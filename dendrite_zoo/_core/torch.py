@@ -1,15 +1,11 @@
 """Corners of torch that have private names only, and what holds in a version that lacks one."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-
-__all__ = ["for_each", "sparse_indices", "sparse_values", "transforms_active", "version_of"]
 
 
 def for_each(operation: str, *arguments: Sequence[Tensor] | float, **keywords: float) -> Any:
