@@ -1,7 +1,5 @@
 """What all LightningModules of this package share."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -15,8 +13,6 @@ from dendrite_zoo._core.lightning import attached_trainer
 from dendrite_zoo._core.names import refuse_old_names
 from dendrite_zoo.optim import DendriteAdam, clip_gradients_
 from dendrite_zoo.tasks import TaskBoundary
-
-__all__ = ["TaskModule", "cosine", "cross_entropy"]
 
 
 def cosine(progress: float) -> float:
@@ -39,8 +35,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float) -> Ten
     except IndexError:
         raise ValueError(
             f"Expected labels from 0 to {logits.shape[1] - 1} for a model of {logits.shape[1]} classes, but got labels "
-            f"from {int(labels.min())} to {int(labels.max())}. Build the model with more classes, or number the labels "
-            "from 0."
+            f"from {int(labels.min())} to {int(labels.max())}. Number them from 0, or build a model of more classes."
         ) from None
 
 

@@ -1,7 +1,5 @@
 """Learning many robot tasks by imitation."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -21,8 +19,6 @@ from dendrite_zoo.lightning_modules.base import TaskModule, cosine
 from dendrite_zoo.lightning_modules.weight_average import WeightAverage, Weights
 from dendrite_zoo.models import ActiveDendritePolicy
 from dendrite_zoo.models.loading import as_model, saved_config
-
-__all__ = ["BehaviorCloning", "imitation_loss"]
 
 Loss = Literal["l1", "mse"]
 Batch = tuple[Tensor, Tensor, Tensor]
@@ -138,10 +134,10 @@ class BehaviorCloning(TaskModule):
             self.average.reset()
             self._resumed = {}
         tasks = getattr(self.datamodule, "tasks", None)
-        if tasks is not None and tuple(tasks) != self.model.tasks:
+        if tasks is not None and tuple(tasks) != self.tasks:
             raise ValueError(
-                f"Expected data of the tasks of the model, {', '.join(self.model.tasks)}, in this order, but got data "
-                f"of the tasks {', '.join(tasks)}. Build the model with tasks= of the data."
+                f"Expected data of the tasks of the model, {', '.join(self.tasks)}, in this order, but got data of the "
+                f"tasks {', '.join(tasks)}. Build the model with tasks= of the data."
             )
 
     def on_fit_start(self) -> None:
@@ -198,7 +194,6 @@ class BehaviorCloning(TaskModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the task, and, where a fit goes on, the trained weights."""
         super().on_load_checkpoint(checkpoint)
-        self.average.convert(checkpoint)
         if getattr(attached_trainer(self), "training", False):
             average = self.average.load(checkpoint)
             self._resumed = average if self.hparams["ema_decay"] else {}

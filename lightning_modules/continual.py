@@ -1,7 +1,5 @@
 """Learning one task after another."""
 
-from __future__ import annotations
-
 import inspect
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -19,8 +17,6 @@ from dendrite_zoo.hub import HubModel
 from dendrite_zoo.lightning_modules.base import TaskModule, cosine, cross_entropy
 from dendrite_zoo.models.loading import as_model, saved_config
 from dendrite_zoo.tasks import current_task
-
-__all__ = ["ContinualClassifier"]
 
 Batch = tuple[Tensor, Tensor]
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -84,7 +80,6 @@ class ContinualClassifier(TaskModule):
         super().__init__()
         self.model = as_model(model, nn.Module)
         self.given_context = context
-        check_choice(get_args(ContextAtTest), context_at_test=context_at_test)
         _check_context(self.model, context)
         _check_context_at_test(self.context, context_at_test)
         check_share(label_smoothing=label_smoothing)
@@ -168,15 +163,13 @@ class ContinualClassifier(TaskModule):
 
     def setup(self, stage: str) -> None:
         """Refuse a datamodule that the model has no room for, before anything is trained."""
-        room = {
-            "max_tasks": (getattr(self.context, "max_tasks", None), getattr(self.datamodule, "num_tasks", None)),
-            "num_classes": (getattr(self.model, "num_classes", None), getattr(self.datamodule, "num_classes", None)),
-        }
-        for name, (most, given) in room.items():
+        for things, owner in (("tasks", self.context), ("classes", self.model)):
+            name = "max_tasks" if things == "tasks" else "num_classes"
+            most, given = getattr(owner, name, None), getattr(self.datamodule, f"num_{things}", None)
             if most is not None and given is not None and given > most:
                 raise ValueError(
-                    f"Expected a datamodule of at most {most} {name.split('_')[1]}, for which the model has room, but "
-                    f"got {given}. Build the model, or load it with from_pretrained, with {name}={given}."
+                    f"Expected a datamodule of at most {most} {things}, for which the model has room, but got {given}. "
+                    f"Build the model, or load it with from_pretrained, with {name}={given}."
                 )
 
     def on_fit_start(self) -> None:
@@ -184,8 +177,7 @@ class ContinualClassifier(TaskModule):
         if self.hparams["lr_schedule"] and not hasattr(self.datamodule, "epochs_per_task"):
             raise ValueError(
                 "Expected a datamodule with epochs_per_task for lr_schedule='cosine', as PermutedTasks has, but got "
-                "none, so that the length of a task is unknown. Leave lr_schedule= out, or give the datamodule that "
-                "attribute."
+                "none. Leave lr_schedule= out, or give the datamodule that attribute."
             )
         if isinstance(self.context, FoundContext):
             self.cluster_to_task += range(len(self.cluster_to_task), self.context.num_tasks)
@@ -224,8 +216,7 @@ class ContinualClassifier(TaskModule):
         if self.current_task is None and self.context.num_tasks:
             raise ValueError(
                 f"Expected a datamodule with a current_task, for the model knows {self.context.num_tasks} tasks and "
-                "the context of task 0 would be overwritten, but got none. Use one such as "
-                "PermutedTasks(first_task=model.num_tasks)."
+                "would overwrite the first, but got none. Use one such as PermutedTasks(first_task=model.num_tasks)."
             )
         self.context.start_task(task, self._inputs_of_current_task())
 
@@ -249,24 +240,24 @@ class ContinualClassifier(TaskModule):
 def _check_context(model: nn.Module, context: TaskContext | None) -> None:
     if isinstance(getattr(model, "context", None), TaskContext) and context is not None:
         raise ValueError(f"A {type(model).__name__} has a context of its own; leave context= out.")
-    needed = [
-        p.name
-        for p in inspect.signature(model.forward).parameters.values()
-        if p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-    ]
+    parameters = inspect.signature(model.forward).parameters.values()
+    needed = [p.name for p in parameters if p.default is p.empty and p.kind < p.VAR_POSITIONAL]
     if len(needed) > 1 and context is None:
         raise ValueError(
             f"Expected a `context` for {type(model).__name__}, whose forward takes ({', '.join(needed)}), but got "
-            "none. Give ContinualClassifier(model, context=...) one of dendrite_zoo.contexts, such as "
-            "PrototypeContext(num_features, max_tasks)."
+            "none. Give one of dendrite_zoo.contexts, such as context=PrototypeContext(num_features, max_tasks)."
         )
 
 
-def _check_context_at_test(context: TaskContext | None, at_test: str) -> None:
-    name = type(context).__name__
-    if context is not None and not context.inferable and at_test == "inferred":
-        expected = f"'given' or 'constant' for a {name}, which cannot be inferred from inputs"
-        raise wrong_argument("context_at_test", expected, at_test)
-    if isinstance(context, FoundContext) and at_test == "given":
-        expected = f"'inferred' or 'constant' for a {name}, whose clusters no task id names"
+def ways_at_test(context: TaskContext) -> list[ContextAtTest]:
+    """In which ways the context of an input can be had at test."""
+    impossible = {"inferred": not context.inferable, "given": isinstance(context, FoundContext)}
+    return [way for way in get_args(ContextAtTest) if not impossible.get(way)]
+
+
+def _check_context_at_test(context: TaskContext | None, at_test: ContextAtTest) -> None:
+    check_choice(get_args(ContextAtTest), context_at_test=at_test)
+    if context is not None and at_test not in (ways := ways_at_test(context)):
+        why = "which cannot be inferred from inputs" if at_test == "inferred" else "whose clusters no task id names"
+        expected = f"{' or '.join(map(repr, ways))} for a {type(context).__name__}, {why}"
         raise wrong_argument("context_at_test", expected, at_test)

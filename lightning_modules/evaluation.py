@@ -1,17 +1,13 @@
 """How well a trained classifier finds its contexts, and what they are worth."""
 
-from __future__ import annotations
-
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor, nn
 
 from dendrite_zoo.contexts import FoundContext, TaskContext
-from dendrite_zoo.lightning_modules.continual import ContextAtTest, ContinualClassifier
-
-__all__ = ["evaluate_contexts"]
+from dendrite_zoo.lightning_modules.continual import ContinualClassifier, ways_at_test
 
 PRECISIONS = {torch.bfloat16: "bf16-true", torch.float16: "16-true", torch.float64: "64-true"}
 
@@ -41,15 +37,15 @@ def evaluate_contexts(
 
     def validate(module: ContinualClassifier) -> list[float]:
         trainer.validate(module, datamodule=stream, verbose=False)
-        return _of_tasks(trainer, "acc")
+        names = [f"val/task_{task}/acc" for task in range(len(trainer.num_val_batches))]
+        return [float(trainer.callback_metrics[name]) for name in names if name in trainer.callback_metrics]
 
     training = model.training
     try:
         if not isinstance(known, TaskContext):
             return {"none": validate(ContinualClassifier(model, context=context))}
-        impossible = {"inferred": not known.inferable, "given": isinstance(known, FoundContext)}
         scores: dict[str, list[float]] = {}
-        for way in (way for way in get_args(ContextAtTest) if not impossible.get(way)):
+        for way in ways_at_test(known):
             module = _ContextCounts(model, context=context, context_at_test=way)
             scores[way] = validate(module)
             if way == "inferred":
@@ -77,9 +73,3 @@ class _ContextCounts(ContinualClassifier):
         owner = counts.argmax(0) if found else torch.arange(counts.shape[1], device=counts.device)
         right = owner == torch.arange(len(counts), device=counts.device)[:, None]
         return ((counts * right).sum(1).double() / counts.sum(1)).tolist()
-
-
-def _of_tasks(trainer: Trainer, name: str) -> list[float]:
-    metrics = trainer.callback_metrics
-    tasks = sorted(int(key.split("/")[1].removeprefix("task_")) for key in metrics if key.endswith(f"/{name}"))
-    return [float(metrics[f"val/task_{task}/{name}"]) for task in tasks]

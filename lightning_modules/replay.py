@@ -1,7 +1,5 @@
 """Experience replay: the baseline that keeps some of the data."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,8 +13,6 @@ from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo._core.ranks import gather_states, state_of_rank
 from dendrite_zoo.lightning_modules.base import cross_entropy
 from dendrite_zoo.lightning_modules.continual import Batch, ContinualClassifier
-
-__all__ = ["ReplayClassifier", "Reservoir"]
 
 
 class Reservoir:

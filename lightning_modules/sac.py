@@ -1,7 +1,5 @@
 """Learning many robot tasks at once by trial and error."""
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Mapping
@@ -21,8 +19,6 @@ from dendrite_zoo.optim import DendriteAdam
 from dendrite_zoo.rl.replay import Transitions
 from dendrite_zoo.rl.sac import ActorCritic
 from dendrite_zoo.streams import OnlineTasks, Round
-
-__all__ = ["MultiTaskSAC"]
 
 
 @say_new_names
@@ -100,6 +96,7 @@ class MultiTaskSAC(TaskModule):
         kl_coef: float = 0.0,
         seed: int = 0,
     ) -> None:
+        arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
         self.automatic_optimization = False
         check_positive(lr=lr, reward_scale=reward_scale, init_alpha=init_alpha)
@@ -110,7 +107,12 @@ class MultiTaskSAC(TaskModule):
         check_density(tau=tau)
         self.model = as_model(model, nn.Module)
         if start_std is not None:
-            _set_std(self.model, start_std)
+            check_positive(start_std=start_std)
+            if not isinstance(self.model, ActiveDendritePolicy):
+                raise TypeError(
+                    f"Expected an ActiveDendritePolicy for `start_std`, but got {type(self.model).__name__}."
+                )
+            self.model.set_std(start_std)
         self.critic = TwinCritic.like(self.model) if critic is None else as_model(critic, nn.Module, name="critic")
         self.slow_critic = copy.deepcopy(self.critic).requires_grad_(False)
         self.start_policy = copy.deepcopy(self.model).requires_grad_(False) if kl_coef > 0 else None
@@ -119,11 +121,8 @@ class MultiTaskSAC(TaskModule):
         # The divergence limits the entropy, too: coefficients that are learned against it would grow without bound.
         self.log_alpha = nn.Parameter(start.repeat(len(self.tasks)), requires_grad=self.start_policy is None)
         self.networks = ActorCritic(self.model, self.critic, self.slow_critic, self.log_alpha, self.start_policy)
-        self.save_hyperparameters({"model": saved_config(self.model), "critic": saved_config(self.critic)})
-        self.save_hyperparameters({"batch_size_per_task": batch_size_per_task, "lr": lr, "seed": seed})
-        self.save_hyperparameters({"discount": discount, "tau": tau, "reward_scale": reward_scale})
-        self.save_hyperparameters({"target_entropy": target_entropy, "init_alpha": init_alpha})
-        self.save_hyperparameters({"start_std": start_std, "actor_warmup": actor_warmup, "kl_coef": kl_coef})
+        configs = {"model": saved_config(self.model), "critic": saved_config(self.critic)}
+        self.save_hyperparameters({**arguments, **configs})
         self._generator: torch.Generator | None = None
 
     def forward(self, observation: Tensor, task: Tensor) -> Tensor:
@@ -142,15 +141,11 @@ class MultiTaskSAC(TaskModule):
         """Refuse other data, before anything is played."""
         data = self.datamodule
         if stage == "fit" and not isinstance(data, OnlineTasks):
-            raise ValueError(
-                f"Expected data of type OnlineTasks, but got {type(data).__name__}. Call trainer.fit(module, "
-                "OnlineTasks(tasks, env_steps=...))."
-            )
+            remedy = "Call trainer.fit(module, OnlineTasks(tasks, env_steps=...))."
+            raise ValueError(f"Expected data of type OnlineTasks, but got {type(data).__name__}. {remedy}")
         if stage == "fit" and data.tasks != self.tasks:
-            raise ValueError(
-                f"Expected data of the same tasks in the same order as the policy's, {list(self.tasks)}, but got "
-                f"{list(data.tasks)}."
-            )
+            expected = f"the same tasks in the same order as the policy's, {list(self.tasks)}"
+            raise ValueError(f"Expected data of {expected}, but got {list(data.tasks)}.")
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """One optimizer for the policy, the critics and the entropy coefficients, a group of parameters each."""
@@ -247,10 +242,3 @@ class MultiTaskSAC(TaskModule):
         normalizer = {name: b for name, b in self.model.named_buffers() if name.startswith("observation_")}
         for critic in (self.critic, self.slow_critic):
             critic.load_state_dict(normalizer, strict=False)  # what a critic has of it
-
-
-def _set_std(policy: nn.Module, std: float) -> None:
-    check_positive(start_std=std)
-    if not isinstance(policy, ActiveDendritePolicy):
-        raise TypeError(f"Expected an ActiveDendritePolicy for `start_std`, but got a {type(policy).__name__}.")
-    policy.set_std(std)

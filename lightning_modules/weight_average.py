@@ -1,7 +1,5 @@
 """The moving average of a module's weights."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,8 +7,6 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
-
-__all__ = ["WeightAverage"]
 
 Weights = dict[str, Tensor]
 
@@ -95,15 +91,6 @@ class WeightAverage(Callback):
         checkpoint["trained"] = {name: (self.aside if self.is_shown else state)[name] for name in self.aside}
         if not self.is_shown:
             state.update(self.aside)
-
-    def convert(self, checkpoint: dict[str, Any]) -> None:
-        """Bring a checkpoint of the earlier form, with either weights beside the other, into the form of `save`."""
-        earlier = checkpoint.pop("average", None)
-        if earlier is not None:
-            state, aside = checkpoint["state_dict"], dict(zip(dict(self._weights()), earlier["weights"], strict=False))
-            checkpoint["trained"] = aside if earlier["swapped"] else {name: state[name] for name in aside}
-            if not earlier["swapped"]:
-                state.update(aside)
 
     def load(self, checkpoint: dict[str, Any]) -> Weights:
         """Have the trained weights as the checkpoint's; return the average, empty where the checkpoint has none."""

@@ -276,30 +276,6 @@ def test_the_model_of_a_checkpoint_is_the_average_and_the_trained_weights_stand_
     )
 
 
-@pytest.mark.parametrize("swapped", [False, True])
-def test_a_checkpoint_of_the_earlier_form_is_resumed_and_loaded(experts, tmp_path, swapped):
-    """It has the average beside the trained weights, or the other way round where it was taken in a validation."""
-    whole, path = module(), tmp_path / "last.ckpt"
-    fit(whole, data(experts, tmp_path, epochs=2))
-    keep, keep_again = (
-        ModelCheckpoint(dirpath=tmp_path, save_last=True, every_n_train_steps=1, save_top_k=0) for _ in range(2)
-    )
-    with pytest.raises(BaseException):  # noqa: B017 - Lightning turns it into an exit
-        fit(module(), data(experts, tmp_path, epochs=2), keep, Kill(23))
-    checkpoint = torch.load(path, weights_only=True)
-    averaged = torch.cat([checkpoint["state_dict"][name].flatten() for name in checkpoint["trained"]])
-    beside = checkpoint.pop("trained")
-    if not swapped:
-        for name, trained in beside.items():
-            beside[name], checkpoint["state_dict"][name] = checkpoint["state_dict"][name], trained
-    checkpoint["average"] = {"weights": list(beside.values()), "swapped": swapped}
-    torch.save(checkpoint, path)
-    assert torch.equal(weights(BehaviorCloning.load_from_checkpoint(path).model), averaged)
-    again = module()
-    fit(again, data(experts, tmp_path, epochs=2), keep_again, ckpt_path=path)
-    assert torch.equal(weights(again.model), weights(whole.model))
-
-
 def test_weights_that_are_loaded_are_acted_with_in_a_fit_too(experts):
     bc, other, seen = module(), module(), torch.rand(5, 39)
     torch.nn.init.normal_(other.model.mlp.output.weight)
