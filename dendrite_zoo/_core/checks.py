@@ -1,7 +1,7 @@
 """Checks of arguments: each names the one argument that is wrong, what was expected and what it is."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from numbers import Integral
 from typing import Any
 
@@ -24,9 +24,8 @@ def check_integers(low: int, high: float = math.inf, /, **arguments: Any) -> Non
         Traceback (most recent call last):
         ValueError: Expected `batch_size` to be an integer of at least 1, but got 0.
     """
-    for name, value in arguments.items():
-        if isinstance(value, bool) or not isinstance(value, Integral) or not low <= value <= high:  # type: ignore[operator]
-            raise ValueError(f"Expected `{name}` to be an integer {_bounds(low, high)}, but got {value!r}.")
+    expected = f"an integer {_bounds(low, high)}"
+    _check(arguments, expected, lambda x: not isinstance(x, bool) and isinstance(x, Integral) and low <= x <= high)  # type: ignore[operator]
 
 
 def check_range(low: float, high: float, /, **arguments: float) -> None:
@@ -40,9 +39,7 @@ def check_range(low: float, high: float, /, **arguments: float) -> None:
         Traceback (most recent call last):
         ValueError: Expected `bursts` to be a number from 0 to 1, but got 4.
     """
-    for name, value in arguments.items():
-        if not low <= value <= high or math.isinf(value):
-            raise ValueError(f"Expected `{name}` to be a number {_bounds(low, high)}, but got {value!r}.")
+    _check(arguments, f"a number {_bounds(low, high)}", lambda x: low <= x <= high and math.isfinite(x))
 
 
 def check_density(**arguments: float) -> None:
@@ -56,9 +53,7 @@ def check_density(**arguments: float) -> None:
         Traceback (most recent call last):
         ValueError: Expected `weight_density` to be a share in (0, 1], such as 0.5, but got 0.0.
     """
-    for name, value in arguments.items():
-        if not 0 < value <= 1:
-            raise wrong_argument(name, "a share in (0, 1], such as 0.5", value)
+    _check(arguments, "a share in (0, 1], such as 0.5", lambda x: 0 < x <= 1)
 
 
 def check_choice(choices: Collection[str], /, **arguments: Any) -> None:
@@ -89,9 +84,7 @@ def check_positive(**arguments: float) -> None:
         Traceback (most recent call last):
         ValueError: Expected `tau` to be a number above 0, but got 0.0.
     """
-    for name, value in arguments.items():
-        if not 0 < value < math.inf:
-            raise ValueError(f"Expected `{name}` to be a number above 0, but got {value!r}.")
+    _check(arguments, "a number above 0", lambda x: 0 < x < math.inf)
 
 
 def check_share(**arguments: float) -> None:
@@ -105,9 +98,13 @@ def check_share(**arguments: float) -> None:
         Traceback (most recent call last):
         ValueError: Expected `discount` to be a number from 0 to below 1, but got 1.0.
     """
+    _check(arguments, "a number from 0 to below 1", lambda x: 0 <= x < 1)
+
+
+def _check(arguments: Mapping[str, Any], expected: str, is_right: Callable[[Any], bool]) -> None:
     for name, value in arguments.items():
-        if not 0 <= value < 1:
-            raise ValueError(f"Expected `{name}` to be a number from 0 to below 1, but got {value!r}.")
+        if not is_right(value):
+            raise wrong_argument(name, expected, value)
 
 
 def _bounds(low: float, high: float) -> str:

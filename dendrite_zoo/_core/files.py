@@ -55,7 +55,7 @@ def read_json(path: str | Path, *, max_bytes: int = MAX_BYTES, max_depth: int = 
     while level := [item for item in level if isinstance(item, dict | list)]:
         depth += 1
         if depth > max_depth:
-            raise ValueError(f"Expected at most {max_depth} levels in {path}, but got more. Do not load it.")
+            raise ValueError(f"Expected {path} to be at most {max_depth} deep, but it is deeper. Do not load it.")
         level = list(chain.from_iterable(item.values() if isinstance(item, dict) else item for item in level))
     return value
 

@@ -136,6 +136,7 @@ def plot_accuracy(records: Sequence[ResultRecord], by: By = "num_tasks", path: s
     axes.set_title(f"{benchmarks[0]}: {subject}\n{_notes(curves)}", loc="left", fontsize=10)
     axes.set_xlabel(AXES[by])
     axes.set_ylabel("mean accuracy over the tasks learned so far\n(logit axis: what is close to 1 is spread)")
+    axes.minorticks_off()
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#e6e6e6")
     axes.set_axisbelow(True)
@@ -189,7 +190,6 @@ def _scale_counts(axes: Axes, counts: list[float]) -> None:
         if x >= 1.4 * marks[-1]:
             marks.append(x)
     axes.set_xticks(marks, [f"{x:g}" for x in marks])
-    axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
 
 
 def _scale_accuracy(axes: Axes, values: list[float]) -> None:
@@ -201,7 +201,6 @@ def _scale_accuracy(axes: Axes, values: list[float]) -> None:
     marks = MARKS[max(0, bisect_left(MARKS, low) - 1) : bisect_right(MARKS, high) + 1]
     axes.set_ylim(min(marks[0], low), max(marks[-1], high))
     axes.set_yticks(marks, [f"{mark:g}" for mark in marks])
-    axes.tick_params(axis="y", which="minor", left=False, labelleft=False)
 
 
 def _measured(records: Sequence[ResultRecord], by: By) -> list[Curve]:

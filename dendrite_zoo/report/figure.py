@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
 
 from dendrite_zoo._core.files import write_atomically
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -22,6 +25,14 @@ def new_figure(width: float, height: float) -> Figure:
     except ImportError as error:
         raise ImportError("The figures need the [report] extra: pip install 'dendrite-zoo[report]'") from error
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def heat_map(axes: Axes, values: Tensor, bar: dict[str, Any], **style: Any) -> None:
+    """Draw a matrix in colours, as ``imshow`` takes its style, with a ``colorbar`` that says what they mean."""
+    image = axes.imshow(values.numpy(), interpolation="nearest", **style)
+    axes.figure.colorbar(image, ax=axes, **bar)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
 
 
 def save_figure(figure: Figure, path: str | Path | None) -> Figure:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dendrite_zoo.metrics import learned_part, summarize
-from dendrite_zoo.report.figure import new_figure, save_figure
+from dendrite_zoo.report.figure import heat_map, new_figure, save_figure
 from dendrite_zoo.report.tables import decimal, shown_rows
 
 if TYPE_CHECKING:
@@ -92,19 +92,15 @@ def _heat_map(axes: Axes, cells: Tensor, rows: list[int], labels: list[str], met
     fraction = not len(values) or (values.min() >= 0 and values.max() <= 1)
     low, high = (0.0, 1.0) if fraction else (float(values.min()), float(values.max()))
     colours = colormaps["viridis"].with_extremes(bad="#ececec")
-    image = axes.imshow(cells.numpy(), cmap=colours, vmin=low, vmax=high, aspect="auto", interpolation="nearest")
-    axes.figure.colorbar(image, ax=axes, label=metric, pad=0.015, aspect=30)
-
+    bar = {"label": metric, "pad": 0.015, "aspect": 30}
+    heat_map(axes, cells, bar, cmap=colours, vmin=low, vmax=high, aspect="auto")
     T = cells.shape[1]
     every = 1 if small else -(-len(rows) // 12)
     axes.set_yticks(range(len(rows))[::every], labels[::every])
     axes.set_ylabel("after task")
     if small:
-        axes.set_xticks(range(T))
-        axes.set_xlabel("task")
+        axes.set(xticks=range(T), xlabel="task")
         _write_numbers(axes, cells, low, high)
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
     _draw_line(axes, rows, T)
 
 
@@ -131,8 +127,6 @@ def _fates(axes: Axes, R: Tensor, learned: Tensor, metric: str) -> None:
     tasks = range(len(learned))
     axes.plot(tasks, learned.diagonal().numpy(), color="#999999", linewidth=1.2, label="when learned")
     axes.plot(tasks, learned[-1].numpy(), color="#440154", linewidth=1.6, label="now")
-    axes.set_xlim(-0.5, len(R) - 0.5)
-    axes.set_xlabel("task")
-    axes.set_ylabel(metric)
+    axes.set(xlim=(-0.5, len(R) - 0.5), xlabel="task", ylabel=metric)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0)

@@ -48,18 +48,3 @@ def _curves(records: Iterable[ResultRecord]) -> dict[str, Published]:
 PUBLISHED = _curves(read_records(Path(__file__).with_suffix(".json")))
 """By method. Iyer et al. 2022 (arXiv 2201.00042), tables and figures on permuted MNIST; SI, XdG: Masse et al. 2018;
 SupSup (GNu, labels not shared): Wortsman et al. 2020 (arXiv 2006.14769)."""
-
-
-def published(method: str, benchmark: str = PUBLISHED_FOR) -> Published:
-    """Give what was published for a method; empty curves where nothing was.
-
-    Args:
-        method: its name, as records hold it.
-        benchmark: the benchmark's name.
-
-    Example:
-        >>> published("XdG").accuracy[10], published("XdG", "split-mnist").accuracy
-        (0.972, {})
-    """
-    nothing = Published(method, "", {})
-    return PUBLISHED.get(method, nothing) if benchmark == PUBLISHED_FOR else nothing

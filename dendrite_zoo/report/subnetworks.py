@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dendrite_zoo.metrics.subnetworks import task_overlap, unit_order
-from dendrite_zoo.report.figure import new_figure, save_figure
+from dendrite_zoo.report.figure import heat_map, new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -93,27 +93,22 @@ def plot_subnetworks(
     grid = figure.subplots(len(layers), 2, squeeze=False, width_ratios=[2.2, 1.0])
     for number, ((left, right), (name, layer)) in enumerate(zip(grid, layers.items(), strict=True), start=1):
         rates, overlap = _tensor(layer["win_rates"]), _tensor(layer["overlap"])
-        shown: dict[str, Any] = {"vmin": 0, "vmax": 1, "interpolation": "nearest"}
-        image = left.imshow(rates[:, unit_order(rates)].numpy(), cmap="viridis", aspect="auto", **shown)
+        scale: dict[str, Any] = {"vmin": 0, "vmax": 1}
+        bar = {"label": "share of inputs it is active for", "pad": 0.015, "aspect": 25}
+        heat_map(left, rates[:, unit_order(rates)], bar, cmap="viridis", aspect="auto", **scale)
         units = f"{rates.shape[1]} of its {layer['units']} units"
         left.set_title(f"layer {number} ({name}): {units}", loc="left", fontsize=10)
-        left.set_xlabel("unit, ordered by the task that it is most active for")
-        figure.colorbar(image, ax=left, label="share of inputs it is active for", pad=0.015, aspect=25)
-        image = right.imshow(overlap.numpy(), cmap="magma", **shown)
-        figure.colorbar(image, ax=right, label="share of active units in common", pad=0.03, aspect=25)
+        left.set(xlabel="unit, ordered by the task that it is most active for", xticks=[], ylabel="task")
+        bar = {"label": "share of active units in common", "pad": 0.03, "aspect": 25}
+        heat_map(right, overlap, bar, cmap="magma", **scale)
         by_chance = torch.nan if layer["active_share"] is None else layer["active_share"]
         right.set_title(f"overlap {_mean_apart(overlap):.2f}, by chance {by_chance:.2f}", fontsize=10)
-        right.set_xlabel("task")
-        for axes in (left, right):
-            axes.set_ylabel("task")
-            axes.tick_params(length=0)
-            axes.spines[:].set_visible(False)
-            axes.yaxis.get_major_locator().set_params(integer=True)
+        right.set(xlabel="task", ylabel="task")
+        for axis in (left.yaxis, right.yaxis, right.xaxis):
+            axis.get_major_locator().set_params(integer=True)
         if tasks is not None and len(tasks) <= MOST_NAMES:
             left.set_yticks(range(len(tasks)), tasks, fontsize=7)
             left.set_ylabel("")
-        left.set_xticks([])
-        right.xaxis.get_major_locator().set_params(integer=True)
     return save_figure(figure, path)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dendrite_zoo.metrics import average_accuracy, forgetting_per_task, learned_part, summarize
 from dendrite_zoo.records import ResultRecord
-from dendrite_zoo.report.published import published
+from dendrite_zoo.report.published import PUBLISHED, PUBLISHED_FOR
 
 __all__ = ["forgetting_table", "matrix_table", "results_table", "sparsity_table", "summary_table"]
 
@@ -169,7 +169,8 @@ def results_table(records: Sequence[ResultRecord]) -> Table:
     table = _table(f"{benchmark}: mean {metric} over all tasks after the last", Column("method"), *rest)
     for record in sorted(records, key=lambda record: (record.num_tasks, -record.average_accuracy)):
         spread = record.average_accuracy_std
-        known = published(record.method, benchmark).accuracy.get(record.num_tasks)
+        paper = PUBLISHED.get(record.method) if benchmark == PUBLISHED_FOR else None
+        known = paper and paper.accuracy.get(record.num_tasks)
         table.add_row(
             ", ".join([record.method, *_differences(record, records)])
             + ", on held-out training rows" * (record.val_fraction is not None),
