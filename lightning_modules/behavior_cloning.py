@@ -9,7 +9,6 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import Callback
-from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from dendrite_zoo._core.checks import check_choice, check_integers, check_share
@@ -129,7 +128,7 @@ class BehaviorCloning(TaskModule):
 
     def setup(self, stage: str) -> None:
         """Refuse data of other tasks; begin a fit without an average."""
-        if stage == TrainerFn.FITTING:
+        if stage == "fit":
             self.average.show(False)
             self.average.reset()
             self._resumed = {}

@@ -47,8 +47,8 @@ class ContinualClassifier(TaskModule):
             ``"constant"``: task 0's for every input, a control that shows what the dendrites give.
 
     Attributes:
-        cluster_to_task: the task in which each cluster was founded, where the context finds tasks; only what is logged
-            depends on it.
+        cluster_to_task: the task in which each cluster was first seen, where the context finds tasks; only what is
+            logged depends on it.
 
     Logs:
         ``train/loss``, ``val/task_{j}/acc`` and, where contexts are inferred, ``val/task_{j}/context_acc``, the share
@@ -197,7 +197,7 @@ class ContinualClassifier(TaskModule):
             self._start_context(started)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save which task was trained last, and in which tasks clusters were founded."""
+        """Save which task was trained last, and in which tasks clusters were first seen."""
         super().on_save_checkpoint(checkpoint)
         if isinstance(self.model, HubModel) and self.model.origin is not None:
             checkpoint["base_model"] = self.model.origin.repo or self.model.origin.base_model
@@ -221,10 +221,10 @@ class ContinualClassifier(TaskModule):
         self.context.start_task(task, self._inputs_of_current_task())
 
     def _is_context_of(self, task: int, contexts: Tensor) -> Tensor:
-        return self._founding_task(contexts) == task
+        return self._task_of_context(contexts) == task
 
-    def _founding_task(self, context: Tensor) -> Tensor:
-        """The task of each context: its own number, but for a cluster that was founded in another."""
+    def _task_of_context(self, context: Tensor) -> Tensor:
+        """The task of each context: its own number, but for a cluster that was first seen in another."""
         assert self.context is not None
         tasks = [*self.cluster_to_task, *range(len(self.cluster_to_task), self.context.max_tasks)]
         return torch.tensor(tasks, device=context.device)[context]

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from dendrite_zoo._core.checks import check_integers, wrong_argument
@@ -132,7 +131,7 @@ class ReplayClassifier(ContinualClassifier):
         """Restore the memory, too."""
         super().on_load_checkpoint(checkpoint)
         states, trainer = checkpoint.get("reservoirs", []), attached_trainer(self)
-        fitting = trainer is not None and trainer.state.fn == TrainerFn.FITTING
+        fitting = trainer is not None and trainer.state.fn == "fit"
         processes = 1 if trainer is None else trainer.world_size
         if states and (fitting or len(states) == processes):
             self.reservoir.load_state_dict(state_of_rank(states, self.global_rank, processes, "remembered rows"))

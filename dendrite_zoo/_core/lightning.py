@@ -122,10 +122,8 @@ def _reopen_epoch(trainer: Trainer) -> bool:
     fit_loop = trainer.fit_loop
     epoch_loop, val_loop = fit_loop.epoch_loop, fit_loop.epoch_loop.val_loop
     batches, epochs = epoch_loop.batch_progress, fit_loop.epoch_progress
-    resumed_after_last_batch = (
-        fit_loop.restarted_mid_epoch and epoch_loop.restarted_on_train_batch_end and batches.is_last_batch
-    )
-    if not (resumed_after_last_batch and epochs.current.completed == epochs.current.ready):
+    resumed_after_batch = fit_loop.restarted_mid_epoch and epoch_loop.restarted_on_train_batch_end
+    if not (resumed_after_batch and batches.is_last_batch and epochs.current.completed == epochs.current.ready):
         return False  # no validation was missed, or Lightning has not counted the epoch as done yet
 
     _count_epoch(epochs, -1)

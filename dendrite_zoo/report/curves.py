@@ -27,8 +27,7 @@ AXES: dict[By, str] = {
     "num_segments": "segments of a unit",
     "activation_density": "share of units that win",
 }
-MOST = 8
-"""Curves that a picture shows at most."""
+MOST = 8  # curves that a picture shows
 MARKS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.985, 0.99, 0.995, 0.999)
 
 
@@ -174,8 +173,7 @@ def _label_ends(axes: Axes, curves: list[Curve], lines: list[Line2D]) -> None:
 
 def _notes(curves: list[Curve]) -> str:
     counts = [curve.seeds for curve in curves if curve.seeds]
-    few, many = min(counts), max(counts)
-    seeds = f"{few} seed{'s' * (few > 1)}" if few == many else f"{few} to {many} seeds"
+    seeds = " to ".join(map(str, sorted({min(counts), max(counts)}))) + " seed" + "s" * (max(counts) > 1)
     bars = "; bars: standard deviation over seeds" * any(curve.spread for curve in curves)
     dashed = "; dashed: published" * (len(counts) < len(curves))
     given = "; XdG is given the task" * any("XdG" in curve.label for curve in curves)

@@ -75,7 +75,7 @@ def test_boundaries_come_from_the_clusters_at_the_first_batch_of_each():
     fit(None, module, [Watch()], epochs=1)
     assert ended == [(0, 2), (1, 4), (2, 6), (3, 8), (4, 10)]
     assert module.cluster_to_task == [0, 0, 1, 1, 2, 2]
-    assert module._founding_task(torch.tensor([0, 1, 2, 5])).tolist() == [0, 0, 1, 2]
+    assert module._task_of_context(torch.tensor([0, 1, 2, 5])).tolist() == [0, 0, 1, 2]
 
 
 def test_a_run_that_crashed_goes_on_to_the_bit(tmp_path):
