@@ -148,8 +148,6 @@ class BehaviorCloning(TaskModule):
             self.average.reset({name: weight.to(self.device) for name, weight in self._resumed.items()})
             self._resumed = {}
         model.set_std(0.1)
-        with self.averaged():
-            model.set_std(0.1)  # a checkpoint may be of a time when they were not set
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Set the learning rate; start a task with a fresh optimizer."""

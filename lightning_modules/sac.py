@@ -109,9 +109,8 @@ class MultiTaskSAC(TaskModule):
         if start_std is not None:
             check_positive(start_std=start_std)
             if not isinstance(self.model, ActiveDendritePolicy):
-                raise TypeError(
-                    f"Expected an ActiveDendritePolicy for `start_std`, but got {type(self.model).__name__}."
-                )
+                kind = type(self.model).__name__
+                raise TypeError(f"Expected `start_std` with an ActiveDendritePolicy, but got a {kind}. Leave it out.")
             self.model.set_std(start_std)
         self.critic = TwinCritic.like(self.model) if critic is None else as_model(critic, nn.Module, name="critic")
         self.slow_critic = copy.deepcopy(self.critic).requires_grad_(False)
