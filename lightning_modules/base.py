@@ -4,10 +4,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from torch import Tensor
+from torch.optim import Optimizer
 
 from dendrite_zoo._core.lightning import attached_trainer
 from dendrite_zoo._core.names import refuse_old_names
@@ -55,15 +55,12 @@ class TaskModule(LightningModule):
         """The datamodule; None without one, or without a Trainer."""
         return getattr(attached_trainer(self), "datamodule", None)
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
+    def configure_optimizers(self) -> Optimizer:
         """Return the one optimizer, newly made."""
         return DendriteAdam(self.parameters(), lr=self.hparams["lr"])
 
     def configure_gradient_clipping(
-        self,
-        optimizer: torch.optim.Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
+        self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
         """Clip by the Trainer's arguments, the sparse gradients of segments included."""
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
