@@ -88,12 +88,7 @@ class AccuracyRecord(AccuracyMatrix):
 
     def to_state(self) -> dict[str, Any]:
         """Tensors and primitives, for a callback's state."""
-        return {
-            "matrix": self.matrix,
-            "baseline": self.baseline,
-            "samples": self.samples,
-            "first_task": self.first_task,
-        }
+        return {name: getattr(self, name) for name in ("matrix", "baseline", "samples", "first_task")}
 
     def from_state(self, state: Mapping[str, Any]) -> None:
         """Go on from what `to_state` gave."""

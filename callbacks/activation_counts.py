@@ -58,10 +58,7 @@ class ActivationCounts:
         if self.task is None:
             return
         key = layer, self.task, len(active)
-        if key in self._active:
-            self._active[key] += active
-        else:
-            self._active[key] = active
+        self._active[key] = self._active.get(key, 0) + active
         self._samples[key] = self._samples.get(key, 0) + samples
 
     @property

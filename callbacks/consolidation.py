@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -42,9 +42,7 @@ class Consolidation(Callback, ABC, Generic[R]):
     def __init__(
         self, include: str | Sequence[str], exclude: str | Sequence[str], task: Callable[[Trainer], int] | None
     ) -> None:
-        self.include = [include] if isinstance(include, str) else list(include)
-        self.exclude = [exclude] if isinstance(exclude, str) else list(exclude)
-        self.task = task
+        self.include, self.exclude, self.task = include, exclude, task
         self.regularizer: R | None = None
         self._boundary = TaskBoundary()
         self._loaded: dict[str, Any] | None = None
@@ -76,9 +74,7 @@ class Consolidation(Callback, ABC, Generic[R]):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse two callbacks that would read each other's gradients."""
         callbacks = trainer.callbacks  # type: ignore[attr-defined]
-        for other in callbacks[: callbacks.index(self)]:
-            if not isinstance(other, Consolidation):
-                continue
+        for other in (x for x in callbacks if isinstance(x, Consolidation) and x is not self):
             if shared := self._parameters(pl_module).keys() & other._parameters(pl_module).keys():
                 raise ValueError(
                     f"Expected each parameter to be consolidated by one callback, but {type(other).__name__} and "
@@ -94,9 +90,8 @@ class Consolidation(Callback, ABC, Generic[R]):
             parameters = {name: p for name, p in parameters.items() if held.get(name) is p}
             if not parameters:
                 raise ValueError(
-                    f"Expected a new {type(self).__name__} for each model, but this one holds the importance of "
-                    "another model's parameters, from an earlier fit. Make a new one; to carry the importance over, "
-                    "call `new.load_state_dict(old.state_dict())`."
+                    f"Expected a new {type(self).__name__} for each model, but this one has the importance of another "
+                    "model's parameters. Make a new one; `new.load_state_dict(old.state_dict())` keeps the importance."
                 )
         if self._loaded is None:
             self.regularizer = self.make_regularizer(chosen)
@@ -105,9 +100,8 @@ class Consolidation(Callback, ABC, Generic[R]):
         parameters = {name: p for name, p in parameters.items() if name in known}
         if not parameters:
             raise ValueError(
-                f"Expected a checkpoint of {type(pl_module).__name__}, but its {type(self).__name__} holds the "
-                f"importance of {min(known)!r}, which is no parameter of this model. Resume with the model that the "
-                "checkpoint was saved from."
+                f"Expected a checkpoint of {type(pl_module).__name__}, but got the importance of {min(known)!r}, which "
+                "is no parameter of this model. Resume with the model that the checkpoint was saved from."
             )
         self.regularizer = self.make_regularizer(parameters)
         self.regularizer.load_state_dict(self._loaded)
@@ -143,15 +137,12 @@ class Consolidation(Callback, ABC, Generic[R]):
     def _parameters(self, pl_module: LightningModule) -> dict[str, nn.Parameter]:
         return select_parameters(pl_module, self.include, self.exclude)
 
-    def _look_for_boundary(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        ended, _ = self._boundary.update(self._current_task(trainer, pl_module))
+    def _look_for_boundary(self, trainer: Trainer, pl_module: Any) -> None:
+        of_module = self.task is None and hasattr(pl_module, "current_task")  # None until it finds the task in a batch
+        task = current_task(trainer, (lambda _: pl_module.current_task) if of_module else self.task)
+        ended, _ = self._boundary.update(task)
         if ended is not None:
             self.end_task(trainer, pl_module, ended)
-
-    def _current_task(self, trainer: Trainer, pl_module: LightningModule) -> int | None:
-        if self.task is None and hasattr(pl_module, "current_task"):  # None until it finds the task in the batch
-            return current_task(trainer, lambda _: cast(Any, pl_module).current_task)
-        return current_task(trainer, self.task)
 
 
 def _all_finite(parameters: Iterable[Tensor]) -> bool:

@@ -3,6 +3,7 @@
 import contextlib
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -90,8 +91,7 @@ class ElasticWeightConsolidation(Consolidation[regularizers.ElasticWeightConsoli
         if self.data is None and not hasattr(getattr(trainer, "datamodule", None), "task_loader"):
             raise ValueError(
                 "ElasticWeightConsolidation needs the data of each task that ended, but the datamodule has no "
-                "`task_loader(task)`. Pass `data=`, such as "
-                "ElasticWeightConsolidation(data=lambda trainer, task: loaders[task])."
+                "`task_loader(task)`. Pass `data=`, such as `data=lambda trainer, task: loaders[task]`."
             )
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -100,9 +100,7 @@ class ElasticWeightConsolidation(Consolidation[regularizers.ElasticWeightConsoli
             _check_labelled(batch)
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Check the output at the first batch, when every module knows its task."""
         if self._unchecked:
             self._unchecked = False
@@ -120,12 +118,9 @@ class ElasticWeightConsolidation(Consolidation[regularizers.ElasticWeightConsoli
 
     def _log_likelihoods(self, trainer: Trainer, pl_module: LightningModule, task: int) -> Iterator[Tensor]:
         batches = trainer.datamodule.task_loader(task) if self.data is None else self.data(trainer, task)  # type: ignore[attr-defined]
+        log_likelihood = self.log_likelihood or partial(_classifier_log_likelihood, task=task)
         for batch in islice(batches, self.max_batches):
-            batch = transfer_batch(trainer, batch)
-            if self.log_likelihood is None:
-                yield _classifier_log_likelihood(pl_module, batch, task)
-            else:
-                yield self.log_likelihood(pl_module, batch)
+            yield log_likelihood(pl_module, transfer_batch(trainer, batch))
 
 
 @contextlib.contextmanager

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
@@ -77,12 +76,11 @@ class ForgettingLogger(Callback):
         folder: str | Path | None = None,
         verbose: bool = True,
     ) -> None:
-        self.metric, self.task, self.verbose = metric, task, verbose
-        self.folder = None if folder is None else Path(folder)
+        self.metric, self.task, self.folder, self.verbose = metric, task, folder, verbose
         self.record = AccuracyRecord(metric)
         self._boundary = TaskBoundary()
         self._reader = MetricReader(metric)
-        self._after: int | None = None  # the task learned last, in the validation at hand
+        self._after: int | None = None  # the task learned last, in this validation
         self._latest: tuple[int, int, int] | None = None  # task, row and step of the last validation
         self._warned: set[str] = set()
         self._output: Path | None = None
@@ -113,8 +111,7 @@ class ForgettingLogger(Callback):
         """
         if self._latest is None or task not in (None, self._latest[0]):
             return None
-        end = self._latest[1] + 1
-        part = self.matrix[:end, :end]
+        part = self.matrix[: self._latest[1] + 1, : self._latest[1] + 1]
         return None if part[-1].isnan().any() else part
 
     def state_dict(self) -> dict[str, Any]:
@@ -125,19 +122,17 @@ class ForgettingLogger(Callback):
         """Go on with the matrix of a checkpoint."""
         self.record.from_state(state_dict)
         self._boundary.load_state_dict(state_dict["boundary"])
-        self._latest = state_dict.get("latest")  # checkpoints of earlier versions lack it
+        self._latest = state_dict["latest"]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Make sure that the task can be known, and that metrics are kept, before any work is done."""
         if trainer.barebones:
             raise ValueError(
-                "ForgettingLogger reads the metrics of its Trainer, but Trainer(barebones=True) keeps no metrics. "
-                "Leave one of them out."
+                "ForgettingLogger reads metrics, but Trainer(barebones=True) keeps no metrics. Leave one of them out."
             )
         if find_callback(trainer, ForgettingLogger) is not self:
             raise ValueError(
-                "Expected one ForgettingLogger, but the Trainer has several, which log under the same names. Keep the "
-                "one whose metric matters."
+                "Expected one ForgettingLogger, but the Trainer has several, which log the same names. Keep one."
             )
         if stage in ("fit", "validate") and not has_task(trainer, self.task):
             raise unknown_task(trainer, type(self).__name__)
@@ -168,37 +163,28 @@ class ForgettingLogger(Callback):
         self._reader.start(trainer)
 
     def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Count samples."""
         self._reader.count(batch, dataloader_idx)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Read what the validation steps logged, and log what follows from it."""
-        if trainer.sanity_checking:
-            return
         if self._read(trainer):
             values = self._values(trainer)
             of_tasks = {name: values.pop(name) for name in list(values) if "/" in name}
-            for name, value in values.items():
-                pl_module.log(name, value, sync_dist=trainer.world_size > 1)
+            pl_module.log_dict(values, sync_dist=trainer.world_size > 1)
             log_metrics(trainer, of_tasks)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Read what the module logged at the very end, where only the loggers can still be reached."""
-        if trainer.sanity_checking:
-            return
         if self._read(trainer):
             log_metrics(trainer, self._values(trainer))
+        if trainer.sanity_checking:
+            return
         if not self.record.update_called and (logged := self._reader.logged(trainer)):
             raise ValueError(self._reader.not_logged(logged, loaders=len(trainer.num_val_batches)))
-        if trainer.state.fn == TrainerFn.VALIDATING:
+        if trainer.state.fn == "validate":
             self._report(trainer)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -253,17 +239,18 @@ class ForgettingLogger(Callback):
 
     def _read(self, trainer: Trainer) -> bool:
         """Put what this validation logged into the matrix; False where there is nothing new."""
+        if trainer.sanity_checking:
+            return False
         begun = self._boundary.task is not None
         task = self._current_task(trainer) if self._boundary.task is None else self._boundary.task
-        found = self._reader.read(trainer, task)
-        if found is None:
+        if (found := self._reader.read(trainer, task)) is None:
             return False
         if begun:
             after = self._row(trainer, task, max(found))
         else:  # before training: the task before it, if there is one
             after, self.record.first_task = task - 1, task
         self._after = after if after >= 0 else None
-        validating = trainer.state.fn == TrainerFn.VALIDATING
+        validating = trainer.state.fn == "validate"
         values, samples = {j: value for j, (value, _) in found.items()}, {j: count for j, (_, count) in found.items()}
         # what was measured in training stays: weights given to trainer.validate later may be any
         self.record.put(values, self._after, samples=samples, overwrite=not (begun and validating))
@@ -287,10 +274,9 @@ class ForgettingLogger(Callback):
         return task
 
     def _values(self, trainer: Trainer) -> dict[str, float]:
-        values = self.record.values(self._after)
-        if trainer.state.fn == TrainerFn.VALIDATING:  # nothing is monitored, and Lightning prints each as a row
-            return {name: value for name, value in values.items() if not math.isnan(value)}
-        return values
+        validating = trainer.state.fn == "validate"  # nothing is monitored, and Lightning prints each value
+        values = self.record.values(self._after).items()
+        return {name: value for name, value in values if not (validating and math.isnan(value))}
 
     def _report(self, trainer: Trainer) -> None:
         if self._output is not None and self.record.update_called:

@@ -4,16 +4,13 @@ import re
 from collections.abc import Iterable, Sequence
 
 from torch import nn
-from torch.nn.modules import activation as torch_activations
+from torch.nn.modules import activation
 
 from dendrite_zoo._core.names import nearest
 from dendrite_zoo.layers import KWinners, SparseLinear
 
 NOT_UNITS = {"MultiheadAttention", "Softmin", "Softmax", "Softmax2d", "LogSoftmax"}
-ACTIVATIONS = (
-    KWinners,
-    *(getattr(torch_activations, name) for name in torch_activations.__all__ if name not in NOT_UNITS),
-)
+ACTIVATIONS = (KWinners, *(getattr(activation, name) for name in activation.__all__ if name not in NOT_UNITS))
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 WEIGHTS = (SparseLinear, nn.Linear, *CONVOLUTIONS)
 

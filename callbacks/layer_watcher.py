@@ -37,10 +37,8 @@ class LayerWatcher(Callback, ABC):
         self._hooks: list[RemovableHandle] = []
 
     @abstractmethod
-    def on_counted(
-        self, trainer: Trainer, pl_module: LightningModule, counts: ActivationCounts, contexts: ContextWatcher
-    ) -> None:
-        """Take in what a validation has counted, summed over processes."""
+    def on_counted(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take in what a validation has counted, summed over processes: ``_counts`` and ``_contexts``."""
 
     @property
     def state_key(self) -> str:
@@ -84,7 +82,7 @@ class LayerWatcher(Callback, ABC):
                 "this validation, so no activations were counted. Call the modules themselves, and start the Trainer "
                 "before a compiled network runs for the first time."
             )
-        self.on_counted(trainer, pl_module, self._counts, self._contexts)
+        self.on_counted(trainer, pl_module)
 
     def teardown(self, *args: Any, **kwargs: Any) -> None:
         """Leave no hooks."""

@@ -122,10 +122,8 @@ def by_task(metrics: Mapping[str, Any], metric: str, current: int | None) -> dic
         {1: 0.5}
     """
     stage, slash, name = metric.rpartition("/")
-    for key in (
-        rf"{re.escape(stage + slash)}task_(\d+)/{re.escape(name)}",
-        rf"{re.escape(metric)}/dataloader_idx_(\d+)",
-    ):
+    keys = rf"{re.escape(stage + slash)}task_(\d+)/{re.escape(name)}", rf"{re.escape(metric)}/dataloader_idx_(\d+)"
+    for key in keys:
         matches = {match: value for k, value in metrics.items() if (match := re.fullmatch(key, k))}
         if matches:
             return {int(match[1]): float(value) for match, value in matches.items()}

@@ -2,11 +2,9 @@
 
 import contextlib
 import logging
-import queue
 import shlex
 import shutil
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -78,13 +76,12 @@ class HubPublisher(Callback):
             raise ValueError(f"Expected `every` to be one of {', '.join(get_args(Every))}, but got {every!r}.")
         self._recorder = RunRecorder(context_at_test=context_at_test)  # where the Trainer has none
         self.repo_id, self.every, self.private, self.revision = repo_id, every, private, revision
-        self.task, self.wait, self.context_at_test = task, wait, context_at_test
-        self.folder = None if folder is None else Path(folder)
+        self.task, self.folder, self.wait, self.context_at_test = task, folder, wait, context_at_test
         self._folder: Path | None = None  # of the fit at hand
         self.releases: list[Any] = []
         self._boundary = TaskBoundary()
         self._unsent: list[Path] = []
-        self._queue: queue.Queue[Path] | None = None
+        self._sending: threading.Thread | None = None  # the latest release, after those before it
 
     @property
     def state_key(self) -> str:
@@ -134,9 +131,8 @@ class HubPublisher(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Publish the trained model, and wait a while for it to be sent."""
         self._release(trainer, pl_module, self._boundary.task)
-        until = time.monotonic() + self.wait
-        while self._unsent and time.monotonic() < until:
-            time.sleep(0.05)
+        if self._sending is not None:
+            self._sending.join(min(self.wait, threading.TIMEOUT_MAX))
         for folder in list(self._unsent):
             self._warn(folder, f"it could not be sent within {self.wait:.0f} s")
 
@@ -160,29 +156,28 @@ class HubPublisher(Callback):
             logger.warning("%s is not published: %s", self.repo_id, error)
             return
         self._unsent.append(folder)
-        if self._queue is None:
-            self._queue = queue.Queue()
-            threading.Thread(target=self._send, args=(self._queue,), name="HubPublisher", daemon=True).start()
-        self._queue.put(folder)
+        arguments = folder, self._sending
+        self._sending = threading.Thread(target=self._send, args=arguments, name="HubPublisher", daemon=True)
+        self._sending.start()
 
     def _recorder_of(self, trainer: Trainer) -> RunRecorder:
         return find_callback(trainer, RunRecorder) or self._recorder
 
-    def _send(self, waiting: queue.Queue[Path]) -> None:
+    def _send(self, folder: Path, earlier: threading.Thread | None) -> None:
         from dendrite_zoo.hub.publish.upload import publish
 
-        while True:
-            folder = waiting.get()
-            try:
-                release = publish(folder, self.repo_id, private=self.private, revision=self.revision)
-            except Exception as error:  # whatever happens there, training goes on
-                self._warn(folder, str(error))
-            else:
-                self.releases.append(release)
-                logger.info("published %s as %s: %s", self.repo_id, release.tag, release.url)
-                shutil.rmtree(folder, ignore_errors=True)
-            finally:
-                self._unsent.remove(folder)
+        if earlier is not None:
+            earlier.join()
+        try:
+            release = publish(folder, self.repo_id, private=self.private, revision=self.revision)
+        except Exception as error:  # whatever happens there, training goes on
+            self._warn(folder, str(error))
+        else:
+            self.releases.append(release)
+            logger.info("published %s as %s: %s", self.repo_id, release.tag, release.url)
+            shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            self._unsent.remove(folder)
 
     def _warn(self, folder: Path, why: str) -> None:
         options = " --private" if self.private else ""

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer
 
+from dendrite_zoo._core.checks import check_choice
 from dendrite_zoo._core.describe import describe
 from dendrite_zoo._core.redact import typed_command
 from dendrite_zoo.callbacks.forgetting import ForgettingLogger
@@ -16,17 +17,13 @@ from dendrite_zoo.callbacks.sparsity import SparsityLogger
 from dendrite_zoo.callbacks.subnetworks import SubnetworkLogger
 from dendrite_zoo.callbacks.trainer import find_callback, output_folder
 from dendrite_zoo.records import ResultRecord, write_records
-from dendrite_zoo.report import matrix_record, subnetwork_record
+from dendrite_zoo.report import matrix_record
 
 ContextAtTest = Literal["inferred", "given", "none", "constant"]
 
 TRAINER = (
-    "accumulate_grad_batches",
-    "gradient_clip_algorithm",
-    "gradient_clip_val",
-    "limit_train_batches",
-    "overfit_batches",
-    "precision",
+    *("accumulate_grad_batches", "gradient_clip_algorithm", "gradient_clip_val"),
+    *("limit_train_batches", "overfit_batches", "precision"),
 )
 """What of the Trainer's arguments makes another result."""
 OBSERVERS = {
@@ -81,13 +78,9 @@ class RunRecorder(Callback):
         command: str | None = None,
         folder: str | Path | None = None,
     ) -> None:
-        if context_at_test not in (None, *get_args(ContextAtTest)):
-            raise ValueError(
-                f"Expected `context_at_test` to be one of {', '.join(get_args(ContextAtTest))}, or None to ask the "
-                f"module, but got {context_at_test!r}."
-            )
-        self.method, self.context_at_test, self.command = method, context_at_test, command
-        self.folder = None if folder is None else Path(folder)
+        if context_at_test is not None:
+            check_choice(get_args(ContextAtTest), context_at_test=context_at_test)
+        self.method, self.context_at_test, self.command, self.folder = method, context_at_test, command, folder
         self.record: ResultRecord | None = None
         self._timer = Timer()
 
@@ -192,8 +185,7 @@ def _measured(trainer: Trainer, task: int | None) -> dict[str, Any]:
             for layer, values in sparsity.values.items()
         }
     if subnetworks is not None and subnetworks.win_rates:
-        seen, segments = subnetworks.win_rates, subnetworks.segments
-        measured["subnetworks"] = subnetwork_record(seen, segments, num_units=subnetworks.num_units)
+        measured["subnetworks"] = subnetworks.record()
     return measured
 
 

@@ -7,8 +7,6 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from dendrite_zoo.callbacks.activation_counts import ActivationCounts
-from dendrite_zoo.callbacks.context_watcher import ContextWatcher
 from dendrite_zoo.callbacks.layer_selection import weight_layers
 from dendrite_zoo.callbacks.layer_watcher import LayerWatcher
 from dendrite_zoo.callbacks.trainer import log_metrics
@@ -72,10 +70,9 @@ class SparsityLogger(LayerWatcher):
         """Go on from a checkpoint."""
         self.values = state_dict["values"]
 
-    def on_counted(
-        self, trainer: Trainer, pl_module: LightningModule, counts: ActivationCounts, contexts: ContextWatcher
-    ) -> None:
+    def on_counted(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log how sparse the activations were, and how sparse the weights are."""
+        counts = self._counts
         known = len(trainer.num_val_batches) > 1 or current_task(trainer, self.task) is not None
         self.values = {layer: _activation_values(*counts.of(layer), per_task=known) for layer in counts.layers}
         for layer, module in weight_layers(pl_module, self.layers).items():

@@ -6,12 +6,10 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from dendrite_zoo.callbacks.activation_counts import ActivationCounts
-from dendrite_zoo.callbacks.context_watcher import ContextWatcher, winning_segments
+from dendrite_zoo.callbacks.context_watcher import winning_segments
 from dendrite_zoo.callbacks.layer_watcher import LayerWatcher
 from dendrite_zoo.callbacks.trainer import log_metrics, output_folder
 from dendrite_zoo.metrics import task_overlap
@@ -71,8 +69,7 @@ class SubnetworkLogger(LayerWatcher):
         folder: str | Path | None = None,
     ) -> None:
         super().__init__(layers, task)
-        self.num_units = num_units
-        self.folder = None if folder is None else Path(folder)
+        self.num_units, self.folder = num_units, folder
         self.win_rates: dict[str, Tensor] = {}
         self.segments: dict[str, Tensor] = {}
         self._output: Path | None = None
@@ -89,16 +86,14 @@ class SubnetworkLogger(LayerWatcher):
         """Find the folder to write to."""
         self._output = output_folder(trainer, self.folder)
 
-    def on_counted(
-        self, trainer: Trainer, pl_module: LightningModule, counts: ActivationCounts, contexts: ContextWatcher
-    ) -> None:
+    def on_counted(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take in what was seen, and log what follows from it."""
-        for layer in counts.layers:
-            tasks, active, samples = counts.of(layer)
+        for layer in self._counts.layers:
+            tasks, active, samples = self._counts.of(layer)
             rates = _resized(self.win_rates.get(layer), max(tasks) + 1, active.shape[1], blank=torch.nan)
             rates[tasks] = (active / samples.clamp(min=1)).float()
             self.win_rates[layer] = rates
-        for (layer, task), (module, context) in contexts.contexts.items():
+        for (layer, task), (module, context) in self._contexts.contexts.items():
             winners = winning_segments(module, context)
             self.segments[layer] = _resized(self.segments.get(layer), task + 1, len(winners), blank=-1)
             self.segments[layer][task] = winners
@@ -106,16 +101,20 @@ class SubnetworkLogger(LayerWatcher):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write what ``trainer.validate`` has seen."""
-        if trainer.state.fn == TrainerFn.VALIDATING:
+        if trainer.state.fn == "validate":
             self._write()
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the record and draw the picture."""
         self._write()
 
+    def record(self) -> dict[str, Any]:
+        """What was seen last of each task, ready for JSON: `dendrite_zoo.report.subnetwork_record`."""
+        return subnetwork_record(self.win_rates, self.segments, num_units=self.num_units)
+
     def _values(self, trainer: Trainer) -> dict[str, float]:
         task = current_task(trainer, self.task)
-        learned = slice(None if task is None or trainer.state.fn == TrainerFn.VALIDATING else task + 1)
+        learned = slice(None if task is None or trainer.state.fn == "validate" else task + 1)
         values = {}
         for layer, rates in self.win_rates.items():
             overlap = task_overlap(rates[learned])
@@ -132,7 +131,7 @@ class SubnetworkLogger(LayerWatcher):
     def _write(self) -> None:
         if self._output is None or not self.win_rates:
             return
-        record = subnetwork_record(self.win_rates, self.segments, num_units=self.num_units)
+        record = self.record()
         write_record(record, self._output / "subnetworks.json")
         try:
             plot_subnetworks(record, self._output / "subnetworks.png")

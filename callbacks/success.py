@@ -114,14 +114,9 @@ class SuccessLogger(Callback):
 
     def _evaluate(self, trainer: Trainer, pl_module: Any) -> SuccessReport:
         if self._evaluation is None:
-            self._evaluation = GoalEvaluation(
-                self._names(trainer),
-                split=self.split,
-                num_goals=self.num_goals,
-                seed=getattr(_data(trainer), "seed", 0) if self.seed is None else self.seed,
-                stop_at_success=True,
-                **self.options,
-            )
+            seed = getattr(_data(trainer), "seed", 0) if self.seed is None else self.seed
+            goals: dict[str, Any] = {"split": self.split, "num_goals": self.num_goals, "seed": seed}
+            self._evaluation = GoalEvaluation(self._names(trainer), stop_at_success=True, **goals, **self.options)
         index = self._indices(trainer, pl_module)
         with getattr(pl_module, "averaged", nullcontext)():  # once, and not for every action
             return self._evaluation(lambda observations, task: pl_module.act_batch(observations, index[task]))

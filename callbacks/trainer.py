@@ -24,7 +24,7 @@ def find_callback(trainer: Trainer, kind: type[C]) -> C | None:
     return next((callback for callback in callbacks if isinstance(callback, kind)), None)
 
 
-def output_folder(trainer: Trainer, folder: Path | None = None) -> Path | None:
+def output_folder(trainer: Trainer, folder: str | Path | None = None) -> Path | None:
     """Where the callbacks of this process write their files.
 
     Call it in all processes, for they agree on the logger's folder.
@@ -39,7 +39,7 @@ def output_folder(trainer: Trainer, folder: Path | None = None) -> Path | None:
     log_dir = trainer.log_dir  # asks all processes
     if not trainer.is_global_zero or trainer.fast_dev_run:  # type: ignore[attr-defined]
         return None
-    return folder or Path(log_dir or trainer.default_root_dir)
+    return Path(folder or log_dir or trainer.default_root_dir)
 
 
 def log_metrics(trainer: Trainer, values: Mapping[str, float]) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from dendrite_zoo._core.checks import check_range
 from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo._core.ranks import sum_over_ranks
-from dendrite_zoo.regularizers.quadratic import Covered, QuadraticPenalty, _zeros
+from dendrite_zoo.regularizers.quadratic import QuadraticPenalty, _zeros, covered_by
 from dendrite_zoo.row_sparse.parameter import once
 
 __all__ = ["ElasticWeightConsolidation", "fisher_diagonal"]
@@ -55,7 +55,7 @@ def fisher_diagonal(
         gradients = torch.autograd.grad((signs * log_likelihood).sum(), list(learning.values()), allow_unused=True)
         for name, gradient in zip(learning, gradients, strict=True):
             if gradient is not None:
-                covered = Covered.by(once(gradient))
+                covered = covered_by(once(gradient))
                 covered.put(fisher[name], covered.of(fisher[name]).addcmul_(covered.gradient, covered.gradient))
         rows += len(log_likelihood)
     total = torch.tensor(rows, device=next(iter(fisher.values())).device)

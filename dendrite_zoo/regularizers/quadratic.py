@@ -1,9 +1,7 @@
 """A quadratic pull on weights towards where earlier tasks left them."""
 
-from __future__ import annotations
-
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
@@ -31,11 +29,10 @@ def select_parameters(
         >>> list(select_parameters(nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1)), include="0.*"))
         ['0.weight', '0.bias']
     """
-    include, exclude = _patterns(include), _patterns(exclude)
+    include, exclude = ([given] if isinstance(given, str) else given for given in (include, exclude))
     learning = {name: p for name, p in module.named_parameters() if p.requires_grad}
-    left_out = _matching(learning, exclude)
-    chosen = {name: learning[name] for name in _matching(learning, include) if name not in left_out}
-    idle = [pattern for pattern in include if not _matching(learning, [pattern])]
+    chosen = {name: p for name, p in learning.items() if _matches(name, include) and not _matches(name, exclude)}
+    idle = [pattern for pattern in include if not any(_matches(name, [pattern]) for name in learning)]
     if idle or not chosen:
         raise ValueError(
             f"Expected patterns of names of {type(module).__name__}, such as '*.weight', but got include={include} and "
@@ -45,12 +42,8 @@ def select_parameters(
     return chosen
 
 
-def _patterns(patterns: str | Sequence[str]) -> Sequence[str]:
-    return [patterns] if isinstance(patterns, str) else patterns
-
-
-def _matching(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
-    return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
+def _matches(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 class Covered(NamedTuple):
@@ -66,18 +59,6 @@ class Covered(NamedTuple):
     rows: Tensor | None = None
     row_dims: int = 0
 
-    @classmethod
-    def by(cls, gradient: Tensor) -> Covered:
-        """What ``gradient`` covers; of a sparse one with rows more than once, give `once` of it.
-
-        Example:
-            >>> Covered.by(torch.tensor([[0.0, 0.0], [1.0, 2.0]]).to_sparse(1)).rows
-            tensor([1])
-        """
-        if not gradient.is_sparse:
-            return cls(gradient)
-        return cls(sparse_values(gradient), row_ids(gradient), gradient.sparse_dim())
-
     def of(self, tensor: Tensor) -> Tensor:
         """That part of a tensor of the parameter's shape: itself, or a copy of the rows."""
         return tensor if self.rows is None else rows_of(tensor, self.row_dims).index_select(0, self.rows)
@@ -86,6 +67,18 @@ class Covered(NamedTuple):
         """Write a changed copy of the rows back."""
         if self.rows is not None:
             rows_of(tensor, self.row_dims).index_copy_(0, self.rows, part)
+
+
+def covered_by(gradient: Tensor) -> Covered:
+    """What a gradient covers; of a sparse one with rows more than once, give `once` of it.
+
+    Example:
+        >>> covered_by(torch.tensor([[0.0, 0.0], [1.0, 2.0]]).to_sparse(1)).rows
+        tensor([1])
+    """
+    if not gradient.is_sparse:
+        return Covered(gradient)
+    return Covered(sparse_values(gradient), row_ids(gradient), gradient.sparse_dim())
 
 
 class QuadraticPenalty:
@@ -128,9 +121,7 @@ class QuadraticPenalty:
                 self._hold(name, p)
 
     def _hold(self, name: str, p: Tensor) -> None:
-        self.parameters[name] = p
-        self.importance[name] = _zeros(p)
-        self.anchor[name] = _zeros(p).copy_(p.detach())
+        self.parameters[name], self.importance[name], self.anchor[name] = p, _zeros(p), _zeros(p).copy_(p.detach())
 
     def penalty(self) -> Tensor:
         """The penalty, a scalar with a gradient: for those who put it into the loss themselves."""
@@ -174,12 +165,12 @@ class QuadraticPenalty:
 
     def _covered(self, parameters: Collection[Tensor] | None) -> dict[str, Covered]:
         """What is about to be moved: of each parameter with a gradient the part that it covers."""
-        among = None if parameters is None else {id(p) for p in parameters}
+        among = {id(p) for p in (self.parameters.values() if parameters is None else parameters)}
         covered = {}
         for name, p in self.parameters.items():
-            if p.grad is not None and (among is None or id(p) in among):
+            if p.grad is not None and id(p) in among:
                 p.grad = once(p.grad)
-                covered[name] = Covered.by(p.grad)
+                covered[name] = covered_by(p.grad)
         return covered
 
     def _parts(self, tensors: Mapping[str, Tensor], covered: Mapping[str, Covered]) -> list[Tensor]:

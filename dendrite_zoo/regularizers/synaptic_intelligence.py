@@ -80,9 +80,8 @@ class SynapticIntelligence(QuadraticPenalty):
         covered = self._pending = self._covered(parameters)
         thetas = self._parts(self.parameters, covered)
         _remember(self._before, covered, thetas)
-        _remember(
-            self._gradient, covered, [c.gradient if c.rows is None else c.gradient.clone() for c in covered.values()]
-        )
+        gradients = [c.gradient if c.rows is None else c.gradient.clone() for c in covered.values()]
+        _remember(self._gradient, covered, gradients)
         self._add_gradient(covered, thetas)
 
     @torch.no_grad()

@@ -127,7 +127,8 @@ def test_what_cannot_be_published_is_said_before_training():
     with pytest.raises(ValueError, match="expected a repo as 'org/name', .* but got 'digits'"):
         HubPublisher("digits")
     with pytest.raises(
-        ValueError, match="Expected `context_at_test` to be one of inferred, given, none, constant, .* got 'guessed'"
+        ValueError,
+        match="Expected `context_at_test` to be one of 'inferred', 'given', 'none', 'constant', but got 'guessed'",
     ):
         HubPublisher("alice/digits", context_at_test="guessed")
     module = LightningModule()
