@@ -12,6 +12,8 @@ from rich.console import Console
 from dendrite_zoo.metrics import AccuracyMatrix
 from dendrite_zoo.report import matrix_record, matrix_table, plot_matrix, summary_table, write_record
 
+Counts = Mapping[int, int | None] | None  # task -> number of samples, None where it is unknown
+
 
 class AccuracyRecord(AccuracyMatrix):
     """An accuracy matrix that grows with the tasks seen, with its name and the sample counts.
@@ -47,7 +49,7 @@ class AccuracyRecord(AccuracyMatrix):
         after: int | None,
         *,
         overwrite: bool = True,
-        samples: Mapping[int, int | None] | None = None,
+        samples: Counts = None,
     ) -> list[int]:
         """Write accuracies into the row of a task, see `AccuracyMatrix.put`, and on how many samples they rest."""
         written = super().put(accuracies, after, overwrite=overwrite)

@@ -53,7 +53,7 @@ class ContextWatcher:
         for name, module in named_layers(model).items():
             if name in networks:
                 hook = self._count_chosen(f"{name}." if name else "", layers)
-            elif _has_segments(module) and _chosen(name, layers):
+            elif _has_segments(module) and is_within(name, layers):
                 hook = self._note(name)
             else:
                 continue
@@ -75,14 +75,14 @@ class ContextWatcher:
                 return
             for number, layer in enumerate(network.hidden):
                 name = f"{prefix}hidden.{number}"
-                if _has_segments(layer) and _chosen(name, layers):
+                if _has_segments(layer) and is_within(name, layers):
                     self._note(name)(layer, args, kwargs)
             contexts, index = distinct_contexts(context, network.config["context_dim"])
             rows = len(args[0] if args else kwargs["x"])
             index = torch.arange(rows) if index is None else index.expand(rows).cpu()
             for one, share in zip(contexts, index.bincount(minlength=len(contexts)).tolist(), strict=True):
                 for number, units in enumerate(network.active_units(one) if share else ()):
-                    if _chosen(f"{prefix}activations.{number}", layers):
+                    if is_within(f"{prefix}activations.{number}", layers):
                         active = units.new_zeros(network.hidden[number].out_features).index_fill(0, units, share)
                         self.counts.add(f"{prefix}activations.{number}", active, share)
 
@@ -145,7 +145,3 @@ def _most_frequent(context: Context) -> Tensor:
 def _has_segments(module: nn.Module) -> bool:
     segments = getattr(module, "segments", None)
     return isinstance(segments, Tensor) and segments.ndim == 3
-
-
-def _chosen(name: str, layers: Sequence[str] | None) -> bool:
-    return layers is None or is_within(name, layers)

@@ -1,7 +1,7 @@
 """The layers of a network that callbacks watch, by the names that users know them by."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from torch import nn
 from torch.nn.modules import activation
@@ -28,14 +28,14 @@ def named_layers(model: nn.Module) -> dict[str, nn.Module]:
     return {re.sub(r"(^|\.)_orig_mod(?=\.|$)", "", name).lstrip("."): part for name, part in model.named_modules()}
 
 
-def is_within(name: str, layers: Iterable[str]) -> bool:
-    """Whether a module is one of these layers, or a part of one.
+def is_within(name: str, layers: Sequence[str] | None) -> bool:
+    """Whether a module is one of these layers, or a part of one; None stands for all layers.
 
     Example:
         >>> is_within("net.10.relu", ["net.1"]), is_within("net.1.relu", ["net.1"])
         (False, True)
     """
-    return any(name == layer or name.startswith(f"{layer}.") for layer in layers)
+    return layers is None or any(name == layer or name.startswith(f"{layer}.") for layer in layers)
 
 
 def activation_layers(model: nn.Module, layers: Sequence[str] | None = None) -> dict[str, nn.Module]:
@@ -87,5 +87,4 @@ def _select(model: nn.Module, kinds: tuple[type[nn.Module], ...], layers: Sequen
                 f"Expected `layers` to be names of `named_modules()`, but {type(model).__name__} has no layer "
                 f"{layer!r}.{nearest(layer, modules)}"
             )
-    chosen = modules if layers is None else {name: part for name, part in modules.items() if is_within(name, layers)}
-    return {name: part for name, part in chosen.items() if isinstance(part, kinds)}
+    return {name: part for name, part in modules.items() if is_within(name, layers) and isinstance(part, kinds)}

@@ -125,8 +125,7 @@ class SuccessLogger(Callback):
         names = self.tasks or getattr(_data(trainer), "tasks", None)
         if names is None:
             raise ValueError(
-                "SuccessLogger needs the names of the tasks, but the datamodule has no `tasks`. Pass "
-                "SuccessLogger(tasks=...), such as 'mt10'."
+                "SuccessLogger needs names of tasks, but the datamodule has no `tasks`. Pass SuccessLogger(tasks=...)."
             )
         return task_names(names)
 

@@ -80,8 +80,7 @@ class SynapticIntelligence(QuadraticPenalty):
         covered = self._pending = self._covered(parameters)
         thetas = self._parts(self.parameters, covered)
         _remember(self._before, covered, thetas)
-        gradients = [c.gradient if c.rows is None else c.gradient.clone() for c in covered.values()]
-        _remember(self._gradient, covered, gradients)
+        _remember(self._gradient, covered, [c.gradient for c in covered.values()])
         self._add_gradient(covered, thetas)
 
     @torch.no_grad()
@@ -128,14 +127,9 @@ class SynapticIntelligence(QuadraticPenalty):
 
 
 def _remember(store: dict[str, Tensor], covered: Mapping[str, Covered], tensors: list[Tensor]) -> None:
-    """Keep tensors until the step is over: rows as they are, all else in memory that is used again."""
-    whole = []
+    """Copy tensors until the step is over: rows into new memory, all else into memory that is used again."""
     for (name, c), tensor in zip(covered.items(), tensors, strict=True):
-        if c.rows is not None:
-            store[name] = tensor.to(torch.promote_types(tensor.dtype, torch.float32))
-        else:
-            if name not in store or store[name].shape != tensor.shape:
-                store[name] = _zeros(tensor)
-            whole.append((store[name], tensor))
-    if whole:
-        for_each("copy_", [kept for kept, _ in whole], [tensor for _, tensor in whole])
+        if c.rows is not None or name not in store or store[name].shape != tensor.shape:
+            store[name] = _zeros(tensor)
+    if covered:
+        for_each("copy_", [store[name] for name in covered], tensors)
