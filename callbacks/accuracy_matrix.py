@@ -22,7 +22,7 @@ class AccuracyRecord(AccuracyMatrix):
         metric: name of what is measured.
 
     Attributes:
-        samples: how many samples each column rests on, None where unknown.
+        samples: the number of samples behind each column, None where unknown.
         first_task: the task that training started at.
 
     Example:
@@ -40,7 +40,7 @@ class AccuracyRecord(AccuracyMatrix):
 
     @property
     def samples(self) -> list[int | None]:
-        """How many samples each column rests on."""
+        """The number of samples behind each column."""
         return [self._samples.get(j) for j in range(self.num_tasks)]
 
     def put(
@@ -51,7 +51,7 @@ class AccuracyRecord(AccuracyMatrix):
         overwrite: bool = True,
         samples: Counts = None,
     ) -> list[int]:
-        """Write accuracies into the row of a task, see `AccuracyMatrix.put`, and on how many samples they rest."""
+        """Write accuracies into the row of a task, see `AccuracyMatrix.put`, with the number of samples of each."""
         written = super().put(accuracies, after, overwrite=overwrite)
         self._samples |= {j: (samples or {}).get(j) for j in written}
         return written

@@ -15,7 +15,7 @@ Key = tuple[str, int, int]  # layer, task, number of units
 
 
 class ActivationCounts:
-    """How often each unit was active (not zero), for each task; only sums, kept where the network runs.
+    """How often each unit was active (not zero), for each task; only sums, on the device of the network.
 
     A unit is one of the last dimension; a channel of images and volumes (4 or 5 dimensions), whose every
     position is a sample; of our ``KWinners`` one of its ``dim``.

@@ -17,7 +17,7 @@ R = TypeVar("R", bound=QuadraticPenalty)
 
 
 class Consolidation(Callback, ABC, Generic[R]):
-    """When tasks end, whose gradients are read, and what a checkpoint holds; the base of both callbacks.
+    """When tasks end, whose gradients are read, and what a checkpoint contains; the base of both callbacks.
 
     The penalty's gradient is added once before each optimizer step, after the task's gradient was complete
     (accumulated, averaged over processes, unscaled) and before it is clipped: as if the penalty stood in the loss.
@@ -83,11 +83,11 @@ class Consolidation(Callback, ABC, Generic[R]):
                 )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take hold of the parameters, with what is known of them from a checkpoint or an earlier fit."""
+        """Begin with the parameters, and with their importance from a checkpoint or an earlier fit."""
         chosen, parameters = self._parameters(pl_module), dict(pl_module.named_parameters())
         if self.regularizer is not None:
-            held, self._loaded = self.regularizer.parameters, self.regularizer.state_dict()
-            parameters = {name: p for name, p in parameters.items() if held.get(name) is p}
+            known, self._loaded = self.regularizer.parameters, self.regularizer.state_dict()
+            parameters = {name: p for name, p in parameters.items() if known.get(name) is p}
             if not parameters:
                 raise ValueError(
                     f"Expected a new {type(self).__name__} for each model, but this one has the importance of another "

@@ -125,7 +125,7 @@ class ForgettingLogger(Callback):
         self._latest = state_dict["latest"]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Make sure that the task can be known, and that metrics are kept, before any work is done."""
+        """Make sure that the task can be known, and that metrics are collected, before any work is done."""
         if trainer.barebones:
             raise ValueError(
                 "ForgettingLogger reads metrics, but Trainer(barebones=True) keeps no metrics. Leave one of them out."
@@ -139,7 +139,7 @@ class ForgettingLogger(Callback):
         self._output, self._warned = output_folder(trainer, self.folder), set()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure a row that a crash, between an epoch's last batch and its validation, swallowed."""
+        """Measure a row that is missing, as a crash fell between an epoch's last batch and its validation."""
         resume_missed_validation(trainer)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:

@@ -33,7 +33,7 @@ class MetricReader:
 
     def start(self, trainer: Trainer) -> None:
         """Remember what was logged before this validation; call it in ``on_validation_start``."""
-        self._before = dict(trainer.callback_metrics)  # holds the tensors, so that no identity is used twice
+        self._before = dict(trainer.callback_metrics)  # references the tensors, so that no identity is used twice
         self._samples, self._last = {}, {}
 
     def count(self, batch: Any, dataloader_idx: int) -> None:

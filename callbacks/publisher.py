@@ -1,4 +1,4 @@
-"""Publishing a model to the Hub while it is trained, without ever standing in the way of training."""
+"""Publishing a model to the Hub while it is trained, without interrupting training."""
 
 import contextlib
 import logging
@@ -40,7 +40,7 @@ class HubPublisher(Callback):
         every: ``"fit_end"``, or ``"task_end"`` for a release after each task.
         private: make it a private repo.
         revision: branch.
-        task: tells the task that is trained on; by default the ``current_task`` of the datamodule or the module.
+        task: from the Trainer to the task being trained; by default the ``current_task`` of datamodule or module.
         folder: where models are saved until they are sent; by default ``hub/`` where the Trainer's logger writes.
         wait: seconds that the end of training waits at most for what is still being sent.
         context_at_test: where the context came from in validation, for the result record: ``"inferred"``,
@@ -183,7 +183,7 @@ class HubPublisher(Callback):
         options = " --private" if self.private else ""
         options += f" --revision {self.revision}" if self.revision != "main" else ""
         logger.warning(
-            "%s is not published: %s\nThe model is kept. To try again: dendrite-zoo publish %s --repo %s%s",
+            "%s is not published: %s\nThe model stays in its folder. To try again: dendrite-zoo publish %s --repo %s%s",
             self.repo_id, why, shlex.quote(str(folder)), self.repo_id, options,
         )  # fmt: skip
 

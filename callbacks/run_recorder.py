@@ -36,9 +36,9 @@ LEFT_OUT = {
     *("seed", "segment_seed", "num_processes", "num_workers", "device", "dtype", "foreach", "fused", "capturable"),
     *("demonstrations", "folder", "eval_at"),
     *("library_version", "format_version"),
-    *("context_at_test", "val_fraction", "optimizer"),  # they stand elsewhere in the record
+    *("context_at_test", "val_fraction", "optimizer"),  # other fields of the record contain them
 }
-"""Arguments that do not tell one recipe from another: seeds, machines, folders."""
+"""Arguments that do not make another recipe: seeds, machines, folders."""
 
 
 class RunRecorder(Callback):
@@ -195,7 +195,7 @@ def _config(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any] | No
     if data is None:
         return None
     own_context = getattr(model, "context", None) is not None  # which the model's arguments describe
-    named_source = isinstance(getattr(data, "named_source", None), str)  # which the benchmark's name tells
+    named_source = isinstance(getattr(data, "named_source", None), str)  # which the benchmark's name includes
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     try:
         return {

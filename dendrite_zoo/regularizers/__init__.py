@@ -1,4 +1,4 @@
-"""Consolidation: what keeps the weights that earlier tasks need. Plain PyTorch; the callbacks stand elsewhere."""
+"""Consolidation: penalties that protect the weights which earlier tasks need. Plain PyTorch, without Lightning."""
 
 from dendrite_zoo.regularizers.elastic import *
 from dendrite_zoo.regularizers.quadratic import *

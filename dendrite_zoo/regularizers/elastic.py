@@ -136,7 +136,7 @@ class ElasticWeightConsolidation(QuadraticPenalty):
         return super().penalty() + self.coefficient * self._constant
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a checkpoint must hold: primitives and tensors."""
+        """Everything that a checkpoint must contain: primitives and tensors."""
         return {**super().state_dict(), "constant": self._constant}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

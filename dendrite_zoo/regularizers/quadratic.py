@@ -109,7 +109,7 @@ class QuadraticPenalty:
         self.hold(parameters)
 
     def hold(self, parameters: Mapping[str, Tensor]) -> None:
-        """Take hold of parameters that are new, or that stand in the place of others: important to no task so far.
+        """Add parameters that are new, or that replace others: important to no task so far.
 
         Parameters that are known already are left as they are.
 
@@ -142,7 +142,7 @@ class QuadraticPenalty:
         self._add_gradient(covered, self._parts(self.parameters, covered))
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a checkpoint must hold: primitives and tensors."""
+        """Everything that a checkpoint must contain: primitives and tensors."""
         return {"num_tasks": self.num_tasks, "importance": dict(self.importance), "anchor": dict(self.anchor)}
 
     @torch.no_grad()

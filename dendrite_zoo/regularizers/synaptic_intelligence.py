@@ -98,7 +98,7 @@ class SynapticIntelligence(QuadraticPenalty):
 
     @torch.no_grad()
     def end_task(self) -> None:
-        """Turn the path into importance, and hold on to the weights as they are now."""
+        """Turn the path into importance, and make the weights as they are now the anchor."""
         self.after_step()
         for name, p in self.parameters.items():
             tensors = (p.detach().reshape(-1), self.anchor[name], self.path[name], self.importance[name])
@@ -110,7 +110,7 @@ class SynapticIntelligence(QuadraticPenalty):
         self.num_tasks += 1
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a checkpoint must hold: primitives and tensors."""
+        """Everything that a checkpoint must contain: primitives and tensors."""
         self.after_step()
         return {**super().state_dict(), "path": dict(self.path)}
 
