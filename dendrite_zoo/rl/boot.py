@@ -5,24 +5,15 @@ So `dendrite_zoo.rl.worker.Worker` has a new process run this file, which puts e
 ``dendrite_zoo`` and ``dendrite_zoo.rl``, in that process alone.
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
-
-def run(*arguments: Any) -> None:
-    """Answer requests, with empty packages in place."""
+if __name__ == "worker":
     here = Path(__file__).parent
     for name, folder in (("dendrite_zoo", here.parent), ("dendrite_zoo.rl", here)):
         sys.modules[name] = ModuleType(name)
         sys.modules[name].__path__ = [str(folder)]
     from dendrite_zoo.rl.worker import serve
 
-    serve(*arguments)
-
-
-if __name__ == "worker":
-    run(*globals()["arguments"])
+    serve(*globals()["arguments"])

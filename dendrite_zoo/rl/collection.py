@@ -1,12 +1,10 @@
 """Collecting demonstrations: the expert acts (behaviour cloning), or labels what a policy meets (DAgger)."""
 
-from __future__ import annotations
-
 import inspect
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -17,12 +15,11 @@ from rich.progress import Progress
 from dendrite_zoo._core.checks import check_integers, check_range
 from dendrite_zoo._core.rng import random_state
 from dendrite_zoo.rl.demonstrations import Demonstrations
-from dendrite_zoo.rl.environments import TaskEnvironments
-from dendrite_zoo.rl.evaluation import Act
+from dendrite_zoo.rl.evaluation import Act, GoalEvaluation
 from dendrite_zoo.rl.metaworld.goals import Split
 from dendrite_zoo.rl.metaworld.tasks import ACTION_SIZE, task_names
 
-__all__ = ["Disturbance", "collect_demonstrations", "collection_config"]
+__all__ = ["Disturbance", "collect_demonstrations"]
 
 
 @dataclass(frozen=True)
@@ -94,52 +91,32 @@ def collect_demonstrations(
     names = task_names(tasks)
     check_integers(1, episodes_per_task=episodes_per_task)
     check_range(0, 1, expert_share=expert_share)
-    envs_per_task = min(episodes_per_task, max(1, 20 // len(names)))
-    rows: list[tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]] = []
+    episodes: Any = {"split": split, "num_goals": episodes_per_task, "seed": seed, "max_steps": max_steps}
+    rows: list[tuple[NDArray[Any], ...]] = []  # observation, expert's action, task and number of the episode
     solved = np.zeros((len(names), episodes_per_task), dtype=bool)
     with (
-        TaskEnvironments(
-            names,
-            envs_per_task=envs_per_task,
-            split=split,
-            num_goals=episodes_per_task,
-            order="each-once",
-            num_processes=num_processes,
-            seed=seed,
-            fast=fast,
-            max_steps=max_steps,
-            stop_at_success=True,
-        ) as envs,
+        GoalEvaluation(names, num_processes=num_processes, fast=fast, stop_at_success=True, **episodes) as envs,
         Progress(transient=True, disable=not progress) as bar,
     ):
         shown = bar.add_task("demonstrations", total=solved.size)
         generator = random_state(seed, len(names), episodes_per_task)
         behavior = _BehaviorPolicy(envs.num_envs, generator, disturbance, expert_share)
-        goal = np.arange(envs.num_envs) % envs_per_task
-        observation = envs.reset()
+        goal = np.arange(envs.num_envs) % envs.config.stride
+        envs.reset()
         while len(busy := np.flatnonzero(~envs.finished)):
-            expert = envs.expert_actions()
+            observation, task, expert = envs.observation[busy], envs.task_index[busy], envs.expert_actions()
             action = expert.copy()
             if policy is not None:
-                action[busy] = policy(observation[busy], envs.task_index[busy])
+                action[busy] = policy(observation, task)
             action = behavior(action, expert, disturbed=goal % 2 == 1)
-            task = envs.task_index[busy]
-            rows.append((observation[busy], expert[busy], task, task * episodes_per_task + goal[busy]))
+            rows.append((observation, expert[busy], task, task * episodes_per_task + goal[busy]))
             step = envs.step(action)
-            ended = busy[step.truncated[busy]]
-            solved[envs.task_index[ended], goal[ended]] = step.success[ended]
-            goal[ended] += envs_per_task
-            bar.advance(shown, len(ended))
-            observation = step.observation
-    observations, actions, index, episode = (np.concatenate(column) for column in zip(*rows, strict=True))
-    return Demonstrations(
-        names,
-        torch.from_numpy(observations).float(),
-        torch.from_numpy(actions).float(),
-        torch.from_numpy(index),
-        torch.from_numpy(solved.flatten()[episode]),
-        config=config,
-    )
+            solved[task, goal[busy]] = step.success[busy]  # of an episode the last one stays
+            goal[step.truncated] += envs.config.stride
+            bar.advance(shown, int(step.truncated.sum()))
+    observations, actions, index, episode = (torch.from_numpy(np.concatenate(x)) for x in zip(*rows, strict=True))
+    reached = torch.from_numpy(solved.flatten())[episode]
+    return Demonstrations(names, observations.float(), actions.float(), index, reached, config=config)
 
 
 def collection_config(**arguments: Any) -> dict[str, Any]:
@@ -154,12 +131,11 @@ def collection_config(**arguments: Any) -> dict[str, Any]:
     """
     given = inspect.signature(collect_demonstrations).bind_partial(**arguments)
     given.apply_defaults()
-    names = ("episodes_per_task", "expert_share", "split", "seed", "max_steps")
-    values: dict[str, Any] = {name: given.arguments[name] for name in names}
-    disturbance = given.arguments["disturbance"]
-    values["disturbance"] = None if disturbance is None else asdict(disturbance)
+    names = ("episodes_per_task", "expert_share", "split", "seed", "max_steps", "disturbance")
+    values = {name: given.arguments[name] for name in names}
     values["played_by"] = "expert" if given.arguments["policy"] is None else "policy"
-    return cast(dict[str, Any], json.loads(json.dumps(values, default=int)))  # integers of NumPy too
+    plain = json.dumps(values, default=lambda value: vars(value) if isinstance(value, Disturbance) else int(value))
+    return cast(dict[str, Any], json.loads(plain))  # integers of NumPy too
 
 
 class _BehaviorPolicy:

@@ -55,11 +55,10 @@ class Demonstrations:
         for name, shape in shapes.items():
             if (found := tuple(getattr(self, name).shape)) != shape:
                 raise ValueError(f"Expected `{name}` to have the shape {shape}, but got {found} for {rows} rows.")
-        if rows and not 0 <= int(self.task.min()) <= int(self.task.max()) < len(self.tasks):
-            raise ValueError(
-                f"Expected `task` to hold positions in tasks={self.tasks}, from 0 to {len(self.tasks) - 1}, but got "
-                f"{int(self.task.min())} to {int(self.task.max())}."
-            )
+        low, high = (int(end) for end in self.task.aminmax()) if rows else (0, 0)
+        if not 0 <= low <= high < len(self.tasks):
+            expected = f"positions in tasks={self.tasks}, from 0 to {len(self.tasks) - 1}"
+            raise ValueError(f"Expected `task` to hold {expected}, but got {low} to {high}.")
 
     def __len__(self) -> int:
         return len(self.task)
@@ -82,9 +81,7 @@ class Demonstrations:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write them to a safetensors file, which holds no code; the file appears whole or not at all."""
         tensors = {name: getattr(self, name).contiguous() for name in _TENSORS}
-        metadata = {"tasks": json.dumps(self.tasks)}
-        if self.config is not None:
-            metadata["config"] = json.dumps(self.config)
+        metadata = {"tasks": json.dumps(self.tasks), "config": json.dumps(self.config)}
         write_atomically(Path(path), lambda part: save_file(tensors, part, metadata))
 
     @classmethod
@@ -96,16 +93,14 @@ class Demonstrations:
             ValueError: it holds something else.
         """
         if not Path(path).is_file():
-            raise FileNotFoundError(
-                f"There are no demonstrations at {path}. Make them with collect_demonstrations(...).save(path)."
-            )
+            make = "collect_demonstrations(...).save(path)"
+            raise FileNotFoundError(f"There are no demonstrations at {path}. Make them with {make}.")
         try:
             with safe_open(path, "pt") as file:
                 metadata = file.metadata()
-                config = json.loads(metadata["config"]) if "config" in metadata else None
-                return cls(
-                    tuple(json.loads(metadata["tasks"])), *(file.get_tensor(name) for name in _TENSORS), config=config
-                )
+                config = json.loads(metadata.get("config", "null"))  # earlier versions wrote none
+                tensors = (file.get_tensor(name) for name in _TENSORS)
+                return cls(tuple(json.loads(metadata["tasks"])), *tensors, config=config)
         except (SafetensorError, KeyError, TypeError) as error:
             raise ValueError(f"Expected {path} to be a file of Demonstrations.save, but got: {error}.") from None
 

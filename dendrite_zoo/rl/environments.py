@@ -1,7 +1,5 @@
 """Meta-World's tasks, many at a time: vectorised over a few processes that share memory."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
@@ -16,7 +14,7 @@ from dendrite_zoo.rl.metaworld.goals import Split
 from dendrite_zoo.rl.metaworld.tasks import ACTION_SIZE, MAX_STEPS, metaworld, task_names
 from dendrite_zoo.rl.pool import WorkerPool
 
-__all__ = ["Step", "TaskEnvironments", "checked_actions"]
+__all__ = ["Step", "TaskEnvironments"]
 
 Opened = TypeVar("Opened", bound="TaskEnvironments")
 
@@ -103,26 +101,17 @@ class TaskEnvironments:
         self.tasks = task_names(tasks)
         check_integers(1, envs_per_task=envs_per_task)
         check_integers(0, first_env=first_env, num_processes=num_processes)
-        self.config = EpisodeConfig(
-            self.tasks[0],
-            env=first_env,
-            split=split,
-            num_goals=num_goals,
-            order=order,
-            stride=envs_per_task,
-            seed=seed,
-            max_steps=max_steps,
-            stop_at_success=stop_at_success,
-            reward_version=reward_version,
-            fast=fast,
-        )
         self.num_envs = len(self.tasks) * envs_per_task
+        goals: dict[str, Any] = {"split": split, "num_goals": num_goals, "order": order, "seed": seed}
+        rules: Any = {"max_steps": max_steps, "stop_at_success": stop_at_success, "reward_version": reward_version}
+        self.config = EpisodeConfig(self.tasks[0], first_env, stride=envs_per_task, fast=fast, **goals, **rules)
+        self._settings = {"tasks": list(self.tasks), "num_envs": self.num_envs, "first_env": first_env} | goals | rules
         self.task_index: NDArray[np.int64] = np.repeat(np.arange(len(self.tasks), dtype=np.int64), envs_per_task)
         configs = [
             replace(self.config, task=self.tasks[task], env=first_env + env, first=env % envs_per_task)
             for env, task in enumerate(self.task_index)
         ]
-        metaworld()
+        metaworld()  # which fails here, and not in a process, where the extra is missing
         self._started = False
         self._pool = WorkerPool(configs, num_processes, timeout)
         self._table = self._pool.table
@@ -163,10 +152,9 @@ class TaskEnvironments:
             RuntimeError: before `reset`.
         """
         actions = checked_actions(actions, self.num_envs)
-        self._check_started()
         self._pool.wait()  # an answer left over from an interrupt may still read the table
         self._table["action"] = actions
-        self._pool.request("step")
+        self._request("step")
         return Step(*(self._table[name].copy() for name in Step._fields))
 
     def expert_actions(self) -> NDArray[np.float64]:
@@ -175,8 +163,7 @@ class TaskEnvironments:
         Shape:
             ``(N, 4)``, clipped to [-1, 1].
         """
-        self._check_started()
-        self._pool.request("expert_actions")
+        self._request("expert_actions")
         return self._table["expert_action"].copy()
 
     def state_dict(self) -> dict[str, Any]:
@@ -184,10 +171,9 @@ class TaskEnvironments:
 
         It includes the physics: a run that continues from it is equal to the last bit to one without interruption.
         """
-        self._check_started()
-        states = {row: state for share in self._pool.request("state_dict") for row, state in share.items()}
+        states = {row: state for share in self._request("state_dict") for row, state in share.items()}
         environments = [_converted(states[row], np.ndarray, torch.from_numpy) for row in range(self.num_envs)]
-        return {"tasks": list(self.tasks), "settings": self._settings(), "environments": environments}
+        return {"settings": self._settings, "environments": environments}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state_dict` was taken, in place of `reset`.
@@ -196,19 +182,12 @@ class TaskEnvironments:
             ValueError: it is of other tasks, of another number of environments, or of other episodes: goals, seed,
                 length, rewards.
         """
-        theirs = [environment["task"] for environment in state["environments"]]
-        if theirs != [self.tasks[task] for task in self.task_index]:
+        settings = self._settings, state["settings"]
+        if other := [name for name, value in self._settings.items() if state["settings"][name] != value]:
+            expected, got = ({name: values[name] for name in other} for values in settings)
             raise ValueError(
-                f"Expected the state of {self.num_envs} environments of {list(self.tasks)}, but got the state of "
-                f"{len(theirs)} environments of {state['tasks']}. Make TaskEnvironments with the same arguments."
-            )
-        settings = self._settings()
-        found = state.get("settings", settings)  # earlier versions wrote none
-        if other := [name for name, value in settings.items() if found.get(name) != value]:
-            expected, got = ({name: of.get(name) for name in other} for of in (settings, found))
-            raise ValueError(
-                f"Expected the state of environments with {expected}, but got one with {got}. Make TaskEnvironments "
-                "with the same arguments."
+                f"Expected the state of {self.num_envs} environments with {expected}, but got the state of "
+                f"{len(state['environments'])} environments with {got}. Make TaskEnvironments with the same arguments."
             )
         states = dict(enumerate(_converted(state["environments"], torch.Tensor, torch.Tensor.numpy)))
         self._pool.request("load_state_dict", states)
@@ -224,14 +203,10 @@ class TaskEnvironments:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _settings(self) -> dict[str, Any]:
-        """The arguments that decide the episodes."""
-        names = ("split", "num_goals", "order", "seed", "max_steps", "stop_at_success", "reward_version")
-        return {"first_env": self.config.env, **{name: getattr(self.config, name) for name in names}}
-
-    def _check_started(self) -> None:
+    def _request(self, name: str) -> list[Any]:
         if not self._started:
             raise RuntimeError("No episode has begun: expected reset() before anything else. Call it once.")
+        return self._pool.request(name)
 
 
 def _converted(state: Any, kind: type, convert: Any) -> Any:
@@ -255,14 +230,8 @@ def checked_actions(actions: ArrayLike | torch.Tensor, count: int) -> NDArray[np
     """
     array = np.asarray(actions.detach().cpu() if isinstance(actions, torch.Tensor) else actions, dtype=np.float64)
     if array.shape != (count, ACTION_SIZE):
-        raise ValueError(
-            f"Expected actions of shape {(count, ACTION_SIZE)}, a row for each of {count} observations, but got "
-            f"{array.shape}. Check the policy's output."
-        )
-    if not np.isfinite(array).all():
-        rows = np.flatnonzero(~np.isfinite(array).all(axis=1)).tolist()
-        raise ValueError(
-            f"Expected actions from -1 to 1, but got NaN or infinity in rows {rows}. No environment has moved. Check "
-            "the policy."
-        )
+        expected = f"Expected actions of shape {(count, ACTION_SIZE)}, a row for each of {count} observations"
+        raise ValueError(f"{expected}, but got {array.shape}. Check the policy's output.")
+    if rows := np.flatnonzero(~np.isfinite(array).all(axis=1)).tolist():
+        raise ValueError(f"Expected actions from -1 to 1, but got NaN or infinity in rows {rows}. Check the policy.")
     return array

@@ -1,7 +1,5 @@
 """The share of goals that a policy reaches, in one episode each: how results on Meta-World are reported."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
@@ -15,7 +13,7 @@ from dendrite_zoo.rl.environments import TaskEnvironments, checked_actions
 from dendrite_zoo.rl.metaworld.goals import Split
 from dendrite_zoo.rl.metaworld.tasks import ACTION_SIZE, MAX_STEPS, MT10, MT50, task_names
 
-__all__ = ["Act", "GoalEvaluation", "SuccessReport", "evaluate_policy"]
+__all__ = ["GoalEvaluation", "SuccessReport", "evaluate_policy"]
 
 Act: TypeAlias = Callable[[NDArray[np.float64], NDArray[np.int64]], ArrayLike]
 """From observations ``(N, 39)`` and task indices ``(N,)`` to actions ``(N, 4)``."""
@@ -69,10 +67,8 @@ class SuccessReport:
     @property
     def steps_to_success(self) -> dict[str, float | None]:
         """Mean number of steps, of the goals that were reached."""
-        steps = [task[task > 0] for task in self.first]
-        return {
-            name: float(taken.mean()) if len(taken) else None for name, taken in zip(self.tasks, steps, strict=True)
-        }
+        steps = [float(task[task > 0].mean()) if task.any() else None for task in self.first]
+        return dict(zip(self.tasks, steps, strict=True))
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """Bootstrap interval of the mean, over goals."""
@@ -122,26 +118,21 @@ class GoalEvaluation(TaskEnvironments):
         """Evaluate a policy on every goal."""
         config = self.config
         first = np.zeros((len(self.tasks), config.num_goals), dtype=np.int64)
-        last = np.zeros(first.shape, dtype=bool)
-        time = np.zeros(self.num_envs, dtype=np.int64)
+        last, steps = np.zeros(first.shape, dtype=bool), np.zeros_like(first)
         actions = np.zeros((self.num_envs, ACTION_SIZE))
-        observation = self.reset()
+        self.reset()
         with Progress(transient=True, disable=not progress) as bar:
             shown = bar.add_task("goals", total=first.size)
             while len(busy := np.flatnonzero(~self.finished)):
-                actions[busy] = checked_actions(act(observation[busy], self.task_index[busy]), len(busy))
+                actions[busy] = checked_actions(act(self.observation[busy], self.task_index[busy]), len(busy))
                 step = self.step(actions)
-                time[busy] += 1
-                for env in busy[step.success[busy] | step.truncated[busy]]:
-                    goal = self.task_index[env], step.goal[env]
-                    if step.success[env] and not first[goal]:
-                        first[goal] = time[env]
-                    if step.truncated[env]:
-                        last[goal], time[env] = step.success[env], 0
-                        bar.advance(shown)
-                observation = step.observation
-        last_success = None if config.stop_at_success else last
-        return SuccessReport(self.tasks, first, last_success, config.split, config.max_steps)
+                goal, success = (self.task_index[busy], step.goal[busy]), step.success[busy]
+                steps[goal] += 1
+                first[goal] = np.where(success & (first[goal] == 0), steps[goal], first[goal])
+                last[goal] = success  # of an episode the last one stays
+                bar.advance(shown, int(step.truncated.sum()))
+        at_end = None if config.stop_at_success else last
+        return SuccessReport(self.tasks, first, at_end, config.split, config.max_steps)
 
 
 def evaluate_policy(
@@ -170,18 +161,14 @@ def evaluate_policy(
 def _acting(policy: Act | Policy, tasks: str | Sequence[str] | None) -> tuple[Act, tuple[str, ...]]:
     """A function of the index in ``tasks``, in whatever order the policy has them."""
     act: Any = getattr(policy, "act_batch", policy)
-    known: Sequence[str] | None = getattr(policy, "tasks", None) if hasattr(policy, "act_batch") else None
+    known: Any = None if act is policy else getattr(policy, "tasks", None)
+    if (known is None and tasks is None) or not callable(act):
+        got = f"a {type(policy).__name__} and {tasks}"
+        raise ValueError(f"Expected a policy with `tasks`, or a function with tasks=..., but got {got}.")
+    names = task_names(known if tasks is None else tasks)
     if known is None:
-        if tasks is None or not callable(act):
-            kind = type(policy).__name__
-            raise ValueError(
-                f"Expected a policy with `tasks`, or a function with tasks=..., but got a {kind} and {tasks}."
-            )
-        return act, task_names(tasks)
-    names = tuple(known) if tasks is None else task_names(tasks)
-    if strange := [name for name in names if name not in known]:
-        raise ValueError(
-            f"Expected `tasks` to be some of the policy's, {', '.join(known)}, but got {', '.join(strange)}."
-        )
+        return act, names
+    if unknown := ", ".join(name for name in names if name not in known):
+        raise ValueError(f"Expected `tasks` to be some of the policy's, {', '.join(known)}, but got {unknown}.")
     own = np.array([list(known).index(name) for name in names])
     return lambda observation, index: act(observation, own[index]), names

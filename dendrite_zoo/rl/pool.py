@@ -1,20 +1,15 @@
 """All environments behind one table, wherever they run: in this process, or divided among several."""
 
-from __future__ import annotations
-
 import os
 import weakref
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
 from dendrite_zoo.rl.metaworld.episodes import EpisodeConfig
 from dendrite_zoo.rl.shard import ROW, Shard
-from dendrite_zoo.rl.worker import Worker, shared_table
-
-__all__ = ["WorkerPool"]
+from dendrite_zoo.rl.worker import CONTEXT, Worker
 
 
 class WorkerPool:
@@ -35,12 +30,14 @@ class WorkerPool:
     def __init__(self, configs: Sequence[EpisodeConfig], num_processes: int, timeout: float) -> None:
         self.configs, self.timeout = configs, timeout
         self.workers: list[Worker] = []
-        self._finalizer = weakref.finalize(self, _close, self.workers, os.getpid())
+        self.close = weakref.finalize(self, _close, self.workers, os.getpid())  # ends the processes, for good
         if num_processes == 0:
             self.table = np.zeros(len(configs), dtype=ROW)
-            self.shard = Shard(self.table, dict(enumerate(configs)))
+            self.shard = Shard(self.table)
+            self.shard.make(dict(enumerate(configs)))
             return
-        memory, self.table = shared_table(len(configs))
+        memory = CONTEXT.RawArray("b", len(configs) * ROW.itemsize)  # without a name, so that none is left behind
+        self.table = np.frombuffer(memory, dtype=ROW)
         processes = min(num_processes, len(configs))
         for share in range(processes):  # in turn, since slow tasks stand side by side
             self.workers.append(Worker(memory, dict(list(enumerate(configs))[share::processes])))
@@ -48,41 +45,31 @@ class WorkerPool:
 
     def request(self, name: str, *arguments: Any) -> list[Any]:
         """Call a method of every `dendrite_zoo.rl.shard.Shard`, and wait for all results."""
-        if not self._finalizer.alive:
+        if not self.close.alive:
             raise RuntimeError("These environments are closed. Make new TaskEnvironments.")
         if not self.workers:
             return [getattr(self.shard, name)(*arguments)]
         self.wait()
         for worker in self.workers:
-            with suppress(OSError):  # the process ended, as `receive` will find
-                worker.send(name, *arguments)
+            worker.send(name, *arguments)
         return self.wait()
 
     def wait(self, timeout: float | None = None) -> list[Any]:
         """Wait for all answers that are due, also those left over where Ctrl-C interrupted a request."""
         return [self._receive(worker, timeout or self.timeout) for worker in self.workers if worker.waiting]
 
-    def close(self) -> None:
-        """End the processes, for good."""
-        self._finalizer()
-
     def _receive(self, worker: Worker, timeout: float) -> Any:
         try:
             return worker.receive(timeout)
-        except TimeoutError:
-            what, traceback = f"gave no answer within {timeout:g} s", ""
-        except (EOFError, OSError):
-            worker.process.join(1)
-            what, traceback = f"ended (exit code {worker.process.exitcode})", ""
         except RuntimeError as error:
-            what, traceback = "raised an exception", f"\n\n{error}"
+            what, *traceback = str(error).partition("\n\n")
         busy = [self.configs[row].task for row in worker.rows if self.table["busy"][row]]
         tasks = sorted({self.configs[row].task for row in worker.rows})
         at = f"playing {busy[0]}" if busy else f"with {', '.join(tasks)}"
         self.close()
         raise RuntimeError(
             f"The process {at} {what}; all of them are closed now. Make new TaskEnvironments; with num_processes=0 "
-            f"they run in this process, where a debugger can follow.{traceback}"
+            f"they run in this process, where a debugger can follow.{''.join(traceback)}"
         ) from None
 
 

@@ -1,7 +1,5 @@
 """A replay buffer of several tasks: one packed tensor."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -9,8 +7,6 @@ import torch
 from torch import Tensor
 
 from dendrite_zoo._core.checks import check_integers
-
-__all__ = ["ReplayBuffer", "Transitions"]
 
 
 class Transitions(NamedTuple):
@@ -69,9 +65,8 @@ class ReplayBuffer:
         action_size: int,
         device: torch.device | str = "cpu",
     ) -> None:
-        check_integers(
-            1, num_tasks=num_tasks, capacity=capacity, observation_size=observation_size, action_size=action_size
-        )
+        check_integers(1, num_tasks=num_tasks, capacity=capacity)
+        check_integers(1, observation_size=observation_size, action_size=action_size)
         self.num_tasks, self.capacity = num_tasks, -(-capacity // num_tasks)
         self.widths = [observation_size, action_size, 1, observation_size]
         # `empty` touches no memory: usage grows with the steps
@@ -100,23 +95,18 @@ class ReplayBuffer:
         parts = [observation, action, reward.unsqueeze(-1), next_observation]
         shapes = [list(part.shape) for part in parts]
         if shapes != [[len(task), width] for width in self.widths]:
-            raise ValueError(
-                f"Expected observations, actions, rewards and next observations with {self.widths} columns and "
-                f"{len(task)} rows, as many as tasks, but got the shapes {shapes}."
-            )
+            expected = f"observations, actions, rewards and next observations with {self.widths} columns"
+            raise ValueError(f"Expected {expected} and {len(task)} rows, as many as tasks, but got {shapes}.")
         packed = torch.cat([part.to(self.rows) for part in parts], dim=1)
         task = task.cpu()
         counts = task.bincount(minlength=self.num_tasks)
-        if len(counts) > self.num_tasks:
-            raise ValueError(
-                f"Expected tasks from 0 to {self.num_tasks - 1}, but got a step of task {len(counts) - 1}."
-            )
+        if (most := len(counts) - 1) >= self.num_tasks:
+            raise ValueError(f"Expected tasks from 0 to {self.num_tasks - 1}, but got a step of task {most}.")
         for j, count in enumerate(counts.tolist()):
-            if count:
-                mine = (task == j).nonzero().squeeze(1)[-self.capacity :]
-                last = int(self.seen[j]) + count
-                slots = torch.arange(last - len(mine), last) % self.capacity + j * self.capacity
-                self.rows.index_copy_(0, slots.to(self.rows.device), packed[mine.to(packed.device)])
+            mine = (task == j).nonzero().squeeze(1)[-self.capacity :]
+            last = int(self.seen[j]) + count
+            slots = torch.arange(last - len(mine), last) % self.capacity + j * self.capacity
+            self.rows.index_copy_(0, slots.to(packed.device), packed[mine.to(packed.device)])
         self.seen += counts
 
     def sample(self, per_task: int, generator: torch.Generator | None = None) -> Transitions:
@@ -129,23 +119,20 @@ class ReplayBuffer:
         Raises:
             ValueError: there is no step of a task yet.
         """
-        sizes = self.sizes
-        if int(sizes.min()) == 0:
-            raise ValueError(
-                f"Expected steps of every task, but got none of task {int(sizes.argmin())}. Call `add` before `sample`."
-            )
+        if not self.sizes.all():
+            empty = int(self.sizes.argmin())
+            raise ValueError(f"Expected steps of every task, but got none of task {empty}. Call `add` before `sample`.")
         device = self.rows.device
         # float64: with float32 some rows of a large buffer would never be sampled
         wide = torch.float32 if device.type == "mps" else torch.float64
         draws = torch.rand(self.num_tasks, per_task, generator=generator, device=device, dtype=wide)
-        sizes = sizes.to(device).unsqueeze(1)
+        sizes = self.sizes.to(device).unsqueeze(1)
         index = (draws * sizes).long().clamp_(max=sizes - 1)
         task = torch.arange(self.num_tasks, device=device).unsqueeze(1)
         rows = self.rows.index_select(0, (index + task * self.capacity).flatten())
         observation, action, reward, next_observation = rows.split(self.widths, dim=1)
-        return Transitions(
-            observation, action, reward.squeeze(1), next_observation, task.expand(-1, per_task).flatten()
-        )
+        task = task.expand(-1, per_task).flatten()
+        return Transitions(observation, action, reward.squeeze(1), next_observation, task)
 
     def observations(self, task: int, count: int) -> Tensor:
         """The latest observations of a task, oldest first.
@@ -175,11 +162,9 @@ class ReplayBuffer:
         seen, rows = state["seen"], state["rows"]
         sizes = seen.clamp(max=self.capacity).tolist()
         if len(seen) != self.num_tasks or rows.shape != (sum(sizes), sum(self.widths)):
-            raise ValueError(
-                f"Expected the state of a buffer of {self.num_tasks} tasks with at most {self.capacity} steps of each, "
-                f"{sum(self.widths)} numbers a step, but got {tuple(rows.shape)} numbers of {len(seen)} tasks. Use the "
-                "same tasks and `capacity` as before."
-            )
+            expected = f"{self.num_tasks} tasks with at most {self.capacity} steps of {sum(self.widths)} numbers"
+            got = f"{len(seen)} tasks and steps of shape {tuple(rows.shape)}. Use the same tasks and `capacity`"
+            raise ValueError(f"Expected the state of a buffer of {expected}, but got {got} as before.")
         for j, used in enumerate(rows.split(sizes)):
             self.rows[j * self.capacity :][: len(used)] = used.to(self.rows.device)
         self.seen = seen.clone()

@@ -1,7 +1,5 @@
 """The losses of soft actor-critic on one batch of several tasks."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,8 +10,6 @@ from torch import Tensor, nn
 
 from dendrite_zoo.functional import sac
 from dendrite_zoo.rl.replay import Transitions
-
-__all__ = ["ActorCritic", "Losses"]
 
 Noise = Callable[[Tensor], Tensor]
 
@@ -54,10 +50,6 @@ class ActorCritic:
     log_alpha: Tensor
     start_policy: nn.Module | None = None
 
-    def __post_init__(self) -> None:
-        self._learning = [p for p in self.critic.parameters() if p.requires_grad]
-        self._following = list(self.slow_critic.parameters()), list(self.critic.parameters())
-
     def sample(self, observation: Tensor, task: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
         """Actions ``(B, A)`` and their log-densities ``(B,)``."""
         mean, log_std = self.policy(observation, task)
@@ -84,7 +76,7 @@ class ActorCritic:
             next_value = sac.soft_value(q1, q2, next_log_prob, fixed)
             target = sac.td_target(reward * reward_scale, next_value, discount)
         q1, q2 = self.critic(observation, action, task)
-        of_critics = sac.critic_loss(q1, q2, target)
+        critic_loss = sac.critic_loss(q1, q2, target)
 
         mean, log_std = self.policy(observation, task)
         own_action, log_prob = sac.tanh_gaussian(mean, log_std, noise(mean))
@@ -96,25 +88,22 @@ class ActorCritic:
             with torch.no_grad():
                 before = self.start_policy(observation, task)
             divergence = sac.gaussian_divergence(mean, log_std, *before).mean()
-        return Losses(
-            of_critics,
-            sac.actor_loss(sac.soft_value(q1, q2, log_prob, fixed)),
-            sac.entropy_loss(alpha, log_prob, entropy),
-            divergence,
-            -log_prob.detach().mean(),
-        )
+        actor_loss = sac.actor_loss(sac.soft_value(q1, q2, log_prob, fixed))
+        alpha_loss = sac.entropy_loss(alpha, log_prob, entropy)
+        return Losses(critic_loss, actor_loss, alpha_loss, divergence, -log_prob.detach().mean())
 
     def follow(self, rate: float) -> None:
         """Let the slow critic follow by a share of the distance."""
-        sac.polyak_(*self._following, rate)
+        sac.polyak_(self.slow_critic.parameters(), self.critic.parameters(), rate)
 
     @contextmanager
     def _critic_fixed(self) -> Iterator[None]:
         """Let gradients pass through the critic, to the action, without reaching its weights."""
-        for parameter in self._learning:
+        learning = [parameter for parameter in self.critic.parameters() if parameter.requires_grad]
+        for parameter in learning:
             parameter.requires_grad_(False)
         try:
             yield
         finally:
-            for parameter in self._learning:
+            for parameter in learning:
                 parameter.requires_grad_(True)

@@ -1,7 +1,5 @@
 """Success and return of whole episodes, while many environments are stepped at once."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,8 +7,6 @@ import torch
 from torch import Tensor
 
 from dendrite_zoo.rl.environments import Step
-
-__all__ = ["EpisodeStatistics"]
 
 
 class EpisodeStatistics:

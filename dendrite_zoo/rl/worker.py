@@ -1,7 +1,5 @@
 """A process that runs a share of the environments, and ends in every circumstance."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import pickle
@@ -14,29 +12,19 @@ import time
 import traceback
 import types
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dendrite_zoo.rl.metaworld.episodes import EpisodeConfig
 from dendrite_zoo.rl.shard import ROW, Shard
 
-__all__ = ["Worker", "shared_table"]
-
-BOOT = Path(__file__).with_name("boot.py")
 CONTEXT = multiprocessing.get_context("spawn")  # forking a process that has threads, as torch's, may hang
-
-
-def shared_table(rows: int) -> tuple[Any, NDArray[np.void]]:
-    """Return memory that processes share, and the table in it; it has no name, so nothing of it can be left behind."""
-    memory = CONTEXT.RawArray("b", rows * ROW.itemsize)
-    return memory, np.frombuffer(memory, dtype=ROW)
 
 
 class Worker:
@@ -54,43 +42,41 @@ class Worker:
     def __init__(self, memory: Any, configs: Mapping[int, EpisodeConfig]) -> None:
         self.rows = list(configs)
         self._connection, theirs = CONTEXT.Pipe()
-        plain = {row: asdict(config) for row, config in configs.items()}
-        boot = (str(BOOT), {"arguments": (theirs, memory, plain, os.getpid())}, "worker")
+        boot = (str(Path(__file__).with_name("boot.py")), {"arguments": (theirs, memory, os.getpid())}, "worker")
         self.process = CONTEXT.Process(target=runpy.run_path, args=boot, name="metaworld", daemon=True)
-        with _without_main(), _without_interrupts():
-            self.process.start()
+        _start(self.process)
         self._ready: Callable[[float], Any] = self._connection.poll
         if os.name == "posix":  # `poll` makes a selector each time, which doubles the time that requests take
             selector = selectors.PollSelector()
             selector.register(self._connection, selectors.EVENT_READ)
             self._ready = selector.select
         theirs.close()  # else the end of the process would not close the connection
-        self.waiting = True  # for the message that the environments were made
+        self.send("make", configs)
 
     def send(self, request: str, *arguments: Any) -> None:
-        """Request a method of the process's `dendrite_zoo.rl.shard.Shard`.
-
-        Raises:
-            OSError: the process ended.
-        """
+        """Request a method of the process's `dendrite_zoo.rl.shard.Shard`; if it ended, `receive` says so."""
         message = pickle.dumps((request, arguments))
         self.waiting = True  # first, so that Ctrl-C in between leaves no answer that is taken for the next request's
-        self._connection.send_bytes(message)
+        with suppress(OSError):
+            self._connection.send_bytes(message)
 
     def receive(self, timeout: float) -> Any:
         """Wait for the answer.
 
         Raises:
-            TimeoutError: no answer within ``timeout`` seconds.
-            EOFError: the process ended.
-            RuntimeError: it raised an exception, whose traceback is the message.
+            RuntimeError: no answer within ``timeout`` seconds, the process ended, or it raised an exception; the
+                message is what it did, and after an empty line the traceback.
         """
-        if not self._ready(timeout):
-            raise TimeoutError
-        answer, failure = pickle.loads(self._connection.recv_bytes())
+        try:
+            if not self._ready(timeout):
+                raise RuntimeError(f"gave no answer within {timeout:g} s")
+            answer, failure = pickle.loads(self._connection.recv_bytes())
+        except (EOFError, OSError):
+            self.process.join(1)
+            raise RuntimeError(f"ended (exit code {self.process.exitcode})") from None
         self.waiting = False
         if failure is not None:
-            raise RuntimeError(failure)
+            raise RuntimeError(f"raised an exception\n\n{failure}")
         return answer
 
     def close(self) -> None:
@@ -102,57 +88,44 @@ class Worker:
             self.process.join()
 
 
-@contextmanager
-def _without_main() -> Iterator[None]:
-    """Keep a new process from running the user's script again: no ``if __name__ == "__main__"`` is needed there."""
+def _start(process: BaseProcess) -> None:
+    """Start a process that does not run the user's script again, and that Ctrl-C does not reach.
+
+    So the script needs no ``if __name__ == "__main__"``, and the parent alone ends the process.
+    """
     main = sys.modules["__main__"]
+    mask: Any = getattr(signal, "pthread_sigmask", None)  # not on Windows
+    before = mask(signal.SIG_BLOCK, {signal.SIGINT}) if mask else None
     sys.modules["__main__"] = types.ModuleType("__main__")
     try:
-        yield
+        process.start()
     finally:
         sys.modules["__main__"] = main
-
-
-@contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """Start a process that Ctrl-C does not reach, so that its parent alone ends it."""
-    mask: Any = getattr(signal, "pthread_sigmask", None)  # not on Windows
-    before: Any = mask(signal.SIG_BLOCK, {signal.SIGINT}) if mask else None
-    try:
-        yield
-    finally:
         if mask:
             mask(signal.SIG_SETMASK, before)
 
 
-def serve(connection: Connection, memory: Any, configs: Mapping[int, Mapping[str, Any]], parent: int) -> None:
+def serve(connection: Connection, memory: Any, parent: int) -> None:
     """Answer requests, in the new process, until the connection is closed.
 
     Args:
         connection: to the parent.
         memory: of the shared table.
-        configs: fields of `EpisodeConfig`, by rows of the table.
         parent: the process that sends the requests.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     warnings.simplefilter("ignore")  # of gymnasium and Meta-World, for their own users
-    shard: Shard | None = None
-    request, arguments, answer = "", (), None
-    try:
+    shard = Shard(np.frombuffer(memory, dtype=ROW))
+    with suppress(EOFError, OSError):
         while True:
-            try:
-                if shard is None:
-                    made = {row: EpisodeConfig(**fields) for row, fields in configs.items()}
-                    shard, answer = Shard(np.frombuffer(memory, dtype=ROW), made), None
-                else:
-                    answer = getattr(shard, request)(*arguments)
-                connection.send_bytes(pickle.dumps((answer, None)))
-            except Exception:
-                connection.send_bytes(pickle.dumps((None, traceback.format_exc())))
             request, arguments = pickle.loads(connection.recv_bytes())
-    except (EOFError, OSError):
-        return
+            answer = failure = None
+            try:
+                answer = getattr(shard, request)(*arguments)
+            except Exception:
+                failure = traceback.format_exc()
+            connection.send_bytes(pickle.dumps((answer, failure)))
 
 
 def _end_with(parent: int) -> None:

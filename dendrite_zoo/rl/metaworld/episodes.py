@@ -1,20 +1,18 @@
 """One environment of one task, playing episode after episode."""
 
-from __future__ import annotations
-
+import functools
 import warnings
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dendrite_zoo._core.checks import check_choice, check_integers
+from dendrite_zoo._core.checks import check_choice, check_integers, wrong_argument
 from dendrite_zoo._core.rng import random_state
 from dendrite_zoo.rl.metaworld.goals import Split, goals
 from dendrite_zoo.rl.metaworld.tasks import ACTION_SIZE, MAX_STEPS, OBSERVATION_SIZE, metaworld
-
-__all__ = ["EpisodeConfig", "Episodes", "Order", "StepResult"]
 
 Order = Literal["random", "each-once"]
 
@@ -62,10 +60,8 @@ class EpisodeConfig:
         check_integers(0, seed=self.seed)
         check_integers(1, MAX_STEPS, max_steps=self.max_steps)
         if self.stop_at_success and self.order != "each-once":
-            raise ValueError(
-                "Expected `order` to be 'each-once' with stop_at_success=True, but got 'random', with which a learner "
-                "would bootstrap from the wrong observation. Leave `stop_at_success` out, or evaluate each goal once."
-            )
+            expected = "'each-once' with stop_at_success=True: a learner would bootstrap from a wrong observation"
+            raise wrong_argument("order", expected, self.order, "Leave `stop_at_success` out.")
 
 
 class StepResult(NamedTuple):
@@ -99,7 +95,6 @@ class Episodes:
         self.env = environment(reward_function_version=config.reward_version)
         self._goals = goals(config.task, config.split, count=config.num_goals, seed=config.seed)
         self._set_up: dict[int, Any] = {}  # Meta-World's own tasks, of the goals played so far
-        self._expert: Any = None
         self.observation: NDArray[np.float64] = np.zeros(OBSERVATION_SIZE)
         self.episode, self.steps, self.goal, self.finished = -1, 0, -1, False
 
@@ -134,12 +129,15 @@ class Episodes:
         Shape:
             action ``(4,)``.
         """
-        observation, reward, _, _, info = self.env.step(action)
-        self.observation = observation
+        self.observation, reward, _, _, info = self.env.step(action)
         self.steps += 1
         success = bool(info["success"])
         ended = self.steps >= self.config.max_steps or (success and self.config.stop_at_success)
-        return StepResult(observation, float(reward), success, ended)
+        return StepResult(self.observation, float(reward), success, ended)
+
+    @functools.cached_property
+    def _expert(self) -> Any:
+        return import_module("metaworld.policies").ENV_POLICY_MAP[self.config.task]()
 
     def expert_action(self) -> NDArray[np.float64]:
         """Return the action of Meta-World's scripted expert for the current observation.
@@ -149,26 +147,21 @@ class Episodes:
         """
         if self.finished:
             return np.zeros(ACTION_SIZE)
-        if self._expert is None:
-            metaworld()
-            from metaworld.policies import ENV_POLICY_MAP
-
-            experts: Any = ENV_POLICY_MAP
-            self._expert = experts[self.config.task]()
         with warnings.catch_warnings():  # that its constants may be too high: hence the clip
             warnings.simplefilter("ignore")
             return np.clip(self._expert.get_action(self.observation), -1, 1)
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that changes: the physics, the environment's own attributes, and the place in its goals."""
+        import mujoco
+
+        kind = mujoco.mjtState.mjSTATE_INTEGRATION
+        physics = np.empty(mujoco.mj_stateSize(self.env.model, kind))
+        mujoco.mj_getState(self.env.model, self.env.data, physics, kind)
         return {
-            "task": self.config.task,
-            "episode": self.episode,
-            "steps": self.steps,
-            "goal": self.goal,
-            "finished": self.finished,
+            **{name: getattr(self, name) for name in ("episode", "steps", "goal", "finished")},
             "observation": self.observation.copy(),
-            "physics": self._physics(),
+            "physics": physics,
             "memory": _plain_attributes(self.env),
         }
 
@@ -188,22 +181,13 @@ class Episodes:
         for name, value in state["memory"].items():
             setattr(self.env, name, np.array(value) if isinstance(value, np.ndarray) else value)
 
-    def _physics(self) -> NDArray[np.float64]:
-        import mujoco
-
-        kind = mujoco.mjtState.mjSTATE_INTEGRATION
-        physics = np.empty(mujoco.mj_stateSize(self.env.model, kind))
-        mujoco.mj_getState(self.env.model, self.env.data, physics, kind)
-        return physics
-
 
 def _plain_attributes(env: Any) -> dict[str, Any]:
     """The plain attributes of an environment; arrays that are views of MuJoCo's memory belong to the physics."""
     plain: dict[str, Any] = {}
     for name, value in vars(env).items():
-        if isinstance(value, np.ndarray):
-            if _owner(value) is None:
-                plain[name] = value.copy()
+        if isinstance(value, np.ndarray) and _owner(value) is None:
+            plain[name] = value.copy()
         elif value is None or isinstance(value, (bool, int, float, np.generic)):
             plain[name] = value.item() if isinstance(value, np.generic) else value
     return plain

@@ -5,8 +5,6 @@ single numbers as arrays, lookups by name. Other code in the process is not affe
 which the environment's own functions find faster ones under the names that they use.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from types import CellType, FunctionType, SimpleNamespace
@@ -15,9 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dendrite_zoo.rl.metaworld.tasks import OBSERVATION_SIZE, metaworld
-
-__all__ = ["faster", "norm", "quaternion", "tolerance", "touching"]
+from dendrite_zoo.rl.metaworld.tasks import metaworld
 
 
 def quaternion(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -46,11 +42,7 @@ def quaternion(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def tolerance(
-    x: Any,
-    bounds: tuple[float, float] = (0.0, 0.0),
-    margin: float = 0.0,
-    sigmoid: str = "gaussian",
-    value_at_margin: float = 0.1,
+    x: Any, bounds: Any = (0.0, 0.0), margin: float = 0.0, sigmoid: Any = "gaussian", value_at_margin: float = 0.1
 ) -> Any:
     """Return 1 within the bounds, and less further outside: ``metaworld.utils.reward_utils.tolerance``.
 
@@ -65,8 +57,7 @@ def tolerance(
     if not ours or lower > upper or margin < 0:
         from metaworld.utils import reward_utils
 
-        stock: Any = reward_utils.tolerance
-        return stock(x, bounds, margin, sigmoid, value_at_margin)
+        return reward_utils.tolerance(x, bounds, margin, sigmoid, value_at_margin)
     x = float(x)
     if lower <= x <= upper:
         return 1.0
@@ -107,26 +98,11 @@ def touching(data: Any, geom: int, pads: tuple[int, int]) -> bool:
     return all(force > 0 for force in forces.values())
 
 
-class _Rotation:
-    """The part of scipy's ``Rotation`` that the environments use."""
-
-    def __init__(self, matrix: NDArray[np.float64]) -> None:
-        self._matrix = matrix
-
-    from_matrix = classmethod(lambda cls, matrix: cls(matrix))
-
-    def as_quat(self) -> NDArray[np.float64]:
-        return quaternion(self._matrix)
-
-
 class _FastMethods:
     """Methods that replace those of `SawyerXYZEnv`."""
 
-    model: Any
-    data: Any
-
     @functools.cached_property
-    def _ids(self) -> SimpleNamespace:
+    def _ids(self: Any) -> SimpleNamespace:
         """Numbers of bodies, sites and pads, by name."""
         body = {name: self.model.body(name).id for name in ("hand", "rightclaw", "leftclaw")}
         site = {name: self.model.site(name).id for name in ("rightEndEffector", "leftEndEffector")}
@@ -134,11 +110,11 @@ class _FastMethods:
         return SimpleNamespace(**body, **site, pads=pads)
 
     @property
-    def tcp_center(self) -> NDArray[np.float64]:
+    def tcp_center(self: Any) -> NDArray[np.float64]:
         ids, at = self._ids, self.data.site_xpos
         return (at[ids.rightEndEffector] + at[ids.leftEndEffector]) / 2.0
 
-    def touching_object(self, object_geom_id: int) -> bool:
+    def touching_object(self: Any, object_geom_id: int) -> bool:
         return touching(self.data, object_geom_id, self._ids.pads)
 
     def set_xyz_action(self: Any, action: NDArray[np.float64]) -> None:
@@ -158,15 +134,12 @@ class _FastMethods:
         return now
 
     def _get_obs(self: Any) -> NDArray[np.float64]:
-        seen = np.zeros(OBSERVATION_SIZE)
-        now = self._get_curr_obs_combined_no_goal()
-        seen[:18], seen[18:36] = now, self._prev_obs
-        if not self._partially_observable:
-            seen[36:] = self._get_pos_goal()
+        now, before = self._get_curr_obs_combined_no_goal(), self._prev_obs
         self._prev_obs = now
-        return seen
+        goal = np.zeros(3) if self._partially_observable else self._get_pos_goal()
+        return np.concatenate((now, before, goal))
 
-    def do_simulation(self, ctrl: Any, n_frames: int) -> None:
+    def do_simulation(self: Any, ctrl: Any, n_frames: int) -> None:
         import mujoco
 
         self.data.ctrl[:] = ctrl
@@ -192,9 +165,8 @@ def _replaced(function: Any, names: dict[str, Any]) -> Any:
         CellType(_replaced(cell.cell_contents, names)) if isinstance(cell.cell_contents, FunctionType) else cell
         for cell in function.__closure__ or ()
     ]
-    copy = FunctionType(
-        function.__code__, {**function.__globals__, **names}, function.__name__, function.__defaults__, tuple(cells)
-    )
+    known = {**function.__globals__, **names}
+    copy = FunctionType(function.__code__, known, function.__name__, function.__defaults__, tuple(cells))
     copy.__kwdefaults__ = function.__kwdefaults__
     return copy
 
@@ -214,14 +186,13 @@ def faster(environment: type) -> type:
     from metaworld.utils import reward_utils
 
     names = {
-        "Rotation": _Rotation,
+        "Rotation": SimpleNamespace(from_matrix=lambda matrix: SimpleNamespace(as_quat=lambda: quaternion(matrix))),
         "reward_utils": SimpleNamespace(**{**vars(reward_utils), "tolerance": tolerance}),
         "np": SimpleNamespace(**{**vars(np), "linalg": SimpleNamespace(**{**vars(np.linalg), "norm": norm})}),
     }
-    paths = {name: value for name, value in vars(_FastMethods).items() if name[:2] != "__"}
-    paths["_gripper_caging_reward"] = _replaced(SawyerXYZEnv._gripper_caging_reward, names)
+    paths = {"_gripper_caging_reward": _replaced(SawyerXYZEnv._gripper_caging_reward, names)}
     for owner in reversed(environment.__mro__[: environment.__mro__.index(SawyerXYZEnv)]):
         for name, value in vars(owner).items():
             if isinstance(value, FunctionType) and name != "__init__":
                 paths[name] = _replaced(value, names)
-    return type(environment.__name__, (environment,), paths)
+    return type(environment.__name__, (_FastMethods, environment), paths)

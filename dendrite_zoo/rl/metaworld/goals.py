@@ -1,7 +1,5 @@
 """Goals: the positions of objects and target in an episode, which never change."""
 
-from __future__ import annotations
-
 import pickle
 from dataclasses import dataclass
 from typing import Any, Literal, get_args

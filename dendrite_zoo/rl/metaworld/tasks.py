@@ -1,13 +1,12 @@
 """Meta-World's tasks by name, and the one place that imports Meta-World."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from types import ModuleType
 
+from dendrite_zoo._core.checks import wrong_argument
 from dendrite_zoo._core.names import nearest
 
-__all__ = ["ACTION_SIZE", "MAX_STEPS", "MT10", "MT50", "OBSERVATION_SIZE", "metaworld", "task_names"]
+__all__ = ["ACTION_SIZE", "MAX_STEPS", "MT10", "MT50", "OBSERVATION_SIZE", "task_names"]
 
 OBSERVATION_SIZE = 39
 """Hand, gripper and objects now (18 numbers), the same one step ago (18), and the goal (3), in metres."""
@@ -55,21 +54,14 @@ def task_names(tasks: str | Sequence[str]) -> tuple[str, ...]:
         (50, ('reach-v3',), ('push-v3', 'reach-v3'))
     """
     if isinstance(tasks, str):
-        benchmarks = {"mt10": MT10, "mt50": MT50}
-        if tasks.lower() in benchmarks:
-            return benchmarks[tasks.lower()]
-        tasks = (tasks,)
-    if not isinstance(tasks, Iterable):
-        raise ValueError(f"Expected `tasks` to be 'mt10', 'mt50' or names of MT50's tasks, but got {tasks!r}.")
-    names = tuple(tasks)
+        tasks = {"mt10": MT10, "mt50": MT50}.get(tasks.lower(), (tasks,))
+    names = tuple(tasks) if isinstance(tasks, Iterable) else (tasks,)
     for name in names:
         if name not in MT50:
-            raise ValueError(
-                f"Expected `tasks` to be 'mt10', 'mt50' or names of MT50's tasks, but got {name!r}."
-                f"{nearest(str(name), [*MT50, 'mt10', 'mt50'])}"
-            )
+            meant = nearest(str(name), [*MT50, "mt10", "mt50"])
+            raise wrong_argument("tasks", "'mt10', 'mt50' or names of MT50's tasks", name, meant.strip())
     if not names or len(set(names)) < len(names):
-        raise ValueError(f"Expected `tasks` to be one or more different names, but got {list(names)}.")
+        raise wrong_argument("tasks", "one or more different names", list(names))
     return names
 
 
@@ -82,7 +74,6 @@ def metaworld() -> ModuleType:
     try:
         import metaworld
     except ImportError as error:
-        raise ImportError(
-            f"Meta-World's tasks need {error.name}, of the [metaworld] extra: pip install 'dendrite-zoo[metaworld]'"
-        ) from error
+        install = "of the [metaworld] extra: pip install 'dendrite-zoo[metaworld]'"
+        raise ImportError(f"Meta-World's tasks need {error.name}, {install}") from error
     return metaworld
