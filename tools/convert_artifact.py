@@ -3,8 +3,6 @@
 python tools/convert_artifact.py [NAME ...]
 """
 
-from __future__ import annotations
-
 import argparse
 from dataclasses import replace
 
@@ -17,12 +15,12 @@ from dendrite_zoo.hub.publish.card import write_card
 
 def convert(entry: registry.Entry) -> registry.Entry:
     """Write an entry's files anew; of one whose weights are not here only the config, and no hash of weights."""
-    config = entry.folder / artifact.CONFIG
     if entry.bundled:
         model = HubModel.from_pretrained(entry.folder)
         model.save_pretrained(entry.folder)
         write_card(model, entry.folder, entry.name)
     else:
+        config = entry.folder / artifact.CONFIG
         write_json(config, full_config(build(configs.read(config))))
     entry = replace(entry, revision=None, files=registry.pins(entry.folder))
     registry.record(entry)
@@ -34,7 +32,7 @@ def main() -> None:
     parser.add_argument("name", nargs="*", help="entries to convert (default: all)")
     for name in parser.parse_args().name or registry.entries():
         entry = convert(registry.entry(name))
-        print(f"{name}: {entry.size / 1e6:.1f} MB" + (f". {entry.not_built}" if entry.not_built else ""))
+        print(f"{name}: {entry.size / 1e6:.1f} MB. {entry.not_built}")
 
 
 if __name__ == "__main__":

@@ -3,11 +3,7 @@
 python tools/make_entry.py permuted-digits runs/permuted-digits-0 [more runs, or JSON files of result records]
 """
 
-from __future__ import annotations
-
 import argparse
-import os
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,12 +17,7 @@ from dendrite_zoo.records import merge_seeds, read_records
 
 
 def make_entry(
-    name: str,
-    source: str | os.PathLike[str],
-    results: Sequence[dict[str, Any]],
-    *,
-    build: str,
-    folder: Path | None = None,
+    name: str, source: str | Path, results: list[dict[str, Any]], *, build: str, folder: Path | None = None
 ) -> registry.Entry:
     """Put a trained model into ``model_cards/`` and into the registry; run in a checkout, before a release.
 
@@ -39,8 +30,8 @@ def make_entry(
     """
     shelf = folder or registry.cards_folder()
     model = HubModel.from_pretrained(source)
-    model.save_pretrained(shelf / name, results=list(results))
-    model.results = list(results)
+    model.save_pretrained(shelf / name, results=results)
+    model.results = results
     write_card(model, shelf / name, name)
     first, metric = results[0], kind_of(model.model_type).metric
     entry = replace(

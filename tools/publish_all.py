@@ -3,8 +3,6 @@
 python tools/publish_all.py --namespace ORG [--private] [--dry-run]
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,12 +15,7 @@ from dendrite_zoo.hub.publish import Release, publish
 
 
 def publish_all(
-    namespace: str,
-    *,
-    private: bool | None = None,
-    dry_run: bool = False,
-    token: str | None = None,
-    folder: Path | None = None,
+    namespace: str, *, private: bool | None = None, dry_run: bool = False, folder: Path | None = None
 ) -> Iterator[tuple[registry.Entry, Release | None]]:
     """Publish every entry of ``model_cards/``, and write commit and sha256s into the registry after each.
 
@@ -30,9 +23,8 @@ def publish_all(
 
     Args:
         namespace: the organisation or user.
-        private: as for `publish`, like the following.
+        private: as for `publish`.
         dry_run: send nothing, write nothing.
-        token: with write access.
         folder: another ``model_cards`` than the package's.
 
     Yields:
@@ -41,26 +33,23 @@ def publish_all(
     """
     shelf = folder or registry.cards_folder()
     for entry in registry.entries(shelf).values():
-        place = shelf / entry.name
-        if not (place / artifact.WEIGHTS).is_file():
-            yield entry, None
-            continue
-        repo = f"{namespace}/{entry.name}"
-        release = publish(place, repo, private=private, dry_run=dry_run, token=token)
-        kept = entry.repo == repo and entry.revision is not None and not release.changed
-        if not dry_run and not kept:
-            entry = replace(entry, repo=repo, revision=release.commit, files=registry.pins(place))
-            registry.record(entry, shelf)
+        place, repo, release = shelf / entry.name, f"{namespace}/{entry.name}", None
+        if (place / artifact.WEIGHTS).is_file():
+            release = publish(place, repo, private=private, dry_run=dry_run)
+            unchanged = entry.repo == repo and entry.revision is not None and not release.changed
+            if not dry_run and not unchanged:
+                entry = replace(entry, repo=repo, revision=release.commit, files=registry.pins(place))
+                registry.record(entry, shelf)
         yield entry, release
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--namespace", required=True, help="the organisation or user")
-    parser.add_argument("--private", action="store_true", help="make the repos private")
+    parser.add_argument("--private", action="store_true", default=None, help="make the repos private")
     parser.add_argument("--dry-run", action="store_true", help="show what would be sent, and send nothing")
     given = parser.parse_args()
-    for entry, release in publish_all(given.namespace, private=given.private or None, dry_run=given.dry_run):
+    for entry, release in publish_all(**vars(given)):
         if release is None:
             print(f"{entry.name}: its weights are not here. Train it: {entry.build}")
         else:

@@ -1,13 +1,12 @@
 """Write the generated parts of README and docs anew, from examples and records: python tools/readme.py [--check]."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import re
 import subprocess
 import sys
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from dendrite_zoo.hub.registry import entries
 from dendrite_zoo.metrics import forgetting
 from dendrite_zoo.records import ResultRecord, read_records
 from dendrite_zoo.report import PUBLISHED, accuracy_by_tasks
+from dendrite_zoo.report.published import published
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
@@ -47,12 +47,12 @@ def example(name: str) -> str:
 
 def output(name: str) -> str:
     """What an example prints last: from the last table of accuracies on."""
+    command = [sys.executable, ROOT / "examples" / name]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
     with tempfile.TemporaryDirectory() as folder:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
-        command = [sys.executable, str(ROOT / "examples" / name)]
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
-    last = done.stdout[done.stdout.rindex("val/acc on each task") :]
-    return "```text\n" + "\n".join(line.rstrip() for line in last.strip().splitlines()) + "\n```\n"
+        printed = subprocess.check_output(command, cwd=folder, env=environment, text=True)
+    last = printed[printed.rindex("val/acc on each task") :].strip().splitlines()
+    return "\n".join(["```text", *map(str.rstrip, last), "```", ""])
 
 
 def zoo_table() -> str:
@@ -68,38 +68,26 @@ def zoo_table() -> str:
     return table(["name", "trained on", "mean accuracy or success", "controls", "size"], rows)
 
 
-def continual_records() -> list[ResultRecord]:
-    files = sorted((ROOT / "results" / "continual").glob("*.json"))
-    return [record for file in files for record in read_records(file)]
-
-
-def continual_table(records: Sequence[ResultRecord] | None = None) -> str:
+def continual_table(records: Sequence[ResultRecord] = ()) -> str:
     """Mean accuracy on permuted MNIST of every method, by the number of tasks, what was published in brackets."""
-    records = continual_records() if records is None else records
-    points: dict[tuple[str, str], dict[int, str]] = {}
-    sizes: dict[tuple[str, str], tuple[int, int]] = {}
+    files = sorted((ROOT / "results" / "continual").glob("*.json"))
+    records = records or [record for file in files for record in read_records(file)]
+    measured = defaultdict(list)
     for record in records:
-        key = record.method, record.context_at_test
-        found = points.setdefault(key, {})
-        found |= {tasks: f"{value:.3f}" for tasks, value in accuracy_by_tasks(record).items()}
-        found[record.num_tasks] = mean(record)
-        parameters, count = sizes.get(key, (0, len(record.seeds)))
-        sizes[key] = max(parameters, record.parameters), count
-    measured = {method for method, _ in points}
-    for paper in PUBLISHED.values():
-        if paper.method not in measured:
-            points[paper.method, paper.context_at_test] = {}
+        measured[record.method, record.context_at_test].append(record)
+    methods = {method for method, _ in measured}
+    papers = {(paper.method, paper.context_at_test) for paper in PUBLISHED.values() if paper.method not in methods}
     rows = []
-    for key in sorted(points, key=lambda key: (key[0] in PUBLISHED, key)):
-        method, context = key
-        known = PUBLISHED[method].accuracy if method in PUBLISHED else {}
-        cells = [
-            " ".join([*filter(None, [points[key].get(n)]), *([f"({known[n]:.3f})"] if n in known else [])])
-            for n in NUMBERS_OF_TASKS
-        ]
-        parameters, count = sizes.get(key, (0, 0))
+    for method, context in sorted({*measured, *papers}, key=lambda key: (key[0] in PUBLISHED, key)):
+        runs = measured[method, context]
+        cells = {n: f"{value:.3f}" for record in runs for n, value in accuracy_by_tasks(record).items()}
+        cells |= {record.num_tasks: mean(record) for record in runs}
+        for n, value in published(method).accuracy.items():
+            cells[n] = f"{cells.get(n, '')} ({value:.3f})".lstrip()
+        size = f"{max(record.parameters for record in runs) / 1e6:.1f} M" if runs else ""
+        count = str(len(runs[0].seeds)) if runs else ""
         name = method if method in PUBLISHED else f"**{method}**"
-        rows.append([name, context, f"{parameters / 1e6:.1f} M" if parameters else "", str(count or ""), *cells])
+        rows.append([name, context, size, count, *(cells.get(n, "") for n in NUMBERS_OF_TASKS)])
     head = ["method", "context at test", "parameters", "seeds", *(f"{n} tasks" for n in NUMBERS_OF_TASKS)]
     return table(head, rows) + contexts_of_the_longest(records)
 
@@ -110,7 +98,7 @@ def contexts_of_the_longest(records: Sequence[ResultRecord]) -> str:
     if not known:
         return ""
     longest = max(known, key=lambda record: record.num_tasks)
-    ways = longest.accuracy_by_context or {}
+    ways = longest.accuracy_by_context
     return (
         f"\n{longest.num_tasks} tasks of *{longest.method}*: the context inferred from an image is right for "
         f"{100 * ways['context']:.4f} % of them. Mean accuracy is {ways['inferred']:.4f} with contexts inferred, "
@@ -156,10 +144,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing, fail where something would change")
     options = parser.parse_args()
-    for page in PAGES:
-        text = rendered(page)
-        if text == page.read_text(encoding="utf-8"):
-            continue
+    changed = {page: text for page in PAGES if (text := rendered(page)) != page.read_text(encoding="utf-8")}
+    for page, text in changed.items():
         if options.check:
             sys.exit(f"{page.relative_to(ROOT)} is not what its examples and records say. Run: python tools/readme.py")
         page.write_text(text, encoding="utf-8")

@@ -6,8 +6,6 @@
 Words after -- go to `dendrite-zoo fit`. A run whose folder is there already is not run again.
 """
 
-from __future__ import annotations
-
 import argparse
 import subprocess
 import sys

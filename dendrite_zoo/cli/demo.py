@@ -1,7 +1,5 @@
 """``dendrite-zoo demo``: a pretrained network learns two new tasks."""
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """``dendrite-zoo evaluate``: how well a model does what it has learned."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

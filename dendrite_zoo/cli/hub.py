@@ -1,7 +1,5 @@
 """``dendrite-zoo hub``: a Hub of one's own, to try publishing on."""
 
-from __future__ import annotations
-
 import threading
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """``dendrite-zoo list``: which pretrained models there are."""
 
-from __future__ import annotations
-
 from jsonargparse import ArgumentParser
 from rich.console import Console
 from rich.table import Table

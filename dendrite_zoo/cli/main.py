@@ -1,7 +1,5 @@
 """The command `dendrite-zoo`: which commands there are; each is a file beside this one."""
 
-from __future__ import annotations
-
 import sys
 import warnings
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """An argument parser whose errors are one line wherever an option is misspelt."""
 
-from __future__ import annotations
-
 import inspect
 import pydoc
 import re

@@ -1,7 +1,5 @@
 """``dendrite-zoo publish``: a model and its card, to the Hugging Face Hub."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

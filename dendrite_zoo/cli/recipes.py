@@ -1,7 +1,5 @@
 """The recipes of `dendrite-zoo fit`: YAML files that come with the package and are found by name."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from importlib.resources import files

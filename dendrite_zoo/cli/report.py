@@ -1,7 +1,5 @@
 """``dendrite-zoo report``: the results of several runs, side by side."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from jsonargparse import ArgumentParser

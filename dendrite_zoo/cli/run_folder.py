@@ -1,7 +1,5 @@
 """What a run leaves behind: ``runs/<name>/`` with its metrics, matrix, checkpoints and model."""
 
-from __future__ import annotations
-
 import csv
 import math
 import os

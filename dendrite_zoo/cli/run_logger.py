@@ -1,7 +1,5 @@
 """``metrics.csv``: what a run logged, also where it was killed and resumed."""
 
-from __future__ import annotations
-
 import csv
 import os
 import shutil

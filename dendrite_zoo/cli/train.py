@@ -1,7 +1,5 @@
 """``dendrite-zoo fit | validate | test``: Lightning's own command line, with a run folder."""
 
-from __future__ import annotations
-
 import os
 import re
 import shlex

@@ -1,7 +1,5 @@
 """Several seeds of one recipe as one record."""
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence

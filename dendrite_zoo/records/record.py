@@ -125,10 +125,7 @@ class ResultRecord:
         if not isinstance(value, dict):
             raise ValueError(f"Expected result records in {where}, but it holds {reprlib.repr(value)}.")
         if "row" in value and "ours" in value:
-            raise ValueError(
-                f"{where} holds a record of an earlier version, whose `row` is now `method`. Convert it: python "
-                f"tools/convert_records.py {where}"
-            )
+            raise ValueError(f"{where} has a record of before version 0.1, whose `row` is now `method`. Run it again.")
         further = ("reference",) if value.get("source") == "published" else NULLABLE
         if missing := [name for name in (*NEEDED, *further) if name not in value]:
             raise ValueError(
