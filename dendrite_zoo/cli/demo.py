@@ -9,6 +9,7 @@ from lightning.pytorch import Trainer, seed_everything
 from rich.console import Console
 
 from dendrite_zoo.callbacks import SparsityLogger
+from dendrite_zoo.callbacks.trainer import find_callback
 from dendrite_zoo.cli.run_folder import run_callbacks, start_run
 from dendrite_zoo.cli.run_logger import RunLogger
 from dendrite_zoo.lightning_modules import ContinualClassifier
@@ -31,20 +32,12 @@ def run(name: str, epochs_per_task: int) -> None:
     seed_everything(0, verbose=False)
     model = ActiveDendriteClassifier.from_pretrained("permuted-digits")
     first = model.num_tasks
-    stream = PermutedTasks(
-        "digits", num_tasks=first + 2, first_task=first, epochs_per_task=epochs_per_task, batch_size=32
-    )
-    module = ContinualClassifier(model)
-    callbacks = run_callbacks(folder)
-    sparsity = next(callback for callback in callbacks if isinstance(callback, SparsityLogger))
-    trainer = Trainer(
-        **stream.trainer_kwargs(),
-        logger=RunLogger(folder),
-        callbacks=callbacks,
-        enable_model_summary=False,
-        log_every_n_steps=5,
-    )
-    console = Console()
+    stream = PermutedTasks("digits", first + 2, first_task=first, epochs_per_task=epochs_per_task, batch_size=32)
+    options = {**stream.trainer_kwargs(), "enable_model_summary": False, "log_every_n_steps": 5}
+    trainer = Trainer(**options, logger=RunLogger(folder), callbacks=run_callbacks(folder))
+    sparsity = find_callback(trainer, SparsityLogger)
+    assert sparsity is not None
+    module, console = ContinualClassifier(model), Console()
 
     console.rule(f"permuted-digits as loaded: {first} tasks learned, contexts inferred from each input")
     trainer.validate(module, stream, verbose=False)
@@ -58,7 +51,6 @@ def run(name: str, epochs_per_task: int) -> None:
     model.save_pretrained(folder / "model")
     again = ActiveDendriteClassifier.from_pretrained(folder / "model")
     x, _ = next(iter(stream.task_loader(task=0, split="test")))
-    with torch.no_grad():
-        equal = torch.equal(model.eval()(x.cpu()), again(x.cpu()))
+    equal = torch.equal(model.eval()(x.cpu()), again(x.cpu()))
     console.rule(f"{folder}: metrics.csv, matrix.png, model")
     console.print(f"The fine-tuned model, saved and loaded again, gives {'equal' if equal else 'DIFFERENT'} outputs.")

@@ -22,11 +22,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("model", help="A zoo name, org/repo, org/repo@revision, or a folder.")
     add("--benchmark", help="Such as permuted-digits (default: what the model was trained on).")
     add("--num-tasks", type=int, help="How many tasks (default: those it has learned).")
-    add(
-        "--seed",
-        type=int,
-        help="Seed of the stream of tasks (default: the one it learned), or of a policy's goals (0).",
-    )
+    add("--seed", type=int, help="Seed of the stream (default: the one it learned), or of a policy's goals (0).")
     add("--data", help="A local folder to take the data from.")
     add("--json", dest="json_file", type=Path, help="Write the scores there, too.")
     add("--goals", type=int, help="Of a policy: test goals of each task, one episode each (default: 50).")
@@ -39,10 +35,8 @@ def run(model: str, json_file: Path | None, **options: Any) -> None:
     policy = isinstance(loaded, ActiveDendritePolicy)
     kind, others = ("policy", CLASSIFIER_OPTIONS) if policy else ("classifier", POLICY_OPTIONS)
     given = {name: value for name, value in options.items() if value is not None}
-    if strange := [f"--{name.replace('_', '-')}" for name in others if name in given]:
-        raise ValueError(
-            f"Expected options for a {kind}, but got {', '.join(strange)}. See dendrite-zoo evaluate --help"
-        )
+    if wrong := ", ".join(f"--{name.replace('_', '-')}" for name in others if name in given):
+        raise ValueError(f"Expected options for a {kind}, but got {wrong}. See dendrite-zoo evaluate --help")
     scores = (_policy if policy else _classifier)(model, loaded, **given)
     if json_file:
         write_record({"model": model, **scores}, json_file)
@@ -52,8 +46,10 @@ def _classifier(
     name: str, model: Any, benchmark: str = "", num_tasks: int = 0, seed: int | None = None, data: str | None = None
 ) -> dict[str, Any]:
     learned: dict[str, Any] = next((r for r in model.results or () if benchmark in ("", r["benchmark"])), {})
-    benchmark = _known(name, "--benchmark", benchmark, learned.get("benchmark"))
-    num_tasks = _known(name, "--num-tasks", num_tasks, getattr(model, "num_tasks", None))
+    benchmark, num_tasks = benchmark or learned.get("benchmark", ""), num_tasks or getattr(model, "num_tasks", 0)
+    if not (benchmark and num_tasks):
+        missing = "--num-tasks" if benchmark else "--benchmark"
+        raise ValueError(f"Expected `{missing}`, because {name} does not say it. See dendrite-zoo evaluate --help")
     if seed is None:  # other permutations are other tasks
         seed = next(iter(learned.get("stream_seeds") or ()), 0)
     stream = benchmark_stream(benchmark, num_tasks, seed=seed, source=data)
@@ -65,13 +61,6 @@ def _classifier(
     table.add_row("mean", *(f"{sum(values) / len(values):.4f}" for values in scores.values()))
     Console().print(table)
     return {"benchmark": benchmark, "seed": seed, **scores}
-
-
-def _known(name: str, option: str, *values: Any) -> Any:
-    value = next(filter(None, values), None)
-    if value is None:
-        raise ValueError(f"Expected `{option}`, because {name} does not say it. See dendrite-zoo evaluate --help")
-    return value
 
 
 def _policy(name: str, model: Any, goals: int = 50, processes: int = 2, seed: int = 0) -> dict[str, Any]:

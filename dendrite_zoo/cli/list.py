@@ -2,7 +2,7 @@
 
 from jsonargparse import ArgumentParser
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from dendrite_zoo.hub import registry
 
@@ -23,20 +23,15 @@ def run(hub: bool) -> None:
             table.add_row(found["repo"], ", ".join(found["benchmarks"]), str(found["downloads"]))
         console.print(table)
         return
-    table = Table(title="The zoo")
-    for header in ("name", "trained on", "result", "weights"):
-        table.add_column(header, overflow="fold")
-    not_built = []
-    for entry in registry.entries().values():
-        if entry.bundled or entry.revision:
+    known, headers = registry.entries().values(), ("name", "trained on", "result", "weights")
+    table = Table(*(Column(header, overflow="fold") for header in headers), title="The zoo")
+    for entry in known:
+        if not entry.not_built:
             weights = f"{entry.size / 1e6:.1f} MB, {'bundled' if entry.bundled else entry.repo}"
             cells = (entry.name, entry.trained_on, entry.headline, weights)
             table.add_row(*(cell.replace(", ", "\n") for cell in cells))  # narrow enough for a terminal of 80 columns
-        else:
-            not_built.append(entry)
     console.print(table)
-    for entry in not_built:
-        console.print(
-            f"\n{entry.name} ({entry.headline}) does not come with the package. Train it, then load runs/NAME:"
-        )
-        console.print(f"  {entry.build}", soft_wrap=True, highlight=False)
+    for entry in known:
+        if entry.not_built:
+            console.print(f"\n{entry.name} ({entry.headline}) is not in the package. Train it, then load runs/NAME:")
+            console.print(f"  {entry.build}", soft_wrap=True, highlight=False)

@@ -25,8 +25,7 @@ def describe(recipe: Path) -> str:
         >>> describe(recipes()["permuted-digits"])
         "The zoo's smallest model: ten permutations of scikit-learn's digits, one after another."
     """
-    with open(recipe, encoding="utf-8") as file:
-        return file.readline().removeprefix("#").strip()
+    return recipe.read_text(encoding="utf-8").partition("\n")[0].removeprefix("#").strip()
 
 
 def find(config: str) -> str:
@@ -41,12 +40,12 @@ def find(config: str) -> str:
     known = recipes()
     if Path(config).is_file() or "://" in config:
         return config
-    if config not in known:
-        raise FileNotFoundError(
-            f"Expected `--config` to be the name of a recipe or the path of a YAML file, but got {config!r}."
-            f"{nearest(Path(config).stem, known)} See all recipes: dendrite-zoo fit --config list"
-        )
-    return str(known[config])
+    if config in known:
+        return str(known[config])
+    raise FileNotFoundError(
+        f"Expected `--config` to be the name of a recipe or the path of a YAML file, but got {config!r}."
+        f"{nearest(Path(config).stem, known)} See all recipes: dendrite-zoo fit --config list"
+    )
 
 
 def expand(arguments: Sequence[str]) -> list[str]:
@@ -68,16 +67,10 @@ def expand(arguments: Sequence[str]) -> list[str]:
         if option in ("-c", "--config"):
             expanded += ["--config", find(value if equals else next(words, ""))]
         elif option == "--resume":
-            expanded += _resume(Path(value if equals else next(words, "")))
+            run = Path(value if equals else next(words, ""))
+            if not (config := run / "config.yaml").is_file():
+                raise FileNotFoundError(f"Expected `--resume` to be a run, such as runs/NAME, but {config} is missing.")
+            expanded += ["--config", str(config), "--name", os.path.relpath(run, "runs"), "--ckpt_path", "last"]
         else:
             expanded.append(word)
     return expanded
-
-
-def _resume(folder: Path) -> list[str]:
-    config = folder / "config.yaml"
-    if not config.is_file():
-        raise FileNotFoundError(
-            f"Expected `--resume` to be the folder of a run, such as runs/NAME, but {config} does not exist."
-        )
-    return ["--config", str(config), "--name", os.path.relpath(folder, "runs"), "--ckpt_path", "last"]

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,12 +55,12 @@ def last_checkpoint(folder: Path) -> Path:
     Raises:
         FileNotFoundError: there is none.
     """
-    if not (folder / LAST).is_file():
-        raise FileNotFoundError(
-            f"Expected a checkpoint to resume from, but there is no {folder / LAST}. If it is another run, give "
-            "--name. If the run ended before it wrote one, remove the folder, and start again."
-        )
-    return folder / LAST
+    if (folder / LAST).is_file():
+        return folder / LAST
+    raise FileNotFoundError(
+        f"Expected a checkpoint to resume from, but there is no {folder / LAST}. If it is another run, give --name. "
+        "If the run ended before it wrote one, remove the folder, and start again."
+    )
 
 
 def differences(before: Any, now: Any, at: str = "") -> list[str]:
@@ -90,13 +91,13 @@ def success_curve(folder: Path) -> list[dict[str, float]]:
     Returns:
         ``env_steps``, ``updates`` and every ``success/...`` of each evaluation.
     """
-    points: dict[str, dict[str, float]] = {}
     if not (folder / "metrics.csv").is_file():
         return []
+    points: dict[str, dict[str, float]] = defaultdict(dict)
     with open(folder / "metrics.csv", newline="") as file:
         for row in csv.DictReader(file):  # of an epoch that a crash made run twice the last values count
-            wanted = {name: value for name, value in row.items() if name.partition("/")[0] in CURVE and value}
-            points.setdefault(row["epoch"], {}).update({name: float(value) for name, value in wanted.items()})
+            wanted = {name: float(x) for name, x in row.items() if name.partition("/")[0] in CURVE and x}
+            points[row["epoch"]].update(wanted)
     return [point for point in points.values() if {"env_steps", "updates", "success/mean"} <= point.keys()]
 
 
@@ -127,10 +128,8 @@ def resumable(folder: Path) -> Iterator[None]:
     except SystemExit as end:  # Lightning's own
         if not isinstance(end, SIGTERMException) and not isinstance(end.__context__, KeyboardInterrupt):
             raise
-        print(
-            f"dendrite-zoo fit: stopped by {stopped_by.name}. Resume it with: dendrite-zoo fit --resume {folder}",
-            file=sys.stderr,
-        )
+        resume = f"Resume it with: dendrite-zoo fit --resume {folder}"
+        print(f"dendrite-zoo fit: stopped by {stopped_by.name}. {resume}", file=sys.stderr)
         sys.exit(128 + stopped_by)
     finally:
         signal.signal(signal.SIGINT, before)
@@ -184,11 +183,7 @@ class LastCheckpoint(Checkpoint):
 
 
 def run_callbacks(
-    folder: str | os.PathLike[str],
-    metric: str | None = "val/acc",
-    *,
-    method: str | None = None,
-    command: str | None = None,
+    folder: Path, metric: str | None = "val/acc", *, method: str | None = None, command: str | None = None
 ) -> list[Callback]:
     """The callbacks of every run: what was forgotten, sparsity, a checkpoint to resume from, the result record.
 
@@ -198,10 +193,6 @@ def run_callbacks(
         method: the line of a results table that the run belongs to.
         command: what was typed.
     """
-    folder = Path(folder)
-    return [
-        *([] if metric is None else [ForgettingLogger(metric, folder=folder)]),
-        SparsityLogger(),
-        LastCheckpoint(folder / "checkpoints"),
-        RunRecorder(method, command=command, folder=folder),
-    ]
+    recorder = RunRecorder(method, command=command, folder=folder)
+    callbacks = [SparsityLogger(), LastCheckpoint(folder / "checkpoints"), recorder]
+    return callbacks if metric is None else [ForgettingLogger(metric, folder=folder), *callbacks]

@@ -4,6 +4,7 @@ import csv
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -25,27 +26,21 @@ class RunLogger(Logger):
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         super().__init__()
         self.path = Path(folder, "metrics.csv")
-        self._columns: dict[str, int] | None = None  # to their places; not known before the file was read
 
     @property
     def name(self) -> str:
         """The name of the run."""
         return self.path.parent.name
 
-    @property
-    def version(self) -> str:
-        """None: a run that is resumed has one folder."""
-        return ""
+    version = ""
+    """None: a run that is resumed has one folder."""
 
     @property
     def save_dir(self) -> str:
         """The run folder."""
         return str(self.path.parent)
 
-    @property
-    def log_dir(self) -> str:
-        """The run folder."""
-        return self.save_dir
+    log_dir = save_dir
 
     def log_hyperparams(self, *_: Any, **__: Any) -> None:
         """Nothing: ``config.yaml`` has them."""
@@ -55,7 +50,7 @@ class RunLogger(Logger):
         """Append a row."""
         row = {name: getattr(value, "item", lambda value=value: value)() for name, value in metrics.items()}
         row["step"] = step
-        columns = self._read_columns()
+        columns = self._columns
         if new := sorted(row.keys() - columns.keys()):
             columns.update(zip(new, range(len(columns), len(columns) + len(new)), strict=True))
             self._rewrite(shutil.copyfileobj)
@@ -68,27 +63,27 @@ class RunLogger(Logger):
     @rank_zero_only
     def finalize(self, status: str) -> None:
         """Give all rows a cell in each column."""
-        if self._columns:
+        if self.path.exists():
             size = len(self._columns)
             self._rewrite(
                 lambda old, new: csv.writer(new).writerows(r + [""] * (size - len(r)) for r in csv.reader(old))
             )
 
-    def _read_columns(self) -> dict[str, int]:
-        if self._columns is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.touch()
-            with open(self.path, "rb+") as file:  # a kill may have cut the last line
-                file.truncate(file.read().rfind(b"\n") + 1)
-            with open(self.path, newline="") as file:
-                self._columns = {name: place for place, name in enumerate(next(csv.reader(file), []))}
-        return self._columns
+    @cached_property
+    def _columns(self) -> dict[str, int]:
+        """The columns of the file as it is, to their places."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with open(self.path, "ab+") as file:
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)  # a kill may have cut the last line
+        with open(self.path, newline="") as file:
+            return {name: place for place, name in enumerate(next(csv.reader(file), []))}
 
     def _rewrite(self, copy: Callable[[TextIO, TextIO], object]) -> None:
         """Write the file anew, with the header of now and the rows as ``copy`` copies them."""
         waiting = self.path.with_suffix(".csv.new")
         with open(self.path, newline="") as old, open(waiting, "w", newline="") as new:
             old.readline()
-            csv.writer(new).writerow(self._columns or [])
+            csv.writer(new).writerow(self._columns)
             copy(old, new)
         os.replace(waiting, self.path)
