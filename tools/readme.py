@@ -1,6 +1,5 @@
-"""Write the generated parts of README and docs anew, from examples and records: python tools/readme.py [--check]."""
+"""Write the generated parts of README and docs anew, from examples and records: python tools/readme.py."""
 
-import argparse
 import os
 import re
 import subprocess
@@ -68,10 +67,13 @@ def zoo_table() -> str:
     return table(["name", "trained on", "mean accuracy or success", "controls", "size"], rows)
 
 
-def continual_table(records: Sequence[ResultRecord] = ()) -> str:
-    """Mean accuracy on permuted MNIST of every method, by the number of tasks, what was published in brackets."""
+def continual_records() -> list[ResultRecord]:
     files = sorted((ROOT / "results" / "continual").glob("*.json"))
-    records = records or [record for file in files for record in read_records(file)]
+    return [record for file in files for record in read_records(file)]
+
+
+def continual_table(records: Sequence[ResultRecord]) -> str:
+    """Mean accuracy on permuted MNIST of every method, by the number of tasks, what was published in brackets."""
     measured = defaultdict(list)
     for record in records:
         measured[record.method, record.context_at_test].append(record)
@@ -84,10 +86,11 @@ def continual_table(records: Sequence[ResultRecord] = ()) -> str:
         cells |= {record.num_tasks: mean(record) for record in runs}
         for n, value in published(method).accuracy.items():
             cells[n] = f"{cells.get(n, '')} ({value:.3f})".lstrip()
-        size = f"{max(record.parameters for record in runs) / 1e6:.1f} M" if runs else ""
-        count = str(len(runs[0].seeds)) if runs else ""
+        size = (
+            [f"{max(record.parameters for record in runs) / 1e6:.1f} M", str(len(runs[0].seeds))] if runs else ["", ""]
+        )
         name = method if method in PUBLISHED else f"**{method}**"
-        rows.append([name, context, size, count, *(cells.get(n, "") for n in NUMBERS_OF_TASKS)])
+        rows.append([name, context, *size, *(cells.get(n, "") for n in NUMBERS_OF_TASKS)])
     head = ["method", "context at test", "parameters", "seeds", *(f"{n} tasks" for n in NUMBERS_OF_TASKS)]
     return table(head, rows) + contexts_of_the_longest(records)
 
@@ -124,7 +127,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "example: ten_skills.py": lambda: example("ten_skills.py"),
     "output: fine_tune.py": lambda: output("fine_tune.py"),
     "zoo": zoo_table,
-    "continual": continual_table,
+    "continual": lambda: continual_table(continual_records()),
     "robots": robots_table,
 }
 """What stands between ``<!-- name -->`` and ``<!-- end -->`` of a page."""
@@ -141,15 +144,8 @@ def rendered(page: Path, but_for: Sequence[str] = ()) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing, fail where something would change")
-    options = parser.parse_args()
-    changed = {page: text for page in PAGES if (text := rendered(page)) != page.read_text(encoding="utf-8")}
-    for page, text in changed.items():
-        if options.check:
-            sys.exit(f"{page.relative_to(ROOT)} is not what its examples and records say. Run: python tools/readme.py")
-        page.write_text(text, encoding="utf-8")
-        print(f"wrote {page.relative_to(ROOT)}")
+    for page in PAGES:
+        page.write_text(rendered(page), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import warnings
 from collections.abc import Sequence
 from importlib import import_module
 
-import dendrite_zoo
+from dendrite_zoo import __version__
 from dendrite_zoo.cli.parser import Parser
 
 COMMANDS = {
@@ -46,7 +46,7 @@ def _run(argv: list[str]) -> None:
     parser = Parser(
         prog="dendrite-zoo",
         description="Networks with active dendrites: pretrained, trainable, and measured for what they forget.",
-        version=dendrite_zoo.__version__,
+        version=__version__,
     )
     commands = parser.add_subcommands(dest="command", required=True)
     for name, summary in {**COMMANDS, **TRAINER_COMMANDS}.items():

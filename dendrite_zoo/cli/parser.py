@@ -23,9 +23,8 @@ class Parser(ArgumentParser):
     def _hint(self, message: str) -> str | None:
         """What to type instead, where the message is about a name that does not exist."""
         if found := re.search(r"given class_path '(\S+)':\s+Option '([\w.]+)' is not accepted", message):
-            owner = found[1].rpartition(".")[2]
-            taken = inspect.signature(cast(type, pydoc.locate(found[1]))).parameters
-            return _unknown(f"`{owner}` has no argument", found[2], taken)
+            owner = cast(type, pydoc.locate(found[1]))
+            return _unknown(f"`{owner.__name__}` has no argument", found[2], inspect.signature(owner).parameters)
         if found := re.search(r"Expected a dot import path string: (\w+)$", message, re.MULTILINE):
             return _unknown("There is no class", found[1], _classes())
         if found := re.search(r"(?:Group '(\S+)' does not accept option|^Option|accept option) '(\S+?)'", message):

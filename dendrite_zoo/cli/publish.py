@@ -21,8 +21,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(source: Path, repo: str, private: bool, revision: str, dry_run: bool) -> None:
     """Publish, or show what would be sent."""
-    release = publish.publish(source, repo, private=private or None, revision=revision, dry_run=dry_run)
-    show(release, dry_run)
+    show(publish.publish(source, repo, private=private or None, revision=revision, dry_run=dry_run), dry_run)
 
 
 def show(release: Any, dry_run: bool) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser
 from rich.console import Console
 
-from dendrite_zoo.records import merge_seeds, read_records, write_records
+from dendrite_zoo.records import ResultRecord, merge_seeds, read_records, write_records
 from dendrite_zoo.report import accuracy_by, plot_accuracy, results_table
 from dendrite_zoo.report.curves import By, Swept
 
@@ -27,14 +27,17 @@ def run(runs: list[Path], json_file: Path | None, figures: Path | None) -> None:
         Console().print(results_table(of_one))
     if json_file:
         write_records(records, json_file)
-    if figures is None:
-        return
-    for benchmark, of_one in benchmarks.items():
-        swept: tuple[Swept, ...] = ("num_segments", "activation_density")
-        axes: list[By] = [by for by in swept if accuracy_by(of_one, by)]
-        if len({(record.method, record.num_tasks) for record in of_one}) == len(of_one):
-            axes.append("num_tasks")  # else some point of a method has several values
-        for by in axes:
-            path = figures / f"accuracy-by-{by.replace('_', '-')}{f'-{benchmark}' * (len(benchmarks) > 1)}.png"
+    for benchmark, of_one in benchmarks.items() if figures else ():
+        for by in _axes(of_one):
+            path = Path(f"{figures}/accuracy-by-{by.replace('_', '-')}{f'-{benchmark}' * (len(benchmarks) > 1)}.png")
             plot_accuracy(of_one, by, path)
             Console().print(f"{path}", soft_wrap=True)
+
+
+def _axes(records: list[ResultRecord]) -> list[By]:
+    """What the records of a benchmark have curves over."""
+    swept: tuple[Swept, ...] = ("num_segments", "activation_density")
+    axes: list[By] = [by for by in swept if accuracy_by(records, by)]
+    if len({(record.method, record.num_tasks) for record in records}) == len(records):
+        axes.append("num_tasks")  # else some point of a method has several values
+    return axes

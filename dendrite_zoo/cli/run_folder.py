@@ -42,9 +42,8 @@ def start_run(folder: Path, *, resumed: bool = False, replace: bool = False) -> 
         raise FileExistsError(
             f"{folder} holds an earlier run ({earlier[0].name}). Give --name, {resume}or remove the folder."
         )
-    if replace:
-        for path in earlier:
-            path.unlink()
+    for path in earlier if replace else ():
+        path.unlink()
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

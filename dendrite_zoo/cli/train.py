@@ -28,17 +28,9 @@ from dendrite_zoo._core.redact import typed_command
 from dendrite_zoo.callbacks import ForgettingLogger, HubPublisher, RunRecorder, SuccessLogger  # noqa: F401
 from dendrite_zoo.callbacks.run_recorder import TRAINER
 from dendrite_zoo.callbacks.trainer import find_callback
+from dendrite_zoo.cli import run_folder
 from dendrite_zoo.cli.parser import Parser
 from dendrite_zoo.cli.recipes import describe, expand, recipes
-from dendrite_zoo.cli.run_folder import (
-    LAST,
-    differences,
-    last_checkpoint,
-    resumable,
-    run_callbacks,
-    start_run,
-    success_curve,
-)
 from dendrite_zoo.cli.run_logger import RunLogger
 from dendrite_zoo.hub import HubModel
 from dendrite_zoo.lightning_modules import evaluate_contexts
@@ -67,10 +59,10 @@ def train(arguments: list[str], summary: str) -> None:
     try:
         TrainingCLI(arguments, summary)
     except UnpicklingError as error:
-        found = re.search(r"GLOBAL (\S+)", str(error))
+        found = "".join(re.findall(r"GLOBAL (\S+)", str(error))[:1])
         raise ValueError(
-            f"The checkpoint holds more than tensors and plain values{f' ({found[1]})' if found else ''}, so it was "
-            "not read. If you trust who wrote it: --weights_only false"
+            f"The checkpoint has more than tensors and plain values ({found or 'something else'}), so it was not read. "
+            "If you trust who wrote it: --weights_only false"
         ) from error
     except MisconfigurationException as error:
         raise ValueError(str(error)) from error
@@ -107,9 +99,7 @@ class TrainingCLI(LightningCLI):
         super().__init__(
             parser_class=_Parser,
             parser_kwargs={args[0]: {"description": summary}},
-            model_class=LightningModule,
             datamodule_class=LightningDataModule,
-            subclass_mode_model=True,
             subclass_mode_data=True,
             seed_everything_default=0,
             save_config_callback=None,
@@ -144,77 +134,72 @@ class TrainingCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A Trainer that writes into the run folder."""
         config = self.config[str(self.subcommand)]
-        self.run_name = config.name or (Path(str(config.config[0])).stem if config.config else "default")
-        self.run_folder = Path("runs") / self.run_name
+        name = config.name or (Path(str(config.config[0])).stem if config.config else "default")
+        self.run_folder = Path("runs") / name
         self._find_checkpoint(config)
         init = self.config_init[str(self.subcommand)]
-        given = init.get("trainer") or {}
-        callbacks, logger = list(given.get("callbacks") or []), given.get("logger")
+        callbacks, logger = list(init.trainer.callbacks or []), init.trainer.logger
         if self.subcommand == "fit":
-            self.command = _command()
             self.save_config_callback = _RunConfig
-            self.save_config_kwargs = {"folder": self.run_folder, "command": self.command}
-            start_run(self.run_folder, resumed=config.ckpt_path is not None)
-            metric = getattr(init.data, "metric", "val/acc")
-            method = config.method or self.run_name
-            own = run_callbacks(self.run_folder, metric, method=method, command=self.command)
-            callbacks = [*own, *callbacks]
+            self.save_config_kwargs = {"folder": self.run_folder, "command": (command := _command())}
+            run_folder.start_run(self.run_folder, resumed=config.ckpt_path is not None)
+            metric, method = getattr(init.data, "metric", "val/acc"), config.method or name
+            callbacks = [*run_folder.run_callbacks(self.run_folder, metric, method=method, command=command), *callbacks]
             logger = RunLogger(self.run_folder) if logger is None else logger
         return super().instantiate_trainer(**kwargs, callbacks=callbacks, logger=logger or False)
 
     def _find_checkpoint(self, config: Any) -> None:
         """Resolve ``--ckpt_path last``: Lightning would go on with an untrained network where there is none."""
         path, fit = config.ckpt_path, self.subcommand == "fit"
-        if path is None:
-            if fit:
-                return
+        if path is None and not fit:
             raise ValueError("Expected `--ckpt_path FILE`, or `--ckpt_path last` for that of the run, but got none.")
+        if path is None:
+            return
         if path == "last":
-            path = self.config_init[str(self.subcommand)].ckpt_path = str(last_checkpoint(self.run_folder))
+            path = self.config_init[str(self.subcommand)].ckpt_path = str(run_folder.last_checkpoint(self.run_folder))
         if Path(path).is_file() and not is_zipfile(path):
             raise ValueError(f"{path} is cut, or no checkpoint. Give one that is whole, such as --ckpt_path last.")
         folder = Path(path).resolve().parent
-        if fit and folder.name == LAST.parent.name:  # else it is no run's
+        if fit and folder.name == run_folder.LAST.parent.name:  # else it is no run's
             self._check_same_recipe(Path(os.path.relpath(folder.parent)))
 
-    def _check_same_recipe(self, run_folder: Path) -> None:
+    def _check_same_recipe(self, folder: Path) -> None:
         """Refuse to go on by another recipe: no command would give the result. Tasks may be added."""
-        held = run_folder / "config.yaml"
-        if not held.is_file():
+        if not (config := folder / "config.yaml").is_file():
             return
         load = get_loader("yaml")  # parsed by the command's parser, it would import what it names
-        before = _recipe(load(held.read_text(encoding="utf-8")))
+        before = _recipe(load(config.read_text(encoding="utf-8")))
         now = _recipe(load(self.parser.dump(self.config, skip_none=False))["fit"])
         had, has = (recipe["data"]["init_args"].get("num_tasks") or 0 for recipe in (before, now))
         if had < has:
             before["data"]["init_args"]["num_tasks"] = has
-        wrong = differences(before, now)
-        if wrong:
+        if wrong := "; ".join(run_folder.differences(before, now)):
             raise ValueError(
-                f"{run_folder} was begun by another recipe ({'; '.join(wrong)}). Resume it by the same recipe, or with "
-                "more tasks. For a new run give a new --name; to start it from these weights, give "
-                f"--model.init_args.model {run_folder / 'model'}, and no --ckpt_path."
+                f"{folder} was begun by another recipe ({wrong}). Resume it by the same recipe, or with more tasks. "
+                "For a new run give a new --name; to start it from these weights, give "
+                f"--model.init_args.model {folder / 'model'}, and no --ckpt_path."
             )
 
     def fit(self, **kwargs: Any) -> None:
         """Train; Ctrl-C and SIGTERM end it with a checkpoint, and with how to resume."""
-        with resumable(self.run_folder):
+        with run_folder.resumable(self.run_folder):
             self.trainer.fit(**kwargs)
 
     def before_test(self) -> None:
         """Refuse where there is nothing to run, before data are made."""
         if not is_overridden("test_step", self.model):
-            raise ValueError(
-                f"Expected a classifier, but {type(self.model).__name__} has no `test_step`. Evaluate a policy with: "
-                f"dendrite-zoo evaluate {self.run_folder / 'model'}"
-            )
+            got, remedy = type(self.model).__name__, f"dendrite-zoo evaluate {self.run_folder / 'model'}"
+            raise ValueError(f"Expected a classifier, but {got} has no `test_step`. Evaluate a policy with: {remedy}")
 
     def after_fit(self) -> None:
         """Save the model as it would be published, with the record of the run."""
-        model = getattr(self.model, "model", None)
+        model, folder, first = (
+            getattr(self.model, "model", None),
+            self.run_folder / "model",
+            self.trainer.is_global_zero,
+        )
         if not isinstance(model, HubModel) or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        folder, first = self.run_folder / "model", self.trainer.is_global_zero
         if first:
             model.save_pretrained(folder)  # for a policy is evaluated for minutes, and an environment may fail
         recorder = find_callback(self.trainer, RunRecorder)
@@ -230,15 +215,13 @@ class TrainingCLI(LightningCLI):
     def _evaluated(self, model: Any, sequential: bool) -> dict[str, Any]:
         """What is measured once training has ended."""
         data = self.datamodule
-        if isinstance(model, ActiveDendritePolicy):
-            if not self.trainer.is_global_zero:
-                return {}
+        if isinstance(model, ActiveDendritePolicy) and self.trainer.is_global_zero:
             report = evaluate_policy(model.eval(), fast=getattr(data, "fast", False), progress=True)
             record = report.to_record(sequential=sequential) | {"versions": versions("metaworld", "mujoco")}
             if isinstance(data, OnlineTasks):
-                record |= {"env_steps": data.env_steps, "curve": success_curve(self.run_folder)}
+                record |= {"env_steps": data.env_steps, "curve": run_folder.success_curve(self.run_folder)}
             return record
-        if not isinstance(data, TaskStream) or self.trainer.world_size > 1:
+        if isinstance(model, ActiveDendritePolicy) or not isinstance(data, TaskStream) or self.trainer.world_size > 1:
             return {}
         context = getattr(self.model, "given_context", None)
         scores = evaluate_contexts(model, data, context=context, enable_progress_bar=False)
@@ -249,9 +232,7 @@ def _command() -> str:
     """What to type for this run; one that was resumed ends as if it had never stopped."""
     typed = re.sub(r" --ckpt_path[ =]last\b", "", typed_command("dendrite-zoo"))
     resumed = re.match(r"dendrite-zoo fit --resume[ =]('.*?'|\S+)", typed)
-    if resumed is None:
-        return typed
-    return describe(Path(*shlex.split(resumed[1]), "config.yaml")) + typed[resumed.end() :]
+    return describe(Path(*shlex.split(resumed[1]), "config.yaml")) + typed[resumed.end() :] if resumed else typed
 
 
 def _recipe(config: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain, repeat
+from itertools import chain, combinations, repeat
 from typing import Any, TypeVar
 
 import torch
@@ -65,26 +65,20 @@ def merge_seeds(records: Iterable[ResultRecord]) -> list[ResultRecord]:
 
 def _check_recipe(records: Sequence[ResultRecord]) -> None:
     for name in (*RECIPE, "parameters"):
-        values = sorted({repr(getattr(record, name)) for record in records})
-        if len(values) > 1:
-            raise ValueError(
-                f"Expected seeds of one recipe, but got `{name}` {' and '.join(values)}. Merge each alone."
-            )
+        if len(values := sorted({repr(getattr(record, name)) for record in records})) > 1:
+            got = f"`{name}` {' and '.join(values)}"
+            raise ValueError(f"Expected seeds of one recipe, but got {got}. Merge each alone.")
     if records[0].config_hash is None:
-        raise ValueError(
-            "Expected seeds of one recipe, but `config_hash` is None: it is not known what the recipe was."
-        )
+        raise ValueError("Expected seeds of one recipe, but `config_hash` is None: the recipe is not known.")
 
 
 def _check_seeds(records: Sequence[ResultRecord]) -> None:
     """A seed of weights may stand twice where the stream had another seed each time."""
-    drawn: dict[int, list[int | None]] = {}
-    for record in records:
-        for seed, stream in zip(record.seeds, record.stream_seeds or repeat(None), strict=False):
-            drawn.setdefault(seed, []).append(stream)
-    if any(len(streams) > 1 and (None in streams or len(set(streams)) < len(streams)) for streams in drawn.values()):
-        seeds = _joined(record.seeds for record in records)
-        raise ValueError(f"Expected each seed once, but got {seeds} to merge. Leave the repeated record out.")
+    drawn = _joined(zip(record.seeds, record.stream_seeds or repeat(None), strict=False) for record in records)
+    for (seed, stream), (other, its_stream) in combinations(drawn, 2):
+        if seed == other and (stream == its_stream or None in (stream, its_stream)):
+            seeds = [seed for seed, _ in drawn]
+            raise ValueError(f"Expected each seed once, but got {seeds} to merge. Leave the repeated record out.")
 
 
 def _joined(lists: Iterable[Iterable[T]]) -> list[T]:
@@ -131,10 +125,8 @@ def _mean_success(records: Sequence[ResultRecord], runs: Sequence[ResultRecord])
     """Of policies: the interval over goals and seeds, and means of what was measured besides."""
     if not all("first_success" in record.more for record in records):
         return {}
-    goals = [record.more["first_success"] for record in records]  # of a merged record a list of seeds
-    first = _joined(
-        one if record.average_accuracy_per_seed else [one] for one, record in zip(goals, records, strict=True)
-    )
+    goals = ((record.more["first_success"], record.average_accuracy_per_seed) for record in records)
+    first = _joined(success if merged else [success] for success, merged in goals)  # of a merged record one a seed
     steps = zip(*(run.more["steps_to_success"] for run in runs), strict=True)
     return {
         "interval": list(bootstrap_interval(torch.tensor(first).numpy() > 0)),

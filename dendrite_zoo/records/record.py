@@ -109,7 +109,7 @@ class ResultRecord:
             }
         )
         recipe = record.recipe()
-        return replace(record, config_hash=None if recipe is None else hashed(recipe))
+        return replace(record, config_hash=recipe and hashlib.sha256(recipe.encode()).hexdigest()[:16])
 
     @classmethod
     def from_json(cls, value: Any, where: str | Path = "the record") -> ResultRecord:
@@ -129,7 +129,7 @@ class ResultRecord:
         further = ("reference",) if value.get("source") == "published" else NULLABLE
         if missing := [name for name in (*NEEDED, *further) if name not in value]:
             raise ValueError(
-                f"A record of {where} lacks {', '.join(missing)}. Expected those fields that a run writes."
+                f"A record of {where} lacks {', '.join(missing)}, which a run writes. Add what is missing."
             )
         for name in TYPES.keys() & value.keys():
             if not _check(TYPES[name])(value[name]):
@@ -167,18 +167,12 @@ class ResultRecord:
             return None
         left_out = (but_for, "segment_seed")  # which each run draws from its seed
         model = {name: value for name, value in (self.model or {}).items() if name not in left_out}
-        return json.dumps(
-            _without_none({"arguments": model, "val_fraction": self.val_fraction, **self.config}), sort_keys=True
-        )
+        recipe = {"arguments": model, "val_fraction": self.val_fraction, **self.config}
+        return json.dumps(_without_none(recipe), sort_keys=True)
 
 
 TYPES = {name: kind for name, kind in get_type_hints(ResultRecord).items() if name != "more"}
 NEEDED = [one.name for one in fields(ResultRecord) if one.default is one.default_factory is MISSING]
-
-
-def hashed(recipe: str) -> str:
-    """A short sha256 of a recipe, as ``config_hash`` holds it."""
-    return hashlib.sha256(recipe.encode()).hexdigest()[:16]
 
 
 def read_records(path: str | Path) -> list[ResultRecord]:
@@ -190,8 +184,7 @@ def read_records(path: str | Path) -> list[ResultRecord]:
     """
     path = Path(path)
     files = [path, path / "results.json", path / "model" / "results.json"]
-    found = next((file for file in files if file.is_file()), None)
-    if found is None:
+    if (found := next((file for file in files if file.is_file()), None)) is None:
         raise FileNotFoundError(f"{path} holds no result records. Expected a run folder that finished, or a JSON file.")
     value = read_json(found)
     values = value if isinstance(value, list) else [value]
