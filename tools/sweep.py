@@ -18,11 +18,9 @@ def options_of_runs(recipe: str, seeds: list[str], by: str | None, values: list[
     """The name of each run and its options: seeds draw the weights anew, and of a permuted stream the permutations."""
     if by:
         return {f"{recipe}-{by}-{value}": [f"--model.init_args.model.init_args.{by}", value] for value in values}
-    streams = ["--data.init_args.seed"] * ("PermutedTasks" in recipes()[recipe].read_text(encoding="utf-8"))
-    return {
-        f"{recipe}-{seed}": [word for option in ("--seed_everything", *streams) for word in (option, seed)]
-        for seed in seeds
-    }
+    permuted = "PermutedTasks" in recipes()[recipe].read_text(encoding="utf-8")
+    options = ["--seed_everything", "--data.init_args.seed"] if permuted else ["--seed_everything"]
+    return {f"{recipe}-{seed}": [f"{option}={seed}" for option in options] for seed in seeds}
 
 
 def main() -> None:

@@ -43,11 +43,8 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _run(argv: list[str]) -> None:
-    parser = Parser(
-        prog="dendrite-zoo",
-        description="Networks with active dendrites: pretrained, trainable, and measured for what they forget.",
-        version=__version__,
-    )
+    about = "Networks with active dendrites: pretrained, trainable, and measured for what they forget."
+    parser = Parser(prog="dendrite-zoo", description=about, version=__version__)
     commands = parser.add_subcommands(dest="command", required=True)
     for name, summary in {**COMMANDS, **TRAINER_COMMANDS}.items():
         command = Parser(description=summary)
