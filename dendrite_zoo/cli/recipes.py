@@ -69,7 +69,7 @@ def expand(arguments: Sequence[str]) -> list[str]:
         elif option == "--resume":
             run = Path(value if equals else next(words, ""))
             if not (config := run / "config.yaml").is_file():
-                raise FileNotFoundError(f"Expected `--resume` to be a run, such as runs/NAME, but {config} is missing.")
+                raise FileNotFoundError(f"Expected `--resume` to be the folder of a run, but there is no {config}.")
             expanded += ["--config", str(config), "--name", os.path.relpath(run, "runs"), "--ckpt_path", "last"]
         else:
             expanded.append(word)
