@@ -152,12 +152,6 @@ def sparsity_table(
     return table
 
 
-def _change(before: float | None, now: float | None) -> str:
-    if now is None:
-        return ""
-    return decimal(now) if before is None else f"[dim]{decimal(before)} →[/dim] {decimal(now)}"
-
-
 def results_table(records: Sequence[ResultRecord]) -> Table:
     """Mean accuracy (of policies success) of each method over all its tasks, the best first, published ones beside.
 
