@@ -34,7 +34,7 @@ def test_a_finished_run_that_is_resumed_keeps_its_record(finished_run, tmp_path)
     before = json.loads((folder / "results.json").read_text())[0]
     run("fit", "--config", "tiny.yaml", "--ckpt_path", "last", cwd=tmp_path / "copy")
     after = json.loads((folder / "results.json").read_text())[0]
-    assert before["sparsity"]["mlp.activations.0"]["activation"] > 0.5
+    assert before["sparsity"]["mlp.activations.0"]["activation_sparsity"] > 0.5
     assert {**before, "wall_time_s": 0} == {**after, "wall_time_s": 0}
     assert after["wall_time_s"] == pytest.approx(before["wall_time_s"], abs=0.11), "nothing was trained"
 
