@@ -31,6 +31,8 @@ class Parser(ArgumentParser):
             return _unknown("There is no option", ".".join(filter(None, found.groups())), self._options())
         if found := re.match(r"unrecognized arguments: --([^\s=]+)", message):
             return _unknown("There is no option", f"--{found[1]}", self._options("--"))
+        if "required: fit.data" in message or "required: fit.model" in message:
+            return "Expected a recipe or a run, but got neither. Give fit --config NAME, or fit --resume runs/NAME."
         if found := re.search(r"invalid choice: '(\S+)' \(choose from (.*)\)", message):
             return _unknown("There is no command", found[1], re.findall(r"[\w-]+", found[2]))
         return None
