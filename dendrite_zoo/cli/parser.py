@@ -52,4 +52,5 @@ def _unknown(what: str, name: str, known: Iterable[str]) -> str:
 def _classes() -> list[str]:
     from dendrite_zoo import callbacks, lightning_modules, models, streams
 
-    return [name for module in (callbacks, lightning_modules, models, streams) for name in module.__all__]
+    modules = (callbacks, lightning_modules, models, streams)
+    return [name for module in modules for name in dir(module) if name[0].isupper()]
