@@ -157,7 +157,7 @@ class HubModel:
         model_class = class_of(config)
         if not issubclass(model_class, cls):
             remedy = f"Load it with {model_class.__name__}.from_pretrained or dendrite_zoo.load."
-            raise ValueError(f"{place} is a {config['model_type']!r}; expected the type of {cls.__name__}. {remedy}")
+            raise ValueError(f"{place} is a {config['model_type']!r}; expected a {cls.__name__}. {remedy}")
         arguments, state, origin = _read(place, config)
         if changes:
             arguments, state, fresh = model_class.adapt(arguments, state, changes)
