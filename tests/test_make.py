@@ -1,5 +1,6 @@
 """What `make` says where it cannot work."""
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -7,6 +8,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")}
+"""Without what `make test` tells the makes below it, which would name their folders."""
+
+
+def make(target, folder):
+    command = ["make", target, "PYTHON=false"]
+    return subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
@@ -24,7 +32,7 @@ def test_a_checkout_without_links_gets_one_sentence_before_anything_else(target,
         for name in ("pyvenv.cfg", ".dev", ".demo"):
             (tmp_path / ".venv").mkdir(exist_ok=True)
             (tmp_path / ".venv" / name).touch()
-    done = subprocess.run(["make", target, "PYTHON=false"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = make(target, tmp_path)
     assert done.returncode == 2
     (said,) = done.stdout.splitlines()
     assert said.startswith("dendrite_zoo/callbacks is a text file, not a link")
@@ -32,5 +40,5 @@ def test_a_checkout_without_links_gets_one_sentence_before_anything_else(target,
     assert environment or not (tmp_path / ".venv").exists()
     (tmp_path / "dendrite_zoo" / "callbacks").unlink()
     (tmp_path / "dendrite_zoo" / "callbacks").symlink_to("../callbacks")
-    done = subprocess.run(["make", target, "PYTHON=false"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = make(target, tmp_path)
     assert done.stdout.startswith("dendrite_zoo/lightning_modules is a text file")
