@@ -83,8 +83,7 @@ def continual_table(records: Sequence[ResultRecord]) -> str:
         runs = measured[method, context]
         cells = {n: f"{value:.3f}" for record in runs for n, value in accuracy_by_tasks(record).items()}
         cells |= {record.num_tasks: mean(record) for record in runs}
-        for n, value in PUBLISHED[method].accuracy.items() if method in PUBLISHED else ():
-            cells[n] = f"{cells.get(n, '')} ({value:.3f})".lstrip()
+        cells |= beside_published(method, cells)
         size = (
             [f"{max(record.parameters for record in runs) / 1e6:.1f} M", str(len(runs[0].seeds))] if runs else ["", ""]
         )
@@ -92,6 +91,12 @@ def continual_table(records: Sequence[ResultRecord]) -> str:
         rows.append([name, context, *size, *(cells.get(n, "") for n in NUMBERS_OF_TASKS)])
     head = ["method", "context at test", "parameters", "seeds", *(f"{n} tasks" for n in NUMBERS_OF_TASKS)]
     return table(head, rows) + contexts_of_the_longest(records)
+
+
+def beside_published(method: str, cells: dict[int, str]) -> dict[int, str]:
+    """What was published for a method, in brackets behind what was measured."""
+    known = PUBLISHED[method].accuracy if method in PUBLISHED else {}
+    return {int(n): f"{cells.get(int(n), '')} ({value:.3f})".lstrip() for n, value in known.items()}
 
 
 def contexts_of_the_longest(records: Sequence[ResultRecord]) -> str:
