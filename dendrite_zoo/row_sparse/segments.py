@@ -26,7 +26,7 @@ def winning_activations(
 
     Args:
         segments: the dendritic segments :math:`u` of a layer.
-        context: see the module's description.
+        context: in any form of `dendrite_zoo.functional.context`.
         gate: the rule by which a segment wins.
         mask: which entries of the segments may be other than zero; the others get no gradient.
 
