@@ -4,20 +4,29 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 MAX_BYTES = 1 << 26  # the record of 1000 tasks takes 6 MB
+Content: TypeAlias = str | Callable[[Path], Any]
 
 
-def parse_json(text: str | bytes, where: str) -> Any:
-    """Parse strict JSON: no NaN or Infinity, no key twice.
+def parse_json(text: str | bytes, where: str, *, max_bytes: int = MAX_BYTES, max_depth: int = 16) -> Any:
+    """Parse strict JSON that somebody else may have written: no NaN or Infinity, no key twice, and within bounds.
+
+    Args:
+        text: the whole document.
+        where: it stands, for the message.
+        max_bytes: how long it may be.
+        max_depth: how deep its lists and objects may be nested.
 
     Raises:
         ValueError: for anything else.
     """
+    if len(text) > max_bytes:
+        raise ValueError(f"Expected {where} to have at most {max_bytes:,} bytes, but it is larger. Do not load it.")
 
     def refuse(constant: str) -> None:
         raise ValueError(f"{where}: {constant} is not JSON; expected finite numbers. Correct it or fetch it again.")
@@ -29,35 +38,27 @@ def parse_json(text: str | bytes, where: str) -> Any:
         return dict(pairs)
 
     try:
-        return json.loads(text, parse_constant=refuse, object_pairs_hook=unique)
+        value = json.loads(text, parse_constant=refuse, object_pairs_hook=unique)
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         remedy = "It is cut off or altered; fetch it again."
         raise ValueError(f"{where}: no valid JSON ({error}); expected a whole document. {remedy}") from None
-
-
-def read_json(path: str | Path, *, max_bytes: int = MAX_BYTES, max_depth: int = 16) -> Any:
-    """Read a JSON document that somebody else may have written, within bounds.
-
-    Args:
-        path: of the file.
-        max_bytes: the size that it may have.
-        max_depth: how deep its lists and objects may be nested.
-
-    Raises:
-        ValueError: the file is larger or deeper, or no strict JSON.
-    """
-    with open(path, "rb") as file:
-        text = file.read(max_bytes + 1)
-    if len(text) > max_bytes:
-        raise ValueError(f"Expected {path} to have at most {max_bytes:,} bytes, but it is larger. Do not load it.")
-    value = parse_json(text, str(path))
     level, depth = [value], 0
     while level := [item for item in level if isinstance(item, dict | list)]:
         depth += 1
         if depth > max_depth:
-            raise ValueError(f"Expected {path} to be at most {max_depth} deep, but it is deeper. Do not load it.")
+            raise ValueError(f"Expected {where} to be at most {max_depth} deep, but it is deeper. Do not load it.")
         level = list(chain.from_iterable(item.values() if isinstance(item, dict) else item for item in level))
     return value
+
+
+def read_json(path: str | Path, *, max_bytes: int = MAX_BYTES) -> Any:
+    """Read a JSON document as `parse_json` does, never more of the file than it may have.
+
+    Raises:
+        ValueError: the file is larger or deeper than `parse_json` allows, or no strict JSON.
+    """
+    with open(path, "rb") as file:
+        return parse_json(file.read(max_bytes + 1), str(path), max_bytes=max_bytes)
 
 
 def to_json(value: Any, indent: str = "", *, nan_is_null: bool = False) -> str:
@@ -98,46 +99,49 @@ def to_json(value: Any, indent: str = "", *, nan_is_null: bool = False) -> str:
 
 def write_json(path: str | Path, value: Any, *, nan_is_null: bool = False) -> Path:
     """Write a value as `to_json` gives it, by `write_atomically`; give the path."""
-    text = to_json(value, nan_is_null=nan_is_null) + "\n"
-    return write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+    return write_atomically(path, to_json(value, nan_is_null=nan_is_null) + "\n")
 
 
-def write_atomically(path: str | Path, write: Callable[[Path], Any]) -> Path:
-    """Let ``write`` fill a file beside ``path``, then move it there: no reader ever meets half a file.
+def write_atomically(path: str | Path, content: Content) -> Path:
+    """Write a file beside ``path``, then move it there: no reader ever meets half a file.
 
     Args:
         path: the file to appear; missing folders are made.
-        write: gets a path with the same name in a folder on the same disk, and writes it.
+        content: its text; or a function that gets a path with the same name in a folder on the same disk, and writes
+            that.
 
     Returns:
         The path.
 
     Example:
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write_atomically(f"{folder}/a.txt", lambda part: part.write_text("hello")).read_text()
+        ...     write_atomically(f"{folder}/a.txt", "hello").read_text()
         'hello'
     """
     path = Path(path)
-    write_together(path.parent, {path.name: write})
+    write_together(path.parent, {path.name: content})
     return path
 
 
-def write_together(folder: Path, files: Mapping[str, Callable[[Path], Any]]) -> None:
+def write_together(folder: Path, files: Mapping[str, Content], *, stale: Iterable[str] = ()) -> None:
     """Write several files of one folder: where one of them fails, none appears.
 
     Args:
         folder: made where it is missing.
-        files: name to the function that writes it, as for `write_atomically`; they appear in this order.
+        files: name to content, as for `write_atomically`; they appear in this order.
+        stale: names of files about what the folder held before, which go before the new files appear.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".writing-", dir=folder) as waiting:
-        for name, write in files.items():
+        for name, content in files.items():
             part = Path(waiting, name)
             part.touch()
             mode = part.stat().st_mode  # of an ordinary file; safetensors makes its own readable by the user alone
-            write(part)
+            part.write_text(content, encoding="utf-8") if isinstance(content, str) else content(part)
             part.chmod(mode)
             with part.open("rb+") as file:
                 os.fsync(file.fileno())
+        for name in stale:
+            (folder / name).unlink(missing_ok=True)
         for name in files:
             os.replace(Path(waiting, name), folder / name)

@@ -3,11 +3,11 @@
 import inspect
 import json
 import operator
-import types
 import typing
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
+from dendrite_zoo._core.annotations import fits
 from dendrite_zoo._core.names import nearest
 from dendrite_zoo.hub.config import LIBRARY_NAME, check_value
 
@@ -38,46 +38,6 @@ def check_arguments(constructor: Callable[..., Any], arguments: Mapping[str, Any
         if not fits(value, hints.get(key, Any)):
             expected = hints[key].__name__ if isinstance(hints[key], type) else hints[key]
             raise ValueError(f"config.json: {name} expects `{key}` to be {expected}, but got {value!r}. Correct it.")
-
-
-def fits(value: Any, hint: Any) -> bool:
-    """Say whether a JSON value has the annotated type; ``true`` is no number, a list serves as any sequence.
-
-    Example:
-        >>> fits(3, int), fits(True, int), fits([64, 64], tuple[int, ...]), fits(None, int | None)
-        (True, False, True, True)
-    """
-    if hint in TYPES:
-        return type(value) in TYPES[hint]
-    return KINDS.get(typing.get_origin(hint) or hint, lambda value, inner: True)(value, typing.get_args(hint))
-
-
-def _fits_sequence(value: Any, inner: tuple[Any, ...]) -> bool:
-    return isinstance(value, list | tuple) and all(fits(item, hint) for hint in inner[:1] for item in value)
-
-
-def _fits_tuple(value: Any, inner: tuple[Any, ...]) -> bool:
-    if not inner or inner[-1] is Ellipsis:
-        return _fits_sequence(value, inner)
-    return isinstance(value, list | tuple) and len(value) == len(inner) and all(map(fits, value, inner))
-
-
-def _fits_mapping(value: Any, inner: tuple[Any, ...]) -> bool:
-    return isinstance(value, dict) and all(fits(item, hint) for hint in inner[-1:] for item in value.values())
-
-
-NONE = type(None)
-TYPES = {int: (int,), float: (int, float), bool: (bool,), str: (str,), None: (NONE,), NONE: (NONE,)}
-"""An annotation to the types of JSON values that have it."""
-
-KINDS: dict[Any, Callable[[Any, tuple[Any, ...]], bool]] = {
-    typing.Literal: lambda value, inner: any(value == one and type(value) is type(one) for one in inner),
-    **dict.fromkeys((typing.Union, types.UnionType), lambda value, inner: any(fits(value, one) for one in inner)),
-    **dict.fromkeys((list, set, frozenset, Sequence, Collection, Iterable), _fits_sequence),
-    **dict.fromkeys((dict, Mapping), _fits_mapping),
-    tuple: _fits_tuple,
-}
-"""The origin of an annotation to what decides for a value and the types within; whatever else is not checked."""
 
 
 def plain(value: Any) -> Any:

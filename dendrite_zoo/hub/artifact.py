@@ -2,8 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dendrite_zoo._core.files import to_json, write_together
+from dendrite_zoo._core.files import Content, to_json, write_together
 from dendrite_zoo.hub import config as configs
 
 CONFIG, WEIGHTS, RESULTS, CARD, PICTURE = "config.json model.safetensors results.json README.md matrix.png".split()
@@ -117,17 +116,15 @@ def write(
     marks = {"fingerprint": fingerprint(tensors, config), **({"base_model": base_model} if base_model else {})}
     # One key: several would be written in any order, and equal models must be equal files.
     metadata = {configs.LIBRARY_NAME: json.dumps(marks)}
-    files: dict[str, Callable[[Path], Any]] = {WEIGHTS: lambda path: save_file(tensors, path, metadata)}
+    files: dict[str, Content] = {WEIGHTS: lambda path: save_file(tensors, path, metadata)}
+    files[CONFIG] = to_json(config) + "\n"
     if results is not None:
-        files[RESULTS] = partial(Path.write_text, data=to_json(results, nan_is_null=True) + "\n", encoding="utf-8")
-    files[CONFIG] = partial(Path.write_text, data=to_json(config) + "\n", encoding="utf-8")
+        files[RESULTS] = to_json(results, nan_is_null=True) + "\n"
     fresh = not folder.exists()
     try:
-        write_together(folder, files)
+        write_together(folder, files, stale=(RESULTS, PICTURE))
     except (OSError, SafetensorError) as error:
         if fresh and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
         remedy = "An earlier model there is untouched. Choose a folder that can be written, or make room."
         raise OSError(f"cannot save to {folder}: {error}. {remedy}") from None
-    for name in {RESULTS, PICTURE} - set(files):
-        (folder / name).unlink(missing_ok=True)

@@ -39,9 +39,7 @@ def parse(text: str | bytes, where: str = "config.json") -> Config:
         ...
         ValueError: config.json: NaN is not JSON; expected finite numbers. Correct it or fetch it again.
     """
-    if len(text) > MAX_BYTES:
-        raise ValueError(f"{where}: more than {MAX_BYTES} bytes; no model's config is as long. Do not load it.")
-    config = parse_json(text, where)
+    config = parse_json(text, where, max_bytes=MAX_BYTES)
     if not isinstance(config, dict):
         raise ValueError(f"{where}: expected one JSON object, but got a {type(config).__name__}. Fetch it again.")
     check_value(config, where)

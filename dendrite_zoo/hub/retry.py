@@ -77,28 +77,25 @@ def _asked_to_wait(error: BaseException) -> float:
     return float(value) if value.isdigit() else 0.0
 
 
-EXPLANATIONS: dict[type[OSError], dict[str, str]] = {
-    PermissionError: {
-        "GatedRepoError": "access is gated{said}; expected an account that was granted it. Ask for access on the "
-        "repo's page, then log in with `hf auth login` or set HF_TOKEN.",
-        "bad token": "the Hub refuses the token; expected a valid one. Log in with `hf auth login` or set HF_TOKEN.",
-        "no right": "the Hub refuses it with HTTP {status}{said}; expected an account with the right to do it. Use a "
-        "namespace of your own and a token with write access (`hf auth login` or HF_TOKEN).",
-    },
-    FileNotFoundError: {
-        "RepositoryNotFoundError": "no such repo, or it is private and this account may not see it. Check the name; "
-        "for a private repo log in with `hf auth login` or set HF_TOKEN.",
-        "RevisionNotFoundError": "no such branch, tag or commit there. Check the revision on the repo's page.",
-        "RemoteEntryNotFoundError": "no such file in that repo; expected config.json and model.safetensors, nothing "
-        "else is opened. Publish the model with `dendrite-zoo publish`, or name another repo.",
-    },
-    ConnectionError: {
-        "OfflineModeIsEnabled": "not in the cache, and offline mode is on. Unset HF_HUB_OFFLINE to fetch it once.",
-        "LocalEntryNotFoundError": "the Hub cannot be reached ({kind}). Check the network and HF_ENDPOINT; try again.",
-        "failing": "the Hub answers with HTTP {status}{said}, {attempts} times. Try again later.",
-    },
+LOG_IN = "log in with `hf auth login` or set HF_TOKEN"
+SENTENCES = {
+    "OfflineModeIsEnabled": "not in the cache, and offline mode is on. Unset HF_HUB_OFFLINE to fetch it once.",
+    "GatedRepoError": "access is gated{said}; expected an account that was granted it. Ask for access on the repo's "
+    f"page, then {LOG_IN}.",
+    "bad token": f"the Hub refuses the token; expected a valid one. To use another, {LOG_IN}.",
+    "RepositoryNotFoundError": "no such repo, or it is private and this account may not see it. Check the name; for a "
+    f"private repo {LOG_IN}.",
+    "RevisionNotFoundError": "no such branch, tag or commit there. Check the revision on the repo's page.",
+    "RemoteEntryNotFoundError": "no such file in that repo; expected config.json and model.safetensors, nothing else "
+    "is opened. Publish the model with `dendrite-zoo publish`, or name another repo.",
+    "no right": "the Hub refuses it with HTTP {status}{said}; expected an account with the right to do it. Use a "
+    "namespace of your own and a token with write access (`hf auth login` or HF_TOKEN).",
+    "failing": f"the Hub answers with HTTP {{status}}{{said}}, {ATTEMPTS} times. Try again later.",
+    "no answer": "the Hub cannot be reached ({kind}). Check the network and HF_ENDPOINT; try again.",
 }
-"""An exception to the reasons for it, a class of the client's errors or another, each with its sentence."""
+"""A reason, a class of the client's errors or another, to what is said; the first that holds counts."""
+REFUSED = ("GatedRepoError", "bad token", "no right")
+MISSING = ("RepositoryNotFoundError", "RevisionNotFoundError", "RemoteEntryNotFoundError")
 
 
 def explained(error: BaseException, what: str, token: str | bool | None = None) -> Exception:
@@ -109,27 +106,20 @@ def explained(error: BaseException, what: str, token: str | bool | None = None) 
         what: failed, such as ``"org/repo: config.json"``.
         token: that was used, if it was given.
     """
-    *causes, last = _causes(error)
-    cause = next((cause for cause in causes if getattr(cause, "response", None) is not None), last)
-    reason = _reason(cause, status_of(error), is_transport(error))
-    if reason is None:
-        return OSError(f"{what}: {without_token(str(error), token)}")
-    said = without_token(str(getattr(cause, "server_message", None) or "").strip(), token)
-    words = {"said": f" ({said})" if said else "", "status": status_of(error), "kind": type(cause).__name__}
-    exception = next(kind for kind, sentences in EXPLANATIONS.items() if reason in sentences)
-    return exception(f"{what}: {EXPLANATIONS[exception][reason].format(attempts=ATTEMPTS, **words)}")
-
-
-def _reason(cause: BaseException, status: int | None, transport: bool) -> str | None:
-    """The key of `EXPLANATIONS` for an error; None where the error explains itself."""
-    explained = set().union(*EXPLANATIONS.values())
-    known = [kind.__name__ for kind in type(cause).__mro__ if kind.__name__ in explained]
-    reasons = {
-        "bad token": status == 401 and "Invalid credentials" in str(cause),
-        "OfflineModeIsEnabled": "outgoing traffic has been disabled" in str(cause),
-        **dict.fromkeys(known[:1], True),
+    causes, status = list(_causes(error)), status_of(error)
+    text = " ".join(map(str, causes))
+    holds = {kind.__name__: True for cause in causes for kind in type(cause).__mro__} | {
+        "bad token": status == 401 and "Invalid credentials" in text,
         "no right": status in (401, 403),
         "failing": status is not None,
-        "LocalEntryNotFoundError": transport or "LocalEntryNotFoundError" in known,
     }
-    return next((reason for reason, holds in reasons.items() if holds), None)
+    holds["OfflineModeIsEnabled"] = "OfflineModeIsEnabled" in holds or "outgoing traffic has been disabled" in text
+    holds["no answer"] = is_transport(error) or "LocalEntryNotFoundError" in holds
+    reason = next((reason for reason in SENTENCES if holds.get(reason)), None)
+    if reason is None:
+        return OSError(f"{what}: {without_token(str(error), token)}")
+    said = next((str(cause.server_message) for cause in causes if getattr(cause, "server_message", None)), "").strip()
+    words = {"said": f" ({said})" if said else "", "status": status, "kind": type(causes[-1]).__name__}
+    sentence = without_token(SENTENCES[reason].format(**words), token)
+    exception = PermissionError if reason in REFUSED else FileNotFoundError if reason in MISSING else ConnectionError
+    return exception(f"{what}: {sentence}")

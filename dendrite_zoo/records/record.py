@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
-import math
 import reprlib
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
-from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
+from dendrite_zoo._core.annotations import fits
 from dendrite_zoo._core.environment import hardware, versions
 from dendrite_zoo._core.files import read_json, write_json
 
@@ -132,7 +130,7 @@ class ResultRecord:
                 f"A record of {where} lacks {', '.join(missing)}, which a run writes. Add what is missing."
             )
         for name in TYPES.keys() & value.keys():
-            if not _check(TYPES[name])(value[name]):
+            if not fits(value[name], TYPES[name]):
                 raise ValueError(_unexpected(where, name, value[name], f"`{cls.__annotations__[name]}`"))
         record = _made_of(value)
         record._check_sizes(where)
@@ -216,18 +214,3 @@ def _without_none(value: Any) -> Any:
 
 def _unexpected(where: str | Path, name: str, value: Any, kind: str) -> str:
     return f"Expected `{name}` in a record of {where} to be {kind}, but got {reprlib.repr(value)}. Correct the file."
-
-
-@functools.cache
-def _check(kind: Any) -> Callable[[Any], bool]:
-    """Whether a JSON value is of a type such as ``list[float | None]``, its numbers finite."""
-    inner = [_check(one) for one in get_args(kind)]
-    checks: dict[Any, Callable[[Any], bool]] = {
-        Any: lambda value: True,
-        list: lambda value: isinstance(value, list) and all(map(inner[0], value)),
-        dict: lambda value: isinstance(value, dict) and all(map(inner[-1], value.values())),
-        UnionType: lambda value: any(check(value) for check in inner),
-        int: lambda value: type(value) is int,
-        float: lambda value: type(value) in (int, float) and abs(value) < math.inf,
-    }
-    return checks.get(get_origin(kind) or kind, lambda value: isinstance(value, kind))
