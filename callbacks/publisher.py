@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from dendrite_zoo._core.checks import check_choice
 from dendrite_zoo.callbacks.forgetting import ForgettingLogger
 from dendrite_zoo.callbacks.run_recorder import ContextAtTest, RunRecorder, where_context_is_from
 from dendrite_zoo.callbacks.trainer import find_callback, output_folder
@@ -72,8 +73,7 @@ class HubPublisher(Callback):
         context_at_test: ContextAtTest | None = None,
     ) -> None:
         check_repo(repo_id)
-        if every not in get_args(Every):
-            raise ValueError(f"Expected `every` to be one of {', '.join(get_args(Every))}, but got {every!r}.")
+        check_choice(get_args(Every), every=every)
         self._recorder = RunRecorder(context_at_test=context_at_test)  # where the Trainer has none
         self.repo_id, self.every, self.private, self.revision = repo_id, every, private, revision
         self.task, self.folder, self.wait, self.context_at_test = task, folder, wait, context_at_test

@@ -17,6 +17,10 @@ def fits(value: Any, hint: Any) -> bool:
     return KINDS.get(typing.get_origin(hint) or hint, _always)(value, typing.get_args(hint))
 
 
+def _exactly(kind: type) -> Callable[[Any, tuple[Any, ...]], bool]:
+    return lambda value, inner: type(value) is kind
+
+
 def _always(value: Any, inner: tuple[Any, ...]) -> bool:
     return True
 
@@ -37,7 +41,7 @@ def _fits_mapping(value: Any, inner: tuple[Any, ...]) -> bool:
 
 KINDS: dict[Any, Callable[[Any, tuple[Any, ...]], bool]] = {
     float: lambda value, inner: type(value) in (int, float) and abs(value) < math.inf,
-    **{kind: lambda value, inner, kind=kind: type(value) is kind for kind in (int, bool, str, types.NoneType)},
+    **{kind: _exactly(kind) for kind in (int, bool, str, types.NoneType)},
     typing.Literal: lambda value, inner: any(value == one and type(value) is type(one) for one in inner),
     **dict.fromkeys((typing.Union, types.UnionType), lambda value, inner: any(fits(value, one) for one in inner)),
     **dict.fromkeys((list, set, frozenset, Sequence, Collection, Iterable), _fits_sequence),

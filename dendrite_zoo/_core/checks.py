@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Collection, Mapping
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 from dendrite_zoo._core.names import nearest
@@ -24,8 +24,7 @@ def check_integers(low: int, high: float = math.inf, /, **arguments: Any) -> Non
         Traceback (most recent call last):
         ValueError: Expected `batch_size` to be an integer of at least 1, but got 0.
     """
-    expected = f"an integer {_bounds(low, high)}"
-    _check(arguments, expected, lambda x: not isinstance(x, bool) and isinstance(x, Integral) and low <= x <= high)  # type: ignore[operator]
+    _check(arguments, f"an integer {_bounds(low, high)}", lambda x: low <= x <= high, Integral)
 
 
 def check_range(low: float, high: float, /, **arguments: float) -> None:
@@ -68,7 +67,7 @@ def check_choice(choices: Collection[str], /, **arguments: Any) -> None:
         ValueError: Expected `split` to be one of 'train', 'val', 'test', but got 'tset'. Did you mean 'test'?
     """
     for name, value in arguments.items():
-        if value not in choices:
+        if not isinstance(value, str) or value not in choices:
             expected = f"one of {', '.join(map(repr, choices))}"
             raise wrong_argument(name, expected, value, nearest(str(value), choices).strip())
 
@@ -101,9 +100,9 @@ def check_share(**arguments: float) -> None:
     _check(arguments, "a number from 0 to below 1", lambda x: 0 <= x < 1)
 
 
-def _check(arguments: Mapping[str, Any], expected: str, is_right: Callable[[Any], bool]) -> None:
+def _check(arguments: Mapping[str, Any], expected: str, is_right: Callable[[Any], bool], kind: type = Real) -> None:
     for name, value in arguments.items():
-        if not is_right(value):
+        if isinstance(value, bool) or not isinstance(value, kind) or not is_right(value):
             raise wrong_argument(name, expected, value)
 
 

@@ -1,5 +1,6 @@
 """Files that appear whole or not at all, and JSON that a person can read."""
 
+import functools
 import json
 import math
 import os
@@ -83,11 +84,12 @@ def to_json(value: Any, indent: str = "", *, nan_is_null: bool = False) -> str:
         }
     """
     inner = indent + "  "
+    within = functools.partial(to_json, indent=inner, nan_is_null=nan_is_null)
     if isinstance(value, Mapping):
-        items = [f"{json.dumps(key)}: {to_json(item, inner, nan_is_null=nan_is_null)}" for key, item in value.items()]
+        items = [f"{json.dumps(str(key))}: {within(item)}" for key, item in value.items()]
         nested, (first, last) = bool(value), "{}"
     elif isinstance(value, list | tuple):
-        items = [to_json(item, inner, nan_is_null=nan_is_null) for item in value]
+        items = [within(item) for item in value]
         nested, (first, last) = any(isinstance(item, list | tuple | Mapping) for item in value), "[]"
     else:
         is_nan = nan_is_null and isinstance(value, float) and not math.isfinite(value)

@@ -156,8 +156,8 @@ class HubModel:
         config = configs.read(place.path(artifact.CONFIG))
         model_class = class_of(config)
         if not issubclass(model_class, cls):
-            remedy = f"Load it with {model_class.__name__}.from_pretrained or dendrite_zoo.load."
-            raise ValueError(f"{place} is a {config['model_type']!r}; expected a {cls.__name__}. {remedy}")
+            got = f"{model_class.__name__}. Load it with {model_class.__name__}.from_pretrained or dendrite_zoo.load."
+            raise ValueError(f"Expected {place} to hold the class {cls.__name__}, but got {got}")
         arguments, state, origin = _read(place, config)
         if changes:
             arguments, state, fresh = model_class.adapt(arguments, state, changes)
@@ -185,7 +185,7 @@ class HubModel:
         Raises:
             OSError: the disk is full or the folder cannot be written; an earlier artifact is untouched.
         """
-        self._save(Path(folder), results)
+        self._save(Path(folder).expanduser(), results)
 
     def push_to_hub(
         self,

@@ -118,7 +118,7 @@ def explained(error: BaseException, what: str, token: str | bool | None = None) 
     reason = next((reason for reason in SENTENCES if holds.get(reason)), None)
     if reason is None:
         return OSError(f"{what}: {without_token(str(error), token)}")
-    said = next((str(cause.server_message) for cause in causes if getattr(cause, "server_message", None)), "").strip()
+    said = next(filter(None, (str(getattr(cause, "server_message", None) or "").strip() for cause in causes)), "")
     words = {"said": f" ({said})" if said else "", "status": status, "kind": type(causes[-1]).__name__}
     sentence = without_token(SENTENCES[reason].format(**words), token)
     exception = PermissionError if reason in REFUSED else FileNotFoundError if reason in MISSING else ConnectionError

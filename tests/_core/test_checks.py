@@ -7,6 +7,7 @@ import pytest
 
 from dendrite_zoo._core.checks import (
     check_choice,
+    check_density,
     check_integers,
     check_positive,
     check_range,
@@ -39,6 +40,14 @@ def test_a_number_out_of_range_is_named_alone(value):
     assert str(error.value) == f"Expected `wrong` to be a number from 0 to 1, but got {value!r}."
 
 
+@pytest.mark.parametrize("check", [check_density, check_positive, check_share])
+@pytest.mark.parametrize("value", ["0.5", None, [0.5], True, math.nan])
+def test_what_is_no_number_is_named_too(check, value):
+    check(numpy=np.float32(0.5))
+    with pytest.raises(ValueError, match="Expected `wrong` to be a"):
+        check(wrong=value)
+
+
 def test_without_an_upper_bound_infinity_is_refused_too():
     check_range(0, math.inf, noise=1e300)
     with pytest.raises(ValueError, match="Expected `noise` to be a number of at least 0, but got inf"):
@@ -51,6 +60,8 @@ def test_an_unknown_name_says_which_is_meant():
         check_choice(("train", "val", "test"), split="unseen")
     with pytest.raises(ValueError, match="but got 3.$"):
         check_choice(("train", "val"), split=3)
+    with pytest.raises(ValueError, match="but got \\['val'\\]"):
+        check_choice({"train", "val"}, split=["val"])
 
 
 def test_a_wrong_argument_is_named_with_the_remedy():

@@ -122,7 +122,7 @@ def test_what_cannot_be_published_is_said_before_training():
     trainer = Trainer(logger=False, accelerator="cpu", enable_checkpointing=False)
     with pytest.raises(ValueError, match="neither it nor its .model is a dendrite_zoo.hub.HubModel"):
         HubPublisher("alice/digits").setup(trainer, LightningModule(), "fit")
-    with pytest.raises(ValueError, match="Expected `every` to be one of fit_end, task_end, but got 'epoch'"):
+    with pytest.raises(ValueError, match="Expected `every` to be one of .fit_end., .task_end., but got 'epoch'"):
         HubPublisher("alice/digits", every="epoch")
     with pytest.raises(ValueError, match="expected a repo as 'org/name', .* but got 'digits'"):
         HubPublisher("digits")

@@ -53,6 +53,13 @@ def test_numbers_of_numpy_and_whole_negative_bounds_are_saved(tmp_path):
     assert config["hidden_features"] == [8, 8] and config["log_std_range"] == [-5.0, 2.0]
 
 
+def test_a_folder_below_the_users_own_is_the_same_for_saving_and_loading(model, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    model.save_pretrained("~/mine")
+    assert (tmp_path / "mine/config.json").is_file()
+    assert Toy.from_pretrained("~/mine").config == model.config
+
+
 def test_equal_models_are_equal_files(model, tmp_path):
     for name in "ab":
         model.save_pretrained(tmp_path / name)
@@ -68,7 +75,7 @@ def test_the_class_comes_from_the_config(model, tmp_path):
     class Stranger(HubModel, nn.Module):
         pass
 
-    with pytest.raises(ValueError, match="is a 'toy'; expected a Stranger. Load it with Toy.from_pretrained"):
+    with pytest.raises(ValueError, match="to hold the class Stranger, but got Toy. Load it with Toy.from_pretrained"):
         Stranger.from_pretrained(tmp_path)
 
 
