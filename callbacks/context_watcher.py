@@ -11,7 +11,7 @@ from torch.utils.hooks import RemovableHandle
 
 from dendrite_zoo.callbacks.activation_counts import ActivationCounts
 from dendrite_zoo.callbacks.layer_selection import is_within, named_layers
-from dendrite_zoo.functional import Context, distinct_contexts, select_winners
+from dendrite_zoo.functional import distinct_contexts, select_winners
 
 
 class ContextWatcher:
@@ -126,13 +126,15 @@ def winning_segments(layer: nn.Module, context: Tensor) -> Tensor:
     return select_winners(activations, getattr(layer, "gate", "abs_max"))[1].cpu()
 
 
-def _context(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Context | None:
+def _context(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | tuple[Tensor, Tensor] | None:
     """The context of a call; None for what is none, which the layer itself refuses."""
     context = kwargs.get("context", args[1] if len(args) > 1 else None)
+    if isinstance(context, int):
+        return torch.tensor(context)
     return context if isinstance(context, (Tensor, tuple)) else None
 
 
-def _most_frequent(context: Context) -> Tensor:
+def _most_frequent(context: Tensor | tuple[Tensor, Tensor]) -> Tensor:
     if isinstance(context, tuple):
         codebook, index = context
         return codebook[index.mode().values].detach().clone()

@@ -43,8 +43,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
     known = list(known)
     if new := renamed(name, known):
         return f" `{name}` is now `{new}`."
-    close = difflib.get_close_matches(str(name), known, n=1, cutoff=0.5)
-    return f" Did you mean {close[0]!r}?" if close else ""
+    folded = {one.casefold(): one for one in known}
+    close = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.5)
+    return f" Did you mean {folded[close[0]]!r}?" if close else ""
 
 
 def refuse_old_names(given: Iterable[str], known: Collection[str]) -> None:
@@ -62,8 +63,26 @@ def refuse_old_names(given: Iterable[str], known: Collection[str]) -> None:
             raise TypeError(f"`{name}` is now `{new}`.")
 
 
+def refuse_unknown_names(given: Iterable[str], known: Collection[str], owner: str) -> None:
+    """Raise an error for the first argument that is misspelt, or given under its old name.
+
+    Args:
+        given: the names of the arguments of a call.
+        known: the names that the callee takes.
+        owner: the callee, for the message.
+
+    Raises:
+        TypeError: "`damping` is now `eps`.", or "KWinners has no argument `densty`. Did you mean 'density'?"
+    """
+    refuse_old_names(given, known)
+    for name in given:
+        if name not in known:
+            hint = nearest(name, known) or f" It takes {', '.join(known)}."
+            raise TypeError(f"{owner} has no argument `{name}`.{hint}")
+
+
 def say_new_names(cls: T) -> T:
-    """Let a class answer an argument's old name with the new one; its signature stays as it is.
+    """Let a class answer the old name of an argument, or a misspelt one, with the right one; its signature stays.
 
     Example:
         >>> @say_new_names
@@ -75,11 +94,16 @@ def say_new_names(cls: T) -> T:
         TypeError: `damping` is now `eps`.
     """
     init: Any = cls.__init__  # type: ignore[misc]
-    known = inspect.signature(init).parameters
+    parameters = inspect.signature(init).parameters.values()
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters)  # what they are for checks them
+    known = [p.name for p in parameters][1:]
 
     @functools.wraps(init)
     def checked(self: Any, *args: Any, **kwargs: Any) -> None:
-        refuse_old_names(kwargs, known)
+        if open_ended:
+            refuse_old_names(kwargs, known)
+        else:
+            refuse_unknown_names(kwargs, known, type(self).__name__)
         init(self, *args, **kwargs)
 
     cls.__init__ = checked  # type: ignore[misc]

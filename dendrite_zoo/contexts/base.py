@@ -58,7 +58,10 @@ class TaskContext(nn.Module):
 
     def task_ids(self, task: int | Tensor) -> Tensor:
         """Tasks as integers, ``()`` or ``(B,)``; raises a ValueError where one lies beyond the capacity."""
-        ids = torch.as_tensor(task)
+        try:
+            ids = torch.as_tensor(task)
+        except (TypeError, ValueError, RuntimeError):
+            raise TypeError(f"Expected `task` to be an int, or one for each row, but got {task!r}.") from None
         check_ids(ids, self.max_tasks, what="task")
         return ids
 

@@ -7,7 +7,7 @@ A context has any of these forms (the type `Context`):
 - ``(C,)`` floats: one context for the whole batch;
 - ``(B, C)`` floats: one for each row;
 - ``(codebook, index)`` with shapes ``(K, C)`` and ``(B,)``: few contexts, many rows;
-- ``()`` or ``(B,)`` integers: ids of one-hot contexts.
+- an int, or ``()`` or ``(B,)`` integers: ids of one-hot contexts.
 """
 
 from typing import TypeAlias
@@ -17,11 +17,18 @@ from torch import Tensor
 
 __all__ = ["Context", "distinct_contexts"]
 
-Context: TypeAlias = Tensor | tuple[Tensor, Tensor]
+Context: TypeAlias = Tensor | tuple[Tensor, Tensor] | int
 
 
-def distinct_contexts(context: Context, context_dim: int) -> tuple[Tensor, Tensor | None]:
+def distinct_contexts(
+    context: Context, context_dim: int, device: torch.device | None = None
+) -> tuple[Tensor, Tensor | None]:
     """Bring a context of any form to distinct ones, and which of them each row of the batch is in.
+
+    Args:
+        context: in any form.
+        context_dim: its size, ``C``.
+        device: of the ids, where the context is an int.
 
     Shape:
         the contexts ``(K, C)``, or all ids ``(C,)`` of one-hot ones; the index ``()`` where the batch shares one,
@@ -36,10 +43,12 @@ def distinct_contexts(context: Context, context_dim: int) -> tuple[Tensor, Tenso
         (tensor([0, 1, 2, 3, 4]), tensor([3, 1, 3]))
     """
     contexts, index = context if isinstance(context, tuple) else (context, None)
+    if isinstance(contexts, int):
+        contexts = torch.tensor(contexts, device=device)
     if not isinstance(contexts, Tensor) or contexts.dtype == torch.bool:
         got = contexts.dtype if isinstance(contexts, Tensor) else type(contexts).__name__
-        forms = "floats (C,) or (B, C), a tuple (codebook (K, C), index (B,)), or integer ids () or (B,)"
-        raise TypeError(f"Expected a context to be {forms}, but got {got}. Wrap a number by torch.tensor(task).")
+        forms = "floats (C,) or (B, C), a tuple (codebook (K, C), index (B,)), an int, or integer ids () or (B,)"
+        raise TypeError(f"Expected a context to be {forms}, but got {got}.")
     if not contexts.is_floating_point():
         if contexts.ndim > 1:
             raise ValueError(f"Expected context ids of shape () or (batch,), but got {tuple(contexts.shape)}.")

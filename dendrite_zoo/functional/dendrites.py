@@ -138,7 +138,7 @@ def winning_activations(
         tensor([[ 1.],
                 [-3.]])
     """
-    contexts, index = distinct_contexts(context, segments.shape[-1])
+    contexts, index = distinct_contexts(context, segments.shape[-1], segments.device)
     if contexts.is_floating_point():
         contexts = contexts.to(segments.dtype)
     strength, _ = select_winners(segment_activations(segments if mask is None else segments * mask, contexts), gate)

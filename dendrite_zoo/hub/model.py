@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from dendrite_zoo._core.files import read_json
+from dendrite_zoo._core.names import refuse_unknown_names
 from dendrite_zoo.hub import artifact
 from dendrite_zoo.hub import config as configs
 from dendrite_zoo.hub.arguments import check_arguments, defaults_of, plain
@@ -61,6 +62,7 @@ class HubModel:
     ``model_type`` when it is published; see `dendrite_zoo.hub.publish.kinds`.
 
     Attributes:
+        changeable: the arguments that `from_pretrained` may change.
         config: the constructor's arguments, all of them.
         results: result records of these weights, or None; written with them.
         origin: where it was loaded from, or None.
@@ -82,6 +84,7 @@ class HubModel:
     """
 
     model_type: ClassVar[str]
+    changeable: ClassVar[tuple[str, ...]] = ()
     config: dict[str, Any]
     results: Any = None
     origin: Origin | None = None
@@ -90,17 +93,13 @@ class HubModel:
     def adapt(
         cls, config: dict[str, Any], state: dict[str, Tensor], changes: Mapping[str, Any]
     ) -> tuple[dict[str, Any], dict[str, Tensor], list[str]]:
-        """Change a loaded model as ``from_pretrained(x, **changes)`` asks; to be overridden.
+        """Change a loaded model as ``from_pretrained(x, **changes)`` asks; to be overridden with `changeable`.
 
         Returns:
             The new constructor arguments; the new state, in the new shapes, without the tensors that are to
             stay as a new model has them; and the names of all tensors that start anew, in whole or in part.
-
-        Raises:
-            TypeError: for a change this class does not know.
         """
-        remedy = "it takes no changes. Leave them out, or build a new model and copy what you need."
-        raise TypeError(f"{cls.__name__}.from_pretrained does not know {sorted(changes)}; {remedy}")
+        raise NotImplementedError
 
     @classmethod
     def to_file(cls, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -150,7 +149,7 @@ class HubModel:
         Raises:
             FileNotFoundError: the folder, or a file in it, is missing.
             ValueError: the name is unknown, or a file is not what it should be.
-            TypeError: the class does not know how to make a change.
+            TypeError: there is no such argument, or the class does not know how to make the change.
         """
         place = resolve(x, revision=revision, cache_dir=cache_dir, token=token)
         config = configs.read(place.path(artifact.CONFIG))
@@ -158,6 +157,10 @@ class HubModel:
         if not issubclass(model_class, cls):
             got = f"{model_class.__name__}. Load it with {model_class.__name__}.from_pretrained or dendrite_zoo.load."
             raise ValueError(f"Expected {place} to hold the class {cls.__name__}, but got {got}")
+        options = [
+            p.name for p in inspect.signature(cls.from_pretrained).parameters.values() if p.kind is p.KEYWORD_ONLY
+        ]
+        refuse_unknown_names(changes, [*model_class.changeable, *options], f"{model_class.__name__}.from_pretrained")
         arguments, state, origin = _read(place, config)
         if changes:
             arguments, state, fresh = model_class.adapt(arguments, state, changes)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from dendrite_zoo._core.names import nearest
 from dendrite_zoo.hub import artifact, registry
 from dendrite_zoo.hub.download import Download
 
@@ -78,11 +79,18 @@ def resolve(
             raise ValueError(f"{text} is a folder; a revision ({revision!r}) belongs to a repo. Leave it out.")
         return Folder(model_folder(folder) or folder, text)
     if match is None:
-        remedy = "Expected a folder, a zoo name (dendrite-zoo list), 'org/repo' or 'org/repo@revision'."
-        raise FileNotFoundError(f"{text!r} is no folder here. {remedy} Check the path.")
+        raise _missing(folder, text)
     if revision is not None and match["revision"] not in (None, revision):
         raise ValueError(f"{text!r} has a revision besides revision={revision!r}; expected one of the two.")
     return Download(match["repo"], revision or match["revision"] or "main", cache, token)
+
+
+def _missing(folder: Path, name: str) -> FileNotFoundError:
+    beside = [place.name for place in folder.parent.iterdir()] if folder.parent.is_dir() else []
+    remedy = "Expected a folder, a zoo name (dendrite-zoo list), 'org/repo' or 'org/repo@revision'."
+    return FileNotFoundError(
+        f"{name!r} is no folder here. {remedy}{nearest(folder.name, beside) or ' Check the path.'}"
+    )
 
 
 def model_folder(folder: Path) -> Path | None:

@@ -103,6 +103,8 @@ class ActiveDendriteClassifier(TaskClassifier, DendriteModel):
         (torch.Size([3, 10]), 1)
     """
 
+    changeable = ("num_classes", "max_tasks")
+
     @takes(ClassifierArguments)
     def __init__(self, config: ClassifierArguments) -> None:
         super().__init__(config)
@@ -123,9 +125,6 @@ class ActiveDendriteClassifier(TaskClassifier, DendriteModel):
         Room for more tasks leaves everything learned as it is; with a one-hot context the segments' weights for the new
         ids are drawn as those of the old ones were.
         """
-        unknown = sorted(set(changes) - {"num_classes", "max_tasks"})
-        if unknown:
-            raise TypeError(f"Expected `num_classes` or `max_tasks` to change, but got {unknown}.")
         new, state, fresh = {**config, **changes}, dict(state), []
         ClassifierArguments(**new)  # which checks them
         if new["num_classes"] != config["num_classes"]:

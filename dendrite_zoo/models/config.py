@@ -1,15 +1,18 @@
 """The arguments of models, each written once: checked, and captured as the config that an artifact holds."""
 
+import contextlib
 import functools
 import inspect
 import typing
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
+from dendrite_zoo._core.annotations import fits
 from dendrite_zoo._core.checks import check_choice, check_density, check_integers, wrong_argument
-from dendrite_zoo._core.names import refuse_old_names
+from dendrite_zoo._core.names import refuse_unknown_names
 from dendrite_zoo.functional import Gate
+from dendrite_zoo.hub.arguments import plain
 
 __all__ = ["MLPConfig"]
 
@@ -20,22 +23,18 @@ Model = TypeVar("Model")
 
 @dataclass(kw_only=True)
 class Arguments:
-    """The arguments of a network's constructor: each field is one, with its type and default.
+    """The arguments of a network's constructor: each field is one, with its type and default; JSON values once made.
 
     Raises:
-        ValueError: naming the first that is wrong: a size (an ``int``) below 1, a density outside (0, 1], a value that
-            is none of a ``Literal``, or no hidden layers.
+        ValueError: naming the first that is wrong: of another type, a size (an ``int``) below 1, a density outside
+            (0, 1], a value that is none of a ``Literal``, or no hidden layers.
     """
 
     def __post_init__(self) -> None:
         for name, hint in typing.get_type_hints(type(self)).items():
-            value = {name: getattr(self, name)}
-            if hint is int:
-                check_integers(0 if name == "num_segments" else 1, **value)
-            elif name.endswith("_density") and value[name] is not None:
-                check_density(**value)
-            elif typing.get_origin(hint) is Literal:
-                check_choice(typing.get_args(hint), **value)
+            with contextlib.suppress(AttributeError, RuntimeError, TypeError, ValueError):  # then it does not fit
+                setattr(self, name, plain(getattr(self, name)))
+            _check(name, hint, getattr(self, name))
         layers = vars(self)["hidden_features"]
         if not layers:
             raise wrong_argument("hidden_features", "the units of at least one hidden layer", layers)
@@ -44,9 +43,18 @@ class Arguments:
 
     def as_config(self) -> dict[str, Any]:
         """The arguments as JSON values, in the order of the signature."""
-        values = {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
-        lists = {name: list(v) for name, v in values.items() if isinstance(v, Iterable) and not isinstance(v, str)}
-        return values | lists
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+
+def _check(name: str, hint: Any, value: Any) -> None:
+    if hint is int or (hint == int | None and value is not None):
+        check_integers(0 if name in ("num_segments", "segment_seed") else 1, **{name: value})
+    elif typing.get_origin(hint) is Literal:
+        check_choice(typing.get_args(hint), **{name: value})
+    elif not fits(value, hint):
+        raise wrong_argument(name, f"of type {inspect.formatannotation(hint)}".replace("collections.abc.", ""), value)
+    elif name.endswith("_density") and value is not None:
+        check_density(**{name: value})
 
 
 @dataclass(kw_only=True)
@@ -88,7 +96,7 @@ class MLPConfig(Arguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_integers(0, num_segments=self.num_segments or 0, segment_seed=self.segment_seed or 0)
+        check_integers(0, 2**31 - 1, segment_seed=self.segment_seed or 0)  # as in a config.json
         last = len(vars(self)["hidden_features"]) - 1
         if any(layer not in range(last + 1) for layer in self.dendrite_layers or ()):
             raise wrong_argument("dendrite_layers", f"hidden layers from 0 to {last}", self.dendrite_layers)
@@ -126,11 +134,16 @@ def takes(arguments: Callable[P, A]) -> Callable[[Callable[[Model, A], None]], C
     """
     cls: Any = arguments
     hints, signature = typing.get_type_hints(cls), inspect.signature(cls.__init__)
+    known = list(signature.parameters)[1:]
     typed = [p.replace(annotation=hints.get(name, p.annotation)) for name, p in signature.parameters.items()]
 
     def decorate(init: Callable[[Model, A], None]) -> Callable[Concatenate[Model, P], None]:
         def __init__(self: Model, /, *args: P.args, **kwargs: P.kwargs) -> None:
-            refuse_old_names(kwargs, signature.parameters)
+            refuse_unknown_names(kwargs, known, type(self).__name__)
+            try:
+                signature.bind(self, *args, **kwargs)
+            except TypeError as error:
+                raise TypeError(f"{type(self).__name__}: {error}.") from None
             init(self, arguments(*args, **kwargs))
 
         function: Any = functools.update_wrapper(__init__, init)

@@ -28,9 +28,9 @@ class ControlArguments(MLPConfig):
     append_task: bool = False
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if isinstance(self.tasks, str):
             raise wrong_argument("tasks", "a list of names", self.tasks, f"Write [{self.tasks!r}] for one task.")
+        super().__post_init__()
         if not self.tasks or len(set(self.tasks)) < len(self.tasks):
             raise wrong_argument("tasks", "the names of one task or more, each once", list(self.tasks))
 
@@ -90,10 +90,11 @@ class ControlModel(DendriteModel):
         options = config.options(segment_seed=seed, context_density=density)
         return ActiveDendriteMLP(*sizes, context_dim=len(self.tasks), **options)
 
-    def _inputs(self, observation: Tensor, task: Tensor, *others: Tensor) -> Tensor:
+    def _inputs(self, observation: Tensor, task: Tensor | int, *others: Tensor) -> Tensor:
         """What a network reads: the observation, normalised, other inputs, and the one-hot task if it is appended."""
         parts = [(observation - self.observation_mean) / self.observation_scale, *others]
         if self.config["append_task"]:
-            one_hot = F.one_hot(task, len(self.tasks)).to(parts[0])
+            ids = torch.as_tensor(task, device=observation.device)
+            one_hot = F.one_hot(ids, len(self.tasks)).to(parts[0])
             parts.append(one_hot.expand(len(parts[0]), -1))
         return torch.cat(parts, dim=1)

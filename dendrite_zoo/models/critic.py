@@ -28,7 +28,8 @@ class TwinCritic(ControlModel):
     All options of `dendrite_zoo.models.MLPConfig` are arguments, too.
 
     Shape:
-        observation ``(B, O)``, action ``(B, A)``, task ``(B,)`` or ``()`` integers to two values, ``(B,)`` each.
+        observation ``(B, O)``, action ``(B, A)``, task ``(B,)`` or ``()`` integers, or an int, to two values, ``(B,)``
+        each.
 
     Raises:
         ValueError: an argument out of range.
@@ -69,7 +70,7 @@ class TwinCritic(ControlModel):
         known = set(inspect.signature(cls).parameters) - {"segment_seed"}
         return cls(**{name: value for name, value in policy.config.items() if name in known})
 
-    def forward(self, observation: Tensor, action: Tensor, task: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, observation: Tensor, action: Tensor, task: Tensor | int) -> tuple[Tensor, Tensor]:
         """What each critic expects of actions: the discounted sum of rewards, and of entropy to come."""
         x = self._inputs(observation, task, action)
         return self.critics[0](x, task).squeeze(1), self.critics[1](x, task).squeeze(1)

@@ -139,15 +139,15 @@ class ActiveDendriteMLP(DendriteModel):
             x = activation(layer(x, context))
         return self.output(x)
 
-    def active_units(self, context: Tensor) -> list[Tensor]:
-        """The units of each hidden layer that are active in a context ``(C,)`` or ``()``, in rising order.
+    def active_units(self, context: Tensor | int) -> list[Tensor]:
+        """The units of each hidden layer that are active in one context (floats ``(C,)`` or an id), in rising order.
 
         Raises:
             ValueError: the winners are chosen by activation: any unit may be active.
 
         Example:
             >>> model = ActiveDendriteMLP(8, [40, 40], 2, context_dim=3, num_segments=5, winners="context")
-            >>> [units.shape for units in model.active_units(torch.tensor(0))]
+            >>> [units.shape for units in model.active_units(0)]
             [torch.Size([2]), torch.Size([2])]
         """
         if self._subnetworks is None:
@@ -155,7 +155,7 @@ class ActiveDendriteMLP(DendriteModel):
             raise wrong_argument("winners", "'context', whose units are the same for all inputs", "activation", remedy)
         return [active.units for active in self._active(context)]
 
-    def active_parameters(self, context: Tensor) -> dict[str, Tensor | tuple[Tensor, Tensor]]:
+    def active_parameters(self, context: Tensor | int) -> dict[str, Tensor | tuple[Tensor, Tensor]]:
         """The part of each parameter that a context uses, as an index: ``parameter[index]``.
 
         A parameter of which all is used is not named. The values of a sparse gradient are those of ``gradient[index]``,
@@ -173,17 +173,17 @@ class ActiveDendriteMLP(DendriteModel):
         return parts
 
     @torch.no_grad()
-    def fold(self, context: Tensor) -> nn.Sequential | FoldedMLP:
+    def fold(self, context: Tensor | int) -> nn.Sequential | FoldedMLP:
         """A plain network without dendrites that computes the same in a fixed context, or in a few of them.
 
         Args:
-            context: one context ``(C,)``, or the id ``()`` of a one-hot one: gates fold into the weights, and the
-                result maps ``x``; where winners are chosen by the context, it has the active units alone. Or a codebook
+            context: one context ``(C,)``, or the id of a one-hot one: gates fold into the weights, and the result
+                maps ``x``; where winners are chosen by the context, it has the active units alone. Or a codebook
                 ``(K, C)``, or ids ``(K,)``: the result has a table of gates, and maps ``(x, index)``.
 
         Example:
             >>> model = ActiveDendriteMLP(8, [20], 2, context_dim=3, num_segments=5)
-            >>> model.fold(torch.tensor(0))
+            >>> model.fold(0)
             Sequential(
               (0): Linear(in_features=8, out_features=20, bias=True)
               (1): KWinners(density=0.05)
@@ -192,7 +192,7 @@ class ActiveDendriteMLP(DendriteModel):
             >>> model.fold(torch.arange(3))(torch.randn(2, 8), torch.tensor([1, 1])).shape
             torch.Size([2, 2])
         """
-        if context.ndim == (1 if context.is_floating_point() else 0):
+        if isinstance(context, int) or context.ndim == (1 if context.is_floating_point() else 0):
             return fold_one(zip(self._layers, self.activations, self._active(context), strict=True), self.output)
         active = zip(*(self._active(one) for one in context), strict=True)  # of each layer, in each context
         return FoldedMLP(map(FoldedLayer, self._layers, self.activations, active), self.output)
@@ -201,7 +201,8 @@ class ActiveDendriteMLP(DendriteModel):
     def _layers(self) -> list[ActiveDendriteLinear]:
         return cast("list[ActiveDendriteLinear]", list(self.hidden))
 
-    def _active(self, context: Tensor) -> list[ActiveUnits]:
+    def _active(self, context: Tensor | int) -> list[ActiveUnits]:
+        context = torch.as_tensor(context, device=self.output.weight.device)
         if self._subnetworks is None:
             return [_active_units(layer, context, density=1.0) for layer in self._layers]
         layers, density = self._layers, self.config["activation_density"]
@@ -213,7 +214,7 @@ class ActiveDendriteMLP(DendriteModel):
             raise TypeError("Expected a context, which chooses the winners, but got None. Call model(x, context).")
         if len(x) == 0:
             return self.output(x.new_zeros(*x.shape[:-1], self.output.in_features))
-        contexts, index = distinct_contexts(context, self.config["context_dim"])
+        contexts, index = distinct_contexts(context, self.config["context_dim"], x.device)
         if index is not None and index.ndim == 0:
             return self._forward_part(x, contexts[0])
         index = torch.arange(len(contexts), device=x.device) if index is None else index

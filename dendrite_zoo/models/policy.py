@@ -35,7 +35,7 @@ class PolicyArguments(ControlArguments):
         super().__post_init__()
         self.log_std_range = bounds = [float(bound) for bound in self.log_std_range]
         if len(bounds) != 2 or not bounds[0] < bounds[1]:
-            raise ValueError(f"Expected `log_std_range` to be the lower and the upper bound, but got {bounds}.")
+            raise wrong_argument("log_std_range", "the lower and the upper bound", bounds)
 
 
 @register_model("active-dendrite-policy")
@@ -62,8 +62,8 @@ class ActiveDendritePolicy(ControlModel):
         observation_scale: ``(observation_size,)``, which then divides it.
 
     Shape:
-        observation ``(B, observation_size)`` and task ``(B,)`` or ``()`` to mean and log standard deviation, each ``(B,
-        action_size)``.
+        observation ``(B, observation_size)`` and task ``(B,)`` or ``()`` integers, or an int, to mean and log
+        standard deviation, each ``(B, action_size)``.
 
     Raises:
         ValueError: an argument out of range; an unknown task, or an observation that is none.
@@ -108,7 +108,7 @@ class ActiveDendritePolicy(ControlModel):
         output.weight[size:] = 0
         output.bias[size:] = math.log(std)
 
-    def forward(self, observation: Tensor, task: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, observation: Tensor, task: Tensor | int) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation ``(B, action_size)`` of the actions, before they are squashed."""
         return self._gaussian(self.mlp(self._inputs(observation, task), task))
 
@@ -197,7 +197,7 @@ class ActiveDendritePolicy(ControlModel):
 
     def _fold(self, index: int) -> nn.Sequential:
         """The network in one task, without dendrites."""
-        network = cast(nn.Sequential, self.mlp.fold(torch.tensor(index, device=self.observation_mean.device)))
+        network = cast(nn.Sequential, self.mlp.fold(index))
         if self.config["append_task"]:  # a constant input is a bias
             first, size = cast(nn.Linear, network[0]), len(self.observation_mean)
             network[0] = plain_linear(first.weight[:, :size], first.bias + first.weight[:, size + index])

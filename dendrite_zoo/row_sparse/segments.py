@@ -45,7 +45,7 @@ def winning_activations(
         tensor([[ 1.],
                 [-3.]])
     """
-    contexts, index = used_contexts(*distinct_contexts(context, segments.shape[-1]))
+    contexts, index = used_contexts(*distinct_contexts(context, segments.shape[-1], segments.device))
     if contexts.is_floating_point():
         contexts = contexts.to(segments.dtype)
     with torch.autocast(segments.device.type, enabled=False):  # a rounded activation could choose another winner

@@ -169,8 +169,14 @@ def test_a_larger_capacity_keeps_what_was_learned(model, tmp_path):
 
 def test_a_change_that_no_one_knows_is_refused(model, tmp_path):
     model.save_pretrained(tmp_path)
-    with pytest.raises(TypeError, match=r"does not know \['wings'\]"):
+    with pytest.raises(
+        TypeError, match="Toy.from_pretrained has no argument `wings`. It takes num_classes, max_tasks, revi"
+    ):
         Toy.from_pretrained(tmp_path, wings=2)
+    with pytest.raises(TypeError, match="Toy.from_pretrained has no argument `max_task`. Did you mean 'max_tasks'?"):
+        Toy.from_pretrained(tmp_path, num_classes=5, max_task=2)
+    with pytest.raises(TypeError, match="Did you mean 'revision'?"):
+        Toy.from_pretrained(tmp_path, revison="main")
 
 
 # Faults: each one clear error, and what stood there before stays.

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from dendrite_zoo.hub import HubModel, artifact, registry
+from dendrite_zoo.hub.resolve import resolve
 
 
 def test_every_entry_is_complete():
@@ -58,3 +59,11 @@ def test_a_bundled_entry_is_checked_against_its_pin(shelf):
     Toy(4, 2).save_pretrained(shelf / "toy-digits")
     with pytest.raises(ValueError, match="sha256 .*; expected"):
         HubModel.from_pretrained("toy-digits")
+
+
+def test_a_misspelt_folder_is_answered_with_the_one_beside_it(tmp_path):
+    (tmp_path / "permuted-digits").mkdir()
+    with pytest.raises(FileNotFoundError, match="is no folder here.* Did you mean 'permuted-digits'?"):
+        resolve(f"{tmp_path}/permuted-digit")
+    with pytest.raises(FileNotFoundError, match="Check the path.$"):
+        resolve(f"{tmp_path}/none/permuted-digits")

@@ -11,6 +11,8 @@ from dendrite_zoo.hub.publish.kinds import KINDS, Kind
 class Toy(HubModel, nn.Module):
     """A linear head over a table of ``max_tasks`` prototypes, kept in float32 whatever the weights are."""
 
+    changeable = ("num_classes", "max_tasks")
+
     def __init__(
         self,
         in_features: int,
@@ -54,13 +56,11 @@ class Toy(HubModel, nn.Module):
             if key == "num_classes":
                 fresh += ["head.weight", "head.bias"]
                 del state["head.weight"], state["head.bias"]
-            elif key == "max_tasks":
+            else:
                 wider = torch.zeros(value, config["in_features"])
                 wider[: config["max_tasks"]] = state["prototypes"]
                 state["prototypes"] = wider
                 fresh.append("prototypes")
-            else:
-                return super().adapt(config, state, changes)
             config[key] = value
         return config, state, fresh
 

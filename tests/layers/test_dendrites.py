@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dendrite_zoo.functional import GATES
+from dendrite_zoo.functional import GATES, winning_activations
 from dendrite_zoo.layers import ActiveDendriteConv2d, ActiveDendriteLinear
 from tests import reference
 
@@ -195,7 +195,7 @@ def test_bf16_autocast_compile_and_deepcopy_agree():
             "id of a codebook row to be an integer, but got torch.float32",
         ),
         (torch.zeros(C, dtype=torch.bool), TypeError, "Expected a context to be floats .* but got torch.bool"),
-        (3, TypeError, r"but got int. Wrap a number by torch.tensor\(task\)"),
+        ("3", TypeError, r"an int, or integer ids .* but got str"),
         (None, TypeError, r"Expected a context for .* but got None. Call layer\(x, context\)"),
     ],
 )
@@ -220,3 +220,11 @@ def test_bad_arguments_are_refused_clearly(arguments, words):
     good = {"in_features": 4, "out_features": 3, "context_dim": 2, "num_segments": 2}
     with pytest.raises(ValueError, match=words):
         ActiveDendriteLinear(**{**good, **arguments})
+
+
+def test_an_int_is_a_one_hot_context_like_its_tensor():
+    layer, x = ActiveDendriteLinear(IN, UNITS, context_dim=C, num_segments=2), torch.randn(B, IN)
+    assert torch.equal(layer(x, 2), layer(x, torch.tensor(2)))
+    assert torch.equal(winning_activations(layer.segments, 2), winning_activations(layer.segments, torch.tensor(2)))
+    with pytest.raises(ValueError, match="from 0 to 3, but got 4"):
+        layer(x, C)

@@ -130,6 +130,14 @@ def test_the_one_argument_that_is_wrong_is_named(model_class):
         ({"num_segments": -1}, "Expected `num_segments` to be an integer of at least 0, but got -1"),
         ({"num_segments": 2.0}, "Expected `num_segments` to be an integer of at least 0, but got 2.0"),
         ({"winners": "context", "segment_seed": -1}, "Expected `segment_seed` to be an integer of at least 0"),
+        ({"winners": "context", "segment_seed": 2**31}, "`segment_seed` to be an integer from 0 to 2147483647"),
+        ({"weight_density": "0.5"}, "Expected `weight_density` to be of type float, but got '0.5'"),
+        ({"activation_density": None}, "Expected `activation_density` to be of type float, but got None"),
+        ({"hidden_features": 32}, r"Expected `hidden_features` to be of type Sequence\[int\], but got 32"),
+        ({"hidden_features": [20, 24.0]}, r"`hidden_features` to be of type Sequence\[int\], but got \[20, 24.0\]"),
+        ({"dendrite_layers": 0}, r"`dendrite_layers` to be of type Sequence\[int\] | None, but got 0"),
+        ({"gate": nn.ReLU()}, "Expected `gate` to be one of .* but got ReLU"),
+        ({"hidden_features": torch.tensor([20, 24])}, "Expected `hidden_features` to be of type"),
         ({"segment_seed": 3}, "Expected `segment_seed` to be None unless winners='context', but got 3"),
         ({"gate": "abs-max"}, "Expected `gate` to be one of .* but got 'abs-max'. Did you mean 'abs_max'"),
     ]:
@@ -137,8 +145,10 @@ def test_the_one_argument_that_is_wrong_is_named(model_class):
             make(model_class, **arguments)
     with pytest.raises(TypeError, match="^`modulated` is now `dendrite_layers`.$"):
         make(model_class, modulated=[0])
-    with pytest.raises(TypeError, match="unexpected keyword argument 'widths'"):
-        make(model_class, widths=3)
+    with pytest.raises(TypeError, match=f"^{model_class.__name__} has no argument `winer`. Did you mean 'winners'\\?$"):
+        make(model_class, winer="context")
+    with pytest.raises(TypeError, match=f"^{model_class.__name__}: missing a required argument: "):
+        model_class()
 
 
 def test_xdg_says_its_new_name():

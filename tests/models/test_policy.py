@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import dendrite_zoo
-from dendrite_zoo.models import ActiveDendritePolicy
+from dendrite_zoo.models import ActiveDendritePolicy, TwinCritic
 
 TASKS = ["reach-v3", "push-v3", "drawer-close-v3"]
 MLP = {"num_segments": 0, "activation": "relu", "weight_density": 1.0, "append_task": True}
@@ -216,3 +216,19 @@ def test_whether_it_was_normalised():
     assert not policy.has_normalizer
     policy.fit_normalizer(torch.randn(10, 39))
     assert policy.has_normalizer
+
+
+@pytest.mark.parametrize("winners", ["activation", "context"])
+@pytest.mark.parametrize("append_task", [False, True])
+def test_a_task_may_be_an_int(winners, append_task):
+    sizes = {"hidden_features": [16, 16], "winners": winners, "append_task": append_task}
+    policy, x = ActiveDendritePolicy(["a", "b", "c"], **sizes).eval(), torch.randn(5, 39)
+    critic = TwinCritic(["a", "b", "c"], **sizes)
+    one, each = torch.tensor(2), torch.tensor([2] * 5)
+    for got, expected, by_row in zip(policy(x, 2), policy(x, one), policy(x, each), strict=True):
+        assert torch.equal(got, expected)
+        torch.testing.assert_close(got, by_row)
+    for got, expected in zip(critic(x, x[:, :4], 2), critic(x, x[:, :4], one), strict=True):
+        assert torch.equal(got, expected)
+    inputs = policy._inputs(x, 2)
+    torch.testing.assert_close(policy.mlp.fold(2)(inputs), policy.mlp(inputs, 2))
