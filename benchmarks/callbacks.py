@@ -24,10 +24,10 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.loggers import CSVLogger
 
+from dendrite_zoo._core.environment import versions
 from dendrite_zoo.callbacks import ForgettingLogger, SparsityLogger
 from dendrite_zoo.lightning_modules import ContinualClassifier
 from dendrite_zoo.models import ActiveDendriteClassifier
-from dendrite_zoo.records import versions
 from dendrite_zoo.streams import PermutedTasks
 
 LIMIT = 3.0  # percent

@@ -15,9 +15,9 @@ import time
 
 import torch
 
+from dendrite_zoo._core.environment import hardware, versions
 from dendrite_zoo._core.files import to_json
 from dendrite_zoo.contexts import ClusterContext, FoundContext, HotellingContext
-from dendrite_zoo.records import hardware, versions
 from dendrite_zoo.report import write_record
 from dendrite_zoo.streams import TaskStream, benchmark_stream
 

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dendrite_zoo._core.environment import hardware, versions
 from dendrite_zoo.layers import KWinners
 from dendrite_zoo.models import ActiveDendriteMLP
-from dendrite_zoo.records import hardware, versions
 
 sys.path.append(str(Path(__file__).parents[1]))  # at the end: an installed dendrite_zoo wins over the tree's
 

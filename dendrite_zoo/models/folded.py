@@ -1,8 +1,8 @@
 """Networks whose contexts are fixed need no dendrites: gates fold into the weights, or into one small table."""
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, cast
+from collections.abc import Iterable, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from dendrite_zoo.contexts import TaskContext
 from dendrite_zoo.layers import ActiveDendriteLinear
-from dendrite_zoo.row_sparse.activation_cache import stamp
 from dendrite_zoo.row_sparse.subnetworks import ActiveUnits
 
 
@@ -130,33 +129,3 @@ class FoldedClassifier(nn.Module):
         """Logits for ``x`` in its inferred contexts."""
         x = x.flatten(1)
         return self.network(x, self.context.infer(x))
-
-
-class FoldedCache:
-    """Folded networks, each made once, as long as the weights that they were made from stay what they are."""
-
-    SAMPLE = 16
-    """Numbers of each parameter that are compared to notice a change: a fused optimizer, and who writes through
-    ``.data``, leave no other trace."""
-
-    def __init__(self) -> None:
-        self.clear()
-
-    def clear(self) -> None:
-        """Forget all of them."""
-        self._folded: dict[int, nn.Module] = {}
-        self._stamps: list[Any] = []
-        self._watched: list[Tensor] = []
-        self._sample = torch.empty(0)
-
-    def get(self, network: nn.Module, task: int, fold: Callable[[], nn.Module]) -> nn.Module:
-        """What ``fold`` makes of a network in a task; a network in training is folded each time."""
-        stamps = [stamp(parameter) for parameter in network.parameters()]
-        if stamps != self._stamps or network.training or not torch.equal(torch.cat(self._watched), self._sample):
-            flat = [parameter.detach().view(-1) for parameter in network.parameters()]
-            self._watched = [weights[:: max(1, len(weights) // self.SAMPLE)] for weights in flat]
-            self._folded, self._stamps, self._sample = {}, stamps, torch.cat(self._watched)
-        if task not in self._folded:
-            with torch.inference_mode(False):
-                self._folded[task] = fold().requires_grad_(False)
-        return self._folded[task]

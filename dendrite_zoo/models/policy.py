@@ -17,7 +17,8 @@ from dendrite_zoo._core.names import nearest
 from dendrite_zoo.hub import register_model
 from dendrite_zoo.models.config import takes
 from dendrite_zoo.models.control import ControlArguments, ControlModel
-from dendrite_zoo.models.folded import FoldedCache, plain_linear
+from dendrite_zoo.models.folded import plain_linear
+from dendrite_zoo.row_sparse.subnetworks import ContextCache
 
 __all__ = ["ActiveDendritePolicy"]
 
@@ -81,7 +82,7 @@ class ActiveDendritePolicy(ControlModel):
     def __init__(self, config: PolicyArguments) -> None:
         super().__init__(config)
         self.mlp = self._network(config, config.observation_size, 2 * config.action_size)
-        self._folded = FoldedCache()
+        self._folded: ContextCache[nn.Sequential] = ContextCache()
 
     def task_index(self, task: Task) -> int:
         """The index of a task, given by its name or by the index itself.
@@ -134,7 +135,9 @@ class ActiveDendritePolicy(ControlModel):
             raise wrong_argument("observation", shape, tuple(x.shape), "For many at once call act_batch.")
         with torch.inference_mode():
             x = x.sub(self.observation_mean).div_(self.observation_scale)
-            network = self._folded.get(self.mlp, index, lambda: self._fold(index))
+            if self.training:
+                self._folded.clear()
+            network = self._folded(torch.tensor(index), self.mlp.parameters(), lambda _: self._fold(index))
             action = self._squash(network(x[None]), deterministic)[0]
         if not math.isfinite(action.sum()) or not math.isfinite(x.sum()):
             raise ValueError(_not_finite(observation))
@@ -201,7 +204,7 @@ class ActiveDendritePolicy(ControlModel):
         if self.config["append_task"]:  # a constant input is a bias
             first, size = cast(nn.Linear, network[0]), len(self.observation_mean)
             network[0] = plain_linear(first.weight[:, :size], first.bias + first.weight[:, size + index])
-        return network
+        return network.requires_grad_(False)
 
 
 def _not_finite(observation: Any) -> str:

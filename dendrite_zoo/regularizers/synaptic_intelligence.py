@@ -14,9 +14,6 @@ from dendrite_zoo.regularizers.quadratic import Covered, QuadraticPenalty, _zero
 
 __all__ = ["SynapticIntelligence"]
 
-CHUNK = 1 << 16
-"""Numbers handled at once where a task ends: they stay in a CPU's cache."""
-
 
 @say_new_names
 class SynapticIntelligence(QuadraticPenalty):
@@ -101,12 +98,10 @@ class SynapticIntelligence(QuadraticPenalty):
         """Turn the path into importance, and make the weights as they are now the anchor."""
         self.after_step()
         for name, p in self.parameters.items():
-            tensors = (p.detach().reshape(-1), self.anchor[name], self.path[name], self.importance[name])
-            chunk = CHUNK if p.device.type == "cpu" else max(1, p.numel())
-            for theta, anchor, path, importance in zip(*(t.view(-1).split(chunk) for t in tensors), strict=True):
-                importance.addcdiv_(path.clamp_(min=0), (theta - anchor).square_().add_(self.eps))
-                anchor.copy_(theta)
-                path.zero_()
+            anchor, path = self.anchor[name], self.path[name]
+            self.importance[name].addcdiv_(path.clamp_(min=0), (p.detach() - anchor).square_().add_(self.eps))
+            anchor.copy_(p.detach())
+            path.zero_()
         self.num_tasks += 1
 
     def state_dict(self) -> dict[str, Any]:

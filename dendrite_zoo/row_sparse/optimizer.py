@@ -130,8 +130,11 @@ def ids_and_values(grad: Tensor, row_dims: int) -> tuple[Tensor, Tensor]:
         >>> ids_and_values(torch.tensor([[0.0, 0.0], [1.0, 0.0]]), row_dims=1)
         (tensor([1]), tensor([[1., 0.]]))
     """
-    grad = once(grad) if grad.is_sparse else grad.to_sparse(row_dims)
-    return row_ids(grad), sparse_values(grad)
+    if grad.is_sparse:
+        return row_ids(grad := once(grad)), sparse_values(grad)
+    rows = grad.reshape(-1, *grad.shape[row_dims:])
+    ids = rows.reshape(len(rows), -1).any(1).nonzero().squeeze(1)  # `to_sparse` takes hundreds of times as long
+    return ids, rows[ids]
 
 
 @torch.no_grad()

@@ -79,7 +79,7 @@ def linear_part(
 class ContextCache(Generic[T]):
     """What follows from a context, computed once, as long as the tensors that it depends on stay what they are.
 
-    On a CPU only: elsewhere looking a context up costs more than computing its value again.
+    For contexts on a CPU only: elsewhere looking one up costs more than computing its value again.
 
     Example:
         >>> cache, weight = ContextCache(), torch.ones(3)
@@ -93,8 +93,12 @@ class ContextCache(Generic[T]):
     """Contexts remembered; with one more, all are forgotten."""
 
     def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything."""
         self._known: dict[Any, T] = {}
-        self._stamps: list[Any] = []
+        self._marks: list[Any] = []
 
     def __len__(self) -> int:
         return len(self._known)
@@ -110,16 +114,22 @@ class ContextCache(Generic[T]):
         context = context.detach()
         if context.device.type != "cpu" or torch.compiler.is_compiling():
             return compute(context)
-        stamps = [stamp(tensor) for tensor in sources]
-        if stamps != self._stamps:
-            self._known, self._stamps = {}, stamps
-        key = context.dtype, context.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+        marks = [(stamp(tensor), _sample(tensor)) for tensor in sources]
+        if marks != self._marks:
+            self._known, self._marks = {}, marks
+        number = context.contiguous().view(torch.uint8).numpy().tobytes() if context.ndim else context.item()
+        key = context.dtype, number
         if key not in self._known:
             if len(self._known) >= self.CAPACITY:
                 self._known.clear()
             with torch.inference_mode(False):  # a value outlives the pass in which it is computed
                 self._known[key] = compute(context.clone())
         return self._known[key]
+
+
+def _sample(tensor: Tensor) -> Any:
+    """Some numbers of a tensor: a fused optimizer, and who writes through ``.data``, leave no other trace."""
+    return tensor.detach().view(-1)[:: max(1, tensor.numel() // 16)].tolist()
 
 
 def in_groups(x: Tensor, index: Tensor, function: Callable[[Tensor, int], Tensor]) -> Tensor:
