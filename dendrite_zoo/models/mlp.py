@@ -2,10 +2,9 @@
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +16,7 @@ from dendrite_zoo.layers import ActiveDendriteLinear, KWinners
 from dendrite_zoo.layers.sparse import uniform_
 from dendrite_zoo.models.config import MLPConfig, takes
 from dendrite_zoo.models.folded import FoldedLayer, FoldedMLP, fold_one
-from dendrite_zoo.models.segments import STATE_FOLLOWS, DendriteModel, draw_segments
+from dendrite_zoo.models.segments import STATE_FOLLOWS, DendriteModel, drawn_segments
 from dendrite_zoo.row_sparse.parameter import make_partial
 from dendrite_zoo.row_sparse.subnetworks import ActiveUnits, ContextCache, active_units, in_groups, linear_part
 
@@ -91,7 +90,7 @@ class ActiveDendriteMLP(DendriteModel):
         self._subnetworks: ContextCache[list[ActiveUnits]] | None = None
         if config.winners == "context":
             self._subnetworks = ContextCache()
-            self._fix_segments()
+            self._fix_segments(config)
 
     @staticmethod
     def _hidden_layer(config: MLPArguments, number: int, in_features: int, units: int) -> ActiveDendriteLinear:
@@ -110,26 +109,18 @@ class ActiveDendriteMLP(DendriteModel):
         return layer
 
     @torch.no_grad()
-    def _fix_segments(self) -> None:
+    def _fix_segments(self, config: MLPArguments) -> None:
         """Set the segments to what the seed gives, for good; each context has its part of the other weights."""
-        fixed = [layer.segments for layer in self._layers]
-        make_partial([*self._layers, self.output], [segments is not None for segments in fixed] + [False])
-        for segments in fixed:
-            if segments is not None:
-                segments.requires_grad_(False)
-        if not (self.output.weight.is_meta or STATE_FOLLOWS.get()):
-            for name, drawn in self._drawn_for(self.state_dict()):
-                self.get_parameter(name).copy_(drawn)
-
-    def segment_draws(self) -> dict[str, Callable[[], Tensor]]:
-        """Give what draws the segments of each layer from the seed; see `DendriteModel`."""
-        density, seed = self.config["context_density"], self.config["segment_seed"]
-        draws: dict[str, Callable[[], Tensor]] = {}
+        bound = 1 / math.sqrt(config.context_density * config.segment_density * config.context_dim)
+        self.segment_draws: dict[str, tuple[Any, ...]] = {}  # name of a layer to the arguments of `draw_segments`
         for number, layer in enumerate(self._layers):
-            if layer.segments is not None and seed is not None:
-                bound = 1 / math.sqrt(density * layer.segment_density * layer.context_dim)
-                draws[f"hidden.{number}.segments"] = partial(draw_segments, seed, number, layer.segments.shape, bound)
-        return draws
+            if layer.segments is not None:
+                layer.segments.requires_grad_(False)
+                self.segment_draws[f"hidden.{number}"] = config.segment_seed, number, layer.segments.shape, bound
+        make_partial([*self._layers, self.output], [layer.segments is not None for layer in self._layers] + [False])
+        if not (self.output.weight.is_meta or STATE_FOLLOWS.get()):
+            for name, drawn in drawn_segments(self, self.state_dict()):
+                self.get_parameter(name).copy_(drawn)
 
     def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
         """Map ``x`` ``(B, in_features)`` in a context to ``(B, out_features)``."""

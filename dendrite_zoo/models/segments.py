@@ -1,6 +1,6 @@
 """Segments that are never trained: drawn from one seed, which an artifact holds in their place."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
@@ -61,14 +61,6 @@ class DendriteModel(HubModel, nn.Module):
             config.segment_seed = int(torch.randint(2**31, (), device="cpu"))
         self.config = config.as_config()
 
-    def segment_draws(self) -> dict[str, Callable[[], Tensor]]:
-        """Give, by the name of each parameter of segments, what draws it anew from the seed; see `draw_segments`.
-
-        The model may lie on the meta device.
-        """
-        parts = [(name, part) for name, part in self.named_modules() if name and isinstance(part, DendriteModel)]
-        return {f"{prefix}.{name}": draw for prefix, part in parts for name, draw in part.segment_draws().items()}
-
     @classmethod
     def blank(cls: type[D], config: Mapping[str, Any]) -> D:
         """A new model for a state that holds its segments: none are drawn."""
@@ -100,16 +92,27 @@ class DendriteModel(HubModel, nn.Module):
         if config.get("segment_seed") is not None:
             with torch.device("meta"), torch.random.fork_rng(devices=[]):
                 model = cls(**config)
-            yield from model._drawn_for(state, but)
+            yield from drawn_segments(model, state, but)
 
-    def _drawn_for(self, state: Mapping[str, Tensor], but: Collection[str] = ()) -> Iterator[tuple[str, Tensor]]:
-        """What the seed gives, in the precision of the layer's weights, and zero where masked; not those in ``but``."""
-        for name, draw in self.segment_draws().items():
-            if name in but:
+
+def drawn_segments(
+    model: nn.Module, state: Mapping[str, Tensor], but: Collection[str] = ()
+) -> Iterator[tuple[str, Tensor]]:
+    """What the seed gives the layers of a model, by name: in the precision of their weights, and zero where masked.
+
+    Args:
+        model: with networks that have ``segment_draws``; it may lie on the meta device.
+        state: has the weights and masks.
+        but: names that are left out.
+    """
+    for prefix, part in model.named_modules():
+        for layer, arguments in getattr(part, "segment_draws", {}).items():
+            layer = f"{prefix}.{layer}".lstrip(".")
+            if f"{layer}.segments" in but:
                 continue
-            layer = name.removesuffix(".segments")
             weight, mask = state.get(f"{layer}.weight"), state.get(f"{layer}.segment_mask")
-            segments = draw() if weight is None else draw().to(weight.dtype)
+            segments = draw_segments(*arguments)
+            segments = segments if weight is None else segments.to(weight.dtype)
             if mask is not None and mask.dtype == torch.bool and mask.shape == segments.shape:
                 segments.masked_fill_(~mask.cpu(), 0.0)
-            yield name, segments
+            yield f"{layer}.segments", segments

@@ -143,7 +143,7 @@ def test_loading_draws_segments_once(segment_density, changes, tmp_path, monkeyp
     model.save_pretrained(tmp_path / "changed")
     layers = []
     counted = lambda seed, layer, *args: layers.append(layer) or draw_segments(seed, layer, *args)  # noqa: E731
-    monkeypatch.setattr("dendrite_zoo.models.mlp.draw_segments", counted)
+    monkeypatch.setattr("dendrite_zoo.models.segments.draw_segments", counted)
     ActiveDendriteClassifier.from_pretrained(tmp_path / "seed", **changes)
     assert layers == [0, 1]
     layers.clear()
@@ -156,7 +156,7 @@ def test_loading_draws_segments_once(segment_density, changes, tmp_path, monkeyp
 
 
 def test_on_the_meta_device_nothing_is_drawn(monkeypatch):
-    monkeypatch.setattr("dendrite_zoo.models.mlp.draw_segments", None)
+    monkeypatch.setattr("dendrite_zoo.models.segments.draw_segments", None)
     with torch.device("meta"):
         model = ActiveDendriteMLP(
             2**20, [2**20], 3, context_dim=2**10, num_segments=2**10, winners="context", segment_seed=1
