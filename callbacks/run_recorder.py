@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from lightning.fabric.utilities.data import sized_len
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.utilities import CombinedLoader, rank_zero_warn
 
 from dendrite_zoo._core.checks import check_choice
 from dendrite_zoo._core.describe import describe
@@ -46,7 +48,8 @@ class RunRecorder(Callback):
 
     The accuracies are those of a `ForgettingLogger` of the same Trainer, and a `SparsityLogger` and a
     `SubnetworkLogger` add what they measured. When a fit ends, the first process writes the record, if all tasks were
-    measured after the last one was learned, and if it is known where the context was taken from.
+    measured after the last one was learned, each on all of its validation data, and if it is known where the context
+    was taken from.
 
     ``config_hash`` follows from the arguments of model, module, datamodule, optimizers and those callbacks that change
     what is learned, and from the Trainer's. They are read from ``hparams`` (``self.save_hyperparameters()``), else from
@@ -125,8 +128,9 @@ class RunRecorder(Callback):
             **known: fields of the record that are measured elsewhere, and keys of your own.
 
         Returns:
-            The record, or None where it would be false: a task was not measured after the last one was learned, or it
-            is not known where the context was taken from.
+            The record, or None where it would be false: a task was not measured after the last one was learned, or on
+            a part of its data, or with a metric that is no accuracy (with a warning); or it is not known where the
+            context was taken from.
         """
         context = where_context_is_from(pl_module, self.context_at_test)
         known = {"context_at_test": context, **_measured(trainer, task), **known}
@@ -173,7 +177,7 @@ def where_context_is_from(pl_module: LightningModule, context_at_test: ContextAt
 def _measured(trainer: Trainer, task: int | None) -> dict[str, Any]:
     """What the other callbacks have measured after a task."""
     log = find_callback(trainer, ForgettingLogger)
-    learned = None if log is None else log.learned_part(task)
+    learned = None if log is None or not _is_whole(trainer) else log.learned_part(task)
     sparsity, subnetworks = find_callback(trainer, SparsityLogger), find_callback(trainer, SubnetworkLogger)
     measured: dict[str, Any] = {}
     if learned is not None:
@@ -187,6 +191,19 @@ def _measured(trainer: Trainer, task: int | None) -> dict[str, Any]:
     if subnetworks is not None and subnetworks.win_rates:
         measured["subnetworks"] = subnetworks.record()
     return measured
+
+
+def _is_whole(trainer: Trainer) -> bool:
+    """Whether the last validation went through all of its data."""
+    loaders = CombinedLoader(trainer.val_dataloaders or []).flattened
+    sizes = [sized_len(loader) or 0 for loader in loaders]
+    if all(size <= seen for size, seen in zip(sizes, trainer.num_val_batches, strict=False)):
+        return True
+    rank_zero_warn(
+        f"Expected validation on all data, but got limit_val_batches={trainer.limit_val_batches}, so there is no result "
+        "record: its accuracies would be those of a part. Leave `limit_val_batches` out."
+    )
+    return False
 
 
 def _config(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any] | None:

@@ -39,6 +39,9 @@ from dendrite_zoo.records import write_records
 from dendrite_zoo.rl import evaluate_policy
 from dendrite_zoo.streams import OnlineTasks, TaskStream
 
+SAME = ("callbacks", "limit_val_batches", *TRAINER)
+"""What of the Trainer's arguments a run that is resumed cannot change."""
+
 
 def train(arguments: list[str], summary: str) -> None:
     """Run ``dendrite-zoo fit | validate | test``.
@@ -240,7 +243,7 @@ def _recipe(config: dict[str, Any]) -> dict[str, Any]:
     trainer, data = config.get("trainer") or {}, {"init_args": {}, **(config.get("data") or {})}
     data["init_args"].pop("eval_at", None)
     others = {key: config.get(key) for key in ("seed_everything", "model", "optimizer", "lr_scheduler")}
-    return {**others, "data": data, "trainer": {key: trainer.get(key) for key in ("callbacks", *TRAINER)}}
+    return {**others, "data": data, "trainer": {key: trainer.get(key) for key in SAME}}
 
 
 def _trainer_argument(key: str) -> Callable[[Any], Any]:

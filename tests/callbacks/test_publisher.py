@@ -163,9 +163,8 @@ def test_a_record_holds_every_task_that_was_learned(tmp_path, unsent):
     stream = PermutedTasks("digits", num_tasks=4, eval_at=[3])
     log = ForgettingLogger(verbose=False, folder=tmp_path)
     publisher = HubPublisher("alice/digits", every="task_end", folder=tmp_path)
-    short = {"limit_train_batches": 1, "limit_val_batches": 1}
     model = ActiveDendriteClassifier(64, [16], 10, max_tasks=4)
-    run = trainer(tmp_path, [publisher, log], epochs=4, **short)
+    run = trainer(tmp_path, [publisher, log], epochs=4, limit_train_batches=1)
     run.fit(ContinualClassifier(model), stream)
     first, second, third, last = unsent(tmp_path)
     assert first["num_tasks"] == 1 and last["num_tasks"] == 4

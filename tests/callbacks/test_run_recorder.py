@@ -88,6 +88,24 @@ def test_a_run_without_a_result_leaves_no_record(tmp_path, reason):
     assert (tmp_path / "results.json").exists() == (reason == "dry run"), "which spoke of other weights"
 
 
+@pytest.mark.parametrize("limit", [1, 0.5, {"overfit_batches": 1}])
+def test_accuracies_of_a_part_of_the_validation_data_are_no_result(tmp_path, limit):
+    options = limit if isinstance(limit, dict) else {"limit_val_batches": limit}
+    recorder = RunRecorder(folder=tmp_path)
+    callbacks = [recorder, ForgettingLogger(task=epoch, verbose=False, folder=tmp_path)]
+    with pytest.warns(UserWarning, match=r"all data, but got limit_val_batches=.*Leave `limit_val_batches` out"):
+        trainer(tmp_path, callbacks, **options).fit(ReluNet(), Tasks())
+    assert recorder.record is None and not (tmp_path / "results.json").exists()
+
+
+@pytest.mark.parametrize("limit", [1.0, 3, 100])
+def test_a_limit_above_the_number_of_batches_leaves_all_of_them(tmp_path, limit):
+    recorder = RunRecorder(folder=tmp_path)
+    callbacks = [recorder, ForgettingLogger(task=epoch, verbose=False, folder=tmp_path)]
+    trainer(tmp_path, callbacks, limit_val_batches=limit).fit(ReluNet(), Tasks())
+    assert recorder.record.num_tasks == 3
+
+
 def stream(**arguments):
     return PermutedTasks("digits", **{"num_tasks": 2, "batch_size": 512, **arguments})
 

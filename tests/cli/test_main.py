@@ -145,10 +145,10 @@ def test_a_resumed_fit_appends_and_a_fresh_one_refuses(finished_run, tmp_path):
         "was begun by another recipe (model.init_args.lr: 0.001, now 0.01; data.init_args.epochs_per_task: 2, now 3)"
         in said
     )
-    said = run(
-        *on, "--optimizer", "SGD", "--optimizer.lr", 5, "--trainer.limit_train_batches", 1, cwd=finished_run, code=1
-    )
+    limits = ("--trainer.limit_train_batches", 1, "--trainer.limit_val_batches", 1)
+    said = run(*on, "--optimizer", "SGD", "--optimizer.lr", 5, *limits, cwd=finished_run, code=1)
     assert "optimizer: None, now " in said and "trainer.limit_train_batches: None, now 1" in said
+    assert "trainer.limit_val_batches: None, now 1" in said
     assert "data.init_args.num_tasks: 2, now 1" in run(*on, "--data.init_args.num_tasks", 1, cwd=finished_run, code=1)
     config = finished_run / "runs" / "tiny" / "config.yaml"
     text = config.read_text()
