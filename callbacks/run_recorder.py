@@ -200,8 +200,8 @@ def _is_whole(trainer: Trainer) -> bool:
     if all(size <= seen for size, seen in zip(sizes, trainer.num_val_batches, strict=False)):
         return True
     rank_zero_warn(
-        f"Expected validation on all data, but got limit_val_batches={trainer.limit_val_batches}, so there is no result "
-        "record: its accuracies would be those of a part. Leave `limit_val_batches` out."
+        f"Expected validation on all data, but got limit_val_batches={trainer.limit_val_batches}. There is no result "
+        "record, for its accuracies would be those of a part. Leave `limit_val_batches` out."
     )
     return False
 

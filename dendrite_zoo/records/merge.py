@@ -25,7 +25,8 @@ def merge_records(records: Sequence[ResultRecord]) -> ResultRecord:
     Records that were merged before count as often as they have seeds.
 
     Raises:
-        ValueError: the records are not of one recipe, or a seed stands twice.
+        ValueError: there are none, they are not of one recipe, a seed stands twice, or runs have no seed each, so that
+            nobody can tell.
 
     Example:
         >>> one = ResultRecord(benchmark="b", method="m", context_at_test="none", num_tasks=2, average_accuracy=0.8,
@@ -54,16 +55,20 @@ def merge_records(records: Sequence[ResultRecord]) -> ResultRecord:
 def merge_seeds(records: Iterable[ResultRecord]) -> list[ResultRecord]:
     """Merge the seeds of each recipe, in the order in which the recipes are met.
 
-    Two runs are seeds of one recipe where their ``config_hash`` is equal. Where it is None nothing is merged.
+    Two runs are seeds of one recipe where their ``config_hash`` is equal. Where it is None, or a run has no seed,
+    nothing is merged.
     """
     recipes: dict[Any, list[ResultRecord]] = {}
     for number, record in enumerate(records):
-        key = number if record.config_hash is None else tuple(getattr(record, name) for name in RECIPE)
+        unknown = record.config_hash is None or not _has_seeds(record)
+        key = number if unknown else tuple(getattr(record, name) for name in RECIPE)
         recipes.setdefault(key, []).append(record)
     return [merge_records(seeds) if len(seeds) > 1 else seeds[0] for seeds in recipes.values()]
 
 
 def _check_recipe(records: Sequence[ResultRecord]) -> None:
+    if not records:
+        raise ValueError("Expected the records of several seeds, but got none.")
     for name in (*RECIPE, "parameters"):
         if len(values := sorted({repr(getattr(record, name)) for record in records})) > 1:
             got = f"`{name}` {' and '.join(values)}"
@@ -74,11 +79,27 @@ def _check_recipe(records: Sequence[ResultRecord]) -> None:
 
 def _check_seeds(records: Sequence[ResultRecord]) -> None:
     """A seed of weights may stand twice where the stream had another seed each time."""
-    drawn = _joined(zip(record.seeds, record.stream_seeds or repeat(None), strict=False) for record in records)
+    for record in records:
+        if not _has_seeds(record):
+            got = f"{len(record.seeds)} of {len(record.per_seed)}"
+            remedy = "Set a seed (`seed_everything`), or leave the record out."
+            raise ValueError(f"Expected the seed and the average accuracy of each run, but got {got}. {remedy}")
+    drawn = _joined(map(_drawn, records))
     for (seed, stream), (other, its_stream) in combinations(drawn, 2):
         if seed == other and (stream == its_stream or None in (stream, its_stream)):
             seeds = [seed for seed, _ in drawn]
             raise ValueError(f"Expected each seed once, but got {seeds} to merge. Leave the repeated record out.")
+
+
+def _has_seeds(record: ResultRecord) -> bool:
+    """Whether it is known which seed gave which average accuracy."""
+    return len(record.seeds) == len(record.per_seed)
+
+
+def _drawn(record: ResultRecord) -> list[tuple[int, int | None]]:
+    """The seeds of weights and of the stream of each run."""
+    streams = record.stream_seeds or []
+    return list(zip(record.seeds, streams if len(streams) == len(record.seeds) else repeat(None), strict=False))
 
 
 def _joined(lists: Iterable[Iterable[T]]) -> list[T]:

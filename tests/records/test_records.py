@@ -46,14 +46,23 @@ def test_seeds_of_one_recipe_are_one_method():
             merge_seeds([one, again])
 
 
-def test_runs_without_a_seed_are_told_from_the_others():
-    none = [replace(record(None, stream_seeds=[stream]), average_accuracy=stream / 10) for stream in (5, 1)]
-    other = replace(record(stream_seeds=[1]), average_accuracy=0.9)
-    (merged,) = merge_seeds([*none, other, replace(record(stream_seeds=[5]), average_accuracy=0.5)])
-    assert merged.seeds == [0, 0] and merged.stream_seeds == [5, 1, 1, 5]
-    at_once, in_turn = merge_records([*none, other]), merge_records([merge_records(none), other])
-    assert at_once.average_accuracy == in_turn.average_accuracy == pytest.approx(0.5)
-    assert in_turn.task_accuracies == pytest.approx(at_once.task_accuracies)
+def test_runs_without_a_seed_are_never_merged():
+    """Nobody can tell whether they are one run, given twice."""
+    unseeded = record(None)
+    assert merge_seeds([unseeded, unseeded, record(1)]) == [unseeded, unseeded, record(1)]
+    of_three = replace(record(), seeds=[1, 2, 3])  # whose single values are not known, nor what each counts
+    assert merge_seeds([record(), of_three]) == [record(), of_three]
+    for other, got in ((unseeded, "0 of 1"), (of_three, "3 of 1")):
+        with pytest.raises(ValueError, match=f"the seed and the average accuracy of each run, but got {got}"):
+            merge_records([record(), other])
+    with pytest.raises(ValueError, match="but got none"):
+        merge_records([])
+
+
+def test_seeds_of_streams_that_are_too_few_hide_no_seed():
+    merged = merge_records([record(0, stream_seeds=[5]), record(1, stream_seeds=[6])])
+    with pytest.raises(ValueError, match="Expected each seed once"):
+        merge_records([replace(merged, stream_seeds=[5]), record(1, stream_seeds=[6])])
 
 
 def test_a_seed_may_be_added_to_a_record_of_several():
