@@ -1,8 +1,8 @@
 """Networks whose contexts are fixed need no dendrites: gates fold into the weights, or into one small table."""
 
 import copy
-from collections.abc import Iterable, Sequence
-from typing import cast
+from collections.abc import Callable, Iterable
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dendrite_zoo.contexts import TaskContext
 from dendrite_zoo.layers import ActiveDendriteLinear
+from dendrite_zoo.row_sparse.activation_cache import mark
 from dendrite_zoo.row_sparse.subnetworks import ActiveUnits
 
 
@@ -30,12 +31,13 @@ def fold_one(hidden: Iterable[tuple[ActiveDendriteLinear, nn.Module, ActiveUnits
     """Fold the gates of active units into their weights; other units are left out.
 
     Args:
-        hidden: layers with active dendrites, the nonlinearity of each, and its active units in the context.
+        hidden: layers with active dendrites, the nonlinearity of each, and its active units in the one context.
         output: the output layer.
     """
     modules: list[nn.Module] = []
     inputs: Tensor | slice = slice(None)
-    for layer, activation, (units, strength) in hidden:
+    for layer, activation, active in hidden:
+        units, strength = active.units[0], None if active.strength is None else active.strength[0]
         weight, bias = layer.weight[units][:, inputs], cast(Tensor, layer.bias)[units]
         if strength is not None and layer.gate == "bias":
             bias = bias + strength
@@ -65,18 +67,16 @@ class FoldedLayer(nn.Module):
 
     gates: Tensor | None
 
-    def __init__(self, layer: ActiveDendriteLinear, activation: nn.Module, active: Sequence[ActiveUnits]) -> None:
+    def __init__(self, layer: ActiveDendriteLinear, activation: nn.Module, active: ActiveUnits) -> None:
         super().__init__()
         self.linear = plain_linear(layer.weight, cast(Tensor, layer.bias))
         self.activation = copy.deepcopy(activation)
         self.additive = layer.gate == "bias"
         gates: Tensor | None = None
-        if layer.segments is not None:
+        if active.strength is not None:
             shut = -torch.inf if self.additive else 0.0  # which a ReLU turns to zero, as is all that is not active
-            gates = layer.weight.new_full((len(active), layer.out_features), shut)
-            for row, (units, strength) in zip(gates, active, strict=True):
-                assert strength is not None
-                row[units] = strength if self.additive else torch.sigmoid(strength)
+            gates = layer.weight.new_full((len(active.units), layer.out_features), shut)
+            gates.scatter_(1, active.units, active.strength if self.additive else torch.sigmoid(active.strength))
         self.register_buffer("gates", gates)
 
     def forward(self, x: Tensor, index: Tensor) -> Tensor:
@@ -129,3 +129,21 @@ class FoldedClassifier(nn.Module):
         """Logits for ``x`` in its inferred contexts."""
         x = x.flatten(1)
         return self.network(x, self.context.infer(x))
+
+
+class FoldedCache:
+    """Folded networks, each made once, as long as the weights that they were made from stay what they are."""
+
+    def __init__(self) -> None:
+        self._folded: dict[int, nn.Sequential] = {}
+        self._marks: list[Any] = []
+
+    def get(self, network: nn.Module, task: int, fold: Callable[[], nn.Sequential]) -> nn.Sequential:
+        """What ``fold`` makes of a network in a task; a network in training is folded each time."""
+        marks = [mark(parameter) for parameter in network.parameters()]
+        if network.training or marks != self._marks:
+            self._folded, self._marks = {}, marks
+        if task not in self._folded:
+            with torch.inference_mode(False):
+                self._folded[task] = fold()
+        return self._folded[task]

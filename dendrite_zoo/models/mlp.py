@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dendrite_zoo._core.checks import wrong_argument
@@ -17,8 +18,10 @@ from dendrite_zoo.layers.sparse import uniform_
 from dendrite_zoo.models.config import MLPConfig, takes
 from dendrite_zoo.models.folded import FoldedLayer, FoldedMLP, fold_one
 from dendrite_zoo.models.segments import STATE_FOLLOWS, DendriteModel, drawn_segments
+from dendrite_zoo.row_sparse.context_cache import ContextCache
+from dendrite_zoo.row_sparse.groups import Groups, check_one_each, grouped_linear
 from dendrite_zoo.row_sparse.parameter import make_partial
-from dendrite_zoo.row_sparse.subnetworks import ActiveUnits, ContextCache, active_units, in_groups, linear_part
+from dendrite_zoo.row_sparse.subnetworks import ActiveUnits, active_units, linear_part
 
 __all__ = ["ActiveDendriteMLP"]
 
@@ -87,7 +90,7 @@ class ActiveDendriteMLP(DendriteModel):
         self.activations = nn.ModuleList(KWinners(density=density) if paper else nn.ReLU() for _ in self.hidden)
         self.output = nn.Linear(sizes[-1], config.out_features)
         uniform_(self.output.weight, fan_in=config.active_inputs * sizes[-1])
-        self._subnetworks: ContextCache[list[ActiveUnits]] | None = None
+        self._subnetworks: ContextCache | None = None
         if config.winners == "context":
             self._subnetworks = ContextCache()
             self._fix_segments(config)
@@ -144,7 +147,8 @@ class ActiveDendriteMLP(DendriteModel):
         if self._subnetworks is None:
             remedy = "`dendrite_zoo.callbacks.SubnetworkLogger` shows which units each input activates."
             raise wrong_argument("winners", "'context', whose units are the same for all inputs", "activation", remedy)
-        return [active.units for active in self._active(context)]
+        context = torch.as_tensor(context, device=self.output.weight.device)
+        return [active.units[0] for active in self._active(context.unsqueeze(0))]
 
     def active_parameters(self, context: Tensor | int) -> dict[str, Tensor | tuple[Tensor, Tensor]]:
         """The part of each parameter that a context uses, as an index: ``parameter[index]``.
@@ -183,22 +187,30 @@ class ActiveDendriteMLP(DendriteModel):
             >>> model.fold(torch.arange(3))(torch.randn(2, 8), torch.tensor([1, 1])).shape
             torch.Size([2, 2])
         """
-        if isinstance(context, int) or context.ndim == (1 if context.is_floating_point() else 0):
-            return fold_one(zip(self._layers, self.activations, self._active(context), strict=True), self.output)
-        active = zip(*(self._active(one) for one in context), strict=True)  # of each layer, in each context
-        return FoldedMLP(map(FoldedLayer, self._layers, self.activations, active), self.output)
+        context = torch.as_tensor(context, device=self.output.weight.device)
+        if context.ndim == (1 if context.is_floating_point() else 0):
+            active = self._active(context.unsqueeze(0))
+            return fold_one(zip(self._layers, self.activations, active, strict=True), self.output)
+        return FoldedMLP(map(FoldedLayer, self._layers, self.activations, self._active(context)), self.output)
 
     @property
     def _layers(self) -> list[ActiveDendriteLinear]:
         return cast("list[ActiveDendriteLinear]", list(self.hidden))
 
-    def _active(self, context: Tensor | int) -> list[ActiveUnits]:
-        context = torch.as_tensor(context, device=self.output.weight.device)
+    def _active(self, contexts: Tensor, used: Tensor | None = None) -> list[ActiveUnits]:
+        """The active units of each layer in contexts ``(K, C)``, or by ids ``(K,)``, or in those of them ``used``."""
+        density = 1.0 if self._subnetworks is None else self.config["activation_density"]
+
+        def choose(some: Tensor) -> list[Tensor]:
+            chosen = (_active_units(layer, some, density) for layer in self._layers)
+            return [tensor for active in chosen for tensor in active if tensor is not None]
+
         if self._subnetworks is None:
-            return [_active_units(layer, context, density=1.0) for layer in self._layers]
-        layers, density = self._layers, self.config["activation_density"]
-        segments = [layer.segments for layer in layers if layer.segments is not None]
-        return self._subnetworks(context, segments, lambda c: [_active_units(layer, c, density) for layer in layers])
+            found = iter(choose(contexts))
+        else:
+            sources = [layer.segments for layer in self._layers if layer.segments is not None]
+            found = iter(self._subnetworks(contexts, sources, choose, used))
+        return [ActiveUnits(next(found), None if layer.segments is None else next(found)) for layer in self._layers]
 
     def _forward_parts(self, x: Tensor, context: Context | None) -> Tensor:
         if context is None:
@@ -207,23 +219,57 @@ class ActiveDendriteMLP(DendriteModel):
             return self.output(x.new_zeros(*x.shape[:-1], self.output.in_features))
         contexts, index = distinct_contexts(context, self.config["context_dim"], x.device)
         if index is not None and index.ndim == 0:
-            return self._forward_part(x, contexts[0])
-        index = torch.arange(len(contexts), device=x.device) if index is None else index
-        return in_groups(x, index, lambda rows, group: self._forward_part(rows, contexts[group]))
+            return self._forward_part(x, contexts)
+        if index is None:
+            index = torch.arange(len(contexts), device=x.device)
+        check_one_each(index, x)
+        if index.device.type != "cpu" or torch.compiler.is_compiling():  # how large the groups are would be waited for
+            return self._forward_masked(x, contexts, index)
+        used, index = index.unique(return_inverse=True)
+        if len(used) == 1:
+            return self._forward_part(x, contexts.index_select(0, used))
+        return self._forward_groups(x, Groups(index, len(used)), self._active(contexts, used))
 
     def _forward_part(self, x: Tensor, context: Tensor) -> Tensor:
         columns: Tensor | None = None
         parts = zip(self._layers, self.activations, self._active(context), strict=True)
         for layer, activation, (units, strength) in parts:
-            rows = None if strength is None else units
+            rows = None if strength is None else units[0]
             x = linear_part(x, layer.weight, layer.bias, rows, columns, layer.mask)
-            x = activation(x if strength is None else apply_gate(x, strength, layer.gate))
+            x = activation(x if strength is None else apply_gate(x, strength[0], layer.gate))
             columns = rows
         return linear_part(x, self.output.weight, self.output.bias, None, columns, None)
 
+    def _forward_masked(self, x: Tensor, contexts: Tensor, index: Tensor) -> Tensor:
+        """Compute the whole, and take to zero what no row's context has chosen."""
+        if len(contexts) > len(index):
+            contexts, index = contexts.index_select(0, index), torch.arange(len(index), device=index.device)
+        for layer, activation, active in zip(self._layers, self.activations, self._active(contexts), strict=True):
+            x = linear_part(x, layer.weight, layer.bias, None, None, layer.mask)
+            if active.strength is None:
+                x = activation(x)
+                continue
+            zeros = x.new_zeros(len(contexts), layer.out_features)
+            strength, chosen = (zeros.scatter(1, active.units, value) for value in (active.strength.to(x), 1.0))
+            gated = apply_gate(x, F.embedding(index, strength), layer.gate)
+            x = activation(gated) * F.embedding(index, chosen)
+        return self.output(x)
 
-def _active_units(layer: ActiveDendriteLinear, context: Tensor, density: float) -> ActiveUnits:
-    """The units whose dendrites respond most to a context; in a layer without dendrites all of them."""
+    def _forward_groups(self, x: Tensor, groups: Groups, active: Sequence[ActiveUnits]) -> Tensor:
+        x, columns = x.index_select(0, groups.order), None
+        for layer, activation, (units, strength) in zip(self._layers, self.activations, active, strict=True):
+            rows = None if strength is None else units.index_select(0, groups.groups)
+            x = grouped_linear(x, layer.weight, layer.bias, rows, columns, layer.mask, groups)
+            if strength is not None:
+                x = apply_gate(x, strength.index_select(0, groups.contexts), layer.gate)
+            x, columns = activation(x), rows
+        x = grouped_linear(x, self.output.weight, self.output.bias, None, columns, None, groups)
+        return x.index_select(0, groups.back)
+
+
+def _active_units(layer: ActiveDendriteLinear, contexts: Tensor, density: float) -> ActiveUnits:
+    """The units whose dendrites respond most to contexts; in a layer without dendrites all of them."""
     if layer.segments is None:
-        return ActiveUnits(torch.arange(layer.out_features, device=layer.weight.device), None)
-    return active_units(layer.segments, context, density, layer.gate, layer.segment_mask)
+        units = torch.arange(layer.out_features, device=layer.weight.device)
+        return ActiveUnits(units.expand(len(contexts), -1), None)
+    return active_units(layer.segments, contexts, density, layer.gate, layer.segment_mask)

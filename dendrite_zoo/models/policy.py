@@ -17,8 +17,7 @@ from dendrite_zoo._core.names import nearest
 from dendrite_zoo.hub import register_model
 from dendrite_zoo.models.config import takes
 from dendrite_zoo.models.control import ControlArguments, ControlModel
-from dendrite_zoo.models.folded import plain_linear
-from dendrite_zoo.row_sparse.subnetworks import ContextCache
+from dendrite_zoo.models.folded import FoldedCache, plain_linear
 
 __all__ = ["ActiveDendritePolicy"]
 
@@ -82,7 +81,7 @@ class ActiveDendritePolicy(ControlModel):
     def __init__(self, config: PolicyArguments) -> None:
         super().__init__(config)
         self.mlp = self._network(config, config.observation_size, 2 * config.action_size)
-        self._folded: ContextCache[nn.Sequential] = ContextCache()
+        self._folded = FoldedCache()
 
     def task_index(self, task: Task) -> int:
         """The index of a task, given by its name or by the index itself.
@@ -135,9 +134,7 @@ class ActiveDendritePolicy(ControlModel):
             raise wrong_argument("observation", shape, tuple(x.shape), "For many at once call act_batch.")
         with torch.inference_mode():
             x = x.sub(self.observation_mean).div_(self.observation_scale)
-            if self.training:
-                self._folded.clear()
-            network = self._folded(torch.tensor(index), self.mlp.parameters(), lambda _: self._fold(index))
+            network = self._folded.get(self.mlp, index, lambda: self._fold(index))
             action = self._squash(network(x[None]), deterministic)[0]
         if not math.isfinite(action.sum()) or not math.isfinite(x.sum()):
             raise ValueError(_not_finite(observation))

@@ -12,8 +12,9 @@ from dendrite_zoo.contexts import OneHotContext
 from dendrite_zoo.hub import HubModel, register_model
 from dendrite_zoo.models.classifier import TaskArguments, TaskClassifier
 from dendrite_zoo.models.config import takes
+from dendrite_zoo.row_sparse.groups import Groups, check_one_each, grouped_linear
 from dendrite_zoo.row_sparse.parameter import make_partial
-from dendrite_zoo.row_sparse.subnetworks import in_groups, linear_part
+from dendrite_zoo.row_sparse.subnetworks import linear_part
 
 __all__ = ["XdGClassifier"]
 
@@ -90,16 +91,27 @@ class XdGClassifier(TaskClassifier, HubModel, nn.Module):
         """Logits ``(B, num_classes)`` for ``x`` in a task, one or ``(B,)``."""
         x = self._rows(x)
         ids = self.context(x, task)
-        if ids.ndim == 0:
-            return self._forward_in(x, int(ids))
-        return in_groups(x, ids, self._forward_in)
+        if ids.ndim == 0 or len(x) == 0:
+            return self._forward_in(x, ids if ids.ndim == 0 else ids.new_zeros(()), None)
+        check_one_each(ids, x)
+        used, index = ids.unique(return_inverse=True)
+        groups = Groups(index, len(used))
+        return self._forward_in(x.index_select(0, groups.order), used[groups.groups], groups)[groups.back]
 
-    def _forward_in(self, x: Tensor, task: int) -> Tensor:
+    def _forward_in(self, x: Tensor, tasks: Tensor, groups: Groups | None) -> Tensor:
+        """Logits of rows in one task ``()``, or of sorted rows in groups of the tasks ``(K,)``."""
         columns: Tensor | None = None
         layers = cast("list[nn.Linear]", list(self.hidden))
         for layer, activation, gate in zip(layers, self.activations, self.gates, strict=True):
-            rows = gate[task].nonzero().squeeze(1)
-            drive = linear_part(x, layer.weight, layer.bias, rows, columns, None)
-            whole = drive.new_zeros(len(x), gate.shape[1]).index_copy(1, rows, drive)  # for who watches the activation
-            x, columns = activation(whole).index_select(1, rows), rows
-        return linear_part(x, self.output.weight, self.output.bias, None, columns, None)
+            units = gate.shape[1] - round(self.config["gate_fraction"] * gate.shape[1])
+            rows = gate[tasks].float().topk(units).indices.sort().values
+            if groups is None:
+                drive, places = linear_part(x, layer.weight, layer.bias, rows, columns, None), rows.expand(len(x), -1)
+            else:
+                drive = grouped_linear(x, layer.weight, layer.bias, rows, columns, None, groups)
+                places = rows[groups.index]
+            whole = drive.new_zeros(len(x), gate.shape[1]).scatter(1, places, drive)  # for who watches the activation
+            x, columns = activation(whole).gather(1, places), rows
+        if groups is None:
+            return linear_part(x, self.output.weight, self.output.bias, None, columns, None)
+        return grouped_linear(x, self.output.weight, self.output.bias, None, columns, None, groups)

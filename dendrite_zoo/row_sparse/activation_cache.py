@@ -92,3 +92,8 @@ def _activate(rows: Tensor, context: Tensor) -> Tensor:
 def stamp(tensor: Tensor) -> tuple[Any, ...]:
     """What changes with every operation in place (but for fused optimizers and writes through ``.data``)."""
     return tensor.data_ptr(), version_of(tensor), tensor.shape, tensor.dtype, tensor.device
+
+
+def mark(tensor: Tensor) -> tuple[Any, ...]:
+    """Its `stamp`, and some of its numbers: a fused optimizer, or who writes through ``.data``, leaves no other trace."""
+    return *stamp(tensor), tensor.detach().reshape(-1)[:: max(1, tensor.numel() // 16)].tolist()

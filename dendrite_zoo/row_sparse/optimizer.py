@@ -1,11 +1,12 @@
 """The optimizer for networks with active dendrites: a step costs what the winning segments cost."""
 
 import math
-from collections.abc import Iterable
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
+from torch.optim.adam import adam
 
 from dendrite_zoo._core.torch import sparse_values
 from dendrite_zoo.row_sparse.activation_cache import CHUNK
@@ -84,57 +85,119 @@ class DendriteAdam(torch.optim.Adam):
 
     def _init_group(self, group: dict[str, Any], *lists: Any) -> Any:
         """Update the rows of a group, and leave its ordinary parameters to torch."""
+        dense: dict[float, list[tuple[RowParameter, Tensor]]] = {}
         for parameter in _with_rows([group]):
-            if parameter.grad is not None:
-                self._update_rows(parameter, parameter.grad, group)
+            if (grad := parameter.grad) is None:
+                continue
+            state = self.state[parameter]
+            if not state:
+                zeros = torch.zeros_like(parameter)
+                state.update(step=torch.tensor(0.0), exp_avg=zeros, exp_avg_sq=zeros.clone())
+            state["step"] += 1
+            if grad.is_sparse:
+                grad = once(grad)
+                self._update_some(parameter, row_ids(grad), sparse_values(grad), group)
+                continue
+            used = _used(parameter)
+            if parameter.device.type == "cpu" and parameter.row_dims < parameter.ndim and used.float().mean() < FEW:
+                ids = used.nonzero().squeeze(1)
+                self._update_some(parameter, ids, rows_of(grad, parameter.row_dims)[ids], group)
+            else:
+                dense.setdefault(float(state["step"]), []).append((parameter, used))
+        for pairs in dense.values():
+            self._update_all(pairs, group)
         ordinary = [parameter for parameter in group["params"] if not isinstance(parameter, RowParameter)]
         return super()._init_group({**group, "params": ordinary}, *lists)
 
-    def _update_rows(self, parameter: RowParameter, grad: Tensor, group: dict[str, Any]) -> None:
+    def _update_some(self, parameter: RowParameter, ids: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
+        """Gather these rows and their moments, update them and put them back."""
         state = self.state[parameter]
-        if not state:
-            zeros = torch.zeros_like(parameter)
-            state.update(step=torch.tensor(0.0), exp_avg=zeros, exp_avg_sq=zeros.clone())
-        state["step"] += 1
-        moments = state["exp_avg"], state["exp_avg_sq"]
-        step, lr, (beta1, beta2) = float(state["step"]), float(group["lr"]), group["betas"]
-        step_size = lr * math.sqrt(1 - beta2**step) / (1 - beta1**step)
-        everything = [rows_of(t.detach(), parameter.row_dims) for t in (parameter, *moments)]
-        ids, values = ids_and_values(grad, parameter.row_dims)
+        everything = [rows_of(t.detach(), parameter.row_dims) for t in self._tensors(parameter)]
         parameter.activation_cache.check(everything[0])
-        chunk = max(1, CHUNK // max(1, values[:1].numel())) if values.device.type == "cpu" else max(1, len(ids))
-        space = values.new_empty(4, min(chunk, len(ids)), *values.shape[1:])
-        for some, g in zip(ids.split(chunk), values.split(chunk), strict=True):
-            p, m, v, root = space[:, : len(some)]
-            for rows, out in zip(everything, (p, m, v), strict=True):
-                torch.index_select(rows, 0, some, out=out)
-            m.lerp_(g, 1 - beta1)
-            v.mul_(beta2).addcmul_(g, g, value=1 - beta2)
-            p.addcdiv_(m, torch.sqrt(v, out=root).add_(group["eps"]), value=-step_size)
-            for rows, new in zip(everything, (p, m, v), strict=True):
-                rows.index_copy_(0, some, new)
-            parameter.activation_cache.refresh(everything[0], some, p)
+        chunk = max(1, CHUNK // max(1, grad[:1].numel())) if grad.device.type == "cpu" else max(1, len(ids))
+        for some, g in zip(ids.split(chunk), grad.split(chunk), strict=True):
+            rows = [tensor.index_select(0, some) for tensor in everything]
+            _adam(rows[:1], [g], rows[1:2], rows[2:], state["step"], group)
+            for tensor, new in zip(everything, rows, strict=True):
+                tensor.index_copy_(0, some, new)
+            parameter.activation_cache.refresh(everything[0], some, rows[0])
+
+    def _update_all(self, pairs: list[tuple[RowParameter, Tensor]], group: dict[str, Any]) -> None:
+        """Update whole parameters, and put the rows that are not used back where they were."""
+        parameters = [parameter for parameter, _ in pairs]
+        with_moments = [self._tensors(parameter) for parameter in parameters]
+        put_back = [_set_aside(p, used, tensors) for (p, used), tensors in zip(pairs, with_moments, strict=True)]
+        weights, means, squares = (list(tensors) for tensors in zip(*with_moments, strict=True))
+        grads = [cast(Tensor, parameter.grad) for parameter in parameters]
+        _adam(weights, grads, means, squares, self.state[parameters[0]]["step"], group)
+        for parameter, undo in zip(parameters, put_back, strict=True):
+            undo()
+            parameter.activation_cache.invalidate()
+
+    def _tensors(self, parameter: RowParameter) -> tuple[Tensor, Tensor, Tensor]:
+        state = self.state[parameter]
+        return parameter.detach(), state["exp_avg"], state["exp_avg_sq"]
+
+
+FEW = 0.5
+"""Below this share of rows with gradient, gathering them is cheaper than updating all and putting the others back."""
+
+
+def _adam(
+    weights: list[Tensor], grads: list[Tensor], means: list[Tensor], squares: list[Tensor], step: Tensor, group: Any
+) -> None:
+    """One step of Adam, with the small number where `torch.optim.SparseAdam` adds it: to the uncorrected root."""
+    beta1, beta2 = group["betas"]
+    adam(
+        weights,
+        grads,
+        means,
+        squares,
+        [],
+        [step - 1 for _ in weights],  # which it counts up
+        fused=True,
+        amsgrad=False,
+        beta1=beta1,
+        beta2=beta2,
+        lr=group["lr"],
+        weight_decay=0.0,
+        eps=group["eps"] / math.sqrt(1 - beta2 ** float(step)),
+        maximize=False,
+    )
+
+
+def _used(parameter: RowParameter) -> Tensor:
+    """Which rows have a gradient other than zero, ``(rows,)``."""
+    grad = rows_of(cast(Tensor, parameter.grad), parameter.row_dims)
+    if grad.ndim == 1:
+        return grad != 0
+    grad = grad.flatten(1)
+    return (grad.amax(1) != 0) | (grad.amin(1) != 0)
+
+
+def _set_aside(parameter: RowParameter, used: Tensor, tensors: Sequence[Tensor]) -> Callable[[], None]:
+    """Copy the rows that are not used; what is returned puts them back."""
+    views = [rows_of(tensor, parameter.row_dims) for tensor in tensors]
+    if used.device.type == "cpu" and views[0].ndim > 1:
+        ids = (~used).nonzero().squeeze(1)
+        aside = [view.index_select(0, ids) for view in views]
+
+        def undo() -> None:
+            for view, old in zip(views, aside, strict=True):
+                view.index_copy_(0, ids, old)
+    else:
+        unused = (~used).to(views[0].dtype).view(-1, *[1] * (views[0].ndim - 1))
+        aside = [view.clone() for view in views]
+
+        def undo() -> None:
+            for view, old in zip(views, aside, strict=True):
+                view.lerp_(old, unused)  # exact for shares of 0 and 1, and several times as fast as `torch.where`
+
+    return undo
 
 
 def _with_rows(groups: Iterable[dict[str, Any]]) -> list[RowParameter]:
     return [parameter for group in groups for parameter in group["params"] if isinstance(parameter, RowParameter)]
-
-
-def ids_and_values(grad: Tensor, row_dims: int) -> tuple[Tensor, Tensor]:
-    """The rows that a gradient holds, each once, and their values; of a dense one those that are not zero.
-
-    Shape:
-        ``(N,)`` and ``(N, ...)``.
-
-    Example:
-        >>> ids_and_values(torch.tensor([[0.0, 0.0], [1.0, 0.0]]), row_dims=1)
-        (tensor([1]), tensor([[1., 0.]]))
-    """
-    if grad.is_sparse:
-        return row_ids(grad := once(grad)), sparse_values(grad)
-    rows = grad.reshape(-1, *grad.shape[row_dims:])
-    ids = rows.reshape(len(rows), -1).any(1).nonzero().squeeze(1)  # `to_sparse` takes hundreds of times as long
-    return ids, rows[ids]
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ DDP, until an optimizer that knows about rows (`dendrite_zoo.optim.DendriteAdam`
 sparse, as that of ``torch.nn.Embedding(sparse=True)``.
 """
 
+import math
 import weakref
 from collections.abc import Sequence
 from typing import Any
@@ -115,22 +116,25 @@ def once(gradient: Tensor) -> Tensor:
     return gradient if ascending else gradient.coalesce()
 
 
-def take_rows(parameter: Tensor, ids: Tensor, row_dims: int) -> Tensor:
+def take_rows(parameter: Tensor, ids: Tensor, row_dims: int, mask: Tensor | None = None) -> Tensor:
     """The rows ``ids`` of a parameter; where its owner wants it, the gradient holds these alone.
+
+    Where a mask is zero, so is the parameter; what it leaves out gets no gradient.
 
     Under DDP, which exchanges gradients in dense buckets, and inside ``torch.compile`` the gradient stays dense.
 
     Shape:
         ids ``(...)``, counting over the first ``row_dims`` dimensions of ``parameter``, with repetitions or without;
-        result ``(..., *parameter.shape[row_dims:])``.
+        mask shaped as the parameter; result ``(..., *parameter.shape[row_dims:])``.
 
     Example:
         >>> take_rows(torch.tensor([[[1.0, 2.0]], [[3.0, 4.0]]]), torch.tensor([1]), row_dims=2)
         tensor([[3., 4.]])
     """
     if _wants_sparse(parameter):
-        return _TakeRows.apply(parameter, ids)
-    return _select(rows_of(parameter, row_dims), ids)
+        return _TakeRows.apply(parameter, ids, mask)
+    rows = _select(rows_of(parameter, row_dims), ids)
+    return rows if mask is None else rows * _select(rows_of(mask, row_dims), ids)
 
 
 def dot_taken_rows(
@@ -158,8 +162,7 @@ def dot_taken_rows(
     """
     if _wants_sparse(weight) and not vectors.requires_grad:
         return _DotTakenRows.apply(weight, ids, vectors, mask, known)
-    rows = take_rows(weight, ids, row_dims)
-    return _dot(rows if mask is None else rows * _select(rows_of(mask, row_dims), ids), vectors)
+    return _dot(take_rows(weight, ids, row_dims, mask), vectors)
 
 
 def _wants_sparse(parameter: Tensor) -> bool:
@@ -180,16 +183,23 @@ def _dot(rows: Tensor, vectors: Tensor) -> Tensor:
 
 class _TakeRows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, parameter: RowParameter, ids: Tensor) -> Tensor:
-        ctx.save_for_backward(ids)
-        ctx.shape, ctx.row_dims = parameter.shape, parameter.row_dims
+    def forward(ctx: Any, parameter: RowParameter, ids: Tensor, mask: Tensor | None) -> Tensor:
+        ctx.save_for_backward(ids, mask)
+        ctx.shape, ctx.row_dims, ctx.several = parameter.shape, parameter.row_dims, ids.ndim > parameter.row_dims
         return _select(rows_of(parameter, parameter.row_dims), ids)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        (ids,) = ctx.saved_tensors
-        return _sparse(ids.reshape(-1), rows_of(grad.contiguous(), ids.ndim), ctx.shape, ctx.row_dims), None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        ids, mask = ctx.saved_tensors
+        if mask is not None:
+            grad = grad * _select(rows_of(mask, ctx.row_dims), ids)
+        ids, grad = ids.reshape(-1), rows_of(grad.contiguous(), ids.ndim)
+        if ctx.several and 4 * len(ids) > math.prod(ctx.shape[: ctx.row_dims]):  # parts overlap, and are most of it
+            dense = grad.new_zeros(ctx.shape)
+            rows_of(dense, ctx.row_dims).index_add_(0, ids, grad)
+            return dense, None, None
+        return _sparse(ids, grad, ctx.shape, ctx.row_dims), None, None
 
 
 class _DotTakenRows(torch.autograd.Function):

@@ -92,5 +92,6 @@ def _from_all(segments: Tensor, contexts: Tensor, gate: Gate, mask: Tensor | Non
     if mask is not None:
         segments = segments * mask
     units = max(1, CHUNK // (len(contexts) * segments.shape[1]))
-    parts = [select_winners(segment_activations(part, contexts), gate)[0] for part in segments.split(units)]
-    return torch.cat(parts, dim=-1)
+    splits = segments.split(units) if units < len(segments) else [segments]
+    parts = [select_winners(segment_activations(part, contexts), gate)[0] for part in splits]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)

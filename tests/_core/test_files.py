@@ -34,5 +34,7 @@ def test_a_file_that_cannot_be_written_leaves_all_as_they_were(tmp_path):
 
 @pytest.mark.parametrize(("text", "expected"), [("[" * 17 + "]" * 17, "16 deep"), ("[" + " " * 99 + "]", "100 bytes")])
 def test_a_document_of_a_stranger_has_bounds(text, expected):
-    with pytest.raises(ValueError, match=f"Expected there to .* at most {expected}|Expected there to be at most 16 deep"):
+    with pytest.raises(
+        ValueError, match=f"Expected there to .* at most {expected}|Expected there to be at most 16 deep"
+    ):
         parse_json(text, "there", max_bytes=100)

@@ -18,6 +18,7 @@ from dendrite_zoo.layers import ActiveDendriteLinear
 from dendrite_zoo.models import ActiveDendriteMLP
 from dendrite_zoo.optim import DendriteAdam, clip_gradients_
 from dendrite_zoo.row_sparse.activation_cache import ActivationCache
+from dendrite_zoo.row_sparse.parameter import RowParameter
 
 C = 5
 
@@ -131,6 +132,31 @@ def test_only_winning_rows_and_their_moments_move():
         moved = (layer.segments != old).any(-1)
         assert (moved.sum(1) <= 1).all() and moved.any()
         assert torch.equal(moved, (optimizer.state[layer.segments]["exp_avg"] != 0).any(-1))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.49, 0.51, 0.9, 1.0])
+@pytest.mark.parametrize("sparse", [True, False])
+@pytest.mark.parametrize("row_dims", [1, 2])
+def test_one_rule_on_both_sides_of_the_crossover(share, sparse, row_dims):
+    """Rows with gradient move as in SparseAdam, the others and their moments not at all, however it is computed."""
+    torch.manual_seed(0)
+    start = torch.randn(40, 3)
+    ours, theirs = RowParameter(start.clone(), row_dims=row_dims), nn.Parameter(start.clone())
+    optimizer, twin = DendriteAdam([ours], lr=0.1), torch.optim.SparseAdam([theirs], lr=0.1)
+    for step in range(5):
+        used = torch.rand(start.shape[:row_dims]) < (share if step % 2 else 1 - share)
+        used = used if row_dims == 2 else used.unsqueeze(1)
+        grad = torch.randn_like(start) * used
+        before = ours.detach().clone()
+        ours.grad = grad.to_sparse(row_dims) if sparse else grad.clone()
+        theirs.grad = grad.to_sparse(row_dims)
+        optimizer.step()
+        twin.step()
+        torch.testing.assert_close(ours.detach(), theirs.detach(), atol=1e-6, rtol=1e-5)
+        still = ~used.expand_as(start)
+        assert torch.equal(ours.detach()[still], before[still])
+    for name in ("exp_avg", "exp_avg_sq"):
+        torch.testing.assert_close(optimizer.state[ours][name], twin.state[theirs][name], atol=1e-6, rtol=1e-5)
 
 
 def test_state_dict_round_trip_continues_as_if_uninterrupted():
