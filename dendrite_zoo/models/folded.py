@@ -135,6 +135,10 @@ class FoldedCache:
     """Folded networks, each made once, as long as the weights that they were made from stay what they are."""
 
     def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all of them."""
         self._folded: dict[int, nn.Sequential] = {}
         self._marks: list[Any] = []
 

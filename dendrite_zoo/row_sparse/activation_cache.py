@@ -95,5 +95,5 @@ def stamp(tensor: Tensor) -> tuple[Any, ...]:
 
 
 def mark(tensor: Tensor) -> tuple[Any, ...]:
-    """Its `stamp`, and some of its numbers: a fused optimizer, or who writes through ``.data``, leaves no other trace."""
+    """Its `stamp`, and some of its numbers: a fused optimizer, or a write through ``.data``, leaves no other trace."""
     return *stamp(tensor), tensor.detach().reshape(-1)[:: max(1, tensor.numel() // 16)].tolist()
