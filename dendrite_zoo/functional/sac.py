@@ -152,7 +152,7 @@ def polyak_(target: Iterable[Tensor], source: Iterable[Tensor], rate: float) -> 
 
     Args:
         target: parameters of the slow network, changed in place.
-        source: those of the learning one; where one does not learn, its target stays.
+        source: those of the learning one.
         rate: tau, per update.
 
     Example:
@@ -161,5 +161,4 @@ def polyak_(target: Iterable[Tensor], source: Iterable[Tensor], rate: float) -> 
         >>> slow
         [tensor([0.2500])]
     """
-    pairs = [(slow, fast) for slow, fast in zip(target, source, strict=True) if fast.requires_grad]
-    for_each("lerp_", *map(list, zip(*pairs, strict=True)), rate)
+    for_each("lerp_", list(target), list(source), rate)

@@ -93,8 +93,10 @@ class ActorCritic:
         return Losses(critic_loss, actor_loss, alpha_loss, divergence, -log_prob.detach().mean())
 
     def follow(self, rate: float) -> None:
-        """Let the slow critic follow by a share of the distance."""
-        sac.polyak_(self.slow_critic.parameters(), self.critic.parameters(), rate)
+        """Let the slow critic follow by a share of the distance; what does not learn, such as fixed segments, stays."""
+        pairs = zip(self.slow_critic.parameters(), self.critic.parameters(), strict=True)
+        slow, learning = zip(*[(slow, fast) for slow, fast in pairs if fast.requires_grad], strict=True)
+        sac.polyak_(slow, learning, rate)
 
     @contextmanager
     def _critic_fixed(self) -> Iterator[None]:
