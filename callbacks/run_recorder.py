@@ -212,7 +212,7 @@ def _config(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any] | No
     if data is None:
         return None
     own_context = getattr(model, "context", None) is not None  # which the model's arguments describe
-    named_source = isinstance(getattr(data, "named_source", None), str)  # which the benchmark's name includes
+    named_source = getattr(getattr(data, "source", None), "name", "custom") != "custom"  # as in the benchmark's name
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     try:
         return {

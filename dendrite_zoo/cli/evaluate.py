@@ -43,16 +43,24 @@ def run(model: str, json_file: Path | None, **options: Any) -> None:
 
 
 def _classifier(
-    name: str, model: Any, benchmark: str = "", num_tasks: int = 0, seed: int | None = None, data: str | None = None
+    name: str,
+    model: Any,
+    benchmark: str | None = None,
+    num_tasks: int | None = None,
+    seed: int | None = None,
+    data: str | None = None,
 ) -> dict[str, Any]:
-    learned: dict[str, Any] = next((r for r in model.results or () if benchmark in ("", r["benchmark"])), {})
-    benchmark, num_tasks = benchmark or learned.get("benchmark", ""), num_tasks or getattr(model, "num_tasks", 0)
-    if not (benchmark and num_tasks):
-        missing = "--num-tasks" if benchmark else "--benchmark"
+    learned: dict[str, Any] = next((r for r in model.results or () if benchmark in (None, r["benchmark"])), {})
+    benchmark = learned.get("benchmark", "") if benchmark is None else benchmark
+    num_tasks = getattr(model, "num_tasks", 0) or None if num_tasks is None else num_tasks
+    own_data = benchmark.endswith("-custom") and data is None
+    if not benchmark or num_tasks is None or own_data:
+        missing = "--benchmark" if not benchmark else "--num-tasks" if num_tasks is None else "--data"
         raise ValueError(f"Expected `{missing}`, because {name} does not say it. See dendrite-zoo evaluate --help")
     if seed is None:  # other permutations are other tasks
         seed = next(iter(learned.get("stream_seeds") or ()), 0)
     stream = benchmark_stream(benchmark, num_tasks, seed=seed, source=data)
+    benchmark = stream.benchmark  # the data may be others
     scores = evaluate_contexts(model, stream)
     table = Table("task", *scores, title=f"{name} on {benchmark}: accuracy, context {', '.join(scores)}")
     for task in range(stream.num_tasks):

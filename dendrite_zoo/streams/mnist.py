@@ -18,6 +18,7 @@ REPO = "ylecun/mnist"
 REVISION = "77f3279092a1c1579b2250db8eafed0ad422088c"
 FILES = {split: f"mnist/{split}-00000-of-00001.parquet" for split in ("train", "test")}
 MEAN, STD = 0.1307, 0.3081  # of the training pixels, from 0 to 1
+CONTENT = "06b0d1f124c4e5fa796686ade41a9b778edacc8622f2195a352ef479ad44fc16"  # sha256 of pixels and labels, as bytes
 
 
 def download() -> dict[str, Path]:
@@ -80,6 +81,14 @@ def read(files: dict[str, Path]) -> dict[str, Tensor]:
     with suppress(OSError):  # without a cache they are decoded again, which takes seconds
         write_atomically(cache, lambda part: save_file(arrays, part))
     return arrays
+
+
+def is_mnist(arrays: dict[str, Tensor]) -> bool:
+    """Whether what was read are the images and labels of MNIST, and not other data in files of the same form."""
+    content = hashlib.sha256()
+    for name in ("x_train", "y_train", "x_test", "y_test"):
+        content.update(arrays[name].byte().numpy().tobytes())
+    return content.hexdigest() == CONTENT
 
 
 def _cache_file(files: dict[str, Path]) -> Path:

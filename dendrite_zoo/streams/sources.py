@@ -34,6 +34,7 @@ class Source:
         shape: of one row before it was flattened, such as ``(28, 28)``.
         mean: in the units of ``x_train``.
         std: in the units of ``x_train``.
+        name: what a benchmark of these data is called by: ``"digits"``, ``"mnist"`` or ``"custom"``.
     """
 
     x_train: Tensor
@@ -44,6 +45,7 @@ class Source:
     shape: tuple[int, ...]
     mean: float = 0.0
     std: float = 1.0
+    name: str = "custom"
 
     @property
     def num_features(self) -> int:
@@ -96,22 +98,24 @@ def load_source(source: SourceLike) -> Source:
     if not isinstance(source, (str, os.PathLike)):
         return _from_tensors(source)
     if source == "digits":
-        return _from_images(load_file(DIGITS), DIGITS_MEAN * 16, DIGITS_STD * 16)
+        return _from_images(load_file(DIGITS), DIGITS_MEAN * 16, DIGITS_STD * 16, "digits")
     if source != "mnist" and not Path(source).is_dir():
         raise FileNotFoundError(
             f"Expected `source` to be 'digits', 'mnist', a folder that holds {mnist.FILES['train']}, or a tuple "
             f"({', '.join(NAMES)}), but got {os.fspath(source)!r}. Check the name or the path."
         )
     files = mnist.download() if source == "mnist" else mnist.local_files(Path(source))
-    return _from_images(mnist.read(files), mnist.MEAN * 255, mnist.STD * 255)
+    arrays = mnist.read(files)
+    name = "mnist" if source == "mnist" or mnist.is_mnist(arrays) else "custom"
+    return _from_images(arrays, mnist.MEAN * 255, mnist.STD * 255, name)
 
 
-def _from_images(arrays: dict[str, Tensor], mean: float, std: float) -> Source:
+def _from_images(arrays: dict[str, Tensor], mean: float, std: float, name: str) -> Source:
     """From flat, square uint8 images, as in ``digits.safetensors``."""
     labels = {name: arrays[name].long() for name in ("y_train", "y_test")}
     side = math.isqrt(arrays["x_train"].shape[1])
     num_classes = int(labels["y_train"].max()) + 1
-    return Source(**{**arrays, **labels}, num_classes=num_classes, shape=(side, side), mean=mean, std=std)
+    return Source(**{**arrays, **labels}, num_classes=num_classes, shape=(side, side), mean=mean, std=std, name=name)
 
 
 def _from_tensors(tensors: Sequence[Tensor]) -> Source:

@@ -118,9 +118,8 @@ class TaskStream(TaskDataModule):
 
     @property
     def benchmark(self) -> str:
-        """Its name, such as ``permuted-digits``; a folder of images counts as MNIST, tensors are ``custom``."""
-        source = self.named_source
-        data = source if source in SOURCES else "mnist" if isinstance(source, str) else "custom"
+        """Its name, such as ``permuted-digits``; a folder that holds MNIST counts as it, all else is ``custom``."""
+        data = self.named_source if self.named_source in SOURCES else self.source.name
         return f"{self.kind or type(self).__name__}-{data}"
 
     @property

@@ -359,6 +359,10 @@ def test_evaluate_gives_all_three_ways(finished_run):
     scores = json.loads((finished_run / "scores.json").read_text())
     assert scores["benchmark"] == "permuted-digits"
     assert all(len(scores[way]) == 2 for way in ("inferred", "given", "constant", "context"))
+    said = run("evaluate", "runs/tiny", "--num-tasks", 0, cwd=finished_run, code=1)
+    assert "Expected `num_tasks` to be an integer of at least 1, but got 0" in said
+    said = run("evaluate", "runs/tiny", "--benchmark", "permuted-custom", cwd=finished_run, code=1)
+    assert "Expected `--data`, because runs/tiny does not say it" in said
 
 
 def test_evaluate_takes_the_permutations_that_were_learned(finished_run):

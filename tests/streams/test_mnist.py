@@ -1,7 +1,9 @@
 """MNIST out of the Hub's files: a small one made here, and the real one where there is a copy of it."""
 
+import hashlib
 import io
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +12,12 @@ import numpy as np
 import pytest
 import torch
 
+from dendrite_zoo.callbacks import ForgettingLogger, RunRecorder
 from dendrite_zoo.hub.loopback import Hub
+from dendrite_zoo.lightning_modules import ContinualClassifier
+from dendrite_zoo.models import ActiveDendriteClassifier
 from dendrite_zoo.streams import PermutedTasks, load_source, mnist
+from tests.callbacks.strangers import trainer
 
 arrow = pytest.importorskip("pyarrow", reason="needs the [mnist] extra")
 Image = pytest.importorskip("PIL.Image", reason="needs the [mnist] extra")
@@ -74,6 +80,19 @@ def test_they_are_normalised_as_everybody_does(small):
     x, y = next(iter(PermutedTasks(str(folder), 1).task_loader(0, "test")))
     expected = (images["test"].reshape(-1, 784) / 255 - 0.1307) / 0.3081
     np.testing.assert_allclose(x.numpy(), expected, rtol=0, atol=1e-5)
+
+
+def test_other_images_in_files_of_the_same_form_are_not_called_mnist(small, tmp_path):
+    """Else a record of them would merge with those of MNIST, and stand beside its published numbers."""
+    folder, _ = small
+    for source in (str(folder), folder):
+        stream = PermutedTasks(source, 1)
+        assert stream.benchmark == "permuted-custom"
+        recorder = RunRecorder(folder=tmp_path)
+        callbacks = [recorder, ForgettingLogger(verbose=False, folder=tmp_path)]
+        module = ContinualClassifier(ActiveDendriteClassifier(784, [8], 10, max_tasks=1))
+        trainer(tmp_path, callbacks, epochs=1).fit(module, stream)
+        assert recorder.record.benchmark == "permuted-custom" and recorder.record.config_hash is None
 
 
 class TestCache:
@@ -161,6 +180,11 @@ def test_a_hub_without_mnist_is_one_clear_error(tmp_path):
 @has_mirror
 def test_the_real_pixels():
     source = load_source(MIRROR / "ylecun" / "mnist")
+    assert PermutedTasks(str(MIRROR / "ylecun" / "mnist"), 1).benchmark == "permuted-mnist" == f"permuted-{source.name}"
+    images, labels = struct.pack(">IIII", 2051, 60_000, 28, 28), struct.pack(">II", 2049, 60_000)
+    digests = [hashlib.md5(images + source.x_train.numpy().tobytes(), usedforsecurity=False).hexdigest()]
+    digests.append(hashlib.md5(labels + source.y_train.byte().numpy().tobytes(), usedforsecurity=False).hexdigest())
+    assert digests == ["6bbc9ace898e44ae57da46a324031adb", "a25bea736e30d166cdddb491f175f624"], "LeCun's own files"
     assert source.x_train.shape == (60_000, 784)
     assert source.x_test.shape == (10_000, 784)
     assert float(source.x_train.float().mean()) == pytest.approx(33.318, abs=1e-3)
