@@ -11,7 +11,7 @@ from dendrite_zoo.lightning_modules import evaluate_contexts
 from dendrite_zoo.models import ActiveDendritePolicy, load
 from dendrite_zoo.report import write_record
 from dendrite_zoo.rl import evaluate_policy
-from dendrite_zoo.streams import benchmark_stream
+from dendrite_zoo.streams import TaskStream, benchmark_stream
 
 CLASSIFIER_OPTIONS, POLICY_OPTIONS = ("benchmark", "num_tasks", "data"), ("goals", "processes")
 
@@ -42,14 +42,28 @@ def run(model: str, json_file: Path | None, **options: Any) -> None:
         write_record({"model": model, **scores}, json_file)
 
 
-def _classifier(
+def _classifier(name: str, model: Any, **options: Any) -> dict[str, Any]:
+    stream = _stream(name, model, **options)
+    scores = evaluate_contexts(model, stream)
+    table = Table("task", *scores, title=f"{name} on {stream.benchmark}: accuracy, context {', '.join(scores)}")
+    for task in range(stream.num_tasks):
+        table.add_row(str(task), *(f"{values[task]:.3f}" for values in scores.values()))
+    table.add_section()
+    table.add_row("mean", *(f"{sum(values) / len(values):.4f}" for values in scores.values()))
+    Console().print(table)
+    return {"benchmark": stream.benchmark, "seed": stream.seed, **scores}
+
+
+def _stream(
     name: str,
     model: Any,
+    *,
     benchmark: str | None = None,
     num_tasks: int | None = None,
     seed: int | None = None,
     data: str | None = None,
-) -> dict[str, Any]:
+) -> TaskStream:
+    """The tasks that a model has learned, but for what is given."""
     learned: dict[str, Any] = next((r for r in model.results or () if benchmark in (None, r["benchmark"])), {})
     benchmark = learned.get("benchmark", "") if benchmark is None else benchmark
     num_tasks = getattr(model, "num_tasks", 0) or None if num_tasks is None else num_tasks
@@ -59,16 +73,7 @@ def _classifier(
         raise ValueError(f"Expected `{missing}`, because {name} does not say it. See dendrite-zoo evaluate --help")
     if seed is None:  # other permutations are other tasks
         seed = next(iter(learned.get("stream_seeds") or ()), 0)
-    stream = benchmark_stream(benchmark, num_tasks, seed=seed, source=data)
-    benchmark = stream.benchmark  # the data may be others
-    scores = evaluate_contexts(model, stream)
-    table = Table("task", *scores, title=f"{name} on {benchmark}: accuracy, context {', '.join(scores)}")
-    for task in range(stream.num_tasks):
-        table.add_row(str(task), *(f"{values[task]:.3f}" for values in scores.values()))
-    table.add_section()
-    table.add_row("mean", *(f"{sum(values) / len(values):.4f}" for values in scores.values()))
-    Console().print(table)
-    return {"benchmark": benchmark, "seed": seed, **scores}
+    return benchmark_stream(benchmark, num_tasks, seed=seed, source=data)
 
 
 def _policy(name: str, model: Any, goals: int = 50, processes: int = 2, seed: int = 0) -> dict[str, Any]:
