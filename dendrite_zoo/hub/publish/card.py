@@ -54,9 +54,9 @@ class Card:
 
         loader = jinja2.PackageLoader("dendrite_zoo.hub.publish")
         environment = jinja2.Environment(loader=loader, undefined=jinja2.ChainableUndefined, keep_trailing_newline=True)
-        environment.filters |= {"number": _number, "json": json.dumps}
-        figures = {} if self.matrix is None else summarize(self.matrix)
-        measured = {"figures": figures, "tasks": self._tasks(), "layers": self._layers(), "picture": picture}
+        environment.filters |= {"number": _number, "json": json.dumps, "count": _count}
+        metrics = {} if self.matrix is None else summarize(self.matrix)
+        measured = {"metrics": metrics, "tasks": self._tasks(), "layers": self._layers(), "picture": picture}
         nonzero = sum(int(t.count_nonzero()) for t in self.state.values() if t.is_floating_point())
         body = environment.get_template(self.kind.template).render(vars(self), **measured, nonzero=nonzero)
         return front(self.metadata()) + "\n" + body
@@ -97,11 +97,10 @@ class Card:
     def _eval_results(self, record: Mapping[str, Any]) -> list[Any]:
         from huggingface_hub import EvalResult
 
-        over = f"{record.get('num_tasks')} tasks, context {record.get('context_at_test')}"
-        values = {self.kind.metric: record.get("average_accuracy")}
+        values = {self.kind.metric: (record.get("average_accuracy"), record.get("num_tasks"))}
         if record is self.own[0] and self.matrix is not None:
-            lost = summarize(self.matrix)["forgetting"].value
-            values["forgetting"] = None if math.isnan(lost) else round(lost, 6)
+            lost = summarize(self.matrix)["forgetting"]
+            values["forgetting"] = None if math.isnan(lost.value) else round(lost.value, 6), lost.tasks
         benchmark = str(record.get("benchmark"))
         return [
             EvalResult(
@@ -111,9 +110,9 @@ class Card:
                 dataset_name=benchmark,
                 metric_type=metric,
                 metric_value=value,
-                metric_name=f"mean {metric} over {over}",
+                metric_name=f"mean {metric} over {_count(tasks)}, context {record.get('context_at_test')}",
             )
-            for metric, value in values.items()
+            for metric, (value, tasks) in values.items()
             if value is not None
         ]
 
@@ -156,6 +155,10 @@ def _square(rows: Any) -> Tensor | None:
     except (TypeError, ValueError):
         return None
     return matrix if matrix.ndim == 2 and matrix.shape[0] == matrix.shape[1] > 0 else None
+
+
+def _count(tasks: Any) -> str:
+    return f"{tasks} task" if tasks == 1 else f"{tasks} tasks"
 
 
 def _number(value: Any, scale: int = 1, places: int = 3) -> str:

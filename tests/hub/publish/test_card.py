@@ -66,9 +66,17 @@ def test_only_the_models_own_row_reaches_the_index():
     names = [metric["name"] for result in index["results"] for metric in result["metrics"]]
     assert names == [
         "mean accuracy over 3 tasks, context inferred",
-        "mean forgetting over 3 tasks, context inferred",
+        "mean forgetting over 2 tasks, context inferred",
         "mean accuracy over 3 tasks, context given",
     ]
+
+
+def test_a_mean_says_over_how_many_tasks_it_is():
+    """Of two tasks one alone can be forgotten."""
+    two = {**RESULT, "num_tasks": 2, "matrix": [[0.9, 0.1], [0.8, 0.7]], "task_accuracies": [0.8, 0.7]}
+    text = card([two]).text(picture=False)
+    assert "name: mean forgetting over 1 task, context inferred" in text
+    assert "| forgetting | 0.100 | mean over 1 task |" in text and "| metric | value | |" in text
 
 
 def test_sparsity_of_weights_is_measured_and_of_activations_recorded():
