@@ -7,7 +7,8 @@ from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor, nn
 
 from dendrite_zoo.contexts import FoundContext, TaskContext
-from dendrite_zoo.lightning_modules.continual import ContinualClassifier, ways_at_test
+from dendrite_zoo.lightning_modules.classifier import ways_at_test
+from dendrite_zoo.lightning_modules.continual import ContinualClassifier
 
 PRECISIONS = {torch.bfloat16: "bf16-true", torch.float16: "16-true", torch.float64: "64-true"}
 
