@@ -39,7 +39,10 @@ def evaluate_contexts(
     def validate(module: ContinualClassifier) -> list[float]:
         trainer.validate(module, datamodule=stream, verbose=False)
         names = [f"val/task_{task}/acc" for task in range(len(trainer.num_val_batches))]
-        return [float(trainer.callback_metrics[name]) for name in names if name in trainer.callback_metrics]
+        accuracies = [float(trainer.callback_metrics[name]) for name in names if name in trainer.callback_metrics]
+        if not accuracies:
+            raise ValueError("Expected class labels to evaluate contexts by accuracy, but got other targets.")
+        return accuracies
 
     training = model.training
     try:

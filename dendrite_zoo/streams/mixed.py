@@ -46,7 +46,7 @@ class MixedTasks(TaskDataModule):
         (torch.Size([300, 64]), torch.Size([300]), tensor([0, 1, 2]), 15)
     """
 
-    def __init__(self, tasks: TaskStream | Sequence[SourceLike | TaskStream], *, epochs: int | None = None) -> None:
+    def __init__(self, tasks: TaskStream | Sequence[TaskStream | SourceLike], *, epochs: int | None = None) -> None:
         super().__init__()
         if not isinstance(tasks, (TaskStream, list, tuple)):
             expected = "a stream, such as PermutedTasks('digits', num_tasks=5), or a list of data sets"

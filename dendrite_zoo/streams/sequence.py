@@ -64,7 +64,7 @@ class TaskSequence(TaskStream):
 
     def __init__(
         self,
-        sources: Sequence[SourceLike | TaskStream],
+        sources: Sequence[TaskStream | SourceLike],
         *,
         first_task: int = 0,
         epochs_per_task: int = 1,
@@ -76,7 +76,7 @@ class TaskSequence(TaskStream):
     ) -> None:
         _check_list(sources)
         streams = [x if isinstance(x, TaskStream) else TaskStream(x, 1, seed=seed) for x in sources]
-        self.parts: list[TaskStream] = []
+        self.sources, self.parts = list(sources), list[TaskStream]()
         super().__init__(
             cast(Any, sources),
             sum(stream.num_tasks for stream in streams),
@@ -174,7 +174,7 @@ class TaskSequence(TaskStream):
                 )
 
     def __repr__(self) -> str:
-        names = [repr(x) if isinstance(x, (str, TaskStream)) else f"<{type(x).__name__}>" for x in self.named_source]
+        names = [repr(x) if isinstance(x, (str, TaskStream)) else f"<{type(x).__name__}>" for x in self.sources]
         return f"{type(self).__name__}([{', '.join(names)}], first_task={self.first_task})"
 
     __str__ = __repr__

@@ -95,6 +95,8 @@ class TaskStream(TaskDataModule):
         self.batch_size, self.seed, self.val_fraction = int(batch_size), int(seed), val_fraction
         self.named_source: Any = source
         self.flatten = flatten
+        if isinstance(source, str):
+            self.save_hyperparameters({"source": source}, logger=False)  # the attribute of this name holds the data
         self.move(torch.device("cpu"))
 
     # What a subclass overrides.

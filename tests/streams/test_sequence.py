@@ -2,9 +2,19 @@
 
 import pytest
 import torch
+from jsonargparse import ArgumentParser
 from torch.utils.data import DataLoader, TensorDataset
 
-from dendrite_zoo.streams import PermutedTasks, RotatedTasks, SplitTasks, TaskSequence, load_source
+from dendrite_zoo._core.describe import describe
+from dendrite_zoo.streams import (
+    MixedTasks,
+    PermutedTasks,
+    RotatedTasks,
+    SplitTasks,
+    TaskSequence,
+    TaskStream,
+    load_source,
+)
 from tests.streams.toy import Crash, CrashAt, Memory, tensors, trainer
 
 
@@ -130,6 +140,22 @@ class TestWhatIsSaid:
         shown = "TaskSequence(['nowhere', PermutedTasks('nowhere', num_tasks=2, first_task=0), <tuple>], first_task=1)"
         assert str(stream) == repr(stream) == shown
         assert TaskSequence(["digits", SplitTasks("digits", 2), tensors()]).benchmark == "digits+split-digits+custom"
+
+
+def test_a_config_may_hold_streams_and_names():
+    parser = ArgumentParser(exit_on_error=False)
+    build = getattr(parser, "instantiate", None) or parser.instantiate_classes  # its name before 4.40
+    parser.add_subclass_arguments(TaskStream, "data")
+    inner = {"class_path": "PermutedTasks", "init_args": {"source": "digits", "num_tasks": 3}}
+    sequence = {"class_path": "TaskSequence", "init_args": {"sources": [inner, "digits"], "first_task": 3}}
+    stream = build(parser.parse_object({"data": sequence})).data
+    assert repr(stream.sources) == "[PermutedTasks('digits', num_tasks=3, first_task=0), 'digits']"
+    parser.add_subclass_arguments(MixedTasks, "mixed", required=False)
+    mixed = {"class_path": "MixedTasks", "init_args": {"tasks": sequence, "epochs": 2}}
+    data = build(parser.parse_object({"data": sequence, "mixed": mixed})).mixed
+    assert data.num_tasks == 4 and data.epochs == 2
+    told = describe(stream, leave_out=["eval_at"])
+    assert told["sources"][0]["source"] == told["sources"][1] == "digits", "so that two seeds of it are known as such"
 
 
 class TestUnderATrainer:
