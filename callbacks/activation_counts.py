@@ -1,91 +1,58 @@
-"""How often each unit of a layer was active, counted by forward hooks."""
+"""How often each unit of a layer was active, for each task and over all processes."""
 
 import itertools
-from collections.abc import Mapping
-from typing import Any
+from collections import Counter
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
+from torch import Tensor
 
 from dendrite_zoo._core.ranks import all_gather, sum_over_ranks
-from dendrite_zoo.layers import KWinners
+from dendrite_zoo.callbacks.call_watcher import Activation, Place
 
-Key = tuple[str, int, int]  # layer, task, number of units
+Key = tuple[Place, int, int]  # place, task, number of units
+
+
+class LayerCounts(NamedTuple):
+    """How often each unit of a layer was active in each task, and in how many samples.
+
+    Attributes:
+        tasks: that were seen, ``T``.
+        active: ``(T, U)`` integers.
+        samples: ``(T, U)`` integers.
+    """
+
+    tasks: list[int]
+    active: Tensor
+    samples: Tensor
 
 
 class ActivationCounts:
     """How often each unit was active (not zero), for each task; only sums, on the device of the network.
 
-    A unit is one of the last dimension; a channel of images and volumes (4 or 5 dimensions), whose every
-    position is a sample; of our ``KWinners`` one of its ``dim``.
-
-    A module is one layer, wherever it is used: at places of one width their counts are added, so that a unit dead at
-    one place and active at another is not dead, and at several widths the units of all stand side by side. Give each
-    place a module of its own (its own ``nn.ReLU()``) to see each by itself.
-
-    Attributes:
-        task: the task that is counted for; None counts nothing, as between batches, where another callback may run the
-            network.
-
     Example:
         >>> counts = ActivationCounts()
-        >>> relu = nn.ReLU()
-        >>> (hook,) = counts.watch({"relu": relu})
-        >>> _ = relu(torch.tensor([[-1.0, 2.0], [-1.0, 0.0]]))
-        >>> hook.remove()
-        >>> counts.of("relu")
-        ([0], tensor([[0, 1]]), tensor([[2, 2]]))
+        >>> counts.add(Activation(Place("relu", "", "", ""), torch.tensor([0, 1]), 2), task=0)
+        >>> counts.by_layer(torch.device("cpu"))["relu"]
+        LayerCounts(tasks=[0], active=tensor([[0, 1]]), samples=tensor([[2, 2]]))
     """
 
     def __init__(self) -> None:
-        self.task: int | None = 0
         self._active: dict[Key, Tensor] = {}
         self._samples: dict[Key, int] = {}
 
-    def watch(self, layers: Mapping[str, nn.Module]) -> list[RemovableHandle]:
-        """Count what these modules give, until the hooks, which are returned, are removed."""
-        return [module.register_forward_hook(self._hook(name)) for name, module in layers.items()]
+    def add(self, seen: Activation, task: int) -> None:
+        """Count one use of an activation."""
+        key = seen.place, task, len(seen.active)
+        self._active[key] = self._active.get(key, 0) + seen.active
+        self._samples[key] = self._samples.get(key, 0) + seen.samples
 
-    def add(self, layer: str, active: Tensor, samples: int) -> None:
-        """Count by hand.
+    def by_layer(self, device: torch.device) -> dict[str, LayerCounts]:
+        """The counts of all processes, added up on a device and brought to the CPU: the one wait of a validation.
 
-        Args:
-            layer: name of the layer.
-            active: ``(U,)`` integers, in how many of the samples each unit was active.
-            samples: the number of samples.
+        A layer that is used at several places of the network is several, in the order in which they first ran:
+        ``relu``, ``relu#2``, ... At a place that it has several widths at, the units of all stand side by side.
         """
-        if self.task is None:
-            return
-        key = layer, self.task, len(active)
-        self._active[key] = self._active.get(key, 0) + active
-        self._samples[key] = self._samples.get(key, 0) + samples
-
-    @property
-    def layers(self) -> list[str]:
-        """The layers that ran, in the order in which they first did."""
-        return list(dict.fromkeys(layer for layer, _, _ in self._active))
-
-    def of(self, layer: str) -> tuple[list[int], Tensor, Tensor]:
-        """Tasks, how often each unit was active in each, and in how many samples.
-
-        A module that is used at several widths has the units of all, one used twice at one width the sum of both.
-
-        Args:
-            layer: name of the layer.
-
-        Shape:
-            ``T`` tasks; ``(T, U)`` both, integers.
-        """
-        keys = [key for key in self._active if key[0] == layer]
-        tasks, widths = sorted({task for _, task, _ in keys}), list(dict.fromkeys(width for _, _, width in keys))
-        blank = {width: torch.zeros(width, dtype=torch.long) for width in widths}
-        active = [torch.cat([self._active.get((layer, j, w), blank[w]) for w in widths]) for j in tasks]
-        samples = torch.tensor([[self._samples.get((layer, j, w), 0) for w in widths] for j in tasks])
-        return tasks, torch.stack(active), samples.repeat_interleave(torch.tensor(widths), dim=1)
-
-    def sum_over_ranks(self, device: torch.device) -> None:
-        """Add up the counts of all processes on a device, and bring them to the CPU: the one wait of a validation."""
         # a process whose share of a loader is empty has not seen its layers
         keys = list(dict.fromkeys(itertools.chain.from_iterable(all_gather(list(self._active)))))
         samples = torch.tensor([self._samples.get(key, 0) for key in keys], dtype=torch.long, device=device)
@@ -93,21 +60,22 @@ class ActivationCounts:
         vector = torch.cat([samples, *active])
         sum_over_ranks(vector)
         samples, *active = vector.cpu().split([len(keys), *(key[2] for key in keys)])
-        self._samples = dict(zip(keys, samples.tolist(), strict=True))
-        self._active = dict(zip(keys, active, strict=True))
+        places: dict[Place, dict[tuple[int, int], tuple[Tensor, Tensor]]] = {}
+        for (place, task, width), row in zip(keys, zip(active, samples, strict=True), strict=True):
+            places.setdefault(place, {})[task, width] = row
+        layers, uses = {}, Counter[str]()
+        for place, counts in places.items():
+            uses[place.layer] += 1
+            number = uses[place.layer]
+            layers[place.layer if number == 1 else f"{place.layer}#{number}"] = _side_by_side(counts)
+        return layers
 
-    def _hook(self, name: str) -> Any:
-        @torch.compiler.disable  # in a compiled network it would be compiled too, for every count anew
-        def count(module: nn.Module, args: Any, output: Any) -> None:
-            if self.task is None or not isinstance(output, Tensor) or output.ndim == 0:
-                return
-            images = output.ndim in (4, 5)
-            unit = (module.dim if isinstance(module, KWinners) else 1 if images else -1) % output.ndim
-            # written as floats, comparison and sum take a fraction of the time of a boolean's; half ones cannot count
-            active = torch.empty(output.shape, dtype=torch.float32, device=output.device)
-            torch.ne(output.detach(), 0, out=active)
-            if output.ndim > 1:
-                active = active.sum(dim=[d for d in range(output.ndim) if d != unit])
-            self.add(name, active.long(), output.numel() // output.shape[unit])
 
-        return count
+def _side_by_side(counts: dict[tuple[int, int], tuple[Tensor, Tensor]]) -> LayerCounts:
+    """Tasks below each other, widths side by side; from (task, width) to counts ``(width,)`` and samples ``()``."""
+    tasks, widths = sorted({task for task, _ in counts}), list(dict.fromkeys(width for _, width in counts))
+    blank = {width: (torch.zeros(width, dtype=torch.long), torch.tensor(0)) for width in widths}
+    rows = [[counts.get((task, width), blank[width]) for width in widths] for task in tasks]
+    active = [torch.cat([active for active, _ in row]) for row in rows]
+    samples = [torch.cat([samples.expand(len(active)) for active, samples in row]) for row in rows]
+    return LayerCounts(tasks, torch.stack(active), torch.stack(samples))

@@ -1,16 +1,16 @@
-"""Which contexts a network was called with, seen by forward hooks."""
+"""Which contexts a network was called with."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from dendrite_zoo.callbacks.activation_counts import ActivationCounts
-from dendrite_zoo.callbacks.layer_selection import is_within, named_layers
+from dendrite_zoo.callbacks.call_watcher import Activation, Place
+from dendrite_zoo.callbacks.layer_selection import Layers, is_within, layer_filter, named_layers
 from dendrite_zoo.functional import distinct_contexts, select_winners
 
 
@@ -22,71 +22,61 @@ class ContextWatcher:
     row's context chose is counted, under the names of the activations.
 
     Args:
-        counts: where to count; its ``task`` is the one that contexts are noted for.
+        counts: where to count.
+        model: the network.
+        layers: narrows it, as in `dendrite_zoo.callbacks.layer_selection.layer_filter`.
 
     Attributes:
+        task: the task that contexts are noted for.
         contexts: (layer, task) -> the layer and its context, ``(C,)`` or an id ``()``.
 
     Example:
         >>> from dendrite_zoo.layers import ActiveDendriteLinear
         >>> model = nn.ModuleDict({"a": ActiveDendriteLinear(3, 4, context_dim=2, num_segments=5)})
-        >>> watcher = ContextWatcher(ActivationCounts())
-        >>> (hook,) = watcher.watch(model)
-        >>> _ = model["a"](torch.randn(3, 3), torch.tensor([0, 1, 1]))
-        >>> hook.remove()
+        >>> watcher = ContextWatcher(ActivationCounts(), model)
+        >>> watcher.on_call("a", model["a"], (torch.randn(3, 3), torch.tensor([0, 1, 1])), {})
         >>> watcher.contexts["a", 0][1]
         tensor(1)
     """
 
-    def __init__(self, counts: ActivationCounts) -> None:
-        self.counts = counts
+    def __init__(self, counts: ActivationCounts, model: nn.Module, layers: Layers | None = None) -> None:
+        self.counts, self.task = counts, 0
         self.contexts: dict[tuple[str, int], tuple[nn.Module, Tensor]] = {}
+        self._watched = layer_filter(model, layers)
+        self._by_context = networks_by_context(model)
 
-    def watch(self, model: nn.Module, layers: Sequence[str] | None = None) -> list[RemovableHandle]:
-        """Note what the layers of a model are called with, until the hooks, which are returned, are removed.
+    def counts_for(self, layer: str) -> bool:
+        """Whether a layer is one whose units the context chooses."""
+        return is_within(layer, [f"{name}.activations".lstrip(".") for name in self._by_context])
 
-        Args:
-            model: the network.
-            layers: narrows it to these modules and what is in them.
-        """
-        networks, hooks = networks_by_context(model), []
-        for name, module in named_layers(model).items():
-            if name in networks:
-                hook = self._count_chosen(f"{name}." if name else "", layers)
-            elif _has_segments(module) and is_within(name, layers):
-                hook = self._note(name)
-            else:
-                continue
-            hooks.append(module.register_forward_pre_hook(hook, with_kwargs=True))
-        return hooks
+    def on_call(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Note what a module of the network was called with."""
+        if name in self._by_context:
+            self._count_chosen(f"{name}." if name else "", module, args, kwargs)
+        elif _has_segments(module) and self._watched(name):
+            self._note(name, module, _context(args, kwargs))
 
-    def _note(self, name: str) -> Any:
-        def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            context, task = _context(args, kwargs), self.counts.task
-            if context is not None and task is not None and (name, task) not in self.contexts:
-                self.contexts[name, task] = module, _most_frequent(context)
+    def _note(self, name: str, module: nn.Module, context: Tensor | tuple[Tensor, Tensor] | None) -> None:
+        if context is not None and (name, self.task) not in self.contexts:
+            self.contexts[name, self.task] = module, _most_frequent(context)
 
-        return note
-
-    def _count_chosen(self, prefix: str, layers: Sequence[str] | None) -> Any:
-        def count(network: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            context = _context(args, kwargs)
-            if context is None:
-                return
-            for number, layer in enumerate(network.hidden):
-                name = f"{prefix}hidden.{number}"
-                if _has_segments(layer) and is_within(name, layers):
-                    self._note(name)(layer, args, kwargs)
-            contexts, index = distinct_contexts(context, network.config["context_dim"])
-            rows = len(args[0] if args else kwargs["x"])
-            index = torch.arange(rows) if index is None else index.expand(rows).cpu()
-            for one, share in zip(contexts, index.bincount(minlength=len(contexts)).tolist(), strict=True):
-                for number, units in enumerate(network.active_units(one) if share else ()):
-                    if is_within(f"{prefix}activations.{number}", layers):
-                        active = units.new_zeros(network.hidden[number].out_features).index_fill(0, units, share)
-                        self.counts.add(f"{prefix}activations.{number}", active, share)
-
-        return count
+    def _count_chosen(self, prefix: str, network: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        context = _context(args, kwargs)
+        if context is None:
+            return
+        for number, layer in enumerate(network.hidden):
+            name = f"{prefix}hidden.{number}"
+            if _has_segments(layer) and self._watched(name):
+                self._note(name, layer, context)
+        contexts, index = distinct_contexts(context, network.config["context_dim"])
+        rows = len(args[0] if args else kwargs["x"])
+        index = torch.arange(rows) if index is None else index.expand(rows).cpu()
+        for one, share in zip(contexts, index.bincount(minlength=len(contexts)).tolist(), strict=True):
+            for number, units in enumerate(network.active_units(one) if share else ()):
+                name = f"{prefix}activations.{number}"
+                if self._watched(name):
+                    active = units.new_zeros(network.hidden[number].out_features).index_fill(0, units, share)
+                    self.counts.add(Activation(Place(name, "", "", ""), active, share), self.task)
 
 
 def networks_by_context(model: nn.Module) -> list[str]:

@@ -1,16 +1,18 @@
 """What the layers of a network do in each validation: the base of callbacks that watch them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
-from torch.utils.hooks import RemovableHandle
 
-from dendrite_zoo.callbacks.activation_counts import ActivationCounts
-from dendrite_zoo.callbacks.context_watcher import ContextWatcher, networks_by_context
-from dendrite_zoo.callbacks.layer_selection import activation_layers, is_within
+from dendrite_zoo.callbacks.activation_counts import ActivationCounts, LayerCounts
+from dendrite_zoo.callbacks.call_watcher import CallWatcher
+from dendrite_zoo.callbacks.context_watcher import ContextWatcher
+from dendrite_zoo.callbacks.layer_selection import Layers, layer_filter, named_layers, watched_outputs, weight_layers
 from dendrite_zoo.tasks import current_task
 
 
@@ -18,12 +20,11 @@ class LayerWatcher(Callback, ABC):
     """Counts in each validation how often every unit is active, for each task, and calls `on_counted` at its end.
 
     Validation loader ``j`` is task ``j``; a single one is the current task's, task 0's where nothing says which that
-    is. The hooks are there during a validation only, the sanity check included: ``torch.compile`` takes hooks into a
-    network when it first compiles it, and never looks again. Layers have the names of ``pl_module.named_modules()``
-    without the ``_orig_mod`` of compiled networks.
+    is. The network is watched while a batch is validated, and only then; the sanity check counts for nothing. Layers
+    have the names of ``pl_module.named_modules()`` without the ``_orig_mod`` of compiled networks.
 
     Args:
-        layers: watch these modules only, and what is in them.
+        layers: watch these only, and what is in them: names of modules, patterns (``"encoder.*"``), or classes.
         task: from the Trainer to the task being trained; by default the ``current_task`` of the datamodule or the
             module.
 
@@ -31,62 +32,93 @@ class LayerWatcher(Callback, ABC):
         ValueError: a layer that the module does not have; names the nearest. Or a task that is no index.
     """
 
-    def __init__(self, layers: Sequence[str] | None, task: Callable[[Trainer], int] | None) -> None:
-        self.layers = None if layers is None else list(layers)
+    def __init__(self, layers: Layers | None, task: Callable[[Trainer], int] | None) -> None:
+        self.layers = [layers] if isinstance(layers, (str, type)) else None if layers is None else list(layers)
         self.task = task
-        self._hooks: list[RemovableHandle] = []
+        self._watching = ExitStack()
+        self._warned: set[str] = set()
 
     @abstractmethod
-    def on_counted(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take in what a validation has counted, summed over processes: ``_counts`` and ``_contexts``."""
+    def on_counted(self, trainer: Trainer, pl_module: LightningModule, counts: dict[str, LayerCounts]) -> None:
+        """Take in what a validation has counted, summed over processes; and ``_contexts``."""
 
     @property
     def state_key(self) -> str:
         """The name under which a checkpoint keeps the state."""
-        return self._generate_state_key(layers=self.layers)
+        layers = self.layers and [layer if isinstance(layer, str) else layer.__qualname__ for layer in self.layers]
+        return self._generate_state_key(layers=layers)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Make sure that the layers are there."""
-        activation_layers(pl_module, self.layers)
+        layer_filter(pl_module, self.layers)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin to watch."""
-        self.teardown()
+        """Begin to count."""
         self._counts = ActivationCounts()
-        self._contexts = ContextWatcher(self._counts)
-        by_context = [f"{name}.activations".lstrip(".") for name in networks_by_context(pl_module)]
-        watched = activation_layers(pl_module, self.layers)
-        watched = {name: layer for name, layer in watched.items() if not is_within(name, by_context)}
-        self._hooks = [*self._counts.watch(watched), *self._contexts.watch(pl_module, self.layers)]
+        self._contexts = ContextWatcher(self._counts, pl_module, self.layers)
+        self._calls = CallWatcher(
+            pl_module, self.layers, skip=self._contexts.counts_for, on_call=self._contexts.on_call
+        )
+        self._calls.redirected = trainer.strategy.model is not pl_module
 
     def on_validation_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Note the task."""
+        """Watch the network."""
+        self.teardown()
         several = len(trainer.num_val_batches) > 1
-        self._counts.task = dataloader_idx if several else current_task(trainer, self.task) or 0
+        self._contexts.task = dataloader_idx if several else current_task(trainer, self.task) or 0
+        self._watching.enter_context(self._calls)
 
     def on_validation_batch_end(self, *args: Any, **kwargs: Any) -> None:
-        """Count nothing between batches: other callbacks may run the network there."""
-        self._counts.task = None
+        """Count what was active."""
+        self.teardown()
+        for seen in self._calls.seen:
+            self._counts.add(seen, self._contexts.task)
+        self._calls.seen.clear()
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sum up what was counted."""
         self.teardown()
-        if trainer.sanity_checking:
-            return
-        self._counts.sum_over_ranks(trainer.strategy.root_device)
-        if not self._counts.layers and (watched := activation_layers(pl_module, self.layers)):
-            rank_zero_warn(
-                f"{type(self).__name__}: Expected the modules {list(watched)} to be called, but none of them ran in "
-                "this validation, so no activations were counted. Call the modules themselves, and start the Trainer "
-                "before a compiled network runs for the first time."
-            )
-        self.on_counted(trainer, pl_module)
+        counts = self._counts.by_layer(trainer.strategy.root_device)
+        if not trainer.sanity_checking:
+            self._say_what_is_not_seen(pl_module, counts)
+            self.on_counted(trainer, pl_module, counts)
 
     def teardown(self, *args: Any, **kwargs: Any) -> None:
-        """Leave no hooks."""
-        while self._hooks:
-            self._hooks.pop().remove()
+        """Leave no hook and no mode."""
+        self._watching.close()
 
     on_exception = teardown
+
+    def _say_what_is_not_seen(self, pl_module: LightningModule, counts: dict[str, LayerCounts]) -> None:
+        watched = layer_filter(pl_module, self.layers)
+        scripts = [
+            n for n, p in named_layers(pl_module).items() if isinstance(p, torch.jit.ScriptModule) and watched(n)
+        ]
+        if scripts:
+            self._warn_once(f"What runs inside {scripts[0]!r} is not seen, for it is compiled by torch.jit.")
+        if self._calls.uncountable:
+            self._warn_once(
+                f"The outputs of {sorted(self._calls.uncountable)} were not counted, for they are no plain tensors, or "
+                "were used within torch.func."
+            )
+        if counts or scripts or self._calls.uncountable:
+            return
+        outside = f" {sorted(self._calls.outside)} were called outside of all forwards." * bool(self._calls.outside)
+        if modules := watched_outputs(pl_module, self.layers):
+            self._warn_once(
+                f"Expected the modules {list(modules)} to be called, but none of them ran in this validation, so no "
+                f"activations were counted.{outside} Call the modules themselves, in the thread of the Trainer."
+            )
+        elif self.layers is None and len(weight_layers(pl_module)) > 1:
+            self._warn_once(
+                f"Expected activation modules or functions in the forwards of {type(pl_module).__name__}, but none "
+                f"ran in this validation, so no activations were counted.{outside} One that is written as arithmetic, "
+                "or inside a recurrent layer, is not seen: name the module around it in `layers`."
+            )
+
+    def _warn_once(self, message: str) -> None:
+        if message not in self._warned:
+            self._warned.add(message)
+            rank_zero_warn(f"{type(self).__name__}: {message}")

@@ -1,13 +1,14 @@
 """How sparse a network is while it learns."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from dendrite_zoo.callbacks.layer_selection import weight_layers
+from dendrite_zoo.callbacks.activation_counts import LayerCounts
+from dendrite_zoo.callbacks.layer_selection import Layers, weight_layers
 from dendrite_zoo.callbacks.layer_watcher import LayerWatcher
 from dendrite_zoo.callbacks.trainer import log_metrics
 from dendrite_zoo.metrics.functional import dead_units, duty_cycle_entropy, weight_sparsity
@@ -17,32 +18,39 @@ from dendrite_zoo.tasks import current_task
 class SparsityLogger(LayerWatcher):
     """Logs at each validation how many units of each layer are active, how evenly, and the weights' zeros.
 
-    For every activation module (our ``KWinners``, ``nn.ReLU``, ``nn.GELU``, ...), by its name in
-    ``pl_module.named_modules()``:
+    For every activation (`nn.ReLU` and all modules of its kind, our ``KWinners``, and functions such as ``F.relu``,
+    ``torch.relu`` or ``x.gelu()`` that are called in a forward, those inside transformer blocks among them):
 
-    - ``sparsity/{layer}/activation_sparsity``: the share of its outputs that are zero,
-    - ``sparsity/{layer}/dead_units``: the share of units that were never active in this validation,
+    - ``sparsity/{layer}/activation_sparsity``: the share of its outputs that are exactly zero,
+    - ``sparsity/{layer}/dead_units``: the share of units that were never active (not zero) in this validation,
     - ``sparsity/{layer}/duty_cycle_entropy``: `dendrite_zoo.metrics.duty_cycle_entropy`, in bits,
 
     over all validation loaders, and with ``/task_{j}`` behind for each task: loader ``j``, where there are several,
-    else the task being trained, where it is known. For every linear layer and convolution
-    ``sparsity/{layer}/weight_sparsity``, the share of weights that are zero.
+    else the task being trained, where it is known. For every module with a weight (linear layers, convolutions,
+    ``in_proj_weight`` of attention, recurrent layers) ``sparsity/{layer}/weight_sparsity``, the share of its weights
+    that are exactly zero: pruned and parametrized ones as they are used; of an LSTM, all its matrices.
 
-    Only modules can be watched: call ``nn.ReLU()``, not ``F.relu``, or name the module around it in
-    ``layers``. A smooth activation such as GELU is hardly ever exactly zero, and its sparsity shows that. A
-    compiled network (``torch.compile``) is counted where its first call is in a validation with this callback.
+    A layer has its name in ``pl_module.named_modules()``, a function that of the module that calls it with its own:
+    ``net.relu``. What is used at several places is several layers, in the order in which they run first: ``net.relu``,
+    ``net.relu#2``; a module that runs as a whole more than once, as a cell does in a loop, is one. A unit is a
+    feature after a linear layer, a channel after a convolution; every other dimension is samples, padding among them.
 
-    A module that is used at several places at one width is one layer, its counts added: one ``nn.ReLU()`` behind two
-    layers hides units that are dead in one of them. Give each place a module of its own.
+    A smooth activation (GELU, SiLU, sigmoid) is close to zero and hardly ever zero: its sparsity is 0 by this
+    definition, and its units are never dead.
 
-    Where the context alone chooses the units (``winners="context"``), those that it chose count as active, and all
-    others of the layer as zero, though they are never computed.
+    Not seen are activations that are written as arithmetic (``x * (x > 0)``), in a module of ``torch.jit``, inside the
+    kernel of a recurrent layer, or in copies in other threads (``nn.DataParallel``); name the module around one in
+    ``layers`` to watch what it gives. Where nothing is seen, there is a warning.
 
-    The hooks are there during a validation only. They add up counts where the network runs and wait for
-    nothing; the counts are summed over processes at the end.
+    The network is watched while a batch is validated: nothing in it is touched, its outputs are the same to the bit,
+    and nothing stays behind. What is compiled by ``torch.compile`` runs uncompiled meanwhile, and equal up to rounding.
+    Counts are added up where the network runs and summed over processes at the end. Of a network whose context chooses
+    the units (``winners="context"``), those that it chose count as active, all others of the layer as zero.
 
     Args:
-        layers: watch these modules only, and what is in them.
+        layers: watch these only, and what is in them: names of modules or of functions as they are logged, patterns
+            (``"encoder.*"``), or classes of modules. One that has neither an activation module nor a weight in it is
+            watched itself.
         task: from the Trainer to the task being trained, such as ``lambda trainer: trainer.current_epoch // 3``; by
             default the ``current_task`` of the datamodule or the module.
 
@@ -58,7 +66,7 @@ class SparsityLogger(LayerWatcher):
         {}
     """
 
-    def __init__(self, layers: Sequence[str] | None = None, *, task: Callable[[Trainer], int] | None = None) -> None:
+    def __init__(self, layers: Layers | None = None, *, task: Callable[[Trainer], int] | None = None) -> None:
         super().__init__(layers, task)
         self.values: dict[str, dict[str, float]] = {}
 
@@ -70,13 +78,16 @@ class SparsityLogger(LayerWatcher):
         """Go on from a checkpoint."""
         self.values = state_dict["values"]
 
-    def on_counted(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_counted(self, trainer: Trainer, pl_module: LightningModule, counts: dict[str, LayerCounts]) -> None:
         """Log how sparse the activations were, and how sparse the weights are."""
-        counts = self._counts
         known = len(trainer.num_val_batches) > 1 or current_task(trainer, self.task) is not None
-        self.values = {layer: _activation_values(*counts.of(layer), per_task=known) for layer in counts.layers}
-        for layer, module in weight_layers(pl_module, self.layers).items():
-            self.values.setdefault(layer, {})["weight_sparsity"] = float(weight_sparsity(cast(Tensor, module.weight)))
+        self.values = {layer: _activation_values(*count, per_task=known) for layer, count in counts.items()}
+        for layer, weights in weight_layers(pl_module, self.layers).items():
+            if packed := [w.dtype for w in weights if not (w.is_floating_point() or w.is_complex())]:
+                self._warn_once(f"The weights of {layer!r} are packed as {packed[0]}, so their zeros are not counted.")
+            elif size := sum(weight.numel() for weight in weights):
+                zeros = sum(float(weight_sparsity(weight)) * weight.numel() for weight in weights)
+                self.values.setdefault(layer, {})["weight_sparsity"] = zeros / size
         flat = {f"sparsity/{layer}/{name}": x for layer, values in self.values.items() for name, x in values.items()}
         log_metrics(trainer, flat)
 

@@ -1,6 +1,6 @@
 """The sub-networks that tasks find in a network."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,9 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
+from dendrite_zoo.callbacks.activation_counts import LayerCounts
 from dendrite_zoo.callbacks.context_watcher import winning_segments
+from dendrite_zoo.callbacks.layer_selection import Layers
 from dendrite_zoo.callbacks.layer_watcher import LayerWatcher
 from dendrite_zoo.callbacks.trainer import log_metrics, output_folder
 from dendrite_zoo.metrics import task_overlap
@@ -21,8 +23,7 @@ class SubnetworkLogger(LayerWatcher):
     """Logs at each validation which units are active for which task, and which segments win in its context.
 
     Validation loader ``j`` is task ``j``; a single one is the current task's, task 0's where it is not known which that
-    is. For every activation module (our ``KWinners``, ``nn.ReLU``, ...), by its name in ``pl_module.named_modules()``,
-    over the tasks learned so far:
+    is. For every activation (our ``KWinners``, ``nn.ReLU``, ``F.relu``, ...), over the tasks learned so far:
 
     - ``subnetworks/{layer}/overlap``: the mean share of active units that two tasks have in common
       (`dendrite_zoo.metrics.subnetworks.task_overlap`),
@@ -33,14 +34,14 @@ class SubnetworkLogger(LayerWatcher):
 
     - ``subnetworks/{layer}/segments``: how many of its segments a unit uses for these tasks, on average.
 
-    When a fit or a validation ends, the first process writes ``subnetworks.json`` and, with the ``[report]`` extra,
-    ``subnetworks.png``: units by tasks, and the overlap of tasks (Iyer et al. 2022, figure on sub-networks).
+    When a fit or a ``trainer.validate`` ends, the first process writes ``subnetworks.json``; after a fit also, with the
+    ``[report]`` extra, ``subnetworks.png``: units by tasks, and the overlap of tasks (Iyer et al. 2022, figure on
+    sub-networks). `plot` draws it at any time.
 
-    As for `SparsityLogger`, only modules can be watched, the hooks are there during a validation only, and a compiled
-    network is counted where its first call is in a validation with this callback.
+    Layers, their names and what is not seen are those of `SparsityLogger`.
 
     Args:
-        layers: watch these modules only, and what is in them.
+        layers: watch these only, and what is in them, as for `SparsityLogger`.
         task: from the Trainer to the task being trained, such as ``lambda trainer: trainer.current_epoch // 3``; by
             default the ``current_task`` of the datamodule or the module.
         num_units: number of units of each layer in the picture and the record.
@@ -62,7 +63,7 @@ class SubnetworkLogger(LayerWatcher):
 
     def __init__(
         self,
-        layers: Sequence[str] | None = None,
+        layers: Layers | None = None,
         *,
         task: Callable[[Trainer], int] | None = None,
         num_units: int = 64,
@@ -86,10 +87,9 @@ class SubnetworkLogger(LayerWatcher):
         """Find the folder to write to."""
         self._output = output_folder(trainer, self.folder)
 
-    def on_counted(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_counted(self, trainer: Trainer, pl_module: LightningModule, counts: dict[str, LayerCounts]) -> None:
         """Take in what was seen, and log what follows from it."""
-        for layer in self._counts.layers:
-            tasks, active, samples = self._counts.of(layer)
+        for layer, (tasks, active, samples) in counts.items():
             rates = _resized(self.win_rates.get(layer), max(tasks) + 1, active.shape[1], blank=torch.nan)
             rates[tasks] = (active / samples.clamp(min=1)).float()
             self.win_rates[layer] = rates
@@ -101,12 +101,34 @@ class SubnetworkLogger(LayerWatcher):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write what ``trainer.validate`` has seen."""
-        if trainer.state.fn == "validate":
-            self._write()
+        if trainer.state.fn == "validate" and self._output is not None and self.win_rates:
+            write_record(self.record(), self._output / "subnetworks.json")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the record and draw the picture."""
-        self._write()
+        if self._output is None or not self.win_rates:
+            return
+        write_record(self.record(), self._output / "subnetworks.json")
+        try:
+            self.plot(self._output / "subnetworks.png")
+        except ImportError as missing:
+            rank_zero_info(str(missing))
+
+    def plot(self, path: str | Path | None = None, **options: Any) -> Any:
+        """Draw what was seen last of each task, at any time: `dendrite_zoo.report.plot_subnetworks`.
+
+        Args:
+            path: where to save a PNG (or what the suffix says); None saves nothing.
+            **options: ``title``, and ``tasks``, their names in order.
+
+        Returns:
+            The ``matplotlib.figure.Figure``.
+
+        Raises:
+            ImportError: matplotlib is missing.
+            ValueError: nothing was seen yet.
+        """
+        return plot_subnetworks(self.record(), path, **options)
 
     def record(self) -> dict[str, Any]:
         """What was seen last of each task, ready for JSON: `dendrite_zoo.report.subnetwork_record`."""
@@ -127,16 +149,6 @@ class SubnetworkLogger(LayerWatcher):
             used = (winners.diff(dim=0) != 0).sum(0) + 1.0
             values[f"subnetworks/{layer}/segments"] = float(used.mean())
         return values
-
-    def _write(self) -> None:
-        if self._output is None or not self.win_rates:
-            return
-        record = self.record()
-        write_record(record, self._output / "subnetworks.json")
-        try:
-            plot_subnetworks(record, self._output / "subnetworks.png")
-        except ImportError as missing:
-            rank_zero_info(str(missing))
 
 
 def _resized(table: Tensor | None, tasks: int, units: int, blank: float) -> Tensor:

@@ -1,11 +1,13 @@
 """Corners of torch that have private names only, and what holds in a version that lacks one."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, overrides
+from torch.nn.modules import module as modules
+from torch.overrides import TorchFunctionMode
 
 
 def for_each(operation: str, *arguments: Sequence[Tensor] | float, **keywords: float) -> Any:
@@ -51,3 +53,62 @@ def transforms_active() -> bool:
     """Whether code runs inside ``torch.func`` (``vmap``, ``grad``); taken for true where torch does not say."""
     active = getattr(torch._C, "_are_functorch_transforms_active", None)
     return True if active is None else bool(active())
+
+
+def in_backward() -> bool:
+    """Whether autograd is at work, as when a checkpointed module runs again; False where torch does not say."""
+    task = getattr(torch._C, "_current_graph_task_id", None)
+    return task is not None and task() != -1
+
+
+def remove_mode(mode: TorchFunctionMode) -> int:
+    """Take a mode out of the stack of those that are entered, wherever it lies in it.
+
+    Without torch's private access to the stack, the mode must have been entered last.
+
+    Args:
+        mode: one that was entered.
+
+    Returns:
+        Where it was, for `insert_mode`.
+    """
+    if not hasattr(overrides, "_pop_mode"):
+        mode.__exit__(None, None, None)
+        return -1
+    above = []
+    while torch._C._len_torch_function_stack() and (top := overrides._pop_mode()) is not mode:
+        above.append(top)
+    depth = torch._C._len_torch_function_stack()
+    for other in reversed(above):
+        overrides._push_mode(other)
+    return depth
+
+
+def insert_mode(mode: TorchFunctionMode, depth: int) -> None:
+    """Put a mode back to where `remove_mode` found it."""
+    if depth < 0:
+        mode.__enter__()
+        return
+    above = [overrides._pop_mode() for _ in range(torch._C._len_torch_function_stack() - depth)]
+    for other in (mode, *reversed(above)):
+        overrides._push_mode(other)
+
+
+def hook_all_modules(before: Callable[..., None], after: Callable[..., None]) -> Callable[[], None]:
+    """Call functions before and after every module that runs, in the whole process, until what is returned is called.
+
+    Args:
+        before: called with the module and its positional arguments.
+        after: called with the module, its positional and keyword arguments and its output; where it failed, with the
+            module, its positional arguments and None.
+    """
+    first = modules.register_module_forward_pre_hook(before)
+    second = modules.register_module_forward_hook(after, with_kwargs=True, always_call=True)
+
+    def remove() -> None:
+        first.remove()
+        second.remove()
+        # torch forgets this mark, by which compiled modules take the hook to be there still
+        getattr(modules, "_global_forward_hooks_with_kwargs", {}).pop(second.id, None)
+
+    return remove

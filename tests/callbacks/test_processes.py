@@ -4,7 +4,9 @@ import json
 
 import pytest
 import torch
+import torch.nn.functional as F
 from lightning.pytorch.callbacks import Callback
+from torch import nn
 
 from dendrite_zoo.callbacks import ForgettingLogger, SparsityLogger
 from tests.callbacks.strangers import ReluNet, Tasks, trainer
@@ -15,8 +17,28 @@ pytestmark = [
 ]
 
 
+class Head(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.b(F.relu(self.a(x)))
+
+
 class Frozen(ReluNet):
-    """Does not learn, so the shares of the training data do not matter."""
+    """Does not learn, so the shares of the training data do not matter; with a function in a forward and a hinge."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = Head()
+
+    def training_step(self, batch, batch_idx):
+        return super().training_step(batch, batch_idx) + self.head(batch[0]).mean()
+
+    def validation_step(self, batch, batch_idx, dataloader_idx=0):
+        super().validation_step(batch, batch_idx, dataloader_idx)
+        F.relu(1 - self.head(batch[0]))
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.0)
@@ -73,6 +95,7 @@ def test_two_processes_give_what_one_gives(tmp_path):
             torch.testing.assert_close(torch.tensor(other[name]), torch.tensor(one[name]), equal_nan=True)
     for other in (first, second):
         assert list(other["figures"]) == list(one["figures"])
+        assert [n for n, x in one["figures"].items() if "dead_units" in x] == ["net.1", "head.relu"]
         for layer, figures in one["figures"].items():
             assert other["figures"][layer] == pytest.approx(figures, abs=1e-6)
         assert other["metrics"] == pytest.approx(one["metrics"], abs=1e-6)

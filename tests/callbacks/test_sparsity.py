@@ -53,10 +53,6 @@ class Net(ReluNet):
         self.net = net
 
 
-def hooks(module):
-    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in module.modules())
-
-
 def validate(tmp_path, module, *callbacks, tasks=3):
     run = trainer(tmp_path, list(callbacks))
     run.validate(module, Tasks(tasks), verbose=False)
@@ -151,67 +147,6 @@ def test_a_unit_of_a_sequence_is_a_feature(tmp_path):
     assert_figures(log.values["net.2"], by_hand(outputs.flatten(0, 1)))
 
 
-def test_one_module_used_at_two_widths(tmp_path):
-    class Shared(ReluNet):
-        def __init__(self):
-            super().__init__()
-            self.a, self.b, self.c, self.relu = nn.Linear(6, 4), nn.Linear(4, 7), nn.Linear(7, 3), nn.ReLU()
-            del self.net
-
-        def net(self, x):
-            return self.c(self.relu(self.b(self.relu(self.a(x)))))
-
-    module, log = Shared(), SparsityLogger()
-    validate(tmp_path, module, log)
-    with torch.no_grad():
-        first = module.relu(module.a(torch.cat([inputs(j) for j in range(3)])))
-        second = module.relu(module.b(first))
-    units = torch.cat([first, second], dim=1)  # 4 + 7 units
-    assert_figures(log.values["relu"], by_hand(units))
-
-
-def test_one_module_used_twice_at_one_width_is_one_layer(tmp_path):
-    class Shared(ReluNet):
-        def __init__(self):
-            super().__init__()
-            self.a, self.b, self.relu = nn.Linear(6, 4), nn.Linear(4, 4), nn.ReLU()
-            del self.net
-
-        def net(self, x):
-            return self.relu(self.b(self.relu(self.a(x))))
-
-    module, log = Shared(), SparsityLogger()
-    for layer, alive in ((module.a, [1.0, 1.0, -1.0, -1.0]), (module.b, [-1.0, 1.0, 1.0, -1.0])):
-        layer.weight.data.zero_()
-        layer.bias.data.copy_(torch.tensor(alive))
-    validate(tmp_path, module, log)
-    assert log.values["relu"]["activation_sparsity"] == 0.5 and log.values["relu"]["dead_units"] == 0.25
-
-
-def test_functional_activations_are_not_modules(tmp_path):
-    class Functional(ReluNet):
-        def __init__(self):
-            super().__init__()
-            self.a, self.b, self.block = nn.Linear(6, 8), nn.Linear(8, 3), self.Block()
-            del self.net
-
-        def net(self, x):
-            return self.b(self.block(self.a(x)))
-
-        class Block(nn.Module):
-            def forward(self, x):
-                return nn.functional.relu(x)
-
-    module, log = Functional(), SparsityLogger()
-    validate(tmp_path, module, log)
-    assert log.values == {"a": {"weight_sparsity": 0.0}, "b": {"weight_sparsity": 0.0}}
-    named = SparsityLogger(layers=["block", "b"])  # the module around it can be named
-    validate(tmp_path, module, named)
-    with torch.no_grad():
-        assert_figures(named.values["block"], by_hand(module.a(torch.cat([inputs(j) for j in range(3)])).relu()))
-    assert list(named.values) == ["block", "b"]
-
-
 def test_layers_narrow_it(tmp_path):
     net = nn.Sequential(
         nn.Sequential(nn.Linear(6, 8), nn.ReLU()), nn.Sequential(nn.Linear(8, 8), nn.ReLU()), nn.Linear(8, 3)
@@ -271,7 +206,7 @@ def test_a_context_of_a_wrong_type_is_refused_by_the_layer(tmp_path):
             self.layer = ActiveDendriteLinear(6, 8, context_dim=2, num_segments=2)
 
         def validation_step(self, batch, batch_idx):
-            self.layer(batch[0], 0)
+            self.layer(batch[0], "task")
 
     messages = []
     for callbacks in ([], [SparsityLogger()]):
@@ -296,48 +231,6 @@ def test_each_validation_counts_anew(tmp_path):
 
     trainer(tmp_path, [SparsityLogger(), History()], num_sanity_val_steps=1).fit(ReluNet(), Tasks())
     assert len(set(figures)) > 1
-
-
-class Watched(ReluNet):
-    """Sees its own hooks, and fails when asked to."""
-
-    fails = None
-
-    def __init__(self):
-        super().__init__()
-        self.seen = {}
-
-    def training_step(self, batch, batch_idx):
-        self.seen["train"] = hooks(self)
-        return super().training_step(batch, batch_idx)
-
-    def validation_step(self, batch, batch_idx, dataloader_idx=0):
-        self.seen["validate"] = hooks(self)
-        if self.fails == "step":
-            raise KeyError("in the step")
-        super().validation_step(batch, batch_idx, dataloader_idx)
-
-    def on_validation_epoch_end(self):
-        self.seen["end"] = hooks(self)
-        if self.fails == "end":
-            raise KeyError("at the end")
-
-
-def test_hooks_are_there_in_validation_only(tmp_path):
-    module = Watched()
-    trainer(tmp_path, [SparsityLogger()]).fit(module, Tasks())
-    assert module.seen == {"train": 0, "validate": 1, "end": 0}
-    assert hooks(module) == 0
-
-
-@pytest.mark.parametrize("stage", ["fit", "validate"])
-@pytest.mark.parametrize("fails", ["step", "end"])
-def test_no_hook_survives_a_failure(tmp_path, stage, fails):
-    module = Watched()
-    module.fails = fails
-    with pytest.raises(KeyError):
-        getattr(trainer(tmp_path, [SparsityLogger()]), stage)(module, Tasks())
-    assert module.seen["validate"] == 1 and hooks(module) == 0
 
 
 def test_the_network_is_as_it_was(tmp_path):

@@ -9,8 +9,9 @@ import torch
 from lightning.pytorch import Trainer
 from torch import nn
 
-from dendrite_zoo.callbacks import SubnetworkLogger
+from dendrite_zoo.callbacks import SubnetworkLogger, subnetworks
 from dendrite_zoo.callbacks.activation_counts import ActivationCounts
+from dendrite_zoo.callbacks.call_watcher import CallWatcher
 from dendrite_zoo.callbacks.context_watcher import ContextWatcher, winning_segments
 from dendrite_zoo.layers import ActiveDendriteLinear
 from dendrite_zoo.lightning_modules import ContinualClassifier
@@ -44,7 +45,7 @@ def test_units_by_task_in_a_strangers_network(tmp_path):
     apart = ~torch.eye(3, dtype=torch.bool)
     assert run.callback_metrics["subnetworks/net.1/overlap"].item() == pytest.approx(overlap[apart].mean().item())
     assert run.callback_metrics["subnetworks/net.1/within"].item() == pytest.approx(overlap.diagonal().mean().item())
-    assert not module.net[1]._forward_hooks and log.segments == {}
+    assert log.segments == {}
     record = json.loads((tmp_path / "subnetworks.json").read_text())
     torch.testing.assert_close(torch.tensor(record["layers"]["net.1"]["overlap"]), overlap, atol=1e-4, rtol=0)
     assert (tmp_path / "subnetworks.png").exists()
@@ -117,7 +118,6 @@ def test_which_segments_win_in_which_context(tmp_path):
         used = sum(len(set(column)) for column in answers.T.tolist()) / len(layer.segments)
         logged = run.callback_metrics[f"subnetworks/model.mlp.hidden.{number}/segments"]
         assert logged.item() == pytest.approx(used)
-        assert not layer._forward_pre_hooks
     record = json.loads((tmp_path / "here" / "subnetworks.json").read_text())
     assert list(record["layers"]) == list(log.win_rates)
 
@@ -155,11 +155,11 @@ def test_contexts_of_every_form(form):
         "id": torch.tensor(2),
         "ids": index,
     }[form]
-    watcher = ContextWatcher(ActivationCounts())
-    (hook,) = watcher.watch(nn.ModuleDict({"layer": layer}))
-    layer(torch.randn(3, 4), context=context)
-    layer(torch.randn(3, 4), codebook[0])  # only the first batch of a task counts
-    hook.remove()
+    net = nn.ModuleDict({"layer": layer})
+    watcher = ContextWatcher(ActivationCounts(), net)
+    with CallWatcher(net, on_call=watcher.on_call):
+        layer(torch.randn(3, 4), context=context)
+        layer(torch.randn(3, 4), codebook[0])  # only the first batch of a task counts
     (seen,) = watcher.contexts.values()
     assert winning_segments(*seen).equal(winning_segments(layer, codebook[2]))
 
@@ -181,3 +181,20 @@ def test_narrowed_to_layers_and_bad_names(tmp_path):
     assert list(log.win_rates) == ["model.mlp.activations.1"] and list(log.segments) == ["model.mlp.hidden.1"]
     with pytest.raises(ValueError, match=r"no layer 'net.2x'. Did you mean 'net.2'"):
         trainer(tmp_path, [SubnetworkLogger(layers=["net.2x"])]).fit(Frozen(), Tasks())
+
+
+def test_the_picture_is_drawn_when_a_fit_ends_and_on_request(tmp_path, monkeypatch):
+    drawn = []
+    draw = subnetworks.plot_subnetworks
+    monkeypatch.setattr(subnetworks, "plot_subnetworks", lambda *args, **kw: drawn.append(args) or draw(*args, **kw))
+    log = SubnetworkLogger()
+    run = trainer(tmp_path, [log], epochs=2)
+    run.validate(Frozen(), Tasks(), verbose=False)
+    assert not drawn and (tmp_path / "subnetworks.json").exists()
+    run.fit(Frozen(), Tasks())
+    assert [path for _, path in drawn] == [tmp_path / "subnetworks.png"]
+    figure = log.plot(tmp_path / "mine.svg", title="mine", tasks=["a", "b", "c"])
+    assert (tmp_path / "mine.svg").exists()
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["a", "b", "c"]
+    with pytest.raises(ValueError, match="holds no layer"):
+        SubnetworkLogger().plot()

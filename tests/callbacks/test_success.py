@@ -87,8 +87,7 @@ def test_sparsity_and_subnetworks_are_seen_by_task(run):
     figures = sparsity.values["model.mlp.activations.0"]
     assert figures["activation_sparsity"] == pytest.approx(0.75, abs=0.01)  # a quarter of the units wins
     assert subnetworks.win_rates["model.mlp.activations.1"].shape == (2, 64)
-    for layer in subnetworks._counts.layers:
-        _, _, samples = subnetworks._counts.of(layer)
+    for _, _, samples in subnetworks._counts.by_layer(torch.device("cpu")).values():
         assert samples.sum(0).unique().item() == 600, "no row that the policy met in playing"
     assert subnetworks.segments["model.mlp.hidden.1"].shape == (2, 64)
     assert (folder / "subnetworks.json").is_file()

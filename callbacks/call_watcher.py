@@ -1,0 +1,341 @@
+"""What a network calls while it runs: its modules, and the activation functions in their forwards."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules import module as modules
+from torch.overrides import TorchFunctionMode
+
+from dendrite_zoo._core.torch import hook_all_modules, in_backward, insert_mode, remove_mode, transforms_active
+from dendrite_zoo.callbacks.layer_selection import (
+    ACTIVATIONS,
+    FUNCTIONS,
+    Layers,
+    layer_filter,
+    named_layers,
+    watched_outputs,
+)
+from dendrite_zoo.layers import KWinners
+
+Step = Callable[[str, nn.Module, tuple[Any, ...], dict[str, Any]], None]
+
+ACTIVATION_OF = {
+    function: name
+    for name in FUNCTIONS
+    for owner in (F, torch, Tensor)
+    for function in (getattr(owner, name, None), getattr(owner, f"{name}_", None))
+    if function is not None
+}
+UNIT_OF: dict[Any, int] = {
+    **{F.linear: -1, F.conv1d: -2, F.conv2d: -3, F.conv3d: -4},
+    **{F.conv_transpose1d: -2, F.conv_transpose2d: -3, F.conv_transpose3d: -4},
+    **{F.batch_norm: 1, F.instance_norm: 1, F.group_norm: 1},
+}
+"""The dimension of units in what a function gives."""
+FUSED = (nn.TransformerEncoder, nn.TransformerEncoderLayer, nn.MultiheadAttention)
+"""They take another path of computation where a mode watches functions."""
+BETWEEN = {modules.__file__, F.__file__, torch.overrides.__file__, __file__}
+"""Files that lie between the code of a network and a hook or mode."""
+
+
+_ENTERED: set[CallWatcher] = set()
+_STANCE = ExitStack()
+
+
+def _run_as_written(watcher: CallWatcher, entered: bool) -> None:
+    """Nothing runs compiled while a watcher is entered; several may leave in any order."""
+    if entered and not _ENTERED:
+        _STANCE.enter_context(torch.compiler.set_stance("force_eager"))
+    (_ENTERED.add if entered else _ENTERED.discard)(watcher)
+    if not _ENTERED:
+        _STANCE.close()
+
+
+class Place(NamedTuple):
+    """Where in a network an activation is used; the same in all batches, validations and processes.
+
+    Attributes:
+        layer: the name of the layer, that of the module or ``"{module}.{function}"``.
+        module: in whose forward it is used.
+        after: the module that ran before it there.
+        line: of code, which uses it.
+    """
+
+    layer: str
+    module: str
+    after: str
+    line: str
+
+
+class Activation(NamedTuple):
+    """How often each unit was active, ``(U,)`` integers, in how many samples."""
+
+    place: Place
+    active: Tensor
+    samples: int
+
+
+class _Call:
+    """A module that is running; the first of all is the step, which runs outside of all forwards."""
+
+    def __init__(
+        self, module: nn.Module | None, name: str | None, *, watched: bool = False, step: bool = False
+    ) -> None:
+        self.module, self.name, self.watched, self.step = module, name, watched, step
+        self.after = ""  # the module that ran last in it
+        self.output: Tensor | None = None  # of a layer that ran last in a step
+        self.seen: list[Activation] = []
+
+
+class CallWatcher:
+    """Counts, while it is entered, in how many samples each unit of each activation is active.
+
+    An activation is an activation module (our ``KWinners``, ``nn.ReLU``, ...), or a function of that kind (``F.relu``,
+    ``torch.relu``, ``x.relu()``, ``F.gelu``, ...) that is called in a module's forward. Outside of forwards, as in a
+    ``validation_step``, one counts that is called with the very output of a layer, as ``F.relu(self.conv(x))``; others
+    may belong to a loss, such as ``F.relu(1 - logits)``. A module without a parameter that gives one number is a loss,
+    too. One that is run again for its gradient (``torch.utils.checkpoint``) counts once.
+
+    A unit is one of the dimension that the layer before made: a feature after a linear layer, a channel after a
+    convolution or a norm of channels; where that cannot be, a channel of 4 or 5 dimensions, else one of the last
+    dimension; of our ``KWinners`` one of its ``dim``. All other dimensions are samples.
+
+    ``nn.TransformerEncoderLayer`` computes all of itself in one fused function in eval mode, where no activation can be
+    seen. Its output stays that function's; the layer is run once more, step by step, to count. What ``torch.compile``
+    has compiled runs as written meanwhile.
+
+    Global hooks of modules and a ``TorchFunctionMode`` do this: nothing in the network is touched.
+
+    Args:
+        model: the network.
+        layers: narrows it, as in `dendrite_zoo.callbacks.layer_selection.layer_filter`.
+        skip: names of modules that are counted elsewhere.
+        on_call: called with name, module, arguments and keyword arguments of each module that ran.
+
+    Attributes:
+        seen: the activations of the steps so far, in the order in which they ran.
+        uncountable: names of layers whose outputs are no plain tensors, or were used within ``torch.func``.
+        outside: functions that were called outside of all forwards, and were not counted.
+        redirected: the first call of the network itself is a step, as under DDP.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
+        >>> watcher = CallWatcher(net)
+        >>> with watcher:
+        ...     _ = net(torch.zeros(5, 2))
+        >>> [(seen.place.layer, tuple(seen.active.shape), seen.samples) for seen in watcher.seen]
+        [('1', (3,), 5)]
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: Layers | None = None,
+        *,
+        skip: Callable[[str], bool] = lambda name: False,
+        on_call: Step = lambda *call: None,
+    ) -> None:
+        watched = layer_filter(model, layers)
+        self.model, self.layers, self.on_call = model, layers, on_call
+        self.seen: list[Activation] = []
+        self.uncountable: set[str] = set()
+        self.outside: set[str] = set()
+        self.redirected = False
+        self._watched = lambda name: watched(name) and not skip(name)
+        self._find_modules()
+        self._mode, self._depth = _Functions(self), -1
+        if any("_orig_mod" in name for name, _ in model.named_modules()):  # both calls of a compiled module are awaited
+            warnings.filterwarnings("ignore", r"Using `torch.compile\(module\)` when there are global hooks")
+        self._entered = ExitStack()
+
+    def __enter__(self) -> CallWatcher:
+        self._thread = threading.get_ident()
+        self._calls = [_Call(None, "", step=True)]
+        self._step_follows = self.redirected
+        self._unit = (0, 0, 0)
+        with ExitStack() as stack:
+            _run_as_written(self, True)
+            stack.callback(_run_as_written, self, False)
+            stack.callback(hook_all_modules(self._start, self._end))
+            self._mode.__enter__()
+            self._paused = False
+            stack.callback(self._pause, True)
+            self._entered = stack.pop_all()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._entered.close()
+        self.seen += self._calls[0].seen
+
+    def _find_modules(self) -> None:
+        """Those whose output is watched, and the names of all, by the name of what each stands in."""
+        self._outputs = set(watched_outputs(self.model, self.layers).values())
+        self._names: WeakKeyDictionary[nn.Module, dict[str, str]] = WeakKeyDictionary()
+        for name, module in named_layers(self.model, shared=True).items():
+            self._names.setdefault(module, {}).setdefault(name.rpartition(".")[0], name)
+
+    def _name(self, module: nn.Module) -> str | None:
+        """A module's name where it runs now; None for one that is not the network's."""
+        if module not in self._names:
+            self._find_modules()  # it may have been made since
+            self._names.setdefault(module, {})
+        names = self._names[module]
+        return names.get(self._calls[-1].name or "") or next(iter(names.values()), None)
+
+    def _start(self, module: nn.Module, args: Any) -> None:
+        if threading.get_ident() != self._thread:
+            return
+        name = self._name(module)
+        step = self._step_follows and module is self.model
+        self._step_follows = self._step_follows and not step
+        watched = name is not None and module in self._outputs and self._watched(name)
+        self._calls.append(_Call(module, name, watched=watched, step=step))
+        self._pause(isinstance(module, FUSED))
+
+    def _end(self, module: nn.Module, args: Any, *rest: Any) -> None:
+        """Take in what a module did; after an exception there are neither keyword arguments nor an output."""
+        if threading.get_ident() != self._thread or self._calls[-1].module is not module:
+            return
+        call, parent = self._calls[-1], self._calls[-2]
+        if len(rest) == 2:
+            if call.name is not None:
+                self._take_in(call, parent, args, *rest)
+            if not _is_number(rest[1]) or _first(module.parameters()):  # else it is a loss
+                parent.seen += call.seen
+        self._calls.pop()
+        parent.after = call.name or parent.after
+        self._pause(False)
+
+    def _take_in(self, call: _Call, parent: _Call, args: Any, kwargs: Any, output: Any) -> None:
+        module, name = call.module, str(call.name)
+        assert module is not None
+        if self._was_fused(call):
+            self._pause(False)
+            module.forward(*args, **kwargs)
+        if call.watched or (call.seen and self._watched(name) and _is_activation(module, args, output)):
+            call.seen.clear()
+            self._count(parent, name, output, module.dim if isinstance(module, KWinners) else None)
+        is_layer = _first(module.parameters(recurse=False)) and not _first(module.children())
+        parent.output = output if parent.step and is_layer else None
+        self.on_call(name, module, args, kwargs)
+
+    def _was_fused(self, call: _Call) -> bool:
+        """Whether a layer has called none of its parts, in which something is watched."""
+        if call.after or getattr(type(call.module), "forward", None) is not nn.TransformerEncoderLayer.forward:
+            return False
+        return any(self._watched(f"{call.name}.{part}") for part in ("activation", "relu", "gelu"))
+
+    def _function(self, name: str, given: Any, output: Any) -> None:
+        """Take in an activation function that was called."""
+        call = self._calls[-1]
+        layer = f"{call.name}.{name}".lstrip(".")
+        if call.name is None or call.watched or isinstance(given, nn.Parameter) or not self._watched(layer):
+            return
+        if isinstance(call.module, ACTIVATIONS) or type(call.module).__module__.startswith("dendrite_zoo."):
+            return  # the activations of our layers are modules, their functions the gates of dendrites
+        if call.step and given is not call.output:
+            self.outside.add(name)
+        else:
+            self._count(call, layer, output)
+
+    def _count(self, call: _Call, layer: str, output: Any, unit: int | None = None) -> None:
+        if not isinstance(output, Tensor) or _is_number(output) or in_backward():
+            return
+        if not _is_countable(output):
+            self.uncountable.add(layer)
+            return
+        if output.is_nested:
+            output = torch.cat(list(output.unbind()))
+        if unit is None:
+            ndim, dim, size = self._unit
+            fits = output.ndim == ndim and output.shape[dim] == size
+            unit = dim if fits else 1 if output.ndim in (4, 5) else -1
+        place = Place(layer, call.name or "", call.after, _line())
+        call.seen.append(Activation(place, *count_active(output, unit)))
+
+    def _pause(self, pause: bool) -> None:
+        """Take the mode out of torch's stack, or put it back."""
+        if pause and not self._paused:
+            self._depth = remove_mode(self._mode)
+        elif self._paused and not pause:
+            insert_mode(self._mode, self._depth)
+        self._paused = pause
+
+
+class _Functions(TorchFunctionMode):
+    """Tells a watcher of each function that is called."""
+
+    def __init__(self, watcher: CallWatcher) -> None:
+        self.watcher = watcher
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        if func in UNIT_OF and isinstance(output, Tensor) and not output.is_nested:
+            dim = UNIT_OF[func]
+            self.watcher._unit = output.ndim, dim, output.shape[dim]
+        elif func in ACTIVATION_OF:
+            self.watcher._function(ACTIVATION_OF[func], args[0] if args else (kwargs or {}).get("input"), output)
+        return output
+
+
+def _is_activation(module: nn.Module, args: Any, output: Any) -> bool:
+    """Whether a module, in which an activation function was called, is nothing but an activation."""
+    if _first(module.children()) or _first(module.parameters()) or not args or not isinstance(output, Tensor):
+        return False
+    return output.is_nested or (isinstance(args[0], Tensor) and output.shape == args[0].shape)
+
+
+def _is_number(output: Any) -> bool:
+    return isinstance(output, Tensor) and not output.is_nested and output.ndim == 0
+
+
+def _is_countable(output: Tensor) -> bool:
+    """Whether a tensor is an ordinary one that holds numbers now."""
+    if transforms_active() or torch.jit.is_tracing() or torch.compiler.is_compiling():  # type: ignore[attr-defined]
+        return False
+    plain = type(output) in (Tensor, nn.Parameter) and output.layout is torch.strided
+    return output.is_nested or (plain and not output.is_meta and not output.is_quantized)
+
+
+def _first(items: Iterator[object]) -> bool:
+    """Whether there is one."""
+    return next(items, None) is not None
+
+
+@torch.no_grad()
+def count_active(output: Tensor, unit: int) -> tuple[Tensor, int]:
+    """How often each unit was not zero, and the number of samples.
+
+    Args:
+        output: of a layer.
+        unit: the dimension of the units; all others are samples.
+
+    Example:
+        >>> count_active(torch.tensor([[0.0, 2.0], [0.0, 0.0]]), -1)
+        (tensor([0, 1]), 2)
+    """
+    # written as floats, comparison and sum take a fraction of the time of a boolean's; half ones cannot count
+    active = torch.empty(output.shape, dtype=torch.float32, device=output.device)
+    torch.ne(output.detach(), 0, out=active)
+    unit %= output.ndim
+    if output.ndim > 1:
+        active = active.sum(dim=[d for d in range(output.ndim) if d != unit])
+    return active.long(), output.numel() // max(output.shape[unit], 1)
+
+
+def _line() -> str:
+    """The place in the code of the network that called a module or function."""
+    frame: Any = inspect.currentframe()
+    while frame.f_back is not None and frame.f_code.co_filename in BETWEEN:
+        frame = frame.f_back
+    return f"{frame.f_code.co_name}:{frame.f_lasti}"
