@@ -1,14 +1,16 @@
 """The accuracy matrix of a run: what it was measured on, and how it is shown and written."""
 
-import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from rich.console import Console
 
+from dendrite_zoo._core.files import read_json
 from dendrite_zoo.metrics import AccuracyMatrix
 from dendrite_zoo.report import matrix_record, matrix_table, plot_matrix, summary_table, write_record
 
@@ -20,6 +22,8 @@ class AccuracyRecord(AccuracyMatrix):
 
     Args:
         metric: name of what is measured.
+        mode: ``"min"`` where less is better.
+        label: tells its files from those of others.
 
     Attributes:
         samples: the number of samples behind each column, None where unknown.
@@ -33,9 +37,9 @@ class AccuracyRecord(AccuracyMatrix):
         [50, None]
     """
 
-    def __init__(self, metric: str) -> None:
+    def __init__(self, metric: str, mode: Literal["max", "min"] = "max", label: str = "") -> None:
         super().__init__()
-        self.metric, self.first_task = metric, 0
+        self.metric, self.mode, self.label, self.first_task = metric, mode, label, 0
         self._samples: dict[int, int | None] = {}
 
     @property
@@ -56,37 +60,74 @@ class AccuracyRecord(AccuracyMatrix):
         self._samples |= {j: (samples or {}).get(j) for j in written}
         return written
 
+    def begin(self, task: int) -> None:
+        """Training starts at a task: what was measured before it is the row before that task's."""
+        before, after = self.first_task, task  # in the states, where row 0 is the untrained model
+        self.first_task = task
+        if before != after:
+            self.grow(after)
+            for state in (self.correct, self.total, self.given):
+                state[after], state[before] = state[before].clone(), 0
+
     def show(self, console: Console | None = None) -> None:
         """Print the matrix, and what follows from it."""
         console = console or Console()
         console.print(matrix_table(self.matrix, **self._about()))
         if not self.matrix.isnan().all():
-            console.print(summary_table(self.matrix, self.baseline))
+            console.print(summary_table(self.matrix, self.baseline, mode=self.mode))
+
+    def path(self, folder: Path, suffix: str = ".json") -> Path:
+        """Where the matrix is written in a folder."""
+        return folder / f"matrix{re.sub(r'[^A-Za-z0-9]+', '-', f'-{self.label}') if self.label else ''}{suffix}"
 
     def write_json(self, folder: Path) -> bool:
-        """Write ``matrix.json``, but never the untrained model alone over the rows of an earlier run.
+        """Write ``matrix.json``, but never over rows that were measured before and that this matrix lacks.
 
         Returns:
             Whether it was written.
         """
-        path = folder / "matrix.json"
-        if self.matrix.isnan().all() and _holds_rows(path):
+        path = self.path(folder)
+        new = math.inf if self.matrix.isnan().all() else self.first_task  # the first task that was trained on
+        if lost := [i for i in _rows_of(path) if i < new and not self.measured(i)]:
+            rows = f"after task {lost[0]}" if len(lost) == 1 else f"after the tasks {lost[0]} to {lost[-1]}"
             rank_zero_warn(
-                f"{path} contains the accuracies of an earlier run after its tasks, and in this run only the untrained "
-                "model was measured, so the file is not overwritten. Pass ForgettingLogger(folder=...) a folder of its "
-                "own, or remove the file."
+                f"{path} contains values {rows} of an earlier run, which were not measured in this one, so the file is "
+                "not overwritten. Use one ForgettingLogger for all fits, or give each fit's the same `folder=`, which "
+                "goes on with the file; for another experiment choose another folder, or remove the file."
             )
             return False
         write_record(matrix_record(self.matrix, samples=self.samples, **self._about()), path)
         return True
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: Path, *, picture: bool) -> None:
         """Write ``matrix.json`` and, where matplotlib is installed, ``matrix.png``."""
-        if self.write_json(folder):
+        if self.write_json(folder) and picture:
             try:
-                plot_matrix(self.matrix, folder / "matrix.png", **self._about())
+                self.plot(self.path(folder, ".png"))
             except ImportError as missing:
                 rank_zero_info(str(missing))
+
+    def plot(self, path: str | Path | None = None) -> Any:
+        """The picture, see `dendrite_zoo.report.plot_matrix`."""
+        return plot_matrix(self.matrix, path, **self._about())
+
+    def read_rows(self, folder: Path, before: int) -> dict[str, Any] | None:
+        """What ``matrix.json`` has of the rows before a task, for `from_state`; None where it has none."""
+        try:
+            file = read_json(self.path(folder))
+            if (file["metric"], file.get("mode", "max")) != (self.metric, self.mode):
+                return None
+            matrix = [[math.nan if x is None else float(x) for x in row] for row in [file["baseline"], *file["matrix"]]]
+            samples, first_task = [None if x is None else int(x) for x in file["samples"]], int(file["first_task"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        T = len(samples)
+        if not 0 < before <= T or {T} != {len(matrix) - 1, *map(len, matrix)} or not 0 <= first_task < T:
+            return None
+        values = torch.tensor(matrix)
+        values[before + 1 :] = math.nan
+        state = {"baseline": values[0], "matrix": values[1:], "samples": samples, "first_task": first_task}
+        return None if values[1:].isnan().all() else state
 
     def to_state(self) -> dict[str, Any]:
         """Tensors and primitives, for a callback's state."""
@@ -101,12 +142,14 @@ class AccuracyRecord(AccuracyMatrix):
         self._samples, self.first_task = dict(enumerate(state["samples"])), state["first_task"]
 
     def _about(self) -> dict[str, Any]:
-        return {"baseline": self.baseline, "metric": self.metric, "first_task": self.first_task}
+        known = {"baseline": self.baseline, "metric": self.metric, "mode": self.mode}
+        return {**known, "first_task": self.first_task}
 
 
-def _holds_rows(path: Path) -> bool:
+def _rows_of(path: Path) -> list[int]:
+    """The tasks after which something was measured, by a file."""
     try:
-        matrix = json.loads(path.read_text(encoding="utf-8"))["matrix"]
+        matrix = read_json(path)["matrix"]
+        return [i for i, row in enumerate(matrix) if any(value is not None for value in row)]
     except (OSError, ValueError, KeyError, TypeError):
-        return False
-    return any(value is not None for row in matrix for value in row)
+        return []

@@ -1,17 +1,30 @@
 """What the validation at hand has measured of each task, out of all that Lightning has ever logged."""
 
-import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from dendrite_zoo._core.names import nearest
 from dendrite_zoo._core.ranks import all_gather
+from dendrite_zoo.callbacks.metric_name import MetricName
+from dendrite_zoo.callbacks.metric_states import MetricStates
 
 Found = dict[int, tuple[float, int | None]]  # task -> value of the metric, and number of samples where it is known
+ALONE = -1  # in place of a task: what the one loader has logged without one
+
+
+class Read(NamedTuple):
+    """What a validation has logged of a metric, over all processes.
+
+    Attributes:
+        values: task -> value, and number of samples where it is known; `ALONE` is what one loader logged without one.
+        named: whether the module itself counted the tasks, in the names of the metrics.
+    """
+
+    values: Found
+    named: bool
 
 
 class MetricReader:
@@ -22,69 +35,72 @@ class MetricReader:
     validation.
 
     Args:
-        metric: such as ``"val/acc"``.
+        metric: such as ``"val/acc"``, see `MetricName`.
     """
 
     def __init__(self, metric: str) -> None:
-        self.metric = metric
+        self.name = MetricName(metric)
         self._before: dict[str, Tensor] = {}
         self._samples: dict[int, int | None] = {}
-        self._last: Found = {}
+        self._states: MetricStates | None = None
+        self._last = ""
 
-    def start(self, trainer: Trainer) -> None:
+    def start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remember what was logged before this validation; call it in ``on_validation_start``."""
         self._before = dict(trainer.callback_metrics)  # references the tensors, so that no identity is used twice
-        self._samples, self._last = {}, {}
+        self._samples, self._states, self._last = {}, MetricStates(pl_module), ""
 
-    def count(self, batch: Any, dataloader_idx: int) -> None:
+    def before_batch(self, dataloader_idx: int) -> None:
+        """A loader may begin; call it in ``on_validation_batch_start``."""
+        if self._states is not None:
+            self._states.before_batch(dataloader_idx)
+
+    def after_batch(self, batch: Any, batch_idx: int, dataloader_idx: int) -> None:
         """Count the samples of a batch; call it in ``on_validation_batch_end``."""
         size, seen = batch_size(batch), self._samples.get(dataloader_idx, 0)
         self._samples[dataloader_idx] = None if size is None or seen is None else seen + size
+        if self._states is not None:
+            self._states.after_batch(dataloader_idx, batch_idx)
 
     def logged(self, trainer: Trainer) -> dict[str, Tensor]:
         """Every metric that this validation has logged so far."""
         return {k: v for k, v in trainer.callback_metrics.items() if v is not self._before.get(k)}
 
-    def read(self, trainer: Trainer, task: int) -> Found | None:
-        """Value and number of samples of each task, over all processes.
+    def finish(self) -> None:
+        """Hold nothing of the module and the Trainer; call it in ``on_validation_end``."""
+        self._before, self._states = {}, None
 
-        Args:
-            trainer: the Trainer at work.
-            task: the task of a single validation loader; of several, loader ``j`` is task ``j``.
+    def read(self, trainer: Trainer) -> Read | None:
+        """Value and number of samples of each task, over all processes.
 
         Returns:
             None where the metric was not logged, or nothing has changed since it was last read.
+
+        Raises:
+            ValueError: one torchmetrics object for several loaders, of which the loader's own part cannot be had.
         """
-        alone = len(trainer.num_val_batches) == 1
-        values, samples = by_task(self.logged(trainer), self.metric, current=task if alone else None), self._samples
-        if alone:
-            samples = {j: samples.get(0) for j in values} if len(values) == 1 else {}
-        found = {j: (value, samples.get(j, 0)) for j, value in values.items()}
-        if len(ranks := all_gather(found)) > 1:
-            found = average_over_ranks(ranks)
-        if not found or str(found) == str(self._last):  # as text, in which NaN equals NaN
+        logged, alone = self.logged(trainer), num_loaders(trainer) == 1
+        keys = self.name.keys(logged)
+        if not keys and alone and self.name.metric in logged:
+            keys = {ALONE: self.name.metric}
+        found = {j: (float(logged[key]), self._samples_of(j, alone, len(keys))) for j, key in keys.items()}
+        if not any(ranks := all_gather(found)) or str(ranks) == self._last:  # as text, in which NaN equals NaN
             return None
-        self._last = found
-        return found
+        self._last = str(ranks)
+        if self._states is not None:
+            own = self._states.alone(trainer, keys)
+            ranks = [{j: (own.get(j, value), n) for j, (value, n) in rank.items()} for rank in ranks]
+        found = average_over_ranks(ranks) if len(ranks) > 1 else ranks[0]
+        return Read(found, any(self.name.names_task(key) for key in keys.values()))
 
-    def not_logged(self, logged: Mapping[str, Any], loaders: int) -> str:
-        """The message for a metric that a validation did not log.
+    def _samples_of(self, task: int, alone: bool, values: int) -> int | None:
+        """Behind the value of a task, where it is known from which loader that came."""
+        return self._samples.get(task) if not alone else self._samples.get(0) if values == 1 else None
 
-        Args:
-            logged: what was logged.
-            loaders: the number of validation loaders.
-        """
-        if self.metric in logged:
-            problem, hint = f"it was logged once for {loaders} validation loaders, so its task is unknown", ""
-        else:
-            # without task and loader "val/task_3/acc" is a candidate as "val/acc"
-            plain = sorted({re.sub(r"/dataloader_idx_\d+$|(?<![^/])task_\d+/", "", key) for key in logged})
-            problem, hint = f"only {plain} were logged", nearest(self.metric, plain)
-        return (
-            f"ForgettingLogger expected a value of {self.metric!r} for each task, but {problem}.{hint} Call "
-            f"self.log({self.metric!r}, ...) in `validation_step`, with one loader for each task, or pass the name of "
-            "the metric that is logged."
-        )
+
+def num_loaders(trainer: Trainer) -> int:
+    """The number of loaders of the validation or test at hand."""
+    return len(trainer.num_test_batches if trainer.testing else trainer.num_val_batches)
 
 
 def average_over_ranks(ranks: Sequence[Found]) -> Found:
@@ -102,32 +118,6 @@ def _average(parts: Sequence[tuple[float, int | None]]) -> tuple[float, int | No
     total = None if any(count is None for _, count in parts) else sum(count or 0 for _, count in parts)
     weights = [count or 1 for _, count in parts] if total else None
     return float(np.average([value for value, _ in parts], weights=weights)), total or None
-
-
-def by_task(metrics: Mapping[str, Any], metric: str, current: int | None) -> dict[int, float]:
-    """The values of ``metric``, by task.
-
-    Looks for ``val/task_{j}/acc``, else ``val/acc/dataloader_idx_{j}``, else ``val/acc`` itself, which is the
-    current task's.
-
-    Args:
-        metrics: key -> value.
-        metric: such as ``"val/acc"``.
-        current: the task of a value logged without one; None leaves such a value out.
-
-    Example:
-        >>> by_task({"val/task_0/acc": 0.9, "val/task_2/acc": 0.8, "val/acc": 0.5}, "val/acc", current=1)
-        {0: 0.9, 2: 0.8}
-        >>> by_task({"val/acc": 0.5}, "val/acc", current=1)
-        {1: 0.5}
-    """
-    stage, slash, name = metric.rpartition("/")
-    keys = rf"{re.escape(stage + slash)}task_(\d+)/{re.escape(name)}", rf"{re.escape(metric)}/dataloader_idx_(\d+)"
-    for key in keys:
-        matches = {match: value for k, value in metrics.items() if (match := re.fullmatch(key, k))}
-        if matches:
-            return {int(match[1]): float(value) for match, value in matches.items()}
-    return {current: float(metrics[metric])} if current is not None and metric in metrics else {}
 
 
 def batch_size(batch: Any) -> int | None:

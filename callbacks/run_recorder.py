@@ -37,6 +37,7 @@ OBSERVERS = {
 LEFT_OUT = {
     *("seed", "segment_seed", "num_processes", "num_workers", "device", "dtype", "foreach", "fused", "capturable"),
     *("demonstrations", "folder", "eval_at"),
+    *("flatten", "metrics"),  # the model decides what it takes; metrics observe
     *("library_version", "format_version"),
     *("context_at_test", "val_fraction", "optimizer"),  # other fields of the record contain them
 }
@@ -165,10 +166,10 @@ def where_context_is_from(pl_module: LightningModule, context_at_test: ContextAt
     if context_at_test is not None:
         return context_at_test
     model = getattr(pl_module, "model", pl_module)
-    if hasattr(pl_module, "context"):
+    takes = inspect.signature(model.forward).parameters
+    if hasattr(pl_module, "context") and "task" not in takes:
         has_context = pl_module.context is not None
     else:
-        takes = inspect.signature(model.forward).parameters
         has_context = getattr(model, "context", None) is not None or not {"context", "task"}.isdisjoint(takes)
     said = pl_module.hparams.get("context_at_test", getattr(pl_module, "context_at_test", None))
     return "none" if not has_context else said if said in get_args(ContextAtTest) else None

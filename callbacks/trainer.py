@@ -5,11 +5,16 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 
 from dendrite_zoo._core.lightning import logging_step
 
 C = TypeVar("C", bound=Callback)
+
+
+def find_callbacks(trainer: Trainer, kind: type[C]) -> list[C]:
+    """The callbacks of a kind that a Trainer has, in their order."""
+    return [callback for callback in trainer.callbacks if isinstance(callback, kind)]  # type: ignore[attr-defined]
 
 
 def find_callback(trainer: Trainer, kind: type[C]) -> C | None:
@@ -20,8 +25,13 @@ def find_callback(trainer: Trainer, kind: type[C]) -> C | None:
         >>> find_callback(Trainer(callbacks=[Timer()], logger=False, accelerator="cpu"), Timer).__class__.__name__
         'Timer'
     """
-    callbacks = trainer.callbacks  # type: ignore[attr-defined]
-    return next((callback for callback in callbacks if isinstance(callback, kind)), None)
+    return next(iter(find_callbacks(trainer, kind)), None)
+
+
+def overrides(pl_module: LightningModule, hook: str) -> bool:
+    """Whether a module has a hook of its own, be it one of ``lightning.pytorch`` or of ``pytorch_lightning``."""
+    method = getattr(type(pl_module), hook, None)
+    return method is not None and not method.__module__.startswith(("lightning.pytorch.core", "pytorch_lightning.core"))
 
 
 def output_folder(trainer: Trainer, folder: str | Path | None = None) -> Path | None:

@@ -2,41 +2,156 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, TypeAlias
 
 from lightning.pytorch import Trainer
 
+from dendrite_zoo._core.checks import check_integers
 from dendrite_zoo._core.lightning import resume_missed_validation
 
-__all__ = ["TaskBoundary", "current_task", "has_task", "resume_missed_validation", "unknown_task"]
+__all__ = [
+    "EpochsPerTask",
+    "GivenTask",
+    "Task",
+    "TaskBoundary",
+    "current_task",
+    "has_task",
+    "resume_missed_validation",
+    "trained_before",
+    "unknown_task",
+]
+
+Task: TypeAlias = int | str | Callable[[Trainer], int]
+"""What says the task being trained: its index, a function of the Trainer, or the import path of either, for YAML."""
 
 
-def current_task(trainer: Trainer, task: Callable[[Trainer], int] | None = None) -> int | None:
-    """The absolute index of the task being trained, the ``current_task`` of the datamodule, else of the module.
+@dataclass(frozen=True)
+class EpochsPerTask:
+    """The task of an epoch, where each task has the same number of epochs.
+
+    Args:
+        epochs: of each task.
+
+    Example:
+        >>> EpochsPerTask(3)(Trainer(logger=False, accelerator="cpu"))
+        0
+    """
+
+    epochs: int
+
+    def __call__(self, trainer: Trainer) -> int:
+        """The task of the epoch at hand."""
+        return trainer.current_epoch // self.epochs
+
+
+class GivenTask:
+    """What the user gives a callback to say the task: once for all runs, or an index for the next one.
+
+    An index is for one fit, or the validation of one loader, and used up when that has ended, so that none is taken for
+    the next task's by mistake. Beside something that says the task of all runs, it is for the next run of any kind.
+
+    Args:
+        task: what says the task; an index is that of the first run.
+        epochs_per_task: instead of it, for one fit over all tasks, each of so many epochs.
+
+    Raises:
+        ValueError: both, no positive number of epochs, an import path at which there is nothing, or another type.
+
+    Example:
+        >>> given = GivenTask(epochs_per_task=3)
+        >>> given.give(1)
+        >>> given.source
+        1
+        >>> given.use_up()
+        >>> given.source
+        EpochsPerTask(epochs=3)
+    """
+
+    def __init__(self, task: Task | None = None, epochs_per_task: int | None = None) -> None:
+        self._always: Task | None = None
+        self._next: int | None = None
+        self._used_up = self._given_anew = False
+        self.give(task)
+        if epochs_per_task is not None:
+            if task is not None:
+                raise ValueError(
+                    f"Expected `task` or `epochs_per_task`, but got both, {task!r} and {epochs_per_task}. Leave one "
+                    "out."
+                )
+            check_integers(1, epochs_per_task=epochs_per_task)
+            self._always = EpochsPerTask(epochs_per_task)
+
+    def give(self, task: Task | None) -> None:
+        """Take an index for the next run, or what says the task of all to come."""
+        self._given_anew = True
+        if task is None or callable(task) or isinstance(task, str):
+            if isinstance(task, str):
+                imported(task)
+            self._always, self._next = task, None
+        else:
+            self._next, self._used_up = _index(task), False
+
+    @property
+    def source(self) -> Task | None:
+        """What says the task now; None where nothing was given, or it is used up."""
+        return self.index if self.index is not None else self._always
+
+    @property
+    def index(self) -> int | None:
+        """The index that was given for this run."""
+        return None if self._used_up else self._next
+
+    @property
+    def used_up(self) -> int | None:
+        """The index of an earlier run, where nothing else says the task."""
+        return self._next if self._used_up and self._always is None else None
+
+    @property
+    def anew(self) -> bool:
+        """Whether something was given since the last run."""
+        return self._given_anew
+
+    def use_up(self, *, needed: bool = True) -> None:
+        """A run has ended.
+
+        Args:
+            needed: whether it was one that an index is for.
+        """
+        if needed or self._always is not None:
+            self._used_up, self._given_anew = self._next is not None, False
+
+
+def current_task(trainer: Trainer, task: Task | None = None) -> int | None:
+    """The absolute index of the task being trained.
+
+    It is the ``current_task`` of the datamodule, else of the module, else what another callback was given: a callback
+    says so by an attribute ``task_source``, as `ForgettingLogger` does.
 
     Args:
         trainer: the Trainer at work.
-        task: asked instead of them, such as ``lambda trainer: trainer.current_epoch // 3``.
+        task: asked instead of them: an index, a function such as ``lambda trainer: trainer.current_epoch // 3``, or the
+            import path of one, such as ``"my_module.current_task"``.
 
     Returns:
         The index, or None where it is not known.
 
     Raises:
-        ValueError: the answer is no index from 0.
+        ValueError: the answer is no index from 0, or there is nothing at the import path.
     """
-    if task is not None:
-        return _index(task(trainer))
-    answers = (owner.current_task for owner in _owners(trainer) if hasattr(owner, "current_task"))
-    return _index(next((answer for answer in answers if answer is not None), None))
+    answers = [_answer(task, trainer)] if task is not None else _answers(trainer)
+    return next((_index(answer) for answer in answers if answer is not None), None)
 
 
-def has_task(trainer: Trainer, task: Callable[[Trainer], int] | None = None) -> bool:
-    """Whether there is a source of the current task: ``task``, or a ``current_task`` of datamodule or module.
+def has_task(trainer: Trainer, task: Task | None = None) -> bool:
+    """Whether there is a source of the current task: ``task``, a ``current_task``, or another callback's.
 
     It may not know the task yet, as a module that finds its task in a batch.
     """
-    return task is not None or any(hasattr(owner, "current_task") for owner in _owners(trainer))
+    by_owner = any(hasattr(owner, "current_task") for owner in _owners(trainer))
+    return task is not None or by_owner or next(_callbacks_sources(trainer), None) is not None
 
 
 def unknown_task(trainer: Trainer, callback: str) -> ValueError:
@@ -46,28 +161,84 @@ def unknown_task(trainer: Trainer, callback: str) -> ValueError:
         trainer: the Trainer at work.
         callback: the name of the callback's class.
     """
-    owners = " or ".join(type(owner).__name__ for owner in _owners(trainer) if owner is not None)
-    owners = owners or "the datamodule or the module"
+    owners = [owner for owner in _owners(trainer) if owner is not None]
+    silent = [type(owner).__name__ for owner in owners if hasattr(owner, "current_task")]
+    names = " or ".join(type(owner).__name__ for owner in owners) or "the datamodule or the module"
+    problem = f"neither `task=` nor a `current_task` of {names} gives it"
+    if silent:
+        problem = f"the `current_task` of {' and '.join(silent)} is None after the first batch was trained on"
     return ValueError(
-        f"{callback} needs the index of the task being trained, but neither `task=` nor a `current_task` of {owners} "
-        f"gives it. Pass `task=`, such as {callback}(task=lambda trainer: trainer.current_epoch // 3). In YAML, use a "
-        "datamodule that has a `current_task`, such as `dendrite_zoo.streams.PermutedTasks`."
+        f"{callback} needs the index of the task being trained, but {problem}. Pass `task=`, such as "
+        f"{callback}(task=lambda trainer: trainer.current_epoch // 3), or ForgettingLogger(epochs_per_task=3), which "
+        "serves the other callbacks too. In YAML, use `epochs_per_task: 3`, or `task: my_module.current_task` where "
+        "`current_task(trainer)` is a function of yours."
     )
+
+
+def trained_before(task: int, callback: str, *, say: str) -> str:
+    """The message about a fit that starts at a task that an earlier fit has trained.
+
+    Args:
+        task: the index.
+        callback: the name of the callback's class.
+        say: how the user says which task a fit trains, such as ``"log.task = 1"``.
+    """
+    return (
+        f"{callback}: this fit starts at task {task}, which an earlier fit has trained already. With one "
+        "`Trainer.fit` for each task, epochs may begin at 0 again, and what counts epochs always says the first task. "
+        f"Say which task a fit trains, before it: `{say}`. For another run, make a new {callback}."
+    )
+
+
+def imported(path: str) -> Any:
+    """What stands at an import path.
+
+    Raises:
+        ValueError: nothing does.
+    """
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            "Expected `task` to be the import path of a function from the Trainer to the task being trained, such as "
+            f"'my_module.current_task', but got {path!r} ({error})."
+        ) from None
 
 
 def _owners(trainer: Trainer) -> tuple[Any, Any]:
     return getattr(trainer, "datamodule", None), getattr(trainer, "lightning_module", None)
 
 
+def _callbacks_sources(trainer: Trainer) -> Iterator[Task]:
+    sources = (getattr(callback, "task_source", None) for callback in getattr(trainer, "callbacks", ()))
+    return (source for source in sources if source is not None)
+
+
+def _answers(trainer: Trainer) -> Iterator[Any]:
+    """Of everybody who may know the task; the first that is not None counts."""
+    yield from (getattr(owner, "current_task", None) for owner in _owners(trainer))
+    yield from (_answer(source, trainer) for source in _callbacks_sources(trainer))
+
+
+def _answer(task: Task, trainer: Trainer) -> Any:
+    source = imported(task) if isinstance(task, str) else task
+    return source(trainer) if callable(source) else source
+
+
 def _index(task: Any) -> int | None:
     if task is None:
         return None
-    if task != int(task) or task < 0:
+    try:
+        index = int(task)
+    except (TypeError, ValueError, OverflowError):
+        index = -1
+    if index < 0 or index != task:
         raise ValueError(
             f"Expected the current task to be an index from 0, but got {task}. Check `task=`, or the `current_task` "
             "of the datamodule or the module."
         )
-    return int(task)
+    return index
 
 
 class TaskBoundary:
@@ -78,6 +249,7 @@ class TaskBoundary:
 
     Attributes:
         task: the last task trained on, None before the first batch.
+        earlier: the tasks that earlier fits have trained on, of this object and without a checkpoint between.
 
     Example:
         >>> boundary = TaskBoundary()
@@ -87,6 +259,12 @@ class TaskBoundary:
 
     def __init__(self) -> None:
         self.task: int | None = None
+        self.earlier: set[int] = set()
+        self._trained: set[int] = set()
+
+    def start_fit(self) -> None:
+        """Count what was trained on until now as that of earlier fits; call it in ``on_train_start``."""
+        self.earlier = set(self._trained)
 
     def update(self, task: int | None) -> tuple[int | None, int | None]:
         """Compare with the last call.
@@ -100,9 +278,11 @@ class TaskBoundary:
         Raises:
             ValueError: the task is no index from 0.
         """
+        task = _index(task)
         if task is None or task == self.task:
             return None, None
-        ended, self.task = self.task, _index(task)
+        ended, self.task = self.task, task
+        self._trained.add(task)
         return ended, self.task
 
     def state_dict(self) -> dict[str, Any]:
@@ -112,3 +292,4 @@ class TaskBoundary:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
         self.task = state["task"]
+        self.earlier, self._trained = set(), set()

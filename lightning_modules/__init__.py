@@ -3,7 +3,15 @@
 from dendrite_zoo.lightning_modules.behavior_cloning import BehaviorCloning
 from dendrite_zoo.lightning_modules.continual import ContinualClassifier
 from dendrite_zoo.lightning_modules.evaluation import evaluate_contexts
+from dendrite_zoo.lightning_modules.multi_task import MultiTaskClassifier
 from dendrite_zoo.lightning_modules.replay import ReplayClassifier
 from dendrite_zoo.lightning_modules.sac import MultiTaskSAC
 
-__all__ = ["BehaviorCloning", "ContinualClassifier", "MultiTaskSAC", "ReplayClassifier", "evaluate_contexts"]
+__all__ = [
+    "BehaviorCloning",
+    "ContinualClassifier",
+    "MultiTaskClassifier",
+    "MultiTaskSAC",
+    "ReplayClassifier",
+    "evaluate_contexts",
+]

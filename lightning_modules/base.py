@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.optim import Optimizer
@@ -26,17 +25,6 @@ def cosine(progress: float) -> float:
         [1.0, 0.5, 0.0]
     """
     return (1 + math.cos(math.pi * progress)) / 2
-
-
-def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
-    """The mean cross-entropy; a ValueError where a label has no class."""
-    try:
-        return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
-    except IndexError:
-        raise ValueError(
-            f"Expected labels from 0 to {logits.shape[1] - 1} for a model of {logits.shape[1]} classes, but got labels "
-            f"from {int(labels.min())} to {int(labels.max())}. Number them from 0, or build a model of more classes."
-        ) from None
 
 
 class TaskModule(LightningModule):
@@ -73,7 +61,7 @@ class TaskModule(LightningModule):
         """Set the learning rate to a multiple of the one that the optimizer began with."""
         for optimizer in self.trainer.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = group.get("initial_lr", self.hparams["lr"]) * factor
+                group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
 
     def enter_task(self, task: int | None) -> int | None:
         """Take note of the task of a batch; after another one, start with a fresh optimizer, where that is chosen.

@@ -1,41 +1,43 @@
 """Learning one task after another."""
 
-import inspect
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import islice
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from dendrite_zoo._core.checks import check_choice, check_share, wrong_argument
 from dendrite_zoo._core.lightning import second_pass, transfer_batch
 from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo.contexts import FoundContext, TaskContext
 from dendrite_zoo.hub import HubModel
-from dendrite_zoo.lightning_modules.base import TaskModule, cosine, cross_entropy
-from dendrite_zoo.models.loading import as_model, saved_config
+from dendrite_zoo.lightning_modules.base import cosine
+from dendrite_zoo.lightning_modules.classifier import ContextAtTest, Loss, Metrics, OptimizerFactory, TaskClassifier
+from dendrite_zoo.lightning_modules.known_tasks import warn_of_chance
+from dendrite_zoo.lightning_modules.losses import unpack
 from dendrite_zoo.tasks import current_task
 
 Batch = tuple[Tensor, Tensor]
-OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
-ContextAtTest = Literal["inferred", "given", "constant"]
 
 
 @say_new_names
-class ContinualClassifier(TaskModule):
-    """Trains a classifier on a stream of tasks, one after another (Iyer et al. 2022, permuted MNIST).
+class ContinualClassifier(TaskClassifier):
+    """Trains a network on a stream of tasks, one after another (Iyer et al. 2022, permuted MNIST).
 
-    Which task is on comes from the datamodule's ``current_task`` (see `dendrite_zoo.streams`); without one there is
-    just task 0. When a task starts, its context is computed in one pass over its inputs, and the optimizer starts
-    anew. A context that finds tasks by itself (`dendrite_zoo.contexts.ClusterContext`) gets no task: it observes each
-    batch, and the cluster that the batch joins is the ``current_task`` of this module.
+    Which task is on comes from the datamodule's ``current_task`` (see `dendrite_zoo.streams`); without one it is task
+    0, or what is written to ``module.current_task`` before a fit. When a task starts, its context is computed in one
+    pass over its inputs, and the optimizer starts anew. A context that finds tasks by itself
+    (`dendrite_zoo.contexts.ClusterContext`) gets no task: it observes each batch, and the cluster that the batch joins
+    is the ``current_task`` of this module.
+
+    With ``loss=`` and ``metrics=`` it trains more than classifiers: a regression, or several labels a row. For a loss
+    that needs more than output and target override `loss`, or `training_step`.
 
     Args:
         model: an `ActiveDendriteClassifier` (it has its own context), any module that maps ``x`` to logits, or one
-            that maps ``(x, context)``; or what `dendrite_zoo.load` takes; or the config of a registered model, from
-            which it is built.
+            that maps ``(x, context)``, or ``x`` and ``task=``, integers ``(B,)``; or what `dendrite_zoo.load` takes,
+            such as ``"org/repo@revision"``; or the config of a registered model, from which it is built.
         context: where the context comes from (`dendrite_zoo.contexts`); needed where ``model`` takes ``(x, context)``.
         lr: learning rate of `dendrite_zoo.optim.DendriteAdam`, 1/step.
         optimizer: makes another optimizer from the parameters, with a learning rate of its own.
@@ -43,6 +45,9 @@ class ContinualClassifier(TaskModule):
         lr_schedule: ``"cosine"`` lets the learning rate fall to 0 within each task, along half a cosine; the
             datamodule says how many ``epochs_per_task`` there are.
         label_smoothing: share of the target that goes to all classes alike, in training.
+        loss: of ``(output, target)``, in place of cross-entropy, such as ``nn.MSELoss()``. A checkpoint does not hold
+            it: pass it to ``load_from_checkpoint``, too.
+        metrics: one of torchmetrics, a dictionary of them or a ``MetricCollection``, updated with ``(output, target)``.
         context_at_test: ``"inferred"`` from each input, ``"given"`` with the task (where contexts are not found), or
             ``"constant"``: task 0's for every input, a control that shows what the dendrites give.
 
@@ -51,8 +56,9 @@ class ContinualClassifier(TaskModule):
             logged depends on it.
 
     Logs:
-        ``train/loss``, ``val/task_{j}/acc`` and, where contexts are inferred, ``val/task_{j}/context_acc``, the share
-        of inputs whose task was found (none of a task that shares the cluster of an earlier one); ``test/...``
+        ``train/loss``; ``val/task_{j}/acc``, where targets are classes; ``val/task_{j}/loss``, where ``loss`` is given;
+        ``val/task_{j}/{name}`` of each metric; and, where contexts are inferred, ``val/task_{j}/context_acc``, the
+        share of inputs whose task was found (none of a task that shares the cluster of an earlier one); ``test/...``
         likewise.
 
     Raises:
@@ -75,48 +81,47 @@ class ContinualClassifier(TaskModule):
         reset_optimizer: bool = True,
         lr_schedule: Literal["cosine"] | None = None,
         label_smoothing: float = 0.0,
+        loss: Loss | None = None,
+        metrics: Metrics | None = None,
         context_at_test: ContextAtTest = "inferred",
     ) -> None:
-        super().__init__()
-        self.model = as_model(model, nn.Module)
-        self.given_context = context
-        _check_context(self.model, context)
-        _check_context_at_test(self.context, context_at_test)
-        check_share(label_smoothing=label_smoothing)
-        if lr_schedule is not None:
-            check_choice(["cosine"], lr_schedule=lr_schedule)
-        self._optimizer_factory = optimizer
+        super().__init__(
+            model,
+            context=context,
+            lr=lr,
+            optimizer=optimizer,
+            lr_schedule=lr_schedule,
+            label_smoothing=label_smoothing,
+            loss=loss,
+            metrics=metrics,
+            context_at_test=context_at_test,
+            reset_optimizer=reset_optimizer,
+        )
         self._cluster: int | None = None  # of the batch at hand, where the context finds tasks by itself
+        self._own_task: int | None = None
         self.cluster_to_task: list[int] = []
-        self.save_hyperparameters({"model": saved_config(self.model), "lr": lr, "reset_optimizer": reset_optimizer})
-        self.save_hyperparameters({"lr_schedule": lr_schedule, "label_smoothing": label_smoothing})
-        self.save_hyperparameters({"context_at_test": context_at_test})
-
-    @property
-    def context(self) -> TaskContext | None:
-        """Where the context comes from: the model's own, or the one given."""
-        own = getattr(self.model, "context", None)
-        return own if isinstance(own, TaskContext) else self.given_context
 
     @property
     def current_task(self) -> int | None:
-        """The task trained on: the context's cluster, where it finds tasks, else the datamodule's; None if unknown."""
+        """The task trained on; None if unknown.
+
+        It is the context's cluster, where it finds tasks, else the datamodule's ``current_task``. Without a datamodule
+        that has one, write it before each fit: ``module.current_task = 3``.
+        """
         return self._cluster if isinstance(self.context, FoundContext) else self._stream_task
+
+    @current_task.setter
+    def current_task(self, task: int | None) -> None:
+        self._own_task = task
 
     @property
     def _stream_task(self) -> int | None:
-        return getattr(self.datamodule, "current_task", None)
-
-    def forward(self, x: Tensor, task: int | Tensor | None = None) -> Tensor:
-        """Logits for ``x``, in the context of ``task``, inferred where None."""
-        if self.given_context is not None:
-            return self.model(x, self.given_context(x, task))
-        return self.model(x) if self.context is None else self.model(x, task=task)
+        return getattr(self.datamodule, "current_task", self._own_task)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Cross-entropy of a batch in the context of the current task."""
-        x, y = batch
-        loss = cross_entropy(self(x, self.current_task or 0), y, self.hparams["label_smoothing"])
+        """The loss of a batch in the context of the current task."""
+        x, y = unpack(batch, "x", "y")
+        loss = self.loss(self(x, self.current_task or 0), y)
         self.log("train/loss", loss, prog_bar=True)
         if isinstance(self.context, FoundContext):
             self.log("train/clusters", float(self.context.num_tasks))
@@ -125,52 +130,13 @@ class ContinualClassifier(TaskModule):
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Accuracy on task ``dataloader_idx``; in a fit with one loader alone, that is of the current task."""
         task, alone = self._stream_task, self.trainer.state.fn == "fit" and len(self.trainer.num_val_batches) == 1
-        self._evaluation_step("val", batch, task=task if alone and task is not None else dataloader_idx)
+        x, y = unpack(batch, "x", "y")
+        self.log_scores("val", x, y, task if alone and task is not None else dataloader_idx)
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Accuracy on task ``dataloader_idx``."""
-        self._evaluation_step("test", batch, task=dataloader_idx)
-
-    def predict_step(self, batch: Tensor | Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
-        """The class of each row, in the context that tests see; where it is given, the loader is the task."""
-        return self(batch if isinstance(batch, Tensor) else batch[0], self._task_at_test(dataloader_idx)).argmax(1)
-
-    def _task_at_test(self, task: int) -> int | None:
-        """The task whose context a test sees; None where it is inferred."""
-        return {"given": task, "constant": 0}.get(self.hparams["context_at_test"])
-
-    def _evaluation_step(self, stage: str, batch: Batch, task: int) -> None:
-        x, y = batch
-        seen_as: int | Tensor | None = self._task_at_test(task)
-        scores = {}
-        if self.context is not None and seen_as is None:
-            seen_as = self.context.infer(x)
-            scores["context_acc"] = self._is_context_of(task, seen_as)
-        scores["acc"] = self(x, seen_as).argmax(1) == y
-        # In float64, which MPS has not, Lightning's mean over batches is that of whole counts; float32 rounds each.
-        exact = torch.float32 if x.device.type == "mps" else torch.float64
-        means = {f"{stage}/task_{task}/{name}": correct.to(exact).mean() for name, correct in scores.items()}
-        self.log_means(means, len(y))
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """Return the one optimizer, newly made."""
-        if self._optimizer_factory is None:
-            return super().configure_optimizers()
-        optimizer = self._optimizer_factory(self.parameters())
-        for group in optimizer.param_groups:
-            group.setdefault("initial_lr", group["lr"])
-        return optimizer
-
-    def setup(self, stage: str) -> None:
-        """Refuse a datamodule that the model has no room for, before anything is trained."""
-        for things, owner in (("tasks", self.context), ("classes", self.model)):
-            name = "max_tasks" if things == "tasks" else "num_classes"
-            most, given = getattr(owner, name, None), getattr(self.datamodule, f"num_{things}", None)
-            if most is not None and given is not None and given > most:
-                raise ValueError(
-                    f"Expected a datamodule of at most {most} {things}, for which the model has room, but got {given}. "
-                    f"Build the model, or load it with from_pretrained, with {name}={given}."
-                )
+        x, y = unpack(batch, "x", "y")
+        self.log_scores("test", x, y, dataloader_idx)
 
     def on_fit_start(self) -> None:
         """Take the clusters of a loaded model for its tasks, in order."""
@@ -181,6 +147,8 @@ class ContinualClassifier(TaskModule):
             )
         if isinstance(self.context, FoundContext):
             self.cluster_to_task += range(len(self.cluster_to_task), self.context.num_tasks)
+        if self.boundary.task is None:
+            warn_of_chance(self)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """When a task starts: compute its context, and let the optimizer start anew."""
@@ -216,7 +184,8 @@ class ContinualClassifier(TaskModule):
         if self.current_task is None and self.context.num_tasks:
             raise ValueError(
                 f"Expected a datamodule with a current_task, for the model knows {self.context.num_tasks} tasks and "
-                "would overwrite the first, but got none. Use one such as PermutedTasks(first_task=model.num_tasks)."
+                "would overwrite the first, but got none. Use one such as PermutedTasks(first_task=model.num_tasks), "
+                "or set module.current_task before the fit."
             )
         self.context.start_task(task, self._inputs_of_current_task())
 
@@ -235,29 +204,3 @@ class ContinualClassifier(TaskModule):
         batches = self.trainer.num_training_batches  # of a loader without end it is what the Trainer takes
         for batch in islice(loader, None if math.isinf(batches) else int(batches)):
             yield transfer_batch(self.trainer, batch)[0]
-
-
-def _check_context(model: nn.Module, context: TaskContext | None) -> None:
-    if isinstance(getattr(model, "context", None), TaskContext) and context is not None:
-        raise ValueError(f"A {type(model).__name__} has a context of its own; leave context= out.")
-    parameters = inspect.signature(model.forward).parameters.values()
-    needed = [p.name for p in parameters if p.default is p.empty and p.kind < p.VAR_POSITIONAL]
-    if len(needed) > 1 and context is None:
-        raise ValueError(
-            f"Expected a `context` for {type(model).__name__}, whose forward takes ({', '.join(needed)}), but got "
-            "none. Give one of dendrite_zoo.contexts, such as context=PrototypeContext(num_features, max_tasks)."
-        )
-
-
-def ways_at_test(context: TaskContext) -> list[ContextAtTest]:
-    """In which ways the context of an input can be had at test."""
-    impossible = {"inferred": not context.inferable, "given": isinstance(context, FoundContext)}
-    return [way for way in get_args(ContextAtTest) if not impossible.get(way)]
-
-
-def _check_context_at_test(context: TaskContext | None, at_test: ContextAtTest) -> None:
-    check_choice(get_args(ContextAtTest), context_at_test=at_test)
-    if context is not None and at_test not in (ways := ways_at_test(context)):
-        why = "which cannot be inferred from inputs" if at_test == "inferred" else "whose clusters no task id names"
-        expected = f"{' or '.join(map(repr, ways))} for a {type(context).__name__}, {why}"
-        raise wrong_argument("context_at_test", expected, at_test)

@@ -7,7 +7,8 @@ from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor, nn
 
 from dendrite_zoo.contexts import FoundContext, TaskContext
-from dendrite_zoo.lightning_modules.continual import ContinualClassifier, ways_at_test
+from dendrite_zoo.lightning_modules.classifier import ways_at_test
+from dendrite_zoo.lightning_modules.continual import ContinualClassifier
 
 PRECISIONS = {torch.bfloat16: "bf16-true", torch.float16: "16-true", torch.float64: "64-true"}
 
@@ -38,7 +39,10 @@ def evaluate_contexts(
     def validate(module: ContinualClassifier) -> list[float]:
         trainer.validate(module, datamodule=stream, verbose=False)
         names = [f"val/task_{task}/acc" for task in range(len(trainer.num_val_batches))]
-        return [float(trainer.callback_metrics[name]) for name in names if name in trainer.callback_metrics]
+        accuracies = [float(trainer.callback_metrics[name]) for name in names if name in trainer.callback_metrics]
+        if not accuracies:
+            raise ValueError("Expected class labels to evaluate contexts by accuracy, but got other targets.")
+        return accuracies
 
     training = model.training
     try:

@@ -10,7 +10,6 @@ from dendrite_zoo._core.checks import check_integers, wrong_argument
 from dendrite_zoo._core.lightning import attached_trainer
 from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo._core.ranks import gather_states, state_of_rank
-from dendrite_zoo.lightning_modules.base import cross_entropy
 from dendrite_zoo.lightning_modules.continual import Batch, ContinualClassifier
 
 
@@ -104,21 +103,21 @@ class ReplayClassifier(ContinualClassifier):
     def __init__(self, model: nn.Module | Mapping[str, Any] | str, *, buffer_size: int = 500, **kwargs: Any) -> None:
         check_integers(1, buffer_size=buffer_size)
         super().__init__(model, **kwargs)
-        if self.context is not None and not self.context.inferable:
+        if self._takes_task or not getattr(self.context, "inferable", True):
+            got = "model that takes `task`" if self.context is None else type(self.context).__name__
             raise ValueError(
                 f"Expected a context that can be inferred, such as PrototypeContext, for remembered rows have no task, "
-                f"but got a {type(self.context).__name__}."
+                f"but got a {got}."
             )
         self.reservoir = Reservoir(buffer_size)
         self.save_hyperparameters({"buffer_size": buffer_size})
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Mean of the cross-entropies of the batch and of remembered rows."""
+        """Mean of the losses of the batch and of remembered rows."""
         loss = super().training_step(batch, batch_idx)
         if len(self.reservoir):
             x, y = self.reservoir.sample(len(batch[0]))
-            remembered = cross_entropy(self(x.to(self.device)), y.to(self.device), self.hparams["label_smoothing"])
-            loss = (loss + remembered) / 2
+            loss = (loss + self.loss(self(x.to(self.device)), y.to(self.device))) / 2
         self.reservoir.add(*batch)
         return loss
 

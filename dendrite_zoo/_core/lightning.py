@@ -8,6 +8,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.optim import Optimizer
+from torchmetrics import Metric
 
 
 def require(owner: type, *names: str) -> None:
@@ -50,6 +51,39 @@ def logging_step(trainer: Trainer) -> int:
     ``trainer.global_step``, which stands in where this count is missing, counts the steps of every optimizer.
     """
     return getattr(trainer.fit_loop.epoch_loop, "_batches_that_stepped", trainer.global_step)
+
+
+def loaders_given(trainer: Trainer) -> Any:
+    """The loaders of the validation or test at hand as they were given: one, a list, ...; None where it is not known.
+
+    ``trainer.val_dataloaders`` has those of an earlier fit, even in a ``trainer.validate``.
+    """
+    combined = getattr(getattr(trainer, "_evaluation_loop", None), "_combined_loader", None)
+    return getattr(combined, "iterables", None)
+
+
+def logged_metrics(trainer: Trainer) -> dict[str, tuple[Metric, int | None]]:
+    """The torchmetrics objects that the loop at work has logged: key in ``trainer.callback_metrics`` -> object, loader.
+
+    The loader is None where there is one, and for what was logged at an epoch's end. Where Lightning keeps its results
+    otherwise than 2.6 does, there is a warning, and no object is found.
+    """
+    found = {}
+    try:
+        for result in (trainer._results or {}).values():
+            if not result.is_tensor and not result.has_reset:
+                meta = result.meta
+                suffix = "" if meta.dataloader_idx is None else f"/dataloader_idx_{meta.dataloader_idx}"
+                for name in (meta.name, meta.forked_name(on_step=False)):
+                    key = name + suffix * meta.add_dataloader_idx
+                    found[key] = result.value, meta.dataloader_idx
+    except AttributeError as error:
+        rank_zero_warn(
+            f"Expected the results of lightning 2.6, but got lightning {version('lightning')} ({error}): a "
+            "torchmetrics object that several loaders share is not recognised, and its values contain those of earlier "
+            "loaders. Use one metric for each loader, in an `nn.ModuleList`."
+        )
+    return found
 
 
 def transfer_batch(trainer: Trainer, batch: Any) -> Any:

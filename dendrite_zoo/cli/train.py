@@ -224,7 +224,8 @@ class TrainingCLI(LightningCLI):
             if isinstance(data, OnlineTasks):
                 record |= {"env_steps": data.env_steps, "curve": run_folder.success_curve(self.run_folder)}
             return record
-        if isinstance(model, ActiveDendritePolicy) or not isinstance(data, TaskStream) or self.trainer.world_size > 1:
+        classes = isinstance(data, TaskStream) and data.num_classes is not None
+        if isinstance(model, ActiveDendritePolicy) or not classes or self.trainer.world_size > 1:
             return {}
         context = getattr(self.model, "given_context", None)
         scores = evaluate_contexts(model, data, context=context, enable_progress_bar=False)

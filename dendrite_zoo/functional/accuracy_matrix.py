@@ -7,12 +7,17 @@ are left out of every mean and maximum; where nothing is left the result is NaN,
 To know how things stood after task ``i``, pass ``R[: i + 1, : i + 1]`` (and ``baseline[: i + 1]``). When
 training starts at a task ``f > 0``, the rows above ``f - 1`` are NaN and row ``f - 1`` holds what was
 measured before: for the tasks up to ``f - 1``, which were learned by then, forgetting counts from there.
+
+For a loss, an error or a perplexity, pass ``mode="min"``: forgetting is then how much it rose since it was at its
+lowest, and a transfer how much it fell. In both modes a positive forgetting is bad and a positive transfer is good.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+
+from dendrite_zoo._core.checks import check_choice
 
 __all__ = [
     "average_accuracy",
@@ -44,7 +49,7 @@ def average_accuracy(R: Any) -> Tensor:
     return _matrix(R)[-1].nanmean()
 
 
-def forgetting_per_task(R: Any) -> Tensor:
+def forgetting_per_task(R: Any, mode: Literal["max", "min"] = "max") -> Tensor:
     """Each earlier task's best accuracy since it was learned minus its accuracy now.
 
     ``max_{j<=l<T-1} R[l, j] - R[T-1, j]``: what was not yet learned cannot be forgotten, so rows before ``j`` do not
@@ -52,6 +57,7 @@ def forgetting_per_task(R: Any) -> Tensor:
 
     Args:
         R: accuracy matrix. Where training started at a task ``f > 0``, row ``f - 1`` was measured before.
+        mode: ``"min"`` where less is better.
 
     Shape:
         ``R``: ``(T, T)``; result: ``(T,)``.
@@ -62,15 +68,17 @@ def forgetting_per_task(R: Any) -> Tensor:
     Example:
         >>> forgetting_per_task([[0.90, 0.92], [0.80, 0.90]])
         tensor([0.1000,    nan])
+        >>> forgetting_per_task([[1.5, 9.0], [4.0, 1.0]], mode="min")
+        tensor([2.5000,    nan])
     """
-    R = _matrix(R)
+    R = _more_is_better(_matrix(R), mode)
     since_learned = (~R.isnan()).tril()
     since_learned[-1] = False
     best = R.where(since_learned, -torch.inf).amax(dim=0)
     return best.where(since_learned.any(dim=0), torch.nan) - R[-1]
 
 
-def forgetting(R: Any) -> Tensor:
+def forgetting(R: Any, mode: Literal["max", "min"] = "max") -> Tensor:
     """How much the earlier tasks lost since they were at their best.
 
     ``mean_{j<T-1} (max_{j<=l<T-1} R[l, j] - R[T-1, j])``; may be negative. Source: Chaudhry et al. 2018, "Riemannian
@@ -78,6 +86,7 @@ def forgetting(R: Any) -> Tensor:
 
     Args:
         R: accuracy matrix.
+        mode: ``"min"`` where less is better.
 
     Shape:
         ``R``: ``(T, T)``; result: ``()``.
@@ -89,10 +98,10 @@ def forgetting(R: Any) -> Tensor:
         >>> forgetting([[0.90, 0.92, 0.10], [0.95, 0.88, 0.11], [0.97, 0.80, 0.86]])
         tensor(0.0300)
     """
-    return forgetting_per_task(R).nanmean()
+    return forgetting_per_task(R, mode).nanmean()
 
 
-def backward_transfer(R: Any) -> Tensor:
+def backward_transfer(R: Any, mode: Literal["max", "min"] = "max") -> Tensor:
     """How learning later tasks changed earlier ones: ``mean_{j<T-1} (R[T-1, j] - R[j, j])``.
 
     A task that was not measured right after it was learned (every ``j < first_task - 1``) is left out.
@@ -100,6 +109,7 @@ def backward_transfer(R: Any) -> Tensor:
 
     Args:
         R: accuracy matrix.
+        mode: ``"min"`` where less is better.
 
     Shape:
         ``R``: ``(T, T)``; result: ``()``.
@@ -111,11 +121,11 @@ def backward_transfer(R: Any) -> Tensor:
         >>> backward_transfer([[0.90, 0.12, 0.10], [0.95, 0.88, 0.11], [0.97, 0.80, 0.86]])
         tensor(-0.0050)
     """
-    R = _matrix(R)
+    R = _more_is_better(_matrix(R), mode)
     return (R[-1] - R.diagonal())[:-1].nanmean()
 
 
-def forward_transfer(R: Any, baseline: Any) -> Tensor:
+def forward_transfer(R: Any, baseline: Any, mode: Literal["max", "min"] = "max") -> Tensor:
     """What earlier tasks gave to one not yet learned: ``mean_{j>0} (R[j-1, j] - baseline[j])``.
 
     Source: Lopez-Paz & Ranzato 2017, equation 4.
@@ -123,6 +133,7 @@ def forward_transfer(R: Any, baseline: Any) -> Tensor:
     Args:
         R: accuracy matrix.
         baseline: accuracy of the untrained model on each task.
+        mode: ``"min"`` where less is better.
 
     Shape:
         ``R``: ``(T, T)``; ``baseline``: ``(T,)``; result: ``()``.
@@ -139,7 +150,7 @@ def forward_transfer(R: Any, baseline: Any) -> Tensor:
     if baseline.shape != R.shape[:1]:
         expected = f"({len(R)},), one entry a task of R"
         raise ValueError(f"Expected `baseline` of shape {expected}, but got {tuple(baseline.shape)}.")
-    return (R.diagonal(1) - baseline[1:]).nanmean()
+    return _more_is_better(R.diagonal(1) - baseline[1:], mode).nanmean()
 
 
 def learning_accuracy(R: Any) -> Tensor:
@@ -197,3 +208,8 @@ def _matrix(R: Any) -> Tensor:
         remedy = "Pass R[: i + 1, : i + 1] for the state after task i."
         raise ValueError(f"Expected an accuracy matrix of shape (T, T), but got {tuple(R.shape)}. {remedy}")
     return R if R.is_floating_point() else R.to(torch.get_default_dtype())
+
+
+def _more_is_better(values: Tensor, mode: str) -> Tensor:
+    check_choice(("max", "min"), mode=mode)
+    return values if mode == "max" else -values

@@ -161,16 +161,17 @@ class HubModel:
             p.name for p in inspect.signature(cls.from_pretrained).parameters.values() if p.kind is p.KEYWORD_ONLY
         ]
         refuse_unknown_names(changes, [*model_class.changeable, *options], f"{model_class.__name__}.from_pretrained")
-        arguments, state, origin = _read(place, config)
+        arguments, stored, origin = _read(place, config)
+        state = stored
         if changes:
-            arguments, state, fresh = model_class.adapt(arguments, state, changes)
+            arguments, state, fresh = model_class.adapt(arguments, stored, changes)
             compare(skeleton(model_class, arguments), state, place, absent=fresh)
             logger.warning("%s: %s given; started anew: %s", place, sorted(changes), ", ".join(fresh) or "nothing")
             origin = replace(origin, fingerprint="")
         # Loading draws no random numbers from the user's generator, unless something starts anew.
         with contextlib.nullcontext() if changes else torch.random.fork_rng(devices=[]):
             model = model_class.blank(arguments)
-        fill(cast(nn.Module, model), state)
+        fill(cast(nn.Module, model), state, stored)
         model.origin, model.results = origin, None if changes else origin.results
         cast(nn.Module, model).eval()
         return model

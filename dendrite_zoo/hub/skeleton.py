@@ -59,10 +59,10 @@ def compare(
             )
 
 
-def fill(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Load a state into a model, each tensor in the precision it was stored in."""
+def fill(model: nn.Module, state: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> None:
+    """Load a state into a model, each tensor in the precision it was stored in, also those that start anew."""
     for name, tensor in model.state_dict(keep_vars=True).items():
-        if name in state and tensor.dtype != state[name].dtype:
-            tensor.data = tensor.data.to(state[name].dtype)
+        if name in stored and tensor.dtype != stored[name].dtype:
+            tensor.data = tensor.data.to(stored[name].dtype)
     present = {**model.state_dict(), **state}  # what starts anew stays as it is
     model.load_state_dict(present, strict=True)

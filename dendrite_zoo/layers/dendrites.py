@@ -1,6 +1,6 @@
 """Layers whose units are gated by active dendrites."""
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -43,8 +43,16 @@ class _ActiveDendrites(nn.Module):
         segments: Tensor | None = getattr(self, "segments", None)  # absent while the base class is set up
         if segments is not None:
             uniform_(segments, fan_in=context_density * self.segment_density * self.context_dim)
-            if self.segment_mask is not None:
-                segments.masked_fill_(~self.segment_mask, 0.0)
+            self._zero_masked_segments()
+
+    @torch.no_grad()
+    def _zero_masked_segments(self) -> None:
+        if self.segments is not None and self.segment_mask is not None:
+            self.segments.masked_fill_(~self.segment_mask, 0.0)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._zero_masked_segments()
 
     def _modulate(self, drive: Tensor, context: Context | None, unit_dim: int) -> Tensor:
         if self.segments is None:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -124,7 +124,7 @@ class AccuracyMatrix(Metric):
         """Whether anything was measured after a task."""
         return after < self.num_tasks and bool(self.total[after + 1].any())
 
-    def values(self, after: int | None) -> dict[str, float]:
+    def values(self, after: int | None, mode: Literal["max", "min"] = "max") -> dict[str, float]:
         """The five metrics and the forgetting of each task after a task was learned, by the names that are logged.
 
         ``average_accuracy`` is NaN where a task that was measured before is missing in the row: it would be another
@@ -132,13 +132,14 @@ class AccuracyMatrix(Metric):
 
         Args:
             after: the task learned last; None before any was.
+            mode: ``"min"`` where less is better.
         """
         end = (after or 0) + 1
         R, baseline = self.matrix[:end, :end], self.baseline[:end]
-        values = {name: metric.value for name, metric in summarize(R, baseline).items()}
+        values = {name: metric.value for name, metric in summarize(R, baseline, mode).items()}
         if R[-1, self.total[:, :end].any(dim=0)].isnan().any():
             values["average_accuracy"] = math.nan
-        lost = F.forgetting_per_task(R).tolist() + [math.nan] * (self.num_tasks - end)
+        lost = F.forgetting_per_task(R, mode).tolist() + [math.nan] * (self.num_tasks - end)
         return values | {f"forgetting/task_{j}": value for j, value in enumerate(lost)}
 
     def compute(self) -> Tensor:

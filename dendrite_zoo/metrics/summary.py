@@ -1,7 +1,7 @@
 """All metrics of an accuracy matrix at once, each with the reason where it is undefined."""
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 
@@ -24,12 +24,13 @@ class MetricValue(NamedTuple):
     reason: str | None = None
 
 
-def summarize(R: Any, baseline: Any = None) -> dict[str, MetricValue]:
+def summarize(R: Any, baseline: Any = None, mode: Literal["max", "min"] = "max") -> dict[str, MetricValue]:
     """The five metrics of an accuracy matrix, after the last task that was measured.
 
     Args:
         R: accuracy matrix of the whole stream; rows of tasks that are still to come may be NaN.
         baseline: accuracy of the untrained model on each task, where it was measured.
+        mode: ``"min"`` where less is better: forgetting is a rise, a transfer a fall.
 
     Returns:
         ``average_accuracy``, ``forgetting``, ``backward_transfer``, ``forward_transfer``,
@@ -49,7 +50,7 @@ def summarize(R: Any, baseline: Any = None) -> dict[str, MetricValue]:
         'the untrained model was not measured'
     """
     R = F.learned_part(R)
-    measured, lost = ~R.isnan(), F.forgetting_per_task(R)
+    measured, lost = ~R.isnan(), F.forgetting_per_task(R, mode)
     untrained = R.new_full((len(R),), math.nan) if baseline is None else torch.as_tensor(baseline)[: len(R)].to(R)
     nothing = None if measured.any() else "nothing was measured yet"
     alone = nothing or ("needs a second task" if len(R) == 1 else None)
@@ -59,12 +60,12 @@ def summarize(R: Any, baseline: Any = None) -> dict[str, MetricValue]:
         "average_accuracy": (F.average_accuracy(R), measured[-1], nothing),
         "forgetting": (lost.nanmean(), ~lost.isnan(), alone or f"{earlier} {last} and before, once learned"),
         "backward_transfer": (
-            F.backward_transfer(R),
+            F.backward_transfer(R, mode),
             (measured[-1] & measured.diagonal())[:-1],
             alone or f"{earlier} right after it was learned and {last}",
         ),
         "forward_transfer": (
-            F.forward_transfer(R, untrained),
+            F.forward_transfer(R, untrained, mode),
             measured.diagonal(1) & ~untrained[1:].isnan(),
             alone or no_baseline or "no task was measured both untrained and right before it was learned",
         ),

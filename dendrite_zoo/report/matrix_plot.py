@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
 from dendrite_zoo.metrics import learned_part, summarize
 from dendrite_zoo.report.figure import heat_map, new_figure, save_figure
-from dendrite_zoo.report.tables import decimal, shown_rows
+from dendrite_zoo.report.tables import decimal, plain_name, shown_rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,6 +28,7 @@ def plot_matrix(
     *,
     baseline: Any = None,
     metric: str = "accuracy",
+    mode: Literal["max", "min"] = "max",
     first_task: int = 0,
     title: str | None = None,
 ) -> Figure:
@@ -42,6 +43,7 @@ def plot_matrix(
         path: where to save a PNG (or what the suffix says); None saves nothing.
         baseline: accuracy of the untrained model on each task, shown as a row of its own.
         metric: name of what was measured, for the colour bar.
+        mode: ``"min"`` where less is better: bright is good in both.
         first_task: the task that training started at; the row above it is what was measured before.
         title: the first line; by default the metric and the number of tasks.
 
@@ -74,10 +76,10 @@ def plot_matrix(
         figure = new_figure(9.0, rise + 3.0)
         axes, below = figure.subplots(2, 1, sharex=True, height_ratios=[rise, 2.0])
         _fates(below, R, learned, metric)
-    _heat_map(axes, cells, rows, labels, metric, small)
+    _heat_map(axes, cells, rows, labels, metric, mode, small)
 
-    figures = summarize(R, baseline)
-    values = {name.replace("_", " "): figures[name].value for name in ("average_accuracy", "forgetting")}
+    figures = summarize(R, baseline, mode)
+    values = {plain_name(name, mode): figures[name].value for name in ("average_accuracy", "forgetting")}
     line = "   ·   ".join(f"{name} {'undefined' if v != v else decimal(v, 3)}" for name, v in values.items())
     note = figure.text(1, 0, "right of the red line: tasks not learned yet", ha="right", va="bottom")
     note.set(color=RED, fontsize=8)
@@ -85,14 +87,16 @@ def plot_matrix(
     return save_figure(figure, path)
 
 
-def _heat_map(axes: Axes, cells: Tensor, rows: list[int], labels: list[str], metric: str, small: bool) -> None:
+def _heat_map(
+    axes: Axes, cells: Tensor, rows: list[int], labels: list[str], metric: str, mode: str, small: bool
+) -> None:
     from matplotlib import colormaps
 
-    values = cells[~cells.isnan()]
-    fraction = not len(values) or (values.min() >= 0 and values.max() <= 1)
+    values = cells[cells.isfinite()]
+    fraction = not len(values) or (mode == "max" and values.min() >= 0 and values.max() <= 1)
     low, high = (0.0, 1.0) if fraction else (float(values.min()), float(values.max()))
-    colours = colormaps["viridis"].with_extremes(bad="#ececec")
-    bar = {"label": metric, "pad": 0.015, "aspect": 30}
+    colours = colormaps["viridis" if mode == "max" else "viridis_r"].with_extremes(bad="#ececec")
+    bar = {"label": metric if mode == "max" else f"{metric} (less is better)", "pad": 0.015, "aspect": 30}
     heat_map(axes, cells, bar, cmap=colours, vmin=low, vmax=high, aspect="auto")
     T = cells.shape[1]
     every = 1 if small else -(-len(rows) // 12)
@@ -100,7 +104,7 @@ def _heat_map(axes: Axes, cells: Tensor, rows: list[int], labels: list[str], met
     axes.set_ylabel("after task")
     if small:
         axes.set(xticks=range(T), xlabel="task")
-        _write_numbers(axes, cells, low, high)
+        _write_numbers(axes, cells, *((low, high) if mode == "max" else (high, low)))
     _draw_line(axes, rows, T)
 
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ def matrix_record(
     baseline: Any = None,
     *,
     metric: str = "accuracy",
+    mode: Literal["max", "min"] = "max",
     first_task: int = 0,
     samples: Sequence[int | None] | None = None,
 ) -> dict[str, Any]:
@@ -28,11 +29,12 @@ def matrix_record(
         R: accuracy matrix.
         baseline: accuracy of the untrained model on each task.
         metric: name of what was measured.
+        mode: ``"min"`` where less is better.
         first_task: the task that training started at.
         samples: how many samples each column rests on, None where unknown.
 
     Returns:
-        ``metric``, ``num_tasks``, ``first_task``, ``matrix``, ``baseline``, ``samples``, ``metrics`` (name ->
+        ``metric``, ``mode``, ``num_tasks``, ``first_task``, ``matrix``, ``baseline``, ``samples``, ``metrics`` (name ->
         ``{value, tasks, reason}``) and ``forgetting_per_task``. NaN is null.
 
     Shape:
@@ -49,10 +51,11 @@ def matrix_record(
     R = _exact(R)
     T = len(R)
     baseline = torch.full((T,), math.nan) if baseline is None else _exact(baseline)
-    figures = summarize(R, baseline)
-    lost = forgetting_per_task(learned_part(R)).tolist()
+    figures = summarize(R, baseline, mode)
+    lost = forgetting_per_task(learned_part(R), mode).tolist()
     return {
         "metric": metric,
+        "mode": mode,
         "num_tasks": T,
         "first_task": first_task,
         "matrix": [[_or_null(x) for x in row] for row in R.tolist()],

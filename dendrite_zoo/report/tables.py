@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from rich.box import SIMPLE_HEAD
@@ -27,7 +27,13 @@ number_column = partial(Column, justify="right")
 
 
 def matrix_table(
-    R: Any, baseline: Any = None, *, metric: str = "accuracy", first_task: int = 0, max_tasks: int = 12
+    R: Any,
+    baseline: Any = None,
+    *,
+    metric: str = "accuracy",
+    mode: Literal["max", "min"] = "max",
+    first_task: int = 0,
+    max_tasks: int = 12,
 ) -> Table:
     """Accuracy on each task (columns) after each task was learned (rows), and what was forgotten (last row).
 
@@ -38,6 +44,7 @@ def matrix_table(
         R: accuracy matrix.
         baseline: accuracy of the untrained model on each task.
         metric: name of what was measured, for the title.
+        mode: ``"min"`` where less is better.
         first_task: the task that training started at; the row above it is what was measured before.
         max_tasks: at most so many rows and columns.
 
@@ -52,7 +59,7 @@ def matrix_table(
     """
     R = torch.as_tensor(R)
     learned = learned_part(R)
-    lost = forgetting_per_task(learned)
+    lost = forgetting_per_task(learned, mode)
     columns, rows = _spread(range(len(R)), max_tasks), _spread(shown_rows(R, max_tasks), max_tasks)
     shown = f", {len(columns)} of {len(R)} tasks" if len(columns) < len(R) else ""
     numbers = [number_column(name, no_wrap=True) for name in ("", *map(str, columns))]
@@ -81,12 +88,13 @@ def _mean_so_far(R: Tensor) -> str:
     return decimal(average_accuracy(R)) if complete else MISSING
 
 
-def summary_table(R: Any, baseline: Any = None) -> Table:
+def summary_table(R: Any, baseline: Any = None, *, mode: Literal["max", "min"] = "max") -> Table:
     """Average accuracy, forgetting and the transfers, each with the reason where it is undefined.
 
     Args:
         R: accuracy matrix.
         baseline: accuracy of the untrained model on each task.
+        mode: ``"min"`` where less is better.
 
     Shape:
         ``R``: ``(T, T)``; ``baseline``: ``(T,)``.
@@ -95,9 +103,9 @@ def summary_table(R: Any, baseline: Any = None) -> Table:
         ValueError: ``R`` is not a square matrix.
     """
     table = Table(show_header=False, box=None)
-    for name, figure in summarize(R, baseline).items():
+    for name, figure in summarize(R, baseline, mode).items():
         note = figure.reason or f"over {figure.tasks} task{'s' if figure.tasks > 1 else ''}"
-        table.add_row(name.replace("_", " "), decimal(figure.value, 3), f"[dim]{note}[/dim]")
+        table.add_row(plain_name(name, mode), decimal(figure.value, 3), f"[dim]{note}[/dim]")
     return table
 
 
@@ -175,6 +183,17 @@ def results_table(records: Sequence[ResultRecord]) -> Table:
             "" if known is None else f"{known:.4f}",
         )
     return table
+
+
+def plain_name(name: str, mode: str = "max") -> str:
+    """The name of a metric of the matrix in words; what is a mean of losses is no accuracy.
+
+    Example:
+        >>> plain_name("average_accuracy"), plain_name("average_accuracy", mode="min")
+        ('average accuracy', 'average')
+    """
+    of_losses = {"average_accuracy": "average", "learning_accuracy": "when learned"}
+    return of_losses.get(name, name.replace("_", " ")) if mode == "min" else name.replace("_", " ")
 
 
 def decimal(x: float | Tensor, places: int = 2) -> str:

@@ -1,8 +1,9 @@
 """Loaders of one epoch that resume within it, and give the same batches to any number of processes together."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,9 @@ from torch import Tensor
 from dendrite_zoo._core.rng import random_state
 from dendrite_zoo.rl import Demonstrations
 
-__all__ = ["TaskLoader"]
+__all__ = ["MixedLoader", "TaskLoader"]
+
+ROWS_AT_ONCE = 4096
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -120,6 +123,71 @@ class TaskLoader(ResumableLoader):
             end = (batch + 1) * self.batch_size if batch + 1 < len(self) else None
             rows = self.rows[batch * self.batch_size : end][self.rank :: self.world_size]
             yield self.transform(self.x[rows]), self.y[rows]
+
+
+@dataclass(eq=False, repr=False)
+class MixedLoader(ResumableLoader):
+    """The rows of several tasks together, each row once: a sized iterable of ``(x, y, task)``.
+
+    Under DDP every process takes its share, as in `TaskLoader`. Some thousand rows are made at a time, for each task by
+    itself.
+
+    Args:
+        loaders: for each task, by its index, whose rows to return; each gives the rows of all processes.
+        batch_size: rows of a global batch.
+        order: ``(N,)``, the order of all rows of all loaders one after another; None for that order itself.
+        epoch: which epoch this is.
+        rank: the process whose share is taken.
+        world_size: number of processes that share a batch.
+
+    Raises:
+        ValueError: as `TaskLoader`.
+
+    Example:
+        >>> parts = {}
+        >>> for task in (0, 1):
+        ...     x, y = torch.full((3, 2), float(task)), torch.arange(3)
+        ...     parts[task] = TaskLoader(x, y, torch.arange(3), lambda x: x, batch_size=8)
+        >>> [(y.tolist(), task.tolist()) for _, y, task in MixedLoader(parts, batch_size=4)]
+        [([0, 1, 2, 0], [0, 0, 0, 1]), ([1, 2], [1, 1])]
+    """
+
+    loaders: Mapping[int, TaskLoader]
+    _: KW_ONLY
+    batch_size: int
+    order: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        counts = torch.tensor([len(loader.rows) for loader in self.loaders.values()])
+        row = torch.cat([torch.arange(int(count)) for count in counts])
+        task = torch.tensor([*self.loaders]).repeat_interleave(counts)
+        places = torch.stack([task, row])
+        places = places if self.order is None else places[:, self.order]
+        # a loader of places in the loaders of the tasks
+        self._places = TaskLoader(
+            *(places[0], places[1], torch.arange(places.shape[1]), lambda x: x),
+            **{name: getattr(self, name) for name in ("batch_size", "epoch", "rank", "world_size")},
+        )
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def batches(self, start: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Batches ``(x, y, task)``."""
+        at_once = max(1, ROWS_AT_ONCE // self.batch_size)
+        for first in range(start, len(self), at_once):
+            batches = [*islice(self._places.batches(first), at_once)]
+            task, row = (torch.cat(column) for column in zip(*batches, strict=True))
+            by_task = task.argsort(stable=True)
+            parts = []
+            for one in task.unique().tolist():
+                loader = self.loaders[one]
+                rows = loader.rows[row[task == one].to(loader.rows.device)]
+                parts.append((loader.transform(loader.x[rows]), loader.y[rows]))
+            place = by_task.argsort().to(parts[0][1].device)
+            x, y = (torch.cat(column)[place] for column in zip(*parts, strict=True))
+            sizes = [len(batch) for batch, _ in batches]
+            yield from zip(x.split(sizes), y.split(sizes), task.to(y.device).split(sizes), strict=True)
 
 
 @dataclass(eq=False, repr=False)

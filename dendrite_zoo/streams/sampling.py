@@ -54,13 +54,17 @@ def epoch_order(seed: int, task: int, epoch: int, num_rows: int) -> Tensor:
     return _order(random_state(seed, task, key=(epoch,)), num_rows)
 
 
-def hold_out(labels: Tensor, share: float, seed: int) -> Tensor:
-    """Choose a share of the rows of each class, for validation.
+def hold_out(
+    targets: Tensor, share: float, seed: int, *, name: str = "`val_fraction`", remedy: str = "Change it."
+) -> Tensor:
+    """Choose a share of the rows of each class; of all rows alike, where the targets are floats and so no classes.
 
     Args:
-        labels: ``(N,)``.
+        targets: ``(N,)`` labels, or ``(N, ...)`` floats.
         share: between 0 and 1; in each class rounded to whole rows.
         seed: other seeds choose other rows.
+        name: of the share, for the message.
+        remedy: what to do where it is impossible.
 
     Returns:
         A mask ``(N,)``, True where a row is held out.
@@ -68,14 +72,17 @@ def hold_out(labels: Tensor, share: float, seed: int) -> Tensor:
     Raises:
         ValueError: all rows of a class would be held out, or none of them.
     """
-    generator, mask = random_state(seed, key=(0,)), torch.zeros(len(labels), dtype=torch.bool)
+    generator, mask = random_state(seed, key=(0,)), torch.zeros(len(targets), dtype=torch.bool)
+    classes = not targets.is_floating_point()
+    labels = targets.cpu() if classes else torch.zeros(len(targets))
     for label in labels.unique():
         rows = torch.nonzero(labels == label).flatten()
         count = round(share * len(rows))
         if not 0 < count < len(rows):
+            of_class = f" of class {int(label)}" if classes else ""
             raise ValueError(
-                f"Expected `val_fraction` to split the rows of every class, but got {share}, which takes {count} of "
-                f"{len(rows)} rows of class {int(label)}. Change it."
+                f"Expected {name} to split the rows of every class, but got {share}, which takes {count} of "
+                f"{len(rows)} rows{of_class}. {remedy}"
             )
         mask[rows[_order(generator, len(rows))[:count]]] = True
     return mask

@@ -2,22 +2,27 @@
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from dendrite_zoo._core.checks import wrong_argument
 from dendrite_zoo.streams import mnist
+from dendrite_zoo.streams.datasets import is_dataset, read_dataset, splits
+from dendrite_zoo.streams.sampling import hold_out
 
 __all__ = ["Source", "load_source"]
 
 NAMES = ("x_train", "y_train", "x_test", "y_test")
 DIGITS = Path(__file__).with_name("digits.safetensors")
+TEST_SHARE = 0.2  # of the rows, where there are no test data
 DIGITS_MEAN, DIGITS_STD = 0.3057, 0.3761  # of the training pixels, from 0 to 1
 
 
@@ -27,10 +32,10 @@ class Source:
 
     Attributes:
         x_train: ``(N, F)``, uint8 or float32, not normalised yet.
-        y_train: ``(N,)``, int64, in ``0 .. num_classes - 1``.
+        y_train: ``(N,)``, int64, in ``0 .. num_classes - 1``; or float32 targets ``(N, ...)``.
         x_test: ``(M, F)``.
-        y_test: ``(M,)``.
-        num_classes: number of classes.
+        y_test: ``(M, ...)``.
+        num_classes: number of classes; None where the targets are floats.
         shape: of one row before it was flattened, such as ``(28, 28)``.
         mean: in the units of ``x_train``.
         std: in the units of ``x_train``.
@@ -41,7 +46,7 @@ class Source:
     y_train: Tensor
     x_test: Tensor
     y_test: Tensor
-    num_classes: int
+    num_classes: int | None
     shape: tuple[int, ...]
     mean: float = 0.0
     std: float = 1.0
@@ -51,6 +56,22 @@ class Source:
     def num_features(self) -> int:
         """F, the length of a row."""
         return self.x_train.shape[1]
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of a row; rows of shape ``(H, W)`` have one channel.
+
+        Raises:
+            ValueError: the rows are no images, or have their channels last.
+        """
+        shape = (1, *self.shape) if len(self.shape) == 2 else self.shape
+        if len(shape) != 3 or (shape[0] > 4 and shape[2] <= 4):
+            cure = "x.permute(0, 3, 1, 2)" if len(shape) == 3 else "x.reshape(-1, channels, height, width)"
+            raise ValueError(
+                f"Expected images for flatten=False, rows of shape (C, H, W) or (H, W), but got rows of {shape}. Pass "
+                f"{cure}, or leave flatten=False out."
+            )
+        return shape[0], shape[1], shape[2]
 
     def normalise(self, x: Tensor) -> Tensor:
         """Normalise float rows in place.
@@ -65,7 +86,9 @@ class Source:
         return replace(self, **{name: getattr(self, name).to(device) for name in NAMES})
 
 
-SourceLike: TypeAlias = str | os.PathLike[str] | Source | Sequence[Tensor]
+SourceLike: TypeAlias = (
+    str | os.PathLike[str] | Source | Dataset[Any] | Sequence[Tensor] | Sequence[Dataset[Any]] | Mapping[str, Any]
+)
 
 
 def load_source(source: SourceLike) -> Source:
@@ -75,9 +98,13 @@ def load_source(source: SourceLike) -> Source:
         source: ``"digits"``: 1,438 + 359 images of 8 x 8 pixels, part of the package. They are the UCI
             "Optical Recognition of Handwritten Digits" of E. Alpaydin and C. Kaynak as scikit-learn's
             ``load_digits`` has them, CC BY 4.0, split here. ``"mnist"``: 60,000 + 10,000 images of 28 x 28,
-            the Hub's ``ylecun/mnist``, downloaded once. A folder with the layout of that repository. Or tensors
-            of your own, ``(x_train, y_train, x_test, y_test)``: x of any shape is flattened; float values stay as
-            they are, uint8 is scaled to [0, 1]; labels are integers from 0.
+            the Hub's ``ylecun/mnist``, downloaded once. A folder with the layout of that repository. Or data of your
+            own: tensors ``(x_train, y_train, x_test, y_test)`` or ``(x, y)``, a `torch.utils.data.Dataset` or a pair
+            of them, ``(train, test)``, or what ``datasets.load_dataset`` returns; they are read into memory, once.
+            Without test data a fifth of the rows, of each class alike, is held out for testing. x of any shape is
+            flattened. Float values stay as they are: normalise them yourself. uint8 is scaled from 0 .. 255 to
+            [0, 1]. Labels are integers from 0; float targets, of any shape, are those of a regression or of several
+            labels a row.
 
     Returns:
         The source.
@@ -85,7 +112,7 @@ def load_source(source: SourceLike) -> Source:
     Raises:
         FileNotFoundError: no such name or folder.
         ImportError: MNIST without the ``[mnist]`` extra.
-        TypeError: tensors of the wrong kind.
+        TypeError: data of the wrong kind.
         ValueError: tensors that do not fit together, labels out of range.
 
     Example:
@@ -96,7 +123,7 @@ def load_source(source: SourceLike) -> Source:
     if isinstance(source, Source):
         return source
     if not isinstance(source, (str, os.PathLike)):
-        return _from_tensors(source)
+        return _from_tensors(_tensors(source))
     if source == "digits":
         return _from_images(load_file(DIGITS), DIGITS_MEAN * 16, DIGITS_STD * 16, "digits")
     if source != "mnist" and not Path(source).is_dir():
@@ -118,24 +145,52 @@ def _from_images(arrays: dict[str, Tensor], mean: float, std: float, name: str) 
     return Source(**{**arrays, **labels}, num_classes=num_classes, shape=(side, side), mean=mean, std=std, name=name)
 
 
+def _tensors(source: Any) -> Sequence[Tensor]:
+    """Four tensors, or two without test data."""
+    if isinstance(source, Mapping):
+        source = splits(source)
+    parts = (source,) if is_dataset(source) else source
+    if not isinstance(parts, Sequence) or len(parts) not in (1, 2, 4):
+        found = f"{len(source)} items" if isinstance(source, Sequence) else f"a {type(source).__name__}"
+        expected = f"({', '.join(NAMES)}), (x, y), or a Dataset that can be indexed"
+        raise TypeError(f"Expected `source` to be {expected}, but got {found}. Pass one of these.")
+    if all(map(is_dataset, parts)):
+        return [torch.as_tensor(part) for dataset in parts for part in read_dataset(dataset)]
+    try:
+        return [torch.as_tensor(part) for part in parts]
+    except (TypeError, ValueError, RuntimeError) as error:
+        got = ", ".join(type(part).__name__ for part in parts)
+        raise TypeError(f"Expected `source` to hold tensors or arrays, but got {got}: {error}.") from error
+
+
 def _from_tensors(tensors: Sequence[Tensor]) -> Source:
-    if not isinstance(tensors, Sequence) or len(tensors) != 4:
-        found = f"{len(tensors)} items" if isinstance(tensors, Sequence) else f"a {type(tensors).__name__}"
-        raise TypeError(f"Expected `source` to be four tensors ({', '.join(NAMES)}), but got {found}. Pass all four.")
-    x_train, y_train, x_test, y_test = (torch.as_tensor(tensor) for tensor in tensors)
-    shape, dtype = tuple(x_train.shape[1:]), x_train.dtype
-    for x, y, split in ((x_train, y_train, "train"), (x_test, y_test, "test")):
+    for x, y, split in zip(tensors[::2], tensors[1::2], ("train", "test"), strict=False):
         _check_split(x, y, split)
-    if x_test.shape[1:] != x_train.shape[1:] or x_test.dtype != dtype:
-        expected, found = f"{shape} {dtype}, as those of `x_train`", f"{tuple(x_test.shape[1:])} {x_test.dtype}"
-        raise ValueError(f"Expected the rows of `x_test` to be {expected}, but got {found}. Prepare both alike.")
+    if len(tensors) == 2:
+        x, y = tensors
+        remedy = "Pass (x_train, y_train, x_test, y_test)."
+        test = hold_out(y, TEST_SHARE, seed=0, name="the share held out for testing", remedy=remedy)
+        rank_zero_info(f"A fifth of the {len(x)} rows is held out as the test split, for no test data were given.")
+        tensors = x[~test], y[~test], x[test], y[test]
+    x_train, y_train, x_test, y_test = tensors
+    for name, test, train in (("x", x_test, x_train), ("y", y_test, y_train)):
+        expected, found = (f"{tuple(part.shape[1:])} {_kind(part)}" for part in (train, test))
+        if found != expected:
+            like = f"{expected}, as those of `{name}_train`"
+            raise ValueError(f"Expected the rows of `{name}_test` to be {like}, but got {found}. Prepare both alike.")
+    shape, scale = tuple(x_train.shape[1:]), 255.0 if x_train.dtype == torch.uint8 else 1.0
+    x_train, x_test = (x.flatten(1) if x.dtype == torch.uint8 else x.flatten(1).float() for x in (x_train, x_test))
+    if y_train.is_floating_point():
+        return Source(x_train, y_train.float(), x_test, y_test.float(), None, shape, std=scale)
     num_classes = int(y_train.max()) + 1
     if (label := int(y_test.max())) >= num_classes:
         known = f"labels from 0 to {num_classes - 1}, as `y_train`"
         raise ValueError(f"Expected `y_test` to hold {known}, but got {label}. Leave its rows out, or train on some.")
-    scale = 255.0 if dtype == torch.uint8 else 1.0
-    x_train, x_test = (x.flatten(1) if dtype == torch.uint8 else x.flatten(1).float() for x in (x_train, x_test))
     return Source(x_train, y_train.long(), x_test, y_test.long(), num_classes, shape, std=scale)
+
+
+def _kind(x: Tensor) -> str:
+    return "integer labels" if x.ndim == 1 and not x.is_floating_point() else str(x.dtype)
 
 
 def _check_split(x: Tensor, y: Tensor, split: str) -> None:
@@ -143,12 +198,14 @@ def _check_split(x: Tensor, y: Tensor, split: str) -> None:
         raise TypeError(f"Expected `x_{split}` to be float, or uint8 pixels, but got {x.dtype}. Use .float().")
     if x.ndim < 2 or x.numel() == 0:
         raise ValueError(f"Expected `x_{split}` to have the shape (rows, ...), not empty, but got {tuple(x.shape)}.")
-    if x.is_floating_point() and not bool(x.isfinite().all()):
-        raise ValueError(f"Expected `x_{split}` to hold finite numbers, but got NaN or infinity. Clean the data first.")
-    if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
-        raise TypeError(f"Expected `y_{split}` to hold integers, but got {y.dtype}. Convert it with .long().")
-    if y.shape != (len(x),):
+    for name, values in ((f"x_{split}", x), (f"y_{split}", y)):
+        if values.is_floating_point() and not bool(values.isfinite().all()):
+            raise ValueError(f"Expected `{name}` to hold finite numbers, but got NaN or infinity. Clean the data.")
+    if y.is_complex() or y.dtype == torch.bool:
+        raise TypeError(f"Expected `y_{split}` to hold integers or floats, but got {y.dtype}. Use .long() or .float().")
+    if len(y) != len(x) if y.is_floating_point() and y.ndim else y.shape != (len(x),):
         expected = f"of the shape ({len(x)},), a label for each row of `x_{split}`"
-        raise wrong_argument(f"y_{split}", expected, tuple(y.shape), "Check that both are of the same rows.")
-    if y.min() < 0:
+        remedy = "Check that both are of the same rows; several labels a row are floats, 0 or 1."
+        raise wrong_argument(f"y_{split}", expected, tuple(y.shape), remedy)
+    if not y.is_floating_point() and y.min() < 0:
         raise ValueError(f"Expected `y_{split}` to hold labels from 0, but got {int(y.min())}. Number classes from 0.")

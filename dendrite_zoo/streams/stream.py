@@ -1,9 +1,10 @@
 """Tasks made of one data set, learned one after another."""
 
+import math
 import warnings
 from collections.abc import Iterable
 from functools import cached_property
-from typing import ClassVar, get_args
+from typing import Any, ClassVar, get_args
 
 import torch
 from torch import Tensor
@@ -23,24 +24,27 @@ SOURCES = ("digits", "mnist")
 
 @say_new_names
 class TaskStream(TaskDataModule):
-    """A sequence of tasks, trained one after another within a single ``Trainer.fit``.
+    """A sequence of tasks made of one data set, trained one after another within a single ``Trainer.fit``.
 
     Task ``first_task + epoch // epochs_per_task`` is trained in epoch ``epoch`` of the Trainer; task indices
     are absolute. Give the Trainer what the stream needs: ``Trainer(**stream.trainer_kwargs(), ...)``. Without
-    a Trainer, `task_loader` gives the batches of any task.
+    a Trainer, `task_loader` gives the batches of any task. This class leaves every task as the data are; subclasses
+    change a batch by its task.
 
-    Batches are ``(x, y)``, ``x`` flat and normalised. The data stay in memory, on the Trainer's device, as they
-    are; a task's transformation is applied to one batch at a time. Each epoch has its own order of rows, which
-    depends on seed, task and epoch alone. Under DDP ``batch_size`` is the global batch (see `TaskLoader`).
+    Batches are ``(x, y)``, ``x`` normalised, and flat unless ``flatten=False``. The data stay in memory, on the
+    Trainer's device, as they are; a task's transformation is applied to one batch at a time. Each epoch has its own
+    order of rows, which depends on seed, task and epoch alone. Under DDP ``batch_size`` is the global batch (see
+    `TaskLoader`).
 
     Validation has one loader for each of all tasks. After the last epoch of a task all of them are due, in
     its other epochs just the current task; a loader that is not due has length 0.
 
     Args:
-        source: ``"digits"``, ``"mnist"``, a folder, or ``(x_train, y_train, x_test, y_test)``; see
+        source: ``"digits"``, ``"mnist"``, a folder, ``(x_train, y_train, x_test, y_test)`` or a data set of torch; see
             `load_source`.
         num_tasks: T, the number of all tasks; a task is the same for every T.
-        first_task: the task that training begins with; those before it are only validated.
+        first_task: the task that training begins with; those before it are only validated. They are made of the same
+            ``source``: of data of your own after the tasks of a pretrained model make a `TaskSequence`.
         epochs_per_task: epochs of training for each task.
         batch_size: rows of a batch, over all processes.
         seed: of the tasks and of the order of rows; 0 is the zoo's.
@@ -49,6 +53,7 @@ class TaskStream(TaskDataModule):
         eval_at: the tasks after which all tasks seen so far are validated; after the others only the
             one just trained is. All T are after the last task, and whenever the Trainer validates without
             training. None: all T after each task.
+        flatten: ``x`` is ``(B, features)``; with False it is ``(B, C, H, W)``, as convolutions take it.
 
     Attributes:
         kind: what the name of its benchmark begins with; None for the name of the class.
@@ -73,6 +78,7 @@ class TaskStream(TaskDataModule):
         seed: int = 0,
         val_fraction: float | None = None,
         eval_at: Iterable[int] | None = None,
+        flatten: bool = True,
     ) -> None:
         super().__init__()
         check_integers(1, num_tasks=num_tasks, epochs_per_task=epochs_per_task, batch_size=batch_size)
@@ -86,9 +92,12 @@ class TaskStream(TaskDataModule):
         self.milestones = None if eval_at is None else _milestones(eval_at, range(first_task, num_tasks))
         self.num_tasks, self.first_task, self.epochs_per_task = int(num_tasks), int(first_task), int(epochs_per_task)
         self.max_epochs = (self.num_tasks - self.first_task) * self.epochs_per_task
-        self.named_source, self.val_fraction = source, val_fraction
-        self.batch_size, self.seed = int(batch_size), int(seed)
-        self._move(torch.device("cpu"))
+        self.batch_size, self.seed, self.val_fraction = int(batch_size), int(seed), val_fraction
+        self.named_source: Any = source
+        self.flatten = flatten
+        if isinstance(source, str):
+            self.save_hyperparameters({"source": source}, logger=False)  # the attribute of this name holds the data
+        self.move(torch.device("cpu"))
 
     # What a subclass overrides.
 
@@ -123,13 +132,18 @@ class TaskStream(TaskDataModule):
         return f"{self.kind or type(self).__name__}-{data}"
 
     @property
-    def num_features(self) -> int:
-        """Length of a row ``x``."""
-        return self.source.num_features
+    def input_shape(self) -> tuple[int, ...]:
+        """Of a row of ``x``: ``(features,)``, or ``(C, H, W)`` with ``flatten=False``."""
+        return (self.source.num_features,) if self.flatten else self.source.image_shape
 
     @property
-    def num_classes(self) -> int:
-        """Number of classes, over all tasks."""
+    def num_features(self) -> int:
+        """Numbers in a row of ``x``."""
+        return math.prod(self.input_shape)
+
+    @property
+    def num_classes(self) -> int | None:
+        """Number of classes, over all tasks; None where the targets are no classes."""
         return self.source.num_classes
 
     def task_loader(self, task: int, split: Split = "train", *, epoch: int = 0) -> TaskLoader:
@@ -157,13 +171,14 @@ class TaskStream(TaskDataModule):
         epoch += task * self.epochs_per_task
 
         def inputs(x: Tensor) -> Tensor:
-            return self.source.normalise(self.transform(x.float(), task))
+            x = self.source.normalise(self.transform(x.float(), task))
+            return x if self.flatten else x.unflatten(1, self.input_shape)
 
         return TaskLoader(
             x, y, rows, inputs, batch_size=self.batch_size, epoch=epoch, rank=self.rank, world_size=self.world_size
         )
 
-    def _move(self, device: torch.device) -> None:
+    def move(self, device: torch.device) -> None:
         """Have the data put on a device when they are needed next, and free the one that they are on."""
         self._device = device
         self._splits: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
@@ -183,32 +198,36 @@ class TaskStream(TaskDataModule):
 
     # For the Trainer.
 
+    def prepare_data(self) -> None:
+        """Read the source, which downloads it where needed.
+
+        Raises:
+            ValueError: such tasks cannot be made of it.
+        """
+        self.input_shape  # noqa: B018
+
     @property
     def current_task(self) -> int:
         """The task being trained, absolute; ``first_task`` without a Trainer."""
         return min(self.first_task + self.epoch // self.epochs_per_task, self.num_tasks - 1)
 
-    def prepare_data(self) -> None:
-        """Read the source, which downloads it where needed."""
-        self.source  # noqa: B018
-
     def setup(self, stage: str | None = None) -> None:
-        """Read the source and check the Trainer, whose device the data go to.
+        """Read the data and check the Trainer, whose device they go to.
 
         Raises:
-            ValueError: such tasks cannot be made of the source; at fit, a Trainer without the arguments of
+            ValueError: such tasks cannot be made of the data; at fit, a Trainer without the arguments of
                 `trainer_kwargs`.
         """
-        self.source  # noqa: B018
+        self.prepare_data()
         super().setup(stage)
         if self.trainer is not None:
-            self._move(self.trainer.strategy.root_device)
+            self.move(self.trainer.strategy.root_device)
             # Lightning warns of validation loaders without rows, which are those that are not due.
             warnings.filterwarnings("ignore", f"Total length of `{TaskLoader.__name__}` across ranks is zero")
 
     def teardown(self, stage: str | None = None) -> None:
         """Free the device."""
-        self._move(torch.device("cpu"))
+        self.move(torch.device("cpu"))
 
     def train_dataloader(self) -> TaskLoader:
         """Return the batches of the current epoch of the current task."""

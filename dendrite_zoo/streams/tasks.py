@@ -36,7 +36,7 @@ def rotate(images: Tensor, degrees: float) -> Tensor:
 class PermutedTasks(TaskStream):
     """Every task permutes the features of ``x`` in its own way, the first one not at all (permuted MNIST).
 
-    For the arguments see `TaskStream`.
+    With ``flatten=False`` these are the pixels of an image, over all its channels. For the arguments see `TaskStream`.
 
     Example:
         >>> stream = PermutedTasks("digits", num_tasks=10)
@@ -114,14 +114,17 @@ class SplitTasks(TaskStream):
 
     def check_source(self, source: Source) -> None:
         """Refuse classes that do not divide into tasks."""
+        if source.num_classes is None:
+            raise ValueError("Expected integer labels for SplitTasks, but got float targets. Use .long().")
         if source.num_classes % (tasks := self.num_tasks):
             classes = f"the {source.num_classes} classes"
             raise ValueError(f"Expected `num_tasks` to divide {classes} evenly, but got {tasks}. Change it.")
 
     def classes(self, task: int) -> list[int]:
         """The classes of a task."""
-        count = self.num_classes // self.num_tasks
-        return class_order(self.seed, self.num_classes)[task * count : (task + 1) * count].tolist()
+        num_classes = self.num_classes or 0
+        count = num_classes // self.num_tasks
+        return class_order(self.seed, num_classes)[task * count : (task + 1) * count].tolist()
 
     def task_rows(self, task: int, labels: Tensor) -> Tensor:
         """Choose the rows of the task's classes."""

@@ -43,9 +43,7 @@ def test_the_untrained_model_alone_replaces_no_rows(tmp_path):
     assert fresh.write_json(tmp_path) and fresh.write_json(tmp_path), "one without rows may be replaced"
     assert earlier.write_json(tmp_path)
     held = (tmp_path / "matrix.json").read_text()
-    with pytest.warns(
-        UserWarning, match=r"matrix.json contains the accuracies of an earlier run .* Pass ForgettingLogger\(fo"
-    ):
+    with pytest.warns(UserWarning, match=r"matrix.json contains values after task 0 of an earlier run, .* `folder=`"):
         assert not fresh.write_json(tmp_path)
     assert (tmp_path / "matrix.json").read_text() == held
 

@@ -1,36 +1,11 @@
-"""What a validation has measured of each task: names, samples, and what several processes saw together."""
+"""What a validation has measured of each task: samples, and what several processes saw together."""
 
 import math
 
 import pytest
 import torch
 
-from dendrite_zoo.callbacks.metric_reader import MetricReader, average_over_ranks, batch_size, by_task
-
-
-@pytest.mark.parametrize(
-    ("logged", "expected"),
-    [
-        ({"val/task_0/acc": 0.1, "val/acc/dataloader_idx_0": 0.2, "val/acc": 0.3}, {0: 0.1}),
-        ({"val/task_11/acc": 0.1, "val/task_x/acc": 0.2, "xval/task_0/acc": 0.3}, {11: 0.1}),
-        ({"val/acc/dataloader_idx_3": 0.2, "val/acc": 0.3}, {3: 0.2}),
-        ({"val/acc": 0.3, "val/loss": 0.4}, {7: 0.3}),
-        ({"val/loss": 0.4}, {}),
-    ],
-)
-def test_names(logged, expected):
-    assert by_task(logged, "val/acc", current=7) == expected
-
-
-def test_a_dot_in_a_name_is_a_dot():
-    assert by_task({"val/task_0/axc": 0.1}, "val/a.c", current=None) == {}
-
-
-def test_the_message_suggests_the_nearest():
-    logged = {"val/task_0/accuracy": 0, "val/task_1/accuracy": 0, "val/loss/dataloader_idx_0": 0}
-    message = MetricReader("val/acc").not_logged(logged, loaders=2)
-    assert "only ['val/accuracy', 'val/loss'] were logged. Did you mean 'val/accuracy'? Call" in message
-    assert "Did you mean" not in MetricReader("val/acc").not_logged({"zzz": 0}, loaders=2)
+from dendrite_zoo.callbacks.metric_reader import average_over_ranks, batch_size
 
 
 def test_batches_of_any_make():

@@ -153,6 +153,16 @@ def test_sparse_segments_stay_sparse_through_training():
     assert ((layer.segments != 0).sum(-1) <= 3).all()
 
 
+@pytest.mark.parametrize("assign", [False, True])
+def test_segments_put_in_from_outside_are_masked(assign):
+    """Half of the context each, of both layers that have dendrites."""
+    linear = ActiveDendriteLinear(8, 4, context_dim=6, num_segments=3, segment_density=0.5)
+    for layer in (linear, ActiveDendriteConv2d(1, 4, 3, context_dim=6, num_segments=3, segment_density=0.5)):
+        state = {name: torch.ones_like(tensor) for name, tensor in layer.state_dict().items() if "mask" not in name}
+        layer.load_state_dict({**layer.state_dict(), **state}, assign=assign)
+        assert torch.equal(layer.segments, layer.segment_mask.float()) and layer.segments.sum() == 4 * 3 * 3
+
+
 def test_bf16_autocast_compile_and_deepcopy_agree():
     torch.manual_seed(5)
     layer = ActiveDendriteLinear(IN, UNITS, context_dim=C, num_segments=3, weight_density=0.5)

@@ -94,6 +94,16 @@ def test_another_head_starts_anew_and_says_so(tmp_path, caplog):
     assert torch.equal(other.mlp.hidden[0].weight, model.mlp.hidden[0].weight)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_what_starts_anew_has_the_precision_of_the_rest(dtype, tmp_path):
+    model = classifier().to(dtype)
+    model.save_pretrained(tmp_path)
+    larger = ActiveDendriteClassifier.from_pretrained(tmp_path, num_classes=5, max_tasks=9)
+    assert larger(torch.randn(2, 8, dtype=dtype), task=0).dtype == dtype
+    before, after = ({name: t.dtype for name, t in m.state_dict().items()} for m in (model, larger))
+    assert before == after
+
+
 def test_bad_input(tmp_path):
     model = classifier()
     with pytest.raises(ValueError, match="Expected a task to be from 0 to 3, but got 4"):

@@ -19,6 +19,7 @@ def test_record():
     record = matrix_record(R, metric="val/acc", samples=[10, 10, None])
     assert record == {
         "metric": "val/acc",
+        "mode": "max",
         "num_tasks": 3,
         "first_task": 0,
         "matrix": [[0.9, 0.1, 0.2], [0.8, 0.9, None], [None, None, None]],

@@ -130,9 +130,12 @@ class TestTensors:
             ),
             (
                 {"y_train": torch.zeros(6)},
-                TypeError,
-                r"`y_train` .* integers, but got torch.float32.*\.long",
+                ValueError,
+                r"rows of `y_test` to be \(\) torch.float32, as those of `y_train`, but got \(\) integer labels",
             ),
+            ({"y_train": torch.zeros(6, dtype=torch.bool)}, TypeError, "`y_train` to hold integers or floats, but got"),
+            ({"y_train": torch.full((6, 2), torch.inf)}, ValueError, "`y_train` to hold finite numbers"),
+            ({"y_train": torch.zeros(5, 2)}, ValueError, r"`y_train` to .* \(6,\).* but got \(5, 2\)"),
             (
                 {"x_train": torch.zeros(6, 4).long()},
                 TypeError,
@@ -165,11 +168,39 @@ class TestTensors:
         with pytest.raises(error, match=message):
             load_source(tensors(**changes))
 
-    def test_there_must_be_four(self):
-        with pytest.raises(TypeError, match="Expected `source` to be four tensors .* but got 2 items. Pass all"):
-            load_source(tensors()[:2])
-        with pytest.raises(TypeError, match="but got a dict"):
-            load_source({"x": 1})
+    def test_what_is_neither(self):
+        expected = r"Expected `source` to be \(x_train, .*\), \(x, y\), or a Dataset that can be indexed, but got"
+        with pytest.raises(TypeError, match=f"{expected} 3 items. Pass one"):
+            load_source(tensors()[:3])
+        with pytest.raises(TypeError, match=f"{expected} a set"):
+            load_source({1})
+        with pytest.raises(TypeError, match="to hold tensors or arrays, but got Tensor, str"):
+            load_source((torch.zeros(3, 2), "labels"))
+
+    def test_float_targets_are_no_classes_and_keep_their_shape(self):
+        x, y = torch.rand(10, 3), torch.rand(10, 2, 2)
+        source = load_source((x, y, x[:4], y[:4]))
+        assert source.num_classes is None and source.y_train.equal(y) and source.y_test.equal(y[:4])
+        held_out = load_source((x, y.double()))
+        assert (len(held_out.y_train), len(held_out.y_test)) == (8, 2) and held_out.y_train.dtype == torch.float32
+        assert torch.cat([held_out.y_train, held_out.y_test]).sum().item() == pytest.approx(y.sum().item(), rel=1e-5)
+
+    def test_without_test_data_a_class_needs_rows_for_both(self):
+        with pytest.raises(
+            ValueError, match=r"takes 0 of 1 rows of class 2. Pass \(x_train, y_train, x_test, y_test\)"
+        ):
+            load_source((torch.zeros(11, 2), torch.tensor([0] * 5 + [1] * 5 + [2])))
+
+    def test_images(self):
+        y = torch.zeros(6, dtype=torch.long)
+        shapes = {(6, 5, 7): (1, 5, 7), (6, 3, 8, 9): (3, 8, 9), (6, 1, 2, 2): (1, 2, 2), (6, 3, 4, 4): (3, 4, 4)}
+        for shape, image in shapes.items():
+            x = torch.zeros(shape)
+            assert load_source((x, y, x, y)).image_shape == image
+        for shape, cure in {(6, 64): "x.reshape", (6, 32, 32, 3): r"x.permute\(0, 3, 1, 2\)"}.items():
+            x = torch.zeros(shape)
+            with pytest.raises(ValueError, match=rf"Expected images for flatten=False, .* but got .* Pass {cure}"):
+                load_source((x, y, x, y)).image_shape  # noqa: B018
 
 
 def test_an_unknown_name_is_one_clear_error(tmp_path):

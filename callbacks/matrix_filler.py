@@ -1,0 +1,137 @@
+"""Puts what a validation or a test has measured into the right row and columns of the accuracy matrix."""
+
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
+
+from dendrite_zoo._core.lightning import loaders_given
+from dendrite_zoo.callbacks.accuracy_matrix import AccuracyRecord
+from dendrite_zoo.callbacks.metric_reader import ALONE, Found, MetricReader, num_loaders
+from dendrite_zoo.callbacks.task_progress import TaskProgress
+from dendrite_zoo.callbacks.trainer import overrides
+from dendrite_zoo.tasks import current_task, unknown_task
+
+
+class MatrixFiller:
+    """Reads each validation once, or again where it has logged more, and fills the matrix.
+
+    Args:
+        reader: of the metric.
+        record: the matrix.
+        progress: of the tasks.
+
+    Attributes:
+        after: the row that was filled last, None for the untrained model.
+        stage: whose values the matrix holds, ``"validation"`` or ``"test"``; None where it is empty.
+        problem: why a validation of this fit left it empty, where the metric may belong to the test.
+    """
+
+    def __init__(self, reader: MetricReader, record: AccuracyRecord, progress: TaskProgress) -> None:
+        self.reader, self.record, self.progress = reader, record, progress
+        self.after: int | None = None
+        self.stage: str | None = None
+        self.problem: str | None = None
+        progress.of_test = reader.name.of_test
+        self._found = self._index_used = False
+
+    def fill(self, trainer: Trainer) -> bool:
+        """Put what was logged into the matrix.
+
+        Returns:
+            Whether there was anything new of which the task is known.
+
+        Raises:
+            ValueError: the task that is trained on is unknown, or names or tasks count from 1.
+        """
+        if trainer.sanity_checking or (read := self.reader.read(trainer)) is None:
+            return False
+        self._found, self.problem, stage = True, None, "test" if trainer.testing else "validation"
+        if self.stage not in (None, stage):
+            rank_zero_info(
+                f"ForgettingLogger: {self.reader.name.metric!r} of this {stage} is not put into the matrix, which "
+                f"holds the values of {self.stage}."
+            )
+            return False
+        if read.named:
+            self._refuse_counting_from_1(trainer, read.values)
+        if (values := self._of_tasks(trainer, read.values)) is None:
+            return False
+        fitting, trained = trainer.state.fn == "fit", self.progress.task is not None
+        row = self.progress.row(num_loaders(trainer), max(values)) if trained else self._before(trainer, read.values)
+        self.after, self.stage, self.progress.of_test = None if row < 0 else row, stage, trainer.testing
+        # what was measured in training stays: weights given to trainer.validate later may be any
+        accuracies, samples = {j: x for j, (x, _) in values.items()}, {j: n for j, (_, n) in values.items()}
+        self.record.put(accuracies, self.after, samples=samples, overwrite=fitting or not trained)
+        self.record.grow(num_loaders(trainer))
+        if fitting:
+            self.progress.measured(trainer, row)
+        return True
+
+    def finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A validation has ended.
+
+        Raises:
+            ValueError: the metric was never logged for each task, though this is where it belongs.
+        """
+        logged = self.reader.logged(trainer)
+        if not self._found and logged and not trainer.sanity_checking:
+            self.problem = self.reader.name.not_logged(logged, num_loaders(trainer))
+            if self._belongs(trainer, pl_module):
+                raise ValueError(self.problem)
+        self.reader.finish()
+        if trainer.state.fn != "fit":
+            self.progress.given.use_up(needed=self._index_used)
+            self._index_used = False
+
+    def _belongs(self, trainer: Trainer, pl_module: LightningModule) -> bool:
+        """Whether the metric must be logged in this run, and not in that of the other stage."""
+        if self.reader.name.of_validation:
+            return not trainer.testing
+        return trainer.testing or not (self.reader.name.of_test or overrides(pl_module, "test_step"))
+
+    def _of_tasks(self, trainer: Trainer, values: Found) -> Found | None:
+        """Values by task; None where it is not known which task a lone loader is."""
+        if ALONE not in values:
+            return values
+        task = self._task_alone(trainer)
+        if task is None:
+            run = "trainer.test" if trainer.testing else "trainer.validate"
+            self.progress.warn_once(
+                "alone",
+                f"the task that the one loader of this `{run}` measures is unknown, so its value is not put into the "
+                f"matrix. Set `log.task = j` before each `{run}(model, loader_j)`, or pass the loaders of all tasks at "
+                f"once, in their order: `{run}(model, [loader_0, loader_1])`.",
+            )
+            return None
+        return {task: values[ALONE]}
+
+    def _task_alone(self, trainer: Trainer) -> int | None:
+        if trainer.state.fn == "fit":
+            if self.progress.task is None:
+                raise unknown_task(trainer, "ForgettingLogger")
+            return self.progress.task
+        if (index := self.progress.given.index) is not None:
+            self._index_used = True
+            return index
+        if self.progress.task == 0 and isinstance(loaders_given(trainer), list | tuple | dict):
+            return 0  # the tasks so far are one, and loader j of a list is task j
+        of_data: Any = getattr(getattr(trainer, "datamodule", None), "current_task", None)
+        return None if of_data is None else current_task(trainer, of_data)
+
+    def _before(self, trainer: Trainer, values: Found) -> int:
+        """The row of what is measured before training: that of the task before the first, -1 for the baseline."""
+        first = None if ALONE in values else current_task(trainer, self.progress.given.source)
+        self.record.begin(first or 0)
+        return self.record.first_task - 1
+
+    def _refuse_counting_from_1(self, trainer: Trainer, values: Found) -> None:
+        loaders, task = num_loaders(trainer), self.progress.task
+        beyond = loaders > 1 and max(values) >= max(loaders, self.record.num_tasks)
+        shifted = trainer.state.fn == "fit" and task is not None and task not in values and task + 1 in values
+        if min(values) > 0 and (beyond or shifted):
+            about = f"{loaders} validation loaders" if beyond else f"task {task}, which is trained on,"
+            raise ValueError(
+                f"Expected the names of {self.reader.name.metric!r} to count tasks from 0, but {about} gave the "
+                f"numbers {sorted(values)}. Pass `metric={self.reader.name.from_1!r}`."
+            )

@@ -1,0 +1,153 @@
+"""By which names a metric is logged for each task, and what to say where it is not."""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from dendrite_zoo._core.checks import wrong_argument
+from dendrite_zoo._core.names import nearest
+
+LOADER = r"/dataloader_idx_(\d+)"
+PLACE = r"\{task(?::(\d+))?\}"
+LOGGED = r"(average|learning)_accuracy|(backward|forward)_transfer|forgetting(/task_\d+)?"  # by a ForgettingLogger
+OURS = rf"(.*/)?({LOGGED})|(sparsity|subnetworks)/.*"
+SHOWN = 5  # names in a message
+LESS_IS_BETTER = {
+    *("loss", "losses", "error", "errors", "err", "mae", "mse", "rmse", "mape", "smape", "perplexity", "ppl", "nll"),
+    *("crossentropy", "brier", "ece", "wer", "cer", "fid", "rmsle", "msle", "bpc", "bpb", "hinge", "regret"),
+}
+MORE_IS_BETTER = {
+    *("acc", "accuracy", "accuracies", "success", "f1", "auroc", "auc", "precision", "recall", "iou", "miou"),
+    *("jaccard", "dice", "bleu", "r2", "ap", "map", "top1", "top5", "psnr", "ssim", "reward", "score"),
+}
+
+
+class MetricName:
+    """The name of a metric, and the keys under which Lightning has its value for each task.
+
+    ``"val/acc"`` stands for ``val/task_{j}/acc``, else ``val/acc/dataloader_idx_{j}`` (``self.log("val/acc", ...)``
+    with several loaders), else ``val/acc`` itself, which is the one loader's. Names of your own have a place for the
+    task: ``"val_acc_{task}"``, or ``"task_{task:1}/val/acc"`` where they count from 1. Where a name holds one and the
+    same task for several loaders, as the one that is trained on, the loader's index is the task.
+
+    Args:
+        metric: the name.
+
+    Raises:
+        ValueError: a ``{...}`` that is neither ``{task}`` nor ``{task:1}``, or more than one.
+
+    Example:
+        >>> MetricName("val/acc").keys({"val/task_0/acc": 0.9, "val/task_2/acc": 0.8, "val/acc": 0.5})
+        {0: 'val/task_0/acc', 2: 'val/task_2/acc'}
+        >>> MetricName("task_{task:1}/val/acc").keys(["task_1/val/acc", "task_2/val/acc"])
+        {0: 'task_1/val/acc', 1: 'task_2/val/acc'}
+    """
+
+    def __init__(self, metric: str) -> None:
+        self.metric = re.sub(LOADER + "$", "", metric)
+        parts = re.split(PLACE, self.metric)  # before the place, the number that counting starts from, behind it
+        if len(parts) > 3 or set("{}") & {*parts[0], *parts[-1]}:
+            expected = "a name with at most one place for the task, `{task}`, or `{task:1}` where tasks count from 1"
+            raise wrong_argument("metric", expected, metric)
+        self.has_place = len(parts) == 3
+        self.first = int(parts[1] or 0) if self.has_place else 0
+        words = re.findall("[a-z]+", self.metric.lower())
+        self.of_test, self.of_validation = "test" in words, any(word.startswith("val") for word in words)
+        stage, slash, name = self.metric.rpartition("/")
+        before, behind = (parts[0], parts[2]) if self.has_place else (f"{stage}{slash}task_", f"/{name}")
+        self._named = re.compile(rf"{re.escape(before)}(\d+){re.escape(behind)}(?:{LOADER})?")
+        self._by_loader = re.compile(re.escape(self.metric) + LOADER)
+
+    def keys(self, logged: Iterable[str]) -> dict[int, str]:
+        """Task -> key, of the keys that say a task.
+
+        Raises:
+            ValueError: a key with a number below that which names count from.
+        """
+        logged = list(logged)
+        matches = [match for key in logged if (match := self._named.fullmatch(key))]
+        named = {int(match[1]) - self.first: match[0] for match in matches}
+        if len(named) < len(matches) and all(match[2] for match in matches):
+            named = {int(match[2]): match[0] for match in matches}
+        if wrong := next((key for task, key in named.items() if task < 0), None):
+            raise ValueError(
+                f"Expected names that count tasks from {self.first}, as {self.metric!r} says, but {wrong!r} was "
+                "logged. Write `{task}` where they count from 0."
+            )
+        if named or self.has_place:
+            return named
+        return {int(match[1]): match[0] for key in logged if (match := self._by_loader.fullmatch(key))}
+
+    @property
+    def from_1(self) -> str:
+        """The name where the module counts tasks from 1."""
+        stage, slash, name = self.metric.rpartition("/")
+        return re.sub(PLACE, "{task:1}", self.metric) if self.has_place else f"{stage}{slash}task_{{task:1}}/{name}"
+
+    def names_task(self, key: str) -> bool:
+        """Whether a key holds a task that the module counted itself, and not Lightning's index of a loader."""
+        return self._named.fullmatch(key) is not None
+
+    def not_logged(self, logged: Mapping[str, Any], loaders: int) -> str:
+        """The message for a metric that a validation did not log for each task.
+
+        Args:
+            logged: what was logged, key -> value.
+            loaders: the number of validation loaders.
+        """
+        expected = f"ForgettingLogger expected a value of {self.metric!r} for each task, but "
+        if self.metric in logged:
+            return (
+                f"{expected}it was logged once for {loaders} validation loaders, so its task is unknown. Call "
+                f"self.log({self.metric!r}, ...) in `validation_step`, where Lightning adds the loader's index (a "
+                "`CombinedLoader` of batches from all of them has none), or log a value for each task by a name of its "
+                f"own, such as {self.from_1.replace('{task:1}', '0')!r}."
+            )
+        names = readable(logged, loaders)
+        near = difflib.get_close_matches(self.metric, names, n=SHOWN, cutoff=0)
+        shown = near + [name for name in names if name not in near][: SHOWN - len(near)]
+        more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
+        return (
+            f"{expected}only {shown}{more} were logged.{nearest(self.metric, names)} Pass the name of a metric that "
+            f"is logged, or call self.log({self.metric!r}, ...) in `validation_step`, with one loader for each task. "
+            "Names of your own have a place for the task: 'val_acc_{task}', or 'task_{task:1}/val/acc' where they "
+            "count from 1."
+        )
+
+
+def readable(logged: Iterable[str], loaders: int) -> list[str]:
+    """The names by which the user's metrics can be read for each task, out of all keys that were logged.
+
+    Example:
+        >>> readable(["val_acc_1", "val_acc_2", "loss/dataloader_idx_0", "loss/dataloader_idx_1", "total"], loaders=2)
+        ['loss', 'val_acc_{task:1}']
+    """
+    names, places = set(), dict[str, set[int]]()
+    for key in logged:
+        name = re.sub(LOADER + "$", "", key)
+        if name != key or (loaders == 1 and not re.search(r"task_\d+/", key)):
+            names.add(name)
+        for number in re.finditer(r"\d+", name):
+            place = f"{name[: number.start()]}{{task}}{name[number.end() :]}"
+            places.setdefault(place, set()).add(int(number[0]))
+    for place, tasks in places.items():
+        if "task_{task}/" in place or len(tasks) > 1:  # one number alone may be any, as that of "top5"
+            counted_from_0 = re.sub(r"(?<![^/])task_\{task\}/", "", place)
+            names.add(counted_from_0 if 0 in tasks else place.replace("{task}", "{task:1}"))
+    return sorted(name for name in names if not re.fullmatch(OURS, name))
+
+
+def better(metric: str) -> str | None:
+    """What a metric's name says of which values are better, ``"max"`` or ``"min"``; None where it does not say.
+
+    Example:
+        >>> better("val/cross_entropy_loss"), better("val/Accuracy"), better("valLoss"), better("val/q")
+        ('min', 'max', 'min', None)
+    """
+    camel_case = re.findall(r"[A-Z]?[a-z]+\d*|[A-Z]+\d*(?![a-z])", metric)
+    words = {word.lower() for word in camel_case + re.findall(r"[A-Za-z]+\d*", metric)}
+    words |= {word.rstrip("0123456789") for word in words}
+    if words & LESS_IS_BETTER or any(word.endswith(("loss", "error")) for word in words):
+        return "min"
+    return "max" if words & MORE_IS_BETTER else None

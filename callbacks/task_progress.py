@@ -1,0 +1,184 @@
+"""Which task is trained on, up to which step, and when it was last measured: whether a row of the matrix is right."""
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+
+from dendrite_zoo.callbacks.accuracy_matrix import AccuracyRecord
+from dendrite_zoo.tasks import GivenTask, TaskBoundary, current_task, trained_before, unknown_task
+
+
+class TaskProgress:
+    """Follows the task that is trained on, over one fit or many, and warns where its row is not what it should be.
+
+    Args:
+        given: what the user said of the task.
+        record: the matrix.
+        folder: of a matrix to go on with, where a fit starts at a later task.
+
+    Attributes:
+        task: that is trained on, or was last; None before training.
+        latest: task, row and step of the last validation in a fit.
+        of_test: whether rows are measured by ``trainer.test``, after a fit.
+    """
+
+    def __init__(self, given: GivenTask, record: AccuracyRecord, folder: Path | None) -> None:
+        self.given, self.record, self.folder = given, record, folder
+        self.latest: tuple[int, int, int] | None = None
+        self.of_test = False
+        self._boundary = TaskBoundary()
+        self._step = 0  # up to which the task was trained on
+        self._starting = self._from_scratch = self._trained = self._resumed = False
+        self._warned: set[str] = set()
+
+    @property
+    def task(self) -> int | None:
+        """The task that is trained on, or was last."""
+        return self._boundary.task
+
+    def start_run(self) -> None:
+        """A fit, a validation or a test begins, before its checkpoint is read."""
+        self._warned, self._trained, self._resumed = set(), False, False
+
+    def start_fit(self, trainer: Trainer) -> None:
+        """Training begins."""
+        self._starting, self._from_scratch = True, trainer.global_step == 0
+        self._boundary.start_fit()
+        if self.latest is not None and trainer.global_step < self.latest[2]:  # another Trainer's steps
+            self.latest = *self.latest[:2], 0
+
+    def see(self, trainer: Trainer, *, trained: bool = False) -> None:
+        """A batch is about to be trained on, or was: see whether a task has ended.
+
+        Raises:
+            ValueError: the task is unknown though a batch was trained on, is no index, or an earlier fit trained it.
+        """
+        self._trained = True
+        task = current_task(trainer, self.given.source)
+        if task is None and trained and self.task is None:
+            raise unknown_task(trainer, "ForgettingLogger")
+        starting, self._starting = self._starting, self._starting and task is None
+        ended, started = self._boundary.update(task)
+        if starting and task is not None:
+            self._check_start(task)
+        if started is not None and ended is None:
+            self._begin(trainer, started)
+        elif started is not None:
+            if not starting:  # else the end of the earlier fit has checked it
+                self.check_row(trainer, ended)
+            if self.record.measured(started):
+                self.warn_once(
+                    "again",
+                    f"Task {started} is trained on again, and its row of the matrix will be overwritten. To keep both "
+                    "rows, count the second time as a task of its own.",
+                )
+        self._step = trainer.global_step
+
+    def end_fit(self, trainer: Trainer) -> None:
+        """Training has ended."""
+        if self.task is not None and not (self._trained or self._resumed):
+            rank_zero_warn(
+                "ForgettingLogger: this fit trained on nothing, as when a Trainer has reached its `max_epochs` in an "
+                "earlier fit. Raise `trainer.fit_loop.max_epochs`, or make a new Trainer for each fit."
+            )
+        else:
+            self.check_row(trainer, self.task)
+        self.given.use_up()
+
+    def measured(self, trainer: Trainer, row: int) -> None:
+        """A validation within a fit has measured a row."""
+        assert self.task is not None
+        self.latest = self.task, row, trainer.global_step
+
+    def row(self, loaders: int, last: int) -> int:
+        """The row of the task at hand; with several loaders that of the last measured, where the task lies beyond it.
+
+        Args:
+            loaders: of the validation.
+            last: the highest task that it measured.
+
+        Raises:
+            ValueError: the task lies beyond the last, and training started at task 1.
+        """
+        task, tasks = self.task, max(loaders, last + 1, self.record.num_tasks)
+        assert task is not None
+        if loaders == 1 or task < tasks:
+            return task
+        problem = f"Expected a task below the number of tasks that are measured, {tasks}, but got {task}"
+        if self.record.first_task == 1:
+            raise ValueError(
+                f"{problem}, after training that started at task 1, as where tasks count from 1. Count them from 0, as "
+                "validation loaders do: subtract 1 in `task=`, or in `current_task`."
+            )
+        self.warn_once(
+            "beyond",
+            f"{problem}, as in an epoch that another callback adds. It counts as task {tasks - 1}. Pass "
+            f"`task=lambda trainer: min(..., {tasks - 1})`.",
+        )
+        return tasks - 1
+
+    def check_row(self, trainer: Trainer, task: int | None) -> None:
+        """Warn where the row of a task that has ended is not what the model was then."""
+        if task is None or self.of_test or not trainer.enable_validation:
+            return
+        advice = (
+            "Validate after the last step of each task; the Trainer has "
+            f"check_val_every_n_epoch={trainer.check_val_every_n_epoch}, "
+            f"val_check_interval={trainer.val_check_interval} and max_steps={trainer.max_steps}."
+        )
+        measured, _, step = self.latest or (None, None, 0)
+        if measured == task and step < self._step:
+            self.warn_once(
+                "late",
+                f"Task {task} was last measured at step {step}, but trained on until step {self._step}, so its row of "
+                f"the matrix is not that of its end. {advice}",
+            )
+        elif measured != task and not self.record.measured(task):
+            rank_zero_warn(
+                f"ForgettingLogger: Task {task} ended without a validation, so its row of the matrix stays NaN. "
+                f"{advice}"
+            )
+
+    def warn_once(self, about: str, message: str) -> None:
+        """Warn of something once in a run."""
+        if about not in self._warned:
+            self._warned.add(about)
+            rank_zero_warn(f"ForgettingLogger: {message}")
+
+    def state_dict(self) -> dict[str, Any]:
+        """The task trained on, and when it was measured."""
+        return {"boundary": self._boundary.state_dict(), "latest": self.latest}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self._boundary.load_state_dict(state["boundary"])
+        self.latest, self._resumed = state["latest"], True
+
+    def _check_start(self, task: int) -> None:
+        earlier = self._boundary.earlier
+        if task not in earlier or self.given.anew:
+            return
+        message = trained_before(task, "ForgettingLogger", say=f"log.task = {max(earlier) + 1}")
+        if self._from_scratch:
+            raise ValueError(message)
+        rank_zero_warn(message)
+
+    def _begin(self, trainer: Trainer, task: int) -> None:
+        """Training begins for the first time."""
+        if task == 0 or self.record.update_called:
+            self.record.begin(task)
+            return
+        self.record.first_task = task
+        state = None if self.folder is None else self.record.read_rows(self.folder, before=task)
+        if (state := trainer.strategy.broadcast(state)) is not None:
+            self.record.from_state(state)
+            rank_zero_info(f"ForgettingLogger goes on with the rows before task {task} in {self.folder}.")
+            return
+        rank_zero_warn(
+            f"ForgettingLogger: training starts at task {task}, but nothing was measured before it, so what is "
+            "forgotten of the earlier tasks cannot be known. Call `trainer.validate` before `trainer.fit`; or, with "
+            "one fit for each task, use one ForgettingLogger for all, or give each fit's the same `folder=`. Where "
+            "your tasks count from 1, subtract 1."
+        )

@@ -1,0 +1,94 @@
+"""Data sets of others, read into memory: torch's, those of the Hub's ``datasets``, and their pairs of splits."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import IterableDataset, TensorDataset
+
+LABELS = ("label", "labels", "target", "targets", "y")
+TEST = ("test", "validation", "val")
+
+
+def is_dataset(source: Any) -> bool:
+    """Whether something is a data set that can be indexed; a tuple, a list and a tensor are none.
+
+    Example:
+        >>> is_dataset(TensorDataset(torch.zeros(3, 2), torch.zeros(3))), is_dataset((1, 2)), is_dataset(torch.zeros(3))
+        (True, False, False)
+    """
+    plain = isinstance(source, (tuple, list, Tensor, np.ndarray, Mapping, IterableDataset))
+    return not plain and hasattr(source, "__getitem__") and hasattr(source, "__len__")
+
+
+def splits(source: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The data sets to train and to test on, of a dictionary of splits as ``datasets.load_dataset`` returns it.
+
+    Raises:
+        ValueError: there is no split to train on.
+    """
+    if "train" not in source:
+        got = ", ".join(map(repr, source))
+        raise ValueError(f"Expected a split 'train' in the data set, but got {got}. Name one of them so.")
+    return source["train"], *(source[name] for name in [name for name in TEST if name in source][:1])
+
+
+def read_dataset(dataset: Any) -> tuple[Tensor, Tensor]:
+    """All items of a data set, in order.
+
+    Args:
+        dataset: whose items are pairs ``(x, y)``, or dictionaries of an input and a label (``label``, ``labels``,
+            ``target``, ``targets`` or ``y``). Inputs are tensors, arrays, lists or PIL images, which become
+            ``(C, H, W)`` uint8.
+
+    Returns:
+        ``x (N, ...)`` and ``y (N, ...)``.
+
+    Raises:
+        TypeError: items of another kind.
+        ValueError: items of different shapes.
+
+    Example:
+        >>> x, y = read_dataset([(torch.zeros(3), 0), (torch.ones(3), 1)])
+        >>> x.shape, y
+        (torch.Size([2, 3]), tensor([0, 1]))
+    """
+    if isinstance(dataset, TensorDataset) and len(dataset.tensors) == 2:
+        return dataset.tensors[0], dataset.tensors[1]
+    rows = [_pair(dataset[i]) for i in range(len(dataset))]
+    if not rows:
+        raise ValueError(f"Expected items in a {type(dataset).__name__}, but got none. Check the data set.")
+    columns = []
+    for name, column in zip(("inputs", "labels"), zip(*rows, strict=True), strict=True):
+        tensors = [_tensor(value) for value in column]
+        if other := next((i for i, tensor in enumerate(tensors) if tensor.shape != tensors[0].shape), None):
+            shapes = f"{tuple(tensors[0].shape)}, but got {tuple(tensors[other].shape)} in item {other}"
+            raise ValueError(f"Expected {name} of one shape in a {type(dataset).__name__}, {shapes}. Resize them.")
+        columns.append(torch.stack(tensors))
+    return columns[0], columns[1]
+
+
+def _pair(item: Any) -> tuple[Any, Any]:
+    """The input and the label of an item."""
+    if isinstance(item, Mapping):
+        labels = [name for name in item if name in LABELS]
+        inputs = [name for name in item if name not in labels]
+        if len(labels) != 1 or len(inputs) != 1:
+            expected = f"one column of inputs and one of labels ({', '.join(LABELS)})"
+            remedy = "Keep two, such as dataset.select_columns(['image', 'label'])."
+            raise TypeError(f"Expected a data set with {expected}, but got {', '.join(map(repr, item))}. {remedy}")
+        return item[inputs[0]], item[labels[0]]
+    if not isinstance(item, (tuple, list)) or len(item) != 2:
+        got = f"{len(item)} parts" if isinstance(item, (tuple, list)) else f"a {type(item).__name__}"
+        raise TypeError(f"Expected a data set of pairs (x, y), but an item is {got}. Wrap it in a Dataset of pairs.")
+    return item[0], item[1]
+
+
+def _tensor(value: Any) -> Tensor:
+    if isinstance(value, Tensor):
+        return value
+    array = np.array(value)
+    is_color_image = type(value).__module__.startswith("PIL.") and array.ndim == 3
+    return torch.from_numpy(array.transpose(2, 0, 1) if is_color_image else array)

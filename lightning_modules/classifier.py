@@ -1,0 +1,205 @@
+"""What LightningModules share that train one network on several tasks from labelled data."""
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, TypeAlias, get_args
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric, MetricCollection
+
+from dendrite_zoo._core.checks import check_choice, check_share, wrong_argument
+from dendrite_zoo.contexts import FoundContext, TaskContext
+from dendrite_zoo.lightning_modules.base import TaskModule
+from dendrite_zoo.lightning_modules.losses import (
+    check_loss,
+    check_targets,
+    cross_entropy,
+    is_labels,
+    logits_of,
+    wrong_shape,
+)
+from dendrite_zoo.models.loading import as_model, saved_config
+
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+ContextAtTest = Literal["inferred", "given", "constant"]
+Loss: TypeAlias = nn.Module | Callable[[Tensor, Tensor], Tensor]
+Metrics: TypeAlias = Metric | MetricCollection | dict[str, Metric]
+
+
+class TaskClassifier(TaskModule):
+    """Trains one network on several tasks; what `ContinualClassifier` and `MultiTaskClassifier` have in common.
+
+    Args:
+        model: as for `ContinualClassifier`, as are the other arguments.
+        **hparams: hyperparameters of the subclass.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | Mapping[str, Any] | str,
+        *,
+        context: TaskContext | None,
+        lr: float,
+        optimizer: OptimizerFactory | None,
+        lr_schedule: Literal["cosine"] | None,
+        label_smoothing: float,
+        loss: Loss | None,
+        metrics: Metrics | None,
+        context_at_test: ContextAtTest,
+        **hparams: Any,
+    ) -> None:
+        super().__init__()
+        self.model = as_model(model, nn.Module)
+        self.given_context = context
+        self._takes_task = _check_context(self.model, context)
+        _check_context_at_test(self.context, context_at_test, self._takes_task)
+        check_share(label_smoothing=label_smoothing)
+        if lr_schedule is not None:
+            check_choice(["cosine"], lr_schedule=lr_schedule)
+        if loss is not None:
+            check_loss(loss, label_smoothing)
+        self._optimizer_factory, self.loss_function = optimizer, loss
+        self._metrics = _named(metrics)  # in no ModuleDict: they are no layers of the network
+        self._metrics_of_tasks: dict[str, Metric] = {}
+        self.save_hyperparameters({"model": saved_config(self.model), "lr": lr, "lr_schedule": lr_schedule, **hparams})
+        self.save_hyperparameters({"label_smoothing": label_smoothing, "context_at_test": context_at_test})
+        self.save_hyperparameters({"loss": None if loss is None else _name(loss)})
+
+    @property
+    def context(self) -> TaskContext | None:
+        """Where the context comes from: the model's own, or the one given."""
+        own = getattr(self.model, "context", None)
+        return own if isinstance(own, TaskContext) else self.given_context
+
+    def forward(self, x: Tensor, task: int | Tensor | None = None) -> Tensor:
+        """The model's output for ``x``, in the context of ``task``, inferred where None.
+
+        Raises:
+            ValueError: ``x`` is flat and the model a convolution's, or the other way round.
+        """
+        arguments: list[Any] = [x]
+        keywords: dict[str, Any] = {}
+        if self.given_context is not None:
+            arguments.append(self.given_context(x, task))
+        elif self.context is not None:
+            keywords["task"] = task
+        elif self._takes_task and task is not None:
+            keywords["task"] = torch.as_tensor(task, device=x.device).expand(len(x))
+        try:
+            return logits_of(self.model(*arguments, **keywords))
+        except RuntimeError as error:
+            if wrong := wrong_shape(self.model, x):
+                raise wrong from error
+            raise
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """The training loss of a batch: the argument ``loss``, else cross-entropy. Override it for one of your own."""
+        check_targets(output, target, self.loss_function)
+        if self.loss_function is not None:
+            return self.loss_function(output, target)
+        return cross_entropy(output, target, self.hparams["label_smoothing"])
+
+    def predict_step(self, batch: Tensor | Sequence[Tensor], batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        """The class of each row, with a ``loss`` of one's own the model's output; in the context that tests see.
+
+        Where the context is given, the loader is the task.
+        """
+        output = self(batch if isinstance(batch, Tensor) else batch[0], self._task_at_test(dataloader_idx))
+        return output.argmax(1) if self.loss_function is None else output
+
+    def _task_at_test(self, task: int) -> int | None:
+        """The task whose context a test sees; None where it is inferred."""
+        return {"given": task, "constant": 0}.get(self.hparams["context_at_test"])
+
+    def log_scores(self, stage: str, x: Tensor, y: Tensor, task: int) -> None:
+        """Log what a batch of one task adds to its metrics: accuracy, the share of contexts found, ``metrics=``."""
+        seen_as: int | Tensor | None = self._task_at_test(task)
+        scores: dict[str, Tensor] = {}
+        if self.context is not None and seen_as is None:
+            seen_as = self.context.infer(x)
+            scores["context_acc"] = self._is_context_of(task, seen_as)
+        output = self(x, seen_as)
+        if is_labels(output, y):
+            scores["acc"] = output.argmax(1) == y
+        # In float64, which MPS has not, Lightning's mean over batches is that of whole counts; float32 rounds each.
+        exact = torch.float32 if x.device.type == "mps" else torch.float64
+        means = {f"{stage}/task_{task}/{name}": correct.to(exact).mean() for name, correct in scores.items()}
+        if self.loss_function is not None:
+            means[f"{stage}/task_{task}/loss"] = self.loss(output, y)
+        self.log_means(means, len(y))
+        output = output.float() if output.is_floating_point() else output
+        for name, metric in self._metrics.items():
+            key = f"{stage}/task_{task}/{name}"
+            if key not in self._metrics_of_tasks:
+                self._metrics_of_tasks[key] = metric.clone().to(self.device)
+            self._metrics_of_tasks[key].update(output, y)
+            self.log(key, self._metrics_of_tasks[key], on_epoch=True, add_dataloader_idx=False, metric_attribute=key)
+
+    def _is_context_of(self, task: int, contexts: Tensor) -> Tensor:
+        return contexts == task
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Return the one optimizer, newly made."""
+        if self._optimizer_factory is None:
+            return super().configure_optimizers()
+        return self._optimizer_factory(self.parameters())
+
+    def setup(self, stage: str) -> None:
+        """Refuse a datamodule that the model has no room for, before anything is trained."""
+        for things, owner in (("tasks", self.context), ("classes", self.model)):
+            name = "max_tasks" if things == "tasks" else "num_classes"
+            most, given = getattr(owner, name, None), getattr(self.datamodule, f"num_{things}", None)
+            if most is not None and given is not None and given > most:
+                raise ValueError(
+                    f"Expected a datamodule of at most {most} {things}, for which the model has room, but got {given}. "
+                    f"Build the model, or load it with from_pretrained, with {name}={given}."
+                )
+
+
+def ways_at_test(context: TaskContext) -> list[ContextAtTest]:
+    """In which ways the context of an input can be had at test."""
+    impossible = {"inferred": not context.inferable, "given": isinstance(context, FoundContext)}
+    return [way for way in get_args(ContextAtTest) if not impossible.get(way)]
+
+
+def _check_context(model: nn.Module, context: TaskContext | None) -> bool:
+    """Refuse a context that is missing or too much; return whether the model has no context and takes ``task``."""
+    own = isinstance(getattr(model, "context", None), TaskContext)
+    if own and context is not None:
+        raise ValueError(f"A {type(model).__name__} has a context of its own; leave context= out.")
+    parameters = inspect.signature(model.forward).parameters
+    takes_task = context is None and not own and "task" in parameters
+    needed = [name for name, p in parameters.items() if p.default is p.empty and p.kind < p.VAR_POSITIONAL]
+    if len(needed) - takes_task > 1 and context is None:
+        raise ValueError(
+            f"Expected a `context` for {type(model).__name__}, whose forward takes ({', '.join(needed)}), but got "
+            "none. Give one of dendrite_zoo.contexts, such as context=PrototypeContext(num_features, max_tasks)."
+        )
+    return takes_task
+
+
+def _check_context_at_test(context: TaskContext | None, at_test: ContextAtTest, takes_task: bool) -> None:
+    check_choice(get_args(ContextAtTest), context_at_test=at_test)
+    if takes_task and at_test == "inferred":
+        expected = "'given' or 'constant' for a model that takes `task`, which it cannot infer"
+        raise wrong_argument("context_at_test", expected, at_test)
+    if context is not None and at_test not in (ways := ways_at_test(context)):
+        why = "which cannot be inferred from inputs" if at_test == "inferred" else "whose clusters no task id names"
+        expected = f"{' or '.join(map(repr, ways))} for a {type(context).__name__}, {why}"
+        raise wrong_argument("context_at_test", expected, at_test)
+
+
+def _named(metrics: Metrics | None) -> dict[str, Metric]:
+    named: dict[str, Any] = {type(metrics).__name__: metrics}
+    if not isinstance(metrics, Metric):
+        named = dict(metrics.items()) if metrics is not None else {}
+    for name, metric in named.items():
+        if not isinstance(metric, Metric):
+            expected = "a Metric of torchmetrics, a MetricCollection, or a dictionary of metrics by name"
+            raise TypeError(f"Expected `metrics` to be {expected}, but got a {type(metric).__name__} for {name!r}.")
+    return named
+
+
+def _name(loss: Loss) -> str:
+    return repr(loss) if isinstance(loss, nn.Module) else getattr(loss, "__qualname__", type(loss).__name__)

@@ -1,0 +1,72 @@
+"""Whether a model knows the tasks that count as learned before training starts."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from lightning.pytorch.utilities import rank_zero_warn
+
+from dendrite_zoo._core.lightning import transfer_batch
+from dendrite_zoo._core.ranks import sum_over_ranks
+from dendrite_zoo.lightning_modules.losses import is_labels, unpack
+
+if TYPE_CHECKING:
+    from dendrite_zoo.lightning_modules.classifier import TaskClassifier
+
+MARGIN = 0.2  # of the way from chance to 1
+
+
+@torch.no_grad()
+def warn_of_chance(module: "TaskClassifier") -> None:
+    """Warn of tasks before the stream's ``first_task`` on which the model does hardly better than chance.
+
+    Columns of an accuracy matrix that stand for what a model knows are about other data then: a
+    ``PermutedTasks(own_tensors, first_task=10)`` permutes the new data in ten ways that the model has never seen. A
+    batch of each task's validation rows is looked at, in eval mode. Chance is the share of the most frequent class.
+
+    Args:
+        module: about to be trained, on a datamodule with ``first_task`` and ``task_loader``.
+    """
+    data, training = module.datamodule, module.model.training
+    if not getattr(data, "first_task", 0) or not hasattr(data, "task_loader"):
+        return
+    module.model.eval()
+    at_chance, chances = {}, []
+    for task in range(data.first_task):
+        x, y = unpack(transfer_batch(module.trainer, next(iter(data.task_loader(task, "val")))), "x", "y")
+        output = module(x, module._task_at_test(task))
+        if not is_labels(output, y):
+            break
+        right, most, rows = (output.argmax(1) == y).sum(), y.flatten().bincount().max(), torch.tensor(y.numel())
+        counts = torch.stack([right, most, rows.to(right.device)]).double()
+        sum_over_ranks(counts)
+        accuracy, chance = (counts[:2] / counts[2]).tolist()
+        if accuracy < chance + MARGIN * (1 - chance):
+            at_chance[task] = accuracy
+            chances.append(chance)
+    module.model.train(training)
+    if at_chance:
+        low, high = min(at_chance.values()), max(at_chance.values())
+        rank_zero_warn(
+            f"{type(data).__name__}(first_task={data.first_task}) says that the tasks before {data.first_task} were "
+            f"learned, but on task{'s' * (len(at_chance) > 1)} {_ranges(list(at_chance))} of them the accuracy of "
+            f"{type(module.model).__name__} before training is {low:.2f} to {high:.2f}, hardly better than chance "
+            f"({max(chances):.2f}): these are probably not the data that it learned. To go on with data of your own, "
+            "let the stream that it was trained on stand for them: TaskSequence([PermutedTasks('digits', "
+            f"num_tasks={data.first_task}), (x_train, y_train, x_test, y_test)], first_task={data.first_task})."
+        )
+
+
+def _ranges(numbers: list[int]) -> str:
+    """Ascending integers in words.
+
+    Example:
+        >>> _ranges([0, 1, 2, 5])
+        '0 to 2, 5'
+    """
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1][1:] = [number]
+        else:
+            parts.append([number])
+    return ", ".join(" to ".join(map(str, part)) for part in parts)

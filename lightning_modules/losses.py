@@ -1,0 +1,130 @@
+"""Losses and targets: what fits together, and what to do where something does not."""
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dendrite_zoo._core.checks import wrong_argument
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def is_labels(output: Tensor, target: Tensor) -> bool:
+    """Whether targets ``(B, ...)`` are classes of an output ``(B, classes, ...)``.
+
+    Example:
+        >>> import torch
+        >>> is_labels(torch.zeros(4, 3), torch.tensor([0, 2, 1, 1])), is_labels(torch.zeros(4, 3), torch.zeros(4, 3))
+        (True, False)
+    """
+    return not target.is_floating_point() and output.ndim == target.ndim + 1
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:
+    """The mean cross-entropy; a ValueError where a label has no class."""
+    labels = labels if labels.is_floating_point() else labels.long()  # of all integers torch takes these alone
+    try:
+        return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+    except IndexError:
+        raise ValueError(
+            f"Expected labels from 0 to {logits.shape[1] - 1} for a model of {logits.shape[1]} classes, but got labels "
+            f"from {int(labels.min())} to {int(labels.max())}. Number them from 0, or build a model of more classes."
+        ) from None
+
+
+def check_loss(loss: Any, label_smoothing: float) -> None:
+    """Refuse what is no loss, as the name that a checkpoint holds, and label smoothing beside a loss of one's own.
+
+    Raises:
+        TypeError: it cannot be called.
+        ValueError: there is smoothing, too.
+    """
+    if not callable(loss):
+        remedy = "A checkpoint holds the name of a loss alone: load_from_checkpoint(path, loss=...)."
+        raise TypeError(f"Expected `loss` to be a module or function of (output, target), but got {loss!r}. {remedy}")
+    if label_smoothing:
+        remedy = "It belongs to the cross-entropy that `loss` replaces: give nn.CrossEntropyLoss(label_smoothing=...)."
+        raise wrong_argument("label_smoothing", "0 beside `loss`", label_smoothing, remedy)
+
+
+def check_targets(output: Tensor, target: Tensor, loss: Any) -> None:
+    """Refuse targets for which a loss is not meant, and those with which it would compare every row with every other.
+
+    Args:
+        output: of the model, ``(B, ...)``.
+        target: ``(B, ...)``.
+        loss: of one's own, or None for cross-entropy.
+
+    Raises:
+        ValueError: float targets for cross-entropy, unless they are the probabilities of all classes; targets ``(B,)``
+            for an output ``(B, 1)``, or the other way round.
+    """
+    if loss is None and target.is_floating_point():
+        soft = target.shape == output.shape and bool((target.sum(1) - 1).abs().max() < 1e-2)
+        if not soft:
+            raise ValueError(
+                f"Expected class labels, integers of shape ({len(output)},), for cross-entropy, but got {target.dtype} "
+                f"targets of shape {tuple(target.shape)}. Convert labels with .long(); for a regression give "
+                "loss=nn.MSELoss(), for several labels a row loss=nn.BCEWithLogitsLoss()."
+            )
+    elif target.is_floating_point() and target.shape != output.shape and target.numel() == output.numel():
+        raise ValueError(
+            f"Expected targets of shape {tuple(output.shape)}, as the output of the model, but got "
+            f"{tuple(target.shape)}: a loss would compare each row with each other. Pass y.unsqueeze(1), or squeeze "
+            "the output."
+        )
+
+
+def logits_of(output: Any) -> Tensor:
+    """The output of a model as a tensor: itself, or the ``logits`` of an object that has them.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    output = getattr(output, "logits", output)
+    if not isinstance(output, Tensor):
+        got = type(output).__name__
+        raise TypeError(f"Expected a model that returns a tensor, but got a {got}. Wrap it in a module that does.")
+    return output
+
+
+def wrong_shape(model: nn.Module, x: Tensor) -> ValueError | None:
+    """The error to raise where a model of convolutions failed on flat rows, or one without any on images; else None."""
+    convolves = any(isinstance(module, CONVOLUTIONS) for module in model.modules())
+    name, shape = type(model).__name__, tuple(x.shape)
+    if convolves and x.ndim == 2:
+        remedy = "Build the stream with flatten=False, such as PermutedTasks(..., flatten=False)."
+        return ValueError(f"Expected images (B, C, H, W) for {name}, which has convolutions, but got {shape}. {remedy}")
+    if not convolves and x.ndim == 4:
+        remedy = "Leave flatten=False of the stream out, or begin the network with nn.Flatten()."
+        return ValueError(f"Expected flat rows (B, features) for {name}, but got images of shape {shape}. {remedy}")
+    return None
+
+
+def unpack(batch: Any, *names: str) -> tuple[Tensor, ...]:
+    """The tensors of a batch.
+
+    Args:
+        batch: of a loader.
+        names: of the tensors that are expected, in order.
+
+    Raises:
+        TypeError: it is something else.
+
+    Example:
+        >>> import torch
+        >>> len(unpack([torch.zeros(2, 3), torch.zeros(2)], "x", "y"))
+        2
+    """
+    if isinstance(batch, (list, tuple)) and len(batch) == len(names) and all(isinstance(x, Tensor) for x in batch):
+        return tuple(batch)
+    got = f"a {type(batch).__name__}"
+    if isinstance(batch, (list, tuple)):
+        got = f"({', '.join(type(part).__name__ for part in batch)})"
+    remedies = {
+        2: "For batches (x, y, task), as MixedTasks gives, use MultiTaskClassifier; to learn the data of several "
+        "loaders one after another, give TaskSequence([...]).",
+        3: "For batches (x, y) use ContinualClassifier; MixedTasks gives batches with their tasks.",
+    }
+    raise TypeError(f"Expected batches of tensors ({', '.join(names)}), but got {got}. {remedies[len(names)]}")

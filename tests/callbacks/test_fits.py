@@ -1,0 +1,293 @@
+"""One fit for each task, and one loader after another: whatever is not said is not guessed."""
+
+import json
+import math
+import warnings
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import EarlyStopping
+
+from dendrite_zoo.callbacks import ForgettingLogger, SynapticIntelligence
+from tests.callbacks.learners import TASKS, Learner, WithoutIndex, knows, train_loader, val_loader
+from tests.callbacks.strangers import trainer
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers")
+NAN = math.nan
+
+
+def val_loaders(tasks=TASKS):
+    return [val_loader(j) for j in range(tasks)]
+
+
+def assert_is(matrix, rows):
+    torch.testing.assert_close(matrix, torch.tensor(rows, dtype=torch.float32), rtol=0, atol=1e-6, equal_nan=True)
+
+
+def fit_trainer(tmp_path, log, **kwargs):
+    return trainer(tmp_path, log if isinstance(log, list) else [log], epochs=2, **kwargs)
+
+
+@pytest.fixture
+def module():
+    torch.manual_seed(0)
+    return Learner()
+
+
+class TestOneFitForEachTask:
+    @pytest.mark.parametrize("how", ["index", "closure", "attribute"])
+    @pytest.mark.parametrize("trainers", ["new", "raised"])
+    def test_the_task_is_said_before_each(self, tmp_path, module, how, trainers):
+        log = ForgettingLogger("val/acc", None if how != "closure" else lambda trainer: i, verbose=False)
+        rows, fit = [], fit_trainer(tmp_path, log)
+        for i in range(TASKS):
+            if how == "index":
+                log.task = i
+            elif how == "attribute":
+                module.current_task = i
+            if trainers == "new":
+                fit = fit_trainer(tmp_path, log)
+            elif i:
+                fit.fit_loop.max_epochs += 2
+            fit.fit(module, train_loader(i), val_loaders())
+            rows.append(knows(module))
+        assert_is(log.matrix, rows)
+        lost = max(rows[0][0], rows[1][0]) - rows[2][0], rows[1][1] - rows[2][1]
+        assert fit.callback_metrics["forgetting"].item() == pytest.approx(sum(lost) / 2, abs=1e-6)
+
+    @pytest.mark.parametrize("epochs", [{"task": lambda trainer: trainer.current_epoch // 2}, {"epochs_per_task": 2}])
+    def test_epochs_go_on_in_one_trainer(self, tmp_path, module, epochs):
+        log, rows = ForgettingLogger("val/acc", verbose=False, **epochs), []
+        fit = fit_trainer(tmp_path, log)
+        for i in range(TASKS):
+            fit.fit_loop.max_epochs = 2 * i + 2
+            fit.fit(module, train_loader(i), val_loaders())
+            rows.append(knows(module))
+        assert_is(log.matrix, rows)
+
+    @pytest.mark.parametrize("epochs", [{"task": lambda trainer: trainer.current_epoch // 2}, {"epochs_per_task": 2}])
+    def test_epochs_that_begin_anew_are_refused(self, tmp_path, module, epochs):
+        """Each new Trainer would overwrite row 0."""
+        log = ForgettingLogger("val/acc", verbose=False, **epochs)
+        fit_trainer(tmp_path, log).fit(module, train_loader(0), val_loaders())
+        first = log.matrix.clone()
+        with pytest.raises(ValueError, match=r"starts at task 0, which an earlier fit has trained .*`log\.task = 1`"):
+            fit_trainer(tmp_path, log).fit(module, train_loader(1), val_loaders())
+        assert torch.equal(log.matrix[:1], first[:1])
+        log.task = 1  # what the message says
+        fit_trainer(tmp_path, log).fit(module, train_loader(1), val_loaders())
+        assert_is(log.matrix[1], knows(module))
+
+    def test_an_index_that_was_for_the_fit_before(self, tmp_path, module):
+        log = ForgettingLogger("val/acc", 0, verbose=False)
+        fit_trainer(tmp_path, log).fit(module, train_loader(0), val_loaders())
+        with pytest.raises(ValueError, match=r"`log.task` to be set before each run, but 0 was for an earlier one"):
+            fit_trainer(tmp_path, log).fit(module, train_loader(1), val_loaders())
+
+    def test_the_same_task_goes_on(self, tmp_path, module):
+        log = ForgettingLogger("val/acc", verbose=False)
+        for _ in range(2):
+            log.task = 0
+            fit_trainer(tmp_path, log).fit(module, train_loader(0), val_loaders())
+        assert_is(log.matrix[:1], [knows(module)])
+
+    def test_a_trainer_that_has_had_its_epochs(self, tmp_path, module):
+        log = ForgettingLogger("val/acc", 0, verbose=False)
+        fit = fit_trainer(tmp_path, log)
+        fit.fit(module, train_loader(0), val_loaders())
+        log.task = 1
+        with pytest.warns(UserWarning, match=r"this fit trained on nothing, .*`trainer\.fit_loop\.max_epochs`"):
+            fit.fit(module, train_loader(1), val_loaders())
+
+    def test_loaders_of_the_tasks_so_far(self, tmp_path, module):
+        log, rows = ForgettingLogger("val/acc", verbose=False), []
+        for i in range(TASKS):
+            log.task = i
+            fit_trainer(tmp_path, log).fit(module, train_loader(i), val_loaders(i + 1))
+            rows.append(knows(module, i + 1) + [NAN] * (TASKS - 1 - i))
+        assert_is(log.matrix, rows)
+
+    def test_a_task_that_early_stopping_ends(self, tmp_path, module):
+        log, rows = ForgettingLogger("val/acc", verbose=False), []
+        for i in range(TASKS):
+            log.task = i
+            stop = EarlyStopping(f"val/acc/dataloader_idx_{i}", mode="max", patience=1, min_delta=1.0)
+            fit = trainer(tmp_path, [log, stop], epochs=9)
+            fit.fit(module, train_loader(i), val_loaders())
+            assert fit.current_epoch < 9
+            rows.append(knows(module))
+        assert_is(log.matrix, rows)
+
+    def test_one_place_says_the_task_to_all_callbacks(self, tmp_path, module):
+        """Without a task of its own, SynapticIntelligence consolidates after each."""
+        log, si = ForgettingLogger("val/acc", verbose=False), SynapticIntelligence(0.1)
+        for i in range(2):
+            log.task = i
+            fit_trainer(tmp_path, [si, log]).fit(module, train_loader(i), val_loaders())
+            importance = sum(x.sum().item() for x in si.state_dict()["regularizer"]["importance"].values())
+            assert (importance > 0) == (i > 0)
+
+    def test_a_dry_run_first(self, tmp_path, module):
+        log, si = ForgettingLogger("val/acc", epochs_per_task=2, verbose=False), SynapticIntelligence(0.1)
+        fit_trainer(tmp_path, [log, si], fast_dev_run=True).fit(module, train_loader(0), val_loaders())
+        fit_trainer(tmp_path, [log, si]).fit(module, train_loader(0), val_loaders())
+        assert log.matrix[1:].isnan().all()
+        assert_is(log.matrix[0], knows(module))
+
+
+class TestNewCallbacksForEachFit:
+    def run(self, tmp_path, module, make, after=lambda log: None):
+        rows = []
+        for i in range(TASKS):
+            log = make(i)
+            fit_trainer(tmp_path, log).fit(module, train_loader(i), val_loaders())
+            after(log)
+            rows.append(knows(module))
+        return log, rows
+
+    def test_in_one_folder_they_go_on(self, tmp_path, module):
+        folder = tmp_path / "run"
+        log, rows = self.run(tmp_path, module, lambda i: ForgettingLogger("val/acc", i, folder=folder, verbose=False))
+        assert_is(log.matrix, rows)
+        record = json.loads((folder / "matrix.json").read_text())
+        assert_is(torch.tensor(record["matrix"]), rows)
+        assert record["first_task"] == 0 and record["samples"] == [50] * TASKS
+
+    def test_with_the_state_of_the_last(self, tmp_path, module):
+        states = []
+
+        def make(i):
+            log = ForgettingLogger("val/acc", i, verbose=False)
+            if states:
+                log.load_state_dict(states[-1])
+            return log
+
+        log, rows = self.run(tmp_path, module, make, lambda log: states.append(log.state_dict()))
+        assert_is(log.matrix, rows)
+
+    def test_without_either_they_say_so_and_leave_the_file(self, tmp_path, module):
+        with pytest.warns(UserWarning) as caught:
+            log, rows = self.run(tmp_path, module, lambda i: ForgettingLogger("val/acc", i, verbose=False))
+        messages = [str(one.message) for one in caught]
+        starts = [one for one in messages if "training starts at task" in one]
+        assert len(starts) == 2 and all(
+            "one ForgettingLogger for all, or give each fit's the same" in x for x in starts
+        )
+        assert sum("the file is not overwritten" in one for one in messages) == 2
+        assert_is(log.matrix, [[NAN] * 3, [NAN] * 3, rows[-1]])
+        assert_is(torch.tensor(json.loads((tmp_path / "matrix.json").read_text())["matrix"][0]), rows[0])
+
+    @pytest.mark.parametrize("wrong", ["another metric", "no JSON", "a row too few", "a value too many"])
+    def test_a_file_that_does_not_fit_is_not_gone_on_with(self, tmp_path, module, wrong):
+        log = ForgettingLogger("val/acc", 0, folder=tmp_path, verbose=False)
+        fit_trainer(tmp_path, log).fit(module, train_loader(0), val_loaders())
+        path = tmp_path / "matrix.json"
+        record = json.loads(path.read_text())
+        if wrong == "another metric":
+            record["metric"] = "val/f1"
+        elif wrong == "a row too few":
+            record["matrix"].pop()
+        elif wrong == "a value too many":
+            record["matrix"][0].append(0.5)
+        path.write_text("{" if wrong == "no JSON" else json.dumps(record))
+        fresh = ForgettingLogger("val/acc", 1, folder=tmp_path, verbose=False)
+        with pytest.warns(UserWarning, match="training starts at task 1"), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*the file is not overwritten")
+            fit_trainer(tmp_path, fresh).fit(module, train_loader(1), val_loaders())
+        assert fresh.matrix[0].isnan().all()
+
+
+class TestOneLoaderAfterAnother:
+    def test_each_is_said(self, tmp_path):
+        torch.manual_seed(0)
+        module, log = WithoutIndex(), ForgettingLogger("val/acc", verbose=False)
+        baseline, rows = knows(module), []
+        for j in range(TASKS):
+            log.task = j
+            fit_trainer(tmp_path, log).validate(module, val_loader(j), verbose=False)
+        assert_is(log.baseline, baseline)
+        for i in range(TASKS):
+            log.task = i
+            fit = fit_trainer(tmp_path, log)
+            fit.fit(module, train_loader(i), val_loader(i))
+            for j in range(TASKS):
+                log.task = j
+                fit.validate(module, val_loader(j), verbose=False)
+            rows.append(knows(module))
+        assert_is(log.matrix, rows)
+        assert_is(log.baseline, baseline)
+        assert log.record.samples == [50] * TASKS
+
+    def test_beside_epochs_an_index_is_for_the_next_run_alone(self, tmp_path):
+        torch.manual_seed(0)
+        module, log = WithoutIndex(), ForgettingLogger("val/acc", epochs_per_task=2, verbose=False)
+        baseline = knows(module)
+        fit = fit_trainer(tmp_path, log)
+        for j in range(TASKS):
+            log.task = j
+            fit.validate(module, val_loader(j), verbose=False)
+        assert_is(log.baseline, baseline)
+        fit.fit(module, train_loader(0), val_loader(0))
+        assert_is(log.matrix[:1, :1], [knows(module, 1)])
+        assert log.matrix[1:].isnan().all()
+
+    @pytest.mark.parametrize("run", ["validate", "test"])
+    @pytest.mark.parametrize("trained", [False, True])
+    def test_what_is_not_said_is_not_guessed(self, tmp_path, module, run, trained):
+        log = ForgettingLogger("val/acc" if run == "validate" else "test/acc", epochs_per_task=2, verbose=False)
+        fit = fit_trainer(tmp_path, log)
+        if trained:
+            fit.fit(module, train_loader(0), val_loader(0))
+        before = log.matrix.clone(), log.baseline.clone()
+        for j in range(TASKS):
+            with pytest.warns(
+                UserWarning, match=rf"one loader of this `trainer\.{run}` measures is unknown, so its va"
+            ):
+                getattr(fit, run)(module, val_loader(j), verbose=False)
+        torch.testing.assert_close((log.matrix, log.baseline), before, equal_nan=True)
+
+    def test_what_was_measured_before_a_later_first_task(self, tmp_path, module):
+        """Where the first task turns out to be 2, the loaders measured before it are row 1."""
+        log, before = ForgettingLogger("val/acc", verbose=False), knows(module)
+        for j in range(TASKS):
+            log.task = j
+            fit_trainer(tmp_path, log).validate(module, val_loader(j), verbose=False)
+        log.task = 2
+        fit_trainer(tmp_path, log).fit(module, train_loader(2), val_loaders())
+        assert_is(log.matrix, [[NAN] * 3, before, knows(module)])
+        assert log.baseline.isnan().all() and log.record.first_task == 2
+
+
+class TestTrainerTest:
+    def test_the_tasks_so_far(self, tmp_path, module):
+        """The validation has one loader, the current task's; the test has one for each task so far."""
+        log, rows = ForgettingLogger("test/acc", verbose=False), []
+        for i in range(TASKS):
+            log.task = i
+            fit = fit_trainer(tmp_path, log)
+            fit.fit(module, train_loader(i), val_loader(i))
+            fit.test(module, val_loaders(i + 1), verbose=False)
+            rows.append(knows(module, i + 1) + [NAN] * (TASKS - 1 - i))
+        assert_is(log.matrix, rows)
+        assert (tmp_path / "matrix.json").exists()
+
+    def test_before_training_it_is_the_baseline(self, tmp_path, module):
+        log = ForgettingLogger("test/acc", epochs_per_task=2, verbose=False)
+        fit_trainer(tmp_path, log).test(module, val_loaders(), verbose=False)
+        assert_is(log.baseline, knows(module))
+
+    def test_one_matrix_does_not_mix_both(self, tmp_path):
+        class Same(Learner):
+            test_step = Learner.validation_step
+
+        torch.manual_seed(0)
+        module, log = Same(), ForgettingLogger("val/acc", 0, verbose=False)
+        fit = fit_trainer(tmp_path, log)
+        fit.fit(module, train_loader(0), val_loader(0))
+        fit.test(module, val_loaders(), verbose=False)
+        assert_is(log.matrix, [knows(module, 1)])
+
+    def test_a_name_that_no_test_logs(self, tmp_path, module):
+        log = ForgettingLogger("test/f1", 0, verbose=False)
+        with pytest.raises(ValueError, match=r"of 'test/f1' for each task, but only \['test/acc'\] were logged"):
+            fit_trainer(tmp_path, log).test(module, val_loaders(), verbose=False)

@@ -1,0 +1,91 @@
+"""Data sets of others: what comes out is what their items hold, one by one."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import Dataset, IterableDataset
+
+from dendrite_zoo.streams import PermutedTasks, load_source
+from dendrite_zoo.streams.datasets import read_dataset
+
+
+class Items(Dataset):
+    """Items made by a function of their number."""
+
+    def __init__(self, item, length=10):
+        self.item, self.length = item, length
+
+    def __len__(self):
+        return self.length
+
+    def __getitem__(self, i):
+        if not 0 <= i < self.length:
+            raise IndexError
+        return self.item(i)
+
+
+def pixels(i, shape=(4, 6)):
+    return (np.arange(np.prod(shape)).reshape(shape) * (i + 1) % 256).astype("uint8")
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        lambda i: (torch.from_numpy(pixels(i)), i % 2),
+        lambda i: [pixels(i), torch.tensor(i % 2)],
+        lambda i: (Image.fromarray(pixels(i)), np.int64(i % 2)),
+        lambda i: {"image": Image.fromarray(pixels(i)), "label": i % 2},
+        lambda i: {"target": i % 2, "data": pixels(i)},
+    ],
+)
+def test_items_of_every_kind(item):
+    x, y = read_dataset(Items(item))
+    assert x.numpy().tolist() == [pixels(i).tolist() for i in range(10)] and x.dtype == torch.uint8
+    assert y.tolist() == [i % 2 for i in range(10)]
+
+
+def test_colour_images_have_their_channels_first():
+    x, _ = read_dataset(Items(lambda i: (Image.fromarray(pixels(i, (4, 6, 3))), 0)))
+    assert x.shape == (10, 3, 4, 6)
+    assert x[3].permute(1, 2, 0).numpy().tolist() == pixels(3, (4, 6, 3)).tolist()
+
+
+def test_a_dictionary_of_splits_as_the_hub_has_them():
+    train, test = Items(lambda i: (torch.full((3,), float(i)), i % 2)), Items(lambda i: (torch.ones(3) * 9, 0), 4)
+    for name in ("test", "validation"):
+        source = load_source({"train": train, name: test})
+        assert source.x_train[:, 0].tolist() == [*range(10)] and source.y_test.tolist() == [0] * 4
+    stream = PermutedTasks(train, 2)  # every stream takes it
+    assert sum(len(y) for _, y in stream.task_loader(1)) == 8, "a fifth is held out"
+    with pytest.raises(ValueError, match="Expected a split 'train' in the data set, but got 'test'"):
+        load_source({"test": test})
+
+
+@pytest.mark.parametrize(
+    ("dataset", "error", "message"),
+    [
+        (Items(lambda i: torch.zeros(3)), TypeError, r"pairs \(x, y\), but an item is a Tensor"),
+        (Items(lambda i: (0, 1, 2)), TypeError, r"pairs \(x, y\), but an item is 3 parts"),
+        (Items(lambda i: {"a": 1, "b": 2, "label": 0}), TypeError, "but got 'a', 'b', 'label'. Keep two"),
+        (Items(lambda i: {"a": 1, "b": 2}), TypeError, "one of labels .* but got 'a', 'b'"),
+        (
+            Items(lambda i: (torch.zeros(i + 1), 0)),
+            ValueError,
+            r"one shape in a Items, \(1,\), but got \(2,\) in item 1",
+        ),
+        (Items(lambda i: (torch.zeros(1), 0), 0), ValueError, "Expected items in a Items, but got none"),
+    ],
+)
+def test_what_cannot_be_read(dataset, error, message):
+    with pytest.raises(error, match=message):
+        load_source(dataset)
+
+
+def test_a_data_set_without_an_index_is_refused():
+    class Stream(IterableDataset):
+        def __iter__(self):
+            yield torch.zeros(2), 0
+
+    with pytest.raises(TypeError, match="a Dataset that can be indexed, but got a Stream"):
+        load_source(Stream())
