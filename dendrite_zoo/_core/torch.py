@@ -2,9 +2,11 @@
 
 import itertools
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+import torch.utils._foreach_utils
 from torch import Tensor, overrides
 from torch.nn.modules import module as modules
 from torch.overrides import TorchFunctionMode
@@ -112,3 +114,21 @@ def hook_all_modules(before: Callable[..., None], after: Callable[..., None]) ->
         getattr(modules, "_global_forward_hooks_with_kwargs", {}).pop(second.id, None)
 
     return remove
+
+
+def fused_devices() -> Sequence[str]:
+    """The types of devices on which torch's optimizers have one kernel for all parameters."""
+    known = getattr(torch.utils._foreach_utils, "_get_fused_kernels_supported_devices", None)
+    return ("cpu", "cuda", "mps", "xpu") if known is None else known()
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[Any]:
+    """No automatic mixed precision, on a device that has any.
+
+    Example:
+        >>> with torch.autocast("cpu", torch.bfloat16), full_precision(torch.device("cpu")):
+        ...     print((torch.ones(1, 1) @ torch.ones(1, 1)).dtype)
+        torch.float32
+    """
+    available = torch.amp.is_autocast_available(device.type)
+    return torch.autocast(device.type, enabled=False) if available else nullcontext()

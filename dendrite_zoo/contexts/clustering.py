@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo._core.ranks import num_ranks, sum_over_ranks
+from dendrite_zoo._core.torch import full_precision
 from dendrite_zoo.contexts.base import flat_rows
 from dendrite_zoo.contexts.prototype import PrototypeContext, nearest_prototype
 
@@ -99,7 +100,7 @@ class ClusterContext(FoundContext):
             ValueError: rows of another size, or with NaN or infinity, or a single row to start the first cluster.
         """
         x = flat_rows(x, self.context_dim)
-        with torch.autocast(x.device.type, enabled=False):
+        with full_precision(x.device):
             exact = x.double()  # an offset far above the spread would drown it in float32
             total, square, rows = exact.sum(0), exact.square().sum(), exact.new_tensor(len(x))
             sum_over_ranks(total, square, rows)

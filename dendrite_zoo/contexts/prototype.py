@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from dendrite_zoo._core.torch import full_precision
 from dendrite_zoo.contexts.base import TaskContext, flat_rows, mean_over_ranks
 from dendrite_zoo.functional.context import Context
 
@@ -74,7 +75,7 @@ def nearest_prototype(x: Tensor, prototypes: Tensor, known: Tensor) -> Tensor:
         tensor([1])
     """
     x = flat_rows(x, prototypes.shape[1])
-    with torch.autocast(x.device.type, enabled=False):
+    with full_precision(x.device):
         # Seen from among the prototypes, or a common offset would drown their differences in rounding.
         weights = known.float() / known.sum().clamp_min(1)
         centre = weights @ prototypes.float()

@@ -19,7 +19,7 @@ from dendrite_zoo.models.config import MLPConfig, takes
 from dendrite_zoo.models.folded import FoldedLayer, FoldedMLP, fold_one
 from dendrite_zoo.models.segments import STATE_FOLLOWS, DendriteModel, drawn_segments
 from dendrite_zoo.row_sparse.context_cache import ContextCache
-from dendrite_zoo.row_sparse.groups import Groups, check_one_each, grouped_linear
+from dendrite_zoo.row_sparse.groups import Groups, can_group, check_one_each, grouped_linear
 from dendrite_zoo.row_sparse.parameter import make_partial
 from dendrite_zoo.row_sparse.subnetworks import ActiveUnits, active_units, linear_part
 
@@ -223,7 +223,7 @@ class ActiveDendriteMLP(DendriteModel):
         if index is None:
             index = torch.arange(len(contexts), device=x.device)
         check_one_each(index, x)
-        if index.device.type != "cpu" or torch.compiler.is_compiling():  # how large the groups are would be waited for
+        if not can_group(index):
             return self._forward_masked(x, contexts, index)
         used, index = index.unique(return_inverse=True)
         if len(used) == 1:

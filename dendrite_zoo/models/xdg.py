@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dendrite_zoo._core.checks import wrong_argument
@@ -12,7 +13,7 @@ from dendrite_zoo.contexts import OneHotContext
 from dendrite_zoo.hub import HubModel, register_model
 from dendrite_zoo.models.classifier import TaskArguments, TaskClassifier
 from dendrite_zoo.models.config import takes
-from dendrite_zoo.row_sparse.groups import Groups, check_one_each, grouped_linear
+from dendrite_zoo.row_sparse.groups import Groups, can_group, check_one_each, grouped_linear
 from dendrite_zoo.row_sparse.parameter import make_partial
 from dendrite_zoo.row_sparse.subnetworks import linear_part
 
@@ -94,9 +95,17 @@ class XdGClassifier(TaskClassifier, HubModel, nn.Module):
         if ids.ndim == 0 or len(x) == 0:
             return self._forward_in(x, ids if ids.ndim == 0 else ids.new_zeros(()), None)
         check_one_each(ids, x)
+        if not can_group(ids):
+            return self._forward_masked(x, ids)
         used, index = ids.unique(return_inverse=True)
         groups = Groups(index, len(used))
         return self._forward_in(x.index_select(0, groups.order), used[groups.groups], groups)[groups.back]
+
+    def _forward_masked(self, x: Tensor, tasks: Tensor) -> Tensor:
+        """Logits of rows in the tasks ``(B,)``: compute the whole, and take to zero what is off."""
+        for layer, activation, gate in zip(self.hidden, self.activations, self.gates, strict=True):
+            x = activation(layer(x) * F.embedding(tasks, gate.to(x.dtype)))
+        return self.output(x)
 
     def _forward_in(self, x: Tensor, tasks: Tensor, groups: Groups | None) -> Tensor:
         """Logits of rows in one task ``()``, or of sorted rows in groups of the tasks ``(K,)``."""

@@ -116,6 +116,11 @@ def grouped_linear(
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
+def can_group(index: Tensor) -> bool:
+    """Whether rows can be grouped without waiting for a device, and outside of ``torch.compile``."""
+    return index.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
 def check_one_each(index: Tensor, x: Tensor) -> None:
     """Raise where there is another number of contexts than of rows."""
     if len(index) != len(x):

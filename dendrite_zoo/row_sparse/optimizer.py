@@ -1,14 +1,14 @@
 """The optimizer for networks with active dendrites: a step costs what the winning segments cost."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
-from dendrite_zoo._core.torch import sparse_values
+from dendrite_zoo._core.torch import fused_devices, sparse_values
 from dendrite_zoo.row_sparse.activation_cache import CHUNK
 from dendrite_zoo.row_sparse.parameter import RowParameter, once, row_ids, rows_of
 
@@ -21,7 +21,7 @@ class DendriteAdam(torch.optim.Adam):
     optimizer lives, the segments it was given have sparse gradients, as those of ``torch.nn.Embedding(sparse=True)``,
     and their activations in one context are cached from step to step (see `dendrite_zoo.row_sparse.parameter`).
 
-    Under DDP and in ``torch.compile`` gradients stay dense; rows without gradient do not move there either.
+    Under DDP, in ``torch.compile`` and on a GPU gradients stay dense; rows without gradient do not move there either.
 
     Sparse gradients are refused by `torch.nn.utils.clip_grad_norm_`, and by other optimizers until `release` gives the
     segments back. `ContinualClassifier` sees to both; for ``Trainer(gradient_clip_val=...)`` a LightningModule of your
@@ -65,6 +65,8 @@ class DendriteAdam(torch.optim.Adam):
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add parameters, and own those that have rows."""
         super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        group["fused"] = all(parameter.device.type in fused_devices() for parameter in group["params"])
         for parameter in _with_rows(self.param_groups[-1:]):
             parameter.owner = self
 
@@ -98,7 +100,7 @@ class DendriteAdam(torch.optim.Adam):
                 grad = once(grad)
                 self._update_some(parameter, row_ids(grad), sparse_values(grad), group)
                 continue
-            used = _used(parameter)
+            used = _used(rows_of(grad, parameter.row_dims))
             if parameter.device.type == "cpu" and parameter.row_dims < parameter.ndim and used.float().mean() < FEW:
                 ids = used.nonzero().squeeze(1)
                 self._update_some(parameter, ids, rows_of(grad, parameter.row_dims)[ids], group)
@@ -114,7 +116,7 @@ class DendriteAdam(torch.optim.Adam):
         state = self.state[parameter]
         everything = [rows_of(t.detach(), parameter.row_dims) for t in self._tensors(parameter)]
         parameter.activation_cache.check(everything[0])
-        chunk = max(1, CHUNK // max(1, grad[:1].numel())) if grad.device.type == "cpu" else max(1, len(ids))
+        chunk = max(1, CHUNK // max(1, grad[:1].numel()))
         for some, g in zip(ids.split(chunk), grad.split(chunk), strict=True):
             rows = [tensor.index_select(0, some) for tensor in everything]
             _adam(rows[:1], [g], rows[1:2], rows[2:], state["step"], group)
@@ -126,12 +128,15 @@ class DendriteAdam(torch.optim.Adam):
         """Update whole parameters, and put the rows that are not used back where they were."""
         parameters = [parameter for parameter, _ in pairs]
         with_moments = [self._tensors(parameter) for parameter in parameters]
-        put_back = [_set_aside(p, used, tensors) for (p, used), tensors in zip(pairs, with_moments, strict=True)]
+        aside = [
+            _Aside([rows_of(tensor, parameter.row_dims) for tensor in tensors], used)
+            for (parameter, used), tensors in zip(pairs, with_moments, strict=True)
+        ]
         weights, means, squares = (list(tensors) for tensors in zip(*with_moments, strict=True))
         grads = [cast(Tensor, parameter.grad) for parameter in parameters]
         _adam(weights, grads, means, squares, self.state[parameters[0]]["step"], group)
-        for parameter, undo in zip(parameters, put_back, strict=True):
-            undo()
+        for parameter, unused in zip(parameters, aside, strict=True):
+            unused.put_back()
             parameter.activation_cache.invalidate()
 
     def _tensors(self, parameter: RowParameter) -> tuple[Tensor, Tensor, Tensor]:
@@ -147,15 +152,16 @@ def _adam(
     weights: list[Tensor], grads: list[Tensor], means: list[Tensor], squares: list[Tensor], step: Tensor, group: Any
 ) -> None:
     """One step of Adam, with the small number where `torch.optim.SparseAdam` adds it: to the uncorrected root."""
-    beta1, beta2 = group["betas"]
+    (beta1, beta2), fused = group["betas"], bool(group["fused"])
+    before = [torch.full((), float(step) - 1, device=w.device if fused else "cpu") for w in weights]
     adam(
         weights,
         grads,
         means,
         squares,
         [],
-        [step - 1 for _ in weights],  # which it counts up
-        fused=True,
+        before,  # which it counts up
+        fused=fused,
         amsgrad=False,
         beta1=beta1,
         beta2=beta2,
@@ -166,34 +172,30 @@ def _adam(
     )
 
 
-def _used(parameter: RowParameter) -> Tensor:
-    """Which rows have a gradient other than zero, ``(rows,)``."""
-    grad = rows_of(cast(Tensor, parameter.grad), parameter.row_dims)
+def _used(grad: Tensor) -> Tensor:
+    """Which rows of a gradient ``(N, ...)`` are other than zero, ``(N,)``."""
     if grad.ndim == 1:
         return grad != 0
     grad = grad.flatten(1)
     return (grad.amax(1) != 0) | (grad.amin(1) != 0)
 
 
-def _set_aside(parameter: RowParameter, used: Tensor, tensors: Sequence[Tensor]) -> Callable[[], None]:
-    """Copy the rows that are not used; what is returned puts them back."""
-    views = [rows_of(tensor, parameter.row_dims) for tensor in tensors]
-    if used.device.type == "cpu" and views[0].ndim > 1:
-        ids = (~used).nonzero().squeeze(1)
-        aside = [view.index_select(0, ids) for view in views]
+class _Aside:
+    """A copy of the rows ``(N, ...)`` of tensors that are not used, to be put back."""
 
-        def undo() -> None:
-            for view, old in zip(views, aside, strict=True):
-                view.index_copy_(0, ids, old)
-    else:
-        unused = (~used).to(views[0].dtype).view(-1, *[1] * (views[0].ndim - 1))
-        aside = [view.clone() for view in views]
+    def __init__(self, rows: Sequence[Tensor], used: Tensor) -> None:
+        self.rows, self.unused = rows, ~used
+        self.by_id = used.device.type == "cpu" and rows[0].ndim > 1
+        if self.by_id:
+            self.unused = self.unused.nonzero().squeeze(1)
+        self.copies = [tensor.index_select(0, self.unused) if self.by_id else tensor.clone() for tensor in rows]
 
-        def undo() -> None:
-            for view, old in zip(views, aside, strict=True):
-                view.lerp_(old, unused)  # exact for shares of 0 and 1, and several times as fast as `torch.where`
-
-    return undo
+    def put_back(self) -> None:
+        for rows, old in zip(self.rows, self.copies, strict=True):
+            if self.by_id:
+                rows.index_copy_(0, self.unused, old)
+            else:  # exact for shares of 0 and 1, and several times as fast as `torch.where`
+                rows.lerp_(old, self.unused.to(old.dtype).view(-1, *[1] * (old.ndim - 1)))
 
 
 def _with_rows(groups: Iterable[dict[str, Any]]) -> list[RowParameter]:

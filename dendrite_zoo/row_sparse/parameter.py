@@ -18,6 +18,9 @@ from dendrite_zoo._core.ranks import num_ranks
 from dendrite_zoo._core.torch import sparse_indices
 from dendrite_zoo.row_sparse.activation_cache import ActivationCache
 
+OVERLAP = 4
+"""A gradient with repetitions is dense where it holds more than one in so many rows."""
+
 
 class RowParameter(nn.Parameter):
     """A parameter whose first ``row_dims`` dimensions number its rows.
@@ -112,8 +115,7 @@ def once(gradient: Tensor) -> Tensor:
     if not gradient.is_sparse or gradient.is_coalesced():
         return gradient
     ids = row_ids(gradient)
-    ascending = gradient.device.type == "cpu" and bool((ids[1:] > ids[:-1]).all())  # elsewhere a wait costs more
-    return gradient if ascending else gradient.coalesce()
+    return gradient if bool((ids[1:] > ids[:-1]).all()) else gradient.coalesce()
 
 
 def take_rows(parameter: Tensor, ids: Tensor, row_dims: int, mask: Tensor | None = None) -> Tensor:
@@ -121,7 +123,8 @@ def take_rows(parameter: Tensor, ids: Tensor, row_dims: int, mask: Tensor | None
 
     Where a mask is zero, so is the parameter; what it leaves out gets no gradient.
 
-    Under DDP, which exchanges gradients in dense buckets, and inside ``torch.compile`` the gradient stays dense.
+    Under DDP, which exchanges gradients in dense buckets, inside ``torch.compile``, and on a GPU, where a program would
+    wait to hear how many rows there are, the gradient stays dense.
 
     Shape:
         ids ``(...)``, counting over the first ``row_dims`` dimensions of ``parameter``, with repetitions or without;
@@ -142,8 +145,7 @@ def dot_taken_rows(
 ) -> Tensor:
     """The rows ``ids`` of a weight, each times the vector of its line: ``take_rows`` and an inner product.
 
-    A row's gradient is a multiple of the vector; a sparse gradient leaves out the rows for which it is zero (on a CPU:
-    elsewhere their number would have to be waited for).
+    A row's gradient is a multiple of the vector; a sparse gradient leaves out the rows for which it is zero.
 
     Args:
         weight: any tensor.
@@ -166,11 +168,11 @@ def dot_taken_rows(
 
 
 def _wants_sparse(parameter: Tensor) -> bool:
-    return isinstance(parameter, RowParameter) and parameter.owner is not None and not _dense_needed()
+    return isinstance(parameter, RowParameter) and parameter.owner is not None and not _dense_needed(parameter.device)
 
 
-def _dense_needed() -> bool:
-    return torch.compiler.is_compiling() or num_ranks() > 1
+def _dense_needed(device: torch.device) -> bool:
+    return device.type != "cpu" or torch.compiler.is_compiling() or num_ranks() > 1
 
 
 def _select(rows: Tensor, ids: Tensor) -> Tensor:
@@ -194,12 +196,11 @@ class _TakeRows(torch.autograd.Function):
         ids, mask = ctx.saved_tensors
         if mask is not None:
             grad = grad * _select(rows_of(mask, ctx.row_dims), ids)
-        ids, grad = ids.reshape(-1), rows_of(grad.contiguous(), ids.ndim)
-        if ctx.several and 4 * len(ids) > math.prod(ctx.shape[: ctx.row_dims]):  # parts overlap, and are most of it
-            dense = grad.new_zeros(ctx.shape)
-            rows_of(dense, ctx.row_dims).index_add_(0, ids, grad)
-            return dense, None, None
-        return _sparse(ids, grad, ctx.shape, ctx.row_dims), None, None
+        return (
+            _gradient(ids.reshape(-1), rows_of(grad.contiguous(), ids.ndim), ctx, ids.ndim <= ctx.row_dims),
+            None,
+            None,
+        )
 
 
 class _DotTakenRows(torch.autograd.Function):
@@ -220,18 +221,20 @@ class _DotTakenRows(torch.autograd.Function):
         ids, vectors, mask = ctx.saved_tensors
         if mask is not None:
             vectors = vectors.unsqueeze(1) * _select(rows_of(mask, ctx.row_dims), ids)  # (K, N, C)
-        elif len(vectors) > 1 or grad.device.type != "cpu":
+        elif len(vectors) > 1:
             vectors = vectors.unsqueeze(1).expand(-1, ids.shape[1], -1)
-        if grad.device.type != "cpu":
-            values = (grad.unsqueeze(-1) * vectors).flatten(0, 1)
-            return _sparse(ids.reshape(-1), values, ctx.shape, ctx.row_dims), None, None, None, None
         used = grad != 0 if mask is None else (grad != 0) & vectors.any(-1)
         values = grad[used].unsqueeze(-1) * (vectors if vectors.ndim == 2 else vectors[used])
-        return _sparse(ids[used], values, ctx.shape, ctx.row_dims), None, None, None, None
+        return _gradient(ids[used], values, ctx, unique=len(ids) == 1), None, None, None, None
 
 
-def _sparse(ids: Tensor, values: Tensor, shape: torch.Size, row_dims: int) -> Tensor:
+def _gradient(ids: Tensor, values: Tensor, ctx: Any, unique: bool) -> Tensor:
+    """The gradient of the rows ``ids``: sparse, but where several parts may overlap and are most of it."""
+    if not unique and OVERLAP * len(ids) > math.prod(ctx.shape[: ctx.row_dims]):
+        dense = values.new_zeros(ctx.shape)
+        rows_of(dense, ctx.row_dims).index_add_(0, ids, values)
+        return dense
     indices = [ids]
-    for size in reversed(shape[1:row_dims]):  # `torch.unravel_index` takes three to ten times as long
+    for size in reversed(ctx.shape[1 : ctx.row_dims]):  # `torch.unravel_index` takes three to ten times as long
         indices[:1] = [indices[0] // size, indices[0] % size]
-    return torch.sparse_coo_tensor(torch.stack(indices), values, shape, check_invariants=False)
+    return torch.sparse_coo_tensor(torch.stack(indices), values, ctx.shape, check_invariants=False)

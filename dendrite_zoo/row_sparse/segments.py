@@ -7,9 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dendrite_zoo._core.torch import full_precision
 from dendrite_zoo.functional.context import Context, distinct_contexts
 from dendrite_zoo.functional.dendrites import Gate, segment_activations, select_winners, winning_segments
 from dendrite_zoo.row_sparse.parameter import RowParameter, dot_taken_rows, rows_of
+
+FEW = 3
+"""Contexts are few where each has so many segments of a unit or more: then most segments win in none of them."""
 
 CHUNK = 1 << 24
 """Activations that exist at once where each row of a batch has its own context."""
@@ -20,8 +24,8 @@ def winning_activations(
 ) -> Tensor:
     r"""The activation :math:`d_{s^*} = u_{s^*} \cdot c` of each unit's winning segment, for a context of any form.
 
-    Segments meet each distinct context once, and one-hot contexts are looked up. Where there are no more contexts than
-    segments a unit, winners are chosen without gradient, and gradient reaches their rows alone: nothing of size
+    Segments meet each distinct context once, and one-hot contexts are looked up. Where contexts are few beside the
+    segments of a unit, winners are chosen without gradient, and gradient reaches their rows alone: nothing of size
     ``B × U × S`` exists, forward or backward. Many contexts, one a row, are gone through a few units at a time.
 
     Args:
@@ -48,8 +52,8 @@ def winning_activations(
     contexts, index = used_contexts(*distinct_contexts(context, segments.shape[-1], segments.device))
     if contexts.is_floating_point():
         contexts = contexts.to(segments.dtype)
-    with torch.autocast(segments.device.type, enabled=False):  # a rounded activation could choose another winner
-        few = len(contexts) <= segments.shape[1]
+    with full_precision(segments.device):  # a rounded activation could choose another winner
+        few = len(contexts) == 1 or FEW * len(contexts) <= segments.shape[1]
         strength = (_from_winners if few else _from_all)(segments, contexts, gate, mask)
     if index is None:
         return strength

@@ -249,3 +249,23 @@ def test_bf16_autocast():
     torch.testing.assert_close(out.float(), model(x, context), atol=0.05, rtol=0.1)
     nn.functional.cross_entropy(out.float(), torch.zeros(4, dtype=torch.long)).backward()
     optimizer.step()
+
+
+@pytest.mark.parametrize("form", ["shared", "codebook", "ids", "rows"])
+def test_compiles_into_one_graph(form):
+    model, x, context = make(), torch.randn(8, 6), contexts(8)[form]
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True, dynamic=True)
+    torch.testing.assert_close(compiled(x, context), model(x, context))
+    expected = gradients(model, model(x, context))
+    for ours, theirs in zip(gradients(model, compiled(x, context)), expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_compiles_into_one_graph_where_the_task_is_inferred():
+    model = ActiveDendriteClassifier(8, [64], 3, max_tasks=4, num_segments=5, winners="context").eval()
+    for task in range(3):
+        model.context.start_task(task, [torch.randn(20, 8) + 3 * task])
+    x = torch.randn(9, 8) + 3 * torch.arange(9).remainder(3).unsqueeze(1)
+    assert set(model.context.infer(x).tolist()) == {0, 1, 2}
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True, dynamic=True)
+    torch.testing.assert_close(compiled(x), model(x))

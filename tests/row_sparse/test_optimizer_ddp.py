@@ -44,7 +44,7 @@ def process(rank, folder, winners):
 @pytest.mark.parametrize("winners", ["activation", "context"])
 def test_two_processes_train_as_one(winners, tmp_path, monkeypatch):
     torch.multiprocessing.start_processes(process, (tmp_path, winners), nprocs=2, start_method="forkserver")
-    monkeypatch.setattr(rows, "_dense_needed", lambda: True)
+    monkeypatch.setattr(rows, "_dense_needed", lambda device: True)
     model = make(winners)
     train(model)
     states = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]

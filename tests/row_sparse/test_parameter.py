@@ -41,7 +41,7 @@ def test_an_owners_gradient_is_sparse_and_equal(shape, row_dims, owner):
 
 
 def test_inner_products_with_vectors_leave_out_rows_without_gradient(owner):
-    parameter = RowParameter(torch.randn(4, 2, 3), row_dims=2)
+    parameter = RowParameter(torch.randn(16, 2, 3), row_dims=2)
     ids, vectors, weights = torch.tensor([[0, 3, 4], [1, 3, 7]]), torch.randn(2, 3), torch.randn(2, 3)
     weights[0, 2] = weights[1, 0] = 0
 
