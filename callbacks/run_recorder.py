@@ -213,13 +213,13 @@ def _config(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any] | No
     if data is None:
         return None
     own_context = getattr(model, "context", None) is not None  # which the model's arguments describe
-    named_source = getattr(getattr(data, "source", None), "name", "custom") != "custom"  # as in the benchmark's name
+    named_source = isinstance(getattr(data, "named_source", None), str | os.PathLike) and data.source.name != "custom"
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     try:
         return {
             "model": _start(pl_module, model),
             "module": describe(pl_module, LEFT_OUT | ({"model", "context"} if own_context else {"model"})),
-            "data": describe(data, LEFT_OUT | ({"source"} if named_source else set())),
+            "data": describe(data, LEFT_OUT | ({"source"} if named_source else set())),  # the benchmark's name has it
             "optimizers": describe([{"class": type(x).__name__, **x.defaults} for x in trainer.optimizers], LEFT_OUT),
             "schedules": describe([x.scheduler for x in trainer.lr_scheduler_configs], LEFT_OUT | {"last_epoch"}),
             "trainer": describe({name: getattr(trainer, name) for name in (*TRAINER, "max_epochs", "max_steps")}),

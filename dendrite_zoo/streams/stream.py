@@ -95,7 +95,7 @@ class TaskStream(TaskDataModule):
         self.batch_size, self.seed, self.val_fraction = int(batch_size), int(seed), val_fraction
         self.named_source: Any = source
         self.flatten = flatten
-        if isinstance(source, str):
+        if isinstance(source, str) and source in SOURCES:  # what a folder holds is not known by its name
             self.save_hyperparameters({"source": source}, logger=False)  # the attribute of this name holds the data
         self.move(torch.device("cpu"))
 

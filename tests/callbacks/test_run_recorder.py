@@ -29,6 +29,7 @@ from dendrite_zoo.streams import (
     PermutedTasks,
     RotatedTasks,
     SplitTasks,
+    TaskSequence,
 )
 from tests.callbacks.strangers import ReluNet, Scripted, Tasks, trainer
 
@@ -131,6 +132,7 @@ def test_two_runs_are_seeds_of_one_recipe_where_everything_that_decides_is_equal
         run(tmp_path, lr=0.1),
         run(tmp_path, data=stream(batch_size=256)),
         run(tmp_path, data=stream(val_fraction=0.2)),
+        run(tmp_path, data=TaskSequence(["digits", PermutedTasks("digits", 1)], batch_size=512)),
         run(tmp_path, model=ActiveDendriteClassifier(64, [16], 10, max_tasks=2, num_segments=3)),
         run(tmp_path, model=ActiveDendriteMLP(64, [16], 10, context_dim=1, num_segments=0)),
         run(tmp_path, SynapticIntelligence(0.1)),
