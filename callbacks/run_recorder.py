@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import CombinedLoader, rank_zero_warn
 
 from dendrite_zoo._core.checks import check_choice
 from dendrite_zoo._core.describe import describe
+from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo._core.redact import typed_command
 from dendrite_zoo.callbacks.forgetting import ForgettingLogger
 from dendrite_zoo.callbacks.sparsity import SparsityLogger
@@ -44,6 +45,7 @@ LEFT_OUT = {
 """Arguments that do not make another recipe: seeds, machines, folders."""
 
 
+@say_new_names
 class RunRecorder(Callback):
     """Collects the result record of a run (`dendrite_zoo.records.ResultRecord`), and writes it as ``results.json``.
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from lightning.pytorch import Callback
 from torch import Tensor
 
-from dendrite_zoo._core.checks import check_choice, check_integers, check_share
+from dendrite_zoo._core.checks import check_choice, check_integers, check_positive, check_share
 from dendrite_zoo._core.lightning import attached_trainer
 from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo.lightning_modules.base import TaskModule, cosine
@@ -88,6 +88,7 @@ class BehaviorCloning(TaskModule):
         super().__init__()
         check_choice(get_args(Loss), loss=loss)
         check_integers(0, warmup=warmup)
+        check_positive(lr=lr)
         check_share(ema_decay=ema_decay)
         self.model = as_model(model, ActiveDendritePolicy)
         self.tasks = self.model.tasks

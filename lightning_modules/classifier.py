@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
-from dendrite_zoo._core.checks import check_choice, check_share, wrong_argument
+from dendrite_zoo._core.checks import check_choice, check_positive, check_share, wrong_argument
 from dendrite_zoo.contexts import FoundContext, TaskContext
 from dendrite_zoo.lightning_modules.base import TaskModule
 from dendrite_zoo.lightning_modules.losses import (
@@ -54,6 +54,7 @@ class TaskClassifier(TaskModule):
         self.given_context = context
         self._takes_task = _check_context(self.model, context)
         _check_context_at_test(self.context, context_at_test, self._takes_task)
+        check_positive(lr=lr)
         check_share(label_smoothing=label_smoothing)
         if lr_schedule is not None:
             check_choice(["cosine"], lr_schedule=lr_schedule)

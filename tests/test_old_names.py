@@ -16,6 +16,7 @@ from dendrite_zoo.models import (
     ActiveDendriteClassifier,
     ActiveDendriteMLP,
     ActiveDendritePolicy,
+    MLPConfig,
     TwinCritic,
     XdGClassifier,
 )
@@ -42,6 +43,8 @@ CALLS = [
     (ReplayClassifier, "memory", "buffer_size"),
     (ReplayClassifier, "anneal", "lr_schedule"),
     (BehaviorCloning, "average", "ema_decay"),
+    (MLPConfig, "modulated", "dendrite_layers"),
+    (callbacks.RunRecorder, "row", "method"),
     (MultiTaskSAC, "anchor", "kl_coef"),
     (MultiTaskSAC, "entropy_coefficient", "init_alpha"),
     (MultiTaskSAC, "batch_per_task", "batch_size_per_task"),
@@ -61,6 +64,17 @@ def test_signatures_are_those_of_the_classes_themselves():
     assert parameters["lr"].default == 5e-4 and parameters["lr"].kind is inspect.Parameter.KEYWORD_ONLY
     with pytest.raises(TypeError, match="^SynapticIntelligence has no argument `widths`. It takes si_lambda, eps"):
         callbacks.SynapticIntelligence(widths=3)
+
+
+@pytest.mark.parametrize("cls", [PermutedTasks, ReplayClassifier, callbacks.SynapticIntelligence, MLPConfig])
+def test_a_call_that_does_not_fit_names_the_class_that_was_called(cls):
+    with pytest.raises(TypeError, match=f"^{cls.__name__}: too many positional arguments"):
+        cls(*range(9))
+    if any(
+        p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD for p in inspect.signature(cls).parameters.values()
+    ):
+        with pytest.raises(TypeError, match=f"^{cls.__name__}: missing a required argument"):
+            cls()
 
 
 def test_an_old_name_in_a_checkpoint_too(tmp_path):

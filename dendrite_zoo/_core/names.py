@@ -81,6 +81,29 @@ def refuse_unknown_names(given: Iterable[str], known: Collection[str], owner: st
             raise TypeError(f"{owner} has no argument `{name}`.{hint}")
 
 
+def check_call(owner: str, signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Raise an error for arguments that do not fit, which names the class that the user made.
+
+    Args:
+        owner: the name of that class; its constructor may be an inherited one, or have another behind it.
+        signature: of the constructor, with ``self``.
+        args: of the call, without ``self``.
+        kwargs: of the call.
+
+    Raises:
+        TypeError: an argument is misspelt, missing, or one too many.
+    """
+    known = list(signature.parameters)[1:]
+    if any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values()):  # what they are for checks them
+        refuse_old_names(kwargs, known)
+    else:
+        refuse_unknown_names(kwargs, known, owner)
+    try:
+        signature.bind(None, *args, **kwargs)
+    except TypeError as error:
+        raise TypeError(f"{owner}: {error}.") from None
+
+
 def say_new_names(cls: T) -> T:
     """Let a class answer the old name of an argument, or a misspelt one, with the right one; its signature stays.
 
@@ -94,16 +117,11 @@ def say_new_names(cls: T) -> T:
         TypeError: `damping` is now `eps`.
     """
     init: Any = cls.__init__  # type: ignore[misc]
-    parameters = inspect.signature(init).parameters.values()
-    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters)  # what they are for checks them
-    known = [p.name for p in parameters][1:]
+    signature = inspect.signature(init)
 
     @functools.wraps(init)
     def checked(self: Any, *args: Any, **kwargs: Any) -> None:
-        if open_ended:
-            refuse_old_names(kwargs, known)
-        else:
-            refuse_unknown_names(kwargs, known, type(self).__name__)
+        check_call(type(self).__name__, signature, args, kwargs)
         init(self, *args, **kwargs)
 
     cls.__init__ = checked  # type: ignore[misc]

@@ -10,7 +10,7 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 from dendrite_zoo._core.annotations import fits
 from dendrite_zoo._core.checks import check_choice, check_density, check_integers, wrong_argument
-from dendrite_zoo._core.names import refuse_unknown_names
+from dendrite_zoo._core.names import check_call, say_new_names
 from dendrite_zoo.functional import Gate
 from dendrite_zoo.hub.arguments import plain
 
@@ -35,7 +35,7 @@ class Arguments:
             with contextlib.suppress(AttributeError, RuntimeError, TypeError, ValueError):  # then it does not fit
                 setattr(self, name, plain(getattr(self, name)))
             _check(name, hint, getattr(self, name))
-        layers = vars(self)["hidden_features"]
+        layers = vars(self).get("hidden_features", ())
         if not layers:
             raise wrong_argument("hidden_features", "the units of at least one hidden layer", layers)
         for units in layers:
@@ -57,6 +57,7 @@ def _check(name: str, hint: Any, value: Any) -> None:
         check_density(**{name: value})
 
 
+@say_new_names
 @dataclass(kw_only=True)
 class MLPConfig(Arguments):
     """The options that every network with active dendrites has beside its sizes.
@@ -134,16 +135,11 @@ def takes(arguments: Callable[P, A]) -> Callable[[Callable[[Model, A], None]], C
     """
     cls: Any = arguments
     hints, signature = typing.get_type_hints(cls), inspect.signature(cls.__init__)
-    known = list(signature.parameters)[1:]
     typed = [p.replace(annotation=hints.get(name, p.annotation)) for name, p in signature.parameters.items()]
 
     def decorate(init: Callable[[Model, A], None]) -> Callable[Concatenate[Model, P], None]:
         def __init__(self: Model, /, *args: P.args, **kwargs: P.kwargs) -> None:
-            refuse_unknown_names(kwargs, known, type(self).__name__)
-            try:
-                signature.bind(self, *args, **kwargs)
-            except TypeError as error:
-                raise TypeError(f"{type(self).__name__}: {error}.") from None
+            check_call(type(self).__name__, signature, args, kwargs)
             init(self, arguments(*args, **kwargs))
 
         function: Any = functools.update_wrapper(__init__, init)

@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from dendrite_zoo._core.checks import wrong_argument
+from dendrite_zoo._core.checks import check_integers
 from dendrite_zoo.rl import Split
 from dendrite_zoo.streams.loader import TaskLoader
 from dendrite_zoo.streams.sources import SourceLike
@@ -34,7 +34,7 @@ class TaskSequence(TaskStream):
 
     All tasks share one head: rows with label 3 are of class 3, whichever data set they are of. Where they are classes
     of their own, number them on: 10, 11, ... for a model of ten classes. Otherwise as `TaskStream`, batches too. A
-    stream keeps its own ``seed``, and its ``val_fraction`` if it has one; all else is the sequence's.
+    stream keeps its own ``seed``; all else is the sequence's.
 
     Args:
         sources: for each task what `load_source` takes: ``(x_train, y_train, x_test, y_test)`` or ``(x, y)``, a
@@ -93,7 +93,8 @@ class TaskSequence(TaskStream):
 
     def _adopt(self, stream: TaskStream) -> TaskStream:
         """A copy of a stream with the arguments of the sequence; refuse those of its own that would have no effect."""
-        for name, default in (("epochs_per_task", 1), ("batch_size", 256), ("first_task", 0), ("milestones", None)):
+        defaults = {"epochs_per_task": 1, "batch_size": 256, "first_task": 0, "milestones": None, "val_fraction": None}
+        for name, default in defaults.items():
             if (own := getattr(stream, name)) not in (default, getattr(self, name)):
                 name = "eval_at" if name == "milestones" else name
                 raise ValueError(
@@ -102,7 +103,7 @@ class TaskSequence(TaskStream):
                 )
         part = copy.copy(stream)
         part.batch_size, part.epochs_per_task, part.flatten = self.batch_size, self.epochs_per_task, self.flatten
-        part.val_fraction = self.val_fraction if stream.val_fraction is None else stream.val_fraction
+        part.val_fraction = self.val_fraction
         if isinstance(part, TaskSequence):
             part.parts = [part._adopt(inner) for inner in part.parts]
         part.move(torch.device("cpu"))
@@ -110,8 +111,7 @@ class TaskSequence(TaskStream):
 
     def task_loader(self, task: int, split: Split = "train", *, epoch: int = 0) -> TaskLoader:
         """Return the batches of one task; needs no Trainer. See `TaskStream.task_loader`."""
-        if task not in range(self.num_tasks):
-            raise wrong_argument("task", f"from 0 to {self.num_tasks - 1}", task, "Add its data to `sources`.")
+        check_integers(0, self.num_tasks - 1, task=task)
         number = bisect_right(self._ends, task)
         part = self.parts[number]
         loader = part.task_loader(task - self._ends[number] + part.num_tasks, split, epoch=epoch)

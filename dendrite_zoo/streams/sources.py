@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from dendrite_zoo._core.checks import wrong_argument
+from dendrite_zoo._core.names import nearest
 from dendrite_zoo.streams import mnist
 from dendrite_zoo.streams.datasets import is_dataset, read_dataset, splits
 from dendrite_zoo.streams.sampling import hold_out
@@ -129,7 +130,8 @@ def load_source(source: SourceLike) -> Source:
     if source != "mnist" and not Path(source).is_dir():
         raise FileNotFoundError(
             f"Expected `source` to be 'digits', 'mnist', a folder that holds {mnist.FILES['train']}, or a tuple "
-            f"({', '.join(NAMES)}), but got {os.fspath(source)!r}. Check the name or the path."
+            f"({', '.join(NAMES)}), but got {(text := os.fspath(source))!r}."
+            f"{nearest(text, ('digits', 'mnist')) or ' Check the name or the path.'}"
         )
     files = mnist.download() if source == "mnist" else mnist.local_files(Path(source))
     arrays = mnist.read(files)

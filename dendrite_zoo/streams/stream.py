@@ -86,7 +86,7 @@ class TaskStream(TaskDataModule):
         if first_task >= num_tasks:
             remedy = "`num_tasks` counts all tasks, also those learned before: raise it."
             raise wrong_argument("first_task", f"at most {num_tasks - 1}", first_task, remedy)
-        if val_fraction is not None and not 0 < val_fraction < 1:
+        if val_fraction is not None and not (isinstance(val_fraction, float) and 0 < val_fraction < 1):
             remedy = "It is a share of the training rows; None validates on the test split."
             raise wrong_argument("val_fraction", "between 0 and 1", val_fraction, remedy)
         self.milestones = None if eval_at is None else _milestones(eval_at, range(first_task, num_tasks))
@@ -157,8 +157,7 @@ class TaskStream(TaskDataModule):
         Raises:
             ValueError: no such task or split, or the task has no rows in it.
         """
-        if task not in range(self.num_tasks):
-            raise wrong_argument("task", f"from 0 to {self.num_tasks - 1}", task, "Raise `num_tasks`.")
+        check_integers(0, self.num_tasks - 1, task=task)
         check_choice(get_args(Split), split=split)
         x, y, rows = self._data(split)
         chosen = self.task_rows(task, y)

@@ -372,6 +372,8 @@ def test_errors_name_the_argument_and_the_remedy(experts):
         module(ema_decay=1)
     with pytest.raises(ValueError, match="Expected `warmup` to be an integer of at least 0, but got -1"):
         module(warmup=-1)
+    with pytest.raises(ValueError, match="Expected `lr` to be a number above 0, but got -1"):
+        module(lr=-1)
     with pytest.raises(TypeError, match="Expected `model` to be of type ActiveDendritePolicy, .* but got ActiveDend"):
         BehaviorCloning("permuted-digits")
     other = BehaviorCloning(ActiveDendritePolicy(["push-v3"], hidden_features=[8, 8]))

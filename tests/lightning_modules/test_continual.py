@@ -210,6 +210,9 @@ def test_annealing_needs_the_length_of_a_task_and_smoothing_a_share():
         trainer.fit(ContinualClassifier(Plain(), lr_schedule="cosine"), loader, loader)
     with pytest.raises(ValueError, match="Expected `label_smoothing` to be a number from 0 to below 1, but got 1.5"):
         ContinualClassifier(Plain(), label_smoothing=1.5)
+    for lr in (-1.0, 0.0, "a", float("nan")):
+        with pytest.raises(ValueError, match=f"Expected `lr` to be a number above 0, but got {lr!r}"):
+            ContinualClassifier(Plain(), lr=lr)
 
 
 def test_what_a_model_knows_is_not_overwritten_when_the_task_is_unknown():

@@ -58,11 +58,15 @@ class TestByItself:
             labels = torch.cat([y for _, y in stream.task_loader(task, "test")])
             assert labels.bincount().tolist() == [2, 2, 2]
 
-    def test_a_stream_keeps_its_own_share_for_validation(self):
-        inner = PermutedTasks(tensors(rows=30), 1, val_fraction=0.5)
+    def test_all_tasks_are_validated_on_rows_of_one_kind(self):
+        """Else a mean over tasks would be of held-out training rows and of test rows, and its record name one."""
+        inner = PermutedTasks(tensors(rows=30), 1)
         stream = TaskSequence([inner, tensors(rows=30)], val_fraction=0.1)
-        assert [sum(len(y) for _, y in stream.task_loader(task, "val")) for task in (0, 1)] == [15, 3]
-        assert inner.flatten and inner.trainer is None, "the stream itself is left as it was"
+        assert [sum(len(y) for _, y in stream.task_loader(task, "val")) for task in (0, 1)] == [3, 3]
+        assert inner.val_fraction is None and inner.trainer is None, "the stream itself is left as it was"
+        for outer in ({}, {"val_fraction": 0.1}):
+            with pytest.raises(ValueError, match="to leave `val_fraction` to it, but got 0.5. Give it as TaskSequence"):
+                TaskSequence([PermutedTasks(tensors(rows=30), 1, val_fraction=0.5)], **outer)
 
     def test_sequences_nest(self):
         inner = TaskSequence([tensors(), own()])

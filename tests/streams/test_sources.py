@@ -204,7 +204,9 @@ class TestTensors:
 
 
 def test_an_unknown_name_is_one_clear_error(tmp_path):
-    with pytest.raises(FileNotFoundError, match="`source` to be 'digits', 'mnist', a folder .* but got 'digit'"):
+    with pytest.raises(
+        FileNotFoundError, match="`source` to be 'digits', 'mnist', a folder .* but got 'digit'. Did you mean 'digits'"
+    ):
         load_source("digit")
     with pytest.raises(FileNotFoundError, match="there is no mnist/train-00000-of-00001.parquet in .*Check"):
         load_source(tmp_path)

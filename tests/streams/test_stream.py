@@ -1,12 +1,13 @@
 """A stream by itself, and under a Trainer: what is trained, what is validated, and when."""
 
+import itertools
 from types import SimpleNamespace
 
 import pytest
 import torch
 from lightning.pytorch.callbacks import EarlyStopping
 
-from dendrite_zoo.streams import PermutedTasks, RotatedTasks, SplitTasks, load_source, permutation
+from dendrite_zoo.streams import PermutedTasks, RotatedTasks, SplitTasks, TaskSequence, load_source, permutation
 from tests.streams.toy import CLASSES, Memory, tensors, trainer
 
 
@@ -80,6 +81,7 @@ class TestByItself:
             ({"seed": -1}, "Expected `seed` to be an integer of at least 0, but got -1"),
             ({"val_fraction": 0.0}, "Expected `val_fraction` to be between 0 and 1, but got 0.0.*None"),
             ({"val_fraction": 20}, "Expected `val_fraction` to be between 0 and 1, but got 20"),
+            ({"val_fraction": "a"}, "Expected `val_fraction` to be between 0 and 1, but got 'a'"),
             ({"eval_at": [1, 3]}, "`eval_at` to hold tasks that are trained, 0 to 2, but got 3"),
             ({"eval_at": [0], "first_task": 1}, "`eval_at` to hold .*1 to 2, but got 0.*Leave it out"),
             ({"eval_at": [0.5]}, "`eval_at` to hold .*, but got 0.5"),
@@ -91,8 +93,10 @@ class TestByItself:
 
     def test_unknown_tasks_and_splits_are_refused(self):
         stream = PermutedTasks("digits", 3)
-        with pytest.raises(ValueError, match="Expected `task` to be from 0 to 2, but got 3. Raise `num_tasks`"):
-            stream.task_loader(3)
+        sequence = TaskSequence([stream])
+        for streams, task in itertools.product((stream, sequence), (3, -1, 1.0, "a", None)):
+            with pytest.raises(ValueError, match=f"Expected `task` to be an integer from 0 to 2, but got {task!r}"):
+                streams.task_loader(task)
         with pytest.raises(ValueError, match="Expected `split` to be one of 'train', 'val', 'test', but got 'dev'"):
             stream.task_loader(0, "dev")
 
