@@ -61,6 +61,7 @@ def distinct_contexts(
     elif index is None:
         return (contexts, None) if contexts.ndim == 2 else (contexts.unsqueeze(0), torch.tensor(0))
     else:
+        index = torch.as_tensor(index, device=contexts.device)
         check_ids(index, len(contexts), what="codebook row")
     index = index.long()
     return (contexts, index) if index.ndim else (contexts.index_select(0, index.reshape(1)), torch.tensor(0))

@@ -238,3 +238,21 @@ def test_an_int_is_a_one_hot_context_like_its_tensor():
     assert torch.equal(winning_activations(layer.segments, 2), winning_activations(layer.segments, torch.tensor(2)))
     with pytest.raises(ValueError, match="from 0 to 3, but got 4"):
         layer(x, C)
+
+
+@pytest.mark.parametrize("layer", ["linear", "conv"])
+def test_masked_segments_are_zero_after_loading_others(layer):
+    options = {"context_dim": 8, "num_segments": 3, "segment_density": 0.5}
+    layer = ActiveDendriteLinear(4, 5, **options) if layer == "linear" else ActiveDendriteConv2d(1, 5, 3, **options)
+    state = layer.state_dict()
+    layer.load_state_dict({**state, "segments": torch.ones_like(state["segments"])})
+    assert torch.equal(layer.segments, layer.segment_mask.float())
+
+
+def test_an_index_may_be_a_list():
+    layer, x, codebook = (
+        ActiveDendriteLinear(IN, UNITS, context_dim=C, num_segments=2),
+        torch.randn(2, IN),
+        torch.eye(C),
+    )
+    assert torch.equal(layer(x, (codebook, [2, 0])), layer(x, (codebook, torch.tensor([2, 0]))))
