@@ -8,9 +8,13 @@ from torch import Tensor, nn
 
 from dendrite_zoo._core.checks import check_integers
 from dendrite_zoo._core.ranks import sum_over_ranks
+from dendrite_zoo._core.torch import unusable_rows
 from dendrite_zoo.functional.context import Context, check_ids
 
 __all__ = ["TaskContext"]
+
+LARGEST = 1e15
+"""No input is as large: the squares of many such numbers still have a sum in float32."""
 
 
 class TaskContext(nn.Module):
@@ -44,12 +48,18 @@ class TaskContext(nn.Module):
         """Take in the inputs of a task that is about to be learned, in one pass over ``batches``.
 
         Raises:
-            ValueError: ``task`` lies beyond the capacity, or there are no inputs.
+            ValueError: ``task`` lies beyond the capacity, there are no inputs, or some are not finite or too large:
+                then nothing has changed.
         """
         raise NotImplementedError
 
     def infer(self, x: Tensor) -> Tensor:
-        """Which task each row of ``x`` ``(B, features)`` belongs to, as ``(B,)`` integers."""
+        """Which task each row of ``x`` ``(B, features)`` belongs to, as ``(B,)`` integers.
+
+        Raises:
+            ValueError: a row has NaN, infinity or numbers too large: it belongs to no task. Compiled code cannot look;
+                there the output of a network for such a row is NaN.
+        """
         raise NotImplementedError
 
     def forward(self, x: Tensor, task: int | Tensor | None = None) -> Context:
@@ -75,17 +85,35 @@ class TaskContext(nn.Module):
 
 
 def mean_over_ranks(batches: Iterable[Tensor]) -> tuple[Tensor, int]:
-    """The mean row of all ``batches`` ``(B, ...)`` of all ranks, float64 on the CPU, and the number of rows."""
-    total, device = torch.zeros(1, dtype=torch.float64), torch.device("cpu")
-    for x in batches:
+    """The mean row of all ``batches`` ``(B, ...)`` of all ranks, float64 on the CPU, and the number of rows.
+
+    Raises:
+        ValueError: in all ranks, where one of them has a batch with NaN, infinity or a number too large.
+    """
+    total, device, wrong = torch.zeros(1, dtype=torch.float64), torch.device("cpu"), ""
+    for number, x in enumerate(batches):
+        if rows := unusable_rows(x, LARGEST):
+            wrong = f"batch {number} (from 0) of the task, row {rows[0]}"
         batch_sum = x.flatten(1).sum(0, dtype=torch.float32).cpu().double()
         total = total + torch.cat([batch_sum, batch_sum.new_tensor([len(x)])])
         device = x.device if x.is_cuda else device
+        if wrong:
+            break
     if total[-1] == 0:
         raise ValueError("Expected at least one input of the task, but got none. Check the task's data loader.")
     total = total.to(device)
-    sum_over_ranks(total)
+    refused = torch.tensor(float(bool(wrong)), device=device)
+    sum_over_ranks(total, refused)
+    refuse_inputs(wrong or ("another process" if refused else ""))
     return (total[:-1] / total[-1]).cpu(), int(total[-1])
+
+
+def refuse_inputs(where: str) -> None:
+    """Raise the error of inputs that no context can be made of, unless ``where`` is empty."""
+    if where:
+        expected = f"finite inputs, smaller than {LARGEST:g}, for a context"
+        remedy = "Nothing was learned from the data. Leave such rows out, or mend them."
+        raise ValueError(f"Expected {expected}, but got NaN, infinity or larger numbers in {where}. {remedy}")
 
 
 def flat_rows(x: Tensor, num_features: int) -> Tensor:

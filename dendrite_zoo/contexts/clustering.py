@@ -11,11 +11,14 @@ from torch import Tensor, nn
 
 from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo._core.ranks import num_ranks, sum_over_ranks
-from dendrite_zoo._core.torch import full_precision
-from dendrite_zoo.contexts.base import flat_rows
+from dendrite_zoo._core.torch import full_precision, unusable_rows
+from dendrite_zoo.contexts.base import LARGEST, flat_rows, refuse_inputs
 from dendrite_zoo.contexts.prototype import PrototypeContext, nearest_prototype
 
 __all__ = ["ClusterContext", "FoundContext"]
+
+ALIKE = 100.0
+"""Batches of one task have spreads whose ratio is smaller."""
 
 
 class FoundContext(PrototypeContext, ABC):
@@ -97,15 +100,17 @@ class ClusterContext(FoundContext):
             joins the nearest, by ``q``.
 
         Raises:
-            ValueError: rows of another size, or with NaN or infinity, or a single row to start the first cluster.
+            ValueError: rows of another size, or with NaN, infinity or numbers too large, or a single row to start the
+                first cluster; then nothing has changed.
         """
         x = flat_rows(x, self.context_dim)
         with full_precision(x.device):
             exact = x.double()  # an offset far above the spread would drown it in float32
             total, square, rows = exact.sum(0), exact.square().sum(), exact.new_tensor(len(x))
-            sum_over_ranks(total, square, rows)
+            wrong = torch.tensor(float(bool(bad := unusable_rows(x, LARGEST))), device=x.device)
+            sum_over_ranks(total, square, rows, wrong)
+            refuse_inputs(f"rows {bad[:8]} of the batch" if bad else "another process" if wrong else "")
             n, mean = float(rows), total / rows
-            check_finite(square)
             if n < 2 and self.num_tasks == 0:
                 remedy = "Raise the batch size: it takes two to know how far rows lie apart."
                 raise ValueError(f"Expected the first batch to have two rows or more, but got {n:.0f}. {remedy}")
@@ -129,9 +134,13 @@ class ClusterContext(FoundContext):
         counts = self.counts[:known].double()
         pooled = ((n - 1) * spread + (counts - 1) * self.spread[:known]) / (n + counts - 2)
         distance = (self.means[:known] - mean).square().sum(1)
-        q, task = (distance / ((1 / n + 1 / counts) * pooled.clamp(min=1e-30))).min(0)
-        fits = n < 2 or q <= self._largest(float(self.rank[task]))
-        return int(task) if fits else self.new_task(int(task))
+        q = distance / ((1 / n + 1 / counts) * pooled.clamp(min=1e-30))
+        if n < 2:
+            return int(q.argmin())
+        # An outlier in a batch, or in a cluster, is a spread in which all distances drown.
+        alike = (self.spread[:known] / ALIKE <= spread) & (spread <= self.spread[:known] * ALIKE)
+        best, task = q.where(alike, torch.inf).min(0)
+        return int(task) if best <= self._largest(float(self.rank[task])) else self.new_task(int(q.argmin()))
 
     def _largest(self, rank: float) -> float:
         """The quantile of chi-squared / rank by Wilson and Hilferty's cube root."""
@@ -146,12 +155,6 @@ class ClusterContext(FoundContext):
         self.means[task] = torch.lerp(self.means[task].double(), mean, n / (N + n)).to(self.means)
         self.spread[task] = scatter / (N + n - 1)
         self.counts[task] += n
-
-
-def check_finite(numbers: Tensor) -> None:
-    """Raise where a batch holds NaN or infinity: it would start a cluster that takes everything."""
-    if not bool(numbers.isfinite().all()):
-        raise ValueError("Expected finite inputs, but got a batch with NaN or infinity. Check the data.")
 
 
 def spread_and_rank(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from dendrite_zoo._core.checks import check_integers
 from dendrite_zoo._core.ranks import num_ranks
-from dendrite_zoo.contexts.base import flat_rows
-from dendrite_zoo.contexts.clustering import FoundContext, check_finite
+from dendrite_zoo._core.torch import unusable_rows
+from dendrite_zoo.contexts.base import LARGEST, flat_rows, refuse_inputs
+from dendrite_zoo.contexts.clustering import FoundContext
 from dendrite_zoo.contexts.prototype import nearest_prototype
 
 __all__ = ["HotellingContext"]
@@ -100,6 +101,7 @@ class HotellingContext(FoundContext):
     def __init__(
         self, num_features: int, max_tasks: int, *, context_dim: int = 256, num_exemplars: int = 256, level: float = 0.9
     ) -> None:
+        check_integers(1, num_exemplars=num_exemplars)
         check_integers(1, num_features, context_dim=context_dim)
         if not 0 < level < 1:
             raise ValueError(f"Expected `level` to be a share in (0, 1), such as 0.9, but got {level}.")
@@ -117,12 +119,12 @@ class HotellingContext(FoundContext):
             cluster (their rows together do not outnumber ``context_dim + 1``) joins the nearest.
 
         Raises:
-            ValueError: rows of another size, or with NaN or infinity, or several processes.
+            ValueError: rows of another size, or with NaN, infinity or numbers too large, or several processes.
         """
         if num_ranks() > 1:
             raise ValueError(f"Expected one process, but got {num_ranks()}. Use ClusterContext instead.")
-        x = self._part(x)
-        check_finite(x)
+        bad = unusable_rows(x := self._part(x), LARGEST)
+        refuse_inputs(f"rows {bad[:8]} of the batch" if bad else "")
         task = self._find(x)
         seen, room = int(self.counts[task]), self.exemplars.shape[1]
         new = x[: max(room - seen, 0)]

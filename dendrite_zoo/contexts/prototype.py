@@ -5,8 +5,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from dendrite_zoo._core.torch import full_precision
-from dendrite_zoo.contexts.base import TaskContext, flat_rows, mean_over_ranks
+from dendrite_zoo._core.torch import full_precision, unusable_rows
+from dendrite_zoo.contexts.base import LARGEST, TaskContext, flat_rows, mean_over_ranks
 from dendrite_zoo.functional.context import Context
 
 __all__ = ["PrototypeContext", "nearest_prototype"]
@@ -64,22 +64,30 @@ class PrototypeContext(TaskContext):
 def nearest_prototype(x: Tensor, prototypes: Tensor, known: Tensor) -> Tensor:
     r"""The index of the nearest known prototype, :math:`\arg\min_k \lVert x - p_k \rVert`, in float32.
 
+    A prototype that lies far from all others (whose data had an outlier) is no trouble to them.
+
     Shape:
         x ``(B, C)``, prototypes ``(K, C)``, known ``(K,)`` bool; result ``(B,)`` integers, 0 where none is known.
 
     Raises:
-        ValueError: rows of another size.
+        ValueError: rows of another size, or with NaN, infinity or numbers too large.
 
     Example:
         >>> nearest_prototype(torch.ones(1, 2), torch.tensor([[1.0, 1.0], [0.0, 1.0]]), torch.tensor([False, True]))
         tensor([1])
     """
     x = flat_rows(x, prototypes.shape[1])
+    if rows := unusable_rows(x, LARGEST):
+        raise ValueError(
+            f"Expected finite inputs, smaller than {LARGEST:g}, to infer the context from, but got NaN, infinity or "
+            f"larger numbers in rows {rows[:8]} of {len(x)}. Leave such rows out; they belong to no task."
+        )
     with full_precision(x.device):
-        # Seen from among the prototypes, or a common offset would drown their differences in rounding.
-        weights = known.float() / known.sum().clamp_min(1)
-        centre = weights @ prototypes.float()
-        x, prototypes = x - centre, prototypes.float() - centre
+        # Seen from the smallest prototype, or a common offset would drown their differences in rounding.
+        prototypes = prototypes.float()
+        size = torch.linalg.vector_norm(prototypes, dim=1).masked_fill(~known, torch.inf)
+        centre = prototypes[size.argmin()]
+        x, prototypes = x - centre, prototypes - centre
         size = torch.linalg.vector_norm(prototypes, dim=1).square().masked_fill(~known, torch.inf)
         distance = torch.addmm(size, x, prototypes.T, alpha=-2)  # |x - p|² less |x|², the same for every k
         return distance.argmin(1)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dendrite_zoo._core.checks import check_density, check_integers
-from dendrite_zoo._core.torch import transforms_active
+from dendrite_zoo._core.torch import runs_eagerly
 from dendrite_zoo.row_sparse.activation_cache import stamp
 
 __all__ = ["SparseLinear"]
@@ -102,8 +102,7 @@ class SparseLinear(nn.Module):
 
 def _plainly_trained(weight: Tensor) -> bool:
     """Whether a weight is a parameter that may be written to, in code that is neither traced nor transformed."""
-    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]
-    return not traced and not transforms_active() and isinstance(weight, nn.Parameter) and not weight.is_inference()
+    return runs_eagerly() and isinstance(weight, nn.Parameter) and not weight.is_inference()
 
 
 class _MaskGradient(torch.autograd.Function):
