@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from dendrite_zoo._core.lightning import attached_trainer
 from dendrite_zoo._core.names import refuse_old_names
+from dendrite_zoo.lightning_modules.finite import check_loss, check_weights
 from dendrite_zoo.optim import DendriteAdam, clip_gradients_
 from dendrite_zoo.tasks import TaskBoundary
 
@@ -31,12 +32,14 @@ class TaskModule(LightningModule):
     """A LightningModule that trains on tasks with `dendrite_zoo.optim.DendriteAdam`.
 
     It clips gradients that are sparse, returns the segments to ordinary optimizers when a fit ends, remembers in the
-    checkpoint which task was trained last, and refuses a checkpoint whose hyperparameters have old names.
+    checkpoint which task was trained last, and refuses a checkpoint whose hyperparameters have old names. A loss that
+    is not finite stops the fit before the optimizer steps; weights that are not finite are not written to a checkpoint.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.boundary = TaskBoundary()
+        self.batch: Any = None  # the last one trained on, for the message of a loss that is not finite
 
     @property
     def datamodule(self) -> Any:
@@ -75,6 +78,14 @@ class TaskModule(LightningModule):
                 optimizer.state.clear()
         return started
 
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Take note of the batch."""
+        self.batch = batch
+
+    def on_before_backward(self, loss: Tensor) -> None:
+        """Stop where the loss is not finite, before the weights are anything else than they were."""
+        check_loss(self, loss, self.batch)
+
     def log_means(self, values: Mapping[str, Tensor], batch_size: int) -> None:
         """Log the means over all batches of an evaluation and over all processes."""
         self.log_dict(values, batch_size=batch_size, on_epoch=True, sync_dist=True, add_dataloader_idx=False)
@@ -84,9 +95,12 @@ class TaskModule(LightningModule):
         for optimizer in self.trainer.optimizers:
             if isinstance(optimizer, DendriteAdam):
                 optimizer.release()
+        self.batch = None
+        check_weights(self, "The fit has ended.")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save which task was trained last."""
+        """Save which task was trained last; refuse weights that are not finite."""
+        check_weights(self, "The checkpoint was not written.")
         checkpoint["task_boundary"] = self.boundary.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

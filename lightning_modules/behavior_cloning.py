@@ -152,6 +152,7 @@ class BehaviorCloning(TaskModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Set the learning rate; start a task with a fresh optimizer."""
+        super().on_train_batch_start(batch, batch_idx)
         self.enter_task(getattr(self.datamodule, "current_task", None))
         done, total = self._progress(batch_idx)
         self.scale_learning_rate(min(1.0, (done + 1) / max(1, self.hparams["warmup"])) * cosine(done / total))

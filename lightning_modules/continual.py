@@ -152,6 +152,7 @@ class ContinualClassifier(TaskClassifier):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """When a task starts: compute its context, and let the optimizer start anew."""
+        super().on_train_batch_start(batch, batch_idx)
         if self.hparams["lr_schedule"]:
             epochs = self.datamodule.epochs_per_task
             done = self.trainer.current_epoch % epochs + batch_idx / self.trainer.num_training_batches
@@ -160,9 +161,10 @@ class ContinualClassifier(TaskClassifier):
             self._cluster = self.context.observe(batch[0])
             if self._cluster == len(self.cluster_to_task):
                 self.cluster_to_task.append(current_task(self.trainer) or 0)
-        started = self.enter_task(self.current_task or 0)
-        if started is not None:
-            self._start_context(started)
+        task = self.current_task or 0
+        if task != self.boundary.task:
+            self._start_context(task)  # first: where its inputs are refused, nothing has changed
+        self.enter_task(task)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save which task was trained last, and in which tasks clusters were first seen."""

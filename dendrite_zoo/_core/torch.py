@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import torch.utils._foreach_utils
-from torch import Tensor, overrides
+from torch import Tensor, nn, overrides
 from torch.nn.modules import module as modules
 from torch.overrides import TorchFunctionMode
 
@@ -156,3 +156,12 @@ def unusable_rows(x: Tensor, largest: float = math.inf) -> list[int]:
     if -largest < low and high < largest:  # neither is so with NaN
         return []
     return (~(x.detach().reshape(len(x), -1).abs() < largest)).any(1).nonzero().flatten().tolist()
+
+
+def unusable_parameter(module: nn.Module) -> str:
+    """The name of the first parameter that is not finite; empty where all are."""
+    named = {name: p.detach() for name, p in module.named_parameters() if p.is_floating_point() and not p.is_meta}
+    sums = (p.sum(dtype=torch.promote_types(p.dtype, torch.float32)) for p in named.values())
+    if all(math.isfinite(float(one)) for one in sums):
+        return ""  # a sum takes a hundredth of the time that `isfinite` of all numbers takes
+    return next((name for name, p in named.items() if not bool(p.isfinite().all())), "")

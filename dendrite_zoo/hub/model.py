@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from dendrite_zoo._core.files import read_json
 from dendrite_zoo._core.names import refuse_unknown_names
+from dendrite_zoo._core.torch import unusable_parameter
 from dendrite_zoo.hub import artifact
 from dendrite_zoo.hub import config as configs
 from dendrite_zoo.hub.arguments import check_arguments, defaults_of, plain
@@ -188,6 +189,7 @@ class HubModel:
 
         Raises:
             OSError: the disk is full or the folder cannot be written; an earlier artifact is untouched.
+            ValueError: a weight is NaN or infinite; nothing is written.
         """
         self._save(Path(folder).expanduser(), results)
 
@@ -218,6 +220,9 @@ class HubModel:
             return publish(folder, repo_id, private=private, revision=revision, tag=tag, token=token)
 
     def _save(self, folder: Path, results: Any, target: str | None = None) -> None:
+        if spoilt := unusable_parameter(cast(nn.Module, self)):
+            remedy = "Nothing was written. Start again from weights that were saved earlier."
+            raise ValueError(f"Expected finite weights to save, but `{spoilt}` has NaN or infinity. {remedy}")
         config, origin = full_config(self), self.origin or Origin()
         state = self.to_file(configs.arguments_of(config), cast(nn.Module, self).state_dict())
         unchanged = origin.fingerprint == artifact.fingerprint(state, config)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dendrite_zoo._core.checks import wrong_argument
+from dendrite_zoo._core.torch import unusable_rows
 from dendrite_zoo.models.config import MLPConfig
 from dendrite_zoo.models.mlp import ActiveDendriteMLP
 from dendrite_zoo.models.segments import DendriteModel
@@ -72,12 +73,16 @@ class ControlModel(DendriteModel):
             smallest: no number is divided by less, metres in Meta-World, so that what hardly moves stays small.
 
         Raises:
-            ValueError: observations of another shape, or none.
+            ValueError: observations of another shape, or none, or with NaN or infinity; the normaliser is as before.
         """
         size = len(self.observation_mean)
         if observations.ndim != 2 or observations.shape[1] != size or len(observations) == 0:
             shape = f"of shape (N, {size}) with one row or more to normalise by"
             raise wrong_argument("observations", shape, tuple(observations.shape), "Collect some first.")
+        if rows := unusable_rows(observations):
+            raise ValueError(
+                f"Expected finite observations to normalise by, but got NaN or infinity in rows {rows[:8]}. Drop them."
+            )
         x = observations.double()
         self.observation_mean.copy_(x.mean(0))
         self.observation_scale.copy_(x.std(0, correction=0).clamp(min=smallest))

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dendrite_zoo._core.files import write_atomically
+from dendrite_zoo._core.torch import unusable_rows
 from dendrite_zoo.rl.metaworld.tasks import ACTION_SIZE, OBSERVATION_SIZE
 
 __all__ = ["Demonstrations"]
@@ -33,7 +34,7 @@ class Demonstrations:
         config: how they were collected, see `dendrite_zoo.rl.collection.collection_config`; None if unknown.
 
     Raises:
-        ValueError: tensors of other shapes, or a task that is no position in ``tasks``.
+        ValueError: tensors of other shapes, or with NaN or infinity, or a task that is no position in ``tasks``.
 
     Example:
         >>> one = Demonstrations(("reach-v3",), torch.zeros(2, 39), torch.zeros(2, 4), torch.zeros(2).long(),
@@ -55,6 +56,11 @@ class Demonstrations:
         for name, shape in shapes.items():
             if (found := tuple(getattr(self, name).shape)) != shape:
                 raise ValueError(f"Expected `{name}` to have the shape {shape}, but got {found} for {rows} rows.")
+        for name in ("observation", "action"):
+            if bad := unusable_rows(getattr(self, name)):
+                raise ValueError(
+                    f"Expected `{name}` to be finite, but got NaN or infinity in rows {bad[:8]}. Drop them."
+                )
         low, high = (int(end) for end in self.task.aminmax()) if rows else (0, 0)
         if not 0 <= low <= high < len(self.tasks):
             expected = f"positions in tasks={self.tasks}, from 0 to {len(self.tasks) - 1}"

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from dendrite_zoo._core.checks import check_integers
+from dendrite_zoo._core.torch import unusable_rows
 
 
 class Transitions(NamedTuple):
@@ -44,7 +45,7 @@ class ReplayBuffer:
         sizes: ``(T,)`` integers, the number of steps of each task in the buffer.
 
     Raises:
-        ValueError: a size below one; a batch of another shape or with an unknown task.
+        ValueError: a size below one; a batch of another shape, with an unknown task, or with NaN or infinity.
 
     Example:
         >>> replay = ReplayBuffer(2, 8, observation_size=3, action_size=1)
@@ -98,6 +99,10 @@ class ReplayBuffer:
             expected = f"observations, actions, rewards and next observations with {self.widths} columns"
             raise ValueError(f"Expected {expected} and {len(task)} rows, as many as tasks, but got {shapes}.")
         packed = torch.cat([part.to(self.rows) for part in parts], dim=1)
+        if rows := unusable_rows(packed):
+            spoilt = [name for name, part in zip(Transitions._fields, parts, strict=False) if unusable_rows(part)]
+            got = f"NaN or infinity in {' and '.join(spoilt)} of rows {rows[:8]}, of task {int(task[rows[0]])}"
+            raise ValueError(f"Expected finite steps, but got {got}. None was added; look for what the simulation did.")
         task = task.cpu()
         counts = task.bincount(minlength=self.num_tasks)
         if (most := len(counts) - 1) >= self.num_tasks:

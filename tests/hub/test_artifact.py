@@ -385,3 +385,11 @@ def test_a_bare_name_of_a_folder_is_told_apart(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=r"no model 'mine' in the zoo; .* For the folder of that name write './mine'"):
         HubModel.from_pretrained("mine")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_weights_that_are_not_finite_are_not_saved(model, tmp_path, value):
+    model.head.weight.data[1, 2] = value
+    with pytest.raises(ValueError, match="Expected finite weights to save, but `head.weight` has NaN or infinity"):
+        model.save_pretrained(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
