@@ -39,7 +39,7 @@ class TaskModule(LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.boundary = TaskBoundary()
-        self.batch: Any = None  # the last one trained on, for the message of a loss that is not finite
+        self._batch: Any = None  # the last one trained on, for the message of a loss that is not finite
 
     @property
     def datamodule(self) -> Any:
@@ -80,11 +80,11 @@ class TaskModule(LightningModule):
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Take note of the batch."""
-        self.batch = batch
+        self._batch = batch
 
     def on_before_backward(self, loss: Tensor) -> None:
         """Stop where the loss is not finite, before the weights are anything else than they were."""
-        check_loss(self, loss, self.batch)
+        check_loss(self, loss, self._batch)
 
     def log_means(self, values: Mapping[str, Tensor], batch_size: int) -> None:
         """Log the means over all batches of an evaluation and over all processes."""
@@ -95,7 +95,7 @@ class TaskModule(LightningModule):
         for optimizer in self.trainer.optimizers:
             if isinstance(optimizer, DendriteAdam):
                 optimizer.release()
-        self.batch = None
+        self._batch = None
         check_weights(self, "The fit has ended.")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

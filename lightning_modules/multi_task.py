@@ -109,15 +109,17 @@ class MultiTaskClassifier(TaskClassifier):
 
     def on_train_batch_start(self, batch: MixedBatch, batch_idx: int) -> None:
         """Before the first batch of all: compute the contexts. Set the learning rate."""
+        super().on_train_batch_start(batch, batch_idx)
         if self.hparams["lr_schedule"]:
             total = self.trainer.estimated_stepping_batches
             if not 0 < total < math.inf:
                 raise ValueError("Expected a Trainer with max_epochs or max_steps for lr_schedule='cosine', got none.")
             self.scale_learning_rate(cosine(min(1.0, self.trainer.global_step / total)))
-        if self.enter_task(0) is not None and self.context is not None:
+        if self.boundary.task is None and self.context is not None:
             found = {task for _, tasks in self._batches() for task in tasks.unique().tolist()}
             for task in sorted(set().union(*all_gather(found))):
                 self.context.start_task(task, (x[tasks == task] for x, tasks in self._batches()))
+        self.enter_task(0)  # last: where inputs are refused, the contexts are computed again
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Inputs and tasks of an epoch."""

@@ -10,6 +10,7 @@ from dendrite_zoo._core.checks import check_integers, wrong_argument
 from dendrite_zoo._core.lightning import attached_trainer
 from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo._core.ranks import gather_states, state_of_rank
+from dendrite_zoo._core.torch import unusable_rows
 from dendrite_zoo.lightning_modules.continual import Batch, ContinualClassifier
 
 
@@ -44,7 +45,14 @@ class Reservoir:
 
     @torch.no_grad()
     def add(self, *batch: Tensor) -> None:
-        """Show it a batch: tensors with the same number of rows."""
+        """Show it a batch: tensors with the same number of rows.
+
+        Raises:
+            ValueError: there is NaN or infinity in it; nothing is remembered of it.
+        """
+        for tensor in batch:
+            if bad := unusable_rows(tensor):
+                raise ValueError(f"Expected finite rows to remember, but got NaN or infinity in rows {bad[:8]}.")
         if not self.rows:
             self.rows = [tensor.new_zeros(self.size, *tensor.shape[1:]) for tensor in batch]
         count = torch.arange(self.seen, self.seen + len(batch[0]))

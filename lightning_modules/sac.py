@@ -196,7 +196,7 @@ class MultiTaskSAC(TaskModule):
         Returns:
             Losses of critics and policy, and the policy's entropy, ``(3,)``.
         """
-        self.batch = batch
+        self._batch = batch
         options = {name: self.hparams[name] for name in ("discount", "reward_scale", "target_entropy")}
         losses = self.networks.losses(batch, self._noise, **options)
         optimizer = cast(Any, self.optimizers())

@@ -12,7 +12,7 @@ from lightning.pytorch.plugins import MixedPrecision
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from dendrite_zoo.lightning_modules import BehaviorCloning, ContinualClassifier, MultiTaskSAC
+from dendrite_zoo.lightning_modules import BehaviorCloning, ContinualClassifier, MultiTaskSAC, ReplayClassifier
 from dendrite_zoo.models import ActiveDendriteClassifier, ActiveDendritePolicy
 from dendrite_zoo.rl.demonstrations import Demonstrations
 from dendrite_zoo.rl.replay import ReplayBuffer
@@ -61,7 +61,7 @@ def same(a, b):
 
 def classifier(**arguments):
     torch.manual_seed(0)
-    return ContinualClassifier(ActiveDendriteClassifier(8, [16], 3, max_tasks=2), lr=1e-2, **arguments)
+    return ContinualClassifier(ActiveDendriteClassifier(8, [16], 3, max_tasks=2), **{"lr": 1e-2, **arguments})
 
 
 @pytest.mark.parametrize("value", [NAN, INF, 1e20])
@@ -161,10 +161,10 @@ def test_a_scaler_skips_by_itself_but_not_what_is_in_the_data(tmp_path):
 
 
 def test_half_precision_that_loses_the_weights_is_no_silent_end(tmp_path):
-    module = ContinualClassifier(ActiveDendriteClassifier(8, [16], 3, max_tasks=2), lr=1e-2)
+    module = classifier(lr=3e4)  # no number of 16 bits is above 65,504
     with pytest.raises(ValueError, match="precision='bf16-mixed' or '32-true'"):
         trainer(tmp_path, 2, precision="16-true").fit(module, Tasks())
-    one = ContinualClassifier(ActiveDendriteClassifier(8, [16], 3, max_tasks=2), lr=1e-2)
+    one = classifier(lr=1e5)
     with pytest.raises(ValueError, match="has NaN or infinity. The fit has ended. Lower `lr`.* Half precision"):
         trainer(tmp_path, 1, precision="16-true", max_steps=1).fit(one, Tasks())
 
@@ -235,3 +235,10 @@ def test_soft_actor_critic_does_not_step(column, name, value, tmp_path):
     with pytest.raises(ValueError, match=place):
         fit.fit(module, data)
     assert spoil.before and same(spoil.before, state_of(module))
+
+
+def test_a_memory_remembers_no_bad_rows(tmp_path):
+    module, data = ReplayClassifier(nn.Linear(8, 3), buffer_size=20), Tasks(NAN)
+    with pytest.raises(ValueError, match=r"finite rows to remember, but got NaN or infinity in rows \[5\]"):
+        trainer(tmp_path, 2).fit(module, data)
+    assert module.reservoir.seen == 64 and module.reservoir.rows[0].isfinite().all()
