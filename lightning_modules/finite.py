@@ -7,7 +7,7 @@ from typing import Any
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from dendrite_zoo._core.torch import unusable_parameter, unusable_rows
+from dendrite_zoo._core.finite import unusable_parameter, unusable_rows
 
 HALF = " Half precision cannot hold an optimizer's small numbers: use precision='bf16-mixed' or '32-true'."
 

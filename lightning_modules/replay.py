@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from dendrite_zoo._core.checks import check_integers, wrong_argument
+from dendrite_zoo._core.finite import unusable_rows
 from dendrite_zoo._core.lightning import attached_trainer
 from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo._core.ranks import gather_states, state_of_rank
-from dendrite_zoo._core.torch import unusable_rows
 from dendrite_zoo.lightning_modules.continual import Batch, ContinualClassifier
 
 

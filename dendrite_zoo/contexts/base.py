@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from dendrite_zoo._core.checks import check_integers
+from dendrite_zoo._core.finite import unusable_rows
 from dendrite_zoo._core.ranks import sum_over_ranks
-from dendrite_zoo._core.torch import unusable_rows
 from dendrite_zoo.functional.context import Context, check_ids
 
 __all__ = ["TaskContext"]

@@ -5,7 +5,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from dendrite_zoo._core.torch import full_precision, unusable_rows
+from dendrite_zoo._core.finite import unusable_rows
+from dendrite_zoo._core.torch import full_precision
 from dendrite_zoo.contexts.base import LARGEST, TaskContext, flat_rows, mean_over_ranks
 from dendrite_zoo.functional.context import Context
 

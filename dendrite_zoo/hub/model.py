@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from dendrite_zoo._core.files import read_json
+from dendrite_zoo._core.finite import unusable_parameter
 from dendrite_zoo._core.names import refuse_unknown_names
-from dendrite_zoo._core.torch import unusable_parameter
 from dendrite_zoo.hub import artifact
 from dendrite_zoo.hub import config as configs
 from dendrite_zoo.hub.arguments import check_arguments, defaults_of, plain

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dendrite_zoo._core.files import write_atomically
-from dendrite_zoo._core.torch import unusable_rows
+from dendrite_zoo._core.finite import unusable_rows
 from dendrite_zoo.rl.metaworld.tasks import ACTION_SIZE, OBSERVATION_SIZE
 
 __all__ = ["Demonstrations"]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dendrite_zoo._core.checks import check_integers
-from dendrite_zoo._core.torch import unusable_rows
+from dendrite_zoo._core.finite import unusable_rows
 
 
 class Transitions(NamedTuple):
