@@ -12,6 +12,8 @@ For a loss, an error or a perplexity, pass ``mode="min"``: forgetting is then ho
 lowest, and a transfer how much it fell. In both modes a positive forgetting is bad and a positive transfer is good.
 """
 
+import math
+import reprlib
 from typing import Any, Literal
 
 import torch
@@ -34,7 +36,8 @@ def average_accuracy(R: Any) -> Tensor:
     """Mean accuracy over all tasks after the last one was learned: ``mean_j R[T-1, j]``.
 
     Args:
-        R: accuracy matrix, anything that ``torch.as_tensor`` takes.
+        R: accuracy matrix, anything that ``torch.as_tensor`` takes, with None, as in ``matrix.json``, or NaN where not
+            measured.
 
     Shape:
         ``R``: ``(T, T)``; result: ``()``, in the unit of ``R``.
@@ -146,7 +149,7 @@ def forward_transfer(R: Any, baseline: Any, mode: Literal["max", "min"] = "max")
         tensor(0.2000)
     """
     R = _matrix(R)
-    baseline = torch.as_tensor(baseline).to(R)
+    baseline = as_values(baseline).to(R)
     if baseline.shape != R.shape[:1]:
         expected = f"({len(R)},), one entry a task of R"
         raise ValueError(f"Expected `baseline` of shape {expected}, but got {tuple(baseline.shape)}.")
@@ -202,8 +205,30 @@ def learned_part(R: Any) -> Tensor:
     return R[:end, :end]
 
 
+def as_values(x: Any) -> Tensor:
+    """Values as a tensor; None, which JSON has for what was not measured, is NaN.
+
+    Raises:
+        ValueError: something is no number, or rows have different lengths.
+
+    Example:
+        >>> as_values([[0.5, None], [0.25, 1.0]])
+        tensor([[0.5000,    nan],
+                [0.2500, 1.0000]])
+    """
+    try:
+        return torch.as_tensor(_with_nan(x))
+    except (TypeError, ValueError, RuntimeError):
+        got = reprlib.repr(x)
+        raise ValueError(f"Expected numbers, None where not measured, in rows of one length, but got {got}.") from None
+
+
+def _with_nan(x: Any) -> Any:
+    return [*map(_with_nan, x)] if isinstance(x, list | tuple) else math.nan if x is None else x
+
+
 def _matrix(R: Any) -> Tensor:
-    R = torch.as_tensor(R)
+    R = as_values(R)
     if R.ndim != 2 or R.shape[0] != R.shape[1] or R.shape[0] == 0:
         remedy = "Pass R[: i + 1, : i + 1] for the state after task i."
         raise ValueError(f"Expected an accuracy matrix of shape (T, T), but got {tuple(R.shape)}. {remedy}")

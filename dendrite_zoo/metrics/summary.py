@@ -3,8 +3,6 @@
 import math
 from typing import Any, Literal, NamedTuple
 
-import torch
-
 from dendrite_zoo.functional import accuracy_matrix as F
 
 __all__ = ["MetricValue", "summarize"]
@@ -51,7 +49,7 @@ def summarize(R: Any, baseline: Any = None, mode: Literal["max", "min"] = "max")
     """
     R = F.learned_part(R)
     measured, lost = ~R.isnan(), F.forgetting_per_task(R, mode)
-    untrained = R.new_full((len(R),), math.nan) if baseline is None else torch.as_tensor(baseline)[: len(R)].to(R)
+    untrained = R.new_full((len(R),), math.nan) if baseline is None else F.as_values(baseline)[: len(R)].to(R)
     nothing = None if measured.any() else "nothing was measured yet"
     alone = nothing or ("needs a second task" if len(R) == 1 else None)
     no_baseline = "the untrained model was not measured" if untrained.isnan().all() else None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+from dendrite_zoo.functional.accuracy_matrix import as_values
 from dendrite_zoo.metrics import learned_part, summarize
 from dendrite_zoo.report.figure import heat_map, new_figure, save_figure
 from dendrite_zoo.report.tables import decimal, plain_name, shown_rows
@@ -58,14 +59,14 @@ def plot_matrix(
         ValueError: ``R`` is not a square matrix.
     """
     learned = learned_part(R)
-    R = torch.as_tensor(R).detach().float().cpu()
+    R = as_values(R).detach().float().cpu()
     T = len(R)
     small = T <= ANNOTATED
     rows = shown_rows(R, ANNOTATED) or [0]
     labels = ["before" if i == first_task - 1 else str(i) for i in rows]
     cells = R[rows]
-    if baseline is not None and not torch.as_tensor(baseline).isnan().all():
-        cells = torch.cat([torch.as_tensor(baseline).detach().float().cpu()[None], cells])
+    if baseline is not None and not as_values(baseline).isnan().all():
+        cells = torch.cat([as_values(baseline).detach().float().cpu()[None], cells])
         rows, labels = [-1, *rows], ["untrained", *labels]
 
     if small:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dendrite_zoo._core.files import write_json
+from dendrite_zoo.functional.accuracy_matrix import as_values
 from dendrite_zoo.metrics import forgetting_per_task, learned_part, summarize
 
 __all__ = ["matrix_record", "write_record"]
@@ -84,7 +85,7 @@ def write_record(record: dict[str, Any] | list[dict[str, Any]], path: str | Path
 
 def _exact(x: Any) -> Tensor:
     """In double precision the number that one reads: .9, not the float32 nearest to it."""
-    array = torch.as_tensor(x).detach().cpu().numpy()
+    array = as_values(x).detach().cpu().numpy()
     return torch.tensor([float(str(value)) for value in array.ravel()], dtype=torch.float64).reshape(array.shape)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from dendrite_zoo.functional.accuracy_matrix import as_values
 from dendrite_zoo.metrics.subnetworks import task_overlap, unit_order
 from dendrite_zoo.report.figure import heat_map, new_figure, save_figure
 
@@ -92,7 +93,7 @@ def plot_subnetworks(
         figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     grid = figure.subplots(len(layers), 2, squeeze=False, width_ratios=[2.2, 1.0])
     for number, ((left, right), (name, layer)) in enumerate(zip(grid, layers.items(), strict=True), start=1):
-        rates, overlap = _tensor(layer["win_rates"]), _tensor(layer["overlap"])
+        rates, overlap = as_values(layer["win_rates"]), as_values(layer["overlap"])
         scale: dict[str, Any] = {"vmin": 0, "vmax": 1}
         bar = {"label": "share of inputs it is active for", "pad": 0.015, "aspect": 25}
         heat_map(left, rates[:, unit_order(rates)], bar, cmap="viridis", aspect="auto", **scale)
@@ -119,7 +120,3 @@ def _mean_apart(overlap: Tensor) -> float:
 
 def _number(value: Tensor) -> float | None:
     return None if value.isnan() else round(float(value), 4)
-
-
-def _tensor(rows: list[list[float | None]]) -> Tensor:
-    return torch.tensor([[torch.nan if value is None else value for value in row] for row in rows])

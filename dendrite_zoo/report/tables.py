@@ -10,6 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
 from torch import Tensor
 
+from dendrite_zoo.functional.accuracy_matrix import as_values
 from dendrite_zoo.metrics import average_accuracy, forgetting_per_task, learned_part, summarize
 from dendrite_zoo.records import ResultRecord
 from dendrite_zoo.report.published import PUBLISHED, PUBLISHED_FOR
@@ -57,14 +58,14 @@ def matrix_table(
     Raises:
         ValueError: ``R`` is not a square matrix.
     """
-    R = torch.as_tensor(R)
+    R = as_values(R)
     learned = learned_part(R)
     lost = forgetting_per_task(learned, mode)
     columns, rows = _spread(range(len(R)), max_tasks), _spread(shown_rows(R, max_tasks), max_tasks)
     shown = f", {len(columns)} of {len(R)} tasks" if len(columns) < len(R) else ""
     numbers = [number_column(name, no_wrap=True) for name in ("", *map(str, columns))]
     table = _table(f"{metric} on each task{shown}", *numbers, number_column("mean", no_wrap=True, style="bold"))
-    untrained = torch.full((len(R),), math.nan) if baseline is None else torch.as_tensor(baseline)
+    untrained = torch.full((len(R),), math.nan) if baseline is None else as_values(baseline)
     if not untrained.isnan().all():
         table.add_row("untrained", *_cells(untrained, columns, learned=0), decimal(untrained.nanmean()))
     for i in rows:

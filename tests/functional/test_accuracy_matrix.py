@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dendrite_zoo.functional import accuracy_matrix as F
+from dendrite_zoo.metrics import summarize
+from dendrite_zoo.report import forgetting_table, matrix_record, matrix_table, summary_table
 
 NAN = math.nan
 TABLE = [[0.90, 0.12, 0.10], [0.95, 0.88, 0.11], [0.97, 0.80, 0.86]]
@@ -108,6 +110,19 @@ def test_equals_the_loops_whatever_is_missing(rows):
     assert_same(all_of(torch.tensor(R, dtype=torch.float64), b), naive(R, b))
 
 
+def test_none_is_what_was_not_measured_as_in_matrix_json():
+    R, b = [[0.9, NAN, 0.1], [NAN, 0.8, 0.2], [0.7, 0.6, 0.9]], [NAN, 0.2, 0.1]
+    held = matrix_record(R, b)
+    assert None in held["baseline"] and None in held["matrix"][0]
+    for name, metric in all_of(held["matrix"], held["baseline"]).items():
+        torch.testing.assert_close(metric, all_of(R, b)[name], equal_nan=True)
+    assert summarize(held["matrix"], held["baseline"])["forgetting"] == summarize(R, b)["forgetting"]
+    assert matrix_record(held["matrix"], held["baseline"]) == held
+    for table in (matrix_table, summary_table):
+        assert table(held["matrix"], held["baseline"]).row_count == table(R, b).row_count
+    assert forgetting_table(held["matrix"]).row_count == 4
+
+
 def test_missing_rows_do_not_poison_what_is_defined():
     """Evaluated only after tasks 1 and 3 of four: each figure is the mean over the tasks that have both
     entries."""
@@ -180,6 +195,12 @@ def test_input_is_left_alone_and_dtype_kept():
 def test_anything_but_a_square_is_refused(metric, R):
     with pytest.raises(ValueError, match=r"Expected an accuracy matrix of shape \(T, T\)"):
         metric(R)
+
+
+@pytest.mark.parametrize("R", ["a", [[0.9, "b"], [0.8, 0.9]], [[0.9], [0.8, 0.9]], [[0.9, {}], [0.8, 0.9]]])
+def test_what_are_no_numbers_is_refused(R):
+    with pytest.raises(ValueError, match="Expected numbers, None where not measured, in rows of one length, but got"):
+        F.forgetting(R)
 
 
 def test_baseline_of_another_length_is_refused():
