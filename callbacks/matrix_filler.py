@@ -79,6 +79,7 @@ class MatrixFiller:
             self.problem = self.reader.name.not_logged(logged, num_loaders(trainer))
             if self._belongs(trainer, pl_module):
                 raise ValueError(self.problem)
+            self.progress.of_test = True  # so it seems; `ForgettingLogger` says so when the fit ends
         self.reader.finish()
         if trainer.state.fn != "fit":
             self.progress.given.use_up(needed=self._index_used)

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch.callbacks import Callback
 from torch import nn
+from torchmetrics.classification import MulticlassF1Score
 
 from dendrite_zoo.callbacks import ForgettingLogger, SparsityLogger
 from tests.callbacks.strangers import ReluNet, Tasks, trainer
@@ -50,6 +51,19 @@ class Unsynced(Frozen):
     def validation_step(self, batch, batch_idx, dataloader_idx=0):
         x, y = batch
         self.log("val/acc", (self.net(x).argmax(1) == y).float().mean(), batch_size=len(y))
+
+
+class SharedMetric(Frozen):
+    """One torchmetrics object for all loaders, which is summed over processes."""
+
+    def __init__(self):
+        super().__init__()
+        self.f1 = MulticlassF1Score(3, average="macro")
+
+    def validation_step(self, batch, batch_idx, dataloader_idx=0):
+        x, y = batch
+        self.f1(self.net(x), y)
+        self.log("val/acc", self.f1)
 
 
 class Dump(Callback):
@@ -111,3 +125,20 @@ def test_a_metric_that_each_process_logs_for_itself_is_averaged(tmp_path):
     for other in (first, second):
         torch.testing.assert_close(torch.tensor(other["matrix"]), torch.tensor(one["matrix"]), equal_nan=True)
         assert other["metrics"]["average_accuracy"] == pytest.approx(one["metrics"]["average_accuracy"], abs=1e-6)
+
+
+@pytest.mark.slow
+def test_a_metric_that_several_loaders_share_is_told_apart_over_all_processes(tmp_path):
+    run(tmp_path, 1, SharedMetric)
+    run(tmp_path, 2, SharedMetric)
+    one, first, second = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("1_0", "2_0", "2_1"))
+    torch.manual_seed(0)
+    net, metric = SharedMetric().net, MulticlassF1Score(3, average="macro")
+    expected = [
+        metric(net(x), y).item()
+        for x, y in (map(torch.cat, zip(*one, strict=True)) for one in Tasks().val_dataloader())
+    ]
+    for other in (one, first, second):
+        torch.testing.assert_close(torch.tensor(other["matrix"])[1], torch.tensor(expected), rtol=0, atol=1e-6)
+    for name in ("val/acc/dataloader_idx_1", "val/acc/dataloader_idx_2"):
+        assert first["metrics"][name] == pytest.approx(one["metrics"][name], abs=1e-6)
