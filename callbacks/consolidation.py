@@ -1,17 +1,18 @@
 """What synaptic intelligence and elastic weight consolidation have in common, for any LightningModule."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dendrite_zoo._core.lightning import unscale_gradients
 from dendrite_zoo.regularizers import QuadraticPenalty, select_parameters
-from dendrite_zoo.tasks import TaskBoundary, current_task, unknown_task
+from dendrite_zoo.tasks import Task, TaskBoundary, current_task, trained_before, unknown_task
 
 R = TypeVar("R", bound=QuadraticPenalty)
 
@@ -36,12 +37,10 @@ class Consolidation(Callback, ABC, Generic[R]):
     Args:
         include: names of the parameters, in ``pl_module.named_parameters()``, as `fnmatch` patterns.
         exclude: names to leave out.
-        task: from the Trainer to the task being trained.
+        task: the task being trained: a function of the Trainer, its import path, or an index.
     """
 
-    def __init__(
-        self, include: str | Sequence[str], exclude: str | Sequence[str], task: Callable[[Trainer], int] | None
-    ) -> None:
+    def __init__(self, include: str | Sequence[str], exclude: str | Sequence[str], task: Task | None) -> None:
         self.include, self.exclude, self.task = include, exclude, task
         self.regularizer: R | None = None
         self._boundary = TaskBoundary()
@@ -84,6 +83,7 @@ class Consolidation(Callback, ABC, Generic[R]):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin with the parameters, and with their importance from a checkpoint or an earlier fit."""
+        self._boundary.start_fit()
         chosen, parameters = self._parameters(pl_module), dict(pl_module.named_parameters())
         if self.regularizer is not None:
             known, self._loaded = self.regularizer.parameters, self.regularizer.state_dict()
@@ -140,9 +140,18 @@ class Consolidation(Callback, ABC, Generic[R]):
     def _look_for_boundary(self, trainer: Trainer, pl_module: Any) -> None:
         of_module = self.task is None and hasattr(pl_module, "current_task")  # None until it finds the task in a batch
         task = current_task(trainer, (lambda _: pl_module.current_task) if of_module else self.task)
+        if self._boundary.starts(task) and task in self._boundary.earlier:
+            self._say_that_nothing_ends(trainer, task)
         ended, _ = self._boundary.update(task)
         if ended is not None:
             self.end_task(trainer, pl_module, ended)
+
+    def _say_that_nothing_ends(self, trainer: Trainer, task: int) -> None:
+        """A new Trainer starts at a task that an earlier one has trained; a `ForgettingLogger` looks to it itself."""
+        callbacks = trainer.callbacks  # type: ignore[attr-defined]
+        if trainer.global_step == 0 and not any(hasattr(callback, "task_source") for callback in callbacks):
+            name = type(self).__name__
+            rank_zero_warn(trained_before(task, name, say=f"ForgettingLogger.task = {task + 1}, or {name}.task"))
 
 
 def _all_finite(parameters: Iterable[Tensor]) -> bool:

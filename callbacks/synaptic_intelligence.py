@@ -1,6 +1,6 @@
 """Synaptic intelligence, for any LightningModule."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -9,6 +9,7 @@ from torch import Tensor
 from dendrite_zoo import regularizers
 from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo.callbacks.consolidation import Consolidation
+from dendrite_zoo.tasks import Task
 
 
 @say_new_names
@@ -23,7 +24,8 @@ class SynapticIntelligence(Consolidation[regularizers.SynapticIntelligence]):
         eps: bounds the importance of weights that hardly moved.
         include: names of the parameters, in ``pl_module.named_parameters()``, as `fnmatch` patterns.
         exclude: names to leave out; by default dendritic segments.
-        task: from the Trainer to the task being trained, such as ``lambda trainer: trainer.current_epoch // 3``.
+        task: the task being trained: a function of the Trainer, such as ``lambda trainer: trainer.current_epoch // 3``,
+            its import path, or an index; by default that of the module, the datamodule, or a `ForgettingLogger`.
 
     Raises:
         ValueError: a negative ``si_lambda``, or an ``eps`` that is not positive; at fit: patterns that match nothing,
@@ -42,7 +44,7 @@ class SynapticIntelligence(Consolidation[regularizers.SynapticIntelligence]):
         *,
         include: str | Sequence[str] = "*",
         exclude: str | Sequence[str] = "*segments",
-        task: Callable[[Trainer], int] | None = None,
+        task: Task | None = None,
     ) -> None:
         self.si_lambda, self.eps = si_lambda, eps
         super().__init__(include, exclude, task)

@@ -30,7 +30,7 @@ class TaskProgress:
         self.of_test = False
         self._boundary = TaskBoundary()
         self._step = 0  # up to which the task was trained on
-        self._starting = self._from_scratch = self._trained = self._resumed = False
+        self._from_scratch = self._trained = self._resumed = False
         self._warned: set[str] = set()
 
     @property
@@ -44,7 +44,7 @@ class TaskProgress:
 
     def start_fit(self, trainer: Trainer) -> None:
         """Training begins."""
-        self._starting, self._from_scratch = True, trainer.global_step == 0
+        self._from_scratch = trainer.global_step == 0
         self._boundary.start_fit()
         if self.latest is not None and trainer.global_step < self.latest[2]:  # another Trainer's steps
             self.latest = *self.latest[:2], 0
@@ -59,10 +59,10 @@ class TaskProgress:
         task = current_task(trainer, self.given.source)
         if task is None and trained and self.task is None:
             raise unknown_task(trainer, "ForgettingLogger")
-        starting, self._starting = self._starting, self._starting and task is None
+        starting = self._boundary.starts(task)
         ended, started = self._boundary.update(task)
-        if starting and task is not None:
-            self._check_start(task)
+        if starting and task in self._boundary.earlier and not self.given.anew:
+            self._refuse(task)
         if started is not None and ended is None:
             self._begin(trainer, started)
         elif started is not None:
@@ -156,11 +156,10 @@ class TaskProgress:
         self._boundary.load_state_dict(state["boundary"])
         self.latest, self._resumed = state["latest"], True
 
-    def _check_start(self, task: int) -> None:
-        earlier = self._boundary.earlier
-        if task not in earlier or self.given.anew:
-            return
-        message = trained_before(task, "ForgettingLogger", say=f"log.task = {max(earlier) + 1}")
+    def _refuse(self, task: int) -> None:
+        """A fit starts at a task that an earlier one has trained, and nobody has said so."""
+        say = f"log.task = {max(self._boundary.earlier) + 1}"
+        message = trained_before(task, "ForgettingLogger", say=say)
         if self._from_scratch:
             raise ValueError(message)
         rank_zero_warn(message)

@@ -261,10 +261,16 @@ class TaskBoundary:
         self.task: int | None = None
         self.earlier: set[int] = set()
         self._trained: set[int] = set()
+        self._starting = False
 
     def start_fit(self) -> None:
         """Count what was trained on until now as that of earlier fits; call it in ``on_train_start``."""
-        self.earlier = set(self._trained)
+        self.earlier, self._starting = set(self._trained), True
+
+    def starts(self, task: int | None) -> bool:
+        """Whether this is the first task of a fit; asked before each `update`, it is so once."""
+        starting, self._starting = self._starting, self._starting and task is None
+        return starting and task is not None
 
     def update(self, task: int | None) -> tuple[int | None, int | None]:
         """Compare with the last call.

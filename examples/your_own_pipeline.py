@@ -1,7 +1,7 @@
 """Way (c): our callbacks in a pipeline that was written without this library.
 
 The LightningModule and the datamodule below know nothing of it. The module logs one metric for several validation
-loaders, loader j being task j; ``task=`` says which task is trained on. That is all the callbacks need.
+loaders, loader j being task j; ``epochs_per_task`` says which task is trained on. That is all the callbacks need.
 """
 
 import torch
@@ -47,7 +47,7 @@ class YourData(LightningDataModule):
 
 
 seed_everything(0)
-forgetting = ForgettingLogger("val/acc", task=lambda trainer: trainer.current_epoch // EPOCHS_PER_TASK)
+forgetting = ForgettingLogger("val/acc", epochs_per_task=EPOCHS_PER_TASK)
 trainer = Trainer(
     max_epochs=TASKS * EPOCHS_PER_TASK,
     reload_dataloaders_every_n_epochs=EPOCHS_PER_TASK,

@@ -10,6 +10,8 @@ from torch.utils.data import DataLoader
 
 from dendrite_zoo._core.lightning import (
     attached_trainer,
+    loaders_given,
+    logged_metrics,
     logging_step,
     require,
     resume_missed_validation,
@@ -111,3 +113,11 @@ def test_a_version_without_an_overridden_method_is_refused():
     require(Trainer, "fit")
     with pytest.raises(ImportError, match=r"Expected lightning 2\.6, but got .* Trainer has no _fit_anew\. Install"):
         require(Trainer, "fit", "_fit_anew")
+
+
+def test_another_lightning_shows_no_metric_objects_and_says_so():
+    results = {"a": SimpleNamespace(is_tensor=False, has_reset=False)}
+    with pytest.warns(UserWarning, match=r"Expected the results of lightning 2.6, .*'meta'.*an `nn.ModuleList`"):
+        assert logged_metrics(SimpleNamespace(_results=results)) == {}
+    assert logged_metrics(SimpleNamespace(_results=None)) == {}
+    assert loaders_given(SimpleNamespace()) is None

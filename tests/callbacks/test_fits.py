@@ -127,6 +127,18 @@ class TestOneFitForEachTask:
             importance = sum(x.sum().item() for x in si.state_dict()["regularizer"]["importance"].values())
             assert (importance > 0) == (i > 0)
 
+    def test_an_epoch_based_task_of_consolidation_alone(self, tmp_path, module):
+        """It would consolidate nothing."""
+        si = SynapticIntelligence(0.1, task=lambda trainer: trainer.current_epoch // 2)
+        fit_trainer(tmp_path, [si]).fit(module, train_loader(0), val_loaders())
+        with pytest.warns(
+            UserWarning, match="SynapticIntelligence: this fit starts at task 0, which an earlier fit has"
+        ):
+            fit_trainer(tmp_path, [si]).fit(module, train_loader(1), val_loaders())
+        si.task = 2
+        fit_trainer(tmp_path, [si]).fit(module, train_loader(2), val_loaders())
+        assert sum(x.sum().item() for x in si.state_dict()["regularizer"]["importance"].values()) > 0
+
     def test_a_dry_run_first(self, tmp_path, module):
         log, si = ForgettingLogger("val/acc", epochs_per_task=2, verbose=False), SynapticIntelligence(0.1)
         fit_trainer(tmp_path, [log, si], fast_dev_run=True).fit(module, train_loader(0), val_loaders())

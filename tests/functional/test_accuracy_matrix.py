@@ -215,3 +215,23 @@ def test_learned_part_ends_with_the_last_row_measured():
     assert F.learned_part(R).shape == (3, 3)
     R[4, 4] = 0.5
     assert F.learned_part(R).shape == (5, 5)
+
+
+def test_less_is_better_by_hand():
+    """Losses: task 0 rose from 1 to 2 from its lowest, task 1 fell by .5; before it was learned, it had fallen by 1."""
+    R = [[1.5, 3.0, 4.0], [1.0, 2.0, 4.0], [2.0, 1.5, 0.5]]
+    assert F.forgetting_per_task(R, "min").tolist()[:2] == pytest.approx([1.0, -0.5])
+    assert F.forgetting(R, "min").item() == pytest.approx(0.25)
+    assert F.backward_transfer(R, "min").item() == pytest.approx((1.5 - 2.0 + 2.0 - 1.5) / 2)
+    assert F.forward_transfer(R, [4.0, 4.0, 5.0], "min").item() == pytest.approx((4.0 - 3.0 + 5.0 - 4.0) / 2)
+    with pytest.raises(ValueError, match="Expected `mode` to be one of 'max', 'min', but got 'less'"):
+        F.forgetting(R, "less")
+
+
+def test_less_is_better_is_more_of_the_negative():
+    torch.manual_seed(0)
+    R, b = torch.rand(5, 5, dtype=torch.float64), torch.rand(5, dtype=torch.float64)
+    R[torch.rand(5, 5) < 0.3] = NAN
+    for metric, args in ((F.forgetting_per_task, ()), (F.backward_transfer, ()), (F.forward_transfer, (b,))):
+        negative = [-x for x in args]
+        torch.testing.assert_close(metric(R, *args, mode="min"), metric(-R, *negative), equal_nan=True)

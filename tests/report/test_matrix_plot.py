@@ -71,6 +71,18 @@ def test_odd_matrices(R, tmp_path):
     plot_matrix(R, tmp_path / "matrix.png")
 
 
+def test_less_is_better():
+    """Bright is low, numbers on it are black, and a mean of losses is called no accuracy."""
+    figure = plot_matrix([[0.1, 0.9], [0.5, 0.2]], metric="val/loss", mode="min")
+    axes, bar = figure.axes
+    assert axes.get_title(loc="left").splitlines()[1] == "average .350   ·   forgetting .400"
+    assert bar.get_ylabel() == "val/loss (less is better)"
+    image = axes.images[0]
+    low, high = (sum(image.cmap(image.norm(x))[:3]) for x in (0.1, 0.9))
+    assert low > high
+    assert [text.get_color() for text in axes.texts] == ["black", "white", "white", "black"]
+
+
 def test_missing_matplotlib_names_the_extra(monkeypatch, tmp_path):
     real = builtins.__import__
 
