@@ -42,13 +42,7 @@ def distinct_contexts(
         >>> distinct_contexts(torch.tensor([3, 1, 3]), context_dim=5)
         (tensor([0, 1, 2, 3, 4]), tensor([3, 1, 3]))
     """
-    contexts, index = context if isinstance(context, tuple) else (context, None)
-    if isinstance(contexts, int):
-        contexts = torch.tensor(contexts, device=device)
-    if not isinstance(contexts, Tensor) or contexts.dtype == torch.bool:
-        got = contexts.dtype if isinstance(contexts, Tensor) else type(contexts).__name__
-        forms = "floats (C,) or (B, C), a tuple (codebook (K, C), index (B,)), an int, or integer ids () or (B,)"
-        raise TypeError(f"Expected a context to be {forms}, but got {got}.")
+    contexts, index = _parts(context, device)
     if not contexts.is_floating_point():
         if contexts.ndim > 1:
             raise ValueError(f"Expected context ids of shape () or (batch,), but got {tuple(contexts.shape)}.")
@@ -65,6 +59,20 @@ def distinct_contexts(
         check_ids(index, len(contexts), what="codebook row")
     index = index.long()
     return (contexts, index) if index.ndim else (contexts.index_select(0, index.reshape(1)), torch.tensor(0))
+
+
+def _parts(context: Context, device: torch.device | None) -> tuple[Tensor, Tensor | None]:
+    """Contexts or ids, and the index of a codebook's rows."""
+    contexts, index = context if isinstance(context, tuple) and len(context) == 2 else (context, None)
+    if isinstance(contexts, int) and index is None:
+        contexts = torch.tensor(contexts, device=device)
+    is_codebook = isinstance(contexts, Tensor) and contexts.is_floating_point() and contexts.ndim == 2
+    if not isinstance(contexts, Tensor) or contexts.dtype == torch.bool or (index is not None and not is_codebook):
+        got = f"{contexts.dtype} {tuple(contexts.shape)}" if isinstance(contexts, Tensor) else type(contexts).__name__
+        got += " as a codebook" * (index is not None)
+        forms = "floats (C,) or (B, C), a tuple (codebook (K, C), index (B,)), an int, or integer ids () or (B,)"
+        raise TypeError(f"Expected a context to be {forms}, but got {got}.")
+    return contexts, index
 
 
 def check_ids(ids: Tensor, count: int, what: str) -> None:

@@ -206,6 +206,11 @@ def test_bf16_autocast_compile_and_deepcopy_agree():
         ),
         (torch.zeros(C, dtype=torch.bool), TypeError, "Expected a context to be floats .* but got torch.bool"),
         ("3", TypeError, r"an int, or integer ids .* but got str"),
+        ((torch.randn(2, C),), TypeError, r"a tuple \(codebook \(K, C\), index \(B,\)\), .* but got tuple"),
+        ((torch.randn(2, C), 0, 0), TypeError, r"a tuple \(codebook \(K, C\), index \(B,\)\), .* but got tuple"),
+        ((0, 1), TypeError, "but got int as a codebook"),
+        ((torch.tensor([0, 1]), [0, 1]), TypeError, r"but got torch.int64 \(2,\) as a codebook"),
+        ((torch.randn(C), [0, 1]), TypeError, r"but got torch.float32 \(4,\) as a codebook"),
         (None, TypeError, r"Expected a context for .* but got None. Call layer\(x, context\)"),
     ],
 )
@@ -238,15 +243,6 @@ def test_an_int_is_a_one_hot_context_like_its_tensor():
     assert torch.equal(winning_activations(layer.segments, 2), winning_activations(layer.segments, torch.tensor(2)))
     with pytest.raises(ValueError, match="from 0 to 3, but got 4"):
         layer(x, C)
-
-
-@pytest.mark.parametrize("layer", ["linear", "conv"])
-def test_masked_segments_are_zero_after_loading_others(layer):
-    options = {"context_dim": 8, "num_segments": 3, "segment_density": 0.5}
-    layer = ActiveDendriteLinear(4, 5, **options) if layer == "linear" else ActiveDendriteConv2d(1, 5, 3, **options)
-    state = layer.state_dict()
-    layer.load_state_dict({**state, "segments": torch.ones_like(state["segments"])})
-    assert torch.equal(layer.segments, layer.segment_mask.float())
 
 
 def test_an_index_may_be_a_list():
