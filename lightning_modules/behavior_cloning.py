@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import Callback
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from dendrite_zoo._core.checks import check_choice, check_integers, check_positive, check_share
@@ -65,7 +66,7 @@ class BehaviorCloning(TaskModule):
         ``train/loss``, and ``val/task_{j}/loss`` on validation loader ``j``.
 
     Raises:
-        ValueError: a number out of range; at fit, data of other tasks than the model's.
+        ValueError: a number out of range; at fit, data of other tasks than the model's, or a loss that is not finite.
 
     Example:
         >>> module = BehaviorCloning(ActiveDendritePolicy(["reach-v3"], hidden_features=[32, 32]))
@@ -149,6 +150,15 @@ class BehaviorCloning(TaskModule):
             self.average.reset({name: weight.to(self.device) for name, weight in self._resumed.items()})
             self._resumed = {}
         model.set_std(0.1)
+
+    def on_train_start(self) -> None:
+        """Warn where the learning rate would still rise at the end."""
+        warmup, (_, total) = self.hparams["warmup"], self._progress(0)
+        if warmup > 1 and warmup >= total:
+            rank_zero_warn(
+                f"Expected `warmup` to be shorter than the {total:.0f} updates learned at one stretch, but got "
+                f"{warmup}: the learning rate never reaches `lr`. Lower `warmup`, or train for longer."
+            )
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Set the learning rate; start a task with a fresh optimizer."""

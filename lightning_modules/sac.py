@@ -7,15 +7,24 @@ from typing import Any, cast
 
 import numpy.typing as npt
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from numpy.random import SeedSequence
 from torch import Tensor, nn
 
-from dendrite_zoo._core.checks import check_density, check_integers, check_positive, check_range, check_share
+from dendrite_zoo._core.checks import (
+    check_density,
+    check_integers,
+    check_positive,
+    check_range,
+    check_share,
+    wrong_argument,
+)
 from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo.lightning_modules.base import TaskModule
 from dendrite_zoo.models import ActiveDendritePolicy, TwinCritic
 from dendrite_zoo.models.loading import as_model, saved_config
 from dendrite_zoo.optim import DendriteAdam
+from dendrite_zoo.rl import ACTION_SIZE
 from dendrite_zoo.rl.replay import Transitions
 from dendrite_zoo.rl.sac import ActorCritic
 from dendrite_zoo.streams import OnlineTasks, Round
@@ -51,7 +60,8 @@ class MultiTaskSAC(TaskModule):
         discount: of the reward, per step.
         tau: how far the slow critics follow, per update.
         reward_scale: factor of all rewards; Meta-World's are 0 to 10 a step.
-        target_entropy: of the actions, in nats; by default minus their number of dimensions.
+        target_entropy: of the actions, in nats; by default minus their number of dimensions, ``D``. That of uniform
+            actions, ``D log 2``, is the highest there is.
         init_alpha: of each task at the start; it is learned, but stays fixed with ``kl_coef``.
         start_std: standard deviation of the policy's actions at the start, before they are squashed, which is set in
             the policy; by default its spread is left as it is.
@@ -67,7 +77,8 @@ class MultiTaskSAC(TaskModule):
         ``val/task_{j}/entropy`` and ``val/task_{j}/value``, on what was seen last of a task.
 
     Raises:
-        ValueError: a number out of range; at fit, other data than `OnlineTasks`, or of other tasks.
+        ValueError: a number out of range; at fit, other data than `OnlineTasks`, or of other tasks, or a loss that is
+            not finite.
 
     Example:
         >>> policy = ActiveDendritePolicy(["reach-v3", "push-v3"], hidden_features=[32, 32])
@@ -106,6 +117,10 @@ class MultiTaskSAC(TaskModule):
         check_share(discount=discount)
         check_density(tau=tau)
         self.model = as_model(model, nn.Module)
+        size = self.model.config["action_size"] if isinstance(self.model, ActiveDendritePolicy) else ACTION_SIZE
+        if target_entropy is not None and not target_entropy < size * math.log(2):
+            most = f"below {size * math.log(2):.2f} (log 2 for each of {size} dimensions: uniform actions)"
+            raise wrong_argument("target_entropy", most, target_entropy, f"Leave it out for {-size}.")
         if start_std is not None:
             check_positive(start_std=start_std)
             if not isinstance(self.model, ActiveDendritePolicy):
@@ -145,6 +160,21 @@ class MultiTaskSAC(TaskModule):
         if stage == "fit" and data.tasks != self.tasks:
             expected = f"the same tasks in the same order as the policy's, {list(self.tasks)}"
             raise ValueError(f"Expected data of {expected}, but got {list(data.tasks)}.")
+        if stage == "fit":
+            self._warn_of_long_warmups(data)
+
+    def _warn_of_long_warmups(self, data: OnlineTasks) -> None:
+        updates, actor_warmup = data.total_updates, self.hparams["actor_warmup"]
+        if data.updates_per_round and not updates:
+            rank_zero_warn(
+                f"Expected `warmup_steps` to be fewer than the env_steps, {data.total_env_steps}, but got "
+                f"{data.warmup_steps}: nothing will be learned. Lower `warmup_steps`, or raise `env_steps`."
+            )
+        elif updates and actor_warmup >= updates:
+            rank_zero_warn(
+                f"Expected `actor_warmup` to be fewer than the {updates} updates of this fit, but got {actor_warmup}: "
+                "the policy will not learn. Lower `actor_warmup`, or raise `env_steps`."
+            )
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """One optimizer for the policy, the critics and the entropy coefficients, a group of parameters each."""

@@ -152,6 +152,13 @@ class OnlineTasks(TaskDataModule):
         """Number of steps in a round, of all environments in all processes."""
         return self.steps_per_round * self.num_envs * self.world_size
 
+    @property
+    def total_updates(self) -> int:
+        """Number of updates in a fit: none before the round that completes the warm-up."""
+        rounds = self.epochs * len(RoundLoader(self, epoch=0))
+        warm = max(0, -(-self.warmup_steps // self.env_steps_per_round) - 1)
+        return max(0, rounds - warm) * self.updates_per_round
+
     def setup(self, stage: str | None = None) -> None:
         """Make the environments, each process its own, and begin with nothing played.
 

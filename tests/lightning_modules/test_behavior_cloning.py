@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -217,13 +218,13 @@ def test_resumed_it_finds_its_rounds_of_dagger_where_the_run_began(experts, tmp_
 
 def test_a_fit_that_starts_anew_takes_no_rounds_of_another(experts, tmp_path):
     options = {"epochs": 2, "dagger_rounds": 1, "updates_per_epoch": 1}
-    fit(module(), data(experts, tmp_path / "one", **options))
+    fit(module(warmup=1), data(experts, tmp_path / "one", **options))
     with pytest.raises(FileExistsError, match="a folder without rounds .* got .*one/round-1.* of an earlier fit"):
-        fit(module(), data(experts, tmp_path / "one", **options))
+        fit(module(warmup=1), data(experts, tmp_path / "one", **options))
 
     stream, rows = data(experts, None, **options), []
     for _ in range(2):
-        fit(module(), stream, logger=CSVLogger(tmp_path, "logs"))
+        fit(module(warmup=1), stream, logger=CSVLogger(tmp_path, "logs"))
         rows.append(len(stream.observations))
     assert rows[0] == rows[1] and len([*tmp_path.glob("logs/version_*/demonstrations/round-1.safetensors")]) == 2
 
@@ -383,3 +384,24 @@ def test_errors_name_the_argument_and_the_remedy(experts):
         SuccessLogger(tasks=TASK).setup(Trainer(logger=False, accelerator="cpu"), LightningModule(), "fit")
     with pytest.raises(ValueError, match="Expected `every_n_steps` to be an integer of at least 1, but got 0"):
         SuccessLogger(every_n_steps=0)
+
+
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step`", "ignore:.*does not have many workers")
+@pytest.mark.parametrize(("warmup", "warns"), [(8, True), (200, True), (7, False), (1, False)])
+def test_a_warmup_longer_than_the_fit_is_warned_of(warmup, warns, tmp_path):
+    rows = [(torch.randn(4, 39), torch.rand(4, 4), torch.zeros(4).long()) for _ in range(4)]
+    bc = BehaviorCloning(ActiveDendritePolicy(["reach-v3"], hidden_features=[8, 8]), warmup=warmup)
+    bc.model.fit_normalizer(rows[0][0])
+    run = Trainer(
+        default_root_dir=tmp_path,
+        max_epochs=2,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+    )
+    said = f"shorter than the 8 updates learned at one stretch, but got {warmup}: the learning rate never"
+    with pytest.warns(match=said) if warns else nullcontext():
+        run.fit(bc, DataLoader(rows, batch_size=None))

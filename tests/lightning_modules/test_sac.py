@@ -502,3 +502,44 @@ def test_data_may_be_learned_from_again():
         trainer = fit(MultiTaskSAC(small_policy()), data)
         assert trainer.global_step == 9 and data.env_steps == 40
         assert data.replay.sizes.tolist() == [20, 20]
+
+
+def test_an_entropy_above_that_of_uniform_actions_is_refused():
+    most = 4 * np.log(2)  # the differential entropy of a uniform distribution over [-1, 1]^4
+    MultiTaskSAC(small_policy(), target_entropy=most - 1e-6)
+    for asked in (most, 3.0, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match=r"`target_entropy` to be below 2.77 .* uniform actions\), but got"):
+            MultiTaskSAC(small_policy(), target_entropy=asked)
+    with pytest.raises(ValueError, match="below 0.69"):
+        MultiTaskSAC(small_policy(action_size=1), target_entropy=0.7)
+
+
+def test_no_action_distribution_has_more_entropy_than_uniform_ones():
+    """By Monte Carlo, for the widest and other Gaussians: what `target_entropy` asks for must be reachable."""
+    torch.manual_seed(0)
+    for log_std in (-2.0, -0.5, -0.14, 0.0, 1.0):
+        draws = torch.randn(200_000, 4)
+        _, log_prob = sac.tanh_gaussian(torch.zeros_like(draws), torch.full_like(draws, log_std), draws)
+        assert -log_prob.mean() < 4 * np.log(2)
+
+
+@pytest.mark.parametrize("updates_per_round", [3, 0])
+def test_a_warmup_longer_than_the_fit_is_warned_of(updates_per_round):
+    data = practice(env_steps=40, epochs=2, warmup_steps=50, updates_per_round=updates_per_round)
+    said = "fewer than the env_steps, 40, but got 50: nothing will be learned"
+    with pytest.warns(match=said) if updates_per_round else nullcontext():
+        run = fit(MultiTaskSAC(small_policy()), data)
+    assert run.global_step == 0 == data.total_updates
+
+
+@pytest.mark.parametrize("warmup_steps", [0, 10, 11, 20, 30, 40])
+def test_updates_are_counted_before_a_fit(warmup_steps):
+    data = practice(env_steps=40, epochs=2, warmup_steps=warmup_steps)
+    expected = fit(MultiTaskSAC(small_policy(), batch_size_per_task=2), data).global_step
+    assert data.total_updates == expected > 0
+
+
+def test_an_actor_warmup_longer_than_the_fit_is_warned_of():
+    with pytest.warns(match="`actor_warmup` to be fewer than the 6 updates of this fit, but got 6: the policy"):
+        module = MultiTaskSAC(small_policy(), batch_size_per_task=2, actor_warmup=6)
+        fit(module, practice(env_steps=20, epochs=1, warmup_steps=0))
