@@ -28,8 +28,10 @@ THREADS = 2
 def in_turn(cases: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
     """Seconds that each case takes, all of them once a round, so that other work on the machine meets all alike.
 
-    A case runs twice and is timed the second time: the one before it left the caches to itself.
+    With one thread they are seconds of the processor, else of the clock. A case runs twice and is timed the second
+    time: the one before it left the caches to itself.
     """
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     for case in cases.values():
         case()
     seconds: dict[str, list[float]] = {name: [] for name in cases}
@@ -38,9 +40,9 @@ def in_turn(cases: dict[str, Callable[[], object]], rounds: int) -> dict[str, li
     for _ in range(rounds):
         for name, case in cases.items():
             case()
-            start = time.perf_counter()
+            start = clock()
             case()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(clock() - start)
     gc.enable()
     return seconds
 

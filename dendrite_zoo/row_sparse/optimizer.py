@@ -184,18 +184,20 @@ class _Aside:
     """A copy of the rows ``(N, ...)`` of tensors that are not used, to be put back."""
 
     def __init__(self, rows: Sequence[Tensor], used: Tensor) -> None:
-        self.rows, self.unused = rows, ~used
-        self.by_id = used.device.type == "cpu" and rows[0].ndim > 1
+        self.rows, self.by_id = rows, used.device.type == "cpu" and rows[0].ndim > 1
         if self.by_id:
-            self.unused = self.unused.nonzero().squeeze(1)
-        self.copies = [tensor.index_select(0, self.unused) if self.by_id else tensor.clone() for tensor in rows]
+            self.unused = (~used).nonzero().squeeze(1)
+            self.copies = [tensor.index_select(0, self.unused) for tensor in rows]
+        else:
+            self.unused = (~used).to(rows[0].dtype).view(-1, *[1] * (rows[0].ndim - 1))
+            self.copies = [tensor.clone() for tensor in rows]
 
     def put_back(self) -> None:
         for rows, old in zip(self.rows, self.copies, strict=True):
             if self.by_id:
                 rows.index_copy_(0, self.unused, old)
             else:  # exact for shares of 0 and 1, and several times as fast as `torch.where`
-                rows.lerp_(old, self.unused.to(old.dtype).view(-1, *[1] * (old.ndim - 1)))
+                rows.lerp_(old, self.unused)
 
 
 def _with_rows(groups: Iterable[dict[str, Any]]) -> list[RowParameter]:
