@@ -10,6 +10,7 @@ from lightning.fabric.utilities.data import sized_len
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities import CombinedLoader, rank_zero_warn
+from torch import Tensor
 
 from dendrite_zoo._core.checks import check_choice
 from dendrite_zoo._core.describe import describe
@@ -18,7 +19,7 @@ from dendrite_zoo._core.redact import typed_command
 from dendrite_zoo.callbacks.forgetting import ForgettingLogger
 from dendrite_zoo.callbacks.sparsity import SparsityLogger
 from dendrite_zoo.callbacks.subnetworks import SubnetworkLogger
-from dendrite_zoo.callbacks.trainer import find_callback, output_folder
+from dendrite_zoo.callbacks.trainer import find_callback, find_callbacks, output_folder
 from dendrite_zoo.records import ResultRecord, write_records
 from dendrite_zoo.report import matrix_record
 
@@ -108,7 +109,7 @@ class RunRecorder(Callback):
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the record of a run that is complete."""
-        folder, log = output_folder(trainer, self.folder), find_callback(trainer, ForgettingLogger)
+        folder, log = output_folder(trainer, self.folder), _accuracy_log(trainer)
         self.record = None
         if folder is None:
             return
@@ -179,13 +180,15 @@ def where_context_is_from(pl_module: LightningModule, context_at_test: ContextAt
 
 def _measured(trainer: Trainer, task: int | None) -> dict[str, Any]:
     """What the other callbacks have measured after a task."""
-    log = find_callback(trainer, ForgettingLogger)
+    log = _accuracy_log(trainer)
     learned = None if log is None or not _is_whole(trainer) else log.learned_part(task)
     sparsity, subnetworks = find_callback(trainer, SparsityLogger), find_callback(trainer, SubnetworkLogger)
     measured: dict[str, Any] = {}
-    if learned is not None:
+    if log is not None and learned is not None and _are_accuracies(learned, log):
         matrix = matrix_record(learned)["matrix"]
         measured |= {"task_accuracies": matrix[-1], "matrix": matrix}
+        if metric := _other_metric(log):
+            measured["metric"] = metric
     if sparsity is not None:
         measured["sparsity"] = {
             layer.removeprefix("model."): {name: x for name, x in values.items() if "/task_" not in name}
@@ -194,6 +197,30 @@ def _measured(trainer: Trainer, task: int | None) -> dict[str, Any]:
     if subnetworks is not None and subnetworks.win_rates:
         measured["subnetworks"] = subnetworks.record()
     return measured
+
+
+def _accuracy_log(trainer: Trainer) -> ForgettingLogger | None:
+    """The first one of a metric of which more is better, if there is any."""
+    return min(find_callbacks(trainer, ForgettingLogger), key=lambda log: log.mode == "min", default=None)
+
+
+def _other_metric(log: ForgettingLogger) -> str | None:
+    """The name of a metric that is another share than an accuracy."""
+    name = log.metric.rpartition("/")[2]
+    return None if name in ("acc", "accuracy", "success") else name
+
+
+def _are_accuracies(matrix: Tensor, log: ForgettingLogger) -> bool:
+    """Whether they are shares, of which more is better."""
+    wrong = matrix[(matrix < 0) | (matrix > 1) | matrix.isinf()]
+    if log.mode == "max" and not len(wrong):
+        return True
+    got = f"{wrong[0]:.4g}" if len(wrong) else f"mode={log.mode!r}"
+    rank_zero_warn(
+        f"Expected `{log.metric}` to be an accuracy from 0 to 1, but got {got}. There is no result record. Log an "
+        "accuracy, too, or divide percent by 100."
+    )
+    return False
 
 
 def _is_whole(trainer: Trainer) -> bool:
@@ -219,6 +246,7 @@ def _config(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any] | No
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     try:
         return {
+            "metric": None if (log := _accuracy_log(trainer)) is None else _other_metric(log),
             "model": _start(pl_module, model),
             "module": describe(pl_module, LEFT_OUT | ({"model", "context"} if own_context else {"model"})),
             "data": describe(data, LEFT_OUT | ({"source"} if named_source else set())),  # the benchmark's name has it

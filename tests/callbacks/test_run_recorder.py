@@ -99,6 +99,39 @@ def test_accuracies_of_a_part_of_the_validation_data_are_no_result(tmp_path, lim
     assert recorder.record is None and not (tmp_path / "results.json").exists()
 
 
+class Percent(ReluNet):
+    """Logs its accuracy in percent, and its loss."""
+
+    def validation_step(self, batch, batch_idx, dataloader_idx=0):
+        x, y = batch
+        logits = self.net(x)
+        self.log("val/percent", 100 * (logits.argmax(1) == y).float().mean(), batch_size=len(y))
+        self.log("val/loss", nn.functional.cross_entropy(logits, y), batch_size=len(y))
+        self.log("val/recall", (logits.argmax(1) == y).float().mean(), batch_size=len(y))
+
+
+@pytest.mark.parametrize(("metric", "mode"), [("val/percent", "max"), ("val/loss", "min")])
+def test_what_is_no_accuracy_makes_no_record(tmp_path, metric, mode):
+    recorder = RunRecorder(folder=tmp_path)
+    log = ForgettingLogger(metric, task=epoch, mode=mode, verbose=False, folder=tmp_path)
+    with pytest.warns(
+        UserWarning, match=f"Expected `{metric}` to be an accuracy from 0 to 1, but got .*divide percent"
+    ):
+        trainer(tmp_path, [recorder, log]).fit(Percent(), Tasks())
+    assert recorder.record is None and not (tmp_path / "results.json").exists()
+
+
+def test_of_several_metrics_an_accuracy_is_recorded_under_its_name(tmp_path):
+    recorder = RunRecorder(folder=tmp_path)
+    logs = [
+        ForgettingLogger(metric, task=epoch, mode=mode, verbose=False, folder=tmp_path / mode, name=mode)
+        for metric, mode in (("val/loss", "min"), ("val/recall", "max"))
+    ]
+    trainer(tmp_path, [recorder, *logs]).fit(Percent(), Tasks())
+    torch.testing.assert_close(torch.tensor(recorder.record.task_accuracies), logs[1].matrix[-1])
+    assert recorder.record.more["metric"] == "recall"
+
+
 @pytest.mark.parametrize("limit", [1.0, 3, 100])
 def test_a_limit_above_the_number_of_batches_leaves_all_of_them(tmp_path, limit):
     recorder = RunRecorder(folder=tmp_path)
