@@ -1,12 +1,13 @@
 """The command `dendrite-zoo`: which commands there are; each is a file beside this one."""
 
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
 
 from dendrite_zoo import __version__
-from dendrite_zoo.cli.parser import Parser
+from dendrite_zoo.cli.parser import Parser, UsageError, explain
 
 COMMANDS = {
     "demo": "Load a pretrained model, teach it two new tasks, and see what it forgets; takes less than a minute.",
@@ -26,7 +27,9 @@ TRAINER_COMMANDS = {
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command; errors of use are one line on stderr."""
     argv = list(sys.argv[1:] if args is None else args)
-    name = argv[0] if argv else ""
+    if argv[:1] in ([], ["help"]):
+        argv = [*argv[1:2], "--help"]
+    name = argv[0]
     # Lightning 2.6 asks `isinstance(spec, LeafSpec)`, which torch 2.13 deprecates: nothing a user could act upon.
     warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
     try:
@@ -37,14 +40,19 @@ def main(args: Sequence[str] | None = None) -> None:
         else:
             _run(argv)
     except KeyboardInterrupt:
-        sys.exit(130)  # as a shell says of a process that SIGINT ended
+        print(f"dendrite-zoo {name}: stopped by SIGINT before it began. Start it again.", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
+    except UsageError as error:
+        command = f"dendrite-zoo {name}" if name in {**COMMANDS, **TRAINER_COMMANDS} else "dendrite-zoo"
+        print(f"{command}: {error} See: {command} --help", file=sys.stderr)
+        sys.exit(2)
     except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"dendrite-zoo {name}: {error}")
+        sys.exit(f"dendrite-zoo {name}: {explain(str(error))}")
 
 
 def _run(argv: list[str]) -> None:
     about = "Networks with active dendrites: pretrained, trainable, and measured for what they forget."
-    parser = Parser(prog="dendrite-zoo", description=about, version=__version__)
+    parser = Parser(prog="dendrite-zoo", description=about, version=__version__, allow_abbrev=False)
     commands = parser.add_subcommands(dest="command", required=True)
     for name, summary in {**COMMANDS, **TRAINER_COMMANDS}.items():
         command = Parser(description=summary)

@@ -1,56 +1,127 @@
-"""An argument parser whose errors are one line wherever an option is misspelt."""
+"""An argument parser whose errors are one line: what was expected, what it got, what to type instead."""
 
 import inspect
 import pydoc
 import re
+import sys
+import textwrap
 from collections.abc import Iterable
+from pathlib import Path
 from typing import NoReturn, cast
 
 from jsonargparse import ArgumentParser
 
 from dendrite_zoo._core.names import nearest
 
+JSONARGPARSE = re.compile(
+    r"^[ -]*(Parser key|Does not validate|Subtypes:|Errors:|Given value|Not a valid subclass|Subclass types expect"
+    r"|a class path|a dict with|Import path|Expected an? (<class|path but|typing\.|dot import|.*Got value))",
+    re.MULTILINE,
+)
+"""Lines that jsonargparse writes around a reason."""
+
+
+class UsageError(Exception):
+    """What was typed is wrong; the message is one line."""
+
 
 class Parser(ArgumentParser):
-    """jsonargparse's parser; of an option that does not exist it names the nearest one, or its new name."""
+    """jsonargparse's parser, whose errors take one line and name the nearest option, class or value."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """End with exit status 2."""
-        if self.exit_on_error and (hint := self._hint(message)):
-            self.exit(2, f"dendrite-zoo: {hint}\n")
-        super().error(message, ex)
+        """Raise a `UsageError`; within the parser of a class, what jsonargparse raises itself."""
+        if not self.exit_on_error:
+            super().error(message, ex)
+        raise UsageError(self._option(message) or explain(message)) from ex
 
-    def _hint(self, message: str) -> str | None:
-        """What to type instead, where the message is about a name that does not exist."""
-        if found := re.search(r"given class_path '(\S+)':\s+Option '([\w.]+)' is not accepted", message):
-            owner = cast(type, pydoc.locate(found[1]))
-            return _unknown(f"`{owner.__name__}` has no argument", found[2], inspect.signature(owner).parameters)
-        if found := re.search(r"Expected a dot import path string: (\w+)$", message, re.MULTILINE):
-            return _unknown("There is no class", found[1], _classes())
-        if found := re.search(r"(?:Group '(\S+)' does not accept option|^Option|accept option) '(\S+?)'", message):
-            return _unknown("There is no option", ".".join(filter(None, found.groups())), self._options())
-        if found := re.match(r"unrecognized arguments: --([^\s=]+)", message):
-            return _unknown("There is no option", f"--{found[1]}", self._options("--"))
+    def _option(self, message: str) -> str | None:
+        """What a message says of options and commands; None where it is about a value."""
         if "required: fit.data" in message or "required: fit.model" in message:
             return "Expected a recipe or a run, but got neither. Give fit --config NAME, or fit --resume runs/NAME."
+        if found := re.match(r"(?:the following arguments are )?required: (.*)", message):
+            return f"Expected {', '.join(map(self._as_typed, found[1].split(', ')))}, but got none."
+        if found := re.search(r"(?:Group '(\S+)' does not accept option|^Option|accept option) '(\S+?)'", message):
+            return _unknown("There is no option", ".".join(filter(None, found.groups())), self.options())
+        if found := re.match(r"unrecognized arguments: --([^\s=]+)", message):
+            options = [f"--{name}" for name in self.options()]
+            within = [option for option in options if option.endswith(f".{found[1]}")]
+            return _unknown("There is no option", f"--{found[1]}", within or options)
+        if found := re.match(r"unrecognized arguments: (\S+)", message):
+            meant = "--resume" if Path(found[1]).is_dir() else "--config"
+            return f"Expected an option, but got `{found[1]}`. Did you mean {meant} {found[1]}?"
         if found := re.search(r"invalid choice: '(\S+)' \(choose from (.*)\)", message):
             return _unknown("There is no command", found[1], re.findall(r"[\w-]+", found[2]))
+        if found := re.search(r"set_by_data.*> (\S+): invalid", message):
+            return f"Expected no `{found[1]}`, because `data` sets it. Change the epochs of `data`."
         return None
 
-    def _options(self, prefix: str = "") -> set[str]:
+    def options(self) -> set[str]:
         """The names of all options, those of the commands included."""
-        choices = [action.choices for action in self._actions if isinstance(action.choices, dict)]
-        parsers = [self, *(parser for commands in choices for parser in commands.values())]
-        return {prefix + name for parser in parsers for name in re.findall(r"--([\w.-]+)", parser.format_usage())}
+        commands = [action.choices.values() for action in self._actions if isinstance(action.choices, dict)]
+        actions = [action for parser in (self, *(p for ps in commands for p in ps)) for action in parser._actions]
+        return {name[2:] for action in actions for name in action.option_strings if re.match(r"--[\w.-]+$", name)}
+
+    def _as_typed(self, argument: str) -> str:
+        """A required argument as one types it, such as ``--repo`` or ``SOURCE``."""
+        name = argument.rpartition(".")[2]
+        return f"`--{name}`" if name in self.options() else name.upper()
+
+
+def explain(message: str) -> str:
+    r"""Why a value was refused, in one line; what is no message of jsonargparse stays as it is.
+
+    Example:
+        >>> explain("Parser key 'data':\n  Parser key 'seed':\n    Expected a <class 'int'>. Got value: ten")
+        'Expected `data.seed` to be int, but got ten.'
+    """
+    if not JSONARGPARSE.search(message):
+        return message
+    key, owner, lines = _deepest(message)
+    text, name = "\n".join(lines), owner.rpartition(".")[2]
+    if owner and (found := re.match(r"Option '([\w.]+)' is not accepted", text)):
+        known = inspect.signature(cast(type, pydoc.locate(owner))).parameters
+        return _unknown(f"`{name}` has no argument", found[1], known)
+    if owner and (found := re.match(r"the following arguments are required: (.*)", text)):
+        return f"Expected {found[1]} of `{name}`, but got none. Add it to its `init_args`."
+    if reasons := [line for line in lines if not JSONARGPARSE.match(line)]:
+        return f"{owner}: {reasons[0]}" if owner else reasons[0]
+    types = re.search(r"Subtypes: \[(.*)\]|Expected an? (.*?)\. Got value", text)
+    imported = re.search(r"dot import path string: (\S+)", text)
+    got = imported[1] if imported else textwrap.shorten(re.split("(?:Given|Got) value: ", text)[-1], 80)
+    expected, choices = _types(types[1] or types[2]) if types else ("something else", [])
+    return f"Expected `{key}` to be {expected}, but got {got}.{nearest(got, choices)}"
+
+
+def _deepest(message: str) -> tuple[str, str, list[str]]:
+    """The innermost part of a message: the key, the class whose arguments it is about, if any, and the lines."""
+    path: list[tuple[int, str, str]] = []
+    parts: dict[tuple[tuple[int, str, str], ...], list[str]] = {}
+    for line in filter(lambda line: line.strip(" -"), message.splitlines()):
+        indent = len(line) - len(line.lstrip(" -"))
+        path = [part for part in path if part[0] < indent]
+        if found := re.search(r"Parser key [\"'](.*)[\"']:|given class_path '(.*)':", line):
+            path.append((indent, found[1] or "", found[2] or ""))
+        else:
+            parts.setdefault(tuple(path), []).append(line.strip(" -"))
+    deepest = max(parts, key=len)
+    return ".".join(key for _, key, _ in deepest if key), deepest[-1][2] if deepest else "", parts[deepest]
+
+
+def _types(text: str) -> tuple[str, list[str]]:
+    """Types as one reads them, and the names that fit: of classes, and of literals."""
+    paths = (path.rpartition(".") for path in re.findall(r"(?:torch|lightning|dendrite_zoo)(?:\.\w+)+", text))
+    classes = [getattr(sys.modules.get(module), name, None) for module, _, name in paths]
+    names = [name for cls in classes if isinstance(cls, type) for name in _subclasses(cls)]
+    plain = re.sub(r"<class '(.*?)'>|typing\.Literal\[(.*?)\]", r"\1\2", text).replace("NoneType", "null")
+    *others, last = re.sub(r"(?:\w+\.)+", "", plain).split(", ")
+    return " or ".join(filter(None, (", ".join(others), last))), names + re.findall(r"'([\w-]+)'", plain)
+
+
+def _subclasses(cls: type) -> list[str]:
+    below: list[type] = type.__subclasses__(cls)
+    return [cls.__name__, *(name for subclass in below for name in _subclasses(subclass))]
 
 
 def _unknown(what: str, name: str, known: Iterable[str]) -> str:
-    known = sorted(set(known) - {"self"})
+    known = sorted(known)
     return f"{what} `{name}`.{nearest(name, known) or ' Expected one of ' + ', '.join(known)}"
-
-
-def _classes() -> list[str]:
-    from dendrite_zoo import callbacks, lightning_modules, models, streams
-
-    modules = (callbacks, lightning_modules, models, streams)
-    return [name for module in modules for name in dir(module) if name[0].isupper()]

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
+from jsonargparse import get_loader
+
 from dendrite_zoo._core.names import nearest
 
 
@@ -36,9 +38,13 @@ def find(config: str) -> str:
 
     Raises:
         FileNotFoundError: it is none of them; the message offers the nearest name.
+        ValueError: the file is no YAML, or holds no options.
     """
     known = recipes()
-    if Path(config).is_file() or "://" in config:
+    if Path(config).is_file():
+        _check_options(config)
+        return config
+    if "://" in config:
         return config
     if config in known:
         return str(known[config])
@@ -46,6 +52,16 @@ def find(config: str) -> str:
         f"Expected `--config` to be the name of a recipe or the path of a YAML file, but got {config!r}."
         f"{nearest(Path(config).stem, known)} See all recipes: dendrite-zoo fit --config list"
     )
+
+
+def _check_options(file: str) -> None:
+    """Name the file that is no YAML of options, which jsonargparse does not."""
+    try:
+        value = get_loader("yaml")(Path(file).read_text(encoding="utf-8"))
+    except Exception as error:  # of the parser or of the decoder
+        raise ValueError(f"Expected {file} to be YAML, but got: {' '.join(str(error).split())}.") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"Expected {file} to hold options such as `model:` and `data:`, but got {value!r:.60}.")
 
 
 def expand(arguments: Sequence[str]) -> list[str]:
@@ -67,10 +83,24 @@ def expand(arguments: Sequence[str]) -> list[str]:
         if option in ("-c", "--config"):
             expanded += ["--config", find(value if equals else next(words, ""))]
         elif option == "--resume":
-            run = Path(value if equals else next(words, ""))
-            if not (config := run / "config.yaml").is_file():
-                raise FileNotFoundError(f"Expected `--resume` to be the folder of a run, but there is no {config}.")
-            expanded += ["--config", str(config), "--name", os.path.relpath(run, "runs"), "--ckpt_path", "last"]
+            config = _config_of(value if equals else next(words, ""))
+            expanded += [
+                "--config",
+                str(config),
+                "--name",
+                os.path.relpath(config.parent, "runs"),
+                "--ckpt_path",
+                "last",
+            ]
         else:
             expanded.append(word)
     return expanded
+
+
+def _config_of(run: str) -> Path:
+    """The config of a run, which is its folder or its name."""
+    configs = [Path(run, "config.yaml"), Path("runs", run, "config.yaml")]
+    if found := next((config for config in configs if config.is_file()), None):
+        return found
+    near = nearest(str(configs[1].parent), [str(config.parent) for config in Path("runs").glob("*/config.yaml")])
+    raise FileNotFoundError(f"Expected `--resume` to be the folder of a run, but there is no {configs[0]}.{near}")

@@ -102,18 +102,18 @@ def success_curve(folder: Path) -> list[dict[str, float]]:
 
 @contextmanager
 def resumable(folder: Path) -> Iterator[None]:
-    """Let Ctrl-C end a fit as SIGTERM does, after the batch and with a checkpoint; say how to resume, and exit.
+    """Let Ctrl-C end a fit as SIGTERM does, after the batch and with a checkpoint; say how to go on, and exit.
 
     A second Ctrl-C ends it at once, with the checkpoint before.
 
     Args:
         folder: the run folder.
     """
-    stopped_by = signal.SIGTERM
+    interrupted = False
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        nonlocal stopped_by
-        stopped_by = signal.SIGINT
+        nonlocal interrupted
+        interrupted = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
         if not callable(signal.getsignal(signal.SIGTERM)):  # Lightning does not listen yet
             raise KeyboardInterrupt
@@ -124,11 +124,13 @@ def resumable(folder: Path) -> Iterator[None]:
         signal.signal(signal.SIGINT, interrupt)
     try:
         yield
-    except SystemExit as end:  # Lightning's own
-        if not isinstance(end, SIGTERMException) and not isinstance(end.__context__, KeyboardInterrupt):
+    except (SystemExit, KeyboardInterrupt) as end:
+        if type(end) is SystemExit and not isinstance(end.__context__, KeyboardInterrupt):  # somebody else's
             raise
-        resume = f"Resume it with: dendrite-zoo fit --resume {folder}"
-        print(f"dendrite-zoo fit: stopped by {stopped_by.name}. {resume}", file=sys.stderr)
+        stopped_by = signal.SIGTERM if isinstance(end, SIGTERMException) and not interrupted else signal.SIGINT
+        go_on = f"Resume it with: dendrite-zoo fit --resume {folder}"
+        go_on = go_on if (folder / LAST).exists() else "It has no checkpoint yet. Start it again."
+        print(f"dendrite-zoo fit: stopped by {stopped_by.name}. {go_on}", file=sys.stderr)
         sys.exit(128 + stopped_by)
     finally:
         signal.signal(signal.SIGINT, before)

@@ -1,8 +1,8 @@
 """``dendrite-zoo fit | validate | test``: Lightning's own command line, with a run folder."""
 
+import inspect
 import os
 import re
-import shlex
 import signal
 import statistics
 import sys
@@ -33,11 +33,11 @@ from dendrite_zoo.cli.parser import Parser
 from dendrite_zoo.cli.recipes import describe, expand, recipes
 from dendrite_zoo.cli.run_logger import RunLogger
 from dendrite_zoo.hub import HubModel
-from dendrite_zoo.lightning_modules import evaluate_contexts
+from dendrite_zoo.lightning_modules import ContinualClassifier, evaluate_contexts
 from dendrite_zoo.models import ActiveDendritePolicy
 from dendrite_zoo.records import write_records
 from dendrite_zoo.rl import evaluate_policy
-from dendrite_zoo.streams import OnlineTasks, TaskStream
+from dendrite_zoo.streams import OnlineTasks, PermutedTasks, TaskStream
 
 SAME = ("callbacks", "limit_val_batches", *TRAINER)
 """What of the Trainer's arguments a run that is resumed cannot change."""
@@ -76,6 +76,12 @@ def train(arguments: list[str], summary: str) -> None:
 class _Parser(Parser, LightningArgumentParser):
     """Lightning's parser, whose errors are one line."""
 
+    def options(self) -> set[str]:
+        """Of the classes that most recipes name, too."""
+        classes = {"model": ContinualClassifier, "data": PermutedTasks}
+        named = {f"{key}.{name}" for key, cls in classes.items() for name in inspect.signature(cls).parameters}
+        return super().options() | named
+
 
 class _RunConfig(SaveConfigCallback):
     """Writes the config into the run folder, whatever the logger."""
@@ -88,6 +94,7 @@ class _RunConfig(SaveConfigCallback):
         """Write it, as one starts anew from it."""
         config = self.config.clone()
         config.ckpt_path = None
+        del config["resume"]
         self.parser.dump_header = [self.command]  # where a resume finds it
         self.parser.save(config, self.folder / self.config_filename, skip_none=False, overwrite=True)
 
@@ -101,7 +108,7 @@ class TrainingCLI(LightningCLI):
     def __init__(self, args: list[str], summary: str = "") -> None:
         super().__init__(
             parser_class=_Parser,
-            parser_kwargs={args[0]: {"description": summary}},
+            parser_kwargs={"prog": "dendrite-zoo", "allow_abbrev": False, args[0]: {"description": summary}},
             datamodule_class=LightningDataModule,
             subclass_mode_data=True,
             seed_everything_default=0,
@@ -119,7 +126,8 @@ class TrainingCLI(LightningCLI):
         return {name: LightningCLI.subcommands()[name] for name in ("fit", "validate", "test")}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """The run's name and its line in a results table; the stream settles the Trainer's epochs."""
+        """The run's name and its line in a results table; the stream sets the Trainer's epochs."""
+        parser.add_argument("--resume", type=str, help="Go on with the run in this folder, such as runs/NAME.")
         parser.add_argument("--name", type=str, help="Name of the run, its folder runs/NAME; default: the config's.")
         parser.add_argument("--method", type=str, help="Line of a results table it belongs to; default: its name.")
         for key in ("max_epochs", "reload_dataloaders_every_n_epochs", "num_sanity_val_steps"):
@@ -144,12 +152,21 @@ class TrainingCLI(LightningCLI):
         callbacks, logger = list(init.trainer.callbacks or []), init.trainer.logger
         if self.subcommand == "fit":
             self.save_config_callback = _RunConfig
-            self.save_config_kwargs = {"folder": self.run_folder, "command": (command := _command())}
+            self.save_config_kwargs = {"folder": self.run_folder, "command": (command := self._command())}
             run_folder.start_run(self.run_folder, resumed=config.ckpt_path is not None)
             metric, method = getattr(init.data, "metric", "val/acc"), config.method or name
             callbacks = [*run_folder.run_callbacks(self.run_folder, metric, method=method, command=command), *callbacks]
             logger = RunLogger(self.run_folder) if logger is None else logger
-        return super().instantiate_trainer(**kwargs, callbacks=callbacks, logger=logger or False)
+        try:
+            return super().instantiate_trainer(**kwargs, callbacks=callbacks, logger=logger or False)
+        except TypeError as error:  # such as of `--trainer.devices two`
+            raise ValueError(str(error)) from error
+
+    def _command(self) -> str:
+        """What to type for this run; one that was resumed ends as if it had never stopped."""
+        typed = re.sub(r" --ckpt_path[ =]last\b", "", typed_command("dendrite-zoo"))
+        resumed = re.match(r"dendrite-zoo fit --resume[ =]('.*?'|\S+)", typed)
+        return describe(Path(str(self.config.fit.config[0]))) + typed[resumed.end() :] if resumed else typed
 
     def _find_checkpoint(self, config: Any) -> None:
         """Resolve ``--ckpt_path last``: Lightning would go on with an untrained network where there is none."""
@@ -160,6 +177,10 @@ class TrainingCLI(LightningCLI):
             return
         if path == "last":
             path = self.config_init[str(self.subcommand)].ckpt_path = str(run_folder.last_checkpoint(self.run_folder))
+        if not Path(path).is_file() and "://" not in str(path):
+            raise FileNotFoundError(
+                f"Expected `--ckpt_path` to be `last` or a checkpoint, but there is no file {path}."
+            )
         if Path(path).is_file() and not is_zipfile(path):
             raise ValueError(f"{path} is cut, or no checkpoint. Give one that is whole, such as --ckpt_path last.")
         folder = Path(path).resolve().parent
@@ -184,9 +205,10 @@ class TrainingCLI(LightningCLI):
             )
 
     def fit(self, **kwargs: Any) -> None:
-        """Train; Ctrl-C and SIGTERM end it with a checkpoint, and with how to resume."""
+        """Train, and save the model; Ctrl-C and SIGTERM end it with a checkpoint, and with how to resume."""
         with run_folder.resumable(self.run_folder):
             self.trainer.fit(**kwargs)
+            self._save()
 
     def before_test(self) -> None:
         """Refuse where there is nothing to run, before data are made."""
@@ -194,8 +216,8 @@ class TrainingCLI(LightningCLI):
             got, remedy = type(self.model).__name__, f"dendrite-zoo evaluate {self.run_folder / 'model'}"
             raise ValueError(f"Expected a classifier, but {got} has no `test_step`. Evaluate a policy with: {remedy}")
 
-    def after_fit(self) -> None:
-        """Save the model as it would be published, with the record of the run."""
+    def _save(self) -> None:
+        """The model as it would be published, with the record of the run."""
         model, folder, first = (
             getattr(self.model, "model", None),
             self.run_folder / "model",
@@ -230,13 +252,6 @@ class TrainingCLI(LightningCLI):
         context = getattr(self.model, "given_context", None)
         scores = evaluate_contexts(model, data, context=context, enable_progress_bar=False)
         return {"accuracy_by_context": {way: statistics.fmean(tasks) for way, tasks in scores.items()}}
-
-
-def _command() -> str:
-    """What to type for this run; one that was resumed ends as if it had never stopped."""
-    typed = re.sub(r" --ckpt_path[ =]last\b", "", typed_command("dendrite-zoo"))
-    resumed = re.match(r"dendrite-zoo fit --resume[ =]('.*?'|\S+)", typed)
-    return describe(Path(*shlex.split(resumed[1]), "config.yaml")) + typed[resumed.end() :] if resumed else typed
 
 
 def _recipe(config: dict[str, Any]) -> dict[str, Any]:

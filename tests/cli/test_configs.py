@@ -73,3 +73,23 @@ def test_resume_stands_for_the_config_the_name_and_the_checkpoint_of_a_run(form,
     (tmp_path / "runs" / "x" / "config.yaml").touch()
     expected = ["fit", "--config", str(Path("runs/x/config.yaml")), "--name", "x", "--ckpt_path", "last", "--seed", "1"]
     assert expand(["fit", *form, "--seed", "1"]) == expected
+    assert expand(["fit", "--resume", "x", "--seed", "1"]) == expected, "its name is enough"
+    with pytest.raises(FileNotFoundError, match="no y/config.yaml. Did you mean 'runs/x'?"):
+        expand(["fit", "--resume", "y"])
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"a: [", "Expected mine.yaml to be YAML, but got: while parsing"),
+        (b"\xff\xfe", "Expected mine.yaml to be YAML, but got: 'utf-8' codec can't decode"),
+        (b"some text", "Expected mine.yaml to hold options such as `model:` and `data:`, but got 'some text'"),
+        (b"", "Expected mine.yaml to hold options such as `model:` and `data:`, but got None"),
+    ],
+)
+def test_a_file_that_is_no_config_is_named(content, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_bytes(content)
+    with pytest.raises(ValueError) as refused:
+        find("mine.yaml")
+    assert said in str(refused.value) and "\n" not in str(refused.value)

@@ -20,39 +20,13 @@ from dendrite_zoo.cli.recipes import recipes
 from dendrite_zoo.hub import registry
 from dendrite_zoo.models import ActiveDendriteClassifier, ActiveDendritePolicy
 from dendrite_zoo.streams import PermutedTasks
-
-RECIPE = """
-method: tiny
-model:
-  class_path: ContinualClassifier
-  init_args:
-    lr: 1.0e-3
-    model:
-      class_path: dendrite_zoo.models.ActiveDendriteClassifier
-      init_args: {in_features: 64, hidden_features: [32], num_classes: 10, max_tasks: 3, num_segments: 2}
-data:
-  class_path: PermutedTasks
-  init_args: {source: digits, num_tasks: 2, epochs_per_task: 2, batch_size: 256}
-trainer: {accelerator: cpu, enable_progress_bar: false, enable_model_summary: false, log_every_n_steps: 1}
-"""
+from tests.cli.conftest import RECIPE, run
 
 
-def run(*args, cwd, code=0):
-    command = [sys.executable, "-m", "dendrite_zoo.cli.main", *map(str, args)]
-    done = subprocess.run(
-        command, cwd=cwd, env={**os.environ, "COLUMNS": "160"}, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout + done.stderr
-
-
-@pytest.fixture(scope="module")
-def finished_run(tmp_path_factory):
-    """A folder with the run `tiny`, made as a user makes it."""
-    folder = tmp_path_factory.mktemp("runs")
-    (folder / "tiny.yaml").write_text(RECIPE)
-    run("fit", "--config", "tiny.yaml", cwd=folder)
-    return folder
+@pytest.fixture(autouse=True)
+def lightnings_own(monkeypatch):
+    """Lightning 2.6 calls what jsonargparse 4.53 deprecates."""
+    monkeypatch.setenv("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
 
 
 def test_help_names_every_command(capsys):
@@ -301,7 +275,7 @@ def test_a_run_from_the_weights_of_another_without_a_logger(finished_run, tmp_pa
 def test_the_stream_settles_the_trainers_epochs(tmp_path):
     (tmp_path / "tiny.yaml").write_text(RECIPE)
     said = run("fit", "--config", "tiny.yaml", "--trainer.max_epochs", 7, cwd=tmp_path, code=2)
-    assert "set_by_data(data) --> trainer.max_epochs" in said
+    assert "Expected no `trainer.max_epochs`, because `data` sets it. Change the epochs of `data`." in said
 
 
 def test_a_misspelt_argument_of_the_model_is_named(tmp_path):
@@ -320,7 +294,11 @@ def test_a_misspelt_argument_of_the_model_is_named(tmp_path):
         ("batch_size", "batchsize", "`PermutedTasks` has no argument `batchsize`. Did you mean 'batch_size'?"),
         ("batch_size", "holdout", "`PermutedTasks` has no argument `holdout`. `holdout` is now `val_fraction`."),
         ("lr:", "anneal:", "`ContinualClassifier` has no argument `anneal`. `anneal` is now `lr_schedule`."),
-        ("class_path: PermutedTasks", "class_path: PermutedTask", "There is no class `PermutedTask`. Did you mean"),
+        (
+            "class_path: PermutedTasks",
+            "class_path: PermutedTask",
+            "but got PermutedTask. Did you mean 'PermutedTasks'?",
+        ),
         (
             "log_every_n_steps",
             "log_every_steps",
@@ -338,13 +316,79 @@ def test_a_misspelt_option_of_a_recipe_is_one_line(old, new, said, tmp_path, mon
     ("words", "said"),
     [
         ("fit --config permuted-digits --naem x", "There is no option `--naem`. Did you mean '--name'?"),
+        ("fit --confg permuted-digits", "There is no option `--confg`. Did you mean '--config'?"),
+        ("fit --resum runs/x", "There is no option `--resum`. Did you mean '--resume'?"),
+        ("fit permuted-digits", "Did you mean --config permuted-digits?"),
+        ("fit", "Give fit --config NAME, or fit --resume runs/NAME. See: dendrite-zoo fit --help"),
+        ("fit --config permuted-digits --lr 0.1", "There is no option `--lr`. Did you mean '--model.lr'?"),
+        ("fit --config permuted-digits --max_steps 1", "Did you mean '--trainer.max_steps'?"),
         ("fit --config permuted-digits --data.init_args.holdout 0.1", "`holdout` is now `val_fraction`"),
+        ("fit --config permuted-digits --optimizer Adm --optimizer.lr 1", "but got Adm. Did you mean 'Adam'?"),
+        ("fit --config permuted-digits --optimizer os.system", "Expected `optimizer` to be Optimizer or null"),
+        ("fit --config permuted-digits --trainer.callbacks EarlyStoping", "Did you mean 'EarlyStopping'?"),
+        ("fit --config permuted-digits --trainer.callbacks EarlyStopping", "Expected monitor of `EarlyStopping`"),
+        ("fit --config permuted-digits --model mine.Net", "mine.Net: No module named 'mine'"),
         ("evaluate permuted-digits --num_task 3", "There is no option `--num_task`. Did you mean '--num-tasks'?"),
         ("evaluat permuted-digits", "There is no command `evaluat`. Did you mean 'evaluate'?"),
+        ("publish runs/x", "dendrite-zoo publish: Expected `--repo`, but got none. See: dendrite-zoo publish --help"),
+        ("evaluate", "dendrite-zoo evaluate: Expected MODEL, but got none."),
     ],
 )
 def test_a_misspelt_word_of_the_command_is_one_line(words, said, capsys):
     check_one_line(words.split(), said, capsys)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--data.num_tasks ten", "Expected `data.num_tasks` to be int, but got ten. See: dendrite-zoo fit --help"),
+        ("--data.init_args.num_tasks ten", "Expected `data.num_tasks` to be int, but got ten."),
+        ("--trainer.max_steps x", "Expected `trainer.max_steps` to be int, but got x."),
+        ("--trainer.precision 16-ture", "'bf16' or null, but got 16-ture. Did you mean '16-true'?"),
+        ("--model.init_args.lr x", "Expected `model.lr` to be float, but got x."),
+        ("--seed_everything x", "Expected `seed_everything` to be bool or int, but got x."),
+    ],
+)
+def test_a_wrong_value_is_one_line_with_what_was_expected(words, said, capsys):
+    check_one_line(["fit", "--config", "permuted-digits", *words.split()], said, capsys)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--data.first_task -1", "dendrite-zoo fit: Expected `first_task` to be an integer of at least 0, but got -1."),
+        ("--ckpt_path best", "Expected `--ckpt_path` to be `last` or a checkpoint, but there is no file best."),
+        ("--trainer.accelerator cpu --trainer.devices two", "`devices` selected with `CPUAccelerator` should be"),
+    ],
+)
+def test_a_value_that_a_class_refuses_is_one_line(words, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        main(["fit", "--config", "permuted-digits", "--seed_everything", "false", *words.split()])
+    assert said in str(end.value.code) and "\n" not in str(end.value.code)
+
+
+def test_a_command_that_is_stopped_before_it_began_says_so(tmp_path, monkeypatch, capsys):
+    (tmp_path / "slow.py").write_text("raise KeyboardInterrupt  # while it is imported")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(SystemExit) as end:
+        main(["fit", "--config", "permuted-digits", "--model", "slow.Net"])
+    assert end.value.code == 130
+    assert capsys.readouterr().err == "dendrite-zoo fit: stopped by SIGINT before it began. Start it again.\n"
+
+
+@pytest.mark.parametrize("words", [[], ["help"], ["help", "publish"]])
+def test_help_without_dashes(words, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    assert end.value.code == 0
+    assert ("--repo" if "publish" in words else "Train by a recipe") in capsys.readouterr().out
+
+
+def test_help_of_fit_lists_resume(capsys):
+    with pytest.raises(SystemExit):
+        main(["fit", "--help"])
+    assert "\n  --resume RESUME " in capsys.readouterr().out
 
 
 def check_one_line(arguments, said, capsys):

@@ -12,15 +12,7 @@ from dendrite_zoo.models import ActiveDendriteClassifier
 from dendrite_zoo.records import merge_seeds, read_records
 from dendrite_zoo.streams import PermutedTasks
 from tests.callbacks.strangers import trainer
-from tests.cli.test_main import RECIPE, run
-
-
-@pytest.fixture(scope="module")
-def finished_run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs")
-    (folder / "tiny.yaml").write_text(RECIPE)
-    run("fit", "--config", "tiny.yaml", cwd=folder)
-    return folder
+from tests.cli.conftest import run
 
 
 def test_the_run_folder_and_the_model_hold_one_record(finished_run):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import signal
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +14,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from dendrite_zoo.cli.run_folder import LastCheckpoint, run_callbacks, start_run, success_curve
+from dendrite_zoo.cli.run_folder import LastCheckpoint, resumable, run_callbacks, start_run, success_curve
 from dendrite_zoo.cli.run_logger import RunLogger
 from dendrite_zoo.lightning_modules import ContinualClassifier
 from dendrite_zoo.models import ActiveDendriteClassifier
@@ -160,6 +161,19 @@ def test_a_run_can_go_on_from_where_it_was_killed(tmp_path):
     assert torch.load(last, weights_only=True)["global_step"] == 3
     assert fit(stream, seconds=60, ckpt_path=last).global_step == 6
     assert torch.load(last, weights_only=True)["global_step"] == 6
+
+
+def test_a_fit_that_is_stopped_says_how_to_go_on(tmp_path, capsys):
+    for go_on in ("It has no checkpoint yet. Start it again.", f"Resume it with: dendrite-zoo fit --resume {tmp_path}"):
+        with pytest.raises(SystemExit) as end, resumable(tmp_path):
+            raise KeyboardInterrupt  # as where Lightning does not listen yet
+        assert end.value.code == 130
+        assert capsys.readouterr().err == f"dendrite-zoo fit: stopped by SIGINT. {go_on}\n"
+        (tmp_path / "checkpoints").mkdir(exist_ok=True)
+        (tmp_path / "checkpoints" / "last.ckpt").touch()
+    with pytest.raises(SystemExit) as end, resumable(tmp_path):
+        sys.exit(3)
+    assert end.value.code == 3 and not capsys.readouterr().err, "which is somebody else's"
 
 
 def test_a_crash_while_a_checkpoint_is_written_leaves_the_one_before(tmp_path):
