@@ -53,7 +53,7 @@ hub-floor: .venv/.dev  ## the Hub tests on the oldest huggingface-hub that is su
 
 # MNIST may be a folder that holds it: make bench MNIST=~/data/mnist
 MNIST ?= mnist
-BENCHMARKS ?= training_step mixed_contexts stream inference imports callbacks environments policy sac many_contexts growth sac_subnetworks fit
+BENCHMARKS ?= training_step mixed_contexts stream inference imports callbacks environments policy sac many_contexts growth sac_subnetworks fit watching
 bench: .venv/.dev  ## the benchmarks, into benchmarks/results (ten minutes, 12 GB of memory)
 	mkdir -p benchmarks/results
 	for name in $(BENCHMARKS); do \

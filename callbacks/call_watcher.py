@@ -325,7 +325,7 @@ def count_active(output: Tensor, unit: int) -> tuple[Tensor, int]:
         (tensor([0, 1]), 2)
     """
     # written as floats, comparison and sum take a fraction of the time of a boolean's; half ones cannot count
-    active = torch.empty(output.shape, dtype=torch.float32, device=output.device)
+    active = torch.empty_like(output, dtype=torch.float32, requires_grad=False)
     torch.ne(output.detach(), 0, out=active)
     unit %= output.ndim
     if output.ndim > 1:

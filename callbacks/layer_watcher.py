@@ -1,7 +1,6 @@
 """What the layers of a network do in each validation: the base of callbacks that watch them."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -13,34 +12,38 @@ from dendrite_zoo.callbacks.activation_counts import ActivationCounts, LayerCoun
 from dendrite_zoo.callbacks.call_watcher import CallWatcher
 from dendrite_zoo.callbacks.context_watcher import ContextWatcher
 from dendrite_zoo.callbacks.layer_selection import Layers, layer_filter, named_layers, watched_outputs, weight_layers
-from dendrite_zoo.tasks import current_task
+from dendrite_zoo.tasks import Task, loader_task
 
 
 class LayerWatcher(Callback, ABC):
     """Counts in each validation how often every unit is active, for each task, and calls `on_counted` at its end.
 
-    Validation loader ``j`` is task ``j``; a single one is the current task's, task 0's where nothing says which that
-    is. The network is watched while a batch is validated, and only then; the sanity check counts for nothing. Layers
-    have the names of ``pl_module.named_modules()`` without the ``_orig_mod`` of compiled networks.
+    Validation loader ``j`` is task ``j``; the task of a single one is that of `dendrite_zoo.tasks.loader_task`. The
+    network is watched while a batch is validated, and only then; the sanity check counts for nothing. Layers have the
+    names of ``pl_module.named_modules()`` without the ``_orig_mod`` of compiled networks.
 
     Args:
         layers: watch these only, and what is in them: names of modules, patterns (``"encoder.*"``), or classes.
-        task: from the Trainer to the task being trained; by default the ``current_task`` of the datamodule or the
-            module.
+        task: the task being trained, as for `dendrite_zoo.tasks.current_task`; by default what the datamodule, the
+            module or another callback says.
 
     Raises:
         ValueError: a layer that the module does not have; names the nearest. Or a task that is no index.
     """
 
-    def __init__(self, layers: Layers | None, task: Callable[[Trainer], int] | None) -> None:
+    def __init__(self, layers: Layers | None, task: Task | None) -> None:
         self.layers = [layers] if isinstance(layers, (str, type)) else None if layers is None else list(layers)
         self.task = task
+        self.task_known = False
         self._watching = ExitStack()
         self._warned: set[str] = set()
 
     @abstractmethod
     def on_counted(self, trainer: Trainer, pl_module: LightningModule, counts: dict[str, LayerCounts]) -> None:
-        """Take in what a validation has counted, summed over processes; and ``_contexts``."""
+        """Take in what a validation has counted, summed over processes; and ``_contexts``.
+
+        Where ``task_known`` is False, all is counted for task 0.
+        """
 
     @property
     def state_key(self) -> str:
@@ -62,20 +65,35 @@ class LayerWatcher(Callback, ABC):
         self._calls.redirected = trainer.strategy.model is not pl_module
 
     def on_validation_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+        self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int | None = None
     ) -> None:
         """Watch the network."""
         self.teardown()
-        several = len(trainer.num_val_batches) > 1
-        self._contexts.task = dataloader_idx if several else current_task(trainer, self.task) or 0
+        self._contexts.task = self._task(trainer, dataloader_idx)
         self._watching.enter_context(self._calls)
 
-    def on_validation_batch_end(self, *args: Any, **kwargs: Any) -> None:
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: Any,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int | None = None,
+    ) -> None:
         """Count what was active."""
         self.teardown()
+        task = self._task(trainer, dataloader_idx)  # a step that takes its batches itself has only now said whose
         for seen in self._calls.seen:
-            self._counts.add(seen, self._contexts.task)
+            self._counts.add(seen, task)
         self._calls.seen.clear()
+
+    def _task(self, trainer: Trainer, loader: int | None) -> int:
+        """The task of a batch; Lightning gives no index to one loader, nor to a batch of several at once."""
+        alone = loader is None and len(trainer.num_val_batches) == 1
+        task = loader_task(trainer, self.task) if alone else loader
+        self.task_known = task is not None
+        return task or 0
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sum up what was counted."""

@@ -1,6 +1,5 @@
 """How sparse a network is while it learns."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from dendrite_zoo.callbacks.layer_selection import Layers, weight_layers
 from dendrite_zoo.callbacks.layer_watcher import LayerWatcher
 from dendrite_zoo.callbacks.trainer import log_metrics
 from dendrite_zoo.metrics.functional import dead_units, duty_cycle_entropy, weight_sparsity
-from dendrite_zoo.tasks import current_task
+from dendrite_zoo.tasks import Task
 
 
 class SparsityLogger(LayerWatcher):
@@ -26,9 +25,11 @@ class SparsityLogger(LayerWatcher):
     - ``sparsity/{layer}/duty_cycle_entropy``: `dendrite_zoo.metrics.duty_cycle_entropy`, in bits,
 
     over all validation loaders, and with ``/task_{j}`` behind for each task: loader ``j``, where there are several,
-    else the task being trained, where it is known. For every module with a weight (linear layers, convolutions,
-    ``in_proj_weight`` of attention, recurrent layers) ``sparsity/{layer}/weight_sparsity``, the share of its weights
-    that are exactly zero: pruned and parametrized ones as they are used; of an LSTM, all its matrices.
+    else the task being trained. One loader of `trainer.validate` has a task where the datamodule says its
+    ``current_task``, or an index was given (``task=``, ``ForgettingLogger.task``). For every module with a weight
+    (linear layers, convolutions, ``in_proj_weight`` of attention, recurrent layers)
+    ``sparsity/{layer}/weight_sparsity``, the share of its weights that are exactly zero: pruned and parametrized ones
+    as they are used; of an LSTM, all its matrices.
 
     A layer has its name in ``pl_module.named_modules()``, a function that of the module that calls it with its own:
     ``net.relu``. What is used at several places is several layers, in the order in which they run first: ``net.relu``,
@@ -51,8 +52,8 @@ class SparsityLogger(LayerWatcher):
         layers: watch these only, and what is in them: names of modules or of functions as they are logged, patterns
             (``"encoder.*"``), or classes of modules. One that has neither an activation module nor a weight in it is
             watched itself.
-        task: from the Trainer to the task being trained, such as ``lambda trainer: trainer.current_epoch // 3``; by
-            default the ``current_task`` of the datamodule or the module.
+        task: the task being trained, as for `dendrite_zoo.callbacks.ForgettingLogger`; by default what the datamodule,
+            the module or such a callback says.
 
     Attributes:
         values: layer -> metric (``"activation_sparsity"``, ``"activation_sparsity/task_0"``, ``"weight_sparsity"``,
@@ -66,7 +67,7 @@ class SparsityLogger(LayerWatcher):
         {}
     """
 
-    def __init__(self, layers: Layers | None = None, *, task: Callable[[Trainer], int] | None = None) -> None:
+    def __init__(self, layers: Layers | None = None, *, task: Task | None = None) -> None:
         super().__init__(layers, task)
         self.values: dict[str, dict[str, float]] = {}
 
@@ -80,8 +81,8 @@ class SparsityLogger(LayerWatcher):
 
     def on_counted(self, trainer: Trainer, pl_module: LightningModule, counts: dict[str, LayerCounts]) -> None:
         """Log how sparse the activations were, and how sparse the weights are."""
-        known = len(trainer.num_val_batches) > 1 or current_task(trainer, self.task) is not None
-        self.values = {layer: _activation_values(*count, per_task=known) for layer, count in counts.items()}
+        by_task = self.task_known
+        self.values = {layer: _activation_values(*count, per_task=by_task) for layer, count in counts.items()}
         for layer, weights in weight_layers(pl_module, self.layers).items():
             if packed := [w.dtype for w in weights if not (w.is_floating_point() or w.is_complex())]:
                 self._warn_once(f"The weights of {layer!r} are packed as {packed[0]}, so their zeros are not counted.")

@@ -1,6 +1,5 @@
 """The sub-networks that tasks find in a network."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,14 @@ from dendrite_zoo.callbacks.layer_watcher import LayerWatcher
 from dendrite_zoo.callbacks.trainer import log_metrics, output_folder
 from dendrite_zoo.metrics import task_overlap
 from dendrite_zoo.report import plot_subnetworks, subnetwork_record, write_record
-from dendrite_zoo.tasks import current_task
+from dendrite_zoo.tasks import Task, current_task, has_task
 
 
 class SubnetworkLogger(LayerWatcher):
     """Logs at each validation which units are active for which task, and which segments win in its context.
 
-    Validation loader ``j`` is task ``j``; a single one is the current task's, task 0's where it is not known which that
-    is. For every activation (our ``KWinners``, ``nn.ReLU``, ``F.relu``, ...), over the tasks learned so far:
+    Validation loader ``j`` is task ``j``; a single one is the current task's, task 0's where nothing says tasks. For
+    every activation (our ``KWinners``, ``nn.ReLU``, ``F.relu``, ...), over the tasks learned so far:
 
     - ``subnetworks/{layer}/overlap``: the mean share of active units that two tasks have in common
       (`dendrite_zoo.metrics.subnetworks.task_overlap`),
@@ -42,8 +41,8 @@ class SubnetworkLogger(LayerWatcher):
 
     Args:
         layers: watch these only, and what is in them, as for `SparsityLogger`.
-        task: from the Trainer to the task being trained, such as ``lambda trainer: trainer.current_epoch // 3``; by
-            default the ``current_task`` of the datamodule or the module.
+        task: the task being trained, as for `dendrite_zoo.callbacks.ForgettingLogger`; by default what the datamodule,
+            the module or such a callback says.
         num_units: number of units of each layer in the picture and the record.
         folder: where to write; by default where the Trainer's logger writes, else its ``default_root_dir``.
 
@@ -65,7 +64,7 @@ class SubnetworkLogger(LayerWatcher):
         self,
         layers: Layers | None = None,
         *,
-        task: Callable[[Trainer], int] | None = None,
+        task: Task | None = None,
         num_units: int = 64,
         folder: str | Path | None = None,
     ) -> None:
@@ -89,6 +88,12 @@ class SubnetworkLogger(LayerWatcher):
 
     def on_counted(self, trainer: Trainer, pl_module: LightningModule, counts: dict[str, LayerCounts]) -> None:
         """Take in what was seen, and log what follows from it."""
+        if not self.task_known and (len(trainer.num_val_batches) > 1 or has_task(trainer, self.task)):
+            self._warn_once(
+                "Expected a validation loader for each task, but the task of this validation's batches is unknown, so "
+                "nothing was taken in. Pass the loaders of all tasks, in their order; or set `task=` to the index."
+            )
+            return
         for layer, (tasks, active, samples) in counts.items():
             rates = _resized(self.win_rates.get(layer), max(tasks) + 1, active.shape[1], blank=torch.nan)
             rates[tasks] = (active / samples.clamp(min=1)).float()

@@ -19,6 +19,7 @@ __all__ = [
     "TaskBoundary",
     "current_task",
     "has_task",
+    "loader_task",
     "resume_missed_validation",
     "trained_before",
     "unknown_task",
@@ -143,6 +144,27 @@ def current_task(trainer: Trainer, task: Task | None = None) -> int | None:
     """
     answers = [_answer(task, trainer)] if task is not None else _answers(trainer)
     return next((_index(answer) for answer in answers if answer is not None), None)
+
+
+def loader_task(trainer: Trainer, task: Task | None = None) -> int | None:
+    """The task that the one loader of a validation belongs to.
+
+    In a fit it is the task being trained. ``trainer.validate`` may be given any task's loader: its task is what the
+    datamodule says, or an index that was given for this run; a function of the Trainer knows nothing of it.
+
+    Args:
+        trainer: the Trainer at work.
+        task: asked instead of them, as for `current_task`.
+
+    Returns:
+        The index, or None where it is not known.
+    """
+    if trainer.state.fn == "fit":
+        return current_task(trainer, task)
+    said = (task, getattr(getattr(trainer, "datamodule", None), "current_task", None), *_callbacks_sources(trainer))
+    return next(
+        (_index(index) for index in said if not (index is None or isinstance(index, str) or callable(index))), None
+    )
 
 
 def has_task(trainer: Trainer, task: Task | None = None) -> bool:

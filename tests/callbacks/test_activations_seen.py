@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities import CombinedLoader
 from torch import nn
 from torch.nn.modules import module as modules
 from torch.nn.utils import parametrize, prune
@@ -17,10 +18,10 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics import Metric
 
-from dendrite_zoo.callbacks import SparsityLogger, SubnetworkLogger
+from dendrite_zoo.callbacks import ForgettingLogger, SparsityLogger, SubnetworkLogger
 from dendrite_zoo.callbacks.call_watcher import CallWatcher
 from dendrite_zoo.callbacks.layer_selection import weights_of
-from tests.callbacks.strangers import ReluNet, Tasks, trainer
+from tests.callbacks.strangers import ReluNet, Tasks, loader, trainer
 from tests.callbacks.test_sparsity import Net, assert_figures, by_hand, inputs, validate
 
 pytestmark = [
@@ -830,3 +831,55 @@ def test_images_through_a_network_with_one_relu_a_block(tmp_path):
         second = torch.relu(block.bn2(block.conv2(first)) + x)
     for name, output in (("net.relu", first), ("net.relu#2", second)):
         assert_figures(log.values[name], by_hand(output.movedim(1, -1).flatten(0, -2)))
+
+
+def test_batches_of_several_loaders_at_once_have_no_task(tmp_path):
+    class Both(ReluNet):
+        def validation_step(self, batch, batch_idx):
+            for x, _ in batch:
+                self.net(x)
+
+    module, log, subnetworks = Both(), SparsityLogger(), SubnetworkLogger()
+    loaders = CombinedLoader([loader(seed=100), loader(seed=101)], "max_size")
+    with pytest.warns(UserWarning, match="SubnetworkLogger: Expected a validation loader for each task"):
+        trainer(tmp_path, [log, subnetworks]).validate(module, loaders, verbose=False)
+    assert METRICS == set(log.values["net.1"]) and subnetworks.win_rates == {}
+    with torch.no_grad():
+        assert_figures(log.values["net.1"], by_hand(module.net[:2](torch.cat([inputs(0), inputs(1)]))))
+
+
+@pytest.mark.filterwarnings("ignore:.*dataloader_iter")
+def test_a_step_that_takes_its_batches_itself(tmp_path):
+    class Takes(ReluNet):
+        def validation_step(self, dataloader_iter):
+            self.net(next(dataloader_iter)[0][0])
+
+    module, log = Takes(), SparsityLogger()
+    validate(tmp_path, module, log)
+    for j in range(3):
+        with torch.no_grad():
+            expected = by_hand(module.net[:2](inputs(j)))
+        assert_figures(log.values["net.1"], {f"{metric}/task_{j}": value for metric, value in expected.items()})
+
+
+def test_one_loader_after_another_is_not_taken_for_the_task_trained_last(tmp_path):
+    log = ForgettingLogger(epochs_per_task=1, verbose=False)
+    sparsity, subnetworks, module = SparsityLogger(), SubnetworkLogger(), Alone()
+    run = trainer(tmp_path, [log, sparsity, subnetworks], epochs=2)
+    run.fit(module, Tasks(1))
+    assert subnetworks.win_rates["net.1"].shape == (2, 16)
+    known = subnetworks.win_rates["net.1"].clone()
+    with pytest.warns(UserWarning, match="is unknown"):
+        run.validate(module, loader(seed=107), verbose=False)
+    assert METRICS == set(sparsity.values["net.1"]) and subnetworks.win_rates["net.1"].equal(known)
+    log.task = 0
+    run.validate(module, loader(seed=107), verbose=False)
+    with torch.no_grad():
+        expected = by_hand(module.net[:2](inputs(7)))
+    assert_figures(sparsity.values["net.1"], {f"{metric}/task_0": value for metric, value in expected.items()})
+    assert subnetworks.win_rates["net.1"][1].equal(known[1]) and not subnetworks.win_rates["net.1"][0].equal(known[0])
+
+
+class Alone(ReluNet):
+    def validation_step(self, batch, batch_idx):
+        super().validation_step(batch, batch_idx)
