@@ -124,7 +124,7 @@ class SubnetworkLogger(LayerWatcher):
 
         Args:
             path: where to save a PNG (or what the suffix says); None saves nothing.
-            **options: ``title``, and ``tasks``, their names in order.
+            **options: ``title``; ``tasks``, their names in order; ``max_layers``, 8 by default.
 
         Returns:
             The ``matplotlib.figure.Figure``.

@@ -12,6 +12,7 @@ from torch import Tensor
 from dendrite_zoo.functional.accuracy_matrix import as_values
 from dendrite_zoo.metrics.subnetworks import task_overlap, unit_order
 from dendrite_zoo.report.figure import heat_map, new_figure, save_figure
+from dendrite_zoo.report.tables import spread
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -66,6 +67,7 @@ def plot_subnetworks(
     *,
     title: str | None = None,
     tasks: Sequence[str] | None = None,
+    max_layers: int = 8,
 ) -> Figure:
     """Which units are active for which task, and how much the tasks share (Iyer et al. 2022, figure on sub-networks).
 
@@ -77,6 +79,7 @@ def plot_subnetworks(
         path: where to save a PNG (or what the suffix says); None saves nothing.
         title: the first line.
         tasks: their names, in order; numbers by default.
+        max_layers: at most so many layers, evenly spaced, the first and the last among them.
 
     Returns:
         The ``matplotlib.figure.Figure``, made without pyplot: nothing to close, no display needed.
@@ -85,20 +88,21 @@ def plot_subnetworks(
         ImportError: matplotlib is missing.
         ValueError: the record holds no layer.
     """
-    layers = record["layers"]
-    if not layers:
+    if not record["layers"]:
         raise ValueError("The record holds no layer; expected one at least. Was a validation run?")
+    layers = spread(list(enumerate(record["layers"].items(), start=1)), max_layers)
     figure = new_figure(10.5 if tasks else 9.0, 0.6 + 2.9 * len(layers))
     if title:
         figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     grid = figure.subplots(len(layers), 2, squeeze=False, width_ratios=[2.2, 1.0])
-    for number, ((left, right), (name, layer)) in enumerate(zip(grid, layers.items(), strict=True), start=1):
+    for (left, right), (number, (name, layer)) in zip(grid, layers, strict=True):
         rates, overlap = as_values(layer["win_rates"]), as_values(layer["overlap"])
         scale: dict[str, Any] = {"vmin": 0, "vmax": 1}
         bar = {"label": "share of inputs it is active for", "pad": 0.015, "aspect": 25}
         heat_map(left, rates[:, unit_order(rates)], bar, cmap="viridis", aspect="auto", **scale)
         units = f"{rates.shape[1]} of its {layer['units']} units"
-        left.set_title(f"layer {number} ({name}): {units}", loc="left", fontsize=10)
+        of_all = f" of {len(record['layers'])}" if len(layers) < len(record["layers"]) else ""
+        left.set_title(f"layer {number}{of_all} ({name}): {units}", loc="left", fontsize=10)
         left.set(xlabel="unit, ordered by the task that it is most active for", xticks=[], ylabel="task")
         bar = {"label": "share of active units in common", "pad": 0.03, "aspect": 25}
         heat_map(right, overlap, bar, cmap="magma", **scale)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from rich.box import SIMPLE_HEAD
@@ -24,6 +24,7 @@ SPARSITY = {
     "duty_cycle_entropy": "duty-cycle entropy",
     "weight_sparsity": "zero weights",
 }
+T = TypeVar("T")
 number_column = partial(Column, justify="right")
 
 
@@ -61,7 +62,7 @@ def matrix_table(
     R = as_values(R)
     learned = learned_part(R)
     lost = forgetting_per_task(learned, mode)
-    columns, rows = _spread(range(len(R)), max_tasks), _spread(shown_rows(R, max_tasks), max_tasks)
+    columns, rows = spread(range(len(R)), max_tasks), spread(shown_rows(R, max_tasks), max_tasks)
     shown = f", {len(columns)} of {len(R)} tasks" if len(columns) < len(R) else ""
     numbers = [number_column(name, no_wrap=True) for name in ("", *map(str, columns))]
     table = _table(f"{metric} on each task{shown}", *numbers, number_column("mean", no_wrap=True, style="bold"))
@@ -243,7 +244,7 @@ def _table(title: str, *columns: Column) -> Table:
     return Table(*columns, title=title, title_style="bold", title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
 
 
-def _spread(items: Sequence[int], most: int) -> list[int]:
+def spread(items: Sequence[T], most: int) -> list[T]:
     """At most ``most`` of the items, evenly spaced, the first and the last among them."""
     n = len(items)
     if n <= most or most == 1:

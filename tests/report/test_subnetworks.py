@@ -37,6 +37,14 @@ def test_the_picture_has_a_row_a_layer(tmp_path):
     assert figure.axes[0].images[0].get_array().shape == (3, 3)
 
 
+def test_of_many_layers_some_are_drawn():
+    record = subnetwork_record({f"net.{n}": torch.eye(2, 4) for n in range(17)})
+    figure = plot_subnetworks(record, max_layers=3)
+    titles = [axes.get_title("left") for axes in figure.axes if axes.get_title("left")]
+    assert [title.partition(":")[0] for title in titles] == [f"layer {n + 1} of 17 (net.{n})" for n in (0, 8, 16)]
+    assert len([axes for axes in plot_subnetworks(record).axes if axes.get_title("left")]) == 8
+
+
 def test_a_layer_that_was_not_measured_is_drawn_empty():
     (_, right, *_) = plot_subnetworks(subnetwork_record({"hidden": torch.full((3, 4), NAN)})).axes
     assert right.get_title() == "overlap nan, by chance nan"
