@@ -34,8 +34,9 @@ class ForgettingLogger(Callback):
     read as validations are; the matrix holds the values of one of both, of the first.
 
     ``trainer.validate`` before ``trainer.fit`` fills ``baseline``, or, where training starts at a task ``f > 0``, row
-    ``f - 1``. After training it fills only what was not measured. The sanity check counts for nothing. Which task the
-    one loader of a ``trainer.validate(model, loader_j)`` measures is not guessed: set ``log.task = j`` before it.
+    ``f - 1``; after a fit it measures the row of the task trained last anew, whatever weights it is given. The sanity
+    check counts for nothing. Which task the one loader of a ``trainer.validate(model, loader_j)`` measures is not
+    guessed: set ``log.task = j`` before it.
 
     With one ``Trainer.fit`` for each task, use one logger for all, and set ``log.task = i`` before each fit; an index
     is for the next run only. This serves the other callbacks of the Trainer, too.
@@ -203,9 +204,13 @@ class ForgettingLogger(Callback):
         """See whether a task starts."""
         self._progress.see(trainer)
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
         """See whether the module has found a task in the batch."""
-        self._progress.see(trainer, trained=True)
+        self._progress.see_in_batch(trainer)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
+        """Note up to which step the task was trained on."""
+        self._progress.trained(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remember what was logged before."""
@@ -245,13 +250,8 @@ class ForgettingLogger(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the matrix and write it."""
         self._progress.end_fit(trainer)
-        dry = trainer.fast_dev_run  # type: ignore[attr-defined]
-        if not (self.record.update_called or dry or self._reader.name.of_test):
-            rank_zero_warn(
-                self._filler.problem
-                or f"ForgettingLogger({self.metric!r}) expected a validation loader for each task, but this fit had no "
-                "validation. Pass `val_dataloaders`, and no `limit_val_batches=0`."
-            )
+        if self._filler.problem is not None and not self._was_dry:
+            rank_zero_warn(self._filler.problem)
         self._report(trainer, picture=self.pictures)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

@@ -39,10 +39,11 @@ class MatrixFiller:
         """Put what was logged into the matrix.
 
         Returns:
-            Whether there was anything new of which the task is known.
+            Whether there was anything new.
 
         Raises:
-            ValueError: the task that is trained on is unknown, or names or tasks count from 1.
+            ValueError: the task that is trained on, or that the one loader measures, is unknown; or names or tasks
+                count from 1.
         """
         if trainer.sanity_checking or (read := self.reader.read(trainer)) is None:
             return False
@@ -55,14 +56,12 @@ class MatrixFiller:
             return False
         if read.named:
             self._refuse_counting_from_1(trainer, read.values)
-        if (values := self._of_tasks(trainer, read.values)) is None:
-            return False
+        values = self._of_tasks(trainer, read.values)
         fitting, trained = trainer.state.fn == "fit", self.progress.task is not None
         row = self.progress.row(num_loaders(trainer), max(values)) if trained else self._before(trainer, read.values)
         self.after, self.stage, self.progress.of_test = None if row < 0 else row, stage, trainer.testing
-        # what was measured in training stays: weights given to trainer.validate later may be any
         accuracies, samples = {j: x for j, (x, _) in values.items()}, {j: n for j, (_, n) in values.items()}
-        self.record.put(accuracies, self.after, samples=samples, overwrite=fitting or not trained)
+        self.record.put(accuracies, self.after, samples=samples)
         self.record.grow(num_loaders(trainer))
         if fitting:
             self.progress.measured(trainer, row)
@@ -74,12 +73,13 @@ class MatrixFiller:
         Raises:
             ValueError: the metric was never logged for each task, though this is where it belongs.
         """
-        logged = self.reader.logged(trainer)
-        if not self._found and logged and not trainer.sanity_checking:
-            self.problem = self.reader.name.not_logged(logged, num_loaders(trainer))
+        logged, name = self.reader.logged(trainer), self.reader.name
+        if not self._found and (logged or self.reader.seen) and not trainer.sanity_checking:
+            message = name.not_logged(logged, num_loaders(trainer))
             if self._belongs(trainer, pl_module):
-                raise ValueError(self.problem)
-            self.progress.of_test = True  # so it seems; `ForgettingLogger` says so when the fit ends
+                raise ValueError(message)
+            if not (name.of_test or trainer.testing):
+                self.problem, self.progress.of_test = message, True  # so it seems, until the fit ends without it
         self.reader.finish()
         if trainer.state.fn != "fit":
             self.progress.given.use_up(needed=self._index_used)
@@ -91,20 +91,18 @@ class MatrixFiller:
             return not trainer.testing
         return trainer.testing or not (self.reader.name.of_test or overrides(pl_module, "test_step"))
 
-    def _of_tasks(self, trainer: Trainer, values: Found) -> Found | None:
-        """Values by task; None where it is not known which task a lone loader is."""
+    def _of_tasks(self, trainer: Trainer, values: Found) -> Found:
+        """Values by task, that of a lone loader too."""
         if ALONE not in values:
             return values
         task = self._task_alone(trainer)
         if task is None:
             run = "trainer.test" if trainer.testing else "trainer.validate"
-            self.progress.warn_once(
-                "alone",
-                f"the task that the one loader of this `{run}` measures is unknown, so its value is not put into the "
-                f"matrix. Set `log.task = j` before each `{run}(model, loader_j)`, or pass the loaders of all tasks at "
-                f"once, in their order: `{run}(model, [loader_0, loader_1])`.",
+            raise ValueError(
+                f"ForgettingLogger expected to know which task the one loader of this `{run}` measures, but nothing "
+                f"says so. Set `log.task = j` before each `{run}(model, loader_j)`, or pass the loaders of all tasks "
+                f"at once, in their order: `{run}(model, [loader_0, loader_1])`."
             )
-            return None
         return {task: values[ALONE]}
 
     def _task_alone(self, trainer: Trainer) -> int | None:

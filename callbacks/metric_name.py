@@ -104,6 +104,11 @@ class MetricName:
                 "`CombinedLoader` of batches from all of them has none), or log a value for each task by a name of its "
                 f"own, such as {self.from_1.replace('{task:1}', '0')!r}."
             )
+        if not logged:
+            return (
+                f"{expected}nothing was logged by `self.log`. Call self.log({self.metric!r}, ...) in "
+                "`validation_step`, with one loader for each task; what goes straight to `self.logger` is not seen."
+            )
         names = readable(logged, loaders)
         near = difflib.get_close_matches(self.metric, names, n=SHOWN, cutoff=0)
         shown = near + [name for name in names if name not in near][: SHOWN - len(near)]

@@ -66,6 +66,11 @@ class MetricReader:
         """Every metric that this validation has logged so far."""
         return {k: v for k, v in trainer.callback_metrics.items() if v is not self._before.get(k)}
 
+    @property
+    def seen(self) -> bool:
+        """Whether this validation had batches."""
+        return bool(self._samples)
+
     def finish(self) -> None:
         """Hold nothing of the module and the Trainer; call it in ``on_validation_end``."""
         self._before, self._states = {}, None

@@ -30,8 +30,10 @@ class TaskProgress:
         self.of_test = False
         self._boundary = TaskBoundary()
         self._step = 0  # up to which the task was trained on
-        self._from_scratch = self._trained = self._resumed = False
+        self._from_scratch = self._resumed = self._looked = False
+        self._fit: set[int] = set()  # the tasks of this fit
         self._warned: set[str] = set()
+        self._said_missing: set[int] = set()
 
     @property
     def task(self) -> int | None:
@@ -40,7 +42,7 @@ class TaskProgress:
 
     def start_run(self) -> None:
         """A fit, a validation or a test begins, before its checkpoint is read."""
-        self._warned, self._trained, self._resumed = set(), False, False
+        self._warned, self._fit, self._resumed = set(), set(), False
 
     def start_fit(self, trainer: Trainer) -> None:
         """Training begins."""
@@ -49,16 +51,14 @@ class TaskProgress:
         if self.latest is not None and trainer.global_step < self.latest[2]:  # another Trainer's steps
             self.latest = *self.latest[:2], 0
 
-    def see(self, trainer: Trainer, *, trained: bool = False) -> None:
-        """A batch is about to be trained on, or was: see whether a task has ended.
+    def see(self, trainer: Trainer) -> None:
+        """A batch is about to be trained on: see whether a task has ended.
 
         Raises:
-            ValueError: the task is unknown though a batch was trained on, is no index, or an earlier fit trained it.
+            ValueError: the task is no index, or an earlier fit trained it.
         """
-        self._trained = True
         task = current_task(trainer, self.given.source)
-        if task is None and trained and self.task is None:
-            raise unknown_task(trainer, "ForgettingLogger")
+        self._looked = False
         starting = self._boundary.starts(task)
         ended, started = self._boundary.update(task)
         if starting and task in self._boundary.earlier and not self.given.anew:
@@ -66,25 +66,49 @@ class TaskProgress:
         if started is not None and ended is None:
             self._begin(trainer, started)
         elif started is not None:
-            if not starting:  # else the end of the earlier fit has checked it
-                self.check_row(trainer, ended)
-            if self.record.measured(started):
-                self.warn_once(
-                    "again",
-                    f"Task {started} is trained on again, and its row of the matrix will be overwritten. To keep both "
-                    "rows, count the second time as a task of its own.",
-                )
+            self._check_end(trainer, ended, in_earlier_fit=starting)
+            self._check_order(started)
+        if self.task is not None:
+            self._fit.add(self.task)
+        self._step = trainer.global_step
+
+    def see_in_batch(self, trainer: Trainer) -> None:
+        """Before a step, look once more in each batch, for a module that finds its task in it.
+
+        Not later: what counts steps says the next task then, though this one is still to be measured.
+        """
+        if not self._looked:
+            self.see(trainer)
+            self._looked = True
+
+    def trained(self, trainer: Trainer) -> None:
+        """A batch was trained on.
+
+        Raises:
+            ValueError: the task is still unknown.
+        """
+        if self.task is None:
+            self.see(trainer)
+        if self.task is None:
+            raise unknown_task(trainer, "ForgettingLogger")
         self._step = trainer.global_step
 
     def end_fit(self, trainer: Trainer) -> None:
         """Training has ended."""
-        if self.task is not None and not (self._trained or self._resumed):
+        if not self._fit and self.task is not None and not self._resumed:
             rank_zero_warn(
                 "ForgettingLogger: this fit trained on nothing, as when a Trainer has reached its `max_epochs` in an "
                 "earlier fit. Raise `trainer.fit_loop.max_epochs`, or make a new Trainer for each fit."
             )
-        else:
-            self.check_row(trainer, self.task)
+        elif self._fit:
+            self._check_end(trainer, self.task)
+        if not (trainer.enable_validation or self.of_test or all(map(self.record.measured, self._fit))):
+            rows_are_lost = len(self._fit) > 1  # else a validation behind the fit may measure it
+            (rank_zero_warn if rows_are_lost else rank_zero_info)(
+                f"ForgettingLogger({self.record.metric!r}) expected a validation loader for each task, but this fit "
+                "had no validation. Pass `val_dataloaders`, and no `limit_val_batches=0`; or, with one fit for each "
+                "task, call `trainer.validate` behind it."
+            )
         self.given.use_up()
 
     def measured(self, trainer: Trainer, row: int) -> None:
@@ -119,28 +143,6 @@ class TaskProgress:
         )
         return tasks - 1
 
-    def check_row(self, trainer: Trainer, task: int | None) -> None:
-        """Warn where the row of a task that has ended is not what the model was then."""
-        if task is None or self.of_test or not trainer.enable_validation:
-            return
-        advice = (
-            "Validate after the last step of each task; the Trainer has "
-            f"check_val_every_n_epoch={trainer.check_val_every_n_epoch}, "
-            f"val_check_interval={trainer.val_check_interval} and max_steps={trainer.max_steps}."
-        )
-        measured, _, step = self.latest or (None, None, 0)
-        if measured == task and step < self._step:
-            self.warn_once(
-                "late",
-                f"Task {task} was last measured at step {step}, but trained on until step {self._step}, so its row of "
-                f"the matrix is not that of its end. {advice}",
-            )
-        elif measured != task and not self.record.measured(task):
-            rank_zero_warn(
-                f"ForgettingLogger: Task {task} ended without a validation, so its row of the matrix stays NaN. "
-                f"{advice}"
-            )
-
     def warn_once(self, about: str, message: str) -> None:
         """Warn of something once in a run."""
         if about not in self._warned:
@@ -155,6 +157,45 @@ class TaskProgress:
         """Go on from a checkpoint."""
         self._boundary.load_state_dict(state["boundary"])
         self.latest, self._resumed = state["latest"], True
+
+    def _check_end(self, trainer: Trainer, task: int | None, *, in_earlier_fit: bool = False) -> None:
+        """Warn where the row of a task that has ended is not what the model was then."""
+        if task is None or not (in_earlier_fit or (trainer.enable_validation and not self.of_test)):
+            return  # it may still be measured behind the fit
+        advice = "Validate after the last step of each task"
+        if trainer.enable_validation:
+            advice += (
+                f"; the Trainer has check_val_every_n_epoch={trainer.check_val_every_n_epoch}, "
+                f"val_check_interval={trainer.val_check_interval} and max_steps={trainer.max_steps}"
+            )
+        measured, _, step = self.latest or (None, None, 0)
+        if measured == task and step < self._step and not in_earlier_fit:
+            self.warn_once(
+                "late",
+                f"Task {task} was last measured at step {step}, but trained on until step {self._step}, so its row of "
+                f"the matrix is not that of its end. {advice}.",
+            )
+        elif measured != task and not self.record.measured(task) and task not in self._said_missing:
+            self._said_missing.add(task)
+            rank_zero_warn(
+                f"ForgettingLogger: Task {task} ended without a {'test' if self.of_test else 'validation'}, so its row "
+                f"of the matrix stays NaN. {advice}."
+            )
+
+    def _check_order(self, task: int) -> None:
+        """Warn of a task that was trained before, or that others behind it were."""
+        if self.record.measured(task):
+            self.warn_once(
+                "again",
+                f"Task {task} is trained on again, and its row of the matrix will be overwritten. To keep both rows, "
+                "count the second time as a task of its own.",
+            )
+        elif any(self.record.measured(later) for later in range(task + 1, self.record.num_tasks)):
+            self.warn_once(
+                "order",
+                f"task {task} is trained after tasks of a higher index, but rows, and all that is computed from them, "
+                "are in the order of indices. Count tasks in the order in which they are trained: loader j, the j-th.",
+            )
 
     def _refuse(self, task: int) -> None:
         """A fit starts at a task that an earlier one has trained, and nobody has said so."""

@@ -257,7 +257,7 @@ def _index(task: Any) -> int | None:
         index = -1
     if index < 0 or index != task:
         raise ValueError(
-            f"Expected the current task to be an index from 0, but got {task}. Check `task=`, or the `current_task` "
+            f"Expected the current task to be an index from 0, but got {task!r}. Check `task=`, or the `current_task` "
             "of the datamodule or the module."
         )
     return index

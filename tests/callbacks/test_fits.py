@@ -252,9 +252,7 @@ class TestOneLoaderAfterAnother:
             fit.fit(module, train_loader(0), val_loader(0))
         before = log.matrix.clone(), log.baseline.clone()
         for j in range(TASKS):
-            with pytest.warns(
-                UserWarning, match=rf"one loader of this `trainer\.{run}` measures is unknown, so its va"
-            ):
+            with pytest.raises(ValueError, match=rf"which task the one loader of this `trainer\.{run}` measures"):
                 getattr(fit, run)(module, val_loader(j), verbose=False)
         torch.testing.assert_close((log.matrix, log.baseline), before, equal_nan=True)
 
@@ -303,3 +301,64 @@ class TestTrainerTest:
         log = ForgettingLogger("test/f1", 0, verbose=False)
         with pytest.raises(ValueError, match=r"of 'test/f1' for each task, but only \['test/acc'\] were logged"):
             fit_trainer(tmp_path, log).test(module, val_loaders(), verbose=False)
+
+
+class TestMeasuredBehindTheFit:
+    def test_by_a_validation_of_its_own(self, tmp_path, module):
+        """No validation within the fits, and no warning."""
+        log, rows = ForgettingLogger("val/acc", verbose=False), []
+        for i in range(TASKS):
+            log.task = i
+            fit = fit_trainer(tmp_path, log, limit_val_batches=0)
+            fit.fit(module, train_loader(i), val_loaders())
+            fit_trainer(tmp_path, log).validate(module, val_loaders(), verbose=False)
+            rows.append(knows(module))
+        assert_is(log.matrix, rows)
+
+    def test_a_task_that_was_not(self, tmp_path, module):
+        log = ForgettingLogger("val/acc", verbose=False)
+        log.task = 0
+        fit_trainer(tmp_path, log, limit_val_batches=0).fit(module, train_loader(0), val_loaders())
+        log.task = 1
+        with pytest.warns(UserWarning, match=r"Task 0 ended without a validation, .* Validate after the last step"):
+            fit_trainer(tmp_path, log).fit(module, train_loader(1), val_loaders())
+
+    def test_with_the_weights_that_the_next_task_starts_from(self, tmp_path, module):
+        """The last measurement counts, as of a best checkpoint that is loaded."""
+        log, rows = ForgettingLogger("val/acc", verbose=False), []
+        for i in range(TASKS):
+            log.task = i
+            fit = fit_trainer(tmp_path, log)
+            fit.fit(module, train_loader(i), val_loaders())
+            with torch.no_grad():
+                module.net[2].weight += 0.5 * torch.randn_like(module.net[2].weight)
+            fit.validate(module, val_loaders(), verbose=False)
+            rows.append(knows(module))
+        assert_is(log.matrix, rows)
+
+
+def test_tasks_in_another_order(tmp_path, module):
+    log = ForgettingLogger("val/acc", verbose=False)
+    log.task = 2
+    fit_trainer(tmp_path, log).validate(module, val_loaders(), verbose=False)
+    fit_trainer(tmp_path, log).fit(module, train_loader(2), val_loaders())
+    log.task = 0
+    with pytest.warns(UserWarning, match="task 0 is trained after tasks of a higher index, .* order of indices"):
+        fit_trainer(tmp_path, log).fit(module, train_loader(0), val_loaders())
+
+
+def test_a_task_that_counts_steps(tmp_path, module):
+    """At the validation behind a task's last step, the function says the next task already."""
+    log = ForgettingLogger("val/acc", lambda trainer: trainer.global_step // 8, verbose=False)
+    rows = []
+
+    class Counts(Learner):
+        def train_dataloader(self):
+            return train_loader(0)
+
+        def on_validation_end(self):
+            if self.trainer.global_step % 8 == 0:
+                rows.append(knows(self))
+
+    trainer(tmp_path, [log], epochs=6, val_check_interval=4).fit(Counts(), val_dataloaders=val_loaders())
+    assert_is(log.matrix, rows)
