@@ -12,7 +12,7 @@ from pathlib import Path
 from dendrite_zoo.hub.registry import entries
 from dendrite_zoo.metrics import forgetting
 from dendrite_zoo.records import ResultRecord, read_records
-from dendrite_zoo.report import PUBLISHED, accuracy_by_tasks
+from dendrite_zoo.report import PUBLISHED, accuracy_by_tasks, published_accuracy
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
@@ -76,27 +76,19 @@ def continual_table(records: Sequence[ResultRecord]) -> str:
     measured = defaultdict(list)
     for record in records:
         measured[record.method, record.context_at_test].append(record)
-    methods = {method for method, _ in measured}
-    papers = {(paper.method, paper.context_at_test) for paper in PUBLISHED.values() if paper.method not in methods}
+    methods, papers = {method for method, _ in measured}, {paper.method for paper in PUBLISHED}
+    known = {(paper.method, paper.context_at_test) for paper in PUBLISHED if paper.method not in methods}
     rows = []
-    for method, context in sorted({*measured, *papers}, key=lambda key: (key[0] in PUBLISHED, key)):
+    for method, context in sorted({*measured, *known}, key=lambda key: (key[0] in papers, key)):
         runs = measured[method, context]
         cells = {n: f"{value:.3f}" for record in runs for n, value in accuracy_by_tasks(record).items()}
         cells |= {record.num_tasks: mean(record) for record in runs}
-        cells |= beside_published(method, cells)
-        size = (
-            [f"{max(record.parameters for record in runs) / 1e6:.1f} M", str(len(runs[0].seeds))] if runs else ["", ""]
-        )
-        name = method if method in PUBLISHED else f"**{method}**"
+        cells |= {n: f"{cells.get(n, '')} ({x:.3f})".lstrip() for n, x in published_accuracy(method).items()}
+        size = [f"{max(run.parameters for run in runs) / 1e6:.1f} M", str(len(runs[0].seeds))] if runs else ["", ""]
+        name = method if method in papers else f"**{method}**"
         rows.append([name, context, *size, *(cells.get(n, "") for n in NUMBERS_OF_TASKS)])
     head = ["method", "context at test", "parameters", "seeds", *(f"{n} tasks" for n in NUMBERS_OF_TASKS)]
     return table(head, rows) + contexts_of_the_longest(records)
-
-
-def beside_published(method: str, cells: dict[int, str]) -> dict[int, str]:
-    """What was published for a method, in brackets behind what was measured."""
-    known = PUBLISHED[method].accuracy if method in PUBLISHED else {}
-    return {int(n): f"{cells.get(int(n), '')} ({value:.3f})".lstrip() for n, value in known.items()}
 
 
 def contexts_of_the_longest(records: Sequence[ResultRecord]) -> str:

@@ -99,6 +99,22 @@ def to_json(value: Any, indent: str = "", *, nan_is_null: bool = False) -> str:
     return first + ", ".join(items) + last
 
 
+def nan_to_null(value: Any, places: int | None = None) -> Any:
+    """A number as JSON can say it, None for NaN; or each of nested lists of numbers.
+
+    Args:
+        value: a number, or a list.
+        places: decimals to round to.
+
+    Example:
+        >>> nan_to_null([[0.125, float("nan")]], places=2)
+        [[0.12, None]]
+    """
+    if isinstance(value, list):
+        return [nan_to_null(item, places) for item in value]
+    return None if math.isnan(value) else value if places is None else round(value, places)
+
+
 def write_json(path: str | Path, value: Any, *, nan_is_null: bool = False) -> Path:
     """Write a value as `to_json` gives it, by `write_atomically`; give the path."""
     return write_atomically(path, to_json(value, nan_is_null=nan_is_null) + "\n")

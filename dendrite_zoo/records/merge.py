@@ -1,8 +1,7 @@
 """Several seeds of one recipe as one record."""
 
-import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import chain, combinations, repeat
 from typing import Any, TypeVar
@@ -109,37 +108,25 @@ def _joined(lists: Iterable[Iterable[T]]) -> list[T]:
 def _means_of(runs: Sequence[ResultRecord]) -> dict[str, Any]:
     """Of what may be missing in a run; a mean over some of the runs is none."""
     return {
-        "task_accuracies": _means([run.task_accuracies or [] for run in runs]),
-        "matrix": _mean_matrix([run.matrix or [] for run in runs]),
-        "accuracy_by_context": _mean_by_context([run.accuracy_by_context or {} for run in runs]),
-        "wall_time_s": _mean([run.wall_time_s for run in runs], places=1),
+        "task_accuracies": _mean(run.task_accuracies for run in runs),
+        "matrix": _mean((run.matrix for run in runs), places=6),
+        "accuracy_by_context": _mean(run.accuracy_by_context for run in runs),
+        "wall_time_s": _mean((run.wall_time_s for run in runs), places=1),
     }
 
 
-def _mean(values: Iterable[float | None], places: int | None = None) -> float | None:
-    """None where one of them is."""
+def _mean(values: Iterable[Any], places: int | None = None) -> Any:
+    """Of numbers, or entry by entry of lists and dictionaries of them; None where one is missing."""
     known = list(values)
     if None in known:
         return None
-    mean = statistics.fmean(value for value in known if value is not None)
+    if isinstance(known[0], list):
+        return [_mean(entries, places) for entries in zip(*known, strict=True)]
+    if isinstance(known[0], dict):
+        common = [name for name in known[0] if all(name in one for one in known)]
+        return {name: _mean((one[name] for one in known), places) for name in common}
+    mean = statistics.fmean(known)
     return mean if places is None else round(mean, places)
-
-
-def _means(lists: Sequence[Sequence[float]]) -> list[float] | None:
-    return [statistics.fmean(values) for values in zip(*lists, strict=True)] if all(lists) else None
-
-
-def _mean_matrix(matrices: Sequence[Sequence[Sequence[float | None]]]) -> list[list[float | None]] | None:
-    if not all(matrices):
-        return None
-    values = [[[math.nan if x is None else x for x in row] for row in matrix] for matrix in matrices]
-    mean = torch.tensor(values, dtype=torch.float64).mean(0)
-    return [[None if math.isnan(x) else round(x, 6) for x in row] for row in mean.tolist()]
-
-
-def _mean_by_context(ways: Sequence[Mapping[str, float]]) -> dict[str, float] | None:
-    common = [way for way in ways[0] if all(way in one for one in ways)]
-    return {way: statistics.fmean(one[way] for one in ways) for way in common} if all(ways) else None
 
 
 def _mean_success(records: Sequence[ResultRecord], runs: Sequence[ResultRecord]) -> dict[str, Any]:

@@ -90,7 +90,7 @@ def _swept(records: Sequence[ResultRecord], by: Swept) -> dict[tuple[str, int], 
     for record in records:
         model = record.model or {}
         value = model.get("max_tasks") if by == "num_segments" and model.get(by) is None else model.get(by)
-        recipe = record.recipe(but_for=by)
+        recipe = record.source or record.recipe(but_for=by)  # of a paper it is one
         if value is not None and recipe is not None:
             of_method = curves.setdefault((record.method, record.num_tasks), {})
             of_method.setdefault(recipe, {})[value] = record
@@ -119,7 +119,7 @@ def plot_accuracy(records: Sequence[ResultRecord], by: By = "num_tasks", path: s
     benchmarks = sorted({record.benchmark for record in records})
     if len(benchmarks) > 1:
         raise ValueError(f"Expected records of one benchmark, but got {', '.join(benchmarks)}. Draw a figure for each.")
-    measured, published = _measured(records, by), _published(records, by) if benchmarks == [PUBLISHED_FOR] else []
+    measured, published = _curves(records, by), _published(records, by) if benchmarks == [PUBLISHED_FOR] else []
     if not measured:
         raise ValueError(f"Expected two records of a method that differ in {by} at least, but got none. Leave it out.")
     curves = _chosen(measured, published)
@@ -201,7 +201,8 @@ def _scale_accuracy(axes: Axes, values: list[float]) -> None:
     axes.set_yticks(marks, [f"{mark:g}" for mark in marks])
 
 
-def _measured(records: Sequence[ResultRecord], by: By) -> list[Curve]:
+def _curves(records: Sequence[ResultRecord], by: By) -> list[Curve]:
+    """A curve a method; by an argument of the model one for each of its numbers of tasks."""
     runs: dict[str, dict[float, ResultRecord]] = {}
     if by == "num_tasks":
         for record in sorted(records, key=lambda record: -record.num_tasks):  # a run of its own for a point wins
@@ -221,12 +222,6 @@ def _measured(records: Sequence[ResultRecord], by: By) -> list[Curve]:
 
 def _published(records: Sequence[ResultRecord], by: By) -> list[Curve]:
     """What was published of permuted MNIST; by an argument, for the numbers of tasks that the records have."""
-    if by == "num_tasks":
-        return [Curve(f"{method}, published", paper.accuracy) for method, paper in PUBLISHED.items()]
     learned = {record.num_tasks for record in records}
-    return [
-        Curve(f"{method}, {tasks} tasks, published", points)
-        for method, paper in PUBLISHED.items()
-        for tasks, points in (paper.by_segments if by == "num_segments" else paper.by_density).items()
-        if tasks in learned
-    ]
+    known = [paper for paper in PUBLISHED if (paper.model is None if by == "num_tasks" else paper.num_tasks in learned)]
+    return [curve._replace(label=f"{curve.label}, published", seeds=0) for curve in _curves(known, by)]

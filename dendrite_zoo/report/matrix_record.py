@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from dendrite_zoo._core.files import write_json
+from dendrite_zoo._core.files import nan_to_null, write_json
 from dendrite_zoo.functional.accuracy_matrix import as_values
 from dendrite_zoo.metrics import forgetting_per_task, learned_part, summarize
 
@@ -59,11 +59,11 @@ def matrix_record(
         "mode": mode,
         "num_tasks": T,
         "first_task": first_task,
-        "matrix": [[_or_null(x) for x in row] for row in R.tolist()],
-        "baseline": [_or_null(x) for x in baseline.tolist()],
+        "matrix": nan_to_null(R.tolist()),
+        "baseline": nan_to_null(baseline.tolist()),
         "samples": [None] * T if samples is None else list(samples),
-        "metrics": {name: {**f._asdict(), "value": _or_null(f.value, 10)} for name, f in figures.items()},
-        "forgetting_per_task": [_or_null(x, 10) for x in lost] + [None] * (T - len(lost)),
+        "metrics": {name: {**f._asdict(), "value": nan_to_null(f.value, 10)} for name, f in figures.items()},
+        "forgetting_per_task": nan_to_null(lost, 10) + [None] * (T - len(lost)),
     }
 
 
@@ -87,7 +87,3 @@ def _exact(x: Any) -> Tensor:
     """In double precision the number that one reads: .9, not the float32 nearest to it."""
     array = as_values(x).detach().cpu().numpy()
     return torch.tensor([float(str(value)) for value in array.ravel()], dtype=torch.float64).reshape(array.shape)
-
-
-def _or_null(x: float, places: int | None = None) -> float | None:
-    return None if math.isnan(x) else x if places is None else round(x, places)

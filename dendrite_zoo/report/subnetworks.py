@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from dendrite_zoo._core.files import nan_to_null
 from dendrite_zoo.functional.accuracy_matrix import as_values
 from dendrite_zoo.metrics.subnetworks import task_overlap, unit_order
 from dendrite_zoo.report.figure import heat_map, new_figure, save_figure
@@ -50,10 +51,10 @@ def subnetwork_record(
         shown = torch.linspace(0, rates.shape[1] - 1, min(num_units, rates.shape[1])).round().long()
         layers[name] = {
             "units": rates.shape[1],
-            "active_share": _number(rates.nanmean()),
-            "overlap": [[_number(value) for value in row] for row in task_overlap(rates)],
+            "active_share": nan_to_null(float(rates.nanmean()), 4),
+            "overlap": nan_to_null(task_overlap(rates).tolist(), 4),
             "shown_units": shown.tolist(),
-            "win_rates": [[_number(value) for value in row] for row in rates[:, shown]],
+            "win_rates": nan_to_null(rates[:, shown].tolist(), 4),
         }
         if segments and name in segments:
             answers = segments[name][:, shown].tolist()
@@ -120,7 +121,3 @@ def plot_subnetworks(
 def _mean_apart(overlap: Tensor) -> float:
     """The mean overlap of two different tasks."""
     return float(overlap[~torch.eye(len(overlap), dtype=torch.bool)].nanmean())
-
-
-def _number(value: Tensor) -> float | None:
-    return None if value.isnan() else round(float(value), 4)

@@ -13,7 +13,7 @@ from torch import Tensor
 from dendrite_zoo.functional.accuracy_matrix import as_values
 from dendrite_zoo.metrics import average_accuracy, forgetting_per_task, learned_part, summarize
 from dendrite_zoo.records import ResultRecord
-from dendrite_zoo.report.published import PUBLISHED, PUBLISHED_FOR
+from dendrite_zoo.report.published import PUBLISHED_FOR, published_accuracy
 
 __all__ = ["forgetting_table", "matrix_table", "results_table", "sparsity_table", "summary_table"]
 
@@ -173,11 +173,10 @@ def results_table(records: Sequence[ResultRecord]) -> Table:
     table = _table(f"{benchmark}: mean {metric} over all tasks after the last", Column("method"), *rest)
     for record in sorted(records, key=lambda record: (record.num_tasks, -record.average_accuracy)):
         spread = record.average_accuracy_std
-        paper = PUBLISHED.get(record.method) if benchmark == PUBLISHED_FOR else None
-        known = paper and paper.accuracy.get(record.num_tasks)
+        known = published_accuracy(record.method).get(record.num_tasks) if benchmark == PUBLISHED_FOR else None
         table.add_row(
             ", ".join([record.method, *_differences(record, records)])
-            + ", on held-out training rows" * (record.val_fraction is not None),
+            + ", on held-out training data" * (record.val_fraction is not None),
             str(record.num_tasks),
             record.context_at_test,
             f"{record.average_accuracy:.4f}" + ("" if spread is None else f" ± {spread:.4f}"),
