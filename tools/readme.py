@@ -81,14 +81,19 @@ def continual_table(records: Sequence[ResultRecord]) -> str:
     rows = []
     for method, context in sorted({*measured, *known}, key=lambda key: (key[0] in papers, key)):
         runs = measured[method, context]
-        cells = {n: f"{value:.3f}" for record in runs for n, value in accuracy_by_tasks(record).items()}
-        cells |= {record.num_tasks: mean(record) for record in runs}
-        cells |= {n: f"{cells.get(n, '')} ({x:.3f})".lstrip() for n, x in published_accuracy(method).items()}
+        cells = accuracies(method, runs)
         size = [f"{max(run.parameters for run in runs) / 1e6:.1f} M", str(len(runs[0].seeds))] if runs else ["", ""]
         name = method if method in papers else f"**{method}**"
         rows.append([name, context, *size, *(cells.get(n, "") for n in NUMBERS_OF_TASKS)])
     head = ["method", "context at test", "parameters", "seeds", *(f"{n} tasks" for n in NUMBERS_OF_TASKS)]
     return table(head, rows) + contexts_of_the_longest(records)
+
+
+def accuracies(method: str, runs: Sequence[ResultRecord]) -> dict[int, str]:
+    """By the number of tasks, what was published in brackets behind what was measured."""
+    cells = {n: f"{value:.3f}" for record in runs for n, value in accuracy_by_tasks(record).items()}
+    cells |= {record.num_tasks: mean(record) for record in runs}
+    return cells | {n: f"{cells.get(n, '')} ({x:.3f})".lstrip() for n, x in published_accuracy(method).items()}
 
 
 def contexts_of_the_longest(records: Sequence[ResultRecord]) -> str:

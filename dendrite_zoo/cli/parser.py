@@ -43,9 +43,9 @@ class Parser(ArgumentParser):
         if found := re.search(r"(?:Group '(\S+)' does not accept option|^Option|accept option) '(\S+?)'", message):
             return _unknown("There is no option", ".".join(filter(None, found.groups())), self.options())
         if found := re.match(r"unrecognized arguments: --([^\s=]+)", message):
-            options = [f"--{name}" for name in self.options()]
-            within = [option for option in options if option.endswith(f".{found[1]}")]
-            return _unknown("There is no option", f"--{found[1]}", within or options)
+            if within := [name for name in self.options() if name.endswith(f".{found[1]}")]:
+                return f"There is no option `--{found[1]}`. Did you mean '--{min(within)}'?"
+            return _unknown("There is no option", found[1], self.options(), "--")
         if found := re.match(r"unrecognized arguments: (\S+)", message):
             meant = "--resume" if Path(found[1]).is_dir() else "--config"
             return f"Expected an option, but got `{found[1]}`. Did you mean {meant} {found[1]}?"
@@ -77,12 +77,9 @@ def explain(message: str) -> str:
     if not JSONARGPARSE.search(message):
         return message
     key, owner, lines = _deepest(message)
-    text, name = "\n".join(lines), owner.rpartition(".")[2]
-    if owner and (found := re.match(r"Option '([\w.]+)' is not accepted", text)):
-        known = inspect.signature(cast(type, pydoc.locate(owner))).parameters
-        return _unknown(f"`{name}` has no argument", found[1], known)
-    if owner and (found := re.match(r"the following arguments are required: (.*)", text)):
-        return f"Expected {found[1]} of `{name}`, but got none. Add it to its `init_args`."
+    text = "\n".join(lines)
+    if owner and (of_class := _of_class(owner, text)):
+        return of_class
     if reasons := [line for line in lines if not JSONARGPARSE.match(line)]:
         return f"{owner}: {reasons[0]}" if owner else reasons[0]
     types = re.search(r"Subtypes: \[(.*)\]|Expected an? (.*?)\. Got value", text)
@@ -90,6 +87,20 @@ def explain(message: str) -> str:
     got = imported[1] if imported else textwrap.shorten(re.split("(?:Given|Got) value: ", text)[-1], 80)
     expected, choices = _types(types[1] or types[2]) if types else ("something else", [])
     return f"Expected `{key}` to be {expected}, but got {got}.{nearest(got, choices)}"
+
+
+def _of_class(owner: str, text: str) -> str | None:
+    """What is wrong with the path of a class or with the names of its arguments."""
+    name = owner.rpartition(".")[2]
+    if found := re.match(r"Option '([\w.]+)' is not accepted", text):
+        known = inspect.signature(cast(type, pydoc.locate(owner))).parameters
+        return _unknown(f"`{name}` has no argument", found[1], known)
+    if found := re.match(r"the following arguments are required: (.*)", text):
+        return f"Expected {found[1]} of `{name}`, but got none. Add it to its `init_args`."
+    if found := re.search(r"module '(\S+)' has no attribute '(\w+)'", text):
+        classes = [one for one in dir(sys.modules[found[1]]) if one[0].isupper()]
+        return _unknown(f"`{found[1]}` has no class", found[2], classes)
+    return None
 
 
 def _deepest(message: str) -> tuple[str, str, list[str]]:
@@ -122,6 +133,7 @@ def _subclasses(cls: type) -> list[str]:
     return [cls.__name__, *(name for subclass in below for name in _subclasses(subclass))]
 
 
-def _unknown(what: str, name: str, known: Iterable[str]) -> str:
+def _unknown(what: str, name: str, known: Iterable[str], dashes: str = "") -> str:
     known = sorted(known)
-    return f"{what} `{name}`.{nearest(name, known) or ' Expected one of ' + ', '.join(known)}"
+    near = re.sub(r"(['`])(?=[\w.-]+['`])", rf"\1{dashes}", nearest(name, known))
+    return f"{what} `{dashes}{name}`.{near or ' Expected one of ' + ', '.join(known)}"

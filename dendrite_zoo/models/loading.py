@@ -10,6 +10,7 @@ from torch import nn
 
 from dendrite_zoo._core.names import nearest
 from dendrite_zoo.hub import HubModel, build, full_config
+from dendrite_zoo.models.classifier import ActiveDendriteClassifier
 
 __all__ = ["load"]
 
@@ -76,16 +77,16 @@ def _what_is_wrong(model: Mapping[str, Any]) -> str:
     """Say why the command line found no class for a dictionary that names one and its arguments."""
     if "class_path" not in model:
         expected = "the arguments of a model class, the config of a saved model, or class_path and init_args"
-        got = f"{', '.join(map(repr, model))}, which no class takes. Correct the misspelt name."
+        near = nearest(next(iter(map(str, model)), ""), inspect.signature(ActiveDendriteClassifier).parameters)
+        got = f"{', '.join(map(repr, model))}, which no class takes.{near or ' Correct the misspelt name.'}"
         return f"Expected `model` to hold {expected}, but got {got}"
     path, given = str(model["class_path"]), dict(model.get("init_args") or {})
     module, _, name = path.rpartition(".")
-    try:
-        known = inspect.signature(getattr(sys.modules[module], name)).parameters  # a checkpoint imports nothing
-    except (KeyError, AttributeError, TypeError, ValueError):
+    cls = getattr(sys.modules.get(module), name, None)  # a checkpoint imports nothing
+    if not (isinstance(cls, type) and issubclass(cls, HubModel)):
         return f"There is no class {path}; expected one such as dendrite_zoo.models.ActiveDendriteClassifier."
-    unknown = [key for key in given if key not in known]
-    if not unknown:
-        return f"Expected the arguments of {path} to have the types in its documentation, but got {given}."
-    got = f"`{unknown[0]}`.{nearest(unknown[0], known)}"
-    return f"Expected the arguments of {path} to be some of {', '.join(known)}, but got {got}"
+    try:
+        cls(**given)  # which says what is wrong
+    except (TypeError, ValueError) as error:
+        return str(error)
+    return f"Expected the arguments of {path} to have the types in its documentation, but got {given}."

@@ -278,14 +278,24 @@ def test_the_stream_settles_the_trainers_epochs(tmp_path):
     assert "Expected no `trainer.max_epochs`, because `data` sets it. Change the epochs of `data`." in said
 
 
-def test_a_misspelt_argument_of_the_model_is_named(tmp_path):
-    (tmp_path / "tiny.yaml").write_text(RECIPE)
-    wrong = ("--model.init_args.model.init_args.winers", "context")
-    assert "but got 'winers', which no class" in run("fit", "--config", "tiny.yaml", *wrong, cwd=tmp_path, code=1)
-    (tmp_path / "wrong.yaml").write_text(RECIPE.replace("num_segments: 2", "num_segment: 2"))
-    said = run("fit", "--config", "wrong.yaml", cwd=tmp_path, code=1)
-    assert "ActiveDendriteClassifier to be some of in_features, " in said
-    assert "but got `num_segment`. Did you mean 'num_segments'?" in said
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("num_segment: 2", "ActiveDendriteClassifier has no argument `num_segment`. Did you mean 'num_segments'?"),
+        ("modulated: [1]", "`modulated` is now `dendrite_layers`."),
+        ("winners: contxt", "Expected `winners` to be one of 'activation', 'context', but got 'contxt'."),
+        ("weight_density: a", "Expected `weight_density` to be"),
+    ],
+)
+def test_a_wrong_argument_of_the_model_is_named(wrong, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "wrong.yaml").write_text(RECIPE.replace("num_segments: 2", wrong) + "seed_everything: false")
+    with pytest.raises(SystemExit) as end:
+        main(["fit", "--config", "wrong.yaml"])
+    assert said in str(end.value.code) and "\n" not in str(end.value.code)
+    key = "--model.init_args.model.init_args.winers"
+    with pytest.raises(SystemExit, match="but got 'winers', which no class takes. Did you mean 'winners'?"):
+        main(["fit", "--config", "permuted-digits", "--seed_everything", "false", key, "context"])
 
 
 @pytest.mark.parametrize(
@@ -317,6 +327,7 @@ def test_a_misspelt_option_of_a_recipe_is_one_line(old, new, said, tmp_path, mon
     [
         ("fit --config permuted-digits --naem x", "There is no option `--naem`. Did you mean '--name'?"),
         ("fit --confg permuted-digits", "There is no option `--confg`. Did you mean '--config'?"),
+        ("fit --config permuted-digits --row x", "`--row` is now `--method`."),
         ("fit --resum runs/x", "There is no option `--resum`. Did you mean '--resume'?"),
         ("fit permuted-digits", "Did you mean --config permuted-digits?"),
         ("fit", "Give fit --config NAME, or fit --resume runs/NAME. See: dendrite-zoo fit --help"),

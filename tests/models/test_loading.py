@@ -58,7 +58,7 @@ CLASS = "dendrite_zoo.models.ActiveDendriteClassifier"
         ({"winers": "context"}, "class_path and init_args, but got 'winers', which no class takes"),
         ({"class_path": "antigravity.Fly"}, "There is no class antigravity.Fly"),
         ({"class_path": CLASS, "init_args": {"num_segment": 2}}, "`num_segment`. Did you mean 'num_segments'"),
-        ({"class_path": CLASS, "init_args": {"max_tasks": "ten"}}, "to have the types .* but got {'max_tasks': 'ten'}"),
+        ({"class_path": CLASS, "init_args": {"max_tasks": "ten"}}, "missing a required argument: 'in_features'"),
     ],
 )  # fmt: skip
 def test_a_dictionary_that_the_command_line_could_not_read(given, message):
