@@ -160,4 +160,4 @@ def _check_labelled(batch: Any) -> tuple[Any, Tensor]:
 def _describe(value: Any) -> str:
     if isinstance(value, Tensor):
         return f"{value.dtype} of shape {tuple(value.shape)}"
-    return f"a {type(value).__name__}" + (f" of {len(value)}" if isinstance(value, (tuple, list)) else "")
+    return type(value).__name__ + (f" of {len(value)}" if isinstance(value, (tuple, list)) else "")

@@ -168,7 +168,7 @@ def _check_context(model: nn.Module, context: TaskContext | None) -> bool:
     """Refuse a context that is missing or too much; return whether the model has no context and takes ``task``."""
     own = isinstance(getattr(model, "context", None), TaskContext)
     if own and context is not None:
-        raise ValueError(f"A {type(model).__name__} has a context of its own; leave context= out.")
+        raise ValueError(f"{type(model).__name__} has a context of its own; leave context= out.")
     parameters = inspect.signature(model.forward).parameters
     takes_task = context is None and not own and "task" in parameters
     needed = [name for name, p in parameters.items() if p.default is p.empty and p.kind < p.VAR_POSITIONAL]
@@ -187,7 +187,7 @@ def _check_context_at_test(context: TaskContext | None, at_test: ContextAtTest, 
         raise wrong_argument("context_at_test", expected, at_test)
     if context is not None and at_test not in (ways := ways_at_test(context)):
         why = "which cannot be inferred from inputs" if at_test == "inferred" else "whose clusters no task id names"
-        expected = f"{' or '.join(map(repr, ways))} for a {type(context).__name__}, {why}"
+        expected = f"{' or '.join(map(repr, ways))} for {type(context).__name__}, {why}"
         raise wrong_argument("context_at_test", expected, at_test)
 
 
@@ -198,7 +198,7 @@ def _named(metrics: Metrics | None) -> dict[str, Metric]:
     for name, metric in named.items():
         if not isinstance(metric, Metric):
             expected = "a Metric of torchmetrics, a MetricCollection, or a dictionary of metrics by name"
-            raise TypeError(f"Expected `metrics` to be {expected}, but got a {type(metric).__name__} for {name!r}.")
+            raise TypeError(f"Expected `metrics` to be {expected}, but got {type(metric).__name__} for {name!r}.")
     return named
 
 

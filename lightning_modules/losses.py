@@ -85,7 +85,7 @@ def logits_of(output: Any) -> Tensor:
     output = getattr(output, "logits", output)
     if not isinstance(output, Tensor):
         got = type(output).__name__
-        raise TypeError(f"Expected a model that returns a tensor, but got a {got}. Wrap it in a module that does.")
+        raise TypeError(f"Expected a model that returns a tensor, but got {got}. Wrap it in a module that does.")
     return output
 
 
@@ -119,7 +119,7 @@ def unpack(batch: Any, *names: str) -> tuple[Tensor, ...]:
     """
     if isinstance(batch, (list, tuple)) and len(batch) == len(names) and all(isinstance(x, Tensor) for x in batch):
         return tuple(batch)
-    got = f"a {type(batch).__name__}"
+    got = type(batch).__name__
     if isinstance(batch, (list, tuple)):
         got = f"({', '.join(type(part).__name__ for part in batch)})"
     remedies = {

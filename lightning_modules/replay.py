@@ -112,10 +112,10 @@ class ReplayClassifier(ContinualClassifier):
         check_integers(1, buffer_size=buffer_size)
         super().__init__(model, **kwargs)
         if self._takes_task or not getattr(self.context, "inferable", True):
-            got = "model that takes `task`" if self.context is None else type(self.context).__name__
+            got = "a model that takes `task`" if self.context is None else type(self.context).__name__
             raise ValueError(
                 f"Expected a context that can be inferred, such as PrototypeContext, for remembered rows have no task, "
-                f"but got a {got}."
+                f"but got {got}."
             )
         self.reservoir = Reservoir(buffer_size)
         self.save_hyperparameters({"buffer_size": buffer_size})

@@ -125,7 +125,7 @@ class MultiTaskSAC(TaskModule):
             check_positive(start_std=start_std)
             if not isinstance(self.model, ActiveDendritePolicy):
                 kind = type(self.model).__name__
-                raise TypeError(f"Expected `start_std` with an ActiveDendritePolicy, but got a {kind}. Leave it out.")
+                raise TypeError(f"Expected `start_std` with an ActiveDendritePolicy, but got {kind}. Leave it out.")
             self.model.set_std(start_std)
         self.critic = TwinCritic.like(self.model) if critic is None else as_model(critic, nn.Module, name="critic")
         self.slow_critic = copy.deepcopy(self.critic).requires_grad_(False)

@@ -52,7 +52,7 @@ def _arguments(value: Any, leave_out: Collection[str]) -> dict[str, Any]:
 def _parameters(kind: type) -> Iterator[str]:
     """Of the constructor, and of the one below it where further arguments are passed on."""
     if kind is partial or any(not cls.__flags__ & HEAP_TYPE for cls in kind.__mro__[:-1]):
-        raise TypeError(f"It is not known with which arguments a {kind.__name__} was made.")
+        raise TypeError(f"It is not known with which arguments {kind.__name__} was made.")
     for cls in kind.__mro__[:-1]:
         if cls is not kind and cls.__module__.partition(".")[0] in ("lightning", "torch"):
             return

@@ -87,7 +87,7 @@ def nearest_prototype(x: Tensor, prototypes: Tensor, known: Tensor) -> Tensor:
         # Seen from the smallest prototype, or a common offset would drown their differences in rounding.
         prototypes = prototypes.float()
         size = torch.linalg.vector_norm(prototypes, dim=1).masked_fill(~known, torch.inf)
-        centre = prototypes[size.argmin()]
+        centre = prototypes.index_select(0, size.argmin(keepdim=True))
         x, prototypes = x - centre, prototypes - centre
         size = torch.linalg.vector_norm(prototypes, dim=1).square().masked_fill(~known, torch.inf)
         distance = torch.addmm(size, x, prototypes.T, alpha=-2)  # |x - p|² less |x|², the same for every k

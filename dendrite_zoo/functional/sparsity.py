@@ -62,7 +62,7 @@ def duty_cycle_entropy(counts: Tensor, total: int | Tensor) -> Tensor:
         tensor(0.5000)
     """
     p = counts / torch.as_tensor(total, device=counts.device)
-    return -(torch.xlogy(p, p) + torch.xlogy(1 - p, 1 - p)).mean(-1) / math.log(2)
+    return (torch.special.entr(p) + torch.special.entr(1 - p)).mean(-1) / math.log(2)
 
 
 def weight_sparsity(weight: Tensor) -> Tensor:

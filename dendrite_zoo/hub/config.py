@@ -41,7 +41,7 @@ def parse(text: str | bytes, where: str = "config.json") -> Config:
     """
     config = parse_json(text, where, max_bytes=MAX_BYTES)
     if not isinstance(config, dict):
-        raise ValueError(f"{where}: expected one JSON object, but got a {type(config).__name__}. Fetch it again.")
+        raise ValueError(f"{where}: expected one JSON object, but got {type(config).__name__}. Fetch it again.")
     check_value(config, where)
     return config
 

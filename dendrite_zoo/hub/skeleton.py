@@ -27,7 +27,7 @@ def check_numbers(model_class: type, tensors: Mapping[str, Tensor]) -> None:
     numbers = sum(tensor.numel() for tensor in tensors.values())
     if numbers > MAX_NUMBERS:
         remedy = f"expected at most {MAX_NUMBERS:.1e}. Correct the file, or call the class itself if that is meant."
-        raise ValueError(f"config.json describes a {model_class.__name__} of {numbers:.1e} numbers; {remedy}")
+        raise ValueError(f"config.json describes {numbers:.1e} numbers of {model_class.__name__}; {remedy}")
 
 
 def compare(

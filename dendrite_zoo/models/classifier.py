@@ -172,7 +172,7 @@ class ActiveDendriteClassifier(TaskClassifier, DendriteModel):
             return nn.Sequential(nn.Flatten(), *cast(nn.Sequential, self.mlp.fold(self._context_of(task))))
         if not isinstance(self.context, PrototypeContext):
             remedy = "call fold(task=...), or model.mlp.fold(ids), which maps (x, index)."
-            raise ValueError(f"A {type(self.context).__name__} cannot be inferred from inputs: {remedy}")
+            raise ValueError(f"{type(self.context).__name__} cannot be inferred from inputs: {remedy}")
         return FoldedClassifier(self.context, cast(FoldedMLP, self.mlp.fold(self.context.prototypes)))
 
     def _context_of(self, task: int) -> Tensor:

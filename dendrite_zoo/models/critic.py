@@ -65,7 +65,7 @@ class TwinCritic(ControlModel):
             [16]
         """
         if not isinstance(policy, ControlModel):
-            got = f"a {type(policy).__name__}. Give critic=... beside it."
+            got = f"{type(policy).__name__}. Give critic=... beside it."
             raise TypeError(f"Expected an ActiveDendritePolicy, whose form the critics take, but got {got}")
         known = set(inspect.signature(cls).parameters) - {"segment_seed"}
         return cls(**{name: value for name, value in policy.config.items() if name in known})

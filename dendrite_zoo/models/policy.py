@@ -179,7 +179,7 @@ class ActiveDendritePolicy(ControlModel):
         try:
             return torch.as_tensor(observation, dtype=torch.float32, device=mean.device).to(mean.dtype)
         except (TypeError, ValueError, RuntimeError):
-            got = f"a {type(observation).__name__}. Of what gymnasium's reset gives, take the first."
+            got = f"{type(observation).__name__}. Of what gymnasium's reset gives, take the first."
             raise ValueError(f"Expected an array of {len(mean)} numbers as an observation, but got {got}") from None
 
     def _gaussian(self, output: Tensor) -> tuple[Tensor, Tensor]:

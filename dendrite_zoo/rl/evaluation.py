@@ -163,7 +163,7 @@ def _acting(policy: Act | Policy, tasks: str | Sequence[str] | None) -> tuple[Ac
     act: Any = getattr(policy, "act_batch", policy)
     known: Any = None if act is policy else getattr(policy, "tasks", None)
     if (known is None and tasks is None) or not callable(act):
-        got = f"a {type(policy).__name__} and {tasks}"
+        got = f"{type(policy).__name__} and {tasks}"
         raise ValueError(f"Expected a policy with `tasks`, or a function with tasks=..., but got {got}.")
     names = task_names(known if tasks is None else tasks)
     if known is None:

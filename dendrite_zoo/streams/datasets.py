@@ -59,13 +59,13 @@ def read_dataset(dataset: Any) -> tuple[Tensor, Tensor]:
         return dataset.tensors[0], dataset.tensors[1]
     rows = [_pair(dataset[i]) for i in range(len(dataset))]
     if not rows:
-        raise ValueError(f"Expected items in a {type(dataset).__name__}, but got none. Check the data set.")
+        raise ValueError(f"Expected items in {type(dataset).__name__}, but got none. Check the data set.")
     columns = []
     for name, column in zip(("inputs", "labels"), zip(*rows, strict=True), strict=True):
         tensors = [_tensor(value) for value in column]
         if other := next((i for i, tensor in enumerate(tensors) if tensor.shape != tensors[0].shape), None):
             shapes = f"{tuple(tensors[0].shape)}, but got {tuple(tensors[other].shape)} in item {other}"
-            raise ValueError(f"Expected {name} of one shape in a {type(dataset).__name__}, {shapes}. Resize them.")
+            raise ValueError(f"Expected {name} of one shape in {type(dataset).__name__}, {shapes}. Resize them.")
         columns.append(torch.stack(tensors))
     return columns[0], columns[1]
 
@@ -81,8 +81,8 @@ def _pair(item: Any) -> tuple[Any, Any]:
             raise TypeError(f"Expected a data set with {expected}, but got {', '.join(map(repr, item))}. {remedy}")
         return item[inputs[0]], item[labels[0]]
     if not isinstance(item, (tuple, list)) or len(item) != 2:
-        got = f"{len(item)} parts" if isinstance(item, (tuple, list)) else f"a {type(item).__name__}"
-        raise TypeError(f"Expected a data set of pairs (x, y), but an item is {got}. Wrap it in a Dataset of pairs.")
+        got = f"{len(item)} parts" if isinstance(item, (tuple, list)) else type(item).__name__
+        raise TypeError(f"Expected a data set of pairs (x, y), but got items of {got}. Wrap it in a Dataset of pairs.")
     return item[0], item[1]
 
 

@@ -50,7 +50,7 @@ class MixedTasks(TaskDataModule):
         super().__init__()
         if not isinstance(tasks, (TaskStream, list, tuple)):
             expected = "a stream, such as PermutedTasks('digits', num_tasks=5), or a list of data sets"
-            raise TypeError(f"Expected `tasks` to be {expected}, but got a {type(tasks).__name__}. Pass one of these.")
+            raise TypeError(f"Expected `tasks` to be {expected}, but got {type(tasks).__name__}. Pass one of these.")
         self.stream = tasks if isinstance(tasks, TaskStream) else TaskSequence(tasks)
         epochs = self.stream.epochs_per_task if epochs is None else epochs
         check_integers(1, epochs=epochs)

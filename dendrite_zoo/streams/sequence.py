@@ -98,7 +98,7 @@ class TaskSequence(TaskStream):
             if (own := getattr(stream, name)) not in (default, getattr(self, name)):
                 name = "eval_at" if name == "milestones" else name
                 raise ValueError(
-                    f"Expected a {type(stream).__name__} within a TaskSequence to leave `{name}` to it, but got {own}. "
+                    f"Expected {type(stream).__name__} within a TaskSequence to leave `{name}` to it, but got {own}. "
                     f"Give it as TaskSequence(..., {name}=...)."
                 )
         part = copy.copy(stream)
@@ -183,7 +183,7 @@ class TaskSequence(TaskStream):
 def _check_list(sources: Any) -> None:
     remedy = "Write TaskSequence([(x_train, y_train, x_test, y_test), ...]), also for one."
     if not isinstance(sources, Sequence) or isinstance(sources, str):
-        raise TypeError(f"Expected `sources` to be a list of data sets, but got a {type(sources).__name__}. {remedy}")
+        raise TypeError(f"Expected `sources` to be a list of data sets, but got {type(sources).__name__}. {remedy}")
     if not sources or any(isinstance(x, (Tensor, np.ndarray)) for x in sources):
         got = "tensors" if sources else "an empty list"
         raise TypeError(f"Expected `sources` to be a list of data sets, but got {got}. {remedy}")

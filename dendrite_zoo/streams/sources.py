@@ -153,7 +153,7 @@ def _tensors(source: Any) -> Sequence[Tensor]:
         source = splits(source)
     parts = (source,) if is_dataset(source) else source
     if not isinstance(parts, Sequence) or len(parts) not in (1, 2, 4):
-        found = f"{len(source)} items" if isinstance(source, Sequence) else f"a {type(source).__name__}"
+        found = f"{len(source)} items" if isinstance(source, Sequence) else type(source).__name__
         expected = f"({', '.join(NAMES)}), (x, y), or a Dataset that can be indexed"
         raise TypeError(f"Expected `source` to be {expected}, but got {found}. Pass one of these.")
     if all(map(is_dataset, parts)):

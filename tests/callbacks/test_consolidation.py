@@ -350,7 +350,7 @@ def test_bad_input(tmp_path):
     with pytest.raises(ValueError, match=r"be \(x, y\), but got torch.float32 of .* pass `log_likelihood="):
         fit(tmp_path, ElasticWeightConsolidation(data=lambda trainer, task: [torch.zeros(2, 8)]))
     triples = [(torch.zeros(2, 8), torch.zeros(2).long(), torch.zeros(2))]
-    with pytest.raises(ValueError, match=r"Expected a batch to be \(x, y\), but got a tuple of 3"):
+    with pytest.raises(ValueError, match=r"Expected a batch to be \(x, y\), but got tuple of 3"):
         fit(tmp_path, ElasticWeightConsolidation(data=lambda trainer, task: triples))
     numbers = [(torch.zeros(2, 8), torch.zeros(2, 1))]
     with pytest.raises(ValueError, match=r"to be class indices, .* but got torch.float32 of shape \(2, 1\)"):
@@ -415,7 +415,7 @@ def test_a_module_whose_likelihood_is_not_known_is_refused_early(tmp_path):
         module = Two()
         with pytest.raises(
             ValueError,
-            match=r"map x to logits .* got a tuple of 2 for 4 .* `log_likelihood=",
+            match=r"map x to logits .* got tuple of 2 for 4 .* `log_likelihood=",
         ):
             run(module, data=batches)
         assert module.steps == steps and module.modes == [False] and module.training

@@ -184,7 +184,7 @@ def test_bad_input():
         ValueError, match="`context_at_test` to be one of 'inferred', 'given', 'constant', but got 'guessed'"
     ):
         ContinualClassifier(Plain(), context_at_test="guessed")
-    with pytest.raises(ValueError, match="to be 'given' or 'constant' for a OneHotContext, which cannot be inferred"):
+    with pytest.raises(ValueError, match="to be 'given' or 'constant' for OneHotContext, which cannot be inferred"):
         ContinualClassifier(Plain(), context=OneHotContext(2))
     with pytest.raises(ValueError, match="has a context of its own; leave context= out"):
         ContinualClassifier(ActiveDendriteClassifier(64, [8], 10, **TINY), context=OneHotContext(2))

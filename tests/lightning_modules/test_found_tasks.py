@@ -132,5 +132,5 @@ def test_clusters_more_than_tasks_belong_to_the_task_whose_inputs_they_hold(tmp_
     context._join(0, half.double().mean(0), half.double().var(0).sum(), len(half))
     scores = evaluate_contexts(module.model, stream, context=context, enable_progress_bar=False)
     assert min(scores["context"]) > 0.98 and "given" not in scores
-    with pytest.raises(ValueError, match="to be 'inferred' or 'constant' for a ClusterContext, .* but got 'given'"):
+    with pytest.raises(ValueError, match="to be 'inferred' or 'constant' for ClusterContext, .* but got 'given'"):
         make(context, context_at_test="given")

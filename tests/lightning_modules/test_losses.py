@@ -153,14 +153,14 @@ def test_what_is_refused():
         ContinualClassifier(nn.Linear(6, 2), loss=nn.MSELoss(), label_smoothing=0.1)
     with pytest.raises(TypeError, match="Expected `loss` to be a module or function of .output, target., but got 3"):
         ContinualClassifier(nn.Linear(6, 2), loss=3)
-    with pytest.raises(TypeError, match="Expected `metrics` to be a Metric of torchmetrics.*, but got a str for 'mae'"):
+    with pytest.raises(TypeError, match="Expected `metrics` to be a Metric of torchmetrics.*, but got str for 'mae'"):
         ContinualClassifier(nn.Linear(6, 2), metrics={"mae": "mae"})
 
     class Pair(nn.Linear):
         def forward(self, x):
             return super().forward(x), x
 
-    with pytest.raises(TypeError, match="Expected a model that returns a tensor, but got a tuple"):
+    with pytest.raises(TypeError, match="Expected a model that returns a tensor, but got tuple"):
         fit(ContinualClassifier(Pair(64, 10)), PermutedTasks("digits", 1))
 
 

@@ -105,7 +105,7 @@ def test_smoothing_goes_for_remembered_rows_too():
 
 
 def test_a_context_that_cannot_be_inferred_is_refused():
-    with pytest.raises(ValueError, match="Expected a context that can be inferred, .* but got a OneHotContext"):
+    with pytest.raises(ValueError, match="Expected a context that can be inferred, .* but got OneHotContext"):
         ReplayClassifier(XdGClassifier(64, [20], 10, max_tasks=3), context_at_test="given")
 
 

@@ -65,16 +65,16 @@ def test_a_dictionary_of_splits_as_the_hub_has_them():
 @pytest.mark.parametrize(
     ("dataset", "error", "message"),
     [
-        (Items(lambda i: torch.zeros(3)), TypeError, r"pairs \(x, y\), but an item is a Tensor"),
-        (Items(lambda i: (0, 1, 2)), TypeError, r"pairs \(x, y\), but an item is 3 parts"),
+        (Items(lambda i: torch.zeros(3)), TypeError, r"pairs \(x, y\), but got items of Tensor"),
+        (Items(lambda i: (0, 1, 2)), TypeError, r"pairs \(x, y\), but got items of 3 parts"),
         (Items(lambda i: {"a": 1, "b": 2, "label": 0}), TypeError, "but got 'a', 'b', 'label'. Keep two"),
         (Items(lambda i: {"a": 1, "b": 2}), TypeError, "one of labels .* but got 'a', 'b'"),
         (
             Items(lambda i: (torch.zeros(i + 1), 0)),
             ValueError,
-            r"one shape in a Items, \(1,\), but got \(2,\) in item 1",
+            r"one shape in Items, \(1,\), but got \(2,\) in item 1",
         ),
-        (Items(lambda i: (torch.zeros(1), 0), 0), ValueError, "Expected items in a Items, but got none"),
+        (Items(lambda i: (torch.zeros(1), 0), 0), ValueError, "Expected items in Items, but got none"),
     ],
 )
 def test_what_cannot_be_read(dataset, error, message):
@@ -87,5 +87,5 @@ def test_a_data_set_without_an_index_is_refused():
         def __iter__(self):
             yield torch.zeros(2), 0
 
-    with pytest.raises(TypeError, match="a Dataset that can be indexed, but got a Stream"):
+    with pytest.raises(TypeError, match="a Dataset that can be indexed, but got Stream"):
         load_source(Stream())

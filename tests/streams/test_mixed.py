@@ -111,7 +111,7 @@ def test_a_list_is_a_sequence_and_anything_else_is_refused():
     data = MixedTasks([tensors(), tensors(seed=1)], epochs=2)
     assert isinstance(data.stream, TaskSequence) and data.num_tasks == 2
     assert data.benchmark == "mixed-custom+custom"
-    with pytest.raises(TypeError, match="Expected `tasks` to be a stream, such as PermutedTasks.*, but got a str"):
+    with pytest.raises(TypeError, match="Expected `tasks` to be a stream, such as PermutedTasks.*, but got str"):
         MixedTasks("digits")
     with pytest.raises(ValueError, match="Expected `epochs` to be an integer of at least 1, but got 0"):
         MixedTasks([tensors()], epochs=0)

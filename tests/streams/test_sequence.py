@@ -94,7 +94,7 @@ class TestWhatIsSaid:
         ("sources", "message"),
         [
             ((torch.zeros(5, 3), torch.arange(5)), r"but got tensors. Write TaskSequence\(\[\(x_train"),
-            ("digits", "to be a list of data sets, but got a str"),
+            ("digits", "to be a list of data sets, but got str"),
             ([], "but got an empty list"),
         ],
     )
@@ -103,7 +103,7 @@ class TestWhatIsSaid:
             TaskSequence(sources)
 
     def test_a_loader_is_no_data_set(self):
-        with pytest.raises(TypeError, match="Dataset that can be indexed, but got a DataLoader"):
+        with pytest.raises(TypeError, match="Dataset that can be indexed, but got DataLoader"):
             TaskSequence([DataLoader(TensorDataset(torch.zeros(3, 1), torch.zeros(3)))]).setup()
 
     def test_rows_of_another_size(self):
