@@ -1,5 +1,6 @@
 """What synaptic intelligence and elastic weight consolidation have in common, for any LightningModule."""
 
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
@@ -16,6 +17,9 @@ from dendrite_zoo.tasks import Task, TaskBoundary, current_task, trained_before,
 
 R = TypeVar("R", bound=QuadraticPenalty)
 
+CONSOLIDATED: weakref.WeakKeyDictionary[LightningModule, dict[str, Any]] = weakref.WeakKeyDictionary()
+"""The callbacks that have consolidated a module in a fit, by their state keys."""
+
 
 class Consolidation(Callback, ABC, Generic[R]):
     """When tasks end, whose gradients are read, and what a checkpoint contains; the base of both callbacks.
@@ -30,6 +34,10 @@ class Consolidation(Callback, ABC, Generic[R]):
 
     The task is that of ``task=``, else the module's ``current_task``, else the datamodule's. It is asked for when a
     batch starts, and again before the step, for a module that finds its task in the batch.
+
+    With one fit for each task, whatever Trainer makes it, the same callback goes on, where the user says each time which
+    task comes (``callback.task = 1``); a new one needs the state of the old (``load_state_dict``, or a checkpoint of the
+    fit before), and warns without.
 
     Parameters are those that require a gradient. One that does so only later, or that replaces another, is consolidated
     from that epoch on, as important to no task so far.
@@ -142,9 +150,26 @@ class Consolidation(Callback, ABC, Generic[R]):
         task = current_task(trainer, (lambda _: pl_module.current_task) if of_module else self.task)
         if self._boundary.starts(task) and task in self._boundary.earlier:
             self._say_that_nothing_ends(trainer, task)
-        ended, _ = self._boundary.update(task)
+        ended, started = self._boundary.update(task)
         if ended is not None:
             self.end_task(trainer, pl_module, ended)
+        elif started is not None:
+            self._say_that_nothing_is_protected(pl_module, started)
+
+    def _say_that_nothing_is_protected(self, pl_module: LightningModule, task: int) -> None:
+        """A new callback begins with a module that has learned before."""
+        earlier = CONSOLIDATED.get(pl_module, {}).get(self.state_key)
+        if task > 0 or (earlier is not None and earlier() is not self):
+            name = type(self).__name__
+            rank_zero_warn(
+                f"{name}: it begins with task {task} and has the importance of no earlier task, so that nothing "
+                "protects what the module learned before. Use one callback in all fits, or give the new one what the "
+                f"old one knows: `new.load_state_dict(old.state_dict())`, or `fit(ckpt_path=...)`."
+            )
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take note of whose module it is."""
+        CONSOLIDATED.setdefault(pl_module, {})[self.state_key] = weakref.ref(self)
 
     def _say_that_nothing_ends(self, trainer: Trainer, task: int) -> None:
         """A new Trainer starts at a task that an earlier one has trained; a `ForgettingLogger` looks to it itself."""

@@ -15,6 +15,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+from dendrite_zoo._core.torch import runs_eagerly
+
 __all__ = ["Context", "distinct_contexts"]
 
 Context: TypeAlias = Tensor | tuple[Tensor, Tensor] | int
@@ -79,7 +81,7 @@ def check_ids(ids: Tensor, count: int, what: str) -> None:
     """Raise where ids are not integers in ``[0, count)``; on a GPU the range is left to the kernel (no host sync)."""
     if ids.is_floating_point() or ids.dtype == torch.bool:
         raise TypeError(f"Expected the id of a {what} to be an integer, but got {ids.dtype}. Use index.long().")
-    if torch.compiler.is_compiling() or ids.device.type != "cpu" or ids.numel() == 0:
+    if not runs_eagerly() or ids.device.type != "cpu" or ids.numel() == 0:
         return
     low, high = (int(end) for end in ids.aminmax())
     if low < 0 or high >= count:

@@ -1,7 +1,7 @@
-"""Elastic weight consolidation: how sharply does the likelihood depend on each weight?"""
+"""Elastic weight consolidation: a pull on the weights on which the likelihood of earlier tasks depends."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,60 +9,9 @@ from torch import Tensor
 
 from dendrite_zoo._core.checks import check_range
 from dendrite_zoo._core.names import say_new_names
-from dendrite_zoo._core.ranks import sum_over_ranks
-from dendrite_zoo.regularizers.quadratic import QuadraticPenalty, _zeros, covered_by
-from dendrite_zoo.row_sparse.parameter import once
+from dendrite_zoo.regularizers.quadratic import QuadraticPenalty
 
-__all__ = ["ElasticWeightConsolidation", "fisher_diagonal"]
-
-
-def fisher_diagonal(
-    parameters: Mapping[str, Tensor], log_likelihoods: Iterable[Tensor], generator: torch.Generator | None = None
-) -> dict[str, Tensor]:
-    r"""The diagonal of the empirical Fisher information, :math:`F = \frac1N \sum_n (\partial_\theta \log p_n)^2`.
-
-    It takes one backward pass a batch: with a random sign on every sample, the square of the batch's gradient is, on
-    average over signs, the sum of the samples' squares (without them the samples would cancel, as they do at a
-    minimum). Batches of one sample give it exactly.
-
-    Args:
-        parameters: name -> parameter; one that does not learn is of no importance.
-        log_likelihoods: for each batch, the log-likelihood of each sample; a generator computes them one at a time.
-        generator: of the signs, on the CPU.
-
-    Shape:
-        log_likelihoods ``(B,)`` each; the result as the parameters. Summed over processes where there are several.
-
-    Raises:
-        ValueError: there are no samples, or something else than one number a sample.
-
-    Example:
-        >>> rate = torch.tensor([2.0], requires_grad=True)
-        >>> samples = torch.tensor([[1.0], [0.25]])    # exponential: log p = log rate - rate * x
-        >>> fisher_diagonal({"rate": rate}, (rate.log() - rate * x for x in samples))
-        {'rate': tensor([0.1562])}
-    """
-    fisher = {name: _zeros(p) for name, p in parameters.items()}
-    learning = {name: p for name, p in parameters.items() if p.requires_grad}
-    rows = 0
-    for log_likelihood in log_likelihoods:
-        if log_likelihood.ndim != 1:
-            raise ValueError(
-                f"Expected a log-likelihood of shape (B,), one number a sample, but got {tuple(log_likelihood.shape)}. "
-                "Use reduction='none'."
-            )
-        signs = torch.randint(2, log_likelihood.shape, generator=generator).mul_(2).sub_(1).to(log_likelihood)
-        gradients = torch.autograd.grad((signs * log_likelihood).sum(), list(learning.values()), allow_unused=True)
-        for name, gradient in zip(learning, gradients, strict=True):
-            if gradient is not None:
-                covered = covered_by(once(gradient))
-                covered.put(fisher[name], covered.of(fisher[name]).addcmul_(covered.gradient, covered.gradient))
-        rows += len(log_likelihood)
-    total = torch.tensor(rows, device=next(iter(fisher.values())).device)
-    sum_over_ranks(total, *fisher.values())
-    if total == 0:
-        raise ValueError("Expected at least one sample of the task, but got none. Check the task's data loader.")
-    return {name: tensor.div_(total) for name, tensor in fisher.items()}
+__all__ = ["ElasticWeightConsolidation"]
 
 
 @say_new_names

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dendrite_zoo._core.torch import runs_eagerly
 from dendrite_zoo.row_sparse.activation_cache import mark, stamp
 
 
@@ -56,7 +57,7 @@ class ContextCache:
             used: which of the contexts are asked for, ``(N,)``; by default all.
         """
         contexts = contexts.detach()
-        if contexts.device.type != "cpu" or torch.compiler.is_compiling():
+        if contexts.device.type != "cpu" or not runs_eagerly():
             return compute(contexts if used is None else contexts.index_select(0, used))
         if (marks := [mark(tensor) for tensor in sources]) != self._marks:
             self.forget()

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dendrite_zoo._core.torch import runs_eagerly
 from dendrite_zoo.row_sparse.parameter import take_rows
 
 GATHER = 8.0
@@ -117,8 +118,8 @@ def grouped_linear(
 
 
 def can_group(index: Tensor) -> bool:
-    """Whether rows can be grouped without waiting for a device, and outside of ``torch.compile``."""
-    return index.device.type == "cpu" and not torch.compiler.is_compiling()
+    """Whether rows can be grouped without waiting for a device, and where code is not compiled or transformed."""
+    return index.device.type == "cpu" and runs_eagerly()
 
 
 def check_one_each(index: Tensor, x: Tensor) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dendrite_zoo._core.ranks import num_ranks
-from dendrite_zoo._core.torch import sparse_indices
+from dendrite_zoo._core.torch import runs_eagerly, sparse_indices
 from dendrite_zoo.row_sparse.activation_cache import ActivationCache
 
 OVERLAP = 4
@@ -60,7 +60,7 @@ class RowParameter(nn.Parameter):
     @property
     def usable_cache(self) -> ActivationCache | None:
         """Its cache where activations are cached from step to step: on a CPU, in training, while there is an owner."""
-        if self.owner is None or torch.compiler.is_compiling() or self.device.type != "cpu":
+        if self.owner is None or not runs_eagerly() or self.device.type != "cpu":
             return None
         return self.activation_cache if self.requires_grad and torch.is_grad_enabled() else None
 
@@ -172,7 +172,7 @@ def _wants_sparse(parameter: Tensor) -> bool:
 
 
 def _dense_needed(device: torch.device) -> bool:
-    return device.type != "cpu" or torch.compiler.is_compiling() or num_ranks() > 1
+    return device.type != "cpu" or not runs_eagerly() or num_ranks() > 1
 
 
 def _select(rows: Tensor, ids: Tensor) -> Tensor:

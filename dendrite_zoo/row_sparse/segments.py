@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dendrite_zoo._core.torch import full_precision
+from dendrite_zoo._core.torch import full_precision, runs_eagerly
 from dendrite_zoo.functional.context import Context, distinct_contexts
 from dendrite_zoo.functional.dendrites import Gate, segment_activations, select_winners, winning_segments
 from dendrite_zoo.row_sparse.parameter import RowParameter, dot_taken_rows, rows_of
@@ -69,7 +69,7 @@ def used_contexts(codebook: Tensor, index: Tensor | None) -> tuple[Tensor, Tenso
     """
     if index is None or index.ndim == 0:
         return codebook, index
-    if index.device.type == "cpu" and not torch.compiler.is_compiling():
+    if index.device.type == "cpu" and runs_eagerly():
         used, index = index.unique(return_inverse=True)
         return codebook[used], index
     return (codebook, index) if len(codebook) <= len(index) else (codebook[index], None)

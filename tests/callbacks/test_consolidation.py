@@ -8,13 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.plugins import MixedPrecision
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from dendrite_zoo import regularizers
 from dendrite_zoo.callbacks import ElasticWeightConsolidation, SynapticIntelligence
 from dendrite_zoo.lightning_modules import ContinualClassifier
 from dendrite_zoo.models import ActiveDendriteClassifier
@@ -95,8 +94,11 @@ def outcome(net, callback):
     return torch.cat([t.detach().flatten() for t in (*net.parameters(), *tensors)])
 
 
-def naive(kind, accumulate=1, clip=None):
-    """The same in plain PyTorch: the penalty stands in the loss, the task's gradient is taken apart from it."""
+def naive(kind, accumulate=1, clip=None, anew=False):
+    """The same in plain PyTorch: the penalty stands in the loss, the task's gradient is taken apart from it.
+
+    With ``anew``, each task has an optimizer of its own, as with one fit a task.
+    """
     net, tasks = Net(), stream()
     parameters = dict(net.named_parameters())
     optimizer = torch.optim.Adam(net.parameters(), lr=0.02)
@@ -104,6 +106,8 @@ def naive(kind, accumulate=1, clip=None):
     kappa = STRENGTH if kind is SynapticIntelligence else STRENGTH / 2
     anchors = []
     for task in range(TASKS):
+        if anew:
+            optimizer = torch.optim.Adam(net.parameters(), lr=0.02)
         start = {name: p.detach().clone() for name, p in parameters.items()}
         path = {name: torch.zeros_like(p) for name, p in parameters.items()}
         batches = list(tasks.task_loader(task, epoch=0))
@@ -125,8 +129,12 @@ def naive(kind, accumulate=1, clip=None):
             for name, p in parameters.items():
                 importance[name] += path[name].clamp(min=0) / ((p.detach() - start[name]) ** 2 + 0.1)
         elif task < TASKS - 1:
-            log_likelihoods = (-F.cross_entropy(net(x), y, reduction="none") for x, y in tasks.task_loader(task))
-            fisher = regularizers.fisher_diagonal(parameters, log_likelihoods, torch.Generator().manual_seed(task))
+            samples = [(x[i : i + 1], y[i : i + 1]) for x, y in tasks.task_loader(task) for i in range(len(x))]
+            fisher = {name: torch.zeros_like(p) for name, p in parameters.items()}
+            for x, y in samples:
+                gradients = torch.autograd.grad(F.cross_entropy(net(x), y), list(parameters.values()))
+                for name, gradient in zip(parameters, gradients, strict=True):
+                    fisher[name] += gradient.square() / len(samples)
             anchors.append((fisher, {name: p.detach().clone() for name, p in parameters.items()}))
     return flat(net.parameters()).detach()
 
@@ -415,7 +423,7 @@ def test_a_module_whose_likelihood_is_not_known_is_refused_early(tmp_path):
         module = Two()
         with pytest.raises(
             ValueError,
-            match=r"map x to logits .* got tuple of 2 for 4 .* `log_likelihood=",
+            match=r"map x to logits .* got tuple of 2 for [14] .* `log_likelihood=",
         ):
             run(module, data=batches)
         assert module.steps == steps and module.modes == [False] and module.training
@@ -434,3 +442,78 @@ def test_the_likelihood_of_a_regression_is_asked_for_at_the_first_batch(tmp_path
     with pytest.raises(ValueError, match=r"class indices, .* got torch.float32 .* Or pass `log_likelihood="):
         run.fit(Regression(), Numbers(data(16), TASKS, batch_size=4))
     assert run.global_step == 0
+
+
+def test_an_estimate_is_a_choice(tmp_path):
+    exact, estimate = (fit(tmp_path, ElasticWeightConsolidation(0.0, fisher=way))[1] for way in ("exact", "estimate"))
+    one, other = (flat(callback.regularizer.importance.values()) for callback in (exact, estimate))
+    assert not torch.allclose(one, other, rtol=0.05) and one.sum() == pytest.approx(float(other.sum()), rel=1)
+    with pytest.raises(
+        ValueError, match="Expected `fisher` to be one of 'exact', 'estimate', but got 'exakt'. Did you"
+    ):
+        ElasticWeightConsolidation(fisher="exakt")
+
+
+class OneTask(LightningDataModule):
+    """One task of the stream, for a fit of its own; it does not say which."""
+
+    def __init__(self, task):
+        super().__init__()
+        self.task, self.tasks = task, stream()
+
+    def train_dataloader(self):
+        return self.tasks.task_loader(self.task, epoch=0)
+
+    val_dataloader = train_dataloader
+
+
+WAYS = ["an index", "a closure", "its state", "a checkpoint"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kind", [SynapticIntelligence, ElasticWeightConsolidation])
+def test_one_fit_a_task_equals_the_naive_loop(kind, way, tmp_path):
+    """The usual habit: a Trainer and an optimizer for each task, and the same callback, or a new one with its state."""
+    net, made, file = Net(), [], tmp_path / "last.ckpt"
+    for task in range(TASKS):
+        options = (
+            {"data": lambda trainer, task: stream().task_loader(task)} if kind is ElasticWeightConsolidation else {}
+        )
+        new = not made or way in ("its state", "a checkpoint")
+        callback = kind(STRENGTH, **options) if new else made[-1]
+        callback.task = (lambda trainer, task=task: task) if way == "a closure" else task
+        if made and way == "its state":
+            callback.load_state_dict(made[-1].state_dict())
+        if made and way == "a checkpoint":
+            callback.load_state_dict(torch.load(file, weights_only=True)["callbacks"][callback.state_key])
+        made.append(callback)
+        run = trainer(tmp_path, [callback], epochs=1, limit_val_batches=0)
+        run.fit(net, OneTask(task))
+        run.save_checkpoint(file)
+    assert made[-1].regularizer.num_tasks == TASKS - 1
+    torch.testing.assert_close(flat(net.parameters()).detach(), naive(kind, anew=True), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [SynapticIntelligence, ElasticWeightConsolidation])
+def test_a_new_callback_without_the_state_of_the_old_warns(kind, tmp_path):
+    options = {"data": lambda trainer, task: stream().task_loader(task)} if kind is ElasticWeightConsolidation else {}
+
+    def fit_one(net, task, callback):
+        trainer(tmp_path, [callback], epochs=1, limit_val_batches=0).fit(net, OneTask(task))
+
+    net = Net()
+    fit_one(net, 0, kind(STRENGTH, task=0, **options))
+    for says in (1, 0):  # the right index, or what a count of epochs says in each fit
+        with pytest.warns(match=f"it begins with task {says} and has the importance of no earlier task"):
+            fit_one(net, 1, kind(STRENGTH, task=says, **options))
+    fit_one(Net(), 0, kind(STRENGTH, task=0, **options))  # another module
+
+
+@pytest.mark.parametrize("kind", [SynapticIntelligence, ElasticWeightConsolidation])
+def test_without_a_penalty_weights_are_those_of_no_callback(kind, tmp_path):
+    ends = []
+    for callbacks in ([], [kind(0.0)]):
+        net = Net()
+        trainer(tmp_path, callbacks, epochs=TASKS, limit_val_batches=0).fit(net, stream())
+        ends.append(flat(net.parameters()))
+    assert torch.equal(*ends)
