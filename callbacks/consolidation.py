@@ -35,9 +35,9 @@ class Consolidation(Callback, ABC, Generic[R]):
     The task is that of ``task=``, else the module's ``current_task``, else the datamodule's. It is asked for when a
     batch starts, and again before the step, for a module that finds its task in the batch.
 
-    With one fit for each task, whatever Trainer makes it, the same callback goes on, where the user says each time which
-    task comes (``callback.task = 1``); a new one needs the state of the old (``load_state_dict``, or a checkpoint of the
-    fit before), and warns without.
+    With one fit for each task, whatever Trainer makes it, the same callback goes on, where the user says each time
+    which task comes (``callback.task = 1``); a new one needs the state of the old (``load_state_dict``, or a checkpoint
+    of the fit before), and warns without.
 
     Parameters are those that require a gradient. One that does so only later, or that replaces another, is consolidated
     from that epoch on, as important to no task so far.
