@@ -1,10 +1,13 @@
 """A value of JSON, held against a type annotation."""
 
+import functools
 import math
 import types
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
+
+PLAIN = (int, bool, str, types.NoneType)
 
 
 def fits(value: Any, hint: Any) -> bool:
@@ -14,38 +17,36 @@ def fits(value: Any, hint: Any) -> bool:
         >>> fits(3, int), fits(True, int), fits([64, 64], tuple[int, ...]), fits(None, int | None)
         (True, False, True, True)
     """
-    return KINDS.get(typing.get_origin(hint) or hint, _always)(value, typing.get_args(hint))
+    return _check(hint)(value)
 
 
-def _exactly(kind: type) -> Callable[[Any, tuple[Any, ...]], bool]:
-    return lambda value, inner: type(value) is kind
+@functools.cache
+def _check(hint: Any) -> Callable[[Any], bool]:
+    """What decides for a value; where the annotation is of no value of JSON, it accepts all."""
+    kind, arguments = typing.get_origin(hint) or hint, typing.get_args(hint)
+    if typing.is_typeddict(kind):
+        return functools.partial(_has_fields, kind, typing.get_type_hints(kind))
+    inner = [_check(one) for one in arguments] or [lambda value: True]
+    checks: dict[Any, Callable[[Any], bool]] = {
+        float: lambda value: type(value) in (int, float) and abs(value) < math.inf,
+        typing.Literal: lambda value: any(value == one and type(value) is type(one) for one in arguments),
+        **dict.fromkeys((typing.Union, types.UnionType), lambda value: any(check(value) for check in inner)),
+        **dict.fromkeys(
+            (list, tuple, set, frozenset, Sequence, Collection, Iterable),
+            lambda value: isinstance(value, list | tuple) and all(map(inner[0], value)),
+        ),
+        **dict.fromkeys((dict, Mapping), lambda value: isinstance(value, dict) and all(map(inner[-1], value.values()))),
+    }
+    if kind is tuple and arguments and arguments[-1] is not Ellipsis:
+        return lambda value: (
+            isinstance(value, list | tuple) and len(value) == len(inner) and all(map(fits, value, arguments))
+        )
+    return checks.get(kind, (lambda value: type(value) is kind) if kind in PLAIN else lambda value: True)
 
 
-def _always(value: Any, inner: tuple[Any, ...]) -> bool:
-    return True
-
-
-def _fits_sequence(value: Any, inner: tuple[Any, ...]) -> bool:
-    return isinstance(value, list | tuple) and all(fits(item, hint) for hint in inner[:1] for item in value)
-
-
-def _fits_tuple(value: Any, inner: tuple[Any, ...]) -> bool:
-    if not inner or inner[-1] is Ellipsis:
-        return _fits_sequence(value, inner)
-    return isinstance(value, list | tuple) and len(value) == len(inner) and all(map(fits, value, inner))
-
-
-def _fits_mapping(value: Any, inner: tuple[Any, ...]) -> bool:
-    return isinstance(value, dict) and all(fits(item, hint) for hint in inner[-1:] for item in value.values())
-
-
-KINDS: dict[Any, Callable[[Any, tuple[Any, ...]], bool]] = {
-    float: lambda value, inner: type(value) in (int, float) and abs(value) < math.inf,
-    **{kind: _exactly(kind) for kind in (int, bool, str, types.NoneType)},
-    typing.Literal: lambda value, inner: any(value == one and type(value) is type(one) for one in inner),
-    **dict.fromkeys((typing.Union, types.UnionType), lambda value, inner: any(fits(value, one) for one in inner)),
-    **dict.fromkeys((list, set, frozenset, Sequence, Collection, Iterable), _fits_sequence),
-    **dict.fromkeys((dict, Mapping), _fits_mapping),
-    tuple: _fits_tuple,
-}
-"""An annotation, or its origin, to what decides for a value and the types within; whatever else is not checked."""
+def _has_fields(kind: Any, hints: Mapping[str, Any], value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and kind.__required_keys__ <= value.keys()
+        and all(fits(item, hints[name]) for name, item in value.items() if name in hints)
+    )

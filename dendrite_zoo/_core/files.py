@@ -4,52 +4,70 @@ import functools
 import json
 import math
 import os
+import reprlib
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any, TypeAlias
 
 MAX_BYTES = 1 << 26  # the record of 1000 tasks takes 6 MB
+MAX_ITEMS = 1 << 22  # of all lists and objects together: the matrix of 2000 tasks
+MAX_DEPTH = 16
 Content: TypeAlias = str | Callable[[Path], Any]
 
 
-def parse_json(text: str | bytes, where: str, *, max_bytes: int = MAX_BYTES, max_depth: int = 16) -> Any:
+def parse_json(text: str | bytes, where: str, *, max_bytes: int = MAX_BYTES) -> Any:
     """Parse strict JSON that somebody else may have written: no NaN or Infinity, no key twice, and within bounds.
 
     Args:
         text: the whole document.
         where: it stands, for the message.
         max_bytes: how long it may be.
-        max_depth: how deep its lists and objects may be nested.
 
     Raises:
         ValueError: for anything else.
     """
     if len(text) > max_bytes:
         raise ValueError(f"Expected {where} to have at most {max_bytes:,} bytes, but it is larger. Do not load it.")
+    data = text.encode(errors="replace") if isinstance(text, str) else text
+    if sum(data.count(mark) for mark in (b",", b"[", b"{")) > MAX_ITEMS:  # before it takes memory
+        raise ValueError(f"Expected {where} to have at most {MAX_ITEMS:,} values, but it has more. Do not load it.")
 
     def refuse(constant: str) -> None:
-        raise ValueError(f"{where}: {constant} is not JSON; expected finite numbers. Correct it or fetch it again.")
+        raise ValueError(f"{constant} is not JSON")
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        keys = [key for key, _ in pairs]
-        if len(set(keys)) < len(keys):
-            raise ValueError(f"{where}: a key stands twice in {keys}; expected each once. Correct the file.")
-        return dict(pairs)
+        named = dict(pairs)
+        if len(named) < len(pairs):
+            twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+            raise ValueError(f"the key {reprlib.repr(twice)} stands twice")
+        return named
 
     try:
         value = json.loads(text, parse_constant=refuse, object_pairs_hook=unique)
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         remedy = "It is cut off or altered; fetch it again."
         raise ValueError(f"{where}: no valid JSON ({error}); expected a whole document. {remedy}") from None
-    level, depth = [value], 0
-    while level := [item for item in level if isinstance(item, dict | list)]:
-        depth += 1
-        if depth > max_depth:
-            raise ValueError(f"Expected {where} to be at most {max_depth} deep, but it is deeper. Do not load it.")
-        level = list(chain.from_iterable(item.values() if isinstance(item, dict) else item for item in level))
+    check_bounds(value, where)
     return value
+
+
+def check_bounds(value: Any, where: str, *, max_items: int = MAX_ITEMS) -> None:
+    """Refuse nested lists and mappings that are too deep, or have more items than memory should be spent on.
+
+    Raises:
+        ValueError: naming ``where``.
+    """
+    level, depth, items = [value], 0, 0
+    while level := [item for item in level if isinstance(item, list | tuple | dict)]:
+        depth, items = depth + 1, items + sum(map(len, level))
+        if depth > MAX_DEPTH:
+            raise ValueError(f"Expected {where} to be at most {MAX_DEPTH} deep, but it is deeper. Do not load it.")
+        if items > max_items:
+            raise ValueError(f"Expected {where} to have at most {max_items:,} values, but it has more. Do not load it.")
+        level = list(chain.from_iterable(item.values() if isinstance(item, dict) else item for item in level))
 
 
 def read_json(path: str | Path, *, max_bytes: int = MAX_BYTES) -> Any:
@@ -90,10 +108,11 @@ def to_json(value: Any, indent: str = "", *, nan_is_null: bool = False) -> str:
         nested, (first, last) = bool(value), "{}"
     elif isinstance(value, list | tuple):
         items = [within(item) for item in value]
-        nested, (first, last) = any(isinstance(item, list | tuple | Mapping) for item in value), "[]"
+        nested, (first, last) = any(isinstance(item, list | tuple | dict) for item in value), "[]"
     else:
         is_nan = nan_is_null and isinstance(value, float) and not math.isfinite(value)
-        return json.dumps(None if is_nan else value, allow_nan=False, ensure_ascii=False)
+        escaped = isinstance(value, str) and not value.isprintable()  # half a surrogate pair is no UTF-8
+        return json.dumps(None if is_nan else value, allow_nan=False, ensure_ascii=escaped)
     if nested:
         return f"{first}\n{inner}" + f",\n{inner}".join(items) + f"\n{indent}{last}"
     return first + ", ".join(items) + last

@@ -64,7 +64,7 @@ def _stream(
     data: str | None = None,
 ) -> TaskStream:
     """The tasks that a model has learned, but for what is given."""
-    learned: dict[str, Any] = next((r for r in model.results or () if benchmark in (None, r["benchmark"])), {})
+    learned: dict[str, Any] = next((r for r in model.results or () if benchmark in (None, r.get("benchmark"))), {})
     benchmark = learned.get("benchmark", "") if benchmark is None else benchmark
     num_tasks = getattr(model, "num_tasks", 0) or None if num_tasks is None else num_tasks
     own_data = benchmark.endswith("-custom") and data is None

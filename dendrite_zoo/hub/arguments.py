@@ -2,7 +2,6 @@
 
 import inspect
 import json
-import operator
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -40,12 +39,26 @@ def check_arguments(constructor: Callable[..., Any], arguments: Mapping[str, Any
             raise ValueError(f"config.json: {name} expects `{key}` to be {expected}, but got {value!r}. Correct it.")
 
 
-def plain(value: Any) -> Any:
-    """A value as JSON gives it back: lists for tuples, Python's numbers for NumPy's.
+def plain(value: Any, *, nan_is_null: bool = False) -> Any:
+    """A value as JSON gives it back: lists for tuples, Python's numbers for those of NumPy and torch.
+
+    Args:
+        value: also an object that has `to_json`.
+        nan_is_null: give None for NaN and infinity.
+
+    Raises:
+        TypeError: it holds something that JSON has not.
 
     Example:
         >>> import numpy
         >>> plain({"hidden_features": (numpy.int64(8), 8), "density": numpy.float32(0.5)})
         {'hidden_features': [8, 8], 'density': 0.5}
     """
-    return json.loads(json.dumps(value, default=operator.methodcaller("item")))
+    return json.loads(json.dumps(value, default=_primitive), parse_constant=(lambda _: None) if nan_is_null else None)
+
+
+def _primitive(value: Any) -> Any:
+    for method in ("to_json", "tolist"):
+        if hasattr(value, method) and not isinstance(value, type):
+            return getattr(value, method)()
+    raise TypeError(f"Expected values of JSON, but got one of type {type(value).__name__}. Leave it out.")

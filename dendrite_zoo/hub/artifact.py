@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from dendrite_zoo._core.files import Content, to_json, write_together
 from dendrite_zoo.hub import config as configs
 
 CONFIG, WEIGHTS, RESULTS, CARD, PICTURE = "config.json model.safetensors results.json README.md matrix.png".split()
+MAX_CARD = 1 << 22  # bytes of a README.md
 ALTERED = "is truncated or altered: restore it, or download or train the model again."
 
 
@@ -95,7 +97,12 @@ def verify(place: object, config: Mapping[str, Any], state: Mapping[str, Tensor]
 
 
 def write(
-    folder: Path, config: Mapping[str, Any], state: Mapping[str, Tensor], *, results: Any = None, base_model: str = ""
+    folder: Path,
+    config: Mapping[str, Any],
+    state: Mapping[str, Tensor],
+    *,
+    results: list[Any] | None = None,
+    base_model: str = "",
 ) -> None:
     """Write an artifact into ``folder``: whole, or not at all.
 
@@ -119,8 +126,8 @@ def write(
     files: dict[str, Content] = {WEIGHTS: lambda path: save_file(tensors, path, metadata)}
     files[CONFIG] = to_json(config) + "\n"
     if results is not None:
-        files[RESULTS] = to_json(results, nan_is_null=True) + "\n"
-    fresh = not folder.exists()
+        files[RESULTS] = to_json(results) + "\n"
+    fresh = not os.path.exists(folder)
     try:
         write_together(folder, files, stale=(RESULTS, PICTURE))
     except (OSError, SafetensorError) as error:

@@ -20,7 +20,7 @@ AGENT: dict[str, Any] = {"library_name": LIBRARY_NAME, "library_version": dendri
 FORMAT_VERSION = 2
 HEADER = ("library_name", "library_version", "format_version", "model_type")
 
-MAX_BYTES = 1 << 20  # of a config.json
+MAX_CONFIG = 1 << 20  # of a config.json
 MAX_INT = 2**31 - 1  # a size, a count or a seed
 MAX_ITEMS = 1024  # of a list or an object: each could become a layer
 
@@ -37,9 +37,9 @@ def parse(text: str | bytes, where: str = "config.json") -> Config:
         >>> parse('{"model_type": "mlp", "width": NaN}')
         Traceback (most recent call last):
         ...
-        ValueError: config.json: NaN is not JSON; expected finite numbers. Correct it or fetch it again.
+        ValueError: config.json: no valid JSON (NaN is not JSON); expected a whole document. It is ...
     """
-    config = parse_json(text, where, max_bytes=MAX_BYTES)
+    config = parse_json(text, where, max_bytes=MAX_CONFIG)
     if not isinstance(config, dict):
         raise ValueError(f"{where}: expected one JSON object, but got {type(config).__name__}. Fetch it again.")
     check_value(config, where)
@@ -49,7 +49,7 @@ def parse(text: str | bytes, where: str = "config.json") -> Config:
 def read(path: Path) -> Config:
     """Read and parse the config at ``path``, never more of it than a config may have."""
     with path.open("rb") as file:
-        return parse(file.read(MAX_BYTES + 1), str(path))
+        return parse(file.read(MAX_CONFIG + 1), str(path))
 
 
 def check_value(value: Any, where: str) -> None:

@@ -5,17 +5,21 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from dendrite_zoo._core.files import MAX_BYTES
 from dendrite_zoo.hub import artifact
-from dendrite_zoo.hub.config import AGENT
-from dendrite_zoo.hub.retry import explained, retried
+from dendrite_zoo.hub.config import AGENT, MAX_CONFIG
+from dendrite_zoo.hub.explain import TooLarge, explained
+from dendrite_zoo.hub.retry import Patience
 
 logger = logging.getLogger(__name__)
 
 SHA = re.compile("[0-9a-f]{40}")
+MOST_BYTES = {artifact.CONFIG: MAX_CONFIG, artifact.RESULTS: MAX_BYTES, artifact.CARD: artifact.MAX_CARD}
+"""What a file of a stranger may take; of weights the config decides."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class Download:
 
     All files come from the commit that ``config.json`` was found at, however the branch moves meanwhile. A
     file whose hash is wrong is thrown out of the cache and fetched once more. A full commit SHA makes no
-    request once its files are cached.
+    request once its files are cached. All files together are one conversation with the Hub, see `Patience`.
 
     Args:
         repo: ``org/name``.
@@ -33,6 +37,7 @@ class Download:
         token: as the client takes it.
         pins: path to sha256, as the registry knows them.
         zoo_name: what the user asked for, if that was a zoo name.
+        force: fetch files that are cached once more.
     """
 
     repo: str
@@ -41,6 +46,8 @@ class Download:
     token: str | bool | None = field(default=None, repr=False)
     pins: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     zoo_name: str | None = None
+    force: bool = False
+    patience: Patience = field(default_factory=Patience, repr=False, compare=False)
 
     def __str__(self) -> str:
         return f"{self.zoo_name or self.repo}@{self.revision}"
@@ -60,7 +67,7 @@ class Download:
             FileNotFoundError: no such repo, revision or file.
             PermissionError: the token is refused, or access is gated.
             ConnectionError: the Hub cannot be reached, or offline mode is on and the file is not cached.
-            ValueError: what arrives, twice, is not what the Hub or the registry promises.
+            ValueError: what arrives, twice, is not what the Hub or the registry promises; or it is too large.
         """
         for attempt in (1, 2):
             path = self._fetch(file, self.commit)
@@ -76,7 +83,7 @@ class Download:
         from huggingface_hub import is_offline_mode, try_to_load_from_cache
 
         known = try_to_load_from_cache(self.repo, file, cache_dir=self.cache_dir, revision=self.commit)
-        if known is not None and not isinstance(known, str):  # the client remembers that there is no such file
+        if known is not None and not isinstance(known, str) and not self.force:  # the client remembers its absence
             return None
         try:
             return self.path(file)
@@ -91,11 +98,31 @@ class Download:
         from huggingface_hub import hf_hub_download
 
         options: dict[str, Any] = {"revision": revision, "cache_dir": self.cache_dir, "token": self.token, **AGENT}
+        options |= {"force_download": self.force, "tqdm_class": self._progress_bar(file)}
         try:
             # The client resumes broken downloads by itself, but gives up on some other broken answers at once.
-            return Path(retried(lambda: hf_hub_download(self.repo, file, **options), f"{self}: {file}", broken=2))
+            call = partial(hf_hub_download, self.repo, file, **options)
+            return Path(self.patience.ask(call, f"{self}: {file}", broken=2))
         except Exception as error:
             raise explained(error, f"{self}: {file}", self.token) from None
+
+    def _progress_bar(self, file: str) -> type:
+        """The client's, which sees how much there is and how much has arrived."""
+        from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
+
+        patience, most = self.patience, MOST_BYTES.get(file)
+
+        class Bar(tqdm):
+            def __init__(self, *args: Any, **kwargs: Any) -> None:
+                if most is not None and (kwargs.get("total") or 0) > most:
+                    raise TooLarge(f"expected at most {most:,} bytes, but got {kwargs['total']:,}. Do not load it.")
+                super().__init__(*args, **kwargs)
+
+            def update(self, n: float | None = 1) -> Any:
+                patience.num_bytes += int(n or 0)
+                return super().update(n)
+
+        return Bar
 
     def _is_whole(self, path: Path, file: str) -> bool:
         if file in self.pins:

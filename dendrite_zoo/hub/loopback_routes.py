@@ -1,7 +1,9 @@
 """The routes of a Hub on one's own machine: what the client asks, and what the Hub would answer."""
 
 import base64
+import contextlib
 import hashlib
+import io
 import json
 import re
 import time
@@ -10,8 +12,9 @@ from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from dendrite_zoo.hub.loopback_state import LARGE, Files, Repo, State, entry
+from dendrite_zoo.hub.loopback_state import LARGE, Fault, Files, Repo, State, entry
 
+PAUSE = 0.1  # seconds between the bytes of a slow answer
 DATE = "2022-01-01T00:00:00.000Z"
 ROUTES: list[tuple[str, Callable[..., None]]] = []
 
@@ -40,7 +43,7 @@ class Handler(BaseHTTPRequestHandler):
     """One connection of a client."""
 
     hub: State
-    fault: int | str | None
+    fault = Fault()
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
 
@@ -49,7 +52,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _handle(self) -> None:
         self.hub.log.append(f"{self.command} {self.path}")
-        self.body, self.fault = self.rfile.read(int(self.headers.get("Content-Length") or 0)), None
+        self.body, self.fault = self.rfile.read(int(self.headers.get("Content-Length") or 0)), Fault()
         url = urlsplit(self.path)
         self.query = parse_qs(url.query)
         try:
@@ -65,29 +68,43 @@ class Handler(BaseHTTPRequestHandler):
         if answer is None or match is None:
             raise Refusal(404, f"no such route: {request}")
         self.fault = self.hub.next_fault(answer.__name__.strip("_"))
-        if isinstance(self.fault, int):
-            raise Refusal(self.fault, "failing on demand")
-        if self.fault in ("drop", "hang"):
-            time.sleep(30 if self.fault == "hang" else 0)
+        how, retry_after = self.fault
+        if isinstance(how, int):
+            refusal = Refusal(how, "failing on demand")
+            refusal.headers |= {} if retry_after is None else {"Retry-After": str(retry_after)}
+            raise refusal
+        if how in ("drop", "hang"):
+            time.sleep(30 if how == "hang" else 0)
             self.close_connection = True
         else:
             answer(self, **{key: unquote(value) for key, value in match.groupdict("models").items()})
 
     def reply(self, body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
         """Send an answer; JSON unless it is bytes."""
-        data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        if self.fault == "lose":
+        data, how = body if isinstance(body, bytes) else json.dumps(body).encode(), self.fault.how
+        if how == "lose":
             self.close_connection = True
             return
-        if self.fault == "corrupt" and data:
+        if how == "corrupt" and data:
             data = data[:-1] + bytes([data[-1] ^ 1])
         self.send_response(status)
         for key, value in {**(headers or {}), "Content-Length": str(len(data))}.items():
             self.send_header(key, value)
+        answer = io.BytesIO()
+        everything, self.wfile = self.wfile, answer
         self.end_headers()
+        self.wfile = everything
+        self.write(answer.getvalue(), how == "slow")
         if self.command != "HEAD":
-            self.close_connection = self.fault == "cut" or self.close_connection
-            self.wfile.write(data[: len(data) // 2] if self.fault == "cut" else data)
+            self.close_connection = how == "cut" or self.close_connection
+            self.write(data[: len(data) // 2] if how == "cut" else data, how in ("slow", "slow body"))
+
+    def write(self, data: bytes, slowly: bool) -> None:
+        """Send bytes, or one now and then until nobody listens any more."""
+        with contextlib.suppress(ConnectionError):
+            for start in range(0, len(data), 1) if slowly else [0]:
+                self.wfile.write(data[start : start + 1] if slowly else data)
+                time.sleep(PAUSE if slowly else 0)
 
     def names(self) -> tuple[str, ...]:
         """Give the namespaces of whoever asks."""

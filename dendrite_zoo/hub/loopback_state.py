@@ -5,7 +5,7 @@ import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dendrite_zoo.hub.artifact import git_hash
 
@@ -19,6 +19,13 @@ def entry(path: str, data: bytes) -> dict[str, Any]:
     lfs = {"lfs": {"oid": sha, "sha256": sha, "size": size, "pointerSize": 130}} if path.endswith(LARGE) else {}
     oid = git_hash(repr(lfs).encode() if lfs else data)
     return {"type": "file", "path": path, "rfilename": path, "oid": oid, "blobId": oid, "size": size, **lfs}
+
+
+class Fault(NamedTuple):
+    """How a request fails."""
+
+    how: int | str | None = None
+    retry_after: int | None = None
 
 
 @dataclass
@@ -57,7 +64,7 @@ class State:
         self.objects: dict[str, bytes] = {}
         self.parts: dict[str, bytes] = {}
         self.log: list[str] = []
-        self.faults: list[tuple[str, int | str]] = []
+        self.faults: list[tuple[str, Fault]] = []
         self.lock = threading.RLock()
         for folder in sorted(datasets.glob("*/*")) if datasets else []:
             paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
@@ -66,22 +73,24 @@ class State:
             self.repos[f"datasets/{folder.parent.name}/{folder.name}"] = repo = Repo()
             repo.add(files, "mirror")
 
-    def fail(self, where: str, how: int | str, times: int = 1) -> None:
+    def fail(self, where: str, how: int | str, times: int = 1, *, retry_after: int | None = None) -> None:
         """Fail the next requests of one kind.
 
         Args:
             where: a request of `dendrite_zoo.hub.loopback_routes`, such as ``"commit"``, ``"resolve"``, ``"storage"``
                 or ``"upload"``.
             how: a status; ``"drop"`` the connection; ``"cut"`` it in the middle of the answer; ``"lose"`` the
-                answer after doing what was asked; ``"corrupt"`` a byte of it; or ``"hang"``.
+                answer after doing what was asked; ``"corrupt"`` a byte of it; ``"hang"``; or send it byte by byte, all
+                of it (``"slow"``) or what follows the headers (``"slow body"``).
             times: how many requests fail.
+            retry_after: seconds that an answer with a status asks to wait.
         """
-        self.faults += [(where, how)] * times
+        self.faults += [(where, Fault(how, retry_after))] * times
 
-    def next_fault(self, where: str) -> int | str | None:
+    def next_fault(self, where: str) -> Fault:
         """Take the next fault that was asked for of one kind of request."""
         with self.lock:
-            how = next((how for place, how in self.faults if place == where), None)
-            if how is not None:
-                self.faults.remove((where, how))
-        return how
+            fault = next((fault for place, fault in self.faults if place == where), None)
+            if fault is not None:
+                self.faults.remove((where, fault))
+        return fault or Fault()

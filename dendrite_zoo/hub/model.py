@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from dendrite_zoo._core.files import read_json
 from dendrite_zoo._core.finite import unusable_parameter
 from dendrite_zoo._core.names import refuse_unknown_names
 from dendrite_zoo.hub import artifact
 from dendrite_zoo.hub import config as configs
 from dendrite_zoo.hub.arguments import check_arguments, defaults_of, plain
 from dendrite_zoo.hub.migrations import migrate
-from dendrite_zoo.hub.resolve import REPO, Place, resolve
+from dendrite_zoo.hub.resolve import REPO, Place, expanded, resolve
+from dendrite_zoo.hub.results import Results, read_results, usable_results
 from dendrite_zoo.hub.skeleton import check_numbers, compare, fill, skeleton
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Origin:
     repo: str | None = None
     base_model: str = ""
     fingerprint: str = ""
-    results: Any = None
+    results: Results | None = None
 
 
 class HubModel:
@@ -65,7 +65,7 @@ class HubModel:
     Attributes:
         changeable: the arguments that `from_pretrained` may change.
         config: the constructor's arguments, all of them.
-        results: result records of these weights, or None; written with them.
+        results: a list of result records of these weights, or None; written with them.
         origin: where it was loaded from, or None.
 
     Example:
@@ -133,6 +133,7 @@ class HubModel:
         revision: str | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         token: str | bool | None = None,
+        force_download: bool = False,
         **changes: Any,
     ) -> M:
         """Load a model, all of it or an error, in eval mode and on the CPU.
@@ -144,6 +145,7 @@ class HubModel:
             revision: branch, tag or commit of the repo.
             cache_dir: where downloads are kept; the Hub client's own cache by default.
             token: for private repos; the Hub client's own by default.
+            force_download: fetch the files of a repo once more, where they are cached.
             **changes: what is to differ from the saved model, such as ``num_classes=`` or ``max_tasks=``,
                 where the class knows how; what starts anew by it is logged.
 
@@ -152,7 +154,7 @@ class HubModel:
             ValueError: the name is unknown, or a file is not what it should be.
             TypeError: there is no such argument, or the class does not know how to make the change.
         """
-        place = resolve(x, revision=revision, cache_dir=cache_dir, token=token)
+        place = resolve(x, revision=revision, cache_dir=cache_dir, token=token, force=force_download)
         config = configs.read(place.path(artifact.CONFIG))
         model_class = class_of(config)
         if not issubclass(model_class, cls):
@@ -180,18 +182,19 @@ class HubModel:
     def save_pretrained(self, folder: str | os.PathLike[str], *, results: Any = None) -> None:
         """Write ``config.json`` and ``model.safetensors``, with ``results.json`` where results are known; or nothing.
 
-        Results that the model was loaded with are written again as long as its weights are unchanged. A card is made
-        when the model is published; one that lies in the folder already is left as it is.
+        Results that the model was loaded with are written again as long as its weights are unchanged; what is no
+        result record gives a warning, and the model is saved without. A card is made when the model is published; one
+        that lies in the folder already is left as it is.
 
         Args:
             folder: made where missing; an earlier artifact in it is replaced.
-            results: result records; by default the model's own.
+            results: result records (`dendrite_zoo.records.ResultRecord`, or as JSON); by default the model's own.
 
         Raises:
             OSError: the disk is full or the folder cannot be written; an earlier artifact is untouched.
             ValueError: a weight is NaN or infinite; nothing is written.
         """
-        self._save(Path(folder).expanduser(), results)
+        self._save(expanded(folder), results)
 
     def push_to_hub(
         self,
@@ -231,7 +234,7 @@ class HubModel:
         # A model is not its own base: neither the same weights again, nor a new version in the same repo.
         same = unchanged or origin.repo in (None, target)
         base = origin.base_model if same else str(origin.repo)
-        artifact.write(folder, config, state, results=results, base_model=base)
+        artifact.write(folder, config, state, results=usable_results(results), base_model=base)
 
 
 def register_model(model_type: str) -> Callable[[type[M]], type[M]]:
@@ -299,7 +302,7 @@ def _read(place: Place, config: Mapping[str, Any]) -> tuple[dict[str, Any], dict
     if current != config:
         fingerprint = artifact.fingerprint(model_class.to_file(arguments, state), current)
     found = place.find(artifact.RESULTS)
-    results = None if found is None else read_json(found)
+    results = None if found is None else read_results(found)
     base = str(marks.get("base_model", ""))
     return arguments, state, Origin(place.repo, base if REPO.fullmatch(base) else "", fingerprint, results)
 

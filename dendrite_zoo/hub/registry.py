@@ -6,6 +6,7 @@ published), sha256 and size of each file, and a line or two for people.
 
 import importlib.resources
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -88,9 +89,11 @@ def entry(name: str) -> Entry:
     """
     known = entries()
     if name not in known:
-        here = f" For the folder of that name write './{name}'." if Path(name).is_dir() else nearest(name, known)
+        here = (
+            f" For the folder of that name write './{name}'." if name and os.path.isdir(name) else nearest(name, known)
+        )
         expected = f"expected one of {sorted(known)}, 'org/repo', or a folder.{here} See all: dendrite-zoo list"
-        raise ValueError(f"no model {name!r} in the zoo; {expected}")
+        raise ValueError(f"no model {name[:200]!r} in the zoo; {expected}")
     return known[name]
 
 

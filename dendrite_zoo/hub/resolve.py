@@ -2,8 +2,9 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -14,10 +15,15 @@ from dendrite_zoo.hub.download import Download
 REPO = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[^@\s]+))?")
 
 
+MAX_NAME = 96  # as the Hub has it
+EXPECTED = "Expected a folder, a zoo name (dendrite-zoo list), 'org/repo' or 'org/repo@revision'"
+
+
 def check_repo(repo_id: str) -> None:
     """Raise a ValueError where it is no ``org/name``."""
-    if REPO.fullmatch(repo_id) is None or "@" in repo_id:
-        raise ValueError(f"expected a repo as 'org/name', such as 'you/permuted-mnist-10', but got {repo_id!r}.")
+    if REPO.fullmatch(repo_id) is None or "@" in repo_id or len(repo_id) > MAX_NAME:
+        example = f"as 'org/name', such as 'you/permuted-mnist-10', of at most {MAX_NAME} characters"
+        raise ValueError(f"expected a repo {example}, but got {repo_id[:200]!r}.")
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,12 @@ Place: TypeAlias = Folder | Download
 
 
 def resolve(
-    x: StrPath, *, revision: str | None = None, cache_dir: StrPath | None = None, token: str | bool | None = None
+    x: StrPath,
+    *,
+    revision: str | None = None,
+    cache_dir: StrPath | None = None,
+    token: str | bool | None = None,
+    force: bool = False,
 ) -> Place:
     """Find the files of a model; see `HubModel.from_pretrained` for the arguments.
 
@@ -68,13 +79,17 @@ def resolve(
 
     Raises:
         FileNotFoundError: no such folder, or the zoo's entry is not built.
+        TypeError: neither a string nor a path.
         ValueError: an unknown zoo name, or something that is neither.
     """
+    if not isinstance(x, str | os.PathLike):
+        raise TypeError(f"{EXPECTED}, but got {x!r}.")
     text, cache = os.fspath(x), None if cache_dir is None else Path(cache_dir)
+    download = partial(Download, cache_dir=cache, token=token, force=force)
     if isinstance(x, str) and not set(text) & {os.sep, "/", "~"} and text not in (".", ".."):
-        return _entry(registry.entry(text), revision, cache, token)
-    folder, match = Path(text).expanduser(), REPO.fullmatch(text)
-    if folder.is_dir():
+        return _entry(registry.entry(text), revision, download)
+    folder, match = expanded(text), REPO.fullmatch(text)
+    if os.path.isdir(folder):  # of a name that no file can have it is False, where Path.is_dir raises an error
         if revision is not None:
             raise ValueError(f"{text} is a folder; a revision ({revision!r}) belongs to a repo. Leave it out.")
         return Folder(model_folder(folder) or folder, text)
@@ -82,15 +97,20 @@ def resolve(
         raise _missing(folder, text)
     if revision is not None and match["revision"] not in (None, revision):
         raise ValueError(f"{text!r} has a revision besides revision={revision!r}; expected one of the two.")
-    return Download(match["repo"], revision or match["revision"] or "main", cache, token)
+    return download(match["repo"], revision or match["revision"] or "main")
+
+
+def expanded(path: StrPath) -> Path:
+    """Give a path with the user's own folder for ``~``; where there is no such user it stays as it is."""
+    return Path(os.path.expanduser(path))
 
 
 def _missing(folder: Path, name: str) -> FileNotFoundError:
-    beside = [place.name for place in folder.parent.iterdir()] if folder.parent.is_dir() else []
-    remedy = "Expected a folder, a zoo name (dendrite-zoo list), 'org/repo' or 'org/repo@revision'."
-    return FileNotFoundError(
-        f"{name!r} is no folder here. {remedy}{nearest(folder.name, beside) or ' Check the path.'}"
-    )
+    if os.path.isfile(folder):
+        return FileNotFoundError(f"{name!r} is a file. {EXPECTED}. Give the folder that it is in: {folder.parent}")
+    beside = [place.name for place in folder.parent.iterdir()] if os.path.isdir(folder.parent) else []
+    remedy = nearest(folder.name, beside) or " Check the path."
+    return FileNotFoundError(f"{name[:200]!r} is no folder here. {EXPECTED}.{remedy}")
 
 
 def model_folder(folder: Path) -> Path | None:
@@ -98,11 +118,11 @@ def model_folder(folder: Path) -> Path | None:
     return next((place for place in (folder, folder / "model") if (place / artifact.CONFIG).is_file()), None)
 
 
-def _entry(entry: registry.Entry, revision: str | None, cache: Path | None, token: str | bool | None) -> Place:
+def _entry(entry: registry.Entry, revision: str | None, download: Callable[..., Download]) -> Place:
     pinned = revision in (None, entry.revision)
     if entry.bundled and pinned:
         return Folder(entry.folder, entry.name, entry.files, entry.repo)
     if entry.repo is None or entry.revision is None:
         raise FileNotFoundError(entry.not_built)
     files = entry.files if pinned else {}
-    return Download(entry.repo, revision or entry.revision, cache, token, files, entry.name)
+    return download(entry.repo, revision or entry.revision, pins=files, zoo_name=entry.name)

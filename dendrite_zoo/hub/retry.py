@@ -1,125 +1,149 @@
-"""Asking the Hub again where that may help, and saying in one line what went wrong where it does not."""
+"""Asking the Hub again where that may help, and for so long in all."""
 
 import logging
+import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import TypeVar
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from contextvars import ContextVar
+from typing import Any, TypeVar
 
-from dendrite_zoo._core.redact import without_token
+from dendrite_zoo.hub.explain import AGAIN, TooLong, is_transport, status_of
 
 logger = logging.getLogger(__name__)
 
 ATTEMPTS = 5
 WAIT = 1.0  # seconds before the second attempt; doubled for each after it
 LONGEST_WAIT = 60.0
-AGAIN = frozenset({408, 429, 500, 502, 503, 504})
+
+SILENCE = 120.0  # seconds without an answer after which a request is given up: the client's own sessions wait for ever
+TIMEOUTS = 30  # so many times HF_HUB_DOWNLOAD_TIMEOUT is what a conversation may take, ...
+SLOWEST = 10_000  # ... and a second more for so many bytes
 
 T = TypeVar("T")
 
 
-def status_of(error: BaseException) -> int | None:
-    """Give the HTTP status an error of the Hub client carries, its causes included."""
-    responses = (getattr(cause, "response", None) for cause in _causes(error))
-    return next((int(response.status_code) for response in responses if response is not None), None)
+class Patience:
+    """How long a conversation with the Hub may take in all, whatever its server does.
 
-
-def is_transport(error: BaseException) -> bool:
-    """Say whether an error came from the connection rather than from an answer."""
-    from huggingface_hub import errors
-
-    answer = errors.HfHubHTTPError
-    client_error = answer.__bases__[0]  # HTTPError of httpx or httpx2, whichever the client uses
-    return any(isinstance(cause, client_error) and not isinstance(cause, answer) for cause in _causes(error))
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """An error, what it was raised from, and so on."""
-    cause: BaseException | None = error
-    while cause is not None:
-        yield cause
-        cause = cause.__cause__
-
-
-def retried(
-    call: Callable[[], T], what: str, *, attempts: int = ATTEMPTS, broken: int = ATTEMPTS, again: frozenset[int] = AGAIN
-) -> T:
-    """Call until it succeeds, with waits that double, where the Hub is busy or the connection broke.
+    It is 30 times ``HF_HUB_DOWNLOAD_TIMEOUT``, 5 minutes unless that is set, and a second more for every 10 kB that are
+    sent: a large file on a slow line has its time, a server that sends a byte now and then has not. Requests are made
+    in a thread of their own, which is left to itself when the time is over.
 
     Args:
-        call: may be repeated without harm.
-        what: is being done, for the log.
-        attempts: how often it is called at most.
-        broken: how often at most where it is the connection that broke.
-        again: the HTTP statuses after which it is called again.
-
-    Raises:
-        Exception: the last error, or at once one that another attempt would meet again.
+        num_bytes: that will be sent.
     """
-    from huggingface_hub.errors import LocalEntryNotFoundError  # the client asked several times before it
 
-    for attempt in range(1, attempts + 1):
+    def __init__(self, num_bytes: int = 0) -> None:
+        self.begun, self.num_bytes = time.monotonic(), num_bytes
+
+    @property
+    def seconds(self) -> float:
+        """What the conversation may take."""
+        from huggingface_hub.constants import HF_HUB_DOWNLOAD_TIMEOUT
+
+        return TIMEOUTS * float(HF_HUB_DOWNLOAD_TIMEOUT) + self.num_bytes / SLOWEST
+
+    @property
+    def left(self) -> float:
+        """The seconds that are left of it."""
+        return self.begun + self.seconds - time.monotonic()
+
+    def ask(
+        self,
+        call: Callable[[], T],
+        what: str,
+        *,
+        attempts: int = ATTEMPTS,
+        broken: int = ATTEMPTS,
+        again: frozenset[int] = AGAIN,
+    ) -> T:
+        """Call until it succeeds, with waits that double, where the Hub is busy or the connection broke.
+
+        Args:
+            call: may be repeated without harm.
+            what: is being done, for the log.
+            attempts: how often it is called at most.
+            broken: how often at most where it is the connection that broke.
+            again: the HTTP statuses after which it is called again.
+
+        Raises:
+            TooLong: the time is over, or the Hub asks to wait for longer.
+            Exception: the last error, or at once one that another attempt would meet again.
+        """
+        from huggingface_hub.errors import LocalEntryNotFoundError  # the client asked several times before it
+
+        for attempt in range(1, attempts + 1):
+            try:
+                return self._wait_for(call)
+            except Exception as error:
+                status = status_of(error)
+                may_help = status in again if status is not None else is_transport(error) and attempt < broken
+                if not may_help or attempt == attempts or isinstance(error, LocalEntryNotFoundError):
+                    raise
+                pause = min(
+                    max(WAIT * 2 ** (attempt - 1), asked_to_wait(getattr(error, "response", None))), LONGEST_WAIT
+                )
+                reason = f"HTTP {status}" if status is not None else type(error).__name__
+                logger.warning("%s: %s; attempt %d of %d in %.0f s", what, reason, attempt + 1, attempts, pause)
+                time.sleep(max(0, min(pause, self.left)))
+        raise AssertionError("unreachable")
+
+    def _wait_for(self, call: Callable[[], T]) -> T:
+        from huggingface_hub import close_session, get_session
+
+        hooks = get_session().event_hooks
+        if _limit not in hooks["request"]:  # for requests of our own threads alone
+            get_session().event_hooks = {
+                "request": [*hooks["request"], _limit],
+                "response": [*hooks["response"], _refuse_long_wait],
+            }
+        answer: Future[T] = Future()
+        threading.Thread(target=self._work, args=(call, answer), name="Hub", daemon=True).start()
         try:
-            return call()
-        except Exception as error:
-            status = status_of(error)
-            may_help = status in again if status is not None else is_transport(error) and attempt < broken
-            if not may_help or attempt == attempts or isinstance(error, LocalEntryNotFoundError):
-                raise
-            wait = min(max(WAIT * 2 ** (attempt - 1), _asked_to_wait(error)), LONGEST_WAIT)
-            reason = f"HTTP {status}" if status is not None else type(error).__name__
-            logger.warning("%s: %s; attempt %d of %d in %.0f s", what, reason, attempt + 1, attempts, wait)
-            time.sleep(wait)
-    raise AssertionError("unreachable")
+            while not answer.done():
+                if self.left <= 0:
+                    remedy = "Try again later; on a slow line set HF_HUB_DOWNLOAD_TIMEOUT, in seconds, higher."
+                    raise TooLong(f"the Hub has not done it within {self.seconds:.0f} s. {remedy}")
+                wait([answer], timeout=min(self.left, 1.0))
+        finally:
+            if not answer.done():
+                close_session()  # which ends a download that goes on, and frees its lock
+        return answer.result()
+
+    def _work(self, call: Callable[[], T], answer: Future[T]) -> None:
+        ASKING.set(self)
+        try:
+            answer.set_result(call())
+        except BaseException as error:
+            answer.set_exception(error)
 
 
-def _asked_to_wait(error: BaseException) -> float:
-    value = str(getattr(getattr(error, "response", None), "headers", {}).get("Retry-After", ""))
-    return float(value) if value.isdigit() else 0.0
+ASKING: ContextVar[Patience | None] = ContextVar("ASKING", default=None)
+"""Whose requests a thread makes."""
 
 
-LOG_IN = "log in with `hf auth login` or set HF_TOKEN"
-SENTENCES = {
-    "OfflineModeIsEnabled": "not in the cache, and offline mode is on. Unset HF_HUB_OFFLINE to fetch it once.",
-    "GatedRepoError": "access is gated{said}; expected an account that was granted it. Ask for access on the repo's "
-    f"page, then {LOG_IN}.",
-    "bad token": f"the Hub refuses the token; expected a valid one. To use another, {LOG_IN}.",
-    "RepositoryNotFoundError": "no such repo, or it is private and this account may not see it. Check the name; for a "
-    f"private repo {LOG_IN}.",
-    "RevisionNotFoundError": "no such branch, tag or commit there. Check the revision on the repo's page.",
-    "RemoteEntryNotFoundError": "no such file in that repo; expected config.json and model.safetensors, nothing else "
-    "is opened. Publish the model with `dendrite-zoo publish`, or name another repo.",
-    "no right": "the Hub refuses it with HTTP {status}{said}; expected an account with the right to do it. Use a "
-    "namespace of your own and a token with write access (`hf auth login` or HF_TOKEN).",
-    "failing": f"the Hub answers with HTTP {{status}}{{said}}, {ATTEMPTS} times. Try again later.",
-    "no answer": "the Hub cannot be reached ({kind}). Check the network and HF_ENDPOINT; try again.",
-}
-"""A reason, a class of the client's errors or another, to what is said; the first that holds counts."""
-REFUSED = ("GatedRepoError", "bad token", "no right")
-MISSING = ("RepositoryNotFoundError", "RevisionNotFoundError", "RemoteEntryNotFoundError")
+def asked_to_wait(response: Any) -> float:
+    """Give the seconds after which an answer asks to be asked again, 0 where it does not."""
+    from huggingface_hub.utils import parse_ratelimit_headers  # type: ignore[attr-defined]
+
+    headers = getattr(response, "headers", {})
+    value, limit = str(headers.get("Retry-After", "")).strip(), parse_ratelimit_headers(headers)
+    return max(
+        float(value) if value.isdecimal() else 0.0, 0.0 if limit is None or limit.remaining else limit.reset_in_seconds
+    )
 
 
-def explained(error: BaseException, what: str, token: str | bool | None = None) -> Exception:
-    """Turn an error of the Hub client into one clear sentence, without the token.
+def _limit(request: Any) -> None:
+    """Give up on a server that does not answer."""
+    if ASKING.get() is not None:
+        limits = request.extensions.get("timeout", {})
+        request.extensions["timeout"] = {name: SILENCE if limit is None else limit for name, limit in limits.items()}
 
-    Args:
-        error: as the client raised it.
-        what: failed, such as ``"org/repo: config.json"``.
-        token: that was used, if it was given.
-    """
-    causes, status = list(_causes(error)), status_of(error)
-    text = " ".join(map(str, causes))
-    holds = {kind.__name__: True for cause in causes for kind in type(cause).__mro__} | {
-        "bad token": status == 401 and "Invalid credentials" in text,
-        "no right": status in (401, 403),
-        "failing": status is not None,
-    }
-    holds["OfflineModeIsEnabled"] = "OfflineModeIsEnabled" in holds or "outgoing traffic has been disabled" in text
-    holds["no answer"] = is_transport(error) or "LocalEntryNotFoundError" in holds
-    reason = next((reason for reason in SENTENCES if holds.get(reason)), None)
-    if reason is None:
-        return OSError(f"{what}: {without_token(str(error), token)}")
-    said = next(filter(None, (str(getattr(cause, "server_message", None) or "").strip() for cause in causes)), "")
-    words = {"said": f" ({said})" if said else "", "status": status, "kind": type(causes[-1]).__name__}
-    sentence = without_token(SENTENCES[reason].format(**words), token)
-    exception = PermissionError if reason in REFUSED else FileNotFoundError if reason in MISSING else ConnectionError
-    return exception(f"{what}: {sentence}")
+
+def _refuse_long_wait(response: Any) -> None:
+    """The client would wait for as long as it is asked to."""
+    patience, seconds = ASKING.get(), asked_to_wait(response)
+    if patience is not None and response.status_code in AGAIN and seconds > patience.left:
+        answer = f"the Hub answers with HTTP {response.status_code}"
+        raise TooLong(f"{answer} and asks to wait for {seconds:.0f} s. Try again then.")

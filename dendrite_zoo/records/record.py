@@ -9,15 +9,17 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, Literal, TypedDict, get_type_hints
 
 from dendrite_zoo._core.annotations import fits
 from dendrite_zoo._core.environment import hardware, versions
 from dendrite_zoo._core.files import read_json, write_json
 
-__all__ = ["ResultRecord", "read_records", "write_records"]
+__all__ = ["ResultRecord", "check_records", "read_records", "write_records"]
 
-MAX_TASKS = 4096
+MAX_TASKS = 2000  # their matrix has as many values as JSON may have, see `dendrite_zoo._core.files`
+MAX_RECORDS = 1000
+MAX_TEXT = 1 << 16
 NULLABLE = ("average_accuracy_std", "seeds", "matrix", "wall_time_s", "parameters")
 """What stands in every record, null where unknown; further fields are left out where they are None."""
 
@@ -120,8 +122,7 @@ class ResultRecord:
         Raises:
             ValueError: a field is missing, or not what it should be.
         """
-        if not isinstance(value, dict):
-            raise ValueError(f"Expected result records in {where}, but it holds {reprlib.repr(value)}.")
+        check_record(value, where)
         if "row" in value and "ours" in value:
             raise ValueError(f"{where} has a record of before version 0.1, whose `row` is now `method`. Run it again.")
         further = ("reference",) if value.get("source") == "published" else NULLABLE
@@ -129,21 +130,7 @@ class ResultRecord:
             raise ValueError(
                 f"A record of {where} lacks {', '.join(missing)}, which a run writes. Add what is missing."
             )
-        for name in TYPES.keys() & value.keys():
-            if not fits(value[name], TYPES[name]):
-                raise ValueError(_unexpected(where, name, value[name], f"`{cls.__annotations__[name]}`"))
-        record = _made_of(value)
-        record._check_sizes(where)
-        return record
-
-    def _check_sizes(self, where: str | Path) -> None:
-        tasks = self.num_tasks
-        if not 1 <= tasks <= MAX_TASKS:
-            raise ValueError(_unexpected(where, "num_tasks", tasks, f"from 1 to {MAX_TASKS}"))
-        if self.matrix is not None and {len(self.matrix), *map(len, self.matrix)} != {tasks}:
-            raise ValueError(_unexpected(where, "matrix", self.matrix, f"of {tasks} tasks"))
-        if self.task_accuracies is not None and len(self.task_accuracies) != tasks:
-            raise ValueError(_unexpected(where, "task_accuracies", self.task_accuracies, f"of {tasks} tasks"))
+        return _made_of(value)
 
     def to_json(self) -> dict[str, Any]:
         """The record as a JSON object; its further keys stand last."""
@@ -169,7 +156,36 @@ class ResultRecord:
         return json.dumps(_without_none(recipe), sort_keys=True)
 
 
+class Layer(TypedDict):
+    """A layer of ``subnetworks``, see `dendrite_zoo.report.subnetwork_record`."""
+
+    units: int
+    active_share: float | None
+    overlap: list[list[float | None]]
+    win_rates: list[list[float | None]]
+
+
+class Further(TypedDict, total=False):
+    """Further keys that this library writes itself, of policies and from callbacks; each may be null or missing."""
+
+    metric: str
+    tasks: list[str]
+    goals: str
+    num_goals: int
+    max_steps: int
+    interval: tuple[float, float]
+    success_at_last_step: float
+    steps_to_success: list[float | None]
+    reward_version: str
+    updates: int
+    env_steps: int
+    sparsity: dict[str, dict[str, float | None]]
+    subnetworks: dict[Literal["layers"], dict[str, Layer]]
+
+
 TYPES = {name: kind for name, kind in get_type_hints(ResultRecord).items() if name != "more"}
+FURTHER = {name: kind | None for name, kind in get_type_hints(Further).items()}
+ANNOTATIONS = ResultRecord.__annotations__ | {name: str(kind) for name, kind in FURTHER.items()}
 NEEDED = [one.name for one in fields(ResultRecord) if one.default is one.default_factory is MISSING]
 
 
@@ -189,6 +205,46 @@ def read_records(path: str | Path) -> list[ResultRecord]:
     if not values:
         raise ValueError(f"{found} holds no result records. Expected those that a run writes.")
     return [ResultRecord.from_json(one, found) for one in values]
+
+
+def check_records(value: Any, where: str | Path) -> None:
+    """Check each of one or several records as far as it goes: any field may be missing.
+
+    Raises:
+        ValueError: as `check_record`; or there are too many.
+    """
+    records = value if isinstance(value, list) else [value]
+    if len(records) > MAX_RECORDS:
+        raise ValueError(f"Expected {where} to hold at most {MAX_RECORDS} result records, but got {len(records)}.")
+    for one in records:
+        check_record(one, where)
+
+
+def check_record(value: Any, where: str | Path) -> None:
+    """Check what stands in a record, but not that it is complete.
+
+    Args:
+        value: a JSON object.
+        where: the file, for the error.
+
+    Raises:
+        ValueError: a field is not what it should be; it is named.
+    """
+    if not isinstance(value, dict):
+        raise ValueError(f"Expected result records in {where}, but it holds {reprlib.repr(value)}.")
+    for name, kind in (TYPES | FURTHER).items():
+        if name in value and not fits(value[name], kind):
+            raise ValueError(_unexpected(where, name, value[name], f"`{ANNOTATIONS[name]}`"))
+        if isinstance(text := value.get(name), str) and len(text) > MAX_TEXT:
+            raise ValueError(_unexpected(where, name, text, f"at most {MAX_TEXT} characters"))
+    matrix, accuracies = value.get("matrix") or [], value.get("task_accuracies") or []
+    tasks = value.get("num_tasks", len(matrix) or len(accuracies) or 1)
+    if not 1 <= tasks <= MAX_TASKS:
+        raise ValueError(_unexpected(where, "num_tasks", tasks, f"from 1 to {MAX_TASKS}"))
+    if matrix and {len(matrix), *map(len, matrix)} != {tasks}:
+        raise ValueError(_unexpected(where, "matrix", matrix, f"of {tasks} tasks"))
+    if accuracies and len(accuracies) != tasks:
+        raise ValueError(_unexpected(where, "task_accuracies", accuracies, f"of {tasks} tasks"))
 
 
 def write_records(records: Iterable[ResultRecord], path: str | Path) -> Path:
@@ -213,4 +269,4 @@ def _without_none(value: Any) -> Any:
 
 
 def _unexpected(where: str | Path, name: str, value: Any, kind: str) -> str:
-    return f"Expected `{name}` in a record of {where} to be {kind}, but got {reprlib.repr(value)}. Correct the file."
+    return f"Expected `{name}` in a record of {where} to be {kind}, but got {reprlib.repr(value)}. Correct it."

@@ -87,7 +87,7 @@ def plot_subnetworks(
 
     Raises:
         ImportError: matplotlib is missing.
-        ValueError: the record holds no layer.
+        ValueError: the record holds no layer, or one whose numbers have other shapes.
     """
     if not record["layers"]:
         raise ValueError("The record holds no layer; expected one at least. Was a validation run?")
@@ -98,6 +98,9 @@ def plot_subnetworks(
     grid = figure.subplots(len(layers), 2, squeeze=False, width_ratios=[2.2, 1.0])
     for (left, right), (number, (name, layer)) in zip(grid, layers, strict=True):
         rates, overlap = as_values(layer["win_rates"]), as_values(layer["overlap"])
+        if rates.ndim != 2 or 0 in rates.shape or overlap.shape != (len(rates), len(rates)):
+            shapes = f"{list(rates.shape)} and {list(overlap.shape)}"
+            raise ValueError(f"Expected win rates (T, U) and overlaps (T, T) of layer {name!r}, but got {shapes}.")
         scale: dict[str, Any] = {"vmin": 0, "vmax": 1}
         bar = {"label": "share of inputs it is active for", "pad": 0.015, "aspect": 25}
         heat_map(left, rates[:, unit_order(rates)], bar, cmap="viridis", aspect="auto", **scale)

@@ -4,6 +4,7 @@ import copy
 import json
 import logging
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from torch import nn
 import dendrite_zoo
 from dendrite_zoo.hub import HubModel, build, register_model
 from dendrite_zoo.models import ActiveDendriteClassifier, ActiveDendritePolicy
+from dendrite_zoo.records import ResultRecord, read_records
 from tests.hub.toy import Toy
 
 RESULTS = [{"benchmark": "toy", "method": "ours", "average_accuracy": 0.5}]
@@ -142,8 +144,63 @@ def test_results_of_other_weights_are_dropped(model, tmp_path):
 
 
 def test_nan_in_results_is_written_as_null(model, tmp_path):
-    model.save_pretrained(tmp_path, results={"matrix": [[0.5, float("nan")]]})
-    assert Toy.from_pretrained(tmp_path).results == {"matrix": [[0.5, None]]}
+    model.save_pretrained(tmp_path, results={"matrix": [[0.5, float("nan")], [0.5, np.float32(0.25)]]})
+    assert Toy.from_pretrained(tmp_path).results == [{"matrix": [[0.5, None], [0.5, 0.25]]}]
+
+
+@pytest.mark.parametrize(
+    ("results", "named"),
+    [
+        ([{"average_accuracy": "high"}], "`average_accuracy`"),
+        ([{"matrix": [[0.5, 0.5]]}], "`matrix`"),
+        ([{"seeds": {"a": 1}}], "`seeds`"),
+        ([{"sparsity": {"layer": [1]}}], "`sparsity`"),
+        ([{"subnetworks": {"layers": {"a": {}}}}], "`subnetworks`"),
+        ([{"benchmark": "x" * 100_000}], "`benchmark`.* at most 65536 characters"),
+        ([{"matrix": np.zeros((3000, 3000))}], "`num_tasks`.* from 1 to 2000, but got 3000"),
+        ([{}] * 1001, "at most 1000 result records, but got 1001"),
+        ([{"mine": object()}], "got one of type object"),
+        ([{"mine": {(1, 2): 3}}], "keys must be str"),
+        ("excellent", "holds 'excellent'"),
+    ],
+)
+def test_what_is_no_record_never_keeps_weights_from_being_saved(model, tmp_path, caplog, results, named):
+    model.save_pretrained(tmp_path / "a", results=RESULTS)
+    model.save_pretrained(tmp_path / "a", results=results)
+    assert re.search(f"The model goes without its results. .*{named}", caplog.text), caplog.text
+    assert sorted(os.listdir(tmp_path / "a")) == ["config.json", "model.safetensors"]
+    assert torch.equal(Toy.from_pretrained(tmp_path / "a").head.weight, model.head.weight)
+
+
+def test_records_are_saved_as_they_are_made(model, tmp_path):
+    record = ResultRecord.from_run([0.5, 0.25], benchmark="b", method="m", context_at_test="none")
+    model.save_pretrained(tmp_path, results=record)
+    assert Toy.from_pretrained(tmp_path).results == [record.to_json()] and read_records(tmp_path) == [record]
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        (b"[" + b"[]," * 5_000_000 + b"[]]", "at most 4,194,304 values"),
+        (b"[" * 100_000, "no valid JSON"),
+        (b'[{"num_tasks": 2, "num_tasks": 3}]', "the key 'num_tasks' stands twice"),
+        (b'[{"num_tasks": ' + b"9" * 5000 + b"}]", "no valid JSON"),
+        (b'[{"seeds": 1}]', "`seeds`"),
+        (b'[{"interval": [0.5]}]', "`interval`"),
+        (b"\xff\xfe", "no valid JSON"),
+    ],
+)
+def test_results_of_a_stranger_never_keep_weights_from_being_loaded(model, tmp_path, caplog, text, named):
+    model.save_pretrained(tmp_path, results=RESULTS)
+    (tmp_path / "results.json").write_bytes(text)
+    again = Toy.from_pretrained(tmp_path)
+    assert again.results is None and torch.equal(again.head.weight, model.head.weight)
+    assert "results.json" in caplog.text and named in caplog.text and "goes without its results" in caplog.text
+
+
+def test_half_a_surrogate_pair_is_saved_and_published(model, tmp_path):
+    model.save_pretrained(tmp_path, results=[{"benchmark": "half \ud800 of a pair"}])
+    assert Toy.from_pretrained(tmp_path).results == [{"benchmark": "half \ud800 of a pair"}]
 
 
 # Explicit changes.

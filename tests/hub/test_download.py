@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub.constants import HF_HUB_DOWNLOAD_TIMEOUT
 
 from dendrite_zoo.hub.loopback import Hub, Repo
+from dendrite_zoo.hub.retry import Patience
 from tests.hub.conftest import ALICE, BOB, World
 from tests.hub.toy import Toy
 
@@ -34,7 +36,7 @@ def expected(model):
 
 def cached_blobs(cache):
     """Check the cache as it stands: no blob that is not what its name says."""
-    blobs = [path for path in Path(cache).rglob("blobs/*") if path.is_file()]
+    blobs = [path for path in Path(cache).rglob("blobs/*") if path.is_file() and path.suffix != ".incomplete"]
     for path in blobs:
         data = path.read_bytes()
         git = hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
@@ -164,7 +166,16 @@ def test_a_passing_fault_is_overcome(hub, reader, model, expected, tmp_path, whe
         ("storage", "corrupt", "ValueError: .*model.safetensors arrived twice with another hash"),
         ("resolve", 503, "ConnectionError: .*config.json: the Hub answers with HTTP 503"),
         ("resolve", "drop", "ConnectionError: .*config.json: the Hub cannot be reached"),
-        ("resolve", 404, "(ConnectionError|FileNotFoundError)"),
+        ("resolve", 400, "ValueError: .*config.json: the Hub refuses the request as it is, with HTTP 400"),
+        ("resolve", 404, "FileNotFoundError: .*config.json: the Hub answers with HTTP 404 .*: nothing is there"),
+        ("storage", 403, "PermissionError: .*model.safetensors: the Hub refuses it with HTTP 403"),
+        (
+            "storage",
+            "slow",
+            "ConnectionError: .*model.safetensors: the Hub has not done it within . s. .* HF_HUB_",
+        ),
+        ("storage", "slow body", "ConnectionError: .*model.safetensors: the Hub has not done it within . s"),
+        ("resolve", "slow", "ConnectionError: .*config.json: the Hub has not done it within . s"),
     ],
 )
 def test_a_lasting_fault_is_one_clear_error(hub, reader, model, expected, tmp_path, where, how, message):
@@ -176,6 +187,49 @@ def test_a_lasting_fault_is_one_clear_error(hub, reader, model, expected, tmp_pa
     cached_blobs(tmp_path)
     hub.faults.clear()
     assert reader(LOAD, x=f"alice/toy@{sha}", cache=tmp_path).result == expected
+
+
+@pytest.mark.parametrize("where", ["resolve", "storage"])
+@pytest.mark.parametrize("status", [429, 503])
+def test_who_asks_to_wait_for_a_day_is_not_waited_for(hub, reader, model, expected, tmp_path, where, status):
+    sha = put(hub, model)
+    hub.fail(where, status, 100, retry_after=100_000)
+    answer = reader(LOAD, x=f"alice/toy@{sha}", cache=tmp_path)
+    assert re.search(
+        rf"ConnectionError: .* the Hub answers with HTTP {status} and asks to wait for 100000 s", answer.error
+    )
+    assert len(hub.faults) == 99, "it is not asked again"
+    hub.faults.clear()
+    assert reader(LOAD, x=f"alice/toy@{sha}", cache=tmp_path).result == expected
+
+
+def test_a_large_file_has_its_time():
+    """1 MB at 10 kB/s is 100 s more; what has arrived counts as it arrives."""
+    patience = Patience(1_000_000)
+    before = patience.seconds
+    patience.num_bytes += 1_000_000
+    assert patience.seconds == before + 100 and 30 * HF_HUB_DOWNLOAD_TIMEOUT + 100 == before
+
+
+def test_small_files_are_not_downloaded_where_they_are_huge(hub, reader, model, tmp_path):
+    put(hub, model, **{"config.json": b"[" + b" " * (1 << 20) + b"]"})
+    error = reader(LOAD, x="alice/toy", cache=tmp_path / "cache").error
+    assert error.startswith(
+        "ValueError: alice/toy@main: config.json: expected at most 1,048,576 bytes, but got 1,048,578"
+    )
+    assert not any(path.is_file() and path.stat().st_size > 1000 for path in (tmp_path / "cache").rglob("*"))
+
+
+def test_a_download_by_force(hub, reader, model, expected, tmp_path):
+    put(hub, model)
+    assert reader(LOAD, x="alice/toy", cache=tmp_path).result == expected
+    hub.log.clear()
+    assert reader(LOAD, x="alice/toy", cache=tmp_path).result == expected
+    assert not any("storage" in line for line in hub.log)
+    force = LOAD.replace("cache_dir", "force_download=True, cache_dir")
+    assert reader(force, x="alice/toy", cache=tmp_path).result == expected
+    assert sum(line.startswith("GET /storage") for line in hub.log) == 1
+    cached_blobs(tmp_path)
 
 
 def test_a_corrupted_cache_is_mended(hub, reader, model, expected, tmp_path):

@@ -19,12 +19,12 @@ if __name__ == "__main__":
     import torch
 
     import dendrite_zoo.hub.publish.upload as publishing
-    from dendrite_zoo.hub import HubModel
-    from dendrite_zoo.hub.publish import release
+    from dendrite_zoo.hub import HubModel, retry
     from tests.hub.toy import Toy
 
     torch.set_num_threads(1)
-    release.SILENCE = 1.0
+    retry.SILENCE = 1.0
+    retry.TIMEOUTS = 3  # times HF_HUB_DOWNLOAD_TIMEOUT, which is 1 s
     answers = sys.stdout
     for line in sys.stdin:
         said = io.StringIO()

@@ -1,8 +1,10 @@
 """The card of a model: what it is, how to use it, what it forgot, how it was made, each number from a record."""
 
+import itertools
 import json
 import logging
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -15,13 +17,14 @@ from dendrite_zoo.hub import config as configs
 from dendrite_zoo.hub.arguments import plain
 from dendrite_zoo.hub.model import HubModel
 from dendrite_zoo.hub.publish.kinds import kind_of
-from dendrite_zoo.hub.publish.merge import front, merge
+from dendrite_zoo.hub.publish.merge import front, merge, read_card
+from dendrite_zoo.hub.results import usable_results
 from dendrite_zoo.metrics import forgetting_per_task, learned_part, summarize, weight_sparsity
 
 logger = logging.getLogger(__name__)
 
 DATASETS = {"mnist": "ylecun/mnist"}  # the last word of a benchmark's name, where its data are on the Hub
-MOST_TASKS = 20
+MOST_TASKS, MOST_LAYERS = 20, 100
 
 
 class Card:
@@ -43,10 +46,10 @@ class Card:
         self.config = {**header, **self.arguments}
         self.state = model.to_file(self.arguments, cast(nn.Module, model).state_dict())
         self.size = sum(parameter.numel() for parameter in cast(nn.Module, model).parameters())
-        records = model.results if isinstance(model.results, list) else [model.results]
-        self.results = [record for record in records if isinstance(record, Mapping)]
+        self.results = [_printable(record) for record in usable_results(model.results) or []]
         self.own = [record for record in self.results if record.get("method") == self.results[0].get("method")]
-        self.matrix = _square(self.own[0].get("matrix")) if self.own else None
+        rows = self.own[0].get("matrix") if self.own else None
+        self.matrix = torch.tensor([[math.nan if x is None else x for x in row] for row in rows]) if rows else None
 
     def text(self, *, picture: bool) -> str:
         """Give the whole README.md; ``picture`` says whether ``matrix.png`` lies beside it."""
@@ -54,7 +57,7 @@ class Card:
 
         loader = jinja2.PackageLoader("dendrite_zoo.hub.publish")
         environment = jinja2.Environment(loader=loader, undefined=jinja2.ChainableUndefined, keep_trailing_newline=True)
-        environment.filters |= {"number": _number, "json": json.dumps, "count": _count}
+        environment.filters |= {"number": _number, "json": json.dumps, "count": _count, "cell": _cell}
         metrics = {} if self.matrix is None else summarize(self.matrix)
         measured = {"metrics": metrics, "tasks": self._tasks(), "layers": self._layers(), "picture": picture}
         nonzero = sum(int(t.count_nonzero()) for t in self.state.values() if t.is_floating_point())
@@ -65,7 +68,7 @@ class Card:
         """Give what the Hub indexes: the YAML at the head of the card."""
         from huggingface_hub import ModelCardData
 
-        benchmarks = [str(record["benchmark"]) for record in self.own if record.get("benchmark")]
+        benchmarks = [record["benchmark"] for record in self.own if record.get("benchmark")]
         datasets = [DATASETS[last] for b in benchmarks if (last := b.rpartition("-")[2]) in DATASETS]
         data = ModelCardData(
             library_name=configs.LIBRARY_NAME,
@@ -89,7 +92,7 @@ class Card:
                 plot_matrix(self.matrix, path, title=self.name)
             elif subnetworks:
                 plot_subnetworks(subnetworks, path, title=self.name, tasks=self.own[0].get("tasks"))
-        except ImportError as error:
+        except (ImportError, ValueError) as error:
             logger.warning("the card goes without its picture: %s", error)
             return False
         return self.matrix is not None or bool(subnetworks)
@@ -130,31 +133,30 @@ class Card:
     def _layers(self) -> dict[str, dict[str, Any]]:
         weights = {name: t.float() for name, t in self.state.items() if name.endswith(".weight") and t.ndim > 1}
         layers = {name[: -len(".weight")]: {"weight_sparsity": weight_sparsity(t)} for name, t in weights.items()}
-        for name, values in (self.own[0].get("sparsity") or {} if self.own else {}).items():
+        for name, values in self.own[0].get("sparsity", {}).items() if self.own else ():
             layers[name] = {**layers.get(name, {}), **values}
-        return layers
+        return dict(itertools.islice(layers.items(), MOST_LAYERS))
 
 
 def write_card(model: HubModel, folder: Path, name: str) -> None:
     """Write the card of a zoo entry, and its picture, beside its files; what a person wrote into the card stays."""
     card = Card(model, configs.read(folder / artifact.CONFIG), name=name, source=name)
-    text = merge(written_card(folder), card.text(picture=card.draw(folder / artifact.PICTURE)))
+    text = merge(read_card(folder / artifact.CARD), card.text(picture=card.draw(folder / artifact.PICTURE)))
     (folder / artifact.CARD).write_text(text, encoding="utf-8")
 
 
-def written_card(folder: Path) -> str | None:
-    """Give the card that lies in a folder already."""
-    path = folder / artifact.CARD
-    return path.read_text(encoding="utf-8") if path.is_file() else None
+def _printable(value: Any) -> Any:
+    """A record without nulls, and its text without what would end a block of code or a generated part."""
+    if isinstance(value, dict):
+        return {_printable(key): _printable(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_printable(item) for item in value]
+    return re.sub("<!--|-->|```", "", value) if isinstance(value, str) else value
 
 
-def _square(rows: Any) -> Tensor | None:
-    """Give an accuracy matrix of a record, null being NaN; None where the record has none."""
-    try:
-        matrix = torch.tensor([[math.nan if x is None else float(x) for x in row] for row in rows])
-    except (TypeError, ValueError):
-        return None
-    return matrix if matrix.ndim == 2 and matrix.shape[0] == matrix.shape[1] > 0 else None
+def _cell(value: Any) -> str:
+    """Text on one line, for a table."""
+    return " ".join(str(value).split()).replace("|", r"\|")
 
 
 def _count(tasks: Any) -> str:

@@ -4,13 +4,13 @@ A reader meets the old model or the new one, and two writers cannot overwrite ea
 failure, it goes on where it stopped: what the Hub has already is not sent twice.
 """
 
-import contextlib
 import hashlib
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,15 +18,14 @@ import dendrite_zoo
 from dendrite_zoo.hub import artifact
 from dendrite_zoo.hub import config as configs
 from dendrite_zoo.hub.download import Download
-from dendrite_zoo.hub.publish.merge import merge, own_text
-from dendrite_zoo.hub.retry import AGAIN, explained, is_transport, retried, status_of
+from dendrite_zoo.hub.explain import AGAIN, explained, is_transport, status_of
+from dendrite_zoo.hub.publish.merge import merge, own_text, read_card
+from dendrite_zoo.hub.retry import Patience
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 logger = logging.getLogger(__name__)
-
-SILENCE = 120.0  # seconds without an answer after which a request is given up and tried again
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ class RepoWriter:
 
     def __init__(self, repo: str, branch: str, token: str | None) -> None:
         self.repo, self.branch, self.token = repo, branch, token
-        self.api = client(token)
+        self.api, self.patience = client(token), Patience()
 
     def send(
         self, files: Mapping[str, Path], card: str, mine: str | None, private: bool | None, tag: str | None
@@ -92,25 +91,28 @@ class RepoWriter:
             ConnectionError: the Hub could not be reached or kept failing.
             FileExistsError: somebody else published meanwhile, the tag is taken, or the repo is public.
         """
+        self.patience = Patience(sum(path.stat().st_size for path in files.values()))
+        what = self.repo
         try:
-            with _patience():
-                self._prepare(private)
-                commit, card, changed = self._commit(files, card, mine)
-                tag = self._tag(commit, tag)
+            self._prepare(private)
+            commit, card, changed = self._commit(files, card, mine)
+            what = f"{self.repo}: the model is committed as {commit}, but it has no tag"
+            tag = self._tag(commit, tag)
         except Exception as error:
             if type(error).__module__ == "builtins" and status_of(error) is None and not is_transport(error):
                 raise  # ours, said clearly already
-            raise explained(error, self.repo, self.token) from None
+            raise explained(error, what, self.token) from None
         return Release.of(self.repo, files, card, commit=commit, tag=tag, changed=changed)
 
     def _prepare(self, private: bool | None) -> None:
         """Make the repo and the branch where they are missing."""
-        retried(lambda: self.api.create_repo(self.repo, private=private, exist_ok=True), f"{self.repo}: making it")
-        if private and not retried(lambda: self.api.model_info(self.repo), self.repo).private:
+        ask = partial(self.patience.ask, what=self.repo)
+        ask(lambda: self.api.create_repo(self.repo, private=private, exist_ok=True))
+        if private and not ask(lambda: self.api.model_info(self.repo)).private:
             remedy = "Nothing was sent. Make it private in its settings, choose another name, or leave --private out."
             raise FileExistsError(f"{self.repo} exists and is public; expected a private repo. {remedy}")
         if self.branch != "main":
-            retried(lambda: self.api.create_branch(self.repo, branch=self.branch, exist_ok=True), self.repo)
+            ask(lambda: self.api.create_branch(self.repo, branch=self.branch, exist_ok=True))
 
     def _commit(self, files: Mapping[str, Path], card: str, mine: str | None) -> tuple[str, str, bool]:
         """Bring the branch to hold these files; give the commit, the card as sent, and whether anything changed."""
@@ -135,14 +137,13 @@ class RepoWriter:
             return commit.oid, text, True
 
         # 409 and 412: the head has moved; the next attempt looks at what was done to it.
-        return retried(attempt, f"{self.repo}: commit", again=AGAIN | {409, 412})
+        return self.patience.ask(attempt, f"{self.repo}: commit", again=AGAIN | {409, 412})
 
     def _card(self, card: str, mine: str | None, head: str, exists: bool) -> str:
         """Bring the generated card into the one on the Hub, or into that of the folder where a person wrote there."""
         if not exists:
             return merge(mine, card)
-        path = Download(self.repo, head, token=self.token).path(artifact.CARD)
-        theirs = path.read_text(encoding="utf-8")
+        theirs = read_card(Download(self.repo, head, token=self.token).path(artifact.CARD))
         if own_text(mine) and not own_text(theirs):
             return merge(mine, merge(theirs, card))
         if own_text(mine) and own_text(mine) != own_text(theirs):
@@ -162,7 +163,8 @@ class RepoWriter:
                 self.api.create_tag(self.repo, tag=name, revision=commit)
             return name
 
-        return retried(attempt, f"{self.repo}: tag", again=AGAIN | {409})  # 409: taken by another writer since
+        # 409: taken by another writer since
+        return self.patience.ask(attempt, f"{self.repo}: tag", again=AGAIN | {409})
 
 
 def client(token: str | None) -> "HfApi":
@@ -193,16 +195,3 @@ def _is(content: Path | bytes, known: str | None) -> bool:
     if isinstance(content, Path):
         return known is not None and artifact.has_hash(content, known)
     return known in (artifact.git_hash(content), hashlib.sha256(content).hexdigest())
-
-
-@contextlib.contextmanager
-def _patience() -> Iterator[None]:
-    """Give up on a server that does not answer: the client's own sessions wait for ever."""
-    from huggingface_hub import get_session
-
-    session = get_session()
-    before, session.timeout = session.timeout, SILENCE
-    try:
-        yield
-    finally:
-        session.timeout = before

@@ -12,12 +12,13 @@ from torch import nn
 
 from dendrite_zoo.hub import artifact
 from dendrite_zoo.hub import config as configs
+from dendrite_zoo.hub.explain import explained
 from dendrite_zoo.hub.model import HubModel, Origin, build
-from dendrite_zoo.hub.publish.card import Card, written_card
-from dendrite_zoo.hub.publish.merge import merge
+from dendrite_zoo.hub.publish.card import Card
+from dendrite_zoo.hub.publish.merge import merge, read_card
 from dendrite_zoo.hub.publish.release import Release, RepoWriter, client
-from dendrite_zoo.hub.resolve import check_repo, model_folder
-from dendrite_zoo.hub.retry import explained, retried
+from dendrite_zoo.hub.resolve import check_repo, expanded, model_folder
+from dendrite_zoo.hub.retry import Patience
 
 
 def publish(
@@ -50,7 +51,7 @@ def publish(
         FileExistsError: somebody else published meanwhile, the tag is taken, or a public repo was to be private.
     """
     check_repo(repo_id)
-    with _artifact(Path(source).expanduser()) as folder, tempfile.TemporaryDirectory() as drawn:
+    with _artifact(expanded(source)) as folder, tempfile.TemporaryDirectory() as drawn:
         model = HubModel.from_pretrained(folder)  # what does not load is not published
         base = model.origin.base_model if model.origin is not None else ""
         source = repo_id if revision == "main" else f"{repo_id}@{revision}"
@@ -58,9 +59,10 @@ def publish(
         card = Card(model, header, name=repo_id, source=source, base_model=base if base != repo_id else "")
         picture = Path(drawn) / artifact.PICTURE
         text = card.text(picture=card.draw(picture))
-        paths = [folder / name for name in (artifact.CONFIG, artifact.WEIGHTS, artifact.RESULTS)]
+        paths = [folder / name for name in (artifact.CONFIG, artifact.WEIGHTS)]
+        paths += [folder / artifact.RESULTS] if model.results else []
         files = {path.name: path for path in (*paths, picture) if path.is_file()}
-        mine = written_card(folder)
+        mine = read_card(folder / artifact.CARD)
         if dry_run:
             return Release.of(repo_id, files, merge(mine, text))
         return RepoWriter(repo_id, revision, token).send(files, text, mine, private, tag)
@@ -76,10 +78,11 @@ def published(*, author: str | None = None, limit: int = 100, token: str | None 
         ConnectionError: the Hub cannot be reached.
     """
     wanted: dict[str, Any] = {"filter": configs.LIBRARY_NAME, "author": author, "limit": limit, "sort": "downloads"}
+    what = "listing models"
     try:
-        models = retried(lambda: list(client(token).list_models(**wanted)), "listing models", attempts=3, broken=2)
+        models = Patience().ask(lambda: list(client(token).list_models(**wanted)), what, attempts=3, broken=2)
     except Exception as error:
-        raise explained(error, "listing models", token) from None
+        raise explained(error, what, token) from None
     known = {configs.LIBRARY_NAME, "continual-learning", "active-dendrites", "safetensors"}
     return [
         {

@@ -1,6 +1,7 @@
 """The card: what it says comes from records, and what a person wrote stays."""
 
 import re
+from itertools import pairwise
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from huggingface_hub import ModelCard
 from dendrite_zoo.hub import HubModel, artifact, full_config, register_model
 from dendrite_zoo.hub.publish import publish
 from dendrite_zoo.hub.publish.card import Card
-from dendrite_zoo.hub.publish.merge import PART, merge, own_text
+from dendrite_zoo.hub.publish.merge import merge, own_text, pieces
 from tests.hub.conftest import RESULT
 from tests.hub.toy import Toy
 from tools.make_entry import make_entry
@@ -86,18 +87,47 @@ def test_sparsity_of_weights_is_measured_and_of_activations_recorded():
     assert "matrix.png" not in text
 
 
-@pytest.mark.parametrize("results", [[], [{}], [{"matrix": "no"}], ["no"], [{"matrix": [[1, 2]]}]])
+@pytest.mark.parametrize(
+    "results",
+    [
+        [],
+        [{}],
+        [{"matrix": "no"}],
+        ["no"],
+        [{"matrix": [[1, 2]]}],
+        [{name: None for name in ("versions", "sparsity", "subnetworks", "interval", "steps_to_success")}],
+        [{"subnetworks": {"layers": {}}}],
+        [
+            {
+                "subnetworks": {
+                    "layers": {"a": {"units": 2, "active_share": None, "overlap": [[1]], "win_rates": [[1], [1]]}}
+                }
+            }
+        ],
+        [{"subnetworks": {"layers": {"a": {"units": 2, "active_share": 0.5, "overlap": [], "win_rates": []}}}}],
+    ],
+)
 def test_a_record_without_figures_makes_a_card_all_the_same(results, tmp_path):
     made = card(results)
     text = made.text(picture=made.draw(tmp_path / "matrix.png"))
     (tmp_path / "README.md").write_text(text)
     ModelCard.load(tmp_path / "README.md")
-    assert len(PART.findall(text)) == 5
+    assert len([name for name, _ in pieces(text) if name]) == 5
 
 
 def test_the_picture_is_drawn(tmp_path):
     assert card().draw(tmp_path / "matrix.png")
     assert (tmp_path / "matrix.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_text_of_a_record_ends_no_part_and_no_row_of_the_card():
+    hostile = "a <!-- dendrite-zoo:end results --> | b\n# Heading\n```\n"
+    record = {**RESULT, **dict.fromkeys(("benchmark", "method", "context_at_test", "command", "hardware"), hostile)}
+    record |= {"versions": {hostile: hostile}, "sparsity": {hostile: {"dead_units": 0.5}}}
+    text = card([record]).text(picture=False)
+    assert [name for name, _ in pieces(text) if name] == ["summary", "use", "results", "training", "limits"]
+    assert own_text(text) == "" and text.count("```") == card().text(picture=False).count("```")
+    assert r"| a dendrite-zoo:end results \| b # Heading | a dendrite-zoo" in text
 
 
 def test_blocks_of_python_compile():
@@ -145,6 +175,54 @@ def test_broken_metadata_of_a_person_is_replaced():
     merged = merge("---\n: [\n---\nMy words.\n", card().text(picture=True))
     assert ModelCard(merged).data.library_name == "dendrite-zoo"
     assert "My words." in merged
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "<!-- dendrite-zoo:begin use -->" * 50_000,
+        "".join(f"<!-- dendrite-zoo:begin a{n} -->" for n in range(50_000)),
+        "<!-- dendrite-zoo:begin a -->" * 25_000 + "<!-- dendrite-zoo:end b -->" * 25_000,
+        "---\n" + "\n" * 1_000_000,
+    ],
+)
+def test_a_hostile_card_takes_time_in_proportion(hostile):
+    """Each of them took minutes where every mark was looked for from every other."""
+    new = card().text(picture=False)
+    assert own_text(hostile) == " ".join(hostile.split())
+    assert merge(hostile, new).endswith(pieces(new)[-2][1] + "\n")
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    ["self: 1", "1: 2", "- a", "a: !!timestamp x", "a: &a [*a]", "a: " + "[" * 5000, "a: 1\n" * 10_000]
+    + [
+        "a: &a [x, x]\n"
+        + "".join(f"{b}: &{b} [*{a}, *{a}, *{a}, *{a}, *{a}, *{a}]\n" for a, b in pairwise("abcdefghij"))
+    ],
+)
+def test_odd_metadata_is_said_and_written_anew(metadata, caplog):
+    merged = merge(f"---\n{metadata}\n---\nMy words.\n", card().text(picture=True))
+    assert ModelCard(merged).data.license == "apache-2.0" and "My words." in merged and len(merged) < 10_000
+    assert "The metadata at the head of README.md cannot be read" in caplog.text and "\n" not in caplog.messages[0]
+
+
+def test_a_card_in_latin_1_or_too_long_is_said_and_the_model_published(tmp_path, caplog):
+    Toy(64, 10).save_pretrained(tmp_path)
+    (tmp_path / artifact.CARD).write_bytes("Für alle.\r\n".encode("latin-1"))
+    assert "Für alle.\n" in publish(tmp_path, "alice/mine", dry_run=True).card
+    assert "README.md to be UTF-8" in caplog.text and "Latin-1" in caplog.text
+    (tmp_path / artifact.CARD).write_bytes(b"x" * (artifact.MAX_CARD + 1))
+    assert len(publish(tmp_path, "alice/mine", dry_run=True).card) < 10_000
+    assert "It is left out" in caplog.text
+
+
+def test_results_that_are_none_are_not_published(tmp_path, caplog):
+    Toy(64, 10).save_pretrained(tmp_path, results=[RESULT])
+    (tmp_path / artifact.RESULTS).write_text('[{"seeds": 3}]')
+    release = publish(tmp_path, "alice/mine", dry_run=True)
+    assert artifact.RESULTS not in release.files and "published without an evaluation" in release.card
+    assert "`seeds`" in caplog.text
 
 
 def test_a_card_is_made_when_a_model_is_published(tmp_path):
