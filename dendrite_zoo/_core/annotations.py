@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 PLAIN = (int, bool, str, types.NoneType)
+SEQUENCES = (list, tuple, set, frozenset, Sequence, Collection, Iterable)
 
 
 def fits(value: Any, hint: Any) -> bool:
@@ -26,22 +27,23 @@ def _check(hint: Any) -> Callable[[Any], bool]:
     kind, arguments = typing.get_origin(hint) or hint, typing.get_args(hint)
     if typing.is_typeddict(kind):
         return functools.partial(_has_fields, kind, typing.get_type_hints(kind))
+    if kind in PLAIN:
+        return lambda value: type(value) is kind
+    if kind is tuple and arguments and arguments[-1] is not Ellipsis:
+        return functools.partial(_fits_each, arguments)
     inner = [_check(one) for one in arguments] or [lambda value: True]
     checks: dict[Any, Callable[[Any], bool]] = {
         float: lambda value: type(value) in (int, float) and abs(value) < math.inf,
         typing.Literal: lambda value: any(value == one and type(value) is type(one) for one in arguments),
         **dict.fromkeys((typing.Union, types.UnionType), lambda value: any(check(value) for check in inner)),
-        **dict.fromkeys(
-            (list, tuple, set, frozenset, Sequence, Collection, Iterable),
-            lambda value: isinstance(value, list | tuple) and all(map(inner[0], value)),
-        ),
+        **dict.fromkeys(SEQUENCES, lambda value: isinstance(value, list | tuple) and all(map(inner[0], value))),
         **dict.fromkeys((dict, Mapping), lambda value: isinstance(value, dict) and all(map(inner[-1], value.values()))),
     }
-    if kind is tuple and arguments and arguments[-1] is not Ellipsis:
-        return lambda value: (
-            isinstance(value, list | tuple) and len(value) == len(inner) and all(map(fits, value, arguments))
-        )
-    return checks.get(kind, (lambda value: type(value) is kind) if kind in PLAIN else lambda value: True)
+    return checks.get(kind, lambda value: True)
+
+
+def _fits_each(hints: tuple[Any, ...], value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) == len(hints) and all(map(fits, value, hints))
 
 
 def _has_fields(kind: Any, hints: Mapping[str, Any], value: Any) -> bool:

@@ -7,6 +7,8 @@ from typing import Any
 
 from dendrite_zoo._core.names import nearest
 
+SMALLEST_SHARE = 1e-9
+
 
 def check_integers(low: int, high: float = math.inf, /, **arguments: Any) -> None:
     """Refuse what is not an integer from ``low`` to ``high``.
@@ -42,7 +44,7 @@ def check_range(low: float, high: float, /, **arguments: float) -> None:
 
 
 def check_density(**arguments: float) -> None:
-    """Refuse what is not a share of at least something: numbers outside ``(0, 1]``.
+    """Refuse what is not a share of at least something: numbers outside ``(0, 1]``, and below a billionth.
 
     Raises:
         ValueError: one of them is wrong; the message names that one alone.
@@ -52,7 +54,7 @@ def check_density(**arguments: float) -> None:
         Traceback (most recent call last):
         ValueError: Expected `weight_density` to be a share in (0, 1], such as 0.5, but got 0.0.
     """
-    _check(arguments, "a share in (0, 1], such as 0.5", lambda x: 0 < x <= 1)
+    _check(arguments, "a share in (0, 1], such as 0.5", lambda x: SMALLEST_SHARE <= x <= 1)
 
 
 def check_choice(choices: Collection[str], /, **arguments: Any) -> None:

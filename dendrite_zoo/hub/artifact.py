@@ -119,7 +119,13 @@ def write(
     Raises:
         OSError: the disk is full or the folder cannot be written.
     """
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    tensors: dict[str, Tensor] = {}
+    storages: set[int] = set()
+    for name, tensor in state.items():
+        tensor = tensor.detach().cpu().contiguous()
+        storage = tensor.untyped_storage().data_ptr()
+        tensors[name] = tensor.clone() if storage in storages else tensor  # tied tensors stand twice in a file
+        storages.add(storage)
     marks = {"fingerprint": fingerprint(tensors, config), **({"base_model": base_model} if base_model else {})}
     # One key: several would be written in any order, and equal models must be equal files.
     metadata = {configs.LIBRARY_NAME: json.dumps(marks)}
@@ -131,7 +137,7 @@ def write(
     try:
         write_together(folder, files, stale=(RESULTS, PICTURE))
     except (OSError, SafetensorError) as error:
-        if fresh and folder.is_dir() and not any(folder.iterdir()):
+        if fresh and os.path.isdir(folder) and not any(folder.iterdir()):
             folder.rmdir()
         remedy = "An earlier model there is untouched. Choose a folder that can be written, or make room."
         raise OSError(f"cannot save to {folder}: {error}. {remedy}") from None

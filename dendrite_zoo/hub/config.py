@@ -5,6 +5,7 @@ imported, and every argument is compared with the constructor's own signature.
 """
 
 import math
+import reprlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ FORMAT_VERSION = 2
 HEADER = ("library_name", "library_version", "format_version", "model_type")
 
 MAX_CONFIG = 1 << 20  # of a config.json
+MAX_VERSION = 64  # characters
 MAX_INT = 2**31 - 1  # a size, a count or a seed
 MAX_ITEMS = 1024  # of a list or an object: each could become a layer
 
@@ -65,28 +67,31 @@ def check_value(value: Any, where: str) -> None:
             check_value(item, f"{where}: {key}")
 
 
-def check_header(config: Mapping[str, Any], known_types: Collection[str]) -> None:
+def check_header(config: Mapping[str, Any], known_types: Collection[str], where: str = "config.json") -> None:
     """Check the four keys every artifact's config starts with.
 
     Raises:
         ValueError: where it is not ours, of a newer format, or of an unknown type.
     """
-    library, version, model_type = (config.get(key) for key in ("library_name", "format_version", "model_type"))
+    library, written_by, version, model_type = (config.get(key) for key in HEADER)
     if library != LIBRARY_NAME:
         remedy = "This is not an artifact of this library: load it with the one that wrote it."
-        raise ValueError(f"config.json has library_name {library!r}; expected {LIBRARY_NAME!r}. {remedy}")
+        raise ValueError(f"{where} has library_name {reprlib.repr(library)}; expected {LIBRARY_NAME!r}. {remedy}")
+    if not isinstance(written_by, str) or len(written_by) > MAX_VERSION:
+        remedy = "expected one such as '0.1.0'. Fetch it again."
+        raise ValueError(f"{where} has library_version {reprlib.repr(written_by)}; {remedy}")
     if type(version) is not int or version < 1:
-        raise ValueError(f"config.json has format_version {version!r}; expected 1 to {FORMAT_VERSION}. Fetch it again.")
+        expected = f"expected 1 to {FORMAT_VERSION}. Fetch it again."
+        raise ValueError(f"{where} has format_version {reprlib.repr(version)}; {expected}")
     if version > FORMAT_VERSION:
         raise ValueError(
-            f"config.json has format_version {version}, written by {LIBRARY_NAME} {config.get('library_version')}; "
+            f"{where} has format_version {version}, written by {LIBRARY_NAME} {written_by}; "
             f"this release reads up to {FORMAT_VERSION}. Upgrade: pip install -U {LIBRARY_NAME}"
         )
     if not isinstance(model_type, str) or model_type not in known_types:
-        raise ValueError(
-            f"config.json has model_type {model_type!r}; expected one of {', '.join(sorted(known_types))}, never a path"
-            f" to import.{nearest(str(model_type), known_types)} Import a class of your own, which registers it, first."
-        )
+        expected = f"expected one of {', '.join(sorted(known_types))}, never a path to import"
+        remedy = f"{nearest(str(model_type)[:99], known_types)} Import a class of your own, which registers it, first."
+        raise ValueError(f"{where} has model_type {reprlib.repr(model_type)}; {expected}.{remedy}")
 
 
 def arguments_of(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 from dendrite_zoo._core.files import MAX_BYTES
 from dendrite_zoo.hub import artifact
 from dendrite_zoo.hub.config import AGENT, MAX_CONFIG
-from dendrite_zoo.hub.explain import TooLarge, explained
+from dendrite_zoo.hub.explain import explained, too_large
 from dendrite_zoo.hub.retry import Patience
 
 logger = logging.getLogger(__name__)
@@ -60,8 +60,8 @@ class Download:
         # The client keeps a file under the commit it resolved the branch or tag to.
         return self._fetch(artifact.CONFIG, self.revision).parent.name
 
-    def path(self, file: str) -> Path:
-        """Give the path of a file that must be there.
+    def path(self, file: str, most: int | None = None) -> Path:
+        """Give the path of a file that must be there, of ``most`` bytes.
 
         Raises:
             FileNotFoundError: no such repo, revision or file.
@@ -70,7 +70,7 @@ class Download:
             ValueError: what arrives, twice, is not what the Hub or the registry promises; or it is too large.
         """
         for attempt in (1, 2):
-            path = self._fetch(file, self.commit)
+            path = self._fetch(file, self.commit, most)
             if self._is_whole(path, file):
                 return path
             logger.warning("%s: %s does not have its promised hash (attempt %d of 2)", self, file, attempt)
@@ -94,11 +94,11 @@ class Download:
                 return None  # what was cached without it is served without it
             raise
 
-    def _fetch(self, file: str, revision: str) -> Path:
+    def _fetch(self, file: str, revision: str, most: int | None = None) -> Path:
         from huggingface_hub import hf_hub_download
 
         options: dict[str, Any] = {"revision": revision, "cache_dir": self.cache_dir, "token": self.token, **AGENT}
-        options |= {"force_download": self.force, "tqdm_class": self._progress_bar(file)}
+        options |= {"force_download": self.force, "tqdm_class": self._progress_bar(file, most or MOST_BYTES.get(file))}
         try:
             # The client resumes broken downloads by itself, but gives up on some other broken answers at once.
             call = partial(hf_hub_download, self.repo, file, **options)
@@ -106,16 +106,16 @@ class Download:
         except Exception as error:
             raise explained(error, f"{self}: {file}", self.token) from None
 
-    def _progress_bar(self, file: str) -> type:
+    def _progress_bar(self, file: str, most: int | None) -> type:
         """The client's, which sees how much there is and how much has arrived."""
         from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 
-        patience, most = self.patience, MOST_BYTES.get(file)
+        patience = self.patience
 
         class Bar(tqdm):
             def __init__(self, *args: Any, **kwargs: Any) -> None:
                 if most is not None and (kwargs.get("total") or 0) > most:
-                    raise TooLarge(f"expected at most {most:,} bytes, but got {kwargs['total']:,}. Do not load it.")
+                    raise too_large(file, most, kwargs["total"])
                 super().__init__(*args, **kwargs)
 
             def update(self, n: float | None = 1) -> Any:

@@ -1,6 +1,6 @@
 """Saying in one line what went wrong between the Hub and its client."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from dendrite_zoo._core.redact import without_token
 
@@ -13,7 +13,12 @@ class TooLong(ConnectionError):
 
 
 class TooLarge(ValueError):
-    """A file on the Hub is larger than such a file can be."""
+    """A file is larger than such a file can be."""
+
+
+def too_large(file: str, most: int, size: int) -> TooLarge:
+    """Say so."""
+    return TooLarge(f"Expected {file} to have at most {most:,} bytes, but got {size:,}. Do not load it.")
 
 
 def status_of(error: BaseException) -> int | None:
@@ -59,8 +64,13 @@ SENTENCES = {
     "no answer": "the Hub cannot be reached ({kind}). Check the network and HF_ENDPOINT; try again.",
 }
 """A reason, a class of the client's errors or another, to what is said; the first that holds counts."""
-REFUSED = ("GatedRepoError", "bad token", "no right")
-MISSING = ("RepositoryNotFoundError", "RevisionNotFoundError", "RemoteEntryNotFoundError", "nothing there")
+EXCEPTIONS: dict[str, type[Exception]] = {
+    **dict.fromkeys(("GatedRepoError", "bad token", "no right"), PermissionError),
+    **dict.fromkeys(("RepositoryNotFoundError", "RevisionNotFoundError"), FileNotFoundError),
+    **dict.fromkeys(("RemoteEntryNotFoundError", "nothing there"), FileNotFoundError),
+    "refused": ValueError,
+}
+"""A reason to its exception, where that is not a ConnectionError."""
 
 
 def explained(error: BaseException, what: str, token: str | bool | None = None) -> Exception:
@@ -71,28 +81,31 @@ def explained(error: BaseException, what: str, token: str | bool | None = None) 
         what: failed, such as ``"org/repo: config.json"``.
         token: that was used, if it was given.
     """
-    causes, status = list(_causes(error)), status_of(error)
+    causes = list(_causes(error))
     if bound := next((cause for cause in causes if isinstance(cause, TooLong | TooLarge)), None):
         return (ConnectionError if isinstance(bound, TooLong) else ValueError)(f"{what}: {bound}")
-    text = " ".join(map(str, causes))
-    holds = {kind.__name__: True for cause in causes for kind in type(cause).__mro__} | {
+    reason = _reason(causes)
+    if reason is None:
+        kind = ValueError if isinstance(error, ValueError) else OSError
+        return kind(f"{what}: {without_token(' '.join(str(error).split()), token)}")
+    said = next(filter(None, (str(getattr(cause, "server_message", None) or "").strip() for cause in causes)), "")
+    words = {"said": f" ({said})" if said else "", "status": status_of(error), "kind": type(causes[-1]).__name__}
+    sentence = without_token(SENTENCES[reason].format(**words), token)
+    return EXCEPTIONS.get(reason, ConnectionError)(f"{what}: {sentence}")
+
+
+def _reason(causes: Sequence[BaseException]) -> str | None:
+    """The key of `SENTENCES` for an error; None where the error explains itself."""
+    status, text = status_of(causes[0]), " ".join(map(str, causes))
+    classes = {kind.__name__ for cause in causes for kind in type(cause).__mro__}
+    holds = {
+        **dict.fromkeys(classes, True),
         "bad token": status == 401 and "Invalid credentials" in text,
         "no right": status in (401, 403),
         "failing": status is not None and (status in AGAIN | {409, 412} or status >= 500),
         "nothing there": status in (404, 410),
         "refused": status is not None,
+        "no answer": is_transport(causes[0]) or "LocalEntryNotFoundError" in classes,
     }
-    holds["OfflineModeIsEnabled"] = "OfflineModeIsEnabled" in holds or "outgoing traffic has been disabled" in text
-    holds["no answer"] = is_transport(error) or "LocalEntryNotFoundError" in holds
-    reason = next((reason for reason in SENTENCES if holds.get(reason)), None)
-    if reason is None:
-        return OSError(f"{what}: {without_token(str(error), token)}")
-    said = next(filter(None, (str(getattr(cause, "server_message", None) or "").strip() for cause in causes)), "")
-    words = {"said": f" ({said})" if said else "", "status": status, "kind": type(causes[-1]).__name__}
-    sentence = without_token(SENTENCES[reason].format(**words), token)
-    kinds: dict[str, type[Exception]] = {
-        **dict.fromkeys(REFUSED, PermissionError),
-        **dict.fromkeys(MISSING, FileNotFoundError),
-        "refused": ValueError,
-    }
-    return kinds.get(reason, ConnectionError)(f"{what}: {sentence}")
+    holds["OfflineModeIsEnabled"] = "OfflineModeIsEnabled" in classes or "outgoing traffic has been disabled" in text
+    return next((reason for reason in SENTENCES if holds.get(reason)), None)

@@ -11,11 +11,12 @@ from typing import Any, TypeAlias
 from dendrite_zoo._core.names import nearest
 from dendrite_zoo.hub import artifact, registry
 from dendrite_zoo.hub.download import Download
+from dendrite_zoo.hub.explain import too_large
 
 REPO = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[^@\s]+))?")
 
 
-MAX_NAME = 96  # as the Hub has it
+MAX_NAME, MAX_TEXT = 96, 256  # characters of a repo as the Hub has it, and with its revision
 EXPECTED = "Expected a folder, a zoo name (dendrite-zoo list), 'org/repo' or 'org/repo@revision'"
 
 
@@ -45,12 +46,14 @@ class Folder:
     def __str__(self) -> str:
         return self.name
 
-    def path(self, file: str) -> Path:
-        """Give the path of a file that must be there."""
+    def path(self, file: str, most: int | None = None) -> Path:
+        """Give the path of a file that must be there, of ``most`` bytes."""
         path = self.folder / file
         if not path.is_file():
             remedy = "Save the model there with save_pretrained, or name another folder, a zoo name or 'org/repo'."
             raise FileNotFoundError(f"{self} has no {file}; expected it there, nothing else is opened. {remedy}")
+        if most is not None and path.stat().st_size > most:
+            raise too_large(str(path), most, path.stat().st_size)
         if file in self.pins and (found := artifact.sha256(path)) != (expected := self.pins[file]["sha256"]):
             raise ValueError(f"{path} has sha256 {found}; expected {expected}. Install the package again.")
         return path
@@ -88,7 +91,7 @@ def resolve(
     download = partial(Download, cache_dir=cache, token=token, force=force)
     if isinstance(x, str) and not set(text) & {os.sep, "/", "~"} and text not in (".", ".."):
         return _entry(registry.entry(text), revision, download)
-    folder, match = expanded(text), REPO.fullmatch(text)
+    folder, match = expanded(text), REPO.fullmatch(text) if len(text) <= MAX_TEXT else None
     if os.path.isdir(folder):  # of a name that no file can have it is False, where Path.is_dir raises an error
         if revision is not None:
             raise ValueError(f"{text} is a folder; a revision ({revision!r}) belongs to a repo. Leave it out.")

@@ -1,11 +1,11 @@
 """Result records beside a model, whoever wrote them: checked, and never in the way of its weights."""
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
 
 from dendrite_zoo._core.files import read_json
-from dendrite_zoo.hub.arguments import plain
 from dendrite_zoo.records import check_records
 
 logger = logging.getLogger(__name__)
@@ -26,13 +26,21 @@ def usable_results(results: Any) -> Results | None:
     """Give records as JSON has them, NaN being null; where they are none there is a warning, and None.
 
     Args:
-        results: a record or several: `dendrite_zoo.records.ResultRecord`, or mappings with numbers of NumPy and torch.
+        results: a record or several: `dendrite_zoo.records.ResultRecord`, or mappings with arrays of NumPy and torch.
     """
     try:
-        return None if results is None else _checked(plain(results, nan_is_null=True), "results")
+        text = json.dumps(results, default=_value)
+        return None if results is None else _checked(json.loads(text, parse_constant=lambda _: None), "results")
     except (TypeError, ValueError, RecursionError) as error:
         logger.warning("The model goes without its results. %s", error)
         return None
+
+
+def _value(value: Any) -> Any:
+    for method in ("to_json", "tolist"):
+        if hasattr(value, method) and not isinstance(value, type):
+            return getattr(value, method)()
+    raise TypeError(f"Expected values of JSON, but got one of type {type(value).__name__}. Leave it out.")
 
 
 def _checked(value: Any, where: str | Path) -> Results:

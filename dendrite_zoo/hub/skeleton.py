@@ -11,23 +11,25 @@ from dendrite_zoo.hub.arguments import check_arguments
 MAX_NUMBERS = 2**32  # of a model that is built from a config alone, or of the part of it that no file holds
 
 
-def skeleton(model_class: Any, arguments: Mapping[str, Any]) -> dict[str, Tensor]:
+def skeleton(model_class: Any, arguments: Mapping[str, Any], where: str = "config.json") -> dict[str, Tensor]:
     """Check the arguments of a `HubModel`; give the state dict they lead to, on the meta device: shapes, no memory."""
-    check_arguments(model_class.__init__, arguments, model_class.__name__)
+    check_arguments(model_class.__init__, arguments, model_class.__name__, where)
     try:
         with torch.device("meta"), torch.random.fork_rng(devices=[]):
             return dict(model_class(**arguments).state_dict())
-    except (RuntimeError, OverflowError, MemoryError) as error:
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    except (RuntimeError, ArithmeticError, MemoryError) as error:
         remedy = f"({str(error).splitlines()[0]}): no machine holds its sizes, or they do not agree. Correct the file."
-        raise ValueError(f"config.json makes no {model_class.__name__} {remedy}") from error
+        raise ValueError(f"{where} makes no {model_class.__name__} {remedy}") from error
 
 
-def check_numbers(model_class: type, tensors: Mapping[str, Tensor]) -> None:
+def check_numbers(model_class: type, tensors: Mapping[str, Tensor], where: str = "config.json") -> None:
     """Refuse a config that would take much memory without a file that is as large."""
     numbers = sum(tensor.numel() for tensor in tensors.values())
     if numbers > MAX_NUMBERS:
         remedy = f"expected at most {MAX_NUMBERS:.1e}. Correct the file, or call the class itself if that is meant."
-        raise ValueError(f"config.json describes {numbers:.1e} numbers of {model_class.__name__}; {remedy}")
+        raise ValueError(f"{where} describes {numbers:.1e} numbers of {model_class.__name__}; {remedy}")
 
 
 def compare(
@@ -51,6 +53,8 @@ def compare(
         raise ValueError(f"{place}: the weights lack {missing[:5]} and have {unknown[:5]} besides; {tensors}. {remedy}")
     for name, tensor in state.items():
         wanted = expected[name]
+        if not isinstance(tensor, Tensor):
+            raise ValueError(f"{place}: {name} is no tensor, but {type(tensor).__name__}. {remedy}")
         floats = tensor.is_floating_point() and wanted.is_floating_point()
         if tensor.shape != wanted.shape or not (floats or tensor.dtype == wanted.dtype):
             raise ValueError(

@@ -237,14 +237,18 @@ def check_record(value: Any, where: str | Path) -> None:
             raise ValueError(_unexpected(where, name, value[name], f"`{ANNOTATIONS[name]}`"))
         if isinstance(text := value.get(name), str) and len(text) > MAX_TEXT:
             raise ValueError(_unexpected(where, name, text, f"at most {MAX_TEXT} characters"))
+    _check_sizes(value, where)
+
+
+def _check_sizes(value: Mapping[str, Any], where: str | Path) -> None:
     matrix, accuracies = value.get("matrix") or [], value.get("task_accuracies") or []
     tasks = value.get("num_tasks", len(matrix) or len(accuracies) or 1)
-    if not 1 <= tasks <= MAX_TASKS:
-        raise ValueError(_unexpected(where, "num_tasks", tasks, f"from 1 to {MAX_TASKS}"))
-    if matrix and {len(matrix), *map(len, matrix)} != {tasks}:
-        raise ValueError(_unexpected(where, "matrix", matrix, f"of {tasks} tasks"))
-    if accuracies and len(accuracies) != tasks:
-        raise ValueError(_unexpected(where, "task_accuracies", accuracies, f"of {tasks} tasks"))
+    sizes = {"num_tasks": tasks in range(1, MAX_TASKS + 1)}
+    sizes["matrix"] = not matrix or {len(matrix), *map(len, matrix)} == {tasks}
+    sizes["task_accuracies"] = len(accuracies) in (0, tasks)
+    if wrong := next((name for name, is_right in sizes.items() if not is_right), None):
+        expected = f"from 1 to {MAX_TASKS}" if wrong == "num_tasks" else f"of {tasks} tasks"
+        raise ValueError(_unexpected(where, wrong, value.get(wrong, tasks), expected))
 
 
 def write_records(records: Iterable[ResultRecord], path: str | Path) -> Path:

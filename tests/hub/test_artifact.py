@@ -17,7 +17,14 @@ from torch import nn
 
 import dendrite_zoo
 from dendrite_zoo.hub import HubModel, build, register_model
-from dendrite_zoo.models import ActiveDendriteClassifier, ActiveDendritePolicy
+from dendrite_zoo.hub import config as configs
+from dendrite_zoo.models import (
+    ActiveDendriteClassifier,
+    ActiveDendriteMLP,
+    ActiveDendritePolicy,
+    TwinCritic,
+    XdGClassifier,
+)
 from dendrite_zoo.records import ResultRecord, read_records
 from tests.hub.toy import Toy
 
@@ -111,6 +118,11 @@ def test_saving_into_a_failed_place_says_so(model, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="cannot save to .*Choose a folder"):
         model.save_pretrained(tmp_path / "file" / "model")
+
+
+def test_a_name_that_no_file_can_have_says_so(model, tmp_path):
+    with pytest.raises(OSError, match="cannot save to .*File name too long.*Choose a folder"):
+        model.save_pretrained(tmp_path / ("x" * 300))
 
 
 def test_a_model_without_its_arguments_cannot_be_saved(model, tmp_path):
@@ -307,12 +319,112 @@ def test_a_config_that_was_edited_after_saving_is_refused(model, tmp_path, chang
         Toy.from_pretrained(tmp_path)
 
 
-def test_a_published_density_cannot_be_changed_in_the_file(tmp_path):
-    ActiveDendriteClassifier(4, [20], 2, max_tasks=2).save_pretrained(tmp_path)
+SIZES = {"in_features": 16, "hidden_features": [20, 24], "num_segments": 2, "input_density": 0.5}
+CONTROL = {"tasks": ["reach-v3", "push-v3"], "hidden_features": [20, 24], "num_segments": 2, "activation_density": 0.5}
+EVERY_TYPE = [
+    (ActiveDendriteClassifier, {**SIZES, "num_classes": 3, "max_tasks": 2, "context_density": 0.5}),
+    (ActiveDendriteClassifier, {**SIZES, "num_classes": 3, "max_tasks": 2, "winners": "context", "segment_seed": 3}),
+    (ActiveDendriteMLP, {**SIZES, "out_features": 3, "context_dim": 16, "dendrite_layers": [1]}),
+    (ActiveDendritePolicy, {**CONTROL, "append_task": True}),
+    (TwinCritic, {**CONTROL, "dendrite_layers": [0]}),
+    (XdGClassifier, {"in_features": 16, "hidden_features": [20], "num_classes": 3, "max_tasks": 2}),
+]
+
+
+def others(value):
+    """Values of about the same kind as an argument's, such as somebody would write in its place."""
+    if isinstance(value, bool):
+        return [not value]
+    if isinstance(value, int):
+        return [value + 1, value - 1, float(value)]
+    if isinstance(value, float):
+        return [value / 2, value + 0.25, 1]
+    if isinstance(value, str):
+        literals = ["abs_max", "max", "bias", "k-winners", "relu", "activation", "context", "prototype", "one-hot"]
+        return [name for name in literals if name != value]
+    if isinstance(value, list):
+        return [value[:-1], value[::-1], [*value, value[0]], None] + [[*value[:-1], x] for x in others(value[-1])]
+    return [1, 0.5, [0], "prototype"]
+
+
+@pytest.mark.parametrize(("model_class", "arguments"), EVERY_TYPE)
+def test_no_argument_can_be_changed_in_the_file(model_class, arguments, tmp_path):
+    """Whatever else is written for an argument, and where it is left out, the model does not load with it."""
+    model_class(**arguments).save_pretrained(tmp_path)
     path = tmp_path / "config.json"
-    path.write_text(path.read_text().replace('"activation_density": 0.05', '"activation_density": 0.5'))
-    with pytest.raises(ValueError, match="saved together"):
-        dendrite_zoo.load(tmp_path)
+    whole = json.loads(path.read_text())
+    assert dendrite_zoo.load(tmp_path).config == configs.arguments_of(whole)
+    edited = [(key, {k: v for k, v in whole.items() if k != key}) for key in whole if key != "library_version"]
+    for key, value in configs.arguments_of(whole).items():
+        edited += [(key, {**whole, key: other}) for other in others(value) if json.dumps(other) != json.dumps(value)]
+    assert len(edited) > 20
+    for key, config in edited:
+        path.write_text(json.dumps(config))
+        with pytest.raises(ValueError, match="config.json") as refused:
+            dendrite_zoo.load(tmp_path)
+        said = str(refused.value)
+        assert str(tmp_path) in said and "\n" not in said, key
+        assert re.search("saved together|do not belong together|" + "|".join(whole), said), (key, said)
+
+
+def test_tied_weights_are_saved_and_loaded(tmp_path):
+    @register_model("toy-tied")
+    class Tied(HubModel, nn.Module):
+        def __init__(self, size: int):
+            super().__init__()
+            self.config = {"size": size}
+            self.first, self.second = nn.Linear(size, size), nn.Linear(size, size)
+            self.second.weight = self.first.weight
+            self.register_buffer("row", self.first.bias.detach()[1:])
+
+    model = Tied(3)
+    model.save_pretrained(tmp_path)
+    again = Tied.from_pretrained(tmp_path)
+    assert again.second.weight is again.first.weight
+    assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in model.state_dict().items())
+
+
+W = {"w": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}
+
+
+@pytest.mark.parametrize(
+    ("header", "named"),
+    [
+        ({"w": {"dtype": "F32", "shape": [2**60], "data_offsets": [0, 2**62]}}, "model.safetensors: expected a whole"),
+        (
+            {"w": {"dtype": "F32", "shape": [2**32, 2**32], "data_offsets": [0, 16]}},
+            "model.safetensors: expected a whole",
+        ),
+        ({"w": {"dtype": "F32", "shape": [4], "data_offsets": [16, 0]}}, "model.safetensors: expected a whole"),
+        ({"w": {"dtype": "F99", "shape": [4], "data_offsets": [0, 16]}}, "model.safetensors: expected a whole"),
+        ({"w": {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}}, "the weights lack"),
+        ({**W, "__metadata__": {"dendrite-zoo": "[" * 1000}}, "model.safetensors: the header: no valid JSON"),
+        ({**W, "__metadata__": {"dendrite-zoo": "[]"}}, "model.safetensors: the header: expected one JSON object"),
+    ],
+)
+def test_a_header_of_a_stranger(model, tmp_path, header, named):
+    model.save_pretrained(tmp_path)
+    text = json.dumps(header).encode()
+    (tmp_path / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + bytes(16))
+    with pytest.raises(ValueError, match=named) as refused:
+        Toy.from_pretrained(tmp_path)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("length", [2**63, 2**40, 10**8])
+def test_a_header_of_an_absurd_length(model, tmp_path, length):
+    model.save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(length.to_bytes(8, "little") + b"{}")
+    with pytest.raises(ValueError, match="model.safetensors: expected a whole safetensors file"):
+        Toy.from_pretrained(tmp_path)
+
+
+def test_a_file_that_is_larger_than_its_config_says_is_not_read(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    with (tmp_path / "model.safetensors").open("r+b") as file:
+        file.truncate(1 << 40)  # a hole, which takes no disk
+    with pytest.raises(ValueError, match="Expected .*model.safetensors to have at most .*, but got 1,099,511,627"):
+        Toy.from_pretrained(tmp_path)
 
 
 def test_weights_of_a_later_format_have_a_fingerprint(model, tmp_path):
@@ -412,11 +524,19 @@ def test_a_full_disk_keeps_the_earlier_artifact(model, tmp_path, earlier):
         ("a/b/c", FileNotFoundError, "no folder here"),
         ("a/b@c@d", FileNotFoundError, "no folder here"),
         ("../x/config.json", FileNotFoundError, "no folder here"),
+        ("~nobody-of-that-name/x", FileNotFoundError, "no folder here"),
+        ("a/" + "b" * 5000, FileNotFoundError, "no folder here"),
+        ("b" * 5000, ValueError, "no model 'b+' in the zoo"),
+        ("a/\0", FileNotFoundError, "no folder here"),
+        ("", ValueError, "no model '' in the zoo"),
+        (None, TypeError, "Expected a folder, a zoo name .* but got None"),
+        (__file__, FileNotFoundError, "is a file. .* Give the folder that it is in"),
     ],
 )
 def test_an_unknown_name_says_what_is_expected(name, error, message):
-    with pytest.raises(error, match=message):
+    with pytest.raises(error, match=message) as refused:
         Toy.from_pretrained(name)
+    assert len(str(refused.value)) < 600 and "\n" not in str(refused.value)
 
 
 def test_an_empty_folder_is_no_artifact(tmp_path):

@@ -6,8 +6,9 @@ import tracemalloc
 
 import pytest
 
-from dendrite_zoo.hub import build, migrations
+from dendrite_zoo.hub import build, full_config, migrations
 from dendrite_zoo.hub import config as configs
+from dendrite_zoo.models import ActiveDendriteClassifier
 from tests.hub.toy import Toy
 
 GOOD = {
@@ -35,6 +36,8 @@ def test_a_good_config_builds_the_model():
     [
         ({"library_name": "transformers"}, "library_name 'transformers'.*not an artifact of this library"),
         ({"library_name": None}, "library_name None"),
+        ({"library_version": None}, "library_version None; expected one such as '0.1.0'"),
+        ({"library_version": "1" * 100}, "library_version '1+...1+'"),
         ({"format_version": 3}, "Upgrade: pip install -U dendrite-zoo"),
         ({"format_version": True}, "format_version True"),
         ({"format_version": "1"}, "format_version '1'"),
@@ -61,6 +64,8 @@ def test_a_good_config_builds_the_model():
         ({"scale": float("nan")}, "finite"),
         ({"scale": float("inf")}, "finite"),
         ({"note": 4}, "`note` to be .* but got 4"),
+        ({"note": ["x" * 1000] * 1000}, "`note` to be .* but got .{,250}$"),
+        ({"x" * 10_000: 4}, "config.json has '.{,100}; expected arguments of Toy"),
     ],
 )
 def test_a_bad_value_is_refused(change, message):
@@ -74,6 +79,21 @@ def test_a_bad_value_is_refused(change, message):
 def test_a_missing_argument_is_named_even_where_it_has_a_default(missing):
     with pytest.raises(ValueError, match=rf"lacks \['{missing}'\]; expected every argument of Toy"):
         build({key: value for key, value in GOOD.items() if key != missing})
+
+
+@pytest.mark.parametrize("key", GOOD)
+def test_no_key_of_a_config_may_be_missing(key):
+    with pytest.raises(ValueError, match=rf"config.json (has {key} None|lacks \['{key}'\])"):
+        build({name: value for name, value in GOOD.items() if name != key})
+
+
+@pytest.mark.parametrize("density", ["weight_density", "activation_density", "input_density", "segment_density"])
+@pytest.mark.parametrize("value", [1e-300, 5e-324, 0, -0.5, 1.5])
+def test_a_density_is_one_that_a_network_can_have(density, value):
+    """Of 1e-300 the bounds of the first weights were infinite, of 5e-324 there was a division by zero."""
+    small = ActiveDendriteClassifier(4, [20], 2, max_tasks=2)
+    with pytest.raises(ValueError, match=f"config.json: .*{density}"):
+        build({**full_config(small), density: value})
 
 
 def test_huge_sizes_allocate_nothing():

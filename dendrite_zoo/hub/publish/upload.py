@@ -3,7 +3,7 @@
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,12 +13,14 @@ from torch import nn
 from dendrite_zoo.hub import artifact
 from dendrite_zoo.hub import config as configs
 from dendrite_zoo.hub.explain import explained
-from dendrite_zoo.hub.model import HubModel, Origin, build
+from dendrite_zoo.hub.model import HubModel, Origin
+from dendrite_zoo.hub.model_types import build
 from dendrite_zoo.hub.publish.card import Card
 from dendrite_zoo.hub.publish.merge import merge, read_card
 from dendrite_zoo.hub.publish.release import Release, RepoWriter, client
-from dendrite_zoo.hub.resolve import check_repo, expanded, model_folder
+from dendrite_zoo.hub.resolve import REPO, check_repo, expanded, model_folder
 from dendrite_zoo.hub.retry import Patience
+from dendrite_zoo.hub.skeleton import compare, fill
 
 
 def publish(
@@ -113,15 +115,22 @@ def _artifact(source: Path) -> Iterator[Path]:
 
 def _from_checkpoint(path: Path) -> HubModel:
     """Build the model of a Lightning checkpoint: its config from the hyperparameters, its state under ``model.``."""
+    remedy = "Save the model with save_pretrained, and publish that folder."
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        config = checkpoint["hyper_parameters"]["model"]
-        state = {k.removeprefix("model."): v for k, v in checkpoint["state_dict"].items() if k.startswith("model.")}
-        model = build(config)
-    except Exception as error:
-        remedy = "expected one with the model's config. Save the model with save_pretrained and publish that folder."
-        reason = f"{type(error).__name__}: {error}"
-        raise ValueError(f"{path} is no checkpoint of a model of this library ({reason}); {remedy}") from None
-    cast(nn.Module, model).load_state_dict(state, strict=True)
-    model.origin = Origin(checkpoint.get("base_model"))
+    except Exception as error:  # torch's reader raises what its parts do
+        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        raise ValueError(f"Expected {path} to be a Lightning checkpoint, but got {reason}. {remedy}") from None
+    parts = checkpoint if isinstance(checkpoint, dict) else {}
+    arguments, state = parts.get("hyper_parameters"), parts.get("state_dict")
+    config = arguments.get("model") if isinstance(arguments, dict) else None
+    if not isinstance(config, Mapping) or not isinstance(state, Mapping):
+        missing = "state_dict" if isinstance(config, Mapping) else "config of a model in hyper_parameters['model']"
+        raise ValueError(f"{path} is no checkpoint of a model of this library: it has no {missing}. {remedy}")
+    model = build(config, f"{path}: hyper_parameters['model']")
+    named = {str(name).removeprefix("model."): t for name, t in state.items() if str(name).startswith("model.")}
+    compare(cast(nn.Module, model).state_dict(), named, path)
+    fill(cast(nn.Module, model), named)
+    base = parts.get("base_model")
+    model.origin = Origin(base if isinstance(base, str) and REPO.fullmatch(base) else None)
     return model

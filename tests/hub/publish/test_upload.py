@@ -11,6 +11,7 @@ import torch
 from huggingface_hub import ModelCard
 
 from dendrite_zoo.hub import artifact, build, full_config, registry
+from dendrite_zoo.hub.publish import publish
 from dendrite_zoo.hub.publish.merge import own_text
 from tests.hub.conftest import ALICE, RESULT, filled
 from tests.hub.toy import Toy
@@ -153,6 +154,39 @@ def test_runs_and_checkpoints(hub, alice, reader, model, tmp_path):
     assert "truncated or altered" in alice(PUBLISH, source=run, repo="alice/x").error
     assert "as 'org/name', such as" in alice(PUBLISH, source=model, repo="toy").error
     assert "models/alice/x" not in hub.repos
+
+
+def test_a_checkpoint_that_is_none_says_what_it_lacks(tmp_path, model):
+    toy = Toy.from_pretrained(model)
+    state = {f"model.{name}": tensor for name, tensor in toy.state_dict().items()}
+    good = {"state_dict": state, "hyper_parameters": {"model": full_config(toy)}}
+    torch.save(good, tmp_path / "last.ckpt")
+    whole = (tmp_path / "last.ckpt").read_bytes()
+    assert publish(tmp_path / "last.ckpt", "alice/x", dry_run=True).files["model.safetensors"]
+    for changed, named in [
+        ({"state_dict": None}, "it has no state_dict"),
+        ({"hyper_parameters": None}, r"it has no config of a model in hyper_parameters\['model'\]"),
+        ({"hyper_parameters": {"model": {}}}, r"hyper_parameters\['model'\] has library_name None"),
+        (
+            {"hyper_parameters": {"model": full_config(Toy(64, 11, hidden=(32,)))}},
+            r"head.weight is \[10, 32\].* leads to \[11",
+        ),
+        ({"state_dict": {**state, "model.head.bias": torch.zeros(3)}}, r"head.bias is \[3\] torch.float32"),
+        ({"state_dict": {**state, "model.head.bias": "none"}}, "head.bias is no tensor"),
+        ({"state_dict": {"model.head.bias": torch.zeros(10)}}, "the weights lack .'body.0.bias'"),
+    ]:
+        torch.save({**good, **changed}, tmp_path / "last.ckpt")
+        with pytest.raises(ValueError, match=named) as refused:
+            publish(tmp_path / "last.ckpt", "alice/x", dry_run=True)
+        assert str(tmp_path / "last.ckpt") in str(refused.value) and "\n" not in str(refused.value)
+    for data in (whole[:-100], b"", b"no checkpoint"):
+        (tmp_path / "last.ckpt").write_bytes(data)
+        with pytest.raises(ValueError, match="Expected .*last.ckpt to be a Lightning checkpoint, but got") as refused:
+            publish(tmp_path / "last.ckpt", "alice/x", dry_run=True)
+        assert "\n" not in str(refused.value)
+    for name in ("a/" + "b" * 95, "a b/c", "a/b@main"):
+        with pytest.raises(ValueError, match="expected a repo as 'org/name'.* of at most 96 characters"):
+            publish(model, name, dry_run=True)
 
 
 def test_private(hub, alice, reader, model, tmp_path):
