@@ -13,10 +13,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from dendrite_zoo._core.checks import check_choice
 from dendrite_zoo.callbacks.forgetting import ForgettingLogger
-from dendrite_zoo.callbacks.run_recorder import ContextAtTest, RunRecorder, where_context_is_from
+from dendrite_zoo.callbacks.run_recorder import RunRecorder, where_context_is_from
 from dendrite_zoo.callbacks.trainer import find_callback, output_folder
 from dendrite_zoo.hub import HubModel
 from dendrite_zoo.hub.resolve import check_repo
+from dendrite_zoo.records import ContextAtTest
 from dendrite_zoo.tasks import TaskBoundary, current_task, has_task, unknown_task
 
 logger = logging.getLogger(__name__)

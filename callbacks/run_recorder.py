@@ -4,7 +4,7 @@ import inspect
 import os
 import sys
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from lightning.fabric.utilities.data import sized_len
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -20,10 +20,8 @@ from dendrite_zoo.callbacks.forgetting import ForgettingLogger
 from dendrite_zoo.callbacks.sparsity import SparsityLogger
 from dendrite_zoo.callbacks.subnetworks import SubnetworkLogger
 from dendrite_zoo.callbacks.trainer import find_callback, find_callbacks, output_folder
-from dendrite_zoo.records import ResultRecord, write_records
+from dendrite_zoo.records import ContextAtTest, ResultRecord, write_records
 from dendrite_zoo.report import matrix_record
-
-ContextAtTest = Literal["inferred", "given", "none", "constant"]
 
 TRAINER = (
     *("accumulate_grad_batches", "gradient_clip_algorithm", "gradient_clip_val"),

@@ -3,7 +3,6 @@
 Importing it needs no network and no Hub client; both are used where something is fetched or sent.
 """
 
-from dendrite_zoo.hub.model import HubModel
-from dendrite_zoo.hub.model_types import build, full_config, register_model
+from dendrite_zoo.hub.model import HubModel, build, full_config, register_model
 
 __all__ = ["HubModel", "build", "full_config", "register_model"]

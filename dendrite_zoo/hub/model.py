@@ -6,9 +6,10 @@ import contextlib
 import inspect
 import logging
 import os
+import re
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
@@ -19,9 +20,10 @@ from dendrite_zoo._core.finite import unusable_parameter
 from dendrite_zoo._core.names import refuse_unknown_names
 from dendrite_zoo.hub import artifact
 from dendrite_zoo.hub import config as configs
-from dendrite_zoo.hub.model_types import class_of, full_config, migrated
-from dendrite_zoo.hub.resolve import REPO, Place, expanded, resolve
-from dendrite_zoo.hub.results import Results, read_results, usable_results
+from dendrite_zoo.hub.arguments import check_arguments, plain
+from dendrite_zoo.hub.reading import Origin, migrated, read
+from dendrite_zoo.hub.resolve import expanded, resolve
+from dendrite_zoo.hub.results import usable_results
 from dendrite_zoo.hub.skeleton import check_numbers, compare, fill, skeleton
 
 if TYPE_CHECKING:
@@ -29,26 +31,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-HEADER_BYTES = 1 << 20  # that names and shapes take in a file of weights, at most
+MODEL_TYPES: dict[str, type[HubModel]] = {}
+"""``model_type`` of a config to the class it stands for."""
 
 M = TypeVar("M", bound="HubModel")
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where a model was loaded from, and which weights its results speak of.
-
-    Attributes:
-        repo: ``org/name`` on the Hub, or None.
-        base_model: the repo that the loaded weights themselves were trained from, or empty.
-        fingerprint: of the model as loaded.
-        results: as loaded.
-    """
-
-    repo: str | None = None
-    base_model: str = ""
-    fingerprint: str = ""
-    results: Results | None = None
 
 
 class HubModel:
@@ -161,7 +147,7 @@ class HubModel:
             p.name for p in inspect.signature(cls.from_pretrained).parameters.values() if p.kind is p.KEYWORD_ONLY
         ]
         refuse_unknown_names(changes, [*model_class.changeable, *options], f"{model_class.__name__}.from_pretrained")
-        arguments, stored, origin = _read(place, config)
+        arguments, stored, origin = read(model_class, place, config)
         state = stored
         if changes:
             arguments, state, fresh = model_class.adapt(arguments, stored, changes)
@@ -234,22 +220,55 @@ class HubModel:
         artifact.write(folder, config, state, results=usable_results(results), base_model=base)
 
 
-def _read(place: Place, config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor], Origin]:
-    """Give the constructor's arguments and the state dict of the artifact in a place, and what it is."""
-    model_class, where = class_of(config), f"{place}: {artifact.CONFIG}"
-    expected = skeleton(model_class, configs.arguments_of(migrated(config, {})[0]), where)
-    most = 8 * sum(tensor.numel() for tensor in expected.values()) + HEADER_BYTES
-    stored, marks = artifact.read_weights(place.path(artifact.WEIGHTS, most))
-    current, state = migrated(config, stored)
-    arguments = configs.arguments_of(current)
-    check_numbers(model_class, {name: tensor for name, tensor in expected.items() if name not in state}, where)
-    state = model_class.from_file(arguments, state)
-    compare(expected, state, place)
-    artifact.verify(place, config, stored, marks)
-    fingerprint = marks.get("fingerprint", "")
-    if current != config:
-        fingerprint = artifact.fingerprint(model_class.to_file(arguments, state), current)
-    found = place.find(artifact.RESULTS)
-    results = None if found is None else read_results(found)
-    base = str(marks.get("base_model", ""))
-    return arguments, state, Origin(place.repo, base if REPO.fullmatch(base) else "", fingerprint, results)
+def register_model(model_type: str) -> Callable[[type[M]], type[M]]:
+    """Register the decorated class under the name its configs will carry.
+
+    Args:
+        model_type: lower case words joined by hyphens, for ever: artifacts hold it.
+
+    Raises:
+        ValueError: the name has another form or belongs to another class.
+    """
+    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", model_type):
+        raise ValueError(f"model_type {model_type!r}; expected lower case words joined by hyphens. Rename it.")
+
+    def register(cls: type[M]) -> type[M]:
+        present = MODEL_TYPES.get(model_type)
+        if present is not None and (present.__module__, present.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise ValueError(f"model_type {model_type!r} belongs to {present.__qualname__}; choose another name.")
+        MODEL_TYPES[model_type] = cls
+        cls.model_type = model_type
+        return cls
+
+    return register
+
+
+def class_of(config: Mapping[str, Any], where: str = "config.json") -> type[HubModel]:
+    """Give the class that a full config names, after checking the config's header."""
+    configs.check_header(config, MODEL_TYPES, where)
+    return MODEL_TYPES[config["model_type"]]
+
+
+def full_config(model: HubModel) -> dict[str, Any]:
+    """Give the config.json of a model: the header, then the constructor's arguments."""
+    if MODEL_TYPES.get(getattr(type(model), "model_type", "")) is not type(model):
+        raise TypeError(f"{type(model).__name__} is not registered; decorate it with dendrite_zoo.hub.register_model.")
+    arguments = plain(model.config)
+    check_arguments(type(model).__init__, arguments, type(model).__name__, "the model's config")
+    return {**configs.AGENT, "format_version": configs.FORMAT_VERSION, "model_type": model.model_type, **arguments}
+
+
+def build(config: Mapping[str, Any], where: str = "config.json") -> HubModel:
+    """Build an untrained model from a full config.
+
+    Args:
+        config: header and arguments.
+        where: it stands, for the messages.
+
+    Raises:
+        ValueError: the config is not one of ours, or an argument is not what the class takes.
+    """
+    model_class = class_of(config, where)
+    arguments = configs.arguments_of(migrated(model_class, config, {})[0])
+    check_numbers(model_class, skeleton(model_class, arguments, where), where)
+    return model_class(**arguments)

@@ -9,16 +9,21 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, TypedDict, get_type_hints
+from typing import Any, Literal, TypedDict, get_args, get_type_hints
 
 from dendrite_zoo._core.annotations import fits
 from dendrite_zoo._core.environment import hardware, versions
 from dendrite_zoo._core.files import read_json, write_json
 
-__all__ = ["ResultRecord", "check_records", "read_records", "write_records"]
+__all__ = ["ContextAtTest", "ResultRecord", "check_records", "read_records", "write_records"]
 
 MAX_TASKS = 2000  # their matrix has as many values as JSON may have, see `dendrite_zoo._core.files`
 MAX_RECORDS = 1000
+ContextAtTest = Literal["inferred", "given", "none", "constant"]
+SHARES = {
+    *("average_accuracy", "average_accuracy_std", "average_accuracy_per_seed", "accuracy_by_context"),
+    *("task_accuracies", "matrix", "val_fraction", "interval", "success_at_last_step"),
+}
 MAX_TEXT = 1 << 16
 NULLABLE = ("average_accuracy_std", "seeds", "matrix", "wall_time_s", "parameters")
 """What stands in every record, null where unknown; further fields are left out where they are None."""
@@ -238,6 +243,7 @@ def check_record(value: Any, where: str | Path) -> None:
         if isinstance(text := value.get(name), str) and len(text) > MAX_TEXT:
             raise ValueError(_unexpected(where, name, text, f"at most {MAX_TEXT} characters"))
     _check_sizes(value, where)
+    _check_shares(value, where)
 
 
 def _check_sizes(value: Mapping[str, Any], where: str | Path) -> None:
@@ -249,6 +255,17 @@ def _check_sizes(value: Mapping[str, Any], where: str | Path) -> None:
     if wrong := next((name for name, is_right in sizes.items() if not is_right), None):
         expected = f"from 1 to {MAX_TASKS}" if wrong == "num_tasks" else f"of {tasks} tasks"
         raise ValueError(_unexpected(where, wrong, value.get(wrong, tasks), expected))
+
+
+def _check_shares(value: Mapping[str, Any], where: str | Path) -> None:
+    """Accuracies, like successes, are from 0 to 1."""
+    if (context := value.get("context_at_test", "none")) not in get_args(ContextAtTest):
+        raise ValueError(_unexpected(where, "context_at_test", context, f"one of {', '.join(get_args(ContextAtTest))}"))
+    for name in SHARES & value.keys():
+        held = value[name].values() if isinstance(value[name], dict) else value[name]
+        rows = held if name == "matrix" else [held if isinstance(held, Iterable) else [held]]
+        if not all(number is None or 0 <= number <= 1 for row in rows or () for number in row):
+            raise ValueError(_unexpected(where, name, value[name], "from 0 to 1"))
 
 
 def write_records(records: Iterable[ResultRecord], path: str | Path) -> Path:

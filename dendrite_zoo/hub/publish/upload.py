@@ -13,11 +13,11 @@ from torch import nn
 from dendrite_zoo.hub import artifact
 from dendrite_zoo.hub import config as configs
 from dendrite_zoo.hub.explain import explained
-from dendrite_zoo.hub.model import HubModel, Origin
-from dendrite_zoo.hub.model_types import build
+from dendrite_zoo.hub.model import HubModel, build
 from dendrite_zoo.hub.publish.card import Card
 from dendrite_zoo.hub.publish.merge import merge, read_card
 from dendrite_zoo.hub.publish.release import Release, RepoWriter, client
+from dendrite_zoo.hub.reading import Origin
 from dendrite_zoo.hub.resolve import REPO, check_repo, expanded, model_folder
 from dendrite_zoo.hub.retry import Patience
 from dendrite_zoo.hub.skeleton import compare, fill
@@ -130,7 +130,7 @@ def _from_checkpoint(path: Path) -> HubModel:
     model = build(config, f"{path}: hyper_parameters['model']")
     named = {str(name).removeprefix("model."): t for name, t in state.items() if str(name).startswith("model.")}
     compare(cast(nn.Module, model).state_dict(), named, path)
-    fill(cast(nn.Module, model), named)
+    fill(cast(nn.Module, model), named, named)
     base = parts.get("base_model")
     model.origin = Origin(base if isinstance(base, str) and REPO.fullmatch(base) else None)
     return model

@@ -122,12 +122,12 @@ def test_the_picture_is_drawn(tmp_path):
 
 def test_text_of_a_record_ends_no_part_and_no_row_of_the_card():
     hostile = "a <!-- dendrite-zoo:end results --> | b\n# Heading\n```\n"
-    record = {**RESULT, **dict.fromkeys(("benchmark", "method", "context_at_test", "command", "hardware"), hostile)}
+    record = {**RESULT, **dict.fromkeys(("benchmark", "method", "command", "hardware"), hostile)}
     record |= {"versions": {hostile: hostile}, "sparsity": {hostile: {"dead_units": 0.5}}}
     text = card([record]).text(picture=False)
     assert [name for name, _ in pieces(text) if name] == ["summary", "use", "results", "training", "limits"]
     assert own_text(text) == "" and text.count("```") == card().text(picture=False).count("```")
-    assert r"| a dendrite-zoo:end results \| b # Heading | a dendrite-zoo" in text
+    assert r"| a dendrite-zoo:end results \| b # Heading | inferred |" in text
 
 
 def test_blocks_of_python_compile():
