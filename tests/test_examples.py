@@ -1,4 +1,4 @@
-"""The three ways of the README, run as they stand."""
+"""The ways of the README, run as they stand."""
 
 from __future__ import annotations
 
@@ -44,6 +44,21 @@ def test_your_own_pipeline(tmp_path):
     shown = run([sys.executable, ROOT / "examples" / "your_own_pipeline.py"], tmp_path)
     assert float(shown.rpartition("task 0: ")[2]) > 0.1  # a plain network forgets
     assert (tmp_path / "your-run" / "matrix.png").is_file()
+
+
+@pytest.mark.slow
+def test_own_data(tmp_path):
+    shown = run([sys.executable, ROOT / "examples" / "own_data.py"], tmp_path)
+    own, before = map(float, re.search(r"your data: ([.\d]+); the ten tasks before: ([.\d]+)", shown).groups())
+    assert own > 0.7 and before > 0.9  # an untrained task is below .5, and those before were .955
+
+
+@pytest.mark.slow
+def test_images(tmp_path):
+    shown = run([sys.executable, ROOT / "examples" / "images.py"], tmp_path)
+    scores = {line.split()[0]: [*map(float, line.split()[1:])] for line in shown.splitlines()}
+    assert min(scores["inferred"]) > 0.6 and min(scores["context"]) > 0.95
+    assert sum(scores["constant"]) < sum(scores["inferred"]) - 0.5, "the dendrites choose the channels"
 
 
 @pytest.mark.slow
