@@ -99,13 +99,15 @@ class AccuracyRecord(AccuracyMatrix):
         write_record(matrix_record(self.matrix, samples=self.samples, **self._about()), path)
         return True
 
-    def write(self, folder: Path, *, picture: bool) -> None:
-        """Write ``matrix.json`` and, where matplotlib is installed, ``matrix.png``."""
+    def write(self, folder: Path, *, picture: bool) -> Path | None:
+        """Write ``matrix.json`` and, where matplotlib is installed, ``matrix.png``; return the path of the latter."""
         if self.write_json(folder) and picture:
             try:
-                self.plot(self.path(folder, ".png"))
+                self.plot(path := self.path(folder, ".png"))
+                return path
             except ImportError as missing:
                 rank_zero_info(str(missing))
+        return None
 
     def plot(self, path: str | Path | None = None) -> Any:
         """The picture, see `dendrite_zoo.report.plot_matrix`."""

@@ -16,7 +16,7 @@ from dendrite_zoo.callbacks.matrix_filler import MatrixFiller
 from dendrite_zoo.callbacks.metric_name import better
 from dendrite_zoo.callbacks.metric_reader import MetricReader, num_loaders
 from dendrite_zoo.callbacks.task_progress import TaskProgress
-from dendrite_zoo.callbacks.trainer import find_callbacks, log_metrics, output_folder
+from dendrite_zoo.callbacks.trainer import find_callbacks, log_metrics, log_picture, output_folder
 from dendrite_zoo.tasks import GivenTask, Task, has_task, resume_missed_validation, unknown_task
 
 
@@ -69,7 +69,8 @@ class ForgettingLogger(Callback):
         name: logs under ``name/``, to tell two loggers apart; a second one without a name has its metric's.
         folder: where to write; by default where the Trainer's logger writes, else its ``default_root_dir``. A new
             logger that is given the folder of an earlier one, for the fit of a later task, goes on with its matrix.
-        pictures: draw ``matrix.png`` when a fit ends; `plot` draws it at any time.
+        pictures: draw ``matrix.png`` when a fit ends, and hand it to TensorBoard's and Weights & Biases' loggers;
+            `plot` draws it at any time.
         verbose: print the matrix.
 
     Attributes:
@@ -283,6 +284,8 @@ class ForgettingLogger(Callback):
 
     def _report(self, trainer: Trainer, *, picture: bool = False, show: bool = True) -> None:
         if self._output is not None and self.record.update_called:
-            self.record.write(self._output, picture=picture)
+            drawn = self.record.write(self._output, picture=picture)
+            if drawn is not None:
+                log_picture(trainer, drawn.stem, drawn)
         if show and self.verbose and trainer.is_global_zero and self.record.update_called:
             self.record.show()

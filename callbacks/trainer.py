@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from dendrite_zoo._core.lightning import logging_step
+from dendrite_zoo.report.figure import read_picture
 
 C = TypeVar("C", bound=Callback)
 
@@ -69,3 +70,18 @@ def log_metrics(trainer: Trainer, values: Mapping[str, float]) -> None:
     for logger in trainer.loggers:
         logger.log_metrics({**values, "epoch": trainer.current_epoch}, step=logging_step(trainer))
         logger.save()
+
+
+def log_picture(trainer: Trainer, name: str, path: Path) -> None:
+    """Hand a PNG to the loggers that take pictures: those of Weights & Biases and TensorBoard, and others alike.
+
+    Args:
+        trainer: the Trainer at work.
+        name: under which it is shown.
+        path: of the file.
+    """
+    for logger in trainer.loggers:
+        if hasattr(logger, "log_image"):
+            logger.log_image(name, [str(path)], step=logging_step(trainer))
+        elif hasattr(writer := getattr(logger, "experiment", None), "add_image"):
+            writer.add_image(name, read_picture(path), logging_step(trainer), dataformats="HWC")

@@ -35,6 +35,13 @@ def heat_map(axes: Axes, values: Tensor, bar: dict[str, Any], **style: Any) -> N
     axes.spines[:].set_visible(False)
 
 
+def read_picture(path: str | Path) -> Any:
+    """The pixels of a PNG, an array ``(H, W, 3)`` from 0 to 1."""
+    from matplotlib.image import imread
+
+    return imread(path)[..., :3]
+
+
 def save_figure(figure: Figure, path: str | Path | None) -> Figure:
     """Write a figure to a PNG, or what the suffix says, whole or not at all; None writes nothing."""
     if path is not None:
