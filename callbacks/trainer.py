@@ -83,5 +83,5 @@ def log_picture(trainer: Trainer, name: str, path: Path) -> None:
     for logger in trainer.loggers:
         if hasattr(logger, "log_image"):
             logger.log_image(name, [str(path)], step=logging_step(trainer))
-        elif hasattr(writer := getattr(logger, "experiment", None), "add_image"):
-            writer.add_image(name, read_picture(path), logging_step(trainer), dataformats="HWC")
+        elif add_image := getattr(getattr(logger, "experiment", None), "add_image", None):
+            add_image(name, read_picture(path), logging_step(trainer), dataformats="HWC")
