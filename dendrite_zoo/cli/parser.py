@@ -52,7 +52,7 @@ class Parser(ArgumentParser):
         if found := re.search(r"invalid choice: '(\S+)' \(choose from (.*)\)", message):
             return _unknown("There is no command", found[1], re.findall(r"[\w-]+", found[2]))
         if found := re.search(r"set_by_data.*> (\S+): invalid", message):
-            return f"Expected no `{found[1]}`, because `data` sets it. Change the epochs of `data`."
+            return set_by_data(found[1])
         return None
 
     def options(self) -> set[str]:
@@ -65,6 +65,11 @@ class Parser(ArgumentParser):
         """A required argument as one types it, such as ``--repo`` or ``SOURCE``."""
         name = argument.rpartition(".")[2]
         return f"`--{name}`" if name in self.options() else name.upper()
+
+
+def set_by_data(option: str) -> str:
+    """Why an option is refused that follows from the data."""
+    return f"Expected no `{option}`, because `data` sets it. Change the epochs of `data`."
 
 
 def explain(message: str) -> str:

@@ -29,7 +29,7 @@ from dendrite_zoo.callbacks import ForgettingLogger, HubPublisher, RunRecorder, 
 from dendrite_zoo.callbacks.run_recorder import TRAINER
 from dendrite_zoo.callbacks.trainer import find_callback
 from dendrite_zoo.cli import run_folder
-from dendrite_zoo.cli.parser import Parser
+from dendrite_zoo.cli.parser import Parser, UsageError, set_by_data
 from dendrite_zoo.cli.recipes import describe, expand, recipes
 from dendrite_zoo.cli.run_logger import RunLogger
 from dendrite_zoo.hub import HubModel
@@ -41,6 +41,7 @@ from dendrite_zoo.streams import OnlineTasks, PermutedTasks, TaskStream
 
 SAME = ("callbacks", "limit_val_batches", *TRAINER)
 """What of the Trainer's arguments a run that is resumed cannot change."""
+SET_BY_DATA = ("max_epochs", "reload_dataloaders_every_n_epochs", "num_sanity_val_steps")
 
 
 def train(arguments: list[str], summary: str) -> None:
@@ -119,6 +120,10 @@ class TrainingCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse them, with names of recipes and ``--resume`` replaced by what they stand for."""
         self.config = parser.parse_args(expand(args))
+        trainer = self.config[self.config.subcommand].trainer
+        for key in SET_BY_DATA:
+            if trainer.get(key) is not None:  # in a YAML file, where the parser does not look
+                raise UsageError(set_by_data(f"trainer.{key}"))
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -130,7 +135,7 @@ class TrainingCLI(LightningCLI):
         parser.add_argument("--resume", type=str, help="Go on with the run in this folder, such as runs/NAME.")
         parser.add_argument("--name", type=str, help="Name of the run, its folder runs/NAME; default: the config's.")
         parser.add_argument("--method", type=str, help="Line of a results table it belongs to; default: its name.")
-        for key in ("max_epochs", "reload_dataloaders_every_n_epochs", "num_sanity_val_steps"):
+        for key in SET_BY_DATA:
             parser.link_arguments("data", f"trainer.{key}", _trainer_argument(key), apply_on="instantiate")
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:

@@ -34,7 +34,7 @@ class Arguments:
         for name, hint in typing.get_type_hints(type(self)).items():
             with contextlib.suppress(AttributeError, RuntimeError, TypeError, ValueError):  # then it does not fit
                 setattr(self, name, plain(getattr(self, name)))
-            _check(name, hint, getattr(self, name))
+            check_value(name, hint, getattr(self, name))
         layers = vars(self).get("hidden_features", ())
         if not layers:
             raise wrong_argument("hidden_features", "the units of at least one hidden layer", layers)
@@ -46,7 +46,8 @@ class Arguments:
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
 
-def _check(name: str, hint: Any, value: Any) -> None:
+def check_value(name: str, hint: Any, value: Any) -> None:
+    """Refuse a value of an argument that is of another type, or out of range: a ValueError that names it."""
     if hint is int or (hint == int | None and value is not None):
         check_integers(0 if name in ("num_segments", "segment_seed") else 1, **{name: value})
     elif typing.get_origin(hint) is Literal:

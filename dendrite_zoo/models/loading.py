@@ -8,9 +8,10 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from dendrite_zoo._core.names import nearest
+from dendrite_zoo._core.names import check_call, nearest
 from dendrite_zoo.hub import HubModel, build, full_config
 from dendrite_zoo.models.classifier import ActiveDendriteClassifier
+from dendrite_zoo.models.config import check_value
 
 __all__ = ["load"]
 
@@ -77,16 +78,21 @@ def _what_is_wrong(model: Mapping[str, Any]) -> str:
     """Say why the command line found no class for a dictionary that names one and its arguments."""
     if "class_path" not in model:
         expected = "the arguments of a model class, the config of a saved model, or class_path and init_args"
-        near = nearest(next(iter(map(str, model)), ""), inspect.signature(ActiveDendriteClassifier).parameters)
+        known = inspect.signature(ActiveDendriteClassifier).parameters
+        for key in filter(known.__contains__, model):
+            check_value(key, known[key].annotation, model[key])  # which says what is wrong
+        near = nearest(next(iter(map(str, model)), ""), known)
         got = f"{', '.join(map(repr, model))}, which no class takes.{near or ' Correct the misspelt name.'}"
         return f"Expected `model` to hold {expected}, but got {got}"
     path, given = str(model["class_path"]), dict(model.get("init_args") or {})
     module, _, name = path.rpartition(".")
     cls = getattr(sys.modules.get(module), name, None)  # a checkpoint imports nothing
-    if not (isinstance(cls, type) and issubclass(cls, HubModel)):
+    if not isinstance(cls, type):
         return f"There is no class {path}; expected one such as dendrite_zoo.models.ActiveDendriteClassifier."
     try:
-        cls(**given)  # which says what is wrong
+        check_call(name, inspect.signature(cls.__init__), (), given)  # type: ignore[misc]
+        if issubclass(cls, HubModel):  # which says what is wrong
+            cls(**given)
     except (TypeError, ValueError) as error:
         return str(error)
     return f"Expected the arguments of {path} to have the types in its documentation, but got {given}."

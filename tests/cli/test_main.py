@@ -275,7 +275,10 @@ def test_a_run_from_the_weights_of_another_without_a_logger(finished_run, tmp_pa
 def test_the_stream_settles_the_trainers_epochs(tmp_path):
     (tmp_path / "tiny.yaml").write_text(RECIPE)
     said = run("fit", "--config", "tiny.yaml", "--trainer.max_epochs", 7, cwd=tmp_path, code=2)
-    assert "Expected no `trainer.max_epochs`, because `data` sets it. Change the epochs of `data`." in said
+    refused = "Expected no `trainer.max_epochs`, because `data` sets it. Change the epochs of `data`."
+    assert refused in said
+    (tmp_path / "tiny.yaml").write_text(RECIPE.replace("trainer: {", "trainer: {max_epochs: 7, "))
+    assert refused in run("fit", "--config", "tiny.yaml", cwd=tmp_path, code=2) and not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize(

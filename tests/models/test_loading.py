@@ -56,7 +56,10 @@ CLASS = "dendrite_zoo.models.ActiveDendriteClassifier"
     "given, message",
     [
         ({"winers": "context"}, "class_path and init_args, but got 'winers', which no class takes"),
+        ({"winners": "contxt"}, "`winners` to be one of .*, but got 'contxt'. Did you mean 'context'"),
+        ({"max_tasks": 0, "num_classes": 3}, "`max_tasks` to be an integer of at least 1, but got 0"),
         ({"class_path": "antigravity.Fly"}, "There is no class antigravity.Fly"),
+        ({"class_path": "torch.nn.Linear", "init_args": {"in_feature": 2}}, "Linear has no argument `in_feature`. Did"),
         ({"class_path": CLASS, "init_args": {"num_segment": 2}}, "`num_segment`. Did you mean 'num_segments'"),
         ({"class_path": CLASS, "init_args": {"max_tasks": "ten"}}, "missing a required argument: 'in_features'"),
     ],
