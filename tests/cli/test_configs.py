@@ -50,7 +50,7 @@ def test_all_recipes_are_listed_with_what_they_train(capsys, monkeypatch):
 def test_a_recipe_is_found_by_name_unless_a_file_has_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert find("permuted-digits") == str(ROOT / "dendrite_zoo" / "configs" / "permuted-digits.yaml")
-    (tmp_path / "permuted-digits").write_text("mine")
+    (tmp_path / "permuted-digits").write_text("model: mine\n")
     assert find("permuted-digits") == "permuted-digits"
 
 
