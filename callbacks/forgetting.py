@@ -10,10 +10,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from dendrite_zoo._core.checks import check_choice
 from dendrite_zoo.callbacks.accuracy_matrix import AccuracyRecord
+from dendrite_zoo.callbacks.mailbox import Mailbox
 from dendrite_zoo.callbacks.matrix_filler import MatrixFiller
-from dendrite_zoo.callbacks.metric_name import better
+from dendrite_zoo.callbacks.metric_name import check_mode
 from dendrite_zoo.callbacks.metric_reader import MetricReader, num_loaders
 from dendrite_zoo.callbacks.task_progress import TaskProgress
 from dendrite_zoo.callbacks.trainer import find_callbacks, log_metrics, log_picture, output_folder
@@ -100,22 +100,26 @@ class ForgettingLogger(Callback):
         pictures: bool = True,
         verbose: bool = True,
     ) -> None:
-        check_choice(("max", "min"), mode=mode)
+        check_mode(metric, mode)
         self.metric, self.mode, self.name, self.folder = metric, mode, name, folder
         self.pictures, self.verbose = pictures, verbose
-        self.record = AccuracyRecord(metric, mode)
+        self._record = AccuracyRecord(metric, mode)
         self._given = GivenTask(task, epochs_per_task)
-        self._progress = TaskProgress(self._given, self.record, None if folder is None else Path(folder))
+        self._progress = TaskProgress(self._given, self._record, None if folder is None else Path(folder))
         self._reader = MetricReader(metric)
-        self._filler = MatrixFiller(self._reader, self.record, self._progress)
+        self._filler = MatrixFiller(self._reader, self._record, self._progress)
+        self._mailbox = Mailbox()
         self._output: Path | None = None
         self._fresh, self._was_dry = self.state_dict(), False
-        if (other := better(metric)) not in (None, mode):
-            rank_zero_warn(
-                f"ForgettingLogger: Expected `mode` to be {other!r}, as the name of {metric!r} says that "
-                f"{'less' if other == 'min' else 'more'} is better, but got {mode!r}. Pass `mode={other!r}`, or else "
-                "every forgetting has the wrong sign."
-            )
+
+    @property
+    def record(self) -> AccuracyRecord:
+        """The matrix with its name and sample counts."""
+        if (state := self._mailbox.receive()) is not None:  # the last run was in processes of its own
+            self.load_state_dict(state)
+            self._progress.load_state_dict(state, state["trained"])
+            self._given.use_up(needed=state["used_up"])
+        return self._record
 
     @property
     def matrix(self) -> Tensor:
@@ -130,16 +134,15 @@ class ForgettingLogger(Callback):
     @property
     def task(self) -> Task | None:
         """What says the task, or the index that was given for the next run."""
+        _ = self.record  # and what an earlier run has sent
         return self._given.source
 
     @task.setter
     def task(self, task: Task | None) -> None:
+        _ = self.record
         self._given.give(task)
 
-    @property
-    def task_source(self) -> Task | None:
-        """What other callbacks ask for the task where nothing else says it."""
-        return self._given.source
+    task_source = task  # which other callbacks ask where nothing else says the task
 
     @property
     def state_key(self) -> str:
@@ -155,8 +158,8 @@ class ForgettingLogger(Callback):
         Returns:
             The part; None where a task is missing in its last row, or nothing was measured since that task began.
         """
-        latest = self._progress.latest
-        if latest is None or task not in (None, latest[0]):
+        _ = self.record
+        if (latest := self._progress.latest) is None or task not in (None, latest[0]):
             return None
         part = self.matrix[: latest[1] + 1, : latest[1] + 1]
         return None if part[-1].isnan().any() else part
@@ -255,6 +258,16 @@ class ForgettingLogger(Callback):
             rank_zero_warn(self._filler.problem)
         self._report(trainer, picture=self.pictures)
 
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Send the matrix to the process that has started this one."""
+        used_up, trained = self._given.index is None, self._progress.tasks_trained
+        self._mailbox.send(trainer, {**self.state_dict(), "used_up": used_up, "trained": trained})
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy has: all that was measured until now."""
+        _ = self.record
+        return self.__dict__
+
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Write the matrix of an interrupted run, too."""
         if self._output is not None and self.record.update_called:
@@ -264,10 +277,8 @@ class ForgettingLogger(Callback):
     def _label(self, trainer: Trainer) -> str:
         """What tells this logger's keys and files from others'."""
         loggers = find_callbacks(trainer, ForgettingLogger)
-        unnamed = [one for one in loggers if one.name is None]
-        labels = {
-            id(one): one.name or (re.sub(r"{.*}", "", one.metric) if one in unnamed[1:] else "") for one in loggers
-        }
+        labels = {id(one): one.name or re.sub(r"{.*}", "", one.metric) for one in loggers}
+        labels |= {id(one): "" for one in [one for one in loggers if one.name is None][:1]}
         label = labels.pop(id(self))
         if label in labels.values():
             raise ValueError(

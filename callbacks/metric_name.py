@@ -5,7 +5,9 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from dendrite_zoo._core.checks import wrong_argument
+from lightning.pytorch.utilities import rank_zero_warn
+
+from dendrite_zoo._core.checks import check_choice, wrong_argument
 from dendrite_zoo._core.names import nearest
 
 LOADER = r"/dataloader_idx_(\d+)"
@@ -141,6 +143,21 @@ def readable(logged: Iterable[str], loaders: int) -> list[str]:
             counted_from_0 = re.sub(r"(?<![^/])task_\{task\}/", "", place)
             names.add(counted_from_0 if 0 in tasks else place.replace("{task}", "{task:1}"))
     return sorted(name for name in names if not re.fullmatch(OURS, name))
+
+
+def check_mode(metric: str, mode: str) -> None:
+    """Warn of a mode that the metric's name contradicts.
+
+    Raises:
+        ValueError: neither ``"max"`` nor ``"min"``.
+    """
+    check_choice(("max", "min"), mode=mode)
+    if (other := better(metric)) not in (None, mode):
+        rank_zero_warn(
+            f"ForgettingLogger: Expected `mode` to be {other!r}, as the name of {metric!r} says that "
+            f"{'less' if other == 'min' else 'more'} is better, but got {mode!r}. Pass `mode={other!r}`, or else every "
+            "forgetting has the wrong sign."
+        )
 
 
 def better(metric: str) -> str | None:

@@ -25,7 +25,6 @@ class MetricStates:
     def __init__(self, pl_module: LightningModule) -> None:
         self._module = pl_module
         self._began: dict[int, dict[int, States]] = {}  # loader -> id of a metric -> what it held
-        self._updates: dict[int, int] = {}
 
     def before_batch(self, loader: int) -> None:
         """A loader may begin."""

@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 from dendrite_zoo._core.checks import check_integers
 from dendrite_zoo.callbacks.trainer import log_metrics
 from dendrite_zoo.rl import MAX_STEPS, GoalEvaluation, Split, SuccessReport, task_names
-from dendrite_zoo.tasks import has_task
+from dendrite_zoo.tasks import Task, has_task
 
 
 class SuccessLogger(Callback):
     """Lets a policy play goals of Meta-World, one episode each, and logs the share that it reached.
 
     Logged are ``success/{task}`` and ``success/mean``. In a validation of tasks that are learned one after another
-    (datamodule or module has a ``current_task``) ``val/task_{j}/success`` is logged, too, of which
-    ``ForgettingLogger("val/success")`` makes its matrix.
+    (``task=``, a ``current_task`` of datamodule or module, or a `ForgettingLogger` says which is trained on)
+    ``val/task_{j}/success`` is logged, too, of which ``ForgettingLogger("val/success")`` makes its matrix.
 
     It works for every module that has ``act_batch(observations, task_index)``, from ``(N, 39)`` and ``(N,)`` to ``(N,
     4)``, and plays within its context ``averaged()`` where it has one. The first process plays. The environments stay
@@ -36,6 +36,7 @@ class SuccessLogger(Callback):
         max_steps: length of an episode, which ends with success.
         num_processes: of environments.
         fast: faster Python paths of the environments.
+        task: the task being trained, see `ForgettingLogger`.
 
     Attributes:
         report: of the last evaluation.
@@ -60,10 +61,11 @@ class SuccessLogger(Callback):
         max_steps: int = MAX_STEPS,
         num_processes: int = 2,
         fast: bool = False,
+        task: Task | None = None,
     ) -> None:
         check_integers(1, every_n_steps=1 if every_n_steps is None else every_n_steps)
         self.every_n_steps, self.split, self.num_goals, self.seed = every_n_steps, split, num_goals, seed
-        self.tasks = None if tasks is None else task_names(tasks)
+        self.tasks, self.task = None if tasks is None else task_names(tasks), task
         self.options: dict[str, Any] = {"max_steps": max_steps, "num_processes": num_processes, "fast": fast}
         self.report: SuccessReport | None = None
         self._evaluation: GoalEvaluation | None = None
@@ -106,7 +108,7 @@ class SuccessLogger(Callback):
         if trainer.is_global_zero:
             self.report = self._evaluate(trainer, pl_module)
             values = {f"success/{task}": value for task, value in self.report.per_task.items()}
-            if validating and has_task(trainer):
+            if validating and has_task(trainer, self.task):
                 of_tasks = zip(self._indices(trainer, pl_module), self.report.per_task.values(), strict=True)
                 values |= {f"val/task_{j}/success": value for j, value in of_tasks}
             values["success/mean"] = self.report.mean

@@ -1,5 +1,6 @@
 """Which task is trained on, up to which step, and when it was last measured: whether a row of the matrix is right."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,11 @@ class TaskProgress:
     def task(self) -> int | None:
         """The task that is trained on, or was last."""
         return self._boundary.task
+
+    @property
+    def tasks_trained(self) -> list[int]:
+        """The tasks trained on, by this object and since its state was last loaded."""
+        return sorted(self._boundary.trained)
 
     def start_run(self) -> None:
         """A fit, a validation or a test begins, before its checkpoint is read."""
@@ -153,9 +159,10 @@ class TaskProgress:
         """The task trained on, and when it was measured."""
         return {"boundary": self._boundary.state_dict(), "latest": self.latest}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
+    def load_state_dict(self, state: dict[str, Any], trained: Iterable[int] = ()) -> None:
+        """Go on from a checkpoint, or from a copy of this object, with the tasks that it has trained on."""
         self._boundary.load_state_dict(state["boundary"])
+        self._boundary.trained = set(trained)
         self.latest, self._resumed = state["latest"], True
 
     def _check_end(self, trainer: Trainer, task: int | None, *, in_earlier_fit: bool = False) -> None:
@@ -190,7 +197,7 @@ class TaskProgress:
                 f"Task {task} is trained on again, and its row of the matrix will be overwritten. To keep both rows, "
                 "count the second time as a task of its own.",
             )
-        elif any(self.record.measured(later) for later in range(task + 1, self.record.num_tasks)):
+        elif task < max(self._boundary.trained):
             self.warn_once(
                 "order",
                 f"task {task} is trained after tasks of a higher index, but rows, and all that is computed from them, "

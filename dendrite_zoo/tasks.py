@@ -271,7 +271,8 @@ class TaskBoundary:
 
     Attributes:
         task: the last task trained on, None before the first batch.
-        earlier: the tasks that earlier fits have trained on, of this object and without a checkpoint between.
+        trained: the tasks trained on, by this object and since its state was last loaded.
+        earlier: those of earlier fits.
 
     Example:
         >>> boundary = TaskBoundary()
@@ -281,13 +282,13 @@ class TaskBoundary:
 
     def __init__(self) -> None:
         self.task: int | None = None
+        self.trained: set[int] = set()
         self.earlier: set[int] = set()
-        self._trained: set[int] = set()
         self._starting = False
 
     def start_fit(self) -> None:
         """Count what was trained on until now as that of earlier fits; call it in ``on_train_start``."""
-        self.earlier, self._starting = set(self._trained), True
+        self.earlier, self._starting = set(self.trained), True
 
     def starts(self, task: int | None) -> bool:
         """Whether this is the first task of a fit; asked before each `update`, it is so once."""
@@ -310,7 +311,7 @@ class TaskBoundary:
         if task is None or task == self.task:
             return None, None
         ended, self.task = self.task, task
-        self._trained.add(task)
+        self.trained.add(task)
         return ended, self.task
 
     def state_dict(self) -> dict[str, Any]:
@@ -320,4 +321,4 @@ class TaskBoundary:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
         self.task = state["task"]
-        self.earlier, self._trained = set(), set()
+        self.earlier, self.trained = set(), set()

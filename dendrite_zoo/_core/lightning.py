@@ -53,6 +53,14 @@ def logging_step(trainer: Trainer) -> int:
     return getattr(trainer.fit_loop.epoch_loop, "_batches_that_stepped", trainer.global_step)
 
 
+def launches_copies(trainer: Trainer) -> bool:
+    """Whether a run is in processes with copies of the Trainer, spawned or forked, and not in those of a script.
+
+    Without the private attribute by which such a launcher is known, none is.
+    """
+    return hasattr(trainer.strategy.launcher, "_start_method")
+
+
 def loaders_given(trainer: Trainer) -> Any:
     """The loaders of the validation or test at hand as they were given: one, a list, ...; None where it is not known.
 

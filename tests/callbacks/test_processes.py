@@ -1,6 +1,7 @@
 """Two processes (gloo, CPU) record and log what one process does."""
 
 import json
+import pickle
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 from torchmetrics.classification import MulticlassF1Score
 
 from dendrite_zoo.callbacks import ForgettingLogger, SparsityLogger
+from tests.callbacks.learners import TASKS, Learner, knows, train_loader, val_loader
 from tests.callbacks.strangers import ReluNet, Tasks, trainer
 
 pytestmark = [
@@ -92,16 +94,18 @@ def run(folder, world, module=Frozen):
     torch.manual_seed(0)
     module, data = module(), Tasks()
     folder.mkdir(exist_ok=True)
-    callbacks = [ForgettingLogger(task=epoch, verbose=False), SparsityLogger(), Dump(folder, world)]
+    log = ForgettingLogger(task=epoch, verbose=False)
+    callbacks = [log, SparsityLogger(), Dump(folder, world)]
     strategy = {"strategy": "ddp_spawn"} if world > 1 else {}
     fit = trainer(folder / str(world), callbacks, epochs=2, devices=world, **strategy)
     fit.fit(module, data)
+    return log
 
 
 @pytest.mark.slow
 def test_two_processes_give_what_one_gives(tmp_path):
-    run(tmp_path, 1)
-    run(tmp_path, 2)
+    alone, parent = run(tmp_path, 1), run(tmp_path, 2)
+    torch.testing.assert_close(parent.matrix, alone.matrix, equal_nan=True)  # in the process that asks
     one, first, second = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("1_0", "2_0", "2_1"))
     assert first["samples"] == [10, 10, 10]
     for name in ("matrix", "baseline"):
@@ -142,3 +146,24 @@ def test_a_metric_that_several_loaders_share_is_told_apart_over_all_processes(tm
         torch.testing.assert_close(torch.tensor(other["matrix"])[1], torch.tensor(expected), rtol=0, atol=1e-6)
     for name in ("val/acc/dataloader_idx_1", "val/acc/dataloader_idx_2"):
         assert first["metrics"][name] == pytest.approx(one["metrics"][name], abs=1e-6)
+
+
+@pytest.mark.slow
+def test_one_fit_a_task_in_processes_that_are_spawned(tmp_path):
+    """Each has a copy of the logger; what it measured, and that an index is used up, reaches the original."""
+    torch.manual_seed(0)
+    module, log, rows = Learner(), ForgettingLogger("val/acc", verbose=False), []
+    loaders = [val_loader(j) for j in range(TASKS)]
+    for i in range(2):
+        log.task = i
+        fit = trainer(tmp_path, [log], epochs=1, strategy="ddp_spawn")
+        fit.fit(module, train_loader(i), loaders)
+        rows.append(knows(module))
+        assert log.task is None and (tmp_path / "matrix.json").exists()
+    torch.testing.assert_close(log.matrix[:2], torch.tensor(rows), rtol=0, atol=1e-6, check_dtype=False)
+    log.task = 2
+    trainer(tmp_path, [log], epochs=1).fit(module, train_loader(2), loaders)  # in this process
+    torch.testing.assert_close(log.matrix[2], torch.tensor(knows(module)), rtol=0, atol=1e-6, check_dtype=False)
+    assert log.learned_part(2).shape == (3, 3)
+    copy = pickle.loads(pickle.dumps(ForgettingLogger("val/acc", 1)))
+    assert copy.task == 1 and copy.matrix.shape == (0, 0)

@@ -200,3 +200,13 @@ def test_the_policy_is_asked_by_its_own_numbers_of_the_tasks():
 def test_a_task_that_the_policy_lacks_is_refused():
     with pytest.raises(ValueError, match="those of the policy, reach-v3, push-v3, but got drawer-close-v3"):
         asked(Still(("reach-v3", "push-v3")), SuccessLogger(tasks=["reach-v3", "drawer-close-v3"]), Goals())
+
+
+def test_a_function_says_that_tasks_come_one_after_another():
+    """Without a word of it, values for a matrix are not logged."""
+    pytest.importorskip("metaworld")
+    options = {"tasks": ["push-v3"], "num_goals": 1, "max_steps": 1, "num_processes": 0}
+    for said, logged in ((lambda trainer: 0, {"val/task_0/success"}), (None, set())):
+        module = Still(("push-v3",))
+        asked(module, SuccessLogger(**options, task=said), Goals())
+        assert {name for name in module.trainer.callback_metrics if name.startswith("val/")} == logged
