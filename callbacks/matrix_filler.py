@@ -1,7 +1,5 @@
 """Puts what a validation or a test has measured into the right row and columns of the accuracy matrix."""
 
-from typing import Any
-
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
@@ -10,7 +8,7 @@ from dendrite_zoo.callbacks.accuracy_matrix import AccuracyRecord
 from dendrite_zoo.callbacks.metric_reader import ALONE, Found, MetricReader, num_loaders
 from dendrite_zoo.callbacks.task_progress import TaskProgress
 from dendrite_zoo.callbacks.trainer import overrides
-from dendrite_zoo.tasks import current_task, unknown_task
+from dendrite_zoo.tasks import current_task, loader_task, unknown_task
 
 
 class MatrixFiller:
@@ -51,7 +49,7 @@ class MatrixFiller:
         if self.stage not in (None, stage):
             rank_zero_info(
                 f"ForgettingLogger: {self.reader.name.metric!r} of this {stage} is not put into the matrix, which "
-                f"holds the values of {self.stage}."
+                f"holds the values of {self.stage}. For a matrix of the {stage}, log it there under a name of its own."
             )
             return False
         if read.named:
@@ -115,8 +113,7 @@ class MatrixFiller:
             return index
         if self.progress.task == 0 and isinstance(loaders_given(trainer), list | tuple | dict):
             return 0  # the tasks so far are one, and loader j of a list is task j
-        of_data: Any = getattr(getattr(trainer, "datamodule", None), "current_task", None)
-        return None if of_data is None else current_task(trainer, of_data)
+        return loader_task(trainer)
 
     def _before(self, trainer: Trainer, values: Found) -> int:
         """The row of what is measured before training: that of the task before the first, -1 for the baseline."""

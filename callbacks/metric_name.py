@@ -111,15 +111,15 @@ class MetricName:
                 f"{expected}nothing was logged by `self.log`. Call self.log({self.metric!r}, ...) in "
                 "`validation_step`, with one loader for each task; what goes straight to `self.logger` is not seen."
             )
-        names = readable(logged, loaders)
+        names = readable(logged, loaders) or sorted(key for key in logged if not re.fullmatch(OURS, key))
         near = difflib.get_close_matches(self.metric, names, n=SHOWN, cutoff=0)
         shown = near + [name for name in names if name not in near][: SHOWN - len(near)]
         more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
         return (
-            f"{expected}only {shown}{more} were logged.{nearest(self.metric, names)} Pass the name of a metric that "
-            f"is logged, or call self.log({self.metric!r}, ...) in `validation_step`, with one loader for each task. "
-            "Names of your own have a place for the task: 'val_acc_{task}', or 'task_{task:1}/val/acc' where they "
-            "count from 1."
+            f"{expected}only {shown}{more} were logged.{nearest(self.metric, readable(logged, loaders))} Pass the "
+            f"name of a metric that is logged, or call self.log({self.metric!r}, ...) in `validation_step`, with one "
+            "loader for each task. Names of your own have a place for the number of the task: 'val_acc_{task}', or "
+            "'task_{task:1}/val/acc' where they count from 1."
         )
 
 

@@ -8,7 +8,8 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from dendrite_zoo.callbacks.accuracy_matrix import AccuracyRecord
-from dendrite_zoo.tasks import GivenTask, TaskBoundary, current_task, trained_before, unknown_task
+from dendrite_zoo.callbacks.given_task import GivenTask
+from dendrite_zoo.tasks import TaskBoundary, current_task, trained_before, unknown_task
 
 
 class TaskProgress:

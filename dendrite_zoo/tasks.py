@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
+import reprlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, TypeAlias
 
 from lightning.pytorch import Trainer
 
-from dendrite_zoo._core.checks import check_integers
 from dendrite_zoo._core.lightning import resume_missed_validation
 
 __all__ = [
-    "EpochsPerTask",
-    "GivenTask",
     "Task",
     "TaskBoundary",
     "current_task",
@@ -27,102 +25,6 @@ __all__ = [
 
 Task: TypeAlias = int | str | Callable[[Trainer], int]
 """What says the task being trained: its index, a function of the Trainer, or the import path of either, for YAML."""
-
-
-@dataclass(frozen=True)
-class EpochsPerTask:
-    """The task of an epoch, where each task has the same number of epochs.
-
-    Args:
-        epochs: of each task.
-
-    Example:
-        >>> EpochsPerTask(3)(Trainer(logger=False, accelerator="cpu"))
-        0
-    """
-
-    epochs: int
-
-    def __call__(self, trainer: Trainer) -> int:
-        """The task of the epoch at hand."""
-        return trainer.current_epoch // self.epochs
-
-
-class GivenTask:
-    """What the user gives a callback to say the task: once for all runs, or an index for the next one.
-
-    An index is for one fit, or the validation of one loader, and used up when that has ended, so that none is taken for
-    the next task's by mistake. Beside something that says the task of all runs, it is for the next run of any kind.
-
-    Args:
-        task: what says the task; an index is that of the first run.
-        epochs_per_task: instead of it, for one fit over all tasks, each of so many epochs.
-
-    Raises:
-        ValueError: both, no positive number of epochs, an import path at which there is nothing, or another type.
-
-    Example:
-        >>> given = GivenTask(epochs_per_task=3)
-        >>> given.give(1)
-        >>> given.source
-        1
-        >>> given.use_up()
-        >>> given.source
-        EpochsPerTask(epochs=3)
-    """
-
-    def __init__(self, task: Task | None = None, epochs_per_task: int | None = None) -> None:
-        self._always: Task | None = None
-        self._next: int | None = None
-        self._used_up = self._given_anew = False
-        self.give(task)
-        if epochs_per_task is not None:
-            if task is not None:
-                raise ValueError(
-                    f"Expected `task` or `epochs_per_task`, but got both, {task!r} and {epochs_per_task}. Leave one "
-                    "out."
-                )
-            check_integers(1, epochs_per_task=epochs_per_task)
-            self._always = EpochsPerTask(epochs_per_task)
-
-    def give(self, task: Task | None) -> None:
-        """Take an index for the next run, or what says the task of all to come."""
-        self._given_anew = True
-        if task is None or callable(task) or isinstance(task, str):
-            if isinstance(task, str):
-                imported(task)
-            self._always, self._next = task, None
-        else:
-            self._next, self._used_up = _index(task), False
-
-    @property
-    def source(self) -> Task | None:
-        """What says the task now; None where nothing was given, or it is used up."""
-        return self.index if self.index is not None else self._always
-
-    @property
-    def index(self) -> int | None:
-        """The index that was given for this run."""
-        return None if self._used_up else self._next
-
-    @property
-    def used_up(self) -> int | None:
-        """The index of an earlier run, where nothing else says the task."""
-        return self._next if self._used_up and self._always is None else None
-
-    @property
-    def anew(self) -> bool:
-        """Whether something was given since the last run."""
-        return self._given_anew
-
-    def use_up(self, *, needed: bool = True) -> None:
-        """A run has ended.
-
-        Args:
-            needed: whether it was one that an index is for.
-        """
-        if needed or self._always is not None:
-            self._used_up, self._given_anew = self._next is not None, False
 
 
 def current_task(trainer: Trainer, task: Task | None = None) -> int | None:
@@ -143,7 +45,7 @@ def current_task(trainer: Trainer, task: Task | None = None) -> int | None:
         ValueError: the answer is no index from 0, or there is nothing at the import path.
     """
     answers = [_answer(task, trainer)] if task is not None else _answers(trainer)
-    return next((_index(answer) for answer in answers if answer is not None), None)
+    return next((task_index(answer) for answer in answers if answer is not None), None)
 
 
 def loader_task(trainer: Trainer, task: Task | None = None) -> int | None:
@@ -163,7 +65,7 @@ def loader_task(trainer: Trainer, task: Task | None = None) -> int | None:
         return current_task(trainer, task)
     said = (task, getattr(getattr(trainer, "datamodule", None), "current_task", None), *_callbacks_sources(trainer))
     return next(
-        (_index(index) for index in said if not (index is None or isinstance(index, str) or callable(index))), None
+        (task_index(index) for index in said if not (index is None or isinstance(index, str) or callable(index))), None
     )
 
 
@@ -239,7 +141,14 @@ def _callbacks_sources(trainer: Trainer) -> Iterator[Task]:
 
 def _answers(trainer: Trainer) -> Iterator[Any]:
     """Of everybody who may know the task; the first that is not None counts."""
-    yield from (getattr(owner, "current_task", None) for owner in _owners(trainer))
+    for owner in _owners(trainer):
+        answer = getattr(owner, "current_task", None)
+        if inspect.isroutine(answer):
+            raise ValueError(
+                f"Expected `current_task` of {type(owner).__name__} to be an index from 0, but it is a method. Make it "
+                "a property."
+            )
+        yield answer
     yield from (_answer(source, trainer) for source in _callbacks_sources(trainer))
 
 
@@ -248,7 +157,12 @@ def _answer(task: Task, trainer: Trainer) -> Any:
     return source(trainer) if callable(source) else source
 
 
-def _index(task: Any) -> int | None:
+def task_index(task: Any) -> int | None:
+    """A task as an int; None stays None.
+
+    Raises:
+        ValueError: it is no index from 0.
+    """
     if task is None:
         return None
     try:
@@ -257,8 +171,8 @@ def _index(task: Any) -> int | None:
         index = -1
     if index < 0 or index != task:
         raise ValueError(
-            f"Expected the current task to be an index from 0, but got {task!r}. Check `task=`, or the `current_task` "
-            "of the datamodule or the module."
+            f"Expected the current task to be an index from 0, but got {reprlib.repr(task)}. Check `task=`, or the "
+            "`current_task` of the datamodule or the module."
         )
     return index
 
@@ -307,7 +221,7 @@ class TaskBoundary:
         Raises:
             ValueError: the task is no index from 0.
         """
-        task = _index(task)
+        task = task_index(task)
         if task is None or task == self.task:
             return None, None
         ended, self.task = self.task, task

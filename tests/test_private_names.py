@@ -12,6 +12,7 @@ CORNERS = {f"dendrite_zoo/_core/{name}.py" for name in ("lightning", "torch", "t
 ALLOWED = {
     "_asdict": "of namedtuples, documented",
     "_fields": "of namedtuples, documented",
+    "_replace": "of namedtuples, documented",
     "_exit": "of os, documented",
     "_generate_state_key": "of Lightning's callbacks, documented for subclasses",
     "_actions": "of argparse, which has no public list of options",

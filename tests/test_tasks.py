@@ -9,7 +9,12 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint, RichProgressB
 from torch.utils.data import DataLoader, TensorDataset
 
 from dendrite_zoo.streams import PermutedTasks
-from dendrite_zoo.tasks import TaskBoundary, current_task, resume_missed_validation
+from dendrite_zoo.tasks import (
+    TaskBoundary,
+    current_task,
+    has_task,
+    resume_missed_validation,
+)
 from tests.streams.toy import Crash, CrashAt, Memory, tensors, trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
@@ -210,3 +215,29 @@ def test_a_fresh_run_misses_nothing(tmp_path):
     resumes = Resumes()
     run(tmp_path, tasks, callbacks=[resumes])
     assert resumes.answers == [False, False]
+
+
+def test_a_current_task_that_is_a_method_or_no_number():
+    class Net(torch.nn.Linear):
+        def current_task(self):
+            return 0
+
+    with pytest.raises(
+        ValueError, match="`current_task` of Net to be an index from 0, but it is a method. Make it a pr"
+    ):
+        current_task(SimpleNamespace(lightning_module=Net(2, 2)))
+    with pytest.raises(ValueError, match=r"an index from 0, but got 'mnist'"):
+        current_task(SimpleNamespace(lightning_module=SimpleNamespace(current_task="mnist")))
+    with pytest.raises(ValueError, match="an index from 0") as caught:
+        current_task(SimpleNamespace(lightning_module=SimpleNamespace(current_task=["long"] * 10_000)))
+    assert len(str(caught.value)) < 300
+
+
+def test_another_callback_may_say_the_task_where_nothing_else_does():
+    says = SimpleNamespace(task_source=lambda trainer: 2)
+    trainer = SimpleNamespace(lightning_module=SimpleNamespace(), callbacks=[SimpleNamespace(), says])
+    assert current_task(trainer) == 2 and has_task(trainer)
+    assert current_task(trainer, lambda trainer: 1) == 1 and current_task(trainer, 0) == 0
+    trainer.lightning_module.current_task = 3
+    assert current_task(trainer) == 3
+    assert not has_task(SimpleNamespace(lightning_module=SimpleNamespace(), callbacks=[SimpleNamespace()]))

@@ -95,3 +95,11 @@ def test_more_is_better(metric):
 @pytest.mark.parametrize("metric", ["val/q", "classes", "glossary"])
 def test_it_does_not_say(metric):
     assert better(metric) is None
+
+
+def test_names_without_a_number_are_shown():
+    message = MetricName("val_acc").not_logged(
+        dict.fromkeys(["val_acc/mnist", "val_acc/svhn", "forgetting"], 0), loaders=2
+    )
+    assert "only ['val_acc/svhn', 'val_acc/mnist'] were logged. Pass" in message
+    assert "Did you mean" not in message and "a place for the number of the task: 'val_acc_{task}'" in message
