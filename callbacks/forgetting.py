@@ -49,14 +49,12 @@ class ForgettingLogger(Callback):
     missing in row ``i``. It is a mean over more and more tasks: a ``ModelCheckpoint`` that monitors it keeps a model of
     the first tasks, for few are easy to remember.
 
-    Where the metric is known by then, these are logged by ``pl_module.log`` in ``on_validation_epoch_end``; those of
-    single tasks, which are many, go straight to the loggers and to ``trainer.callback_metrics``. So do all of a module
-    that logs its metric in its own ``on_validation_epoch_end``, which runs after the callbacks': put an
-    ``EarlyStopping`` that monitors them behind this callback (Lightning puts a ``ModelCheckpoint`` there by itself).
+    They are logged by ``pl_module.log`` in ``on_validation_epoch_end``; those of single tasks, and all of a module that
+    logs its metric in its own ``on_validation_epoch_end``, which runs after the callbacks', go straight to the loggers
+    and to ``trainer.callback_metrics``: put an ``EarlyStopping`` that monitors them behind this callback.
 
-    When a fit or a validation ends, the first process prints the matrix and writes ``matrix.json``, and, when a fit
-    ends, ``matrix.png``, with the ``[report]`` extra. Files with rows of an earlier run that this one lacks are not
-    overwritten, with a warning.
+    When a fit or a validation ends, the first process prints the matrix and writes ``matrix.json``; when a fit ends,
+    ``matrix.png``, with the ``[report]`` extra. A file with rows of an earlier run that this one lacks is left alone.
 
     Args:
         metric: name of what the module logs in validation or test. ``{task}`` is the place of the task in names of your
