@@ -31,8 +31,8 @@ def renamed(name: str, known: Iterable[str]) -> str | None:
     return next((new for new in RENAMED.get(name, ()) if new in known), None)
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Say which known name is meant, as the end of an error message.
+def nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str:
+    """Say which known name is meant, as the end of an error message; one of a likeness of ``cutoff`` or more.
 
     Example:
         >>> nearest("permuted-digit", ["permuted-digits", "split-mnist"])
@@ -44,7 +44,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if new := renamed(name, known):
         return f" `{name}` is now `{new}`."
     folded = {one.casefold(): one for one in known}
-    close = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=cutoff)
     return f" Did you mean {folded[close[0]]!r}?" if close else ""
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal, TypedDict, get_args, get_type_hints
 from dendrite_zoo._core.annotations import fits
 from dendrite_zoo._core.environment import hardware, versions
 from dendrite_zoo._core.files import read_json, write_json
+from dendrite_zoo._core.names import nearest
 
 __all__ = ["ContextAtTest", "ResultRecord", "check_records", "read_records", "write_records"]
 
@@ -98,21 +99,32 @@ class ResultRecord:
             **known: the other fields, and keys of your own. ``versions`` adds to those that are always recorded, and
                 ``config_hash`` follows from ``model`` and ``config``.
 
+        Raises:
+            TypeError: a field is missing or misspelt.
+            ValueError: there are no tasks, an accuracy is not from 0 to 1, or ``context_at_test`` is unknown.
+
         Example:
             >>> ResultRecord.from_run([0.9, 0.7], benchmark="b", method="m", context_at_test="none").average_accuracy
             0.8
         """
-        record = _made_of(
-            {
-                "num_tasks": len(task_accuracies),
-                "average_accuracy": statistics.fmean(task_accuracies),
-                "seeds": [] if seed is None else [seed],
-                "task_accuracies": list(task_accuracies),
-                "hardware": hardware(),
-                **known,
-                "versions": versions() | known.get("versions", {}),
-            }
-        )
+        accuracies = [float(accuracy) for accuracy in task_accuracies]
+        value = {
+            "num_tasks": len(accuracies),
+            "average_accuracy": statistics.fmean(accuracies or [0.0]),
+            "seeds": [] if seed is None else [seed],
+            "task_accuracies": accuracies,
+            "hardware": hardware(),
+            **known,
+            "versions": versions() | known.get("versions", {}),
+        }
+        for name in known.keys() - TYPES.keys() - FURTHER.keys():
+            if meant := nearest(name, TYPES, cutoff=0.85):
+                raise TypeError(f"A result record has no field `{name}`.{meant}")
+        if missing := [name for name in NEEDED if name not in value]:
+            raise TypeError(f"Expected {', '.join(missing)} of a run, but got none. Give it to `from_run`.")
+        _check_sizes(value, "this run")
+        _check_shares(value, "this run")
+        record = _made_of(value)
         recipe = record.recipe()
         return replace(record, config_hash=recipe and hashlib.sha256(recipe.encode()).hexdigest()[:16])
 

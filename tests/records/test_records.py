@@ -3,7 +3,9 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
+import torch
 from rich.console import Console
 
 from dendrite_zoo._core.files import MAX_BYTES
@@ -137,6 +139,39 @@ def test_runs_with_other_settings_stay_apart_and_the_table_tells_them(capsys):
 
 def test_a_run_without_a_seed_says_so():
     assert record(None).seeds == []
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "known", "error", "said"),
+    [
+        ([], {}, ValueError, "`num_tasks` .* from 1 to 2000, but got 0"),
+        ([0.9, float("nan")], {}, ValueError, "`.*` in a record of this run to be from 0 to 1"),
+        ([95.0], {}, ValueError, "from 0 to 1"),
+        ([0.9], {"matrix": [[2.0]]}, ValueError, "`matrix` .* from 0 to 1"),
+        ([0.9], {"matrix": [[0.9, 0.9]]}, ValueError, "`matrix` .* of 1 tasks"),
+        (
+            [0.9],
+            {"context_at_test": "wrong"},
+            ValueError,
+            "`context_at_test` .* one of inferred, given, none, constant",
+        ),
+        ([0.9], {"hardwaer": "mine"}, TypeError, "no field `hardwaer`. Did you mean 'hardware'?"),
+        ([0.9], {"row": "tiny"}, TypeError, "`row` is now `method`"),
+    ],
+)
+def test_what_is_no_result_of_a_run_is_refused(accuracies, known, error, said):
+    good = {"benchmark": "b", "method": "m", "context_at_test": "none"}
+    with pytest.raises(error, match=said):
+        ResultRecord.from_run(accuracies, **{**good, **known})
+    with pytest.raises(TypeError, match="Expected method, context_at_test of a run, but got none"):
+        ResultRecord.from_run([0.9], benchmark="b")
+
+
+def test_accuracies_may_be_numbers_of_numpy_and_torch(tmp_path):
+    for accuracies in (np.array([0.5, 0.25], dtype=np.float32), torch.tensor([0.5, 0.25])):
+        one = ResultRecord.from_run(accuracies, benchmark="b", method="m", context_at_test="none", own={"key": 1})
+        write_records([one], tmp_path / "results.json")
+        assert read_records(tmp_path) == [one] and one.average_accuracy == 0.375 and one.more == {"own": {"key": 1}}
 
 
 @pytest.mark.parametrize(
