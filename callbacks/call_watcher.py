@@ -85,13 +85,25 @@ class Activation(NamedTuple):
     samples: int
 
 
+class _Known:
+    """What is known of a module before it runs: its names by the module that each stands in, and what to look at."""
+
+    def __init__(self, module: nn.Module, *, watched: bool = False) -> None:
+        self.names: dict[str, str] = {}
+        self.watched = watched  # its output
+        self.is_layer = _first(module.parameters(recurse=False)) and not _first(module.children())
+        self.fused = isinstance(module, FUSED)
+        own = type(module).__module__.startswith("dendrite_zoo.")  # its activations are modules, its functions gates
+        self.silent = own or self.fused  # its functions are not looked at
+        self.may_skip_its_parts = getattr(type(module), "forward", None) is nn.TransformerEncoderLayer.forward
+
+
 class _Call:
     """A module that is running; the first of all is the step, which runs outside of all forwards."""
 
-    def __init__(
-        self, module: nn.Module | None, name: str | None, *, watched: bool = False, step: bool = False
-    ) -> None:
-        self.module, self.name, self.watched, self.step = module, name, watched, step
+    def __init__(self, module: nn.Module | None, name: str | None, *, watched: bool, silent: bool, fused: bool) -> None:
+        self.module, self.name, self.watched, self.silent, self.fused = module, name, watched, silent, fused
+        self.step = False
         self.after = ""  # the module that ran last in it
         self.output: Tensor | None = None  # of a layer that ran last in a step
         self.seen: list[Activation] = []
@@ -160,7 +172,7 @@ class CallWatcher:
 
     def __enter__(self) -> CallWatcher:
         self._thread = threading.get_ident()
-        self._calls = [_Call(None, "", step=True)]
+        self._calls = [self._step(None)]
         self._step_follows = self.redirected
         self._unit = (0, 0, 0)
         with ExitStack() as stack:
@@ -170,6 +182,7 @@ class CallWatcher:
             self._mode.__enter__()
             self._paused = False
             stack.callback(self._pause, True)
+            self._pause(self._calls[0].silent)
             self._entered = stack.pop_all()
         return self
 
@@ -178,29 +191,40 @@ class CallWatcher:
         self.seen += self._calls[0].seen
 
     def _find_modules(self) -> None:
-        """Those whose output is watched, and the names of all, by the name of what each stands in."""
-        self._outputs = set(watched_outputs(self.model, self.layers).values())
-        self._names: WeakKeyDictionary[nn.Module, dict[str, str]] = WeakKeyDictionary()
+        outputs = set(watched_outputs(self.model, self.layers).values())
+        self._known: WeakKeyDictionary[nn.Module, _Known] = WeakKeyDictionary()
         for name, module in named_layers(self.model, shared=True).items():
-            self._names.setdefault(module, {}).setdefault(name.rpartition(".")[0], name)
+            if module not in self._known:
+                self._known[module] = _Known(module, watched=module in outputs)
+            self._known[module].names.setdefault(name.rpartition(".")[0], name)
+        self._layers_in_step = any(
+            self._known[child].is_layer for child in self.model.children() if child in self._known
+        )
 
-    def _name(self, module: nn.Module) -> str | None:
-        """A module's name where it runs now; None for one that is not the network's."""
-        if module not in self._names:
+    def _know(self, module: nn.Module) -> _Known:
+        known = self._known.get(module)
+        if known is None:
             self._find_modules()  # it may have been made since
-            self._names.setdefault(module, {})
-        names = self._names[module]
-        return names.get(self._calls[-1].name or "") or next(iter(names.values()), None)
+            known = self._known.setdefault(module, _Known(module))
+        return known
+
+    def _step(self, module: nn.Module | None) -> _Call:
+        """What runs outside of forwards; its functions matter where a layer can be called in it."""
+        step = _Call(module, "", watched=False, silent=not self._layers_in_step, fused=False)
+        step.step = True
+        return step
 
     def _start(self, module: nn.Module, args: Any) -> None:
         if threading.get_ident() != self._thread:
             return
-        name = self._name(module)
-        step = self._step_follows and module is self.model
-        self._step_follows = self._step_follows and not step
-        watched = name is not None and module in self._outputs and self._watched(name)
-        self._calls.append(_Call(module, name, watched=watched, step=step))
-        self._pause(isinstance(module, FUSED))
+        known = self._know(module)
+        name = known.names.get(self._calls[-1].name or "") or next(iter(known.names.values()), None)
+        watched = known.watched and name is not None and self._watched(name)
+        call = _Call(module, name, watched=watched, silent=known.silent, fused=known.fused)
+        if self._step_follows and module is self.model:
+            call, self._step_follows = self._step(module), False
+        self._calls.append(call)
+        self._pause(call.silent)
 
     def _end(self, module: nn.Module, args: Any, *rest: Any) -> None:
         """Take in what a module did; after an exception there are neither keyword arguments nor an output."""
@@ -210,30 +234,30 @@ class CallWatcher:
         if len(rest) == 2:
             if call.name is not None:
                 self._take_in(call, parent, args, *rest)
-            if not _is_number(rest[1]) or _first(module.parameters()):  # else it is a loss
+            if call.seen and (not _is_number(rest[1]) or _first(module.parameters())):  # else it is a loss
                 parent.seen += call.seen
         self._calls.pop()
         parent.after = call.name or parent.after
-        self._pause(False)
+        if parent.fused:
+            parent.silent = parent.fused = False  # it goes step by step
+        self._pause(parent.silent)
 
     def _take_in(self, call: _Call, parent: _Call, args: Any, kwargs: Any, output: Any) -> None:
         module, name = call.module, str(call.name)
         assert module is not None
-        if self._was_fused(call):
+        known = self._known[module]
+        if known.may_skip_its_parts and not call.after and self._watches_in_fused(name):
             self._pause(False)
             module.forward(*args, **kwargs)
         if call.watched or (call.seen and self._watched(name) and _is_activation(module, args, output)):
             call.seen.clear()
             self._count(parent, name, output, module.dim if isinstance(module, KWinners) else None)
-        is_layer = _first(module.parameters(recurse=False)) and not _first(module.children())
-        parent.output = output if parent.step and is_layer else None
+        if parent.step:
+            parent.output = output if known.is_layer else None
         self.on_call(name, module, args, kwargs)
 
-    def _was_fused(self, call: _Call) -> bool:
-        """Whether a layer has called none of its parts, in which something is watched."""
-        if call.after or getattr(type(call.module), "forward", None) is not nn.TransformerEncoderLayer.forward:
-            return False
-        return any(self._watched(f"{call.name}.{part}") for part in ("activation", "relu", "gelu"))
+    def _watches_in_fused(self, name: str) -> bool:
+        return any(self._watched(f"{name}.{part}") for part in ("activation", "relu", "gelu"))
 
     def _function(self, name: str, given: Any, output: Any) -> None:
         """Take in an activation function that was called."""
@@ -241,8 +265,8 @@ class CallWatcher:
         layer = f"{call.name}.{name}".lstrip(".")
         if call.name is None or call.watched or isinstance(given, nn.Parameter) or not self._watched(layer):
             return
-        if isinstance(call.module, ACTIVATIONS) or type(call.module).__module__.startswith("dendrite_zoo."):
-            return  # the activations of our layers are modules, their functions the gates of dendrites
+        if isinstance(call.module, ACTIVATIONS):
+            return
         if call.step and given is not call.output:
             self.outside.add(name)
         else:
@@ -312,7 +336,6 @@ def _first(items: Iterator[object]) -> bool:
     return next(items, None) is not None
 
 
-@torch.no_grad()
 def count_active(output: Tensor, unit: int) -> tuple[Tensor, int]:
     """How often each unit was not zero, and the number of samples.
 

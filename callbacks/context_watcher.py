@@ -44,6 +44,7 @@ class ContextWatcher:
         self.contexts: dict[tuple[str, int], tuple[nn.Module, Tensor]] = {}
         self._watched = layer_filter(model, layers)
         self._by_context = networks_by_context(model)
+        self._by_segments = {name for name, part in named_layers(model).items() if _has_segments(part)}
 
     def counts_for(self, layer: str) -> bool:
         """Whether a layer is one whose units the context chooses."""
@@ -53,7 +54,7 @@ class ContextWatcher:
         """Note what a module of the network was called with."""
         if name in self._by_context:
             self._count_chosen(f"{name}." if name else "", module, args, kwargs)
-        elif _has_segments(module) and self._watched(name):
+        elif name in self._by_segments and self._watched(name):
             self._note(name, module, _context(args, kwargs))
 
     def _note(self, name: str, module: nn.Module, context: Tensor | tuple[Tensor, Tensor] | None) -> None:
