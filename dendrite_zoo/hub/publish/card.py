@@ -100,7 +100,7 @@ class Card:
     def _eval_results(self, record: Mapping[str, Any]) -> list[Any]:
         from huggingface_hub import EvalResult
 
-        values = {self.kind.metric: (record.get("average_accuracy"), record.get("num_tasks"))}
+        values = {record.get("metric", self.kind.metric): (record.get("average_accuracy"), record.get("num_tasks"))}
         if record is self.own[0] and self.matrix is not None:
             lost = summarize(self.matrix)["forgetting"]
             values["forgetting"] = None if math.isnan(lost.value) else round(lost.value, 6), lost.tasks

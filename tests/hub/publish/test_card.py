@@ -78,6 +78,9 @@ def test_a_mean_says_over_how_many_tasks_it_is():
     text = card([two]).text(picture=False)
     assert "name: mean forgetting over 1 task, context inferred" in text
     assert "| forgetting | 0.100 | mean over 1 task |" in text and "| metric | value | |" in text
+    recall = card([{**RESULT, "metric": "recall", "num_tasks": 1, "matrix": [[0.9]], "task_accuracies": [0.9]}])
+    text = recall.text(picture=False)
+    assert "1 task learned one after another: mean recall" in text and "name: mean recall over 1 task," in text
 
 
 def test_sparsity_of_weights_is_measured_and_of_activations_recorded():
