@@ -145,7 +145,7 @@ class ResultRecord:
         further = ("reference",) if value.get("source") == "published" else NULLABLE
         if missing := [name for name in (*NEEDED, *further) if name not in value]:
             raise ValueError(
-                f"A record of {where} lacks {', '.join(missing)}, which a run writes. Add what is missing."
+                f"{where} lacks {', '.join(missing)}, which a run writes. Add what is missing."
             )
         return _made_of(value)
 
@@ -302,4 +302,4 @@ def _without_none(value: Any) -> Any:
 
 
 def _unexpected(where: str | Path, name: str, value: Any, kind: str) -> str:
-    return f"Expected `{name}` in a record of {where} to be {kind}, but got {reprlib.repr(value)}. Correct it."
+    return f"Expected `{name}` of {where} to be {kind}, but got {reprlib.repr(value)}. Correct it."

@@ -145,7 +145,7 @@ def test_a_run_without_a_seed_says_so():
     ("accuracies", "known", "error", "said"),
     [
         ([], {}, ValueError, "`num_tasks` .* from 1 to 2000, but got 0"),
-        ([0.9, float("nan")], {}, ValueError, "`.*` in a record of this run to be from 0 to 1"),
+        ([0.9, float("nan")], {}, ValueError, "`.*` of this run to be from 0 to 1"),
         ([95.0], {}, ValueError, "from 0 to 1"),
         ([0.9], {"matrix": [[2.0]]}, ValueError, "`matrix` .* from 0 to 1"),
         ([0.9], {"matrix": [[0.9, 0.9]]}, ValueError, "`matrix` .* of 1 tasks"),
