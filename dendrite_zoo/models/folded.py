@@ -38,7 +38,7 @@ def fold_one(hidden: Iterable[tuple[ActiveDendriteLinear, nn.Module, ActiveUnits
     inputs: Tensor | slice = slice(None)
     for layer, activation, active in hidden:
         units, strength = active.units[0], None if active.strength is None else active.strength[0]
-        weight, bias = layer.weight[units][:, inputs], cast(Tensor, layer.bias)[units]
+        weight, bias = layer.masked_weight()[units][:, inputs], cast(Tensor, layer.bias)[units]
         if strength is not None and layer.gate == "bias":
             bias = bias + strength
         elif strength is not None:
@@ -69,7 +69,7 @@ class FoldedLayer(nn.Module):
 
     def __init__(self, layer: ActiveDendriteLinear, activation: nn.Module, active: ActiveUnits) -> None:
         super().__init__()
-        self.linear = plain_linear(layer.weight, cast(Tensor, layer.bias))
+        self.linear = plain_linear(layer.masked_weight(), cast(Tensor, layer.bias))
         self.activation = copy.deepcopy(activation)
         self.additive = layer.gate == "bias"
         gates: Tensor | None = None

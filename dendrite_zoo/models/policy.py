@@ -117,6 +117,9 @@ class ActiveDendritePolicy(ControlModel):
     ) -> npt.NDArray[np.float32]:
         """The action for one observation; what the dendrites do for a task is folded into weights once, and cached.
 
+        Other weights are noticed, and folded anew. After a write to a few numbers of a weight through ``.data``, of
+        which PyTorch keeps no account, call ``policy.eval()``.
+
         Args:
             observation: ``(observation_size,)``, as the environment gives it.
             task: name or index.

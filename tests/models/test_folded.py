@@ -43,6 +43,16 @@ def test_folded_networks_compute_the_same(winners, gate, activation, dendrite_la
     torch.testing.assert_close(model.fold(codebook)(x, index), model(x, context), atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("winners", ["activation", "context"])
+def test_masked_weights_that_were_written_to_are_not_folded(winners):
+    model, x, index = make(winners=winners, segment_density=0.5), torch.randn(8, 6), torch.randint(0, 3, (8,))
+    codebook = torch.randn(3, C)
+    for parameter in model.parameters():
+        parameter.data.add_(torch.randn_like(parameter))
+    folded = model.fold(codebook[1])(x), model.fold(codebook)(x, index)
+    torch.testing.assert_close(folded, (model(x, codebook[1]), model(x, (codebook, index))), atol=1e-5, rtol=0)
+
+
 def test_only_active_units_are_left():
     model = make(winners="context")
     shapes = [tuple(p.shape) for p in model.fold(torch.randn(C)).parameters()]
