@@ -6,12 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dendrite_zoo._core.lightning import unscale_gradients
+from dendrite_zoo.callbacks.mailbox import Returning
 from dendrite_zoo.regularizers import QuadraticPenalty, select_parameters
 from dendrite_zoo.tasks import Task, TaskBoundary, current_task, trained_before, unknown_task
 
@@ -21,7 +22,7 @@ CONSOLIDATED: weakref.WeakKeyDictionary[LightningModule, dict[str, Any]] = weakr
 """The callbacks that have consolidated a module in a fit, by their state keys."""
 
 
-class Consolidation(Callback, ABC, Generic[R]):
+class Consolidation(Returning, ABC, Generic[R]):
     """When tasks end, whose gradients are read, and what a checkpoint contains; the base of both callbacks.
 
     The penalty's gradient is added once before each optimizer step, after the task's gradient was complete
@@ -49,6 +50,7 @@ class Consolidation(Callback, ABC, Generic[R]):
     """
 
     def __init__(self, include: str | Sequence[str], exclude: str | Sequence[str], task: Task | None) -> None:
+        super().__init__()
         self.include, self.exclude, self.task = include, exclude, task
         self.regularizer: R | None = None
         self._boundary = TaskBoundary()
@@ -70,6 +72,7 @@ class Consolidation(Callback, ABC, Generic[R]):
 
     def state_dict(self) -> dict[str, Any]:
         """The importance of weights, and the task trained on."""
+        self.receive()
         state = self._loaded if self.regularizer is None else self.regularizer.state_dict()
         return {"boundary": self._boundary.state_dict(), "regularizer": state}
 

@@ -5,17 +5,18 @@ from contextlib import ExitStack
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
 from dendrite_zoo.callbacks.activation_counts import ActivationCounts, LayerCounts
 from dendrite_zoo.callbacks.call_watcher import CallWatcher
 from dendrite_zoo.callbacks.context_watcher import ContextWatcher
 from dendrite_zoo.callbacks.layer_selection import Layers, layer_filter, named_layers, watched_outputs, weight_layers
+from dendrite_zoo.callbacks.mailbox import Returning
 from dendrite_zoo.tasks import Task, loader_task
 
 
-class LayerWatcher(Callback, ABC):
+class LayerWatcher(Returning, ABC):
     """Counts in each validation how often every unit is active, for each task, and calls `on_counted` at its end.
 
     Validation loader ``j`` is task ``j``; the task of a single one is that of `dendrite_zoo.tasks.loader_task`. The
@@ -32,6 +33,7 @@ class LayerWatcher(Callback, ABC):
     """
 
     def __init__(self, layers: Layers | None, task: Task | None) -> None:
+        super().__init__()
         self.layers = [layers] if isinstance(layers, (str, type)) else None if layers is None else list(layers)
         self.task = task
         self.task_known = False
@@ -68,7 +70,7 @@ class LayerWatcher(Callback, ABC):
         self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int, dataloader_idx: int | None = None
     ) -> None:
         """Watch the network."""
-        self.teardown()
+        self._watching.close()
         self._contexts.task = self._task(trainer, dataloader_idx)
         self._watching.enter_context(self._calls)
 
@@ -82,7 +84,7 @@ class LayerWatcher(Callback, ABC):
         dataloader_idx: int | None = None,
     ) -> None:
         """Count what was active."""
-        self.teardown()
+        self._watching.close()
         task = self._task(trainer, dataloader_idx)  # a step that takes its batches itself has only now said whose
         for seen in self._calls.seen:
             self._counts.add(seen, task)
@@ -97,17 +99,21 @@ class LayerWatcher(Callback, ABC):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sum up what was counted."""
-        self.teardown()
+        self._watching.close()
         counts = self._counts.by_layer(trainer.strategy.root_device)
         if not trainer.sanity_checking:
             self._say_what_is_not_seen(pl_module, counts)
             self.on_counted(trainer, pl_module, counts)
 
-    def teardown(self, *args: Any, **kwargs: Any) -> None:
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave no hook and no mode."""
         self._watching.close()
+        super().teardown(trainer, pl_module, stage)
 
-    on_exception = teardown
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Leave no hook and no mode."""
+        self._watching.close()
+        super().on_exception(trainer, pl_module, exception)
 
     def _say_what_is_not_seen(self, pl_module: LightningModule, counts: dict[str, LayerCounts]) -> None:
         watched = layer_filter(pl_module, self.layers)

@@ -69,7 +69,13 @@ class SparsityLogger(LayerWatcher):
 
     def __init__(self, layers: Layers | None = None, *, task: Task | None = None) -> None:
         super().__init__(layers, task)
-        self.values: dict[str, dict[str, float]] = {}
+        self._values: dict[str, dict[str, float]] = {}
+
+    @property
+    def values(self) -> dict[str, dict[str, float]]:
+        """Layer to the metrics of the last validation."""
+        self.receive()
+        return self._values
 
     def state_dict(self) -> dict[str, Any]:
         """The values of the last validation."""
@@ -77,18 +83,18 @@ class SparsityLogger(LayerWatcher):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
-        self.values = state_dict["values"]
+        self._values = state_dict["values"]
 
     def on_counted(self, trainer: Trainer, pl_module: LightningModule, counts: dict[str, LayerCounts]) -> None:
         """Log how sparse the activations were, and how sparse the weights are."""
         by_task = self.task_known
-        self.values = {layer: _activation_values(*count, per_task=by_task) for layer, count in counts.items()}
+        self._values = {layer: _activation_values(*count, per_task=by_task) for layer, count in counts.items()}
         for layer, weights in weight_layers(pl_module, self.layers).items():
             if packed := [w.dtype for w in weights if not (w.is_floating_point() or w.is_complex())]:
                 self._warn_once(f"The weights of {layer!r} are packed as {packed[0]}, so their zeros are not counted.")
             elif size := sum(weight.numel() for weight in weights):
                 zeros = sum(float(weight_sparsity(weight)) * weight.numel() for weight in weights)
-                self.values.setdefault(layer, {})["weight_sparsity"] = zeros / size
+                self._values.setdefault(layer, {})["weight_sparsity"] = zeros / size
         flat = {f"sparsity/{layer}/{name}": x for layer, values in self.values.items() for name, x in values.items()}
         log_metrics(trainer, flat)
 

@@ -70,20 +70,33 @@ class SubnetworkLogger(LayerWatcher):
     ) -> None:
         super().__init__(layers, task)
         self.num_units, self.folder = num_units, folder
-        self.win_rates: dict[str, Tensor] = {}
-        self.segments: dict[str, Tensor] = {}
+        self._win_rates: dict[str, Tensor] = {}
+        self._segments: dict[str, Tensor] = {}
         self._output: Path | None = None
+
+    @property
+    def win_rates(self) -> dict[str, Tensor]:
+        """Layer to how often each unit was active, ``(T, U)``."""
+        self.receive()
+        return self._win_rates
+
+    @property
+    def segments(self) -> dict[str, Tensor]:
+        """Layer to the segment that won, ``(T, U)``."""
+        self.receive()
+        return self._segments
 
     def state_dict(self) -> dict[str, Any]:
         """What was seen last of each task."""
-        return {"win_rates": dict(self.win_rates), "segments": dict(self.segments)}
+        return {"win_rates": dict(self._win_rates), "segments": dict(self._segments)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
-        self.win_rates, self.segments = dict(state_dict["win_rates"]), dict(state_dict["segments"])
+        self._win_rates, self._segments = dict(state_dict["win_rates"]), dict(state_dict["segments"])
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the folder to write to."""
+        super().setup(trainer, pl_module, stage)
         self._output = output_folder(trainer, self.folder)
 
     def on_counted(self, trainer: Trainer, pl_module: LightningModule, counts: dict[str, LayerCounts]) -> None:
@@ -95,23 +108,23 @@ class SubnetworkLogger(LayerWatcher):
             )
             return
         for layer, (tasks, active, samples) in counts.items():
-            rates = _resized(self.win_rates.get(layer), max(tasks) + 1, active.shape[1], blank=torch.nan)
+            rates = _resized(self._win_rates.get(layer), max(tasks) + 1, active.shape[1], blank=torch.nan)
             rates[tasks] = (active / samples.clamp(min=1)).float()
-            self.win_rates[layer] = rates
+            self._win_rates[layer] = rates
         for (layer, task), (module, context) in self._contexts.contexts.items():
             winners = winning_segments(module, context)
-            self.segments[layer] = _resized(self.segments.get(layer), task + 1, len(winners), blank=-1)
-            self.segments[layer][task] = winners
+            self._segments[layer] = _resized(self._segments.get(layer), task + 1, len(winners), blank=-1)
+            self._segments[layer][task] = winners
         log_metrics(trainer, trainer.strategy.broadcast(self._values(trainer)))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write what ``trainer.validate`` has seen."""
-        if trainer.state.fn == "validate" and self._output is not None and self.win_rates:
+        if trainer.state.fn == "validate" and self._output is not None and self._win_rates:
             write_record(self.record(), self._output / "subnetworks.json")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the record and draw the picture."""
-        if self._output is None or not self.win_rates:
+        if self._output is None or not self._win_rates:
             return
         write_record(self.record(), self._output / "subnetworks.json")
         try:
@@ -143,12 +156,12 @@ class SubnetworkLogger(LayerWatcher):
         task = current_task(trainer, self.task)
         learned = slice(None if task is None or trainer.state.fn == "validate" else task + 1)
         values = {}
-        for layer, rates in self.win_rates.items():
+        for layer, rates in self._win_rates.items():
             overlap = task_overlap(rates[learned])
             apart = ~torch.eye(len(overlap), dtype=torch.bool)
             values[f"subnetworks/{layer}/overlap"] = float(overlap[apart].nanmean())
             values[f"subnetworks/{layer}/within"] = float(overlap.diagonal().nanmean())
-        for layer, winners in self.segments.items():
+        for layer, winners in self._segments.items():
             winners = winners[learned]
             winners = winners[(winners >= 0).all(1)].sort(0).values
             used = (winners.diff(dim=0) != 0).sum(0) + 1.0

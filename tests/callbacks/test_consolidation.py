@@ -338,7 +338,11 @@ def test_two_processes_give_what_one_gives(tmp_path):
         strategy = {"strategy": "ddp_spawn"} if world > 1 else {}
         callbacks = [si, ewc, Save(tmp_path)]
         run = trainer(tmp_path, callbacks, epochs=TASKS, devices=world, limit_val_batches=0, **strategy)
-        run.fit(Net(), stream())
+        run.fit(net := Net(), stream())
+        states = [callback.state_dict()["regularizer"] for callback in (si, ewc)]  # in the process that asks
+        held = [(net.parameters(), state["importance"].values(), state["anchor"].values()) for state in states]
+        asked = torch.cat([flat(tensors).detach() for parts in held for tensors in parts])
+        assert torch.equal(asked, torch.load(tmp_path / f"{world}_0.pt"))
     one, first, second = (torch.load(tmp_path / f"{name}.pt") for name in ("1_0", "2_0", "2_1"))
     assert torch.equal(first, second)
     torch.testing.assert_close(first, one, rtol=1e-3, atol=1e-5)

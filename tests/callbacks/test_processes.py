@@ -99,13 +99,16 @@ def run(folder, world, module=Frozen):
     strategy = {"strategy": "ddp_spawn"} if world > 1 else {}
     fit = trainer(folder / str(world), callbacks, epochs=2, devices=world, **strategy)
     fit.fit(module, data)
-    return log
+    return callbacks[:2]
 
 
 @pytest.mark.slow
 def test_two_processes_give_what_one_gives(tmp_path):
-    alone, parent = run(tmp_path, 1), run(tmp_path, 2)
+    (alone, alone_sparsity), (parent, parent_sparsity) = run(tmp_path, 1), run(tmp_path, 2)
     torch.testing.assert_close(parent.matrix, alone.matrix, equal_nan=True)  # in the process that asks
+    assert list(parent_sparsity.values) == list(alone_sparsity.values) != []
+    for layer, values in alone_sparsity.values.items():
+        assert parent_sparsity.values[layer] == pytest.approx(values)
     one, first, second = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("1_0", "2_0", "2_1"))
     assert first["samples"] == [10, 10, 10]
     for name in ("matrix", "baseline"):
