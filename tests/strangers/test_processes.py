@@ -1,0 +1,118 @@
+"""Two processes on the CPU, started by Lightning as people start them."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+SCRIPT = """
+import sys
+import torch
+from lightning.pytorch import LightningModule, Trainer, seed_everything
+from torch.utils.data import DataLoader, TensorDataset
+from torchmetrics import Accuracy
+
+
+def task(j, first, last):
+    generator = torch.Generator().manual_seed(j)
+    x = torch.randn(96, 8, generator=generator)
+    y = (x @ torch.randn(8, 3, generator=generator)).argmax(1)
+    return TensorDataset(x[first:last], y[first:last])
+
+
+class Net(LightningModule):
+    def __init__(self, how):
+        super().__init__()
+        self.net = torch.nn.Sequential(torch.nn.Linear(8, 24), torch.nn.ReLU(), torch.nn.Linear(24, 3))
+        self.acc, self.how = Accuracy(task="multiclass", num_classes=3), how
+
+    def training_step(self, batch, batch_idx):
+        return torch.nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+
+    def validation_step(self, batch, batch_idx, dataloader_idx=0):
+        x, y = batch
+        if self.how == "metric":
+            self.acc(self.net(x), y)
+            self.log("val/acc", self.acc)
+        else:
+            self.log("val/acc", (self.net(x).argmax(1) == y).float().mean(), sync_dist=self.how == "synced")
+
+    def on_validation_end(self):
+        if self.trainer.is_global_zero and not self.trainer.sanity_checking:
+            torch.save(self.state_dict(), f"{self.how}-{self.trainer.current_epoch}.pt")
+
+    def train_dataloader(self):
+        return DataLoader(task(min(self.trainer.current_epoch // 2, 2), 0, 48), batch_size=8, shuffle=True)
+
+    def val_dataloader(self):
+        return [DataLoader(task(j, 48, 96), batch_size=8) for j in range(3)]
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), lr=0.03)
+
+
+def main(how, callbacks):
+    seed_everything(0)
+    net = Net(how)
+    trainer = Trainer(
+        max_epochs=6, reload_dataloaders_every_n_epochs=1, accelerator="cpu", devices=2, strategy=sys.argv[1],
+        logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        callbacks=callbacks,
+    )
+    trainer.fit(net)
+    if trainer.is_global_zero:
+        matrix = callbacks[0].matrix if callbacks else None
+        logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        torch.save({"matrix": matrix, "logged": logged, "weights": net.state_dict()}, f"{how}.pt")
+"""
+
+RUNS = """
+
+if __name__ == "__main__":
+    from dendrite_zoo.callbacks import ForgettingLogger, SparsityLogger
+    if sys.argv[2:] == ["bare"]:
+        main("bare", [])
+    for how in ("synced", "unsynced", "metric") if sys.argv[1] == "ddp" else ("synced",):
+        log = ForgettingLogger("val/acc", epochs_per_task=2, pictures=False, verbose=False)
+        main(how, [log, SparsityLogger()])
+"""
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    folders = {}
+    for strategy in ("ddp", "ddp_spawn"):
+        folder = folders[strategy] = tmp_path_factory.mktemp(strategy)
+        (folder / "script.py").write_text(SCRIPT + RUNS)
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-W", "ignore", "script.py", strategy, *(["bare"] if strategy == "ddp" else [])]
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    return folders
+
+
+CASES = [("ddp", "synced"), ("ddp", "unsynced"), ("ddp", "metric"), ("ddp_spawn", "synced")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("strategy", "how"), CASES)
+def test_two_processes(strategy, how, results):
+    """The matrix is there where the script asks for it, and is that of all samples."""
+    bare, ours = torch.load(results["ddp"] / "bare.pt"), torch.load(results[strategy] / f"{how}.pt")
+    assert all(torch.equal(value, ours["weights"][name]) for name, value in bare["weights"].items())
+    expected = torch.empty(3, 3)
+    for i in range(3):
+        weights = torch.load(results["ddp"] / f"bare-{2 * i + 1}.pt")
+        for j in range(3):
+            generator = torch.Generator().manual_seed(j)
+            x = torch.randn(96, 8, generator=generator)
+            y = (x @ torch.randn(8, 3, generator=generator)).argmax(1)[48:]
+            hidden = (x[48:] @ weights["net.0.weight"].T + weights["net.0.bias"]).clamp(min=0)
+            logits = hidden @ weights["net.2.weight"].T + weights["net.2.bias"]
+            expected[i, j] = (logits.argmax(1) == y).float().mean()
+    torch.testing.assert_close(ours["matrix"], expected, rtol=0, atol=1e-5)
+    lost = [expected[0, 0].maximum(expected[1, 0]) - expected[2, 0], expected[1, 1] - expected[2, 1]]
+    assert ours["logged"]["average_accuracy"] == pytest.approx(float(expected[-1].mean()), abs=1e-5)
+    assert ours["logged"]["forgetting"] == pytest.approx(float(sum(lost) / 2), abs=1e-5)
