@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format format-check lint types doctest floors hub-floor bench zoo figures clean links
+.PHONY: help demo test check format format-check lint types doctest floors hub-floor strangers bench zoo figures clean links
 
 # The first python that torch's pinned version has wheels for.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10 python3.14 python; do \
@@ -51,6 +51,10 @@ hub-floor: .venv/.dev  ## the Hub tests on the oldest huggingface-hub that is su
 	$(BIN)/python -m pip install --quiet --upgrade --target build/hub-floor 'huggingface-hub==1.31.*'
 	PYTHONPATH=$(CURDIR)/build/hub-floor $(BIN)/python -m pytest $(PYTEST) tests/hub tests/callbacks/test_publisher.py
 
+# Warnings of other libraries are theirs; the tests compare those that our callbacks add.
+strangers: .venv-strangers/.done  ## the callbacks in pipelines of torchgeo, timm, transformers, ... (8 GB; not in CI)
+	.venv-strangers/bin/python -m pytest -W default tests/strangers/libraries
+
 # MNIST may be a folder that holds it: make bench MNIST=~/data/mnist
 MNIST ?= mnist
 BENCHMARKS ?= training_step mixed_contexts stream inference imports callbacks environments policy sac many_contexts growth sac_subnetworks fit watching
@@ -76,7 +80,7 @@ figures: .venv/.dev  ## all results in tables and figures, beside the published 
 	$(BIN)/dendrite-zoo report results/continual/permuted-mnist-10.json results/sweeps/*.json --figures results/sweeps
 
 clean:  ## remove the environment, builds and caches (not runs/)
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-strangers build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp says that the environment holds what pyproject.toml and constraints.txt ask for.
@@ -87,6 +91,11 @@ clean:  ## remove the environment, builds and caches (not runs/)
 .venv/.dev: .venv/pyvenv.cfg pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[mnist,report,metaworld,dev]'
 	touch $@ .venv/.demo
+
+.venv-strangers/.done: tests/strangers/requirements.txt pyproject.toml | links
+	$(PYTHON) -m venv .venv-strangers
+	.venv-strangers/bin/python -m pip install --quiet --requirement tests/strangers/requirements.txt --editable '.[report]'
+	touch $@
 
 .venv/pyvenv.cfg: | links
 	@test -n "$(PYTHON)" || { echo "No Python 3.10 to 3.14 was found. Install one, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3"; exit 1; }
