@@ -30,17 +30,15 @@ class ForgettingLogger(Callback):
     values are then taken up to that task only: count the second time as a task of its own to keep both.
 
     A metric is found as ``val/task_{j}/acc``, else ``val/acc/dataloader_idx_{j}`` (``self.log("val/acc", ...)`` with
-    several loaders: loader ``j`` is task ``j``), else ``val/acc`` (one loader: the current task's, in a fit). One
-    torchmetrics object for several loaders is no matter: the matrix holds each loader's own value. ``trainer.test`` is
-    read as validations are; the matrix holds the values of one of both, of the first.
+    several loaders: loader ``j`` is task ``j``), else ``val/acc`` (one loader: the current task's, in a fit). Of one
+    torchmetrics object for several loaders the matrix holds each loader's own value. ``trainer.test`` is read as
+    validations are; the matrix holds the values of either, of the first.
 
     ``trainer.validate`` before ``trainer.fit`` fills ``baseline``, or, where training starts at a task ``f > 0``, row
     ``f - 1``; after a fit it measures the row of the task trained last anew, whatever weights it is given. The sanity
-    check counts for nothing. Which task the one loader of a ``trainer.validate(model, loader_j)`` measures is not
-    guessed: set ``log.task = j`` before it.
-
-    With one ``Trainer.fit`` for each task, use one logger for all, and set ``log.task = i`` before each fit; an index
-    is for the next run only. This serves the other callbacks of the Trainer, too.
+    check counts for nothing. With one ``Trainer.fit`` for each task, use one logger for all, and set ``log.task = i``
+    before each; with one loader after another in ``trainer.validate(model, loader_j)``, set ``log.task = j``. An index
+    is for the next run only, and serves the other callbacks of the Trainer too.
 
     Logged are ``forgetting``, ``forgetting/task_{j}``, ``average_accuracy``, ``backward_transfer``,
     ``forward_transfer`` and ``learning_accuracy`` (`dendrite_zoo.metrics`), taken of ``matrix[: i + 1, : i + 1]``; NaN
@@ -175,7 +173,7 @@ class ForgettingLogger(Callback):
         """Go on with the matrix of a checkpoint, or of another logger."""
         self.record.from_state(state_dict)
         self._progress.load_state_dict(state_dict)
-        self._filler.stage = state_dict["stage"]
+        self._filler.stage = state_dict.get("stage")
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Make sure that the task can be known, and that metrics are collected, before any work is done."""
@@ -277,7 +275,7 @@ class ForgettingLogger(Callback):
         """What tells this logger's keys and files from others'."""
         loggers = find_callbacks(trainer, ForgettingLogger)
         labels = {id(one): one.name or re.sub(r"{.*}", "", one.metric) for one in loggers}
-        labels |= {id(one): "" for one in [one for one in loggers if one.name is None][:1]}
+        labels |= {id(one): "" for one in [x for x in loggers if x.name is None][:1]}
         label = labels.pop(id(self))
         if label in labels.values():
             raise ValueError(

@@ -47,6 +47,8 @@ class MetricName:
     """
 
     def __init__(self, metric: str) -> None:
+        if not isinstance(metric, str):
+            raise wrong_argument("metric", "the name of a metric that the module logs", metric)
         self.metric = re.sub(LOADER + "$", "", metric)
         parts = re.split(PLACE, self.metric)  # before the place, the number that counting starts from, behind it
         if len(parts) > 3 or set("{}") & {*parts[0], *parts[-1]}:
@@ -152,6 +154,7 @@ def check_mode(metric: str, mode: str) -> None:
         ValueError: neither ``"max"`` nor ``"min"``.
     """
     check_choice(("max", "min"), mode=mode)
+    MetricName(metric)
     if (other := better(metric)) not in (None, mode):
         rank_zero_warn(
             f"ForgettingLogger: Expected `mode` to be {other!r}, as the name of {metric!r} says that "

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from dendrite_zoo._core.ranks import all_gather
@@ -44,6 +45,7 @@ class MetricReader:
         self._samples: dict[int, int | None] = {}
         self._states: MetricStates | None = None
         self._last = ""
+        self._warned = False
 
     def start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remember what was logged before this validation; call it in ``on_validation_start``."""
@@ -95,6 +97,13 @@ class MetricReader:
         if self._states is not None:
             own = self._states.alone(trainer, keys)
             ranks = [{j: (own.get(j, value), n) for j, (value, n) in rank.items()} for rank in ranks]
+            if not self._warned and (mixed := self._states.mixtures(trainer)):
+                self._warned = True
+                rank_zero_warn(
+                    f"ForgettingLogger: `{mixed[0]}.compute()` is called in each step, but Lightning resets a metric "
+                    f"after the last loader only. If {self.name.metric!r} is computed by it, its values are not those "
+                    f"of single tasks: log `self.{mixed[0]}` itself, or use one for each loader."
+                )
         found = average_over_ranks(ranks) if len(ranks) > 1 else ranks[0]
         return Read(found, any(self.name.names_task(key) for key in keys.values()))
 

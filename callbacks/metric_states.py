@@ -4,10 +4,11 @@ from collections.abc import Mapping
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
+from torchmetrics import Metric
 
 from dendrite_zoo._core.lightning import logged_metrics
 from dendrite_zoo._core.ranks import all_gather
-from dendrite_zoo._core.torchmetrics import FRESH, States, holds, only_between, states_of, submetrics
+from dendrite_zoo._core.torchmetrics import FRESH, States, holds, only_between, states_of, submetrics, was_computed
 
 
 class MetricStates:
@@ -25,22 +26,31 @@ class MetricStates:
     def __init__(self, pl_module: LightningModule) -> None:
         self._module = pl_module
         self._began: dict[int, dict[int, States]] = {}  # loader -> id of a metric -> what it held
+        self._updated: list[Metric] = []  # before the loader at hand began
+        self._computed: dict[int, Metric] = {}  # in a step, with the samples of earlier loaders
 
     def before_batch(self, loader: int) -> None:
         """A loader may begin."""
         if loader not in self._began:
             self._began[loader] = self._now()
+            self._updated = [metric for metric in submetrics(self._module) if metric.update_count]
 
     def after_batch(self, loader: int, batch_idx: int) -> None:
         """See whether the module itself has reset a metric since the loader began."""
         began = self._began[loader]
-        for metric in submetrics(self._module):
-            known = began.get(id(metric), FRESH)
-            if not known.updates:
-                continue
+        for metric in self._updated:
+            known = began[id(metric)]
             first_update = batch_idx == 0 and metric.update_count == known.updates and not holds(metric, known)
             if metric.update_count < known.updates or first_update:
                 began[id(metric)] = FRESH
+            elif known.updates and was_computed(metric):
+                self._computed[id(metric)] = metric
+
+    def mixtures(self, trainer: Trainer) -> list[str]:
+        """The metrics that steps computed with the samples of earlier loaders, to log the values, by attribute."""
+        logged = {id(metric) for metric, _ in logged_metrics(trainer).values()}
+        mixed = self._computed.keys() - logged
+        return [name for name, module in self._module.named_modules() if id(module) in mixed]
 
     def alone(self, trainer: Trainer, keys: Mapping[int, str]) -> dict[int, float]:
         """The values of loaders whose metric also held what others had added; for all others Lightning's are right.

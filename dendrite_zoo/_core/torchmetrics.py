@@ -63,6 +63,11 @@ def _same(one: Any, other: Any) -> bool:
     return len(one) == len(other) and all(x is y or _same(x, y) for x, y in zip(one, other, strict=True))
 
 
+def was_computed(metric: Metric) -> bool:
+    """Whether a metric was computed since its last update; not known, and so False, of one that caches no value."""
+    return getattr(metric, "_computed", None) is not None
+
+
 def only_between(metric: Metric, before: Mapping[int, States], after: Mapping[int, States]) -> Metric | None:
     """A copy of a metric that was updated with nothing but what stands between two of its states.
 

@@ -107,6 +107,14 @@ class TestOneFitForEachTask:
             rows.append(knows(module, i + 1) + [NAN] * (TASKS - 1 - i))
         assert_is(log.matrix, rows)
 
+    def test_loaders_of_earlier_tasks_alone(self, tmp_path, module):
+        """The task that is trained on is not validated: its row is there, its column is not yet."""
+        log, rows = ForgettingLogger("val/acc", lambda trainer: i, verbose=False), []
+        for i in range(TASKS):
+            fit_trainer(tmp_path, log).fit(module, train_loader(i), val_loaders(2))
+            rows.append([*knows(module, 2), NAN])
+        assert_is(log.matrix, rows)
+
     def test_a_task_that_early_stopping_ends(self, tmp_path, module):
         log, rows = ForgettingLogger("val/acc", verbose=False), []
         for i in range(TASKS):

@@ -37,6 +37,12 @@ def test_a_place_that_is_none(metric):
         MetricName(metric)
 
 
+@pytest.mark.parametrize("metric", [None, 3, ["val/acc"]])
+def test_a_metric_that_is_no_name(metric):
+    with pytest.raises(ValueError, match="Expected `metric` to be the name of a metric that the module logs, but got"):
+        MetricName(metric)
+
+
 def test_a_number_below_the_first():
     with pytest.raises(ValueError, match=r"count tasks from 1, as 'acc_\{task:1\}' says, but 'acc_0' was logged"):
         MetricName("acc_{task:1}").keys(["acc_0", "acc_1"])

@@ -213,6 +213,37 @@ def test_in_trainer_validate_too(tmp_path):
     torch.testing.assert_close(log.baseline, torch.tensor(module.rows[0], dtype=torch.float32), rtol=0, atol=1e-6)
 
 
+class Computed(Shared):
+    """Logs a number, which rests on all that the object has seen."""
+
+    def validation_step(self, batch, batch_idx, dataloader_idx=0):
+        x, y = batch
+        self.acc.update(self.net(x), y)
+        self.log("val/acc", self.acc.compute())
+
+
+class Total(Shared):
+    """Logs numbers of its own for each loader, and the object's for all together."""
+
+    def validation_step(self, batch, batch_idx, dataloader_idx=0):
+        x, y = batch
+        self.acc.update(self.net(x), y)
+        self.log("val/acc", (self.net(x).argmax(1) == y).float().mean(), batch_size=len(y))
+
+    def on_validation_epoch_end(self):
+        self.log("val/all", self.acc.compute())
+        self.acc.reset()
+
+
+def test_a_number_that_is_computed_in_each_step(tmp_path):
+    log = ForgettingLogger("val/acc", by_epoch, verbose=False)
+    with pytest.warns(UserWarning, match=r"`acc\.compute\(\)` is called in each step, .* log `self\.acc` itself"):
+        trainer(tmp_path, [log]).fit(Computed(), Data())
+    module, log = Total(), ForgettingLogger("val/acc", by_epoch, verbose=False)  # warnings are errors
+    trainer(tmp_path, [log]).fit(module, Data())
+    torch.testing.assert_close(log.matrix, torch.tensor(module.rows, dtype=torch.float32), rtol=0, atol=1e-6)
+
+
 class Maximum(Shared):
     def __init__(self):
         super().__init__(torchmetrics.MaxMetric())
