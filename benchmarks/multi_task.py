@@ -133,7 +133,7 @@ def main() -> None:
                     description=f"All {TASKS} tasks at once, {arguments.epochs} epochs, learning rate {lr:g}",
                     parameters=parameters,
                     wall_time_s=round(seconds, 1),
-                    config={"lr": lr, "epochs": arguments.epochs, "batch_size": BATCH},
+                    config={"network": method, "lr": lr, "epochs": arguments.epochs, "batch_size": BATCH},
                 )
                 print(f"  seed {seed}: {record.average_accuracy:.4f} in {seconds:.0f} s, {parameters:,}", flush=True)
                 records.append(record)

@@ -88,7 +88,9 @@ class TaskModule(LightningModule):
 
     def log_means(self, values: Mapping[str, Tensor], batch_size: int) -> None:
         """Log the means over all batches of an evaluation and over all processes."""
-        self.log_dict(values, batch_size=batch_size, on_epoch=True, sync_dist=True, add_dataloader_idx=False)
+        # Lightning halves the number of rows for two processes, and drops a half where that is an integer.
+        rows: Any = float(batch_size)
+        self.log_dict(values, batch_size=rows, on_epoch=True, sync_dist=True, add_dataloader_idx=False)
 
     def on_fit_end(self) -> None:
         """Return the segments, so that any optimizer may train them next."""

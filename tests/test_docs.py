@@ -57,6 +57,17 @@ def test_a_number_of_the_continual_table_is_the_last_row_of_a_matrix() -> None:
     assert "(0.971)" in shown["MLP + SI"]["10 tasks"] and "(0.814)" in shown["active dendrites"]["100 tasks"]
 
 
+def test_a_number_of_the_mixed_table_is_the_mean_of_its_seeds() -> None:
+    shown = {row["network"]: row for row in rows(ROOT / "docs" / "results.md", "multi-task")}
+    records = json.loads((ROOT / "results" / "multi-task.json").read_text(encoding="utf-8"))
+    assert len(records) == 2 * len(shown) == 10
+    for record in records:
+        cell = shown[record["method"]][record["benchmark"].split("-")[1]]
+        by_seed = record["average_accuracy_per_seed"]
+        assert cell.startswith(f"{statistics.fmean(by_seed):.3f} ± {statistics.stdev(by_seed):.3f} (3 seeds")
+        assert statistics.fmean(record["task_accuracies"]) == pytest.approx(statistics.fmean(by_seed), abs=1e-9)
+
+
 def test_a_table_of_records_made_by_hand() -> None:
     """Two numbers of tasks of one method; a spread where there are seeds; published in brackets, ours in bold."""
     own = {"benchmark": "permuted-mnist", "method": "mine", "context_at_test": "inferred", "parameters": 2_600_000}

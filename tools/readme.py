@@ -123,12 +123,24 @@ def robots_table() -> str:
     return table(["tasks", "method", "goals reached", "forgetting", "parameters"], rows)
 
 
+def multi_task_table() -> str:
+    """Mean accuracy over tasks that were learned all at once, of each network on each question."""
+    cells: dict[str, dict[str, str]] = defaultdict(dict)
+    for record in read_records(ROOT / "results" / "multi-task.json"):
+        cells[record.method][record.benchmark] = f"{mean(record)} ({seeds(record)})"
+        cells[record.method]["parameters"] = f"{record.parameters:,}"
+    columns = ["parameters", *dict.fromkeys(name for row in cells.values() for name in row if name != "parameters")]
+    head = ["network", *(name.removeprefix("mixed-").removesuffix("-digits") for name in columns)]
+    return table(head, [[method, *(row.get(name, "") for name in columns)] for method, row in cells.items()])
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "example: fine_tune.py": lambda: example("fine_tune.py"),
     "example: ten_skills.py": lambda: example("ten_skills.py"),
     "output: fine_tune.py": lambda: output("fine_tune.py"),
     "zoo": zoo_table,
     "continual": lambda: continual_table(continual_records()),
+    "multi-task": multi_task_table,
     "robots": robots_table,
 }
 """What stands between ``<!-- name -->`` and ``<!-- end -->`` of a page."""
