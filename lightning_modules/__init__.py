@@ -1,6 +1,7 @@
 """LightningModules that train networks on many tasks, and their evaluation."""
 
 from dendrite_zoo.lightning_modules.behavior_cloning import BehaviorCloning
+from dendrite_zoo.lightning_modules.checkpoint_io import VerifiedCheckpointIO
 from dendrite_zoo.lightning_modules.continual import ContinualClassifier
 from dendrite_zoo.lightning_modules.evaluation import evaluate_contexts
 from dendrite_zoo.lightning_modules.multi_task import MultiTaskClassifier
@@ -13,5 +14,6 @@ __all__ = [
     "MultiTaskClassifier",
     "MultiTaskSAC",
     "ReplayClassifier",
+    "VerifiedCheckpointIO",
     "evaluate_contexts",
 ]

@@ -2,17 +2,21 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from lightning.pytorch import LightningModule
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 from torch.optim import Optimizer
 
 from dendrite_zoo._core.lightning import attached_trainer
 from dendrite_zoo._core.names import refuse_old_names
+from dendrite_zoo.lightning_modules.checkpoint_io import VerifiedCheckpointIO, verified
 from dendrite_zoo.lightning_modules.finite import check_loss, check_weights
 from dendrite_zoo.optim import DendriteAdam, clip_gradients_
 from dendrite_zoo.tasks import TaskBoundary
+
+M = TypeVar("M", bound="TaskModule")
 
 
 def cosine(progress: float) -> float:
@@ -34,12 +38,28 @@ class TaskModule(LightningModule):
     It clips gradients that are sparse, returns the segments to ordinary optimizers when a fit ends, remembers in the
     checkpoint which task was trained last, and refuses a checkpoint whose hyperparameters have old names. A loss that
     is not finite stops the fit before the optimizer steps; weights that are not finite are not written to a checkpoint.
+    A checkpoint is verified before it is read (`VerifiedCheckpointIO`).
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.boundary = TaskBoundary()
         self._batch: Any = None  # the last one trained on, for the message of a loss that is not finite
+
+    @classmethod
+    def load_from_checkpoint(cls: type[M], checkpoint_path: Any, *args: Any, **kwargs: Any) -> M:
+        """As Lightning's, of a checkpoint that is whole.
+
+        Raises:
+            ValueError: it is damaged, and there is no other one to read.
+        """
+        return super().load_from_checkpoint(verified(checkpoint_path), *args, **kwargs)
+
+    def setup(self, stage: str) -> None:
+        """Have the Trainer verify a checkpoint before it is read, unless it reads them in a way of its own."""
+        trainer = attached_trainer(self)
+        if trainer is not None and type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            trainer.strategy.checkpoint_io = VerifiedCheckpointIO()
 
     @property
     def datamodule(self) -> Any:

@@ -130,6 +130,7 @@ class BehaviorCloning(TaskModule):
 
     def setup(self, stage: str) -> None:
         """Refuse data of other tasks; begin a fit without an average."""
+        super().setup(stage)
         if stage == "fit":
             self.average.show(False)
             self.average.reset()

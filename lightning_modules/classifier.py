@@ -148,6 +148,7 @@ class TaskClassifier(TaskModule):
 
     def setup(self, stage: str) -> None:
         """Refuse a datamodule that the model has no room for, before anything is trained."""
+        super().setup(stage)
         for things, owner in (("tasks", self.context), ("classes", self.model)):
             name = "max_tasks" if things == "tasks" else "num_classes"
             most, given = getattr(owner, name, None), getattr(self.datamodule, f"num_{things}", None)

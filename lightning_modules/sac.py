@@ -153,6 +153,7 @@ class MultiTaskSAC(TaskModule):
 
     def setup(self, stage: str) -> None:
         """Refuse other data, before anything is played."""
+        super().setup(stage)
         data = self.datamodule
         if stage == "fit" and not isinstance(data, OnlineTasks):
             remedy = "Call trainer.fit(module, OnlineTasks(tasks, env_steps=...))."

@@ -3,6 +3,7 @@
 import csv
 import math
 import os
+import shutil
 import signal
 import sys
 import time
@@ -17,11 +18,17 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from dendrite_zoo._core.checkpoints import PREVIOUS, whole_checkpoint
+from dendrite_zoo._core.lightning import logging_step
 from dendrite_zoo.callbacks import ForgettingLogger, RunRecorder, SparsityLogger
+from dendrite_zoo.cli.run_logger import RunLogger
 
 LAST = Path("checkpoints", "last.ckpt")
+BEFORE = LAST.with_name(PREVIOUS)
 CURVE = ("env_steps", "updates", "success")
-RUN_FILES = ("metrics.csv", "matrix.json", "matrix.png", LAST)
+RUN_FILES = ("metrics.csv", "matrix.json", "matrix.png", LAST, BEFORE)
+LEFT_OVER = ("metrics.csv.new", "checkpoints/*.part", ".writing-*", "model/.writing-*")
+"""What a kill may leave of a file that was being written."""
 
 
 def start_run(folder: Path, *, resumed: bool = False, replace: bool = False) -> Path:
@@ -38,24 +45,32 @@ def start_run(folder: Path, *, resumed: bool = False, replace: bool = False) -> 
     """
     earlier = [folder / name for name in RUN_FILES if (folder / name).exists()]
     if earlier and not (resumed or replace):
-        resume = f"resume it with --resume {folder}, " if (folder / LAST).exists() else ""
+        resume = f"resume it with --resume {folder}, " if has_checkpoint(folder) else ""
         raise FileExistsError(
             f"{folder} holds an earlier run ({earlier[0].name}). Give --name, {resume}or remove the folder."
         )
     for path in earlier if replace else ():
         path.unlink()
+    for path in (path for pattern in LEFT_OVER for path in folder.glob(pattern)):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a run can be resumed; a kill between two steps of writing the last checkpoint leaves the one before."""
+    return (folder / LAST).is_file() or (folder / BEFORE).is_file()
+
+
 def last_checkpoint(folder: Path) -> Path:
-    """The checkpoint that a run resumes from.
+    """The checkpoint that a run resumes from: the last one, or the one before where the last one is damaged.
 
     Raises:
         FileNotFoundError: there is none.
+        ValueError: both are damaged.
     """
-    if (folder / LAST).is_file():
-        return folder / LAST
+    if has_checkpoint(folder):
+        return whole_checkpoint(folder / LAST)
     raise FileNotFoundError(
         f"Expected a checkpoint to resume from, but there is no {folder / LAST}. If it is another run, give --name. "
         "If the run ended before it wrote one, remove the folder, and start again."
@@ -129,7 +144,7 @@ def resumable(folder: Path) -> Iterator[None]:
             raise
         stopped_by = signal.SIGTERM if isinstance(end, SIGTERMException) and not interrupted else signal.SIGINT
         go_on = f"Resume it with: dendrite-zoo fit --resume {folder}"
-        go_on = go_on if (folder / LAST).exists() else "It has no checkpoint yet. Start it again."
+        go_on = go_on if has_checkpoint(folder) else "It has no checkpoint yet. Start it again."
         print(f"dendrite-zoo fit: stopped by {stopped_by.name}. {go_on}", file=sys.stderr)
         sys.exit(128 + stopped_by)
     finally:
@@ -138,6 +153,8 @@ def resumable(folder: Path) -> Iterator[None]:
 
 class LastCheckpoint(Checkpoint):
     """Keeps ``last.ckpt``, to go on from after a crash: from the first batch on, on SIGTERM, and when training ends.
+
+    The one before it is kept as ``previous.ckpt``, for where a disk damages the last one.
 
     Lightning's ModelCheckpoint would write one an epoch, which may be seconds, or in time with a module of automatic
     optimization only.
@@ -155,6 +172,12 @@ class LastCheckpoint(Checkpoint):
     def __init__(self, folder: str | os.PathLike[str], seconds: float = 60.0) -> None:
         self.path, self.seconds = Path(folder) / LAST.name, seconds
         self._written, self._pause, self._cost = -math.inf, 2.5, 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Have ``metrics.csv`` drop what was logged after the checkpoint that is resumed from."""
+        for logger in trainer.loggers if trainer.ckpt_path else ():
+            if isinstance(logger, RunLogger):
+                logger.resume(logging_step(trainer))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -178,6 +201,10 @@ class LastCheckpoint(Checkpoint):
             part = self.path.with_suffix(".part")  # the file system of TMPDIR, where fsspec writes, may be another
             trainer.save_checkpoint(part, weights_only=False)  # not said, Lightning prints a line each time
             if trainer.is_global_zero:
+                with part.open("rb+") as file:
+                    os.fsync(file.fileno())
+                if self.path.exists():
+                    os.replace(self.path, self.path.with_name(PREVIOUS))
                 os.replace(part, self.path)
         self._written = time.monotonic()
         self._cost = self._written - begun

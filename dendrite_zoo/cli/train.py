@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
-from zipfile import is_zipfile
 
 from jsonargparse import Namespace, get_loader
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -22,6 +21,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 import dendrite_zoo.models  # noqa: F401  (so that a config may name its classes)
+from dendrite_zoo._core.checkpoints import whole_checkpoint
 from dendrite_zoo._core.environment import versions
 from dendrite_zoo._core.lightning import require
 from dendrite_zoo._core.redact import typed_command
@@ -174,20 +174,17 @@ class TrainingCLI(LightningCLI):
         return describe(Path(str(self.config.fit.config[0]))) + typed[resumed.end() :] if resumed else typed
 
     def _find_checkpoint(self, config: Any) -> None:
-        """Resolve ``--ckpt_path last``: Lightning would go on with an untrained network where there is none."""
+        """Resolve ``--ckpt_path last``, where Lightning would go on with an untrained network, and verify the file."""
         path, fit = config.ckpt_path, self.subcommand == "fit"
         if path is None and not fit:
             raise ValueError("Expected `--ckpt_path FILE`, or `--ckpt_path last` for that of the run, but got none.")
         if path is None:
             return
         if path == "last":
-            path = self.config_init[str(self.subcommand)].ckpt_path = str(run_folder.last_checkpoint(self.run_folder))
-        if not Path(path).is_file() and "://" not in str(path):
-            raise FileNotFoundError(
-                f"Expected `--ckpt_path` to be `last` or a checkpoint, but there is no file {path}."
-            )
-        if Path(path).is_file() and not is_zipfile(path):
-            raise ValueError(f"{path} is cut, or no checkpoint. Give one that is whole, such as --ckpt_path last.")
+            path = run_folder.last_checkpoint(self.run_folder)
+        elif "://" not in str(path):
+            path = whole_checkpoint(path)
+        self.config_init[str(self.subcommand)].ckpt_path = str(path)
         folder = Path(path).resolve().parent
         if fit and folder.name == run_folder.LAST.parent.name:  # else it is no run's
             self._check_same_recipe(Path(os.path.relpath(folder.parent)))

@@ -212,14 +212,47 @@ def test_nothing_in_a_checkpoint_is_executed(command, finished_run, tmp_path):
     assert (tmp_path / "executed").exists()
 
 
-def test_a_checkpoint_that_was_cut_or_is_none_is_refused_in_one_line(finished_run, tmp_path):
+def test_a_damaged_checkpoint_is_not_trained_on(finished_run, tmp_path):
     shutil.copytree(finished_run, tmp_path, dirs_exist_ok=True)
     last = tmp_path / "runs" / "tiny" / "checkpoints" / "last.ckpt"
-    whole = last.read_bytes()
-    for content in (b"", whole[: len(whole) // 2], b"# A text\n"):
+    whole, flipped = last.read_bytes(), bytearray(last.read_bytes())
+    flipped[len(flipped) // 3] ^= 8
+    for content in (b"", whole[: len(whole) // 2], b"# A text\n", bytes(flipped)):
         last.write_bytes(content)
-        said = run("validate", "--config", "tiny.yaml", "--ckpt_path", "last", cwd=tmp_path, code=1)
-        assert "is cut, or no checkpoint" in said and "Traceback" not in said and "weights_only" not in said
+        said = run("validate", "--config", "tiny.yaml", "--ckpt_path", "last", cwd=tmp_path)
+        assert "previous.ckpt, the one before it, is read instead" in said and "Traceback" not in said
+    said = run("fit", "--resume", "tiny", cwd=tmp_path)
+    assert "last.ckpt is damaged (Bad CRC-32 for file" in said
+    last.write_bytes(flipped)
+    last.with_name("previous.ckpt").unlink()
+    for command in (["fit", "--resume", "tiny"], ["validate", "--config", "tiny.yaml", "--ckpt_path", last]):
+        said = run(*command, cwd=tmp_path, code=1)
+        assert "last.ckpt is damaged, or no checkpoint" in said and "Traceback" not in said
+    said = run("publish", last, "--repo", "me/tiny", "--dry-run", cwd=tmp_path, code=1)
+    assert "but got a damaged file (Bad CRC-32 for file" in said and "Traceback" not in said
+
+
+@pytest.mark.slow
+def test_each_row_of_metrics_stands_once_after_kills(tmp_path):
+    """Killed for real, wherever the process is when some number of rows has been written."""
+    (tmp_path / "tiny.yaml").write_text(RECIPE.replace("epochs_per_task: 2", "epochs_per_task: 30"))
+    run("fit", "--config", "tiny.yaml", "--name", "whole", cwd=tmp_path)
+    fit = [sys.executable, "-m", "dendrite_zoo.cli.main", "fit"]
+    metrics = tmp_path / "runs" / "killed" / "metrics.csv"
+    for rows, arguments in ((40, ["--config", "tiny.yaml", "--name", "killed"]), (170, ["--resume", "killed"])):
+        with subprocess.Popen([*fit, *arguments], cwd=tmp_path, stderr=subprocess.DEVNULL) as process:
+            while process.poll() is None and not (metrics.exists() and len(metrics.read_bytes().splitlines()) > rows):
+                time.sleep(0.001)
+            process.kill()
+        assert process.returncode == -signal.SIGKILL
+    run("fit", "--resume", "killed", cwd=tmp_path)
+
+    def read(path):
+        table = csv.DictReader(path.read_text().splitlines())
+        return sorted(tuple(sorted((name, x) for name, x in row.items() if x)) for row in table)
+
+    whole = read(tmp_path / "runs" / "whole" / "metrics.csv")
+    assert read(metrics) == whole and len(whole) > 400 and len(set(whole)) == len(whole)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -79,6 +79,34 @@ def test_checkpoints_take_a_twentieth_of_the_time_at_most(tmp_path, monkeypatch,
     assert written == written_at
 
 
+def test_a_resumed_run_logs_each_row_once(tmp_path):
+    """Step 2 was the checkpoint's: its validation may come again, what is after it does."""
+    killed = RunLogger(tmp_path)
+    for step in range(5):
+        killed.log_metrics({"train/loss": float(step)}, step=step)
+        killed.log_metrics({"val/acc": step / 10}, step=step)
+    resumed = RunLogger(tmp_path)
+    resumed.resume(2)
+    assert [(row["step"], row["train/loss"], row["val/acc"]) for row in rows(tmp_path)] == [
+        ("0", "0.0", ""), ("0", "", "0.0"), ("1", "1.0", ""), ("1", "", "0.1"), ("2", "2.0", ""), ("2", "", "0.2"),
+    ]  # fmt: skip
+    resumed.log_metrics({"val/acc": 0.25}, step=2)
+    resumed.log_metrics({"val/other": 0.5}, step=2)
+    resumed.log_metrics({"train/loss": 3.5}, step=3)
+    assert [(row["step"], row["train/loss"], row["val/acc"], row["val/other"]) for row in rows(tmp_path)[4:]] == [
+        ("2", "2.0", "", ""), ("2", "", "0.25", ""), ("2", "", "", "0.5"), ("3", "3.5", "", ""),
+    ]  # fmt: skip
+
+
+def test_a_new_run_removes_what_a_kill_left_of_files_that_were_being_written(tmp_path):
+    for name in ("metrics.csv.new", "checkpoints/last.part", ".writing-x/matrix.json", "model/.writing-y/config.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "model" / "config.json").touch()
+    start_run(tmp_path, resumed=True)
+    assert {path.name for path in tmp_path.rglob("*")} == {"checkpoints", "model", "config.json"}
+
+
 def test_a_line_that_a_kill_cut_is_dropped(tmp_path):
     folder = tmp_path / "run"
     logger = RunLogger(folder)
@@ -188,3 +216,19 @@ def test_a_crash_while_a_checkpoint_is_written_leaves_the_one_before(tmp_path):
     with pytest.raises(OSError):
         LastCheckpoint(tmp_path).on_train_end(Full(), None)
     assert (tmp_path / "last.ckpt").read_text() == "whole"
+
+
+def test_two_checkpoints_are_kept(tmp_path):
+    class Slow:
+        fast_dev_run, is_global_zero = False, True
+
+        def save_checkpoint(self, path, weights_only):
+            path.write_text(f"{len(list(tmp_path.iterdir()))} files before")
+
+    last = LastCheckpoint(tmp_path)
+    for _ in range(3):
+        last.on_train_end(Slow(), None)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        "last.ckpt": "2 files before",
+        "previous.ckpt": "1 files before",
+    }

@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from dendrite_zoo._core.checkpoints import damage
 from dendrite_zoo.hub import artifact
 from dendrite_zoo.hub import config as configs
 from dendrite_zoo.hub.explain import explained
@@ -116,6 +117,8 @@ def _artifact(source: Path) -> Iterator[Path]:
 def _from_checkpoint(path: Path) -> HubModel:
     """Build the model of a Lightning checkpoint: its config from the hyperparameters, its state under ``model.``."""
     remedy = "Save the model with save_pretrained, and publish that folder."
+    if reason := damage(path):
+        raise ValueError(f"Expected {path} to be a Lightning checkpoint, but got a damaged file ({reason}). {remedy}")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch's reader raises what its parts do
