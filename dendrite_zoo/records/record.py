@@ -144,9 +144,7 @@ class ResultRecord:
             raise ValueError(f"{where} has a record of before version 0.1, whose `row` is now `method`. Run it again.")
         further = ("reference",) if value.get("source") == "published" else NULLABLE
         if missing := [name for name in (*NEEDED, *further) if name not in value]:
-            raise ValueError(
-                f"{where} lacks {', '.join(missing)}, which a run writes. Add what is missing."
-            )
+            raise ValueError(f"{where} lacks {', '.join(missing)}, which a run writes. Add what is missing.")
         return _made_of(value)
 
     def to_json(self) -> dict[str, Any]:
