@@ -11,6 +11,7 @@ from torchmetrics import Metric, MetricCollection
 from dendrite_zoo._core.checks import check_choice, check_positive, check_share, wrong_argument
 from dendrite_zoo.contexts import FoundContext, TaskContext
 from dendrite_zoo.lightning_modules.base import TaskModule
+from dendrite_zoo.lightning_modules.finite import check_output
 from dendrite_zoo.lightning_modules.losses import (
     check_loss,
     check_targets,
@@ -121,6 +122,7 @@ class TaskClassifier(TaskModule):
             seen_as = self.context.infer(x)
             scores["context_acc"] = self._is_context_of(task, seen_as)
         output = self(x, seen_as)
+        check_output(output, f"{stage}/task_{task}")
         if is_labels(output, y):
             scores["acc"] = output.argmax(1) == y
         # In float64, which MPS has not, Lightning's mean over batches is that of whole counts; float32 rounds each.

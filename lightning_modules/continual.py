@@ -14,6 +14,7 @@ from dendrite_zoo.contexts import FoundContext, TaskContext
 from dendrite_zoo.hub import HubModel
 from dendrite_zoo.lightning_modules.base import cosine
 from dendrite_zoo.lightning_modules.classifier import ContextAtTest, Loss, Metrics, OptimizerFactory, TaskClassifier
+from dendrite_zoo.lightning_modules.finite import batch_named
 from dendrite_zoo.lightning_modules.known_tasks import warn_of_chance
 from dendrite_zoo.lightning_modules.losses import unpack
 from dendrite_zoo.tasks import current_task
@@ -158,7 +159,8 @@ class ContinualClassifier(TaskClassifier):
             done = self.trainer.current_epoch % epochs + batch_idx / self.trainer.num_training_batches
             self.scale_learning_rate(cosine(done / epochs))
         if isinstance(self.context, FoundContext):
-            self._cluster = self.context.observe(batch[0])
+            with batch_named(self.trainer, batch_idx):
+                self._cluster = self.context.observe(batch[0])
             if self._cluster == len(self.cluster_to_task):
                 self.cluster_to_task.append(current_task(self.trainer) or 0)
         task = self.current_task or 0

@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from dendrite_zoo._core.finite import unusable_parameter, unusable_rows
@@ -58,6 +59,33 @@ def check_weights(module: LightningModule, consequence: str) -> None:
         half = HALF if module.trainer.precision == "16-true" else ""
         remedy = "Lower `lr`, and start from an earlier checkpoint."
         raise ValueError(f"Expected finite weights, but `{spoilt}` has NaN or infinity. {consequence} {remedy}{half}")
+
+
+def check_output(output: Tensor, where: str) -> None:
+    """Raise where an output that is about to be measured has NaN, which metrics take for some class.
+
+    Args:
+        output: of a network, ``(B, ...)``.
+        where: what is measured.
+
+    Raises:
+        ValueError: naming the rows.
+    """
+    if output.is_floating_point() and bool((wrong := output.isnan()).any()):
+        rows = wrong.flatten(1).any(1).nonzero().flatten().tolist() if output.ndim > 1 else []
+        remedy = "Look for rows of the data, and for weights of the model, that are not finite."
+        raise ValueError(
+            f"Expected outputs to measure for {where}, but got NaN in rows {rows[:8]} of a batch. {remedy}"
+        )
+
+
+@contextmanager
+def batch_named(trainer: Trainer, batch_idx: int) -> Iterator[None]:
+    """Put the number of the batch in front of the message of a ValueError about its rows."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"Batch {batch_idx} of epoch {trainer.current_epoch}: {error}") from None
 
 
 def _tensors(batch: Any, name: str = "batch") -> Iterator[tuple[str, Tensor]]:

@@ -242,3 +242,29 @@ def test_a_memory_remembers_no_bad_rows(tmp_path):
     with pytest.raises(ValueError, match=r"finite rows to remember, but got NaN or infinity in rows \[5\]"):
         trainer(tmp_path, 2).fit(module, data)
     assert module.reservoir.seen == 64 and module.reservoir.rows[0].isfinite().all()
+
+
+def test_a_batch_that_no_cluster_takes_is_named(tmp_path):
+    module = ContinualClassifier(ActiveDendriteClassifier(8, [16], 3, max_tasks=4, context="clusters"))
+    with pytest.raises(ValueError, match=r"^Batch 3 of epoch 1: Expected finite inputs.* in rows \[5\] of the batch"):
+        trainer(tmp_path, 2).fit(module, Tasks(NAN))
+    assert module.model.context.counts.sum() == 40 + 24 and module.model.context.means.isfinite().all()
+
+
+@pytest.mark.parametrize("spoilt", ["data", "weights", "nothing"])
+def test_nan_is_measured_as_no_class(spoilt, tmp_path):
+    net = nn.Linear(8, 3)
+    x, y = torch.randn(10, 8), torch.zeros(10).long()  # the class that argmax takes NaN for
+    if spoilt == "data":
+        x[7, 1] = NAN
+    elif spoilt == "weights":
+        net.weight.data[0, 0] = NAN
+    else:
+        net.bias.data[2] = -INF  # of a class that is masked out
+    run, loader = trainer(tmp_path, 1, limit_val_batches=1.0), DataLoader(TensorDataset(x, y), batch_size=10)
+    if spoilt == "nothing":
+        run.validate(ContinualClassifier(net), loader, verbose=False)
+        assert run.callback_metrics["val/task_0/acc"] == (net(x).argmax(1) == 0).double().mean()
+        return
+    with pytest.raises(ValueError, match=rf"for val/task_0, but got NaN in rows \[{7 if spoilt == 'data' else 0}"):
+        run.validate(ContinualClassifier(net), loader, verbose=False)
