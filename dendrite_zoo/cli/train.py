@@ -6,7 +6,7 @@ import re
 import signal
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -19,6 +19,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from rich.console import Console
 from rich.table import Column, Table
+from torch.optim import Optimizer
 
 import dendrite_zoo.models  # noqa: F401  (so that a config may name its classes)
 from dendrite_zoo._core.checkpoints import whole_checkpoint
@@ -147,6 +148,14 @@ class TrainingCLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """The config says what the model is; Lightning would let the checkpoint's hyperparameters overwrite it."""
 
+    def before_instantiate_classes(self) -> None:
+        """Refuse an optimizer that is none: jsonargparse calls whatever an import path names to make one."""
+        for path in _optimizers(self.config.as_dict()):
+            module, _, name = path.rpartition(".")
+            cls = getattr(sys.modules.get(module), name, None)
+            if not (isinstance(cls, type) and issubclass(cls, Optimizer)):
+                raise ValueError(f"Expected `optimizer` to be a class of torch.optim.Optimizer, but got {path}.")
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A Trainer that writes into the run folder."""
         config = self.config[str(self.subcommand)]
@@ -254,6 +263,16 @@ class TrainingCLI(LightningCLI):
         context = getattr(self.model, "given_context", None)
         scores = evaluate_contexts(model, data, context=context, enable_progress_bar=False)
         return {"accuracy_by_context": {way: statistics.fmean(tasks) for way, tasks in scores.items()}}
+
+
+def _optimizers(config: Any) -> Iterator[str]:
+    """The import path of each optimizer, wherever a config names one."""
+    if isinstance(config, list):
+        config = dict(enumerate(config))
+    for key, value in config.items() if isinstance(config, dict) else ():
+        if key == "optimizer" and isinstance(value, dict) and "class_path" in value:
+            yield str(value["class_path"])
+        yield from _optimizers(value)
 
 
 def _recipe(config: dict[str, Any]) -> dict[str, Any]:

@@ -424,6 +424,18 @@ def test_a_command_that_is_stopped_before_it_began_says_so(tmp_path, monkeypatch
     assert capsys.readouterr().err == "dendrite-zoo fit: stopped by SIGINT before it began. Start it again.\n"
 
 
+@pytest.mark.parametrize("path", ["os.system", "os.mkdir"])
+def test_only_optimizers_are_called_as_optimizers(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = {"os.system": "{command: touch executed}", "os.mkdir": "{path: executed}"}
+    optimizer = f"optimizer: {{class_path: {path}, init_args: {arguments[path]}}}"
+    (tmp_path / "tiny.yaml").write_text(RECIPE.replace("lr: 1.0e-3", optimizer) + "seed_everything: false")
+    with pytest.raises(SystemExit) as end:
+        main(["fit", "--config", "tiny.yaml"])
+    assert f"torch.optim.Optimizer, but got {path}." in str(end.value.code)
+    assert not (tmp_path / "executed").exists() and not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize("words", [[], ["help"], ["help", "publish"]])
 def test_help_without_dashes(words, capsys):
     with pytest.raises(SystemExit) as end:
