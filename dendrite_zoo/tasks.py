@@ -15,6 +15,7 @@ from dendrite_zoo._core.lightning import resume_missed_validation
 __all__ = [
     "Task",
     "TaskBoundary",
+    "callbacks_task",
     "current_task",
     "has_task",
     "loader_task",
@@ -45,6 +46,12 @@ def current_task(trainer: Trainer, task: Task | None = None) -> int | None:
         ValueError: the answer is no index from 0, or there is nothing at the import path.
     """
     answers = [_answer(task, trainer)] if task is not None else _answers(trainer)
+    return next((task_index(answer) for answer in answers if answer is not None), None)
+
+
+def callbacks_task(trainer: Trainer) -> int | None:
+    """The task being trained by what a callback was given, such as ``ForgettingLogger(epochs_per_task=3)``; or None."""
+    answers = (_answer(source, trainer) for source in _callbacks_sources(trainer))
     return next((task_index(answer) for answer in answers if answer is not None), None)
 
 

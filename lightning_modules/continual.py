@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from dendrite_zoo._core.lightning import second_pass, transfer_batch
+from dendrite_zoo._core.lightning import attached_trainer, second_pass, transfer_batch
 from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo.contexts import FoundContext, TaskContext
 from dendrite_zoo.hub import HubModel
@@ -17,7 +17,7 @@ from dendrite_zoo.lightning_modules.classifier import ContextAtTest, Loss, Metri
 from dendrite_zoo.lightning_modules.finite import batch_named
 from dendrite_zoo.lightning_modules.known_tasks import warn_of_chance
 from dendrite_zoo.lightning_modules.losses import unpack
-from dendrite_zoo.tasks import current_task
+from dendrite_zoo.tasks import callbacks_task, current_task
 
 Batch = tuple[Tensor, Tensor]
 
@@ -26,8 +26,9 @@ Batch = tuple[Tensor, Tensor]
 class ContinualClassifier(TaskClassifier):
     """Trains a network on a stream of tasks, one after another (Iyer et al. 2022, permuted MNIST).
 
-    Which task is on comes from the datamodule's ``current_task`` (see `dendrite_zoo.streams`); without one it is task
-    0, or what is written to ``module.current_task`` before a fit. When a task starts, its context is computed in one
+    Which task is on comes from the datamodule's ``current_task`` (see `dendrite_zoo.streams`); without one from what is
+    written to ``module.current_task`` before a fit, or from a callback that was given it, as
+    ``ForgettingLogger(epochs_per_task=3)``; else it is task 0. When a task starts, its context is computed in one
     pass over its inputs, and the optimizer starts anew. A context that finds tasks by itself
     (`dendrite_zoo.contexts.ClusterContext`) gets no task: it observes each batch, and the cluster that the batch joins
     is the ``current_task`` of this module.
@@ -107,7 +108,8 @@ class ContinualClassifier(TaskClassifier):
         """The task trained on; None if unknown.
 
         It is the context's cluster, where it finds tasks, else the datamodule's ``current_task``. Without a datamodule
-        that has one, write it before each fit: ``module.current_task = 3``.
+        that has one, write it before each fit, ``module.current_task = 3``; else it is what a `ForgettingLogger` or
+        another callback of the Trainer was given.
         """
         return self._cluster if isinstance(self.context, FoundContext) else self._stream_task
 
@@ -117,7 +119,8 @@ class ContinualClassifier(TaskClassifier):
 
     @property
     def _stream_task(self) -> int | None:
-        return getattr(self.datamodule, "current_task", self._own_task)
+        task, trainer = getattr(self.datamodule, "current_task", self._own_task), attached_trainer(self)
+        return callbacks_task(trainer) if task is None and trainer is not None else task
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch in the context of the current task."""

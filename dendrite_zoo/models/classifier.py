@@ -120,16 +120,20 @@ class ActiveDendriteClassifier(TaskClassifier, DendriteModel):
     def adapt(
         cls, config: dict[str, Any], state: dict[str, Tensor], changes: Mapping[str, Any]
     ) -> tuple[dict[str, Any], dict[str, Tensor], list[str]]:
-        """Load with another ``num_classes`` (the output layer starts anew) or a larger ``max_tasks``.
+        """Load with another ``num_classes`` or a larger ``max_tasks``.
 
-        Room for more tasks leaves everything learned as it is; with a one-hot context the segments' weights for the new
-        ids are drawn as those of the old ones were.
+        Room for more classes or tasks leaves everything learned as it is: the logits of new classes are 0 until they
+        are trained, and with a one-hot context the segments' weights for the new ids are drawn as those of the old ones
+        were. With fewer classes the output layer starts anew.
         """
         new, state, fresh = {**config, **changes}, dict(state), []
         ClassifierArguments(**new)  # which checks them
-        if new["num_classes"] != config["num_classes"]:
-            fresh = ["mlp.output.weight", "mlp.output.bias"]
+        added, output = new["num_classes"] - config["num_classes"], ["mlp.output.weight", "mlp.output.bias"]
+        if added < 0:
+            fresh = output
             state = {name: tensor for name, tensor in state.items() if name not in fresh}
+        for name in output if added > 0 else ():
+            state[name] = torch.cat([state[name], state[name].new_zeros(added, *state[name].shape[1:])])
         if new["max_tasks"] != config["max_tasks"]:
             new["num_segments"] = config["max_tasks"] if config["num_segments"] is None else config["num_segments"]
             _make_room(config, state, new["max_tasks"])

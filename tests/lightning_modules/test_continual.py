@@ -285,6 +285,34 @@ def test_one_loader_is_that_of_the_current_task(at_test, tmp_path):
     assert log.matrix.isfinite().tolist() == torch.eye(3, dtype=torch.bool).tolist()
 
 
+@pytest.mark.filterwarnings("ignore:.*does not have many workers|.*smaller than the logging")
+@pytest.mark.parametrize("by", ["module", "logger", "epochs"])
+def test_without_a_stream_the_task_is_that_of_the_module_or_of_a_callback(by, tmp_path):
+    """Three loaders, three contexts: each the mean of its own loader's rows."""
+    generator = torch.Generator().manual_seed(0)
+    rows = [torch.randn(40, 8, generator=generator) + 3 * task for task in range(3)]
+    loaders = [DataLoader(TensorDataset(x, torch.arange(40) % 3), batch_size=20) for x in rows]
+
+    class ByEpoch(LightningDataModule):
+        def train_dataloader(self):
+            return loaders[self.trainer.current_epoch // 2]
+
+        def val_dataloader(self):
+            return loaders
+
+    module = ContinualClassifier(ActiveDendriteClassifier(8, [16], 3, **TINY))
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False, "accelerator": "cpu"}
+    quiet |= {"enable_model_summary": False, "num_sanity_val_steps": 0}
+    log = ForgettingLogger("val/acc", folder=tmp_path, epochs_per_task=2 if by == "epochs" else None, pictures=False)
+    if by == "epochs":
+        Trainer(max_epochs=6, reload_dataloaders_every_n_epochs=2, callbacks=[log], **quiet).fit(module, ByEpoch())
+    for task, loader in enumerate(loaders if by != "epochs" else ()):
+        setattr(*((module, "current_task") if by == "module" else (log, "task")), task)
+        Trainer(max_epochs=2, callbacks=[log], **quiet).fit(module, loader, loaders)
+    torch.testing.assert_close(module.context.prototypes, torch.stack([x.mean(0) for x in rows]), atol=1e-5, rtol=0)
+    assert log.matrix.isfinite().all() and log.matrix.shape == (3, 3)
+
+
 @pytest.mark.filterwarnings("ignore:.*does not have many workers|.*no `val_dataloader`|.*smaller than the logging")
 def test_data_without_end_are_seen_as_far_as_they_are_trained_on():
     class Endless(IterableDataset):

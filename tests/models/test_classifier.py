@@ -85,12 +85,25 @@ def test_no_rows_have_no_logits():
         assert model(torch.zeros(0, 8)).shape == model(torch.zeros(0, 8), task=1).shape == (0, 3)
 
 
-def test_another_head_starts_anew_and_says_so(tmp_path, caplog):
+def test_more_classes_leave_the_others_as_they_are(tmp_path):
+    model, x = classifier(), torch.randn(6, 8)
+    model.save_pretrained(tmp_path)
+    larger = ActiveDendriteClassifier.from_pretrained(tmp_path, num_classes=5)
+    assert larger.num_classes == 5
+    logits = larger(x, task=0)
+    assert logits[:, :3].equal(model.eval()(x, task=0)) and not logits[:, 3:].any()
+    optimizer = torch.optim.SGD(larger.mlp.output.parameters(), lr=1.0)
+    torch.nn.functional.cross_entropy(logits, torch.full((6,), 4)).backward()
+    optimizer.step()
+    assert (larger(x, task=0)[:, 4] > logits[:, 4]).all(), "they learn"
+
+
+def test_a_smaller_head_starts_anew_and_says_so(tmp_path, caplog):
     model = classifier()
     model.save_pretrained(tmp_path)
     with caplog.at_level(logging.INFO, "dendrite_zoo"):
-        other = ActiveDendriteClassifier.from_pretrained(tmp_path, num_classes=5)
-    assert other.num_classes == 5 and "mlp.output.weight, mlp.output.bias" in caplog.text
+        other = ActiveDendriteClassifier.from_pretrained(tmp_path, num_classes=2)
+    assert other.num_classes == 2 and "mlp.output.weight, mlp.output.bias" in caplog.text
     assert torch.equal(other.mlp.hidden[0].weight, model.mlp.hidden[0].weight)
 
 
