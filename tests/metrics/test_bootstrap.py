@@ -41,3 +41,12 @@ def test_a_seed_that_repeats_another_adds_nothing():
     success = np.random.default_rng(0).random((4, 20)) < 0.8
     once, twice = bootstrap_interval(success), bootstrap_interval([success, success])
     np.testing.assert_allclose(twice, once, atol=0.015)
+
+
+@pytest.mark.parametrize("goals, tasks", [(5, 1), (5, 10), (50, 2)])
+def test_all_or_none_has_the_width_of_wilsons_score(goals, tasks):
+    n, z = goals * tasks, 1.959964
+    centre, half = (1 + z**2 / (2 * n)) / (1 + z**2 / n), z / (1 + z**2 / n) * np.sqrt(z**2 / (4 * n**2))
+    assert bootstrap_interval(np.ones((tasks, goals))) == pytest.approx((centre - half, 1.0), abs=1e-6)
+    assert bootstrap_interval(np.zeros((3, tasks, goals))) == pytest.approx((0.0, 1 - centre + half), abs=1e-6)
+    assert centre + half == pytest.approx(1.0)
