@@ -1,7 +1,7 @@
 """Puts what a validation or a test has measured into the right row and columns of the accuracy matrix."""
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from dendrite_zoo._core.lightning import loaders_given
 from dendrite_zoo.callbacks.accuracy_matrix import AccuracyRecord
@@ -47,10 +47,7 @@ class MatrixFiller:
             return False
         self._found, self.problem, stage = True, None, "test" if trainer.testing else "validation"
         if self.stage not in (None, stage):
-            rank_zero_info(
-                f"ForgettingLogger: {self.reader.name.metric!r} of this {stage} is not put into the matrix, which "
-                f"holds the values of {self.stage}. For a matrix of the {stage}, log it there under a name of its own."
-            )
+            self._say_what_is_left_out(stage, read.values)
             return False
         if read.named:
             self._refuse_counting_from_1(trainer, read.values)
@@ -82,6 +79,16 @@ class MatrixFiller:
         if trainer.state.fn != "fit":
             self.progress.given.use_up(needed=self._index_used)
             self._index_used = False
+
+    def _say_what_is_left_out(self, stage: str, values: Found) -> None:
+        """A warning where it would have filled gaps of the matrix."""
+        row = self.record.matrix[self.after or 0]
+        gaps = [j for j in values if j != ALONE and (j >= len(row) or row[j].isnan())]
+        (rank_zero_warn if gaps else rank_zero_info)(
+            f"ForgettingLogger: {self.reader.name.metric!r} of this {stage} is not put into the matrix, which holds "
+            f"the values of {self.stage}. For a matrix of the {stage}, log it there under a name of its own, such as "
+            f"'{stage}/acc', and give that to a ForgettingLogger."
+        )
 
     def _belongs(self, trainer: Trainer, pl_module: LightningModule) -> bool:
         """Whether the metric must be logged in this run, and not in that of the other stage."""

@@ -302,7 +302,11 @@ class TestTrainerTest:
         module, log = Same(), ForgettingLogger("val/acc", 0, verbose=False)
         fit = fit_trainer(tmp_path, log)
         fit.fit(module, train_loader(0), val_loader(0))
-        fit.test(module, val_loaders(), verbose=False)
+        fit.test(module, val_loaders(1), verbose=False)  # nothing is lost, and no word of it
+        with pytest.warns(
+            UserWarning, match="'val/acc' of this test is not put into the matrix, .* such as 'test/acc'"
+        ):
+            fit.test(module, val_loaders(), verbose=False)
         assert_is(log.matrix, [knows(module, 1)])
 
     def test_a_name_that_no_test_logs(self, tmp_path, module):
