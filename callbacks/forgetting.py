@@ -267,6 +267,7 @@ class ForgettingLogger(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Write the matrix of an interrupted run, too."""
+        self._reader.finish()
         if self._output is not None and self.record.update_called:
             with contextlib.suppress(OSError):  # the exception at hand matters more
                 self.record.write_json(self._output)

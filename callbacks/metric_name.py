@@ -67,13 +67,18 @@ class MetricName:
         """Task -> key, of the keys that say a task.
 
         Raises:
-            ValueError: a key with a number below that which names count from.
+            ValueError: a key with a number below that which names count from, or one that says two tasks.
         """
         logged = list(logged)
         matches = [match for key in logged if (match := self._named.fullmatch(key))]
         named = {int(match[1]) - self.first: match[0] for match in matches}
         if len(named) < len(matches) and all(match[2] for match in matches):
             named = {int(match[2]): match[0] for match in matches}
+        elif len(matches) == 1 and matches[0][2] and int(matches[0][2]) not in named:
+            raise ValueError(
+                f"Expected a name that says one task, but {matches[0][0]!r} says task {next(iter(named))} and loader "
+                f"{matches[0][2]}. Leave the trained task out of the name, or log with `add_dataloader_idx=False`."
+            )
         if wrong := next((key for task, key in named.items() if task < 0), None):
             raise ValueError(
                 f"Expected names that count tasks from {self.first}, as {self.metric!r} says, but {wrong!r} was "

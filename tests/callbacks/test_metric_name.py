@@ -37,6 +37,15 @@ def test_a_place_that_is_none(metric):
         MetricName(metric)
 
 
+def test_a_name_that_may_be_of_either_of_two_tasks():
+    """Of one loader that is due, "task_2" may be the task that is trained on, or the one that is measured."""
+    with pytest.raises(
+        ValueError, match=r"'task_2/acc/dataloader_idx_0' says task 2 and loader 0\. .*`add_dataloader_idx="
+    ):
+        MetricName("task_{task}/acc").keys(["task_2/acc/dataloader_idx_0"])
+    assert MetricName("task_{task}/acc").keys(["task_2/acc/dataloader_idx_2"]) == {2: "task_2/acc/dataloader_idx_2"}
+
+
 @pytest.mark.parametrize("metric", [None, 3, ["val/acc"]])
 def test_a_metric_that_is_no_name(metric):
     with pytest.raises(ValueError, match="Expected `metric` to be the name of a metric that the module logs, but got"):
