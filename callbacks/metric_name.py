@@ -70,11 +70,17 @@ class MetricName:
             ValueError: a key with a number below that which names count from, or one that says two tasks.
         """
         logged = list(logged)
-        matches = [match for key in logged if (match := self._named.fullmatch(key))]
+        named = self._by_name([match for key in logged if (match := self._named.fullmatch(key))])
+        if named or self.has_place:
+            return named
+        return {int(match[1]): match[0] for key in logged if (match := self._by_loader.fullmatch(key))}
+
+    def _by_name(self, matches: list[re.Match[str]]) -> dict[int, str]:
+        """By the number in the name, or, where that is one and the same for several loaders, by theirs."""
         named = {int(match[1]) - self.first: match[0] for match in matches}
         if len(named) < len(matches) and all(match[2] for match in matches):
-            named = {int(match[2]): match[0] for match in matches}
-        elif len(matches) == 1 and matches[0][2] and int(matches[0][2]) not in named:
+            return {int(match[2]): match[0] for match in matches}
+        if len(matches) == 1 and matches[0][2] and int(matches[0][2]) not in named:
             raise ValueError(
                 f"Expected a name that says one task, but {matches[0][0]!r} says task {next(iter(named))} and loader "
                 f"{matches[0][2]}. Leave the trained task out of the name, or log with `add_dataloader_idx=False`."
@@ -84,9 +90,7 @@ class MetricName:
                 f"Expected names that count tasks from {self.first}, as {self.metric!r} says, but {wrong!r} was "
                 "logged. Write `{task}` where they count from 0."
             )
-        if named or self.has_place:
-            return named
-        return {int(match[1]): match[0] for key in logged if (match := self._by_loader.fullmatch(key))}
+        return named
 
     @property
     def from_1(self) -> str:
