@@ -111,11 +111,12 @@ def summary_table(R: Any, baseline: Any = None, *, mode: Literal["max", "min"] =
     return table
 
 
-def forgetting_table(R: Any, *, max_tasks: int = 20) -> Table:
+def forgetting_table(R: Any, *, mode: Literal["max", "min"] = "max", max_tasks: int = 20) -> Table:
     """For each task its accuracy when learned, at its best since then, now, and the difference of the last two.
 
     Args:
         R: accuracy matrix.
+        mode: ``"min"`` where less is better.
         max_tasks: of a longer stream, the tasks that forgot most.
 
     Shape:
@@ -125,7 +126,8 @@ def forgetting_table(R: Any, *, max_tasks: int = 20) -> Table:
         ValueError: ``R`` is not a square matrix.
     """
     R = learned_part(R)
-    lost = forgetting_per_task(R)
+    lost = forgetting_per_task(R, mode)
+    best = R[-1] + lost if mode == "max" else R[-1] - lost
     tasks = list(range(len(R)))
     title = "forgetting per task"
     if len(tasks) > max_tasks:
@@ -133,10 +135,9 @@ def forgetting_table(R: Any, *, max_tasks: int = 20) -> Table:
         title += f", the {max_tasks} of {len(R)} that lost most"
     table = _table(title, *map(number_column, ("task", "when learned", "best", "now", "forgotten")))
     for j in tasks:
-        best = lost[j] + R[-1, j]
-        table.add_row(str(j), decimal(R[j, j]), decimal(best), decimal(R[-1, j]), decimal(lost[j]))
+        table.add_row(str(j), decimal(R[j, j]), decimal(best[j]), decimal(R[-1, j]), decimal(lost[j]))
     table.add_section()
-    table.add_row("mean", *[decimal(x.nanmean()) for x in (R.diagonal(), lost + R[-1], R[-1], lost)])
+    table.add_row("mean", *[decimal(x.nanmean()) for x in (R.diagonal(), best, R[-1], lost)])
     return table
 
 

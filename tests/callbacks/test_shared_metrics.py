@@ -213,6 +213,20 @@ def test_in_trainer_validate_too(tmp_path):
     torch.testing.assert_close(log.baseline, torch.tensor(module.rows[0], dtype=torch.float32), rtol=0, atol=1e-6)
 
 
+def test_in_trainer_test_too(tmp_path):
+    class Tested(Shared):
+        def test_step(self, batch, batch_idx, dataloader_idx=0):
+            self.acc.update(self.net(batch[0]), batch[1])
+            self.log("test/acc", self.acc)
+
+    torch.manual_seed(0)
+    module, log = Tested(), ForgettingLogger("test/acc", by_epoch, verbose=False)
+    fit = trainer(tmp_path, [log])
+    fit.test(module, Data().val_dataloader(), verbose=False)
+    module.on_train_epoch_end()
+    torch.testing.assert_close(log.baseline, torch.tensor(module.rows[0], dtype=torch.float32), rtol=0, atol=1e-6)
+
+
 class Computed(Shared):
     """Logs a number, which rests on all that the object has seen."""
 

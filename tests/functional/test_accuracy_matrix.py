@@ -110,6 +110,13 @@ def test_equals_the_loops_whatever_is_missing(rows):
     assert_same(all_of(torch.tensor(R, dtype=torch.float64), b), naive(R, b))
 
 
+def test_after_two_tasks_the_first_is_counted():
+    """And after k tasks the mean is over k - 1, the last row left out of the best: by hand."""
+    assert F.forgetting([[0.9, 0.1], [0.6, 0.9]]).item() == pytest.approx(0.3)
+    R = [[0.9, 0.1, 0.1], [0.7, 0.8, 0.1], [0.5, 0.7, 0.9]]
+    assert F.forgetting(R).item() == pytest.approx(((0.9 - 0.5) + (0.8 - 0.7)) / 2)
+
+
 def test_none_is_what_was_not_measured_as_in_matrix_json():
     R, b = [[0.9, NAN, 0.1], [NAN, 0.8, 0.2], [0.7, 0.6, 0.9]], [NAN, 0.2, 0.1]
     held = matrix_record(R, b)

@@ -107,6 +107,18 @@ def test_forgetting_of_each_task():
     assert shown == ["0", "1", "2"]  # the oldest lost most
 
 
+def test_less_is_better():
+    """The loss of task 0 was lowest at .40, and rose to .90; the mean of a row is no accuracy."""
+    R = [[0.5, 2.0, 3.0], [0.4, 0.3, 3.0], [0.9, 0.2, 0.1]]
+    rows = lines(forgetting_table(R, mode="min"))
+    assert ["0", ".50", ".40", ".90", ".50"] in rows
+    assert ["1", ".30", ".30", ".20", "-.10"] in rows
+    assert ["forgotten", ".50", "-.10", "·", ".20"] in lines(matrix_table(R, mode="min"))
+    summary = lines(summary_table(R, mode="min"))
+    assert ["average", ".400", "over", "3", "tasks"] in summary
+    assert ["forgetting", ".200", "over", "2", "tasks"] in summary
+
+
 def test_sparsity_before_and_after():
     now = {"layers.0": {"activation_sparsity": 0.95, "dead_units": 0.0}, "head": {"weight_sparsity": 0.5}}
     rows = lines(sparsity_table(now))
