@@ -172,7 +172,7 @@ class TestTensors:
         expected = r"Expected `source` to be \(x_train, .*\), \(x, y\), or a Dataset that can be indexed, but got"
         with pytest.raises(TypeError, match=f"{expected} 3 items. Pass one"):
             load_source(tensors()[:3])
-        with pytest.raises(TypeError, match=f"{expected} a set"):
+        with pytest.raises(TypeError, match=f"{expected} set"):
             load_source({1})
         with pytest.raises(TypeError, match="to hold tensors or arrays, but got Tensor, str"):
             load_source((torch.zeros(3, 2), "labels"))
