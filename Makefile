@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format format-check lint types doctest floors hub-floor strangers bench zoo figures clean links
+.PHONY: help demo test check format format-check lint types doctest floors hub-floor strangers bench zoo campaign figures clean links
 
 # The first python that torch's pinned version has wheels for.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10 python3.14 python; do \
@@ -73,6 +73,10 @@ zoo: .venv/.dev  ## train the models of the zoo and their controls anew (some ho
 	$(BIN)/python tools/make_entry.py permuted-digits runs/permuted-digits-0 runs/permuted-digits.json
 	$(BIN)/python tools/make_entry.py metaworld-mt10 runs/metaworld-mt10-0 results/metaworld/mt10.json
 	$(BIN)/python tools/make_entry.py metaworld-mt50 runs/metaworld-mt50-0 results/metaworld/mt50.json
+	$(BIN)/python tools/readme.py
+
+campaign: .venv/.dev  ## damage, faults and kills by the thousand, into docs/reliability.md (an hour on two cores)
+	$(BIN)/python -m tests.campaign
 	$(BIN)/python tools/readme.py
 
 figures: .venv/.dev  ## all results in tables and figures, beside the published numbers

@@ -1,5 +1,6 @@
 """Write the generated parts of README and docs anew, from examples and records: python tools/readme.py."""
 
+import json
 import os
 import re
 import subprocess
@@ -8,6 +9,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from dendrite_zoo.hub.registry import entries
 from dendrite_zoo.metrics import forgetting
@@ -134,6 +136,34 @@ def multi_task_table() -> str:
     return table(head, [[method, *(row.get(name, "") for name in columns)] for method, row in cells.items()])
 
 
+def reliability() -> dict[str, Any]:
+    """What `make campaign` counted."""
+    file = ROOT / "results" / "reliability.json"
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {"subjects": [], "checks": []}
+
+
+def reliability_table() -> str:
+    """How the cases of each subject ended."""
+    kinds = ("right", "refused", "wrong", "raw", "hang")
+    rows = [
+        [one["title"], str(one["cases"]), *(str(one["counts"][kind]) for kind in kinds)]
+        for one in reliability()["subjects"]
+    ]
+    return table(["", "cases", *kinds], rows)
+
+
+def checks_table() -> str:
+    """How many cases go wrong without a check."""
+    rows = [[one["what"], one["subject"], str(one["cases"]), f"0 → {one['bad']}"] for one in reliability()["checks"]]
+    return table(["check", "subject", "cases", "wrong, raw or hang: with it → without it"], rows)
+
+
+def errors_list() -> str:
+    """An error of each subject."""
+    refused = [one["examples"].get("refused", [])[:2] for one in reliability()["subjects"]]
+    return "".join(f"- `{one['said']}`\n" for examples in refused for one in examples)
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "example: fine_tune.py": lambda: example("fine_tune.py"),
     "example: ten_skills.py": lambda: example("ten_skills.py"),
@@ -142,6 +172,9 @@ PARTS: dict[str, Callable[[], str]] = {
     "continual": lambda: continual_table(continual_records()),
     "multi-task": multi_task_table,
     "robots": robots_table,
+    "reliability": reliability_table,
+    "reliability: checks": checks_table,
+    "reliability: errors": errors_list,
 }
 """What stands between ``<!-- name -->`` and ``<!-- end -->`` of a page."""
 

@@ -5,7 +5,9 @@ import json
 import math
 import os
 import reprlib
+import shutil
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
@@ -15,6 +17,7 @@ from typing import Any, TypeAlias
 MAX_BYTES = 1 << 26  # the record of 1000 tasks takes 6 MB
 MAX_ITEMS = 1 << 22  # of all lists and objects together: the matrix of 2000 tasks
 MAX_DEPTH = 16
+WAITING, LEFT_AFTER = ".writing-", 3600.0  # seconds
 Content: TypeAlias = str | Callable[[Path], Any]
 
 
@@ -169,7 +172,10 @@ def write_together(folder: Path, files: Mapping[str, Content], *, stale: Iterabl
         stale: names of files about what the folder held before, which go before the new files appear.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".writing-", dir=folder) as waiting:
+    for left in folder.glob(f"{WAITING}*"):  # by a process that was killed; one at work is not as slow
+        if time.time() - left.stat().st_mtime > LEFT_AFTER:
+            shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=WAITING, dir=folder) as waiting:
         for name, content in files.items():
             part = Path(waiting, name)
             part.touch()

@@ -45,7 +45,7 @@ def read(model_class: Any, place: Place, config: Mapping[str, Any]) -> tuple[dic
     arguments = configs.arguments_of(current)
     check_numbers(model_class, {name: tensor for name, tensor in expected.items() if name not in state}, where)
     state = model_class.from_file(arguments, state)
-    compare(expected, state, place)
+    compare(expected, state, f"{place}: {artifact.WEIGHTS}")
     artifact.verify(place, config, stored, marks)
     fingerprint = marks.get("fingerprint", "")
     if current != config:

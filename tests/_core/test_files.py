@@ -1,6 +1,8 @@
 """Files that appear whole, and JSON that every reader takes."""
 
 import json
+import os
+import time
 
 import pytest
 
@@ -23,6 +25,14 @@ def test_what_is_about_the_files_before_goes_before_the_new_ones_appear(tmp_path
     with pytest.raises(KeyboardInterrupt):
         write_together(tmp_path, {"weights": "new", "results": "of the new"}, stale=["results", "picture"])
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"weights": "old"}
+
+
+def test_what_a_killed_process_left_goes_and_what_another_writes_stays(tmp_path):
+    for name, age in (("left", 7200), ("at-work", 60)):
+        (tmp_path / f".writing-{name}").mkdir()
+        os.utime(tmp_path / f".writing-{name}", (0, time.time() - age))
+    write_together(tmp_path, {"weights": "new"})
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".writing-at-work", "weights"]
 
 
 def test_a_file_that_cannot_be_written_leaves_all_as_they_were(tmp_path):

@@ -404,7 +404,7 @@ def test_a_wrong_value_is_one_line_with_what_was_expected(words, said, capsys):
     ("words", "said"),
     [
         ("--data.first_task -1", "dendrite-zoo fit: Expected `first_task` to be an integer of at least 0, but got -1."),
-        ("--ckpt_path best", "Expected `--ckpt_path` to be `last` or a checkpoint, but there is no file best."),
+        ("--ckpt_path best", "Expected a checkpoint, but there is no file best."),
         ("--trainer.accelerator cpu --trainer.devices two", "`devices` selected with `CPUAccelerator` should be"),
     ],
 )

@@ -54,7 +54,7 @@ def publish(
         FileExistsError: somebody else published meanwhile, the tag is taken, or a public repo was to be private.
     """
     check_repo(repo_id)
-    with _artifact(expanded(source)) as folder, tempfile.TemporaryDirectory() as drawn:
+    with opened(expanded(source)) as folder, tempfile.TemporaryDirectory() as drawn:
         model = HubModel.from_pretrained(folder)  # what does not load is not published
         base = model.origin.base_model if model.origin is not None else ""
         source = repo_id if revision == "main" else f"{repo_id}@{revision}"
@@ -101,7 +101,7 @@ def published(*, author: str | None = None, limit: int = 100, token: str | None 
 
 
 @contextlib.contextmanager
-def _artifact(source: Path) -> Iterator[Path]:
+def opened(source: Path) -> Iterator[Path]:
     """Give the artifact's folder of a run, a folder, or a checkpoint."""
     if source.is_file():
         with tempfile.TemporaryDirectory() as saved:
