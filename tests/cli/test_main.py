@@ -496,6 +496,7 @@ def test_evaluate_plays_the_goals_of_a_policy(tmp_path):
 
 def test_a_policy_has_no_test_split(tmp_path):
     pytest.importorskip("metaworld")
+    torch.save({}, tmp_path / "some.ckpt")
     said = run("test", "--config", "metaworld-mt3", "--ckpt_path", "some.ckpt", cwd=tmp_path, code=1)
     assert "MultiTaskSAC has no `test_step`" in said and "evaluate runs/metaworld-mt3/model" in said
 
