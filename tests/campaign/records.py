@@ -93,11 +93,11 @@ def results(folder: Path) -> Callable[[int], None]:
 
 def mutated_results(whole: bytes, draw: random.Random) -> bytes:
     way, value = draw.random(), json.loads(whole)
-    if way < 0.7:
+    if way < 0.6:
         for _ in range(draw.choice([1, 1, 1, 2, 5])):
             value = change(value, draw)
         return as_text(value, draw)
-    if way < 0.85:
+    if way < 0.75:
         return damage(whole, draw)
     return bomb(draw)
 
@@ -174,7 +174,7 @@ def mutated_readme(card: str, draw: random.Random) -> bytes:
     if way < 0.85:
         return f"{PERSON} Für alle.\r\n".encode(draw.choice(["latin-1", "utf-8", "utf-8-sig", "utf-16"]))
     aliases = "".join(f"{b}: &{b} [*{a}, *{a}, *{a}, *{a}]\n" for a, b in pairwise("abcdefghijklm"))
-    bomb = f"a: &a [x, x]\n{aliases}"
+    bomb = f"a: &a [x, x]\n{aliases}tags: *m\n"
     return draw.choice(
         [
             f"---\n{bomb}---\n{PERSON}\n",

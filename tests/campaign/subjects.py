@@ -42,7 +42,7 @@ SUBJECTS = {
     ),
     "configs": Subject("mutated config.json", *(files.configs, 5000, 300, 600, ("config.json",))),
     "weights": Subject("mutated model.safetensors", *(files.weights, 5000, 300, 300, ("model.safetensors",))),
-    "results": Subject("mutated results.json", *(records.results, 500, 40, 100, ("results.json",)), memory=GB),
+    "results": Subject("mutated results.json", *(records.results, 500, 40, 120, ("results.json",)), memory=GB),
     "readmes": Subject("mutated README.md", *(records.readmes, 500, 40, 100, ("README.md",))),
     "bits": Subject("flipped bits in checkpoints", *(checkpoints.bits, 200, 50, 50, (".ckpt",))),
     "hub": Subject(
