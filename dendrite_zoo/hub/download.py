@@ -95,8 +95,11 @@ class Download:
             raise
 
     def _fetch(self, file: str, revision: str, most: int | None = None) -> Path:
-        from huggingface_hub import hf_hub_download
+        from huggingface_hub import hf_hub_download, is_offline_mode
 
+        if self.force and is_offline_mode():
+            remedy = "Leave force_download= out, or unset HF_HUB_OFFLINE."
+            raise ConnectionError(f"{self}: {file}: offline mode is on, so it is not fetched once more. {remedy}")
         options: dict[str, Any] = {"revision": revision, "cache_dir": self.cache_dir, "token": self.token, **AGENT}
         options |= {"force_download": self.force, "tqdm_class": self._progress_bar(file, most or MOST_BYTES.get(file))}
         try:

@@ -78,6 +78,8 @@ def test_offline_serves_the_cache_and_else_says_so(hub, world, reader, model, ex
         assert offline(LOAD, x=x, cache=tmp_path / "cache").result == expected
     error = offline(LOAD, x="alice/toy", cache=tmp_path / "empty").error
     assert error.startswith("ConnectionError: alice/toy@main: config.json: not in the cache, and offline mode is on")
+    force = LOAD.replace("cache_dir", "force_download=True, cache_dir")
+    assert "Leave force_download= out" in offline(force, x="alice/toy", cache=tmp_path / "cache").error
     # A cached file that was altered meanwhile is not served, and not kept.
     weights = next(path for path in (tmp_path / "cache").rglob("*.safetensors"))
     blob = weights.resolve()
