@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from dendrite_zoo.callbacks import SuccessLogger
 from dendrite_zoo.cli.run_logger import RunLogger
-from dendrite_zoo.hub.publish.upload import _artifact
+from dendrite_zoo.hub.publish.upload import opened
 from dendrite_zoo.lightning_modules import BehaviorCloning
 from dendrite_zoo.lightning_modules.behavior_cloning import imitation_loss
 from dendrite_zoo.models import ActiveDendritePolicy, load
@@ -268,7 +268,7 @@ def test_the_model_of_a_checkpoint_is_the_average_and_the_trained_weights_stand_
     fit(whole, data(experts, tmp_path), keep, watch)
     expected = weights(whole.model)
     assert torch.equal(weights(BehaviorCloning.load_from_checkpoint(tmp_path / "last.ckpt").model), expected)
-    with _artifact(tmp_path / "last.ckpt") as published:
+    with opened(tmp_path / "last.ckpt") as published:
         assert torch.equal(weights(load(published)), expected)
     trained = torch.load(tmp_path / "last.ckpt", weights_only=True)["trained"]
     assert [*trained] == [f"model.{name}" for name, _ in whole.model.named_parameters()]
