@@ -188,6 +188,29 @@ def test_one_object_for_training_and_validation(folder):
 
 
 @pipeline
+def a_running_value_in_each_step(callbacks):
+    """`self.acc.compute()` is logged in each step, and nobody resets the object: a mean of running means."""
+
+    class Net(ByEpoch):
+        def __init__(self):
+            super().__init__()
+            self.acc = MulticlassAccuracy(3, average="micro")
+
+        def validation_step(self, batch, batch_idx, dataloader_idx=0):
+            x, y = batch
+            self.acc.update(self(x), y)
+            self.log("val/acc", self.acc.compute())
+
+    Trainer(**ONE_FIT, callbacks=callbacks).fit(Net())
+
+
+def test_a_running_value_is_not_silent(folder):
+    log = ForgettingLogger("val/acc", epochs_per_task=EPOCHS, **SILENT)
+    warns = ["`acc.compute()` is called in each step"]
+    with_and_without(a_running_value_in_each_step, [log], folder / "habit", warns=warns)
+
+
+@pipeline
 def a_task_comes_again(callbacks):
     """Tasks 0, 1, 0, one fit each."""
     model = Plain()
