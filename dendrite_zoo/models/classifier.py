@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from dendrite_zoo._core.checks import wrong_argument
 from dendrite_zoo.contexts import ClusterContext, OneHotContext, PrototypeContext, TaskContext
 from dendrite_zoo.hub import register_model
-from dendrite_zoo.layers.sparse import uniform_
 from dendrite_zoo.models.config import Arguments, MLPConfig, takes
 from dendrite_zoo.models.folded import FoldedClassifier, FoldedMLP
 from dendrite_zoo.models.mlp import ActiveDendriteMLP
+from dendrite_zoo.models.room import make_columns
 from dendrite_zoo.models.segments import DendriteModel
 
 __all__ = ["ActiveDendriteClassifier"]
@@ -192,19 +192,4 @@ def _make_room(config: Mapping[str, Any], state: dict[str, Tensor], max_tasks: i
     for name in [name for name in state if name.startswith("context.")]:
         state[name] = torch.cat([state[name], state[name].new_zeros(added, *state[name].shape[1:])])
     if config["context"] == "one-hot":
-        density = config["segment_density"]
-        fan_in = density * (config["context_density"] or 1.0) * known
-        for name in [name for name in state if name.endswith(".segments")]:
-            _draw_more_ids(state, name, added, density, fan_in)
-
-
-def _draw_more_ids(state: dict[str, Tensor], name: str, added: int, density: float, fan_in: float) -> None:
-    """Give the segments ``(U, S, C)`` of a state and their mask room for more one-hot ids."""
-    segments, mask = state[name], name.removesuffix("segments") + "segment_mask"
-    drawn = segments.new_empty(*segments.shape[:-1], added)
-    uniform_(drawn, fan_in)
-    if mask in state:
-        seen = torch.rand(drawn.shape) < density
-        drawn.masked_fill_(~seen, 0.0)
-        state[mask] = torch.cat([state[mask], seen], dim=-1)
-    state[name] = torch.cat([segments, drawn], dim=-1)
+        make_columns(config, state, known, [*range(known), *[None] * added])

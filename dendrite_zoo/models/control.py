@@ -1,7 +1,9 @@
 """What networks that control a body in several tasks have in common: tasks by name, observations normalised."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -9,9 +11,14 @@ from torch import Tensor, nn
 
 from dendrite_zoo._core.checks import wrong_argument
 from dendrite_zoo._core.finite import unusable_rows
+from dendrite_zoo._core.names import nearest
+from dendrite_zoo.layers.sparse import uniform_
 from dendrite_zoo.models.config import MLPConfig
 from dendrite_zoo.models.mlp import ActiveDendriteMLP
+from dendrite_zoo.models.room import make_columns, put_columns
 from dendrite_zoo.models.segments import DendriteModel
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
@@ -29,11 +36,8 @@ class ControlArguments(MLPConfig):
     append_task: bool = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.tasks, str):
-            raise wrong_argument("tasks", "a list of names", self.tasks, f"Write [{self.tasks!r}] for one task.")
+        _check_tasks(self.tasks)
         super().__post_init__()
-        if not self.tasks or len(set(self.tasks)) < len(self.tasks):
-            raise wrong_argument("tasks", "the names of one task or more, each once", list(self.tasks))
 
 
 class ControlModel(DendriteModel):
@@ -48,11 +52,44 @@ class ControlModel(DendriteModel):
         observation_scale: ``(observation_size,)``, which then divides it.
     """
 
+    changeable: ClassVar[tuple[str, ...]] = ("tasks", "init_from")
+
     def __init__(self, config: ControlArguments) -> None:
         super().__init__(config)
         self.tasks = tuple(config.tasks)
         self.observation_mean = nn.Buffer(torch.zeros(config.observation_size))
         self.observation_scale = nn.Buffer(torch.ones(config.observation_size))
+
+    @classmethod
+    def adapt(
+        cls, config: dict[str, Any], state: dict[str, Tensor], changes: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Tensor], list[str]]:
+        """Load with other ``tasks``, in any order.
+
+        Tasks that the model knows keep their columns of segments, and with them their outputs, to the bit (with
+        ``append_task`` up to rounding). New tasks get columns drawn as those of the old ones were, or copies of the
+        column of the task ``init_from``. Where winners are chosen by the context, a drawn column chooses a subnetwork
+        of its own, and a copy has that of the task it was copied from; a batch of several tasks is then rounded
+        otherwise where their order is another.
+        """
+        known, init_from = list(config["tasks"]), changes.get("init_from")
+        tasks = changes.get("tasks", known)
+        _check_tasks(tasks)
+        tasks = [str(task) for task in tasks]
+        if init_from is not None and init_from not in known:
+            expected = f"one of the tasks of the model, {', '.join(known)}"
+            raise wrong_argument("init_from", expected, init_from, nearest(str(init_from), known).strip())
+        if init_from is not None and set(tasks) <= set(known):
+            remedy = "Name new tasks in tasks=[...], or leave `init_from` out."
+            raise wrong_argument("init_from", "given with new tasks, which start from it", init_from, remedy)
+        _say_what_is_left_out(tasks, known)
+        start = None if init_from is None else known.index(init_from)
+        places = [known.index(task) if task in known else start for task in tasks]
+        state = dict(state)
+        make_columns(config, state, len(known), places)
+        if config["append_task"]:
+            _make_inputs(config, state, len(known), places)
+        return {**config, "tasks": tasks}, state, []
 
     @property
     def num_tasks(self) -> int:
@@ -103,3 +140,31 @@ class ControlModel(DendriteModel):
             one_hot = F.one_hot(ids, len(self.tasks)).to(parts[0])
             parts.append(one_hot.expand(len(parts[0]), -1))
         return torch.cat(parts, dim=1)
+
+
+def _check_tasks(tasks: Any) -> None:
+    if isinstance(tasks, str):
+        raise wrong_argument("tasks", "a list of names", tasks, f"Write [{tasks!r}] for one task.")
+    named = isinstance(tasks, Sequence) and all(isinstance(task, str) and task for task in tasks)
+    if not named or not tasks or len(set(tasks)) < len(tasks):
+        got = list(tasks) if isinstance(tasks, Sequence) else tasks
+        raise wrong_argument("tasks", "the names of one task or more, each once", got)
+
+
+def _say_what_is_left_out(tasks: Sequence[str], known: Sequence[str]) -> None:
+    """A misspelt name would be a new task, and the task that is meant would be left out, without a word."""
+    left_out = [task for task in known if task not in tasks]
+    for task in (task for task in tasks if task not in known):
+        if meant := nearest(task, left_out, cutoff=0.8):
+            logger.warning("%r is new to the model, and tasks that it knows are left out.%s", task, meant)
+
+
+def _make_inputs(config: Mapping[str, Any], state: dict[str, Tensor], known: int, places: Sequence[int | None]) -> None:
+    """Give the first layers the inputs of other tasks' one-hot ids, which stand behind the observation."""
+    for name in [name for name in state if name.endswith("hidden.0.weight")]:
+        weight, mask = state[name], name.removesuffix("weight") + "mask"
+        drawn = weight.new_empty(len(weight), sum(place is None for place in places))
+        uniform_(drawn, config["weight_density"] * weight.shape[1])
+        if mask in state:  # each unit sees as many inputs as any other: all of the new ones
+            state[mask] = put_columns(state[mask], torch.ones(drawn.shape, dtype=torch.bool), known, places)
+        state[name] = put_columns(weight, drawn, known, places)

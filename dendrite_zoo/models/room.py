@@ -1,0 +1,46 @@
+"""Room for other tasks: what a state holds once a task, where contexts are one-hot."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dendrite_zoo.layers.sparse import uniform_
+
+
+def make_columns(config: Mapping[str, Any], state: dict[str, Tensor], known: int, places: Sequence[int | None]) -> None:
+    """Give the segments ``(U, S, C)`` of a state, and their masks, a column for each of other tasks.
+
+    New columns are drawn as the old ones were.
+
+    Args:
+        config: the arguments of the model.
+        state: of the model, in which the tensors are replaced.
+        known: how many columns there are, ``C``.
+        places: for each column to be, the old one that it is a copy of; None to draw it.
+    """
+    density = config["segment_density"]
+    fan_in = density * (config["context_density"] or 1.0) * known
+    for name in [name for name in state if name.endswith(".segments")]:
+        segments, mask = state[name], name.removesuffix("segments") + "segment_mask"
+        drawn = segments.new_empty(*segments.shape[:-1], sum(place is None for place in places))
+        uniform_(drawn, fan_in)
+        if mask in state:
+            seen = torch.rand(drawn.shape) < density
+            drawn.masked_fill_(~seen, 0.0)
+            state[mask] = put_columns(state[mask], seen, known, places)
+        state[name] = put_columns(segments, drawn, known, places)
+
+
+def put_columns(old: Tensor, drawn: Tensor, known: int, places: Sequence[int | None]) -> Tensor:
+    """The last ``known`` columns of a tensor, and drawn ones, in a new order; what stands before them stays.
+
+    Example:
+        >>> put_columns(torch.tensor([9, 1, 2]), torch.tensor([5]), known=2, places=[1, None, 0])
+        tensor([9, 2, 5, 1])
+    """
+    first = old.shape[-1] - known
+    new = iter(range(old.shape[-1], old.shape[-1] + drawn.shape[-1]))
+    index = [*range(first), *(next(new) if place is None else first + place for place in places)]
+    return torch.cat([old, drawn], dim=-1)[..., index].contiguous()
