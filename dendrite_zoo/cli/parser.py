@@ -12,6 +12,7 @@ from typing import NoReturn, cast
 from jsonargparse import ArgumentParser
 
 from dendrite_zoo._core.names import nearest
+from dendrite_zoo.cli.import_paths import ADVICE
 
 JSONARGPARSE = re.compile(
     r"^[ -]*(Parser key|Does not validate|Subtypes:|Errors:|Given value|Not a valid subclass|Subclass types expect"
@@ -79,6 +80,8 @@ def explain(message: str) -> str:
         >>> explain("Parser key 'data':\n  Parser key 'seed':\n    Expected a <class 'int'>. Got value: ten")
         'Expected `data.seed` to be int, but got ten.'
     """
+    if denied := re.search(r"Importing '(\S+)' is not allowed", message):
+        return f"A recipe may not name {denied[1]}, which could run any command. {ADVICE}"
     if not JSONARGPARSE.search(message):
         return message
     key, owner, lines = _deepest(message)
@@ -86,7 +89,8 @@ def explain(message: str) -> str:
     if owner and (of_class := _of_class(owner, text)):
         return of_class
     if reasons := [line for line in lines if not JSONARGPARSE.match(line)]:
-        return f"{owner}: {reasons[0]}" if owner else reasons[0]
+        reason = re.sub(r"^Type .* expects a function or a callable class: ", "", reasons[0])
+        return f"{owner}: {reason}" if owner else reason
     types = re.search(r"Subtypes: \[(.*)\]|Expected an? (.*?)\. Got value", text)
     imported = re.search(r"dot import path string: (\S+)", text)
     got = imported[1] if imported else textwrap.shorten(re.split("(?:Given|Got) value: ", text)[-1], 80)

@@ -6,7 +6,7 @@ import re
 import signal
 import statistics
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -19,7 +19,6 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from rich.console import Console
 from rich.table import Column, Table
-from torch.optim import Optimizer
 
 import dendrite_zoo.models  # noqa: F401  (so that a config may name its classes)
 from dendrite_zoo._core.checkpoints import whole_checkpoint
@@ -30,6 +29,7 @@ from dendrite_zoo.callbacks import ForgettingLogger, HubPublisher, RunRecorder, 
 from dendrite_zoo.callbacks.run_recorder import TRAINER
 from dendrite_zoo.callbacks.trainer import find_callback
 from dendrite_zoo.cli import run_folder
+from dendrite_zoo.cli.import_paths import check_import_paths, refuse_dangerous_imports
 from dendrite_zoo.cli.parser import Parser, UsageError, set_by_data
 from dendrite_zoo.cli.recipes import describe, expand, recipes
 from dendrite_zoo.cli.run_logger import RunLogger
@@ -61,6 +61,7 @@ def train(arguments: list[str], summary: str) -> None:
             table.add_row(name, describe(path))
         Console().print(table)
         return
+    refuse_dangerous_imports()
     try:
         TrainingCLI(arguments, summary)
     except UnpicklingError as error:
@@ -149,12 +150,8 @@ class TrainingCLI(LightningCLI):
         """The config says what the model is; Lightning would let the checkpoint's hyperparameters overwrite it."""
 
     def before_instantiate_classes(self) -> None:
-        """Refuse an optimizer that is none: jsonargparse calls whatever an import path names to make one."""
-        for path in _optimizers(self.config.as_dict()):
-            module, _, name = path.rpartition(".")
-            cls = getattr(sys.modules.get(module), name, None)
-            if not (isinstance(cls, type) and issubclass(cls, Optimizer)):
-                raise ValueError(f"Expected `optimizer` to be a class of torch.optim.Optimizer, but got {path}.")
+        """Refuse what a recipe may not name, before it is called."""
+        check_import_paths(self.config[str(self.subcommand)].as_dict())
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A Trainer that writes into the run folder."""
@@ -163,7 +160,8 @@ class TrainingCLI(LightningCLI):
         self.run_folder = Path("runs") / name
         self._find_checkpoint(config)
         init = self.config_init[str(self.subcommand)]
-        callbacks, logger = list(init.trainer.callbacks or []), init.trainer.logger
+        own, logger = init.trainer.callbacks or [], init.trainer.logger
+        callbacks = list(own) if isinstance(own, list | tuple) else [own]
         if self.subcommand == "fit":
             self.save_config_callback = _RunConfig
             self.save_config_kwargs = {"folder": self.run_folder, "command": (command := self._command())}
@@ -263,16 +261,6 @@ class TrainingCLI(LightningCLI):
         context = getattr(self.model, "given_context", None)
         scores = evaluate_contexts(model, data, context=context, enable_progress_bar=False)
         return {"accuracy_by_context": {way: statistics.fmean(tasks) for way, tasks in scores.items()}}
-
-
-def _optimizers(config: Any) -> Iterator[str]:
-    """The import path of each optimizer, wherever a config names one."""
-    if isinstance(config, list):
-        config = dict(enumerate(config))
-    for key, value in config.items() if isinstance(config, dict) else ():
-        if key == "optimizer" and isinstance(value, dict) and "class_path" in value:
-            yield str(value["class_path"])
-        yield from _optimizers(value)
 
 
 def _recipe(config: dict[str, Any]) -> dict[str, Any]:
