@@ -1,4 +1,7 @@
-"""LightningModules that train networks on many tasks, and their evaluation."""
+"""LightningModules that train networks on many tasks, and their evaluation.
+
+They are of ``lightning.pytorch`` and need its Trainer; for one of ``pytorch_lightning`` they are no LightningModules.
+"""
 
 from dendrite_zoo.lightning_modules.behavior_cloning import BehaviorCloning
 from dendrite_zoo.lightning_modules.checkpoint_io import VerifiedCheckpointIO

@@ -1,5 +1,6 @@
 """What every LightningDataModule of tasks needs of its Trainer."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -25,6 +26,36 @@ class TaskDataModule(LightningDataModule):
     num_tasks: int
     max_epochs: int
     metric: str | None = None
+
+    @property
+    def trainer(self) -> Trainer | None:
+        """The Trainer at work; None without one.
+
+        Raises:
+            TypeError: set to one of ``pytorch_lightning``, which knows other classes of the same names.
+        """
+        return self._trainer
+
+    @trainer.setter
+    def trainer(self, trainer: Trainer | None) -> None:
+        if any(cls.__module__.startswith("pytorch_lightning.") for cls in type(trainer).__mro__):
+            raise TypeError(
+                f"Expected a Trainer of `lightning.pytorch`, but {type(self).__name__} got one of `pytorch_lightning`. "
+                "Import Trainer and LightningModule from `lightning.pytorch`."
+            )
+        self._trainer = trainer
+
+    def __iter__(self) -> Iterator[Any]:
+        """Refuse what takes a datamodule for a loader.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(
+            f"Expected a loader, but got {type(self).__name__}, a datamodule of `lightning.pytorch`. Give it to a "
+            "Trainer from there (one of `pytorch_lightning` takes it for a loader); for the batches alone call "
+            "`setup()`, then `train_dataloader()`."
+        )
 
     def trainer_kwargs(self) -> dict[str, Any]:
         """Return the arguments that the Trainer must have."""

@@ -8,7 +8,10 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import nn
 
+from dendrite_zoo import lightning_modules
 from dendrite_zoo.callbacks import ForgettingLogger, SparsityLogger
+from dendrite_zoo.models import ActiveDendriteClassifier, ActiveDendritePolicy
+from dendrite_zoo.streams import PermutedTasks
 from tests.strangers.people import EPOCHS, ONE_FIT, TASKS, Plain, pipeline, train_loader, val_loaders
 from tests.strangers.witness import check, matrix_by_hand, with_and_without
 
@@ -134,3 +137,35 @@ def test_an_import_path_that_leads_nowhere(folder):
     with pytest.raises((ValueError, SystemExit)) as error:
         yaml_alone([], CALLBACKS.format(task="task: tests.strangers.test_yaml.currant_task"))
     assert "currant_task" in str(error.value)
+
+
+def test_the_other_command_refuses_ours_in_its_file(folder, capsys):
+    with pytest.raises(SystemExit):
+        main(pytorch_lightning.cli.LightningCLI, [], CALLBACKS.format(task="epochs_per_task: 2"))
+    assert "does not correspond to a subclass of Callback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "name", ["ContinualClassifier", "ReplayClassifier", "MultiTaskClassifier", "BehaviorCloning", "MultiTaskSAC"]
+)
+def test_the_other_trainer_refuses_our_modules(name, folder):
+    """Before any code of theirs runs; the how-to quotes what it says."""
+    if name in ("BehaviorCloning", "MultiTaskSAC"):
+        model = ActiveDendritePolicy(["reach-v3"], hidden_features=[8, 8], winners="activation")
+    else:
+        model = ActiveDendriteClassifier(8, [16], 3, max_tasks=T)
+    module = getattr(lightning_modules, name)(model)
+    with pytest.raises(TypeError) as error:
+        pytorch_lightning.Trainer(**ONE_FIT).fit(module, val_loaders())
+    assert str(error.value) == f"`model` must be a `LightningModule` or `torch._dynamo.OptimizedModule`, got `{name}`"
+
+
+def test_the_other_trainer_refuses_our_streams(folder):
+    stream = PermutedTasks("digits", num_tasks=2)
+    trainer = pytorch_lightning.Trainer(**ONE_FIT)
+    with pytest.raises(
+        ValueError, match="PermutedTasks, a datamodule of `lightning.pytorch`. Give it to a Trainer from"
+    ):
+        trainer.validate(PlNet(), stream)
+    with pytest.raises(TypeError, match="Expected a Trainer of `lightning.pytorch`, but PermutedTasks got one"):
+        trainer.fit(PlNet(), datamodule=stream)
