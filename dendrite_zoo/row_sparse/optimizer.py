@@ -1,15 +1,16 @@
 """The optimizer for networks with active dendrites: a step costs what the winning segments cost."""
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import Any, Literal, cast
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor
 from torch.optim.adam import adam
 
 from dendrite_zoo._core.torch import fused_devices, sparse_values
-from dendrite_zoo.row_sparse.activation_cache import CHUNK
+from dendrite_zoo.row_sparse.activation_cache import ActivationCache
 from dendrite_zoo.row_sparse.parameter import RowParameter, once, row_ids, rows_of
 
 
@@ -87,76 +88,103 @@ class DendriteAdam(torch.optim.Adam):
 
     def _init_group(self, group: dict[str, Any], *lists: Any) -> Any:
         """Update the rows of a group, and leave its ordinary parameters to torch."""
-        dense: dict[float, list[tuple[RowParameter, Tensor]]] = {}
+        with_grad: dict[float, list[RowParameter]] = {}
         for parameter in _with_rows([group]):
-            if (grad := parameter.grad) is None:
+            if parameter.grad is None:
                 continue
             state = self.state[parameter]
             if not state:
                 zeros = torch.zeros_like(parameter)
                 state.update(step=torch.tensor(0.0), exp_avg=zeros, exp_avg_sq=zeros.clone())
             state["step"] += 1
-            if grad.is_sparse:
-                grad = once(grad)
-                self._update_some(parameter, row_ids(grad), sparse_values(grad), group)
-                continue
-            used = _used(rows_of(grad, parameter.row_dims))
-            if parameter.device.type == "cpu" and parameter.row_dims < parameter.ndim and used.float().mean() < FEW:
-                ids = used.nonzero().squeeze(1)
-                self._update_some(parameter, ids, rows_of(grad, parameter.row_dims)[ids], group)
-            else:
-                dense.setdefault(float(state["step"]), []).append((parameter, used))
-        for pairs in dense.values():
-            self._update_all(pairs, group)
+            with_grad.setdefault(float(state["step"]), []).append(parameter)
+        for step, parameters in with_grad.items():
+            _update((piece for parameter in parameters for piece in self._pieces(parameter, group["eps"])), step, group)
         ordinary = [parameter for parameter in group["params"] if not isinstance(parameter, RowParameter)]
         return super()._init_group({**group, "params": ordinary}, *lists)
 
-    def _update_some(self, parameter: RowParameter, ids: Tensor, grad: Tensor, group: dict[str, Any]) -> None:
-        """Gather these rows and their moments, update them and put them back."""
-        state = self.state[parameter]
-        everything = [rows_of(t.detach(), parameter.row_dims) for t in self._tensors(parameter)]
-        parameter.activation_cache.check(everything[0])
-        chunk = max(1, CHUNK // max(1, grad[:1].numel()))
-        for some, g in zip(ids.split(chunk), grad.split(chunk), strict=True):
-            rows = [tensor.index_select(0, some) for tensor in everything]
-            _adam(rows[:1], [g], rows[1:2], rows[2:], state["step"], group)
-            for tensor, new in zip(everything, rows, strict=True):
-                tensor.index_copy_(0, some, new)
-            parameter.activation_cache.refresh(everything[0], some, rows[0])
-
-    def _update_all(self, pairs: list[tuple[RowParameter, Tensor]], group: dict[str, Any]) -> None:
-        """Update whole parameters, and put the rows that are not used back where they were."""
-        parameters = [parameter for parameter, _ in pairs]
-        with_moments = [self._tensors(parameter) for parameter in parameters]
-        aside = [
-            _Aside([rows_of(tensor, parameter.row_dims) for tensor in tensors], used)
-            for (parameter, used), tensors in zip(pairs, with_moments, strict=True)
-        ]
-        weights, means, squares = (list(tensors) for tensors in zip(*with_moments, strict=True))
-        grads = [cast(Tensor, parameter.grad) for parameter in parameters]
-        _adam(weights, grads, means, squares, self.state[parameters[0]]["step"], group)
-        for parameter, unused in zip(parameters, aside, strict=True):
-            unused.put_back()
-            parameter.activation_cache.invalidate()
-
-    def _tensors(self, parameter: RowParameter) -> tuple[Tensor, Tensor, Tensor]:
-        state = self.state[parameter]
-        return parameter.detach(), state["exp_avg"], state["exp_avg_sq"]
+    def _pieces(self, parameter: RowParameter, eps: float) -> "Iterator[_Piece]":
+        """The rows of a parameter that have a gradient, some at a time."""
+        grad, cache, state = cast(Tensor, parameter.grad), parameter.activation_cache, self.state[parameter]
+        tensors = parameter.detach(), state["exp_avg"], state["exp_avg_sq"]
+        everything = [rows_of(tensor, parameter.row_dims) for tensor in tensors]
+        size = max(1, PIECE // max(1, everything[0][:1].numel()))
+        if grad.is_sparse:
+            grad = once(grad)
+            cache.check(everything[0])
+            for ids, values in zip(row_ids(grad).split(size), sparse_values(grad).split(size), strict=True):
+                rows = [tensor.index_select(0, ids) for tensor in everything]
+                yield _Piece(rows, values, partial(_put, everything, ids, rows, cache))
+            return
+        cache.invalidate()
+        if grad.device.type != "cpu":
+            size = len(everything[0])
+        grads = rows_of(grad, parameter.row_dims).split(size)
+        for values, *rows in zip(grads, *(tensor.split(size) for tensor in everything), strict=True):
+            yield _dense_piece(rows, values, eps)
 
 
-FEW = 0.5
-"""Below this share of rows with gradient, gathering them is cheaper than updating all and putting the others back."""
+class _Piece(NamedTuple):
+    """Rows of weights and of their two moments, the gradient of these rows, and what is to be done after the update."""
+
+    rows: list[Tensor]
+    grad: Tensor
+    after: Callable[[], None] | None
 
 
-def _adam(
-    weights: list[Tensor], grads: list[Tensor], means: list[Tensor], squares: list[Tensor], step: Tensor, group: Any
-) -> None:
+PIECE = 1 << 20
+"""Numbers of a weight that are updated at once, so that they stay in the processor's cache with their moments."""
+
+
+def _dense_piece(rows: list[Tensor], grad: Tensor, eps: float) -> _Piece:
+    """What to update where some rows of a dense gradient may be zero: those stay as they are, moments included."""
+    unused = _other_than_zero(grad).logical_not_()
+    if grad.device.type != "cpu":  # where the number of rows is not known without waiting
+        share = unused.to(rows[0].dtype).view(-1, *[1] * (grad.ndim - 1))
+        return _Piece(rows, grad, partial(_put_share, rows, share, [tensor.clone() for tensor in rows]))
+    would_move = unused & _other_than_zero(rows[1]) if eps > 0 else unused  # by their moments
+    if not would_move.view(torch.uint8).amax():
+        return _Piece(rows, grad, None)
+    still, used = would_move.nonzero().squeeze(1), unused.logical_not_()
+    if used.count_nonzero() > len(still):
+        return _Piece(rows, grad, partial(_put, rows, still, [tensor.index_select(0, still) for tensor in rows]))
+    ids = used.nonzero().squeeze(1)
+    gathered = [tensor.index_select(0, ids) for tensor in rows]
+    return _Piece(gathered, grad.index_select(0, ids), partial(_put, rows, ids, gathered))
+
+
+def _put(everything: list[Tensor], ids: Tensor, rows: list[Tensor], cache: ActivationCache | None = None) -> None:
+    for tensor, values in zip(everything, rows, strict=True):
+        tensor.index_copy_(0, ids, values)
+    if cache is not None:
+        cache.refresh(everything[0], ids, rows[0])
+
+
+def _put_share(rows: list[Tensor], share: Tensor, old: list[Tensor]) -> None:
+    for tensor, values in zip(rows, old, strict=True):  # exact for shares of 0 and 1
+        tensor.lerp_(values, share)
+
+
+def _update(pieces: Iterator[_Piece], step: float, group: dict[str, Any]) -> None:
+    """One step of Adam, for so many pieces at once that they stay in the processor's cache."""
+    some: list[_Piece] = []
+    for piece in pieces:
+        some.append(piece)
+        if sum(piece.grad.numel() for piece in some) >= PIECE:
+            _adam(some, step, group)
+            some = []
+    if some:
+        _adam(some, step, group)
+
+
+def _adam(pieces: list[_Piece], step: float, group: dict[str, Any]) -> None:
     """One step of Adam, with the small number where `torch.optim.SparseAdam` adds it: to the uncorrected root."""
     (beta1, beta2), fused = group["betas"], bool(group["fused"])
-    before = [torch.full((), float(step) - 1, device=w.device if fused else "cpu") for w in weights]
+    weights, means, squares = (list(tensors) for tensors in zip(*(piece.rows for piece in pieces), strict=True))
+    before = [torch.full((), step - 1, device=w.device if fused else "cpu") for w in weights]
     adam(
         weights,
-        grads,
+        [piece.grad for piece in pieces],
         means,
         squares,
         [],
@@ -167,37 +195,18 @@ def _adam(
         beta2=beta2,
         lr=group["lr"],
         weight_decay=0.0,
-        eps=group["eps"] / math.sqrt(1 - beta2 ** float(step)),
+        eps=group["eps"] / math.sqrt(1 - beta2**step),
         maximize=False,
     )
+    for piece in pieces:
+        if piece.after is not None:
+            piece.after()
 
 
-def _used(grad: Tensor) -> Tensor:
-    """Which rows of a gradient ``(N, ...)`` are other than zero, ``(N,)``."""
-    if grad.ndim == 1:
-        return grad != 0
-    grad = grad.flatten(1)
-    return (grad.amax(1) != 0) | (grad.amin(1) != 0)
-
-
-class _Aside:
-    """A copy of the rows ``(N, ...)`` of tensors that are not used, to be put back."""
-
-    def __init__(self, rows: Sequence[Tensor], used: Tensor) -> None:
-        self.rows, self.by_id = rows, used.device.type == "cpu" and rows[0].ndim > 1
-        if self.by_id:
-            self.unused = (~used).nonzero().squeeze(1)
-            self.copies = [tensor.index_select(0, self.unused) for tensor in rows]
-        else:
-            self.unused = (~used).to(rows[0].dtype).view(-1, *[1] * (rows[0].ndim - 1))
-            self.copies = [tensor.clone() for tensor in rows]
-
-    def put_back(self) -> None:
-        for rows, old in zip(self.rows, self.copies, strict=True):
-            if self.by_id:
-                rows.index_copy_(0, self.unused, old)
-            else:  # exact for shares of 0 and 1, and several times as fast as `torch.where`
-                rows.lerp_(old, self.unused)
+def _other_than_zero(rows: Tensor) -> Tensor:
+    """Which rows ``(N, ...)`` are not all zero, ``(N,)``."""
+    numbers = rows.bool()  # several times as fast as `!= 0`, as is `amax` compared with `any`
+    return numbers if rows.ndim == 1 else numbers.flatten(1).view(torch.uint8).amax(1).bool()
 
 
 def _with_rows(groups: Iterable[dict[str, Any]]) -> list[RowParameter]:

@@ -17,6 +17,7 @@ from dendrite_zoo.functional import GATES
 from dendrite_zoo.layers import ActiveDendriteLinear
 from dendrite_zoo.models import ActiveDendriteMLP
 from dendrite_zoo.optim import DendriteAdam, clip_gradients_
+from dendrite_zoo.row_sparse import optimizer as optimizer_module
 from dendrite_zoo.row_sparse.activation_cache import ActivationCache
 from dendrite_zoo.row_sparse.parameter import RowParameter
 
@@ -137,12 +138,14 @@ def test_only_winning_rows_and_their_moments_move():
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.49, 0.51, 0.9, 1.0])
 @pytest.mark.parametrize("sparse", [True, False])
 @pytest.mark.parametrize("row_dims", [1, 2])
-def test_one_rule_on_both_sides_of_the_crossover(share, sparse, row_dims):
+@pytest.mark.parametrize("eps", [1e-8, 0.0])
+def test_one_rule_on_both_sides_of_the_crossover(share, sparse, row_dims, eps):
     """Rows with gradient move as in SparseAdam, the others and their moments not at all, however it is computed."""
     torch.manual_seed(0)
     start = torch.randn(40, 3)
     ours, theirs = RowParameter(start.clone(), row_dims=row_dims), nn.Parameter(start.clone())
-    optimizer, twin = DendriteAdam([ours], lr=0.1), torch.optim.SparseAdam([theirs], lr=0.1)
+    optimizer, twin = DendriteAdam([ours], lr=0.1, eps=eps), torch.optim.SparseAdam([theirs], lr=0.1)
+    twin.param_groups[0]["eps"] = eps
     for step in range(5):
         used = torch.rand(start.shape[:row_dims]) < (share if step % 2 else 1 - share)
         used = used if row_dims == 2 else used.unsqueeze(1)
@@ -157,6 +160,21 @@ def test_one_rule_on_both_sides_of_the_crossover(share, sparse, row_dims):
         assert torch.equal(ours.detach()[still], before[still])
     for name in ("exp_avg", "exp_avg_sq"):
         torch.testing.assert_close(optimizer.state[ours][name], twin.state[theirs][name], atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(40, 7), (200,)])
+def test_a_parameter_of_several_pieces_moves_as_one(shape, monkeypatch):
+    monkeypatch.setattr(optimizer_module, "PIECE", 50)
+    torch.manual_seed(0)
+    ours, theirs = RowParameter(torch.randn(shape), row_dims=1), nn.Parameter(torch.zeros(shape))
+    theirs.data.copy_(ours.data)
+    optimizer, twin = DendriteAdam([ours], lr=0.1), torch.optim.SparseAdam([theirs], lr=0.1)
+    for share in (0.1, 0.9, 0.1):
+        ours.grad = torch.randn(shape) * (torch.rand(shape[:1]) < share).view(-1, *[1] * (len(shape) - 1))
+        theirs.grad = ours.grad.to_sparse(1)
+        optimizer.step()
+        twin.step()
+    torch.testing.assert_close(ours.detach(), theirs.detach(), atol=1e-6, rtol=1e-5)
 
 
 def test_state_dict_round_trip_continues_as_if_uninterrupted():
