@@ -30,6 +30,8 @@ FLOORS = [
     "report",
     "hub",
     "models",
+    "rl.spec",  # a task by its environment, and how its episodes are played; Meta-World's are such tasks
+    "rl.episodes",
     "rl.metaworld",
     "rl",
     "streams",

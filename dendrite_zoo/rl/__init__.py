@@ -1,6 +1,7 @@
-"""Meta-World for multi-task policies: environments, goals, experts. Nothing here knows Lightning.
+"""Environments as tasks for multi-task policies, Meta-World's among them. Nothing here knows Lightning.
 
-Environments need an extra, ``pip install 'dendrite-zoo[metaworld]'``; importing this package does not.
+Meta-World needs an extra, ``pip install 'dendrite-zoo[metaworld]'``; other environments, and importing this package, do
+not.
 """
 
 from dendrite_zoo.rl.collection import *
@@ -9,3 +10,5 @@ from dendrite_zoo.rl.environments import *
 from dendrite_zoo.rl.evaluation import *
 from dendrite_zoo.rl.metaworld.goals import *
 from dendrite_zoo.rl.metaworld.tasks import *
+from dendrite_zoo.rl.spec import *
+from dendrite_zoo.rl.task_list import *

@@ -1,6 +1,6 @@
-"""Meta-World's tasks, many at a time: vectorised over a few processes that share memory."""
+"""Environments of several tasks, many at a time: vectorised over a few processes that share memory."""
 
-from collections.abc import Sequence
+import warnings
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
@@ -9,12 +9,14 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from dendrite_zoo._core.checks import check_integers
-from dendrite_zoo.rl.metaworld.episodes import EpisodeConfig, Order
-from dendrite_zoo.rl.metaworld.goals import Split
-from dendrite_zoo.rl.metaworld.tasks import ACTION_SIZE, MAX_STEPS, metaworld, task_names
+from dendrite_zoo.rl.episodes import Order, Split
+from dendrite_zoo.rl.metaworld.tasks import MetaWorldTask, metaworld
 from dendrite_zoo.rl.pool import WorkerPool
+from dendrite_zoo.rl.task_list import Tasks, check_sent, episode_config, equal_sizes, task_specs
 
 __all__ = ["Step", "TaskEnvironments"]
+
+_DECISIVE = ("split", "num_goals", "order", "seed", "max_steps", "stop_at_success", "reward_version")  # of a state
 
 Opened = TypeVar("Opened", bound="TaskEnvironments")
 
@@ -23,14 +25,16 @@ class Step(NamedTuple):
     """The result of one step of all N environments.
 
     Attributes:
-        observation: to choose the next action by, ``(N, 39)``; where an episode ended, the first of the next one.
+        observation: to choose the next action by, ``(N, O)``; where an episode ended, the first of the next one.
         reward: ``(N,)``.
         success: ``(N,)``, whether the task is solved at this step.
-        truncated: ``(N,)``, whether the episode ended with this step. It is a limit of time and not an end of the
-            task: learners bootstrap from ``final_observation``.
-        final_observation: the observation after the action, ``(N, 39)``; equal to ``observation`` where no episode
+        truncated: ``(N,)``, whether the episode was cut off after this step. It is a limit of time and not an end of
+            the task: learners bootstrap from ``final_observation``.
+        final_observation: the observation after the action, ``(N, O)``; equal to ``observation`` where no episode
             ended.
         goal: ``(N,)``, number of the goal of the episode, -1 where all goals were played before.
+        terminated: ``(N,)``, whether this step led to an end of the task itself, after which no reward comes: the
+            robot fell. Meta-World's tasks have none.
     """
 
     observation: NDArray[np.float64]
@@ -39,14 +43,21 @@ class Step(NamedTuple):
     truncated: NDArray[np.bool_]
     final_observation: NDArray[np.float64]
     goal: NDArray[np.int64]
+    terminated: NDArray[np.bool_]
+
+    @property
+    def ended(self) -> NDArray[np.bool_]:
+        """Where an episode ended with this step, ``(N,)``, whatever ended it."""
+        return self.truncated | self.terminated
 
 
 class TaskEnvironments:
-    """Environments of several tasks of Meta-World, for training or for evaluation.
+    """Environments of several tasks, Meta-World's or your own, for training or for evaluation.
 
-    Observations are those of MT10 and MT50, with the goal visible, as float64 and as the environments return them:
-    they lie outside ``observation_space`` and are not clipped to it. An episode ends after ``max_steps``, and with
-    success only if ``stop_at_success``. The context of a network is ``task_index``, or ``one_hot``.
+    Meta-World's observations are those of MT10 and MT50, with the goal visible, as float64 and as the environments
+    return them: they lie outside ``observation_space`` and are not clipped to it. An episode ends after ``max_steps``,
+    and with success only if ``stop_at_success``; others also as their environments say. The context of a network is
+    ``task_index``, or ``one_hot``.
 
     The environments are divided among ``num_processes``, which a context manager ends::
 
@@ -55,26 +66,36 @@ class TaskEnvironments:
             step = envs.step(policy(observation, envs.task_index))
 
     Args:
-        tasks: ``"mt10"``, ``"mt50"`` or names.
+        tasks: ``"mt10"``, ``"mt50"`` or names of Meta-World's tasks, or a list of `TaskSpec` or of functions that make
+            environments, all with observations and actions of the same sizes.
         envs_per_task: environments of each task; those of a task stand side by side.
         first_env: number of the first environment. Each draws its goals by its number, so that learners in several
             processes can share the goals and not their order.
-        split: the goals: ``"train"``, ``"val"`` to choose models on, ``"test"`` to report.
-        num_goals: how many goals a task has.
+        split: the goals: ``"train"``, ``"val"`` to choose models on, ``"test"`` to report. Environments without goals
+            have starts: the ``seed`` of a ``reset``.
+        num_goals: how many goals a task has; by default 50, and where episodes of other environments than Meta-World's
+            are drawn at random, a new start for each.
         order: ``"random"``: each environment draws a goal for each episode, from generators of its own.
             ``"each-once"``, for evaluation: every goal of a task is played once, in order, shared among its
             environments; then they are ``finished``.
-        num_processes: 0 runs the environments in this process.
+        num_processes: 0 runs the environments in this process, which is faster where a step takes microseconds.
         seed: of goals and their order. Equal seeds give equal episodes for any ``num_processes``.
-        fast: faster Python paths, equal to Meta-World's own to 1e-9.
-        max_steps: length of an episode, at most 500.
+        fast: faster Python paths of Meta-World's tasks, equal to its own to 1e-9.
+        max_steps: length of an episode, at most 500 in Meta-World, and 500 there by default; else by default that of
+            the environment itself.
         stop_at_success: end an episode with its first success: for evaluation.
         reward_version: of Meta-World's rewards, ``"v2"`` or ``"v1"``.
         timeout: seconds to wait for an answer of a process; five times as many while the environments are made.
 
+    Attributes:
+        tasks: names of the tasks.
+        specs: the `TaskSpec` of each.
+        observation_size: numbers in an observation, O.
+        action_size: numbers in an action, A.
+
     Raises:
         ImportError: the ``[metaworld]`` extra is missing.
-        ValueError: an argument is out of range.
+        ValueError: an argument is out of range, or an environment has not the form that `TaskSpec` describes.
         RuntimeError: from any method, when a process crashed, hung or raised an exception; it names the task.
 
     Source:
@@ -83,37 +104,44 @@ class TaskEnvironments:
 
     def __init__(
         self,
-        tasks: str | Sequence[str],
+        tasks: Tasks,
         *,
         envs_per_task: int = 1,
         first_env: int = 0,
         split: Split = "train",
-        num_goals: int = 50,
+        num_goals: int | None = None,
         order: Order = "random",
         num_processes: int = 2,
         seed: int = 0,
         fast: bool = False,
-        max_steps: int = MAX_STEPS,
+        max_steps: int | None = None,
         stop_at_success: bool = False,
         reward_version: str = "v2",
         timeout: float = 60.0,
     ) -> None:
-        self.tasks = task_names(tasks)
+        self.specs = task_specs(tasks)
+        self.tasks = tuple(spec.name for spec in self.specs)
         check_integers(1, envs_per_task=envs_per_task)
         check_integers(0, first_env=first_env, num_processes=num_processes)
         self.num_envs = len(self.tasks) * envs_per_task
-        goals: dict[str, Any] = {"split": split, "num_goals": num_goals, "order": order, "seed": seed}
-        rules: Any = {"max_steps": max_steps, "stop_at_success": stop_at_success, "reward_version": reward_version}
-        self.config = EpisodeConfig(self.tasks[0], first_env, stride=envs_per_task, fast=fast, **goals, **rules)
-        self._settings = {"tasks": list(self.tasks), "num_envs": self.num_envs, "first_env": first_env} | goals | rules
+        common: dict[str, Any] = {"split": split, "order": order, "seed": seed, "stop_at_success": stop_at_success}
+        common |= {"reward_version": reward_version, "stride": envs_per_task, "fast": fast}
+        each = [episode_config(spec, num_goals, max_steps, common) for spec in self.specs]
+        self.config = replace(each[0], env=first_env)
+        own = {name: getattr(self.config, name) for name in _DECISIVE}
+        self._settings = {"tasks": list(self.tasks), "num_envs": self.num_envs, "first_env": first_env} | own
         self.task_index: NDArray[np.int64] = np.repeat(np.arange(len(self.tasks), dtype=np.int64), envs_per_task)
         configs = [
-            replace(self.config, task=self.tasks[task], env=first_env + env, first=env % envs_per_task)
+            replace(each[task], env=first_env + env, first=env % envs_per_task)
             for env, task in enumerate(self.task_index)
         ]
-        metaworld()  # which fails here, and not in a process, where the extra is missing
+        if any(isinstance(spec, MetaWorldTask) for spec in self.specs):
+            metaworld()  # which fails here, and not in a process, where the extra is missing
+        self.observation_size, self.action_size = sizes = equal_sizes(self.specs)
+        if num_processes:
+            check_sent(self.specs)
         self._started = False
-        self._pool = WorkerPool(configs, num_processes, timeout)
+        self._pool = WorkerPool(configs, sizes, num_processes, timeout)
         self._table = self._pool.table
 
     @property
@@ -123,7 +151,7 @@ class TaskEnvironments:
 
     @property
     def observation(self) -> NDArray[np.float64]:
-        """The current observations, ``(N, 39)``, after `reset`, `step` or `load_state_dict`."""
+        """The current observations, ``(N, O)``, after `reset`, `step` or `load_state_dict`."""
         return self._table["observation"].copy()
 
     @property
@@ -135,7 +163,7 @@ class TaskEnvironments:
         """Abandon all episodes and begin the next ones; with ``order="each-once"`` begin again with the first goal.
 
         Shape:
-            ``(N, 39)``.
+            ``(N, O)``.
         """
         self._pool.request("reset")
         self._started = True
@@ -145,13 +173,13 @@ class TaskEnvironments:
         """Apply one action in each environment; where an episode ends, the next begins at once.
 
         Shape:
-            ``(N, 4)``, from -1 to 1.
+            ``(N, A)``, from -1 to 1.
 
         Raises:
             ValueError: actions of another shape, or not finite; no environment has moved.
             RuntimeError: before `reset`.
         """
-        actions = checked_actions(actions, self.num_envs)
+        actions = checked_actions(actions, (self.num_envs, self.action_size))
         self._pool.wait()  # an answer left over from an interrupt may still read the table
         self._table["action"] = actions
         self._request("step")
@@ -162,14 +190,33 @@ class TaskEnvironments:
 
         Shape:
             ``(N, 4)``, clipped to [-1, 1].
+
+        Raises:
+            ValueError: a task is not Meta-World's.
         """
+        for spec in self.specs:
+            if not isinstance(spec, MetaWorldTask):
+                raise ValueError(
+                    f"Expected tasks of Meta-World, which have scripted experts, but got {spec.name}. Give a policy "
+                    "that shows what to do: collect_demonstrations(..., expert=policy.act_batch)."
+                )
         self._request("expert_actions")
         return self._table["expert_action"].copy()
+
+    def render(self) -> list[NDArray[np.uint8]]:
+        """Return a picture of each environment as it stands, ``(H, W, 3)``.
+
+        Raises:
+            ValueError: an environment draws none: make it with ``render_mode="rgb_array"``.
+        """
+        pictures = {row: picture for share in self._request("render") for row, picture in share.items()}
+        return [pictures[row] for row in range(self.num_envs)]
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that changes, as tensors and plain values: a checkpoint of it needs no pickle.
 
-        It includes the physics: a run that continues from it is equal to the last bit to one without interruption.
+        It includes the physics, or the actions of the episode, which are then repeated: a run that continues from it is
+        equal to the last bit to one without interruption.
         """
         states = {row: state for share in self._request("state_dict") for row, state in share.items()}
         environments = [_converted(states[row], np.ndarray, torch.from_numpy) for row in range(self.num_envs)]
@@ -177,6 +224,8 @@ class TaskEnvironments:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state_dict` was taken, in place of `reset`.
+
+        Where an environment, repeating the actions, does not see again what it saw, there is a warning.
 
         Raises:
             ValueError: it is of other tasks, of another number of environments, or of other episodes: goals, seed,
@@ -190,8 +239,15 @@ class TaskEnvironments:
                 f"{len(state['environments'])} environments with {got}. Make TaskEnvironments with the same arguments."
             )
         states = dict(enumerate(_converted(state["environments"], torch.Tensor, torch.Tensor.numpy)))
-        self._pool.request("load_state_dict", states)
+        elsewhere = [row for share in self._pool.request("load_state_dict", states) for row in share]
         self._started = True
+        if names := sorted({self.tasks[self.task_index[row]] for row in elsewhere}):
+            warnings.warn(
+                f"{', '.join(names)}: where the steps of an episode were repeated to resume it, the environment saw "
+                "something else than before. The run goes on from there, and differs from one without interruption. "
+                "Let the environment draw all random numbers from `self.np_random`, which reset(seed=) seeds.",
+                stacklevel=2,
+            )
 
     def close(self) -> None:
         """End the processes, for good."""
@@ -218,19 +274,19 @@ def _converted(state: Any, kind: type, convert: Any) -> Any:
     return convert(state) if isinstance(state, kind) else state
 
 
-def checked_actions(actions: ArrayLike | torch.Tensor, count: int) -> NDArray[np.float64]:
+def checked_actions(actions: ArrayLike | torch.Tensor, shape: tuple[int, int]) -> NDArray[np.float64]:
     """Return a policy's actions as an array that can be played.
 
     Args:
-        actions: ``(count, 4)``, on any device and with or without gradient.
-        count: number of observations that they were chosen by.
+        actions: on any device and with or without gradient.
+        shape: what is expected: the number of observations that they were chosen by, and the size of an action.
 
     Raises:
         ValueError: actions of another shape, or not finite.
     """
     array = np.asarray(actions.detach().cpu() if isinstance(actions, torch.Tensor) else actions, dtype=np.float64)
-    if array.shape != (count, ACTION_SIZE):
-        expected = f"Expected actions of shape {(count, ACTION_SIZE)}, a row for each of {count} observations"
+    if array.shape != shape:
+        expected = f"Expected actions of shape {shape}, a row for each of {shape[0]} observations"
         raise ValueError(f"{expected}, but got {array.shape}. Check the policy's output.")
     if rows := np.flatnonzero(~np.isfinite(array).all(axis=1)).tolist():
         raise ValueError(f"Expected actions from -1 to 1, but got NaN or infinity in rows {rows}. Check the policy.")

@@ -1,4 +1,4 @@
-"""The share of goals that a policy reaches, in one episode each: how results on Meta-World are reported."""
+"""What a policy reaches on each goal or start, in one episode each: how results on Meta-World are reported."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,13 +10,15 @@ from rich.progress import Progress
 
 from dendrite_zoo.metrics import bootstrap_interval
 from dendrite_zoo.rl.environments import TaskEnvironments, checked_actions
-from dendrite_zoo.rl.metaworld.goals import Split
-from dendrite_zoo.rl.metaworld.tasks import ACTION_SIZE, MAX_STEPS, MT10, MT50, task_names
+from dendrite_zoo.rl.episodes import Split
+from dendrite_zoo.rl.metaworld.tasks import MAX_STEPS, MT10, MT50
+from dendrite_zoo.rl.spec import TaskSpec
+from dendrite_zoo.rl.task_list import Tasks, task_specs
 
 __all__ = ["GoalEvaluation", "SuccessReport", "evaluate_policy"]
 
 Act: TypeAlias = Callable[[NDArray[np.float64], NDArray[np.int64]], ArrayLike]
-"""From observations ``(N, 39)`` and task indices ``(N,)`` to actions ``(N, 4)``."""
+"""From observations ``(N, O)`` and task indices ``(N,)`` to actions ``(N, A)``."""
 
 
 class Policy(Protocol):
@@ -32,32 +34,44 @@ class SuccessReport:
 
     Attributes:
         tasks: their names.
-        first: the step, counted from 1, at which a goal was first reached, ``(T, G)``; 0 where it never was.
+        first: the step, counted from 1, at which a goal was first reached, ``(T, G)``; 0 where it never was; None where
+            the tasks do not say what success is.
         last: whether the last step succeeded, ``(T, G)``; None where episodes ended with success.
         split: the split of the goals.
-        max_steps: length of an episode.
+        max_steps: length of an episode; None for the environments' own.
+        returns: the sum of rewards of each episode, ``(T, G)``.
     """
 
     tasks: tuple[str, ...]
-    first: NDArray[np.int64]
+    first: NDArray[np.int64] | None
     last: NDArray[np.bool_] | None
     split: str
-    max_steps: int = MAX_STEPS
+    max_steps: int | None = MAX_STEPS
+    returns: NDArray[np.float64] | None = None
+
+    @property
+    def metric(self) -> str:
+        """What ``per_task``, ``mean`` and ``interval`` are of: ``"success"``, or ``"return"`` where there is none."""
+        return "return" if self.first is None else "success"
 
     @property
     def reached(self) -> NDArray[np.bool_]:
-        """Whether each goal was reached at any step, ``(T, G)``."""
-        return self.first > 0
+        """Whether each goal was reached at any step, ``(T, G)``.
+
+        Raises:
+            ValueError: the tasks do not say what success is.
+        """
+        return self._first > 0
 
     @property
     def per_task(self) -> dict[str, float]:
-        """The share of goals reached, of each task."""
-        return dict(zip(self.tasks, self.reached.mean(axis=1).tolist(), strict=True))
+        """The share of goals reached, or the mean return, of each task."""
+        return dict(zip(self.tasks, self._values.mean(axis=1).tolist(), strict=True))
 
     @property
     def mean(self) -> float:
-        """The share of goals reached, of all tasks."""
-        return float(self.reached.mean())
+        """The share of goals reached, or the mean return, of all tasks."""
+        return float(self._values.mean())
 
     @property
     def mean_at_last_step(self) -> float | None:
@@ -67,12 +81,37 @@ class SuccessReport:
     @property
     def steps_to_success(self) -> dict[str, float | None]:
         """Mean number of steps, of the goals that were reached."""
-        steps = [float(task[task > 0].mean()) if task.any() else None for task in self.first]
+        steps = [float(task[task > 0].mean()) if task.any() else None for task in self._first]
         return dict(zip(self.tasks, steps, strict=True))
+
+    @property
+    def return_per_task(self) -> dict[str, float]:
+        """The mean sum of rewards of an episode, of each task."""
+        assert self.returns is not None
+        return dict(zip(self.tasks, self.returns.mean(axis=1).tolist(), strict=True))
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """Bootstrap interval of the mean, over goals."""
-        return bootstrap_interval(self.reached, level=level)
+        values = self._values
+        if self.first is None and np.ptp(values) == 0:
+            return self.mean, self.mean
+        return bootstrap_interval(values, level=level)
+
+    @property
+    def _first(self) -> NDArray[np.int64]:
+        if self.first is None:
+            names = ", ".join(self.tasks)
+            raise ValueError(
+                f"Expected tasks that say what success is, but {names} do not. Give TaskSpec(success=...)."
+            )
+        return self.first
+
+    @property
+    def _values(self) -> NDArray[Any]:
+        if self.first is not None:
+            return self.reached
+        assert self.returns is not None
+        return self.returns
 
     def to_record(self, *, sequential: bool = False) -> dict[str, Any]:
         """All of it as JSON values, for a result record, in which success stands for accuracy.
@@ -81,22 +120,27 @@ class SuccessReport:
             sequential: the tasks were learned one after another.
         """
         known = {MT10: "metaworld-mt10", MT50: "metaworld-mt50"}
-        name = f"metaworld-{len(self.tasks)}-tasks"
-        return {
-            "benchmark": f"metaworld-continual-{len(self.tasks)}" if sequential else known.get(self.tasks, name),
+        kind = "metaworld" if set(self.tasks) <= set(MT50) else "own"
+        name = known.get(self.tasks, f"{kind}-{len(self.tasks)}-tasks")
+        record: dict[str, Any] = {
+            "benchmark": f"{kind}-continual-{len(self.tasks)}" if sequential else name,
             "context_at_test": "given",
-            "metric": "success",
+            "metric": self.metric,
             "tasks": list(self.tasks),
             "goals": self.split,
-            "num_goals": self.first.shape[1],
+            "num_goals": self._values.shape[1],
             "max_steps": self.max_steps,
+        }
+        if self.first is None:
+            return record | {"task_returns": list(self.per_task.values()), "interval": list(self.interval())}
+        record |= {
             "task_accuracies": list(self.per_task.values()),
             "interval": list(self.interval()),
             "success_at_last_step": self.mean_at_last_step,
             "steps_to_success": list(self.steps_to_success.values()),
             "first_success": self.first.tolist(),
-            "reward_version": "v2",
         }
+        return record | ({"reward_version": "v2"} if kind == "metaworld" else {})
 
 
 class GoalEvaluation(TaskEnvironments):
@@ -106,69 +150,87 @@ class GoalEvaluation(TaskEnvironments):
 
     Attributes:
         tasks: their names.
+
+    Raises:
+        ValueError: as `TaskEnvironments`; or some of the tasks say what success is, and others do not.
     """
 
-    def __init__(
-        self, tasks: str | Sequence[str], *, split: Split = "test", num_goals: int = 50, **options: Any
-    ) -> None:
-        options["envs_per_task"] = max(1, min(num_goals, 20 // len(task_names(tasks))))
-        super().__init__(tasks, split=split, num_goals=num_goals, order="each-once", **options)
+    def __init__(self, tasks: Tasks, *, split: Split = "test", num_goals: int = 50, **options: Any) -> None:
+        specs = task_specs(tasks)
+        silent = [spec.name for spec in specs if spec.success is None]
+        self.has_success = not silent
+        if silent and len(silent) < len(specs):
+            raise ValueError(
+                f"Expected all tasks or none to say what success is, but {', '.join(silent)} do not. Give "
+                "TaskSpec(success=...) for these, too, or evaluate them by themselves."
+            )
+        options["envs_per_task"] = max(1, min(num_goals, 20 // len(specs)))
+        super().__init__(specs, split=split, num_goals=num_goals, order="each-once", **options)
 
     def __call__(self, act: Act, *, progress: bool = False) -> SuccessReport:
         """Evaluate a policy on every goal."""
         config = self.config
         first = np.zeros((len(self.tasks), config.num_goals), dtype=np.int64)
-        last, steps = np.zeros(first.shape, dtype=bool), np.zeros_like(first)
-        actions = np.zeros((self.num_envs, ACTION_SIZE))
+        last, steps, returns = np.zeros(first.shape, dtype=bool), np.zeros_like(first), np.zeros(first.shape)
+        actions = np.zeros((self.num_envs, self.action_size))
         self.reset()
         with Progress(transient=True, disable=not progress) as bar:
             shown = bar.add_task("goals", total=first.size)
             while len(busy := np.flatnonzero(~self.finished)):
-                actions[busy] = checked_actions(act(self.observation[busy], self.task_index[busy]), len(busy))
+                chosen = act(self.observation[busy], self.task_index[busy])
+                actions[busy] = checked_actions(chosen, (len(busy), self.action_size))
                 step = self.step(actions)
                 goal, success = (self.task_index[busy], step.goal[busy]), step.success[busy]
                 steps[goal] += 1
+                returns[goal] += step.reward[busy]
                 first[goal] = np.where(success & (first[goal] == 0), steps[goal], first[goal])
                 last[goal] = success  # of an episode the last one stays
-                bar.advance(shown, int(step.truncated.sum()))
-        at_end = None if config.stop_at_success else last
-        return SuccessReport(self.tasks, first, at_end, config.split, config.max_steps)
+                bar.advance(shown, int(step.ended.sum()))
+        at_end = None if config.stop_at_success or not self.has_success else last
+        reached = first if self.has_success else None
+        return SuccessReport(self.tasks, reached, at_end, config.split, config.max_steps, returns)
 
 
 def evaluate_policy(
-    policy: Act | Policy, tasks: str | Sequence[str] | None = None, *, progress: bool = False, **options: Any
+    policy: Act | Policy, tasks: Tasks | None = None, *, progress: bool = False, **options: Any
 ) -> SuccessReport:
     """Play one episode on each goal of each task; a goal is reached if any step succeeds.
+
+    Environments without goals are started in as many ways, by the seeds of ``reset``. Where the tasks do not say what
+    success is, the mean return is what is reported.
 
     Args:
         policy: an `ActiveDendritePolicy` or a module that trains one, or any object with ``act_batch`` and ``tasks``;
             or a function such as its ``act_batch``, for which a task's index is the position in ``tasks``.
-        tasks: ``"mt10"``, ``"mt50"`` or names; None for all ``tasks`` of the policy.
+        tasks: ``"mt10"``, ``"mt50"`` or names of Meta-World's tasks, or a list of `TaskSpec`; None for all ``tasks`` of
+            the policy, if they are Meta-World's.
         progress: show a progress bar.
         **options: ``split`` (``"test"`` to report, ``"val"`` to choose models on, or ``"train"``), ``num_goals`` of
-            each task (50), ``max_steps`` (500), ``stop_at_success`` (end episodes with success: faster, but success at
-            the last step stays unknown), and of `TaskEnvironments` ``num_processes``, ``fast`` and ``seed``.
+            each task (50), ``max_steps`` (500, or the environment's own), ``stop_at_success`` (end episodes with
+            success: faster, but success at the last step stays unknown), and of `TaskEnvironments` ``num_processes``,
+            ``fast`` and ``seed``.
 
     Raises:
         ImportError: the ``[metaworld]`` extra is missing.
         ValueError: an unknown task, one that the policy does not know, or actions of another shape or not finite.
     """
-    act, names = _acting(policy, tasks)
-    with GoalEvaluation(names, **options) as evaluation:
+    act, specs = _acting(policy, tasks)
+    with GoalEvaluation(specs, **options) as evaluation:
         return evaluation(act, progress=progress)
 
 
-def _acting(policy: Act | Policy, tasks: str | Sequence[str] | None) -> tuple[Act, tuple[str, ...]]:
+def _acting(policy: Act | Policy, tasks: Tasks | None) -> tuple[Act, tuple[TaskSpec, ...]]:
     """A function of the index in ``tasks``, in whatever order the policy has them."""
     act: Any = getattr(policy, "act_batch", policy)
     known: Any = None if act is policy else getattr(policy, "tasks", None)
     if (known is None and tasks is None) or not callable(act):
         got = f"{type(policy).__name__} and {tasks}"
         raise ValueError(f"Expected a policy with `tasks`, or a function with tasks=..., but got {got}.")
-    names = task_names(known if tasks is None else tasks)
+    specs = task_specs(known if tasks is None else tasks)
     if known is None:
-        return act, names
+        return act, specs
+    names = [spec.name for spec in specs]
     if unknown := ", ".join(name for name in names if name not in known):
         raise ValueError(f"Expected `tasks` to be some of the policy's, {', '.join(known)}, but got {unknown}.")
     own = np.array([list(known).index(name) for name in names])
-    return lambda observation, index: act(observation, own[index]), names
+    return lambda observation, index: act(observation, own[index]), specs

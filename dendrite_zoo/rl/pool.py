@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from dendrite_zoo.rl.metaworld.episodes import EpisodeConfig
-from dendrite_zoo.rl.shard import ROW, Shard
+from dendrite_zoo.rl.episodes import EpisodeConfig
+from dendrite_zoo.rl.shard import Shard, table_row
 from dendrite_zoo.rl.worker import CONTEXT, Worker
 
 
@@ -17,30 +17,36 @@ class WorkerPool:
 
     Args:
         configs: of the environments, one a row of the table.
+        sizes: of an observation and an action.
         num_processes: 0 runs them in this process.
         timeout: seconds to wait for an answer; five times as many while the environments are made.
 
     Attributes:
-        table: ``(N,)`` of `dendrite_zoo.rl.shard.ROW`.
+        table: ``(N,)`` of `dendrite_zoo.rl.shard.table_row`.
 
     Raises:
         RuntimeError: when a process crashed, hung or raised an exception; it names the task, and ends all of them.
     """
 
-    def __init__(self, configs: Sequence[EpisodeConfig], num_processes: int, timeout: float) -> None:
-        self.configs, self.timeout = configs, timeout
+    def __init__(
+        self, configs: Sequence[EpisodeConfig], sizes: tuple[int, int], num_processes: int, timeout: float
+    ) -> None:
+        self.configs, self.timeout, row = configs, timeout, table_row(*sizes)
         self.workers: list[Worker] = []
-        self.close = weakref.finalize(self, _close, self.workers, os.getpid())  # ends the processes, for good
+        own: list[Worker | Shard] = []
+        self.close = weakref.finalize(self, _close, own, os.getpid())  # ends the processes, for good
         if num_processes == 0:
-            self.table = np.zeros(len(configs), dtype=ROW)
+            self.table = np.zeros(len(configs), dtype=row)
             self.shard = Shard(self.table)
+            own.append(self.shard)
             self.shard.make(dict(enumerate(configs)))
             return
-        memory = CONTEXT.RawArray("b", len(configs) * ROW.itemsize)  # without a name, so that none is left behind
-        self.table = np.frombuffer(memory, dtype=ROW)
+        memory = CONTEXT.RawArray("b", len(configs) * row.itemsize)  # without a name, so that none is left behind
+        self.table = np.frombuffer(memory, dtype=row)
         processes = min(num_processes, len(configs))
         for share in range(processes):  # in turn, since slow tasks stand side by side
-            self.workers.append(Worker(memory, dict(list(enumerate(configs))[share::processes])))
+            self.workers.append(Worker(memory, sizes, dict(list(enumerate(configs))[share::processes])))
+            own.append(self.workers[-1])
         self.wait(5 * timeout)
 
     def request(self, name: str, *arguments: Any) -> list[Any]:
@@ -73,7 +79,7 @@ class WorkerPool:
         ) from None
 
 
-def _close(workers: list[Worker], owner: int) -> None:
+def _close(own: list[Worker | Shard], owner: int) -> None:
     if os.getpid() == owner:  # a forked copy of the owner must not end processes that are not its own
-        for worker in workers:
-            worker.close()
+        for one in own:
+            one.close()

@@ -7,37 +7,44 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dendrite_zoo.rl.metaworld.episodes import EpisodeConfig, Episodes
-from dendrite_zoo.rl.metaworld.tasks import ACTION_SIZE, OBSERVATION_SIZE
+from dendrite_zoo.rl.episodes import EpisodeConfig, Episodes
+from dendrite_zoo.rl.metaworld import episodes as metaworld
+from dendrite_zoo.rl.metaworld.tasks import MetaWorldTask
 
-ROW = np.dtype(
-    [
-        *((name, np.float64, ACTION_SIZE) for name in ("action", "expert_action")),
-        *((name, np.float64, OBSERVATION_SIZE) for name in ("observation", "final_observation")),
-        *(("reward", np.float64), ("goal", np.int64)),
-        *((name, np.bool_) for name in ("success", "truncated", "finished", "busy")),
-    ],
-    align=True,
-)
-"""A row of the table. An environment is ``busy`` while it works, so that after a crash its task can be named."""
+
+def table_row(observation_size: int, action_size: int) -> np.dtype[np.void]:
+    """The type of a row of the table, for environments of these sizes.
+
+    An environment is ``busy`` while it works, so that after a crash its task can be named.
+    """
+    return np.dtype(
+        [
+            *((name, np.float64, (action_size,)) for name in ("action", "expert_action")),
+            *((name, np.float64, (observation_size,)) for name in ("observation", "final_observation")),
+            *(("reward", np.float64), ("goal", np.int64)),
+            *((name, np.bool_) for name in ("success", "truncated", "terminated", "finished", "busy")),
+        ],
+        align=True,
+    )
 
 
 class Shard:
     """Environments by their rows of the table, which holds all inputs and outputs but the states.
 
     Args:
-        table: ``(N,)`` of `ROW`.
+        table: ``(N,)`` of `table_row`.
     """
 
     def __init__(self, table: NDArray[np.void]) -> None:
-        self._column = SimpleNamespace(**{name: table[name] for name in ROW.names or ()})
+        self._column = SimpleNamespace(**{name: table[name] for name in table.dtype.names or ()})
         self._episodes: dict[int, Episodes] = {}
 
     def make(self, configs: Mapping[int, EpisodeConfig]) -> None:
         """Make the environments, by their rows; before all else."""
         for row, config in configs.items():
             self._column.busy[row] = True  # stays True after an exception: this row caused it
-            self._episodes[row] = Episodes(config)
+            own = config.spec is None or isinstance(config.spec, MetaWorldTask)
+            self._episodes[row] = metaworld.Episodes(config) if own else Episodes(config)
             self._column.busy[row] = False
 
     def _busy(self) -> Iterator[tuple[int, Episodes]]:
@@ -60,10 +67,13 @@ class Shard:
         for row, episodes in self._busy():
             column.goal[row] = episodes.goal
             if episodes.finished:
-                column.reward[row], column.success[row], column.truncated[row] = 0.0, False, False
+                for name in ("reward", "success", "truncated", "terminated"):
+                    getattr(column, name)[row] = 0
                 continue
             result = episodes.step(column.action[row])
-            column.final_observation[row], column.reward[row], column.success[row], column.truncated[row] = result
+            column.final_observation[row] = result.observation
+            for name in ("reward", "success", "truncated", "terminated"):
+                getattr(column, name)[row] = getattr(result, name)
             if result.ended:
                 episodes.begin()
 
@@ -76,7 +86,19 @@ class Shard:
         """Return the state of each environment, by its row."""
         return {row: episodes.state_dict() for row, episodes in self._episodes.items()}
 
-    def load_state_dict(self, states: Mapping[int, dict[str, Any]]) -> None:
-        """Continue where `state_dict` was taken; rows of other shards are ignored."""
-        for row, episodes in self._busy():
-            episodes.load_state_dict(states[row])
+    def load_state_dict(self, states: Mapping[int, dict[str, Any]]) -> list[int]:
+        """Continue where `state_dict` was taken; rows of other shards are ignored.
+
+        Returns:
+            The rows that did not come back to where they were.
+        """
+        return [row for row, episodes in self._busy() if not episodes.load_state_dict(states[row])]
+
+    def render(self) -> dict[int, NDArray[np.uint8]]:
+        """Return a picture of each environment, by its row."""
+        return {row: episodes.render() for row, episodes in self._busy()}
+
+    def close(self) -> None:
+        """Close the environments."""
+        for episodes in self._episodes.values():
+            episodes.close()

@@ -1,6 +1,6 @@
 """Success and return of whole episodes, while many environments are stepped at once."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
@@ -15,10 +15,12 @@ class EpisodeStatistics:
     Args:
         tasks: names of the tasks.
         task_index: ``(N,)``, the task of each environment.
+        without_success: tasks that do not say what success is.
     """
 
-    def __init__(self, tasks: Sequence[str], task_index: Sequence[int]) -> None:
+    def __init__(self, tasks: Sequence[str], task_index: Sequence[int], without_success: Collection[str] = ()) -> None:
         self._names = [tasks[task] for task in task_index]
+        self._without_success = without_success
         self.solved = np.zeros(len(self._names), dtype=bool)
         self.returns = np.zeros(len(self._names))
         self._ended: dict[str, list[tuple[float, float]]] = {}  # success and return of episodes, by task
@@ -27,10 +29,10 @@ class EpisodeStatistics:
         """Add one step of all environments."""
         self.solved |= step.success
         self.returns += step.reward
-        for env in np.flatnonzero(step.truncated):
+        for env in np.flatnonzero(step.ended):
             episode = float(self.solved[env]), float(self.returns[env])
             self._ended.setdefault(self._names[env], []).append(episode)
-        self.solved[step.truncated], self.returns[step.truncated] = False, 0.0
+        self.solved[step.ended], self.returns[step.ended] = False, 0.0
 
     def compute(self) -> dict[str, float]:
         """Means over the episodes that ended since the last call.
@@ -41,7 +43,8 @@ class EpisodeStatistics:
         """
         means = {name: np.mean(episodes, axis=0).tolist() for name, episodes in self._ended.items()}
         self._ended = {}
-        values = {f"success/{name}": success for name, (success, _) in means.items()}
+        solvable = [name for name in means if name not in self._without_success]
+        values = {f"success/{name}": means[name][0] for name in solvable}
         values |= {f"return/{name}": total for name, (_, total) in means.items()}
         if means:
             values["return/mean"] = float(np.mean([total for _, total in means.values()]))

@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from dendrite_zoo.rl.metaworld.episodes import EpisodeConfig
-from dendrite_zoo.rl.shard import ROW, Shard
+from dendrite_zoo.rl.episodes import EpisodeConfig
+from dendrite_zoo.rl.shard import Shard, table_row
 
 CONTEXT = multiprocessing.get_context("spawn")  # forking a process that has threads, as torch's, may hang
 
@@ -32,6 +32,7 @@ class Worker:
 
     Args:
         memory: of the shared table.
+        sizes: of an observation and an action.
         configs: of the environments that it runs, by their rows of the table.
 
     Attributes:
@@ -39,11 +40,11 @@ class Worker:
         waiting: whether an answer is due.
     """
 
-    def __init__(self, memory: Any, configs: Mapping[int, EpisodeConfig]) -> None:
+    def __init__(self, memory: Any, sizes: tuple[int, int], configs: Mapping[int, EpisodeConfig]) -> None:
         self.rows = list(configs)
         self._connection, theirs = CONTEXT.Pipe()
-        boot = (str(Path(__file__).with_name("boot.py")), {"arguments": (theirs, memory, os.getpid())}, "worker")
-        self.process = CONTEXT.Process(target=runpy.run_path, args=boot, name="metaworld", daemon=True)
+        boot = (str(Path(__file__).with_name("boot.py")), {"arguments": (theirs, memory, sizes, os.getpid())}, "worker")
+        self.process = CONTEXT.Process(target=runpy.run_path, args=boot, name="environments", daemon=True)
         _start(self.process)
         self._ready: Callable[[float], Any] = self._connection.poll
         if os.name == "posix":  # `poll` makes a selector each time, which doubles the time that requests take
@@ -105,23 +106,25 @@ def _start(process: BaseProcess) -> None:
             mask(signal.SIG_SETMASK, before)
 
 
-def serve(connection: Connection, memory: Any, parent: int) -> None:
+def serve(connection: Connection, memory: Any, sizes: tuple[int, int], parent: int) -> None:
     """Answer requests, in the new process, until the connection is closed.
 
     Args:
         connection: to the parent.
         memory: of the shared table.
+        sizes: of an observation and an action.
         parent: the process that sends the requests.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     warnings.simplefilter("ignore")  # of gymnasium and Meta-World, for their own users
-    shard = Shard(np.frombuffer(memory, dtype=ROW))
+    shard = Shard(np.frombuffer(memory, dtype=table_row(*sizes)))
     with suppress(EOFError, OSError):
         while True:
-            request, arguments = pickle.loads(connection.recv_bytes())
+            message = connection.recv_bytes()
             answer = failure = None
             try:
+                request, arguments = pickle.loads(message)
                 answer = getattr(shard, request)(*arguments)
             except Exception:
                 failure = traceback.format_exc()

@@ -14,7 +14,8 @@ def random_steps(count):
     nothing = np.zeros((3, 39))
     for _ in range(count):
         reward, success, truncated = generator.normal(size=3), generator.random(3) < 0.2, generator.random(3) < 0.3
-        yield Step(nothing, reward, success, truncated, nothing, np.zeros(3, dtype=np.int64))
+        terminated = generator.random(3) < 0.1
+        yield Step(nothing, reward, success, truncated, nothing, np.zeros(3, dtype=np.int64), terminated)
 
 
 def naive(steps):
@@ -25,7 +26,7 @@ def naive(steps):
         for step in steps:
             rewards.append(step.reward[env])
             successes.append(step.success[env])
-            if step.truncated[env]:
+            if step.truncated[env] or step.terminated[env]:
                 episodes[TASKS[task]].append((any(successes), sum(rewards)))
                 rewards, successes = [], []
     return {name: np.mean(ended, axis=0) for name, ended in episodes.items()}

@@ -101,7 +101,7 @@ def test_an_exception_has_the_tasks_name(pair: TaskEnvironments) -> None:
 
 
 def test_a_task_that_cannot_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dendrite_zoo.rl.environments.task_names", lambda tasks: ("no-such-task-v3",))
+    monkeypatch.setattr("dendrite_zoo.rl.task_list.task_names", lambda tasks: ("no-such-task-v3",))
     with pytest.raises(RuntimeError, match="(?s)playing no-such-task-v3 raised an exception.*KeyError"):
         TaskEnvironments("no-such-task-v3", num_processes=1)
 

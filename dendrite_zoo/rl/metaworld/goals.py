@@ -2,19 +2,17 @@
 
 import pickle
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dendrite_zoo._core.checks import check_choice, check_integers
 from dendrite_zoo._core.rng import random_state
+from dendrite_zoo.rl.episodes import SPLIT_SEEDS, Split
 from dendrite_zoo.rl.metaworld.tasks import MT50, metaworld, task_names
 
 __all__ = ["Goal", "Split", "goals"]
-
-Split = Literal["train", "val", "test"]
-SPLIT_SEEDS: dict[Split, int] = {"train": 0, "test": 1, "val": 2}  # published scores rest on these numbers
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,15 @@
 """Meta-World's tasks by name, and the one place that imports Meta-World."""
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from types import ModuleType
+from typing import Any, ClassVar
 
 from dendrite_zoo._core.checks import wrong_argument
 from dendrite_zoo._core.names import nearest
+from dendrite_zoo.rl.spec import TaskSpec
 
-__all__ = ["ACTION_SIZE", "MAX_STEPS", "MT10", "MT50", "OBSERVATION_SIZE", "task_names"]
+__all__ = ["ACTION_SIZE", "MAX_STEPS", "MT10", "MT50", "MetaWorldTask", "OBSERVATION_SIZE", "task_names"]
 
 OBSERVATION_SIZE = 39
 """Hand, gripper and objects now (18 numbers), the same one step ago (18), and the goal (3), in metres."""
@@ -58,8 +61,9 @@ def task_names(tasks: str | Sequence[str]) -> tuple[str, ...]:
     names = tuple(tasks) if isinstance(tasks, Iterable) else (tasks,)
     for name in names:
         if name not in MT50:
-            meant = nearest(str(name), [*MT50, "mt10", "mt50"])
-            raise wrong_argument("tasks", "'mt10', 'mt50' or names of MT50's tasks", name, meant.strip())
+            meant = nearest(str(name), [*MT50, "mt10", "mt50"]).strip()
+            own = f"For an environment of your own, give TaskSpec({name!r}, make_env)."
+            raise wrong_argument("tasks", "'mt10', 'mt50' or names of MT50's tasks", name, meant or own)
     if not names or len(set(names)) < len(names):
         raise wrong_argument("tasks", "one or more different names", list(names))
     return names
@@ -77,3 +81,33 @@ def metaworld() -> ModuleType:
         install = "of the [metaworld] extra: pip install 'dendrite-zoo[metaworld]'"
         raise ImportError(f"Meta-World's tasks need {error.name}, {install}") from error
     return metaworld
+
+
+class MetaWorldTask(TaskSpec):
+    """One of Meta-World's tasks as a `TaskSpec`, played with goals of its own and by the paths made for it.
+
+    Args:
+        name: of one of MT50's tasks.
+
+    Example:
+        >>> MetaWorldTask("reach-v3").observation_size
+        39
+    """
+
+    num_goals: ClassVar[int | None] = 50
+    most_steps: ClassVar[int] = MAX_STEPS
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, partial(_environment, name), success="success")
+
+    observation_size = OBSERVATION_SIZE
+    action_size = ACTION_SIZE
+    max_steps = MAX_STEPS
+
+
+def _environment(name: str) -> Any:
+    """Meta-World's own environment of a task."""
+    import gymnasium
+
+    metaworld()
+    return gymnasium.make("Meta-World/MT1", env_name=name)

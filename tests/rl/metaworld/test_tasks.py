@@ -31,7 +31,10 @@ def test_an_unknown_name_brings_the_nearest(name: str) -> None:
 
 
 def test_nothing_is_near_nonsense() -> None:
-    with pytest.raises(ValueError, match="'mt50' or names of MT50's tasks, but got 'xyz'.$"):
+    with pytest.raises(
+        ValueError,
+        match="'mt50' or names of MT50's tasks, but got 'xyz'. For an environment of your own, give TaskSpec",
+    ):
         task_names("xyz")
 
 

@@ -1,0 +1,225 @@
+"""One environment of one task, playing episode after episode."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+from numpy.random import SeedSequence
+from numpy.typing import NDArray
+
+from dendrite_zoo._core.checks import check_choice, check_integers, wrong_argument
+from dendrite_zoo._core.rng import random_state
+from dendrite_zoo.rl.spec import TaskSpec
+
+Split = Literal["train", "val", "test"]
+SPLIT_SEEDS: dict[Split, int] = {"train": 0, "test": 1, "val": 2}  # published scores rest on these numbers
+Order = Literal["random", "each-once"]
+ENDLESS = 2**31  # so many starts are as good as a new one each time
+
+
+@dataclass(frozen=True)
+class EpisodeConfig:
+    """Everything that decides the episodes of one environment.
+
+    Attributes:
+        task: its name.
+        env: the environment's number, from which with ``seed`` its sequence of goals follows.
+        split: which goals are played.
+        num_goals: how many of them there are. What Meta-World has goals for is in other environments how an episode
+            starts: by ``reset(seed=)``.
+        order: ``"random"``, drawn anew for each episode, or ``"each-once"``.
+        first: with ``"each-once"`` the first goal played.
+        stride: with ``"each-once"`` the distance to the next one, so that environments can share a list.
+        seed: of the goals and of their order.
+        max_steps: length of an episode; None for the environment's own.
+        stop_at_success: whether an episode ends with the first success.
+        reward_version: Meta-World's name for the reward.
+        fast: whether Meta-World's faster Python paths are used.
+        spec: what makes the environment; None for Meta-World's of this name.
+
+    Raises:
+        ValueError: an argument out of range.
+    """
+
+    task: str
+    env: int = 0
+    split: Split = "train"
+    num_goals: int = 50
+    order: Order = "random"
+    first: int = 0
+    stride: int = 1
+    seed: int = 0
+    max_steps: int | None = 500
+    stop_at_success: bool = False
+    reward_version: str = "v2"
+    fast: bool = False
+    spec: TaskSpec | None = None
+
+    def __post_init__(self) -> None:
+        check_choice(get_args(Split), split=self.split)
+        check_choice(get_args(Order), order=self.order)
+        check_choice(("v1", "v2"), reward_version=self.reward_version)
+        check_integers(1, num_goals=self.num_goals)
+        check_integers(0, seed=self.seed)
+        if self.max_steps is not None:
+            check_integers(1, 500 if self.spec is None else self.spec.most_steps, max_steps=self.max_steps)
+        if self.stop_at_success and self.order != "each-once":
+            expected = "'each-once' with stop_at_success=True: a learner would bootstrap from a wrong observation"
+            raise wrong_argument("order", expected, self.order, "Leave `stop_at_success` out.")
+
+
+class StepResult(NamedTuple):
+    """What the environment returned for one action."""
+
+    observation: NDArray[np.float64]
+    reward: float
+    success: bool
+    truncated: bool
+    terminated: bool
+
+    @property
+    def ended(self) -> bool:
+        """Whether the episode ended with this step."""
+        return self.truncated or self.terminated
+
+
+class Episodes:
+    """The environment itself; `begin` and `step` in turn.
+
+    A start is a number that ``reset`` is seeded by, the same in every task; no two splits share one. Where an episode
+    stands follows from its start and its actions, which is how `load_state_dict` comes back to it.
+
+    Args:
+        config: which task, starts and limits.
+
+    Attributes:
+        observation: the current one, from which the next action is chosen, ``(O,)``.
+        goal: number of the goal or start being played, -1 before the first and after the last.
+        finished: whether all of them were played (with ``order="each-once"``).
+    """
+
+    def __init__(self, config: EpisodeConfig) -> None:
+        self.config = config
+        self.env = self._make()
+        self.episode, self.steps, self.goal, self.finished = -1, 0, -1, False
+
+    def _make(self) -> Any:
+        """Make the environment, and set the first ``observation``."""
+        assert self.config.spec is not None
+        self.spec = self.config.spec
+        env = self.spec.make()
+        self.observation: NDArray[np.float64] = np.zeros(self.spec.observation_size)
+        self._actions: list[NDArray[np.float64]] = []  # of this episode
+        return env
+
+    def restart(self) -> None:
+        """Begin anew: the list of goals with ``"each-once"``, else the next episode."""
+        if self.config.order == "each-once":
+            self.episode = -1
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin the next episode."""
+        self.episode += 1
+        config = self.config
+        if config.order == "each-once":
+            goal = config.first + self.episode * config.stride
+        else:
+            goal = random_state(config.seed, config.env, self.episode).randint(config.num_goals)
+        self.finished = goal >= config.num_goals
+        self.goal, self.steps = -1 if self.finished else int(goal), 0
+        if not self.finished:
+            self.observation = self._put_at(self.goal)
+
+    def _put_at(self, goal: int) -> NDArray[np.float64]:
+        """Begin an episode at a goal or start, and return its first observation."""
+        seed = SeedSequence([self.config.seed, SPLIT_SEEDS[self.config.split], goal]).generate_state(1)[0]
+        self._actions = []
+        return self._seen(self.env.reset(seed=int(seed >> 1))[0])  # 31 bits, which every generator takes
+
+    def step(self, action: NDArray[np.float64]) -> StepResult:
+        """Play one step; after the last one of an episode, `begin` the next.
+
+        Shape:
+            action ``(A,)``.
+        """
+        self.observation, reward, success, truncated, terminated = self._play(action)
+        self.steps += 1
+        limit, stop = self.config.max_steps, success and self.config.stop_at_success
+        if limit is None and self.steps >= self.spec.most_steps:
+            raise RuntimeError(
+                f"Expected an episode of {self.config.task} to end, but it has gone on for {self.steps} steps. Give "
+                "`max_steps`, or wrap the environment: gymnasium.wrappers.TimeLimit(env, max_episode_steps=...)."
+            )
+        truncated = truncated or stop or (limit is not None and self.steps >= limit)
+        return StepResult(self.observation, reward, success, truncated, terminated)
+
+    def _play(self, action: NDArray[np.float64]) -> StepResult:
+        self._actions.append(np.array(action))
+        observation, reward, terminated, truncated, info = self.env.step(self.spec.played(action))
+        success = self.spec.succeeded(observation, reward, terminated, truncated, info)
+        reward = float(np.asarray(reward).item())
+        return StepResult(self._seen(observation), reward, success, bool(truncated), bool(terminated))
+
+    def _seen(self, observation: Any) -> NDArray[np.float64]:
+        seen = np.array(observation, dtype=np.float64)
+        if seen.shape != self.observation.shape:
+            expected = f"observations of {self.config.task} of shape {self.observation.shape}, as its space says"
+            raise ValueError(f"Expected {expected}, but got {seen.shape}. Check the environment.")
+        return seen
+
+    def expert_action(self) -> NDArray[np.float64]:
+        """The action of the task's scripted expert, if it has one.
+
+        Raises:
+            ValueError: it has none.
+        """
+        raise ValueError(
+            f"Expected a task of Meta-World, which has a scripted expert, but got {self.config.task}. Give a policy "
+            "that shows it: expert=..."
+        )
+
+    def render(self) -> NDArray[np.uint8]:
+        """A picture of the environment as it stands, ``(H, W, 3)``.
+
+        Raises:
+            ValueError: the environment draws none.
+        """
+        picture = self.env.render()
+        if not isinstance(picture, np.ndarray) or picture.ndim != 3:
+            raise ValueError(
+                f"Expected {self.config.task} to render an array of pixels, but got {type(picture).__name__}. Make the "
+                "environment with render_mode='rgb_array'."
+            )
+        return picture[..., :3].astype(np.uint8)
+
+    def close(self) -> None:
+        """Close the environment."""
+        getattr(self.env, "close", lambda: None)()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that changes: the place in the list of goals, and in the episode."""
+        places = {name: getattr(self, name) for name in ("episode", "steps", "goal", "finished")}
+        return {**places, "observation": self.observation.copy(), **self._own_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> bool:
+        """Continue exactly where `state_dict` was taken.
+
+        Returns:
+            Whether that was possible: not where an environment depends on more than its seed and actions.
+        """
+        self.episode, self.steps, self.goal = state["episode"], state["steps"], state["goal"]
+        self.finished, self.observation = state["finished"], np.array(state["observation"])
+        return self.goal < 0 or self._go_on(state)
+
+    def _own_state(self) -> dict[str, Any]:
+        size = self.spec.action_size
+        return {"actions": np.array(self._actions, dtype=np.float64).reshape(-1, size)}
+
+    def _go_on(self, state: dict[str, Any]) -> bool:
+        """Come back to where an episode stood, by its start and its actions."""
+        expected, self.observation = self.observation, self._put_at(self.goal)
+        for action in np.array(state["actions"]):
+            result = self._play(action)
+            self.observation = result.observation
+        return np.array_equal(self.observation, expected)

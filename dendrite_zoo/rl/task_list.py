@@ -1,0 +1,92 @@
+"""The tasks that a user names: Meta-World's by their names, others by what makes their environments."""
+
+import pickle
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeAlias
+
+from dendrite_zoo._core.checks import wrong_argument
+from dendrite_zoo.rl.episodes import ENDLESS, EpisodeConfig
+from dendrite_zoo.rl.metaworld.tasks import MetaWorldTask, task_names
+from dendrite_zoo.rl.spec import TaskSpec
+
+__all__ = ["Tasks", "task_specs"]
+
+Tasks: TypeAlias = str | Sequence[str] | Sequence[TaskSpec] | Sequence[Callable[[], Any]]
+"""``"mt10"``, ``"mt50"`` or names of Meta-World's tasks; or a `TaskSpec` each, or functions that make environments."""
+
+
+def task_specs(tasks: Tasks) -> tuple[TaskSpec, ...]:
+    """The tasks of a benchmark, of a list of names, or of one's own.
+
+    Args:
+        tasks: ``"mt10"``, ``"mt50"``, or names of Meta-World's tasks; or `TaskSpec`; or functions that make
+            environments, which are called ``task_0``, ``task_1`` and so on.
+
+    Raises:
+        ValueError: something else is among them, or a name is unknown or repeated, or there are none.
+
+    Example:
+        >>> [task.name for task in task_specs([*task_specs(["reach-v3"]), lambda: None])]
+        ['reach-v3', 'task_1']
+    """
+    if isinstance(tasks, str):
+        tasks = task_names(tasks)
+    several = list(tasks) if isinstance(tasks, Iterable) else [tasks]
+    specs = tuple(_task_spec(task, number) for number, task in enumerate(several))
+    names = [spec.name for spec in specs]
+    if not names or len(set(names)) < len(names):
+        raise wrong_argument("tasks", "one or more tasks of different names", names)
+    return specs
+
+
+def _task_spec(task: Any, number: int) -> TaskSpec:
+    if isinstance(task, TaskSpec):
+        return task
+    if isinstance(task, str):
+        return MetaWorldTask(*task_names([task]))
+    if callable(task) or hasattr(task, "reset"):
+        return TaskSpec(f"task_{number}", task)
+    expected = "'mt10', 'mt50' or names of MT50's tasks, or a list of TaskSpec(name, make_env)"
+    raise wrong_argument("tasks", expected, task)
+
+
+def equal_sizes(specs: Sequence[TaskSpec]) -> tuple[int, int]:
+    """The sizes of observations and actions, which one policy has for all tasks."""
+    first, *others = specs
+    sizes = first.observation_size, first.action_size
+    for spec in others:
+        if (spec.observation_size, spec.action_size) != sizes:
+            both = [
+                f"{one.name} with {one.observation_size} numbers in an observation and {one.action_size} in an action"
+                for one in (first, spec)
+            ]
+            raise ValueError(
+                f"Expected tasks of equal sizes, as one policy plays them all, but got {both[0]}, and {both[1]}. Wrap "
+                "their environments so that they agree, or learn them by policies of their own."
+            )
+    return sizes
+
+
+def episode_config(
+    spec: TaskSpec, num_goals: int | None, max_steps: int | None, common: dict[str, Any]
+) -> EpisodeConfig:
+    """How a task's episodes are played where nothing is said about it."""
+    if num_goals is None:
+        num_goals = spec.num_goals or (50 if common["order"] == "each-once" else ENDLESS)
+    limit = max_steps
+    if isinstance(spec, MetaWorldTask) and max_steps is None:
+        limit = spec.max_steps
+    return EpisodeConfig(spec.name, num_goals=num_goals, max_steps=limit, spec=spec, **common)
+
+
+def check_sent(specs: Sequence[TaskSpec]) -> None:
+    """Refuse what cannot be sent to another process, before one is started."""
+    for spec in specs:
+        try:
+            pickle.dumps(spec)
+        except (pickle.PicklingError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"Expected `make_env` and `success` of {spec.name} to be what can be sent to another process, but got: "
+                f"{error}. Make them functions of a module, use functools.partial(gymnasium.make, ...), or give "
+                "num_processes=0, with which all environments run in this process."
+            ) from None

@@ -1,0 +1,282 @@
+"""Environments of one's own as tasks: against a plain loop over the environment itself."""
+
+from __future__ import annotations
+
+import functools
+import io
+import pickle
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from dendrite_zoo.rl import TaskEnvironments, TaskSpec, evaluate_policy, task_specs
+from tests.rl.worlds import Ledge, calm, ledges, windy
+
+gymnasium = pytest.importorskip("gymnasium")
+
+
+def actions(steps, rows=4, size=2, seed=0):
+    return np.random.default_rng(seed).uniform(-1.2, 1.2, (steps, rows, size))
+
+
+def by_hand(make, seed, given):
+    """One episode after another in the bare environment, as gymnasium's own loop plays them."""
+    env, rows = make(), []
+    low, high = np.array([-3, 0]), np.array([1, 10])
+    observation, _ = env.reset(seed=seed(0))
+    episode = 0
+    for action in given:
+        before = observation
+        scaled = (low + (np.clip(action, -1, 1) + 1) / 2 * (high - low)).astype(np.float32)
+        observation, reward, terminated, truncated, info = env.step(np.clip(scaled, low, high).astype(np.float32))
+        rows.append((before, reward, info["near"], terminated, truncated, observation))
+        if terminated or truncated:
+            episode += 1
+            observation, _ = env.reset(seed=seed(episode))
+    return rows
+
+
+def test_a_step_is_that_of_the_environment_itself():
+    with TaskEnvironments(ledges(), envs_per_task=2, num_processes=0, seed=3) as envs:
+        assert (envs.observation_size, envs.action_size, envs.tasks) == (3, 2, ("calm", "windy"))
+        given, before, steps = actions(60), envs.reset(), []
+        for action in given:
+            steps.append((before, envs.step(action)))
+            before = steps[-1][1].observation
+        assert any(step.terminated.any() for _, step in steps) and any(step.truncated.any() for _, step in steps)
+        for row, make in enumerate([calm, calm, windy, windy]):
+            seeds = []
+            own = envs._pool.shard._episodes[row].env
+            for episode in range(own.resets):
+                goal = np.random.RandomState(np.random.MT19937(np.random.SeedSequence([3, row, episode]))).randint(
+                    2**31
+                )
+                seeds.append(int(np.random.SeedSequence([3, 0, goal]).generate_state(1)[0] >> 1))
+            for number, expected in enumerate(by_hand(make, seeds.__getitem__, given[:, row])):
+                seen, step = steps[number]
+                found = seen, step.reward, step.success, step.terminated, step.truncated, step.final_observation
+                for mine, theirs in zip(found, expected, strict=True):
+                    np.testing.assert_array_equal(mine[row], theirs)
+                assert step.ended[row] == (expected[3] or expected[4])
+    assert own.closed
+
+
+def test_processes_change_nothing_and_a_state_goes_on_in_any():
+    given, more = np.split(actions(50), [29])
+    functions = [TaskSpec("calm", lambda: Ledge(), success=lambda *step: step[1] > 400), TaskSpec("windy", windy)]
+    with (
+        TaskEnvironments(functions, envs_per_task=2, num_processes=0) as here,
+        TaskEnvironments(functions, envs_per_task=2, num_processes=2) as there,
+    ):
+        np.testing.assert_array_equal(here.reset(), there.reset())
+        for action in given:
+            for mine, other in zip(here.step(action), there.step(action), strict=True):
+                np.testing.assert_array_equal(mine, other)
+        file = io.BytesIO()
+        torch.save(there.state_dict(), file)
+        expected = [there.step(action) for action in more]
+        for resumed in (here, there):
+            file.seek(0)
+            resumed.reset()
+            resumed.load_state_dict(torch.load(file, weights_only=True))
+            for action, step in zip(more, expected, strict=True):
+                for mine, other in zip(resumed.step(action), step, strict=True):
+                    np.testing.assert_array_equal(mine, other)
+
+
+def test_an_environment_that_counts_what_no_seed_sets_is_said_on_resume():
+    with TaskEnvironments([TaskSpec("odd", lambda: Ledge(clock=True))], num_processes=0) as envs:
+        envs.reset()
+        envs.step(np.zeros((1, 2)))
+        with pytest.warns(UserWarning, match="odd: where the steps .* saw something else than before"):
+            envs.load_state_dict(envs.state_dict())
+
+
+def test_starts_are_equal_in_all_tasks_and_apart_between_splits():
+    def starts(split):
+        found = np.full((2, 3), np.nan)
+        with TaskEnvironments(ledges(), order="each-once", split=split, num_goals=3, num_processes=0) as envs:
+            seen = envs.reset()
+            while not envs.finished.all():
+                busy = np.flatnonzero(~envs.finished)
+                step = envs.step(np.zeros((2, 2)))
+                unseen = np.isnan(found[busy, step.goal[busy]])
+                found[busy[unseen], step.goal[busy][unseen]] = seen[busy[unseen], 0]
+                seen = step.observation
+        return found
+
+    every = [starts(split) for split in ("train", "val", "test")]
+    for calm_starts, windy_starts in every:
+        np.testing.assert_array_equal(calm_starts, windy_starts)
+    assert len(np.unique(np.concatenate(every, axis=1)[0])) == 9
+
+
+def test_of_two_limits_the_shorter_one_counts():
+    pendulum = functools.partial(gymnasium.make, "Pendulum-v1", g=1.6)
+    spec = TaskSpec("moon", pendulum)
+    assert (spec.max_steps, spec.observation_size, spec.action_size) == (200, 3, 1)
+    with TaskEnvironments([spec], num_processes=0, max_steps=7) as envs:
+        envs.reset()
+        assert [bool(envs.step([[0.5]]).truncated[0]) for _ in range(14)] == ([False] * 6 + [True]) * 2
+    naive = pendulum()
+    naive.reset(seed=5)
+    ours = spec.make()
+    ours.reset(seed=5)
+    np.testing.assert_array_equal(ours.step(spec.played(np.array([0.5])))[0], naive.step(np.float32([1.0]))[0])
+
+
+def still(observation, task):
+    return np.zeros((len(observation), 2))
+
+
+def by_task(observation, task):
+    """Good at the calm ledge, reckless at the windy one."""
+    push = np.where(task == 0, -2 * observation[:, 0] - observation[:, 1], 1.0)
+    return np.stack([np.clip(push, -1, 1), np.zeros(len(push))], axis=1)
+
+
+def test_an_evaluation_is_a_plain_loop_over_the_starts():
+    returns, near = np.zeros((2, 4)), np.zeros((2, 4), dtype=bool)
+    for task, make in enumerate([calm, windy]):
+        for goal in range(4):
+            env = make()
+            observation, _ = env.reset(seed=int(np.random.SeedSequence([0, 1, goal]).generate_state(1)[0] >> 1))
+            ended = False
+            while not ended:
+                action = by_task(np.float64(observation)[None], np.array([task]))[0]
+                observation, reward, fell, late, info = env.step(
+                    (np.array([-1, 5]) + action * [2, 5]).astype(np.float32)
+                )
+                returns[task, goal] += reward
+                near[task, goal] |= info["near"]
+                ended = fell or late
+    report = evaluate_policy(by_task, ledges(), num_goals=4, num_processes=0)
+    np.testing.assert_allclose(report.returns, returns)
+    np.testing.assert_array_equal(report.reached, near)
+    assert report.metric == "success" and report.per_task == dict(zip(report.tasks, near.mean(axis=1), strict=True))
+    silent = evaluate_policy(by_task, ledges(success=None), num_goals=4, num_processes=0)
+    assert silent.metric == "return" and silent.per_task == report.return_per_task
+    assert silent.mean == pytest.approx(returns.mean())
+    low, high = silent.interval()
+    assert low < silent.mean < high
+    record = silent.to_record()
+    assert record["task_returns"] == list(silent.per_task.values()) and "task_accuracies" not in record
+    assert report.to_record()["benchmark"] == "own-2-tasks" and "reward_version" not in report.to_record()
+    with pytest.raises(ValueError, match=r"calm, windy do not. Give TaskSpec\(success=...\)"):
+        _ = silent.reached
+
+
+def test_bare_makers_and_one_alone_are_tasks():
+    assert [spec.name for spec in task_specs([calm, windy])] == ["task_0", "task_1"]
+    assert task_specs(TaskSpec("a", calm)) == (TaskSpec("a", calm),)
+    assert evaluate_policy(still, [calm, windy], num_goals=1, num_processes=0).tasks == ("task_0", "task_1")
+
+
+def test_a_picture_is_what_the_environment_draws():
+    with TaskEnvironments(ledges(), num_processes=0) as envs:
+        at = envs.reset()[:, 0]
+        assert [picture.shape for picture in envs.render()] == [(4, 6, 3)] * 2
+        assert [picture[0, 0, 0] for picture in envs.render()] == (100 + (50 * at).astype(int)).tolist()
+
+
+def broken(**changes):
+    env = Ledge()
+    for name, value in changes.items():
+        setattr(env, name, value)
+    return TaskSpec("odd", lambda: env)
+
+
+box = gymnasium.spaces.Box
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: TaskSpec("", calm), "Expected `name` to be the task's name, but got ''"),
+        (
+            lambda: TaskSpec("a", "Pendulum-v1"),
+            "`make_env` of a to be a function .* got 'Pendulum-v1'. Give one such as",
+        ),
+        (lambda: TaskSpec("a", Ledge()), "`make_env` of a to be a function .* got <tests.rl.worlds.Ledge"),
+        (lambda: task_specs([Ledge()]), "`make_env` of task_0 to be a function"),
+        (lambda: TaskSpec("a", calm, success=0.5), "`success` to be a key of info, or a function .* but got 0.5"),
+        (lambda: TaskSpec("a", lambda: 3).action_size, "`make_env` of a to return a gymnasium.Env, but got int"),
+        (lambda: TaskSpec("a", lambda: Ledge).action_size, "to return a gymnasium.Env, but got <class"),
+        (lambda: broken(observation_space=box(0, 1, (2, 2))).action_size, "FlattenObservation"),
+        (lambda: broken(observation_space=gymnasium.spaces.Discrete(3)).action_size, "FlattenObservation"),
+        (
+            lambda: broken(action_space=gymnasium.spaces.Discrete(3)).action_size,
+            r"Box of one .*, but got Discrete\(3\)",
+        ),
+        (lambda: broken(action_space=box(-np.inf, 1, (2,))).action_size, "finite bounds, but got Box.*TransformAction"),
+        (lambda: task_specs([TaskSpec("a", calm), TaskSpec("a", windy)]), r"different names, but got \['a', 'a'\]"),
+        (lambda: task_specs([]), "one or more tasks"),
+        (lambda: task_specs([3]), r"or a list of TaskSpec\(name, make_env\), but got 3"),
+        (lambda: task_specs(["earth"]), r"give TaskSpec\('earth', make_env\)"),
+        (
+            lambda: TaskEnvironments([*ledges(), *task_specs(["reach-v3"])]),
+            "calm with 3 numbers .* and 2 in an action, and ",
+        ),
+        (lambda: evaluate_policy(still, [calm, *ledges()]), "task_0 do not. Give TaskSpec"),
+    ],
+)
+def test_what_is_no_task_is_refused(make, words):
+    with pytest.raises(ValueError, match=words):
+        make()
+
+
+def test_what_cannot_be_sent_to_a_process_is_refused_before_there_is_one():
+    lock = threading.Lock()
+    with pytest.raises(ValueError, match="`make_env` and `success` of a to be what can be sent .* num_processes=0"):
+        TaskEnvironments([TaskSpec("a", lambda: lock and Ledge())], num_processes=1)
+    with TaskEnvironments([TaskSpec("a", lambda: lock and Ledge())], num_processes=0) as envs:
+        assert envs.reset().shape == (1, 3)
+
+
+@pytest.mark.slow
+def test_a_maker_may_use_all_of_this_library_in_a_process():
+    def make():
+        import dendrite_zoo
+        from dendrite_zoo.rl import MT10
+
+        return Ledge(wind=len(MT10) + float(dendrite_zoo.functional.k_winners is None))
+
+    with TaskEnvironments([make], num_processes=1) as envs:
+        assert envs.reset()[0, 2] == 10
+
+
+def test_a_copy_that_was_sent_is_the_same_task():
+    near = 0.25
+    spec = TaskSpec("a", lambda: Ledge(wind=near), success=lambda seen, *_: abs(seen[0]) < near)
+    sent = pickle.loads(pickle.dumps(spec))
+    assert sent.name == "a" and sent.make().wind == near
+    assert [sent.succeeded(np.array([at]), 0.0, False, False, {}) for at in (0.2, 0.3)] == [True, False]
+
+
+def test_success_must_be_said():
+    spec = TaskSpec("a", calm, success="is_success")
+    assert spec.succeeded(None, 0.0, False, False, {}) is False, "some say it at the end alone"
+    assert spec.succeeded(None, 0.0, True, False, {"is_success": np.float32(1)}) is True
+    with pytest.raises(ValueError, match="`success` to be a key of the info of a, one of 'near', but got 'is_success'"):
+        spec.succeeded(None, 0.0, False, True, {"near": True})
+    with pytest.raises(ValueError, match="`success` of a to say True or False, but got None"):
+        TaskSpec("a", calm, success=lambda *_: None).succeeded(None, 0.0, False, False, {})
+
+
+def test_an_episode_without_end_is_given_up(monkeypatch):
+    monkeypatch.setattr(TaskSpec, "most_steps", 20)
+    with TaskEnvironments([TaskSpec("a", lambda: Ledge(length=10**9))], num_processes=0) as envs:
+        envs.reset()
+        with pytest.raises(RuntimeError, match="an episode of a to end, but it has gone on for 20 steps.*max_steps"):
+            for _ in range(20):
+                envs.step([[-0.0, 0.0]])
+
+
+def test_another_observation_than_the_space_says_is_refused():
+    env = Ledge()
+    env._see = lambda: np.zeros(1, np.float32)
+    with TaskEnvironments([TaskSpec("a", lambda: env)], num_processes=0) as envs:
+        with pytest.raises(ValueError, match=r"observations of a of shape \(3,\), as its space says, but got \(1,\)"):
+            envs.reset()
