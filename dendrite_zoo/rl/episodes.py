@@ -109,7 +109,7 @@ class Episodes:
         self.spec = self.config.spec
         env = self.spec.make()
         self.observation: NDArray[np.float64] = np.zeros(self.spec.observation_size)
-        self._actions: list[NDArray[np.float64]] = []  # of this episode
+        self._played: list[NDArray[np.float64]] = []  # of this episode
         return env
 
     def restart(self) -> None:
@@ -134,7 +134,7 @@ class Episodes:
     def _put_at(self, goal: int) -> NDArray[np.float64]:
         """Begin an episode at a goal or start, and return its first observation."""
         seed = SeedSequence([self.config.seed, SPLIT_SEEDS[self.config.split], goal]).generate_state(1)[0]
-        self._actions = []
+        self._played = []
         return self._seen(self.env.reset(seed=int(seed >> 1))[0])  # 31 bits, which every generator takes
 
     def step(self, action: NDArray[np.float64]) -> StepResult:
@@ -155,7 +155,7 @@ class Episodes:
         return StepResult(self.observation, reward, success, truncated, terminated)
 
     def _play(self, action: NDArray[np.float64]) -> StepResult:
-        self._actions.append(np.array(action))
+        self._played.append(np.array(action))
         observation, reward, terminated, truncated, info = self.env.step(self.spec.played(action))
         success = self.spec.succeeded(observation, reward, terminated, truncated, info)
         reward = float(np.asarray(reward).item())
@@ -214,7 +214,7 @@ class Episodes:
 
     def _own_state(self) -> dict[str, Any]:
         size = self.spec.action_size
-        return {"actions": np.array(self._actions, dtype=np.float64).reshape(-1, size)}
+        return {"actions": np.array(self._played, dtype=np.float64).reshape(-1, size)}
 
     def _go_on(self, state: dict[str, Any]) -> bool:
         """Come back to where an episode stood, by its start and its actions."""
