@@ -54,21 +54,27 @@ def soft_value(q1: Tensor, q2: Tensor, log_prob: Tensor, alpha: Tensor) -> Tenso
     return torch.minimum(q1, q2) - alpha * log_prob
 
 
-def td_target(reward: Tensor, next_value: Tensor, discount: float) -> Tensor:
-    """What a critic should say: ``r + gamma V(s')``, also where the episode's length cut it off (equation 2).
+def td_target(reward: Tensor, next_value: Tensor, discount: float, terminated: Tensor | None = None) -> Tensor:
+    """What a critic should say: ``r + gamma V(s')``, and ``r`` where the task ended (equation 2).
+
+    Where an episode's length cut it off, the task has not ended: there is a value beyond.
 
     Args:
         reward: of the step.
         next_value: soft value of where it led.
         discount: gamma, per step.
+        terminated: where the task ended with the step; None for nowhere.
 
     Shape:
         ``(B,)``.
 
     Example:
-        >>> td_target(torch.tensor([1.0]), torch.tensor([10.0]), 0.5)
-        tensor([6.])
+        >>> reward, value = torch.tensor([1.0, 1.0]), torch.tensor([10.0, 10.0])
+        >>> td_target(reward, value, 0.5, terminated=torch.tensor([False, True]))
+        tensor([6., 1.])
     """
+    if terminated is not None:
+        next_value = next_value.masked_fill(terminated, 0.0)
     return torch.add(reward, next_value, alpha=discount)
 
 

@@ -1,6 +1,6 @@
 """A replay buffer of several tasks: one packed tensor."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +19,8 @@ class Transitions(NamedTuple):
         reward: ``(B,)``.
         next_observation: ``(B, O)``, after the action, also where an episode ended by its length.
         task: ``(B,)`` integers.
+        terminated: ``(B,)``, whether the task itself ended with the step, so that no reward comes after it; None for
+            nowhere.
     """
 
     observation: Tensor
@@ -26,13 +28,14 @@ class Transitions(NamedTuple):
     reward: Tensor
     next_observation: Tensor
     task: Tensor
+    terminated: Tensor | None = None
 
 
 class ReplayBuffer:
     """The latest steps of each task, float32, in one tensor: a batch is a single ``index_select``.
 
-    There is no flag for the end of an episode: in Meta-World episodes end by their length alone, and values are
-    bootstrapped through such a truncation (Pardo et al. 2018).
+    Where an episode ends by its length, values are bootstrapped through the truncation (Pardo et al. 2018); where the
+    task itself ends, as when a robot fell, they are not.
 
     Args:
         num_tasks: how many tasks share the capacity, in equal parts.
@@ -72,6 +75,7 @@ class ReplayBuffer:
         self.widths = [observation_size, action_size, 1, observation_size]
         # `empty` touches no memory: usage grows with the steps
         self.rows = torch.empty(num_tasks * self.capacity, sum(self.widths), device=device)
+        self.terminated = torch.zeros(len(self.rows), dtype=torch.bool, device=device)
         self.seen = torch.zeros(num_tasks, dtype=torch.long)
 
     def __len__(self) -> int:
@@ -83,7 +87,15 @@ class ReplayBuffer:
         return self.seen.clamp(max=self.capacity)
 
     @torch.no_grad()
-    def add(self, observation: Tensor, action: Tensor, reward: Tensor, next_observation: Tensor, task: Tensor) -> None:
+    def add(
+        self,
+        observation: Tensor,
+        action: Tensor,
+        reward: Tensor,
+        next_observation: Tensor,
+        task: Tensor,
+        terminated: Tensor | None = None,
+    ) -> None:
         """Add steps in the order in which they were made; they replace the oldest steps of their tasks.
 
         Args:
@@ -92,6 +104,7 @@ class ReplayBuffer:
             reward: ``(N,)``.
             next_observation: ``(N, O)``, of the same episode.
             task: ``(N,)`` integers.
+            terminated: ``(N,)``, where the task itself ended; None for nowhere.
         """
         parts = [observation, action, reward.unsqueeze(-1), next_observation]
         shapes = [list(part.shape) for part in parts]
@@ -107,37 +120,47 @@ class ReplayBuffer:
         counts = task.bincount(minlength=self.num_tasks)
         if (most := len(counts) - 1) >= self.num_tasks:
             raise ValueError(f"Expected tasks from 0 to {self.num_tasks - 1}, but got a step of task {most}.")
+        ends = torch.zeros(len(task), dtype=torch.bool) if terminated is None else terminated
+        ends = ends.to(self.terminated)
         for j, count in enumerate(counts.tolist()):
             mine = (task == j).nonzero().squeeze(1)[-self.capacity :]
             last = int(self.seen[j]) + count
             slots = torch.arange(last - len(mine), last) % self.capacity + j * self.capacity
-            self.rows.index_copy_(0, slots.to(packed.device), packed[mine.to(packed.device)])
+            slots, mine = slots.to(packed.device), mine.to(packed.device)
+            self.rows.index_copy_(0, slots, packed[mine])
+            self.terminated.index_copy_(0, slots, ends[mine])
         self.seen += counts
 
-    def sample(self, per_task: int, generator: torch.Generator | None = None) -> Transitions:
+    def sample(
+        self, per_task: int, generator: torch.Generator | None = None, *, tasks: Sequence[int] | None = None
+    ) -> Transitions:
         """Sample the same number of steps of every task, with replacement.
 
         Args:
             per_task: steps of each task.
             generator: of random numbers, on the buffer's device.
+            tasks: the tasks to sample of; None for all.
 
         Raises:
             ValueError: there is no step of a task yet.
         """
-        if not self.sizes.all():
-            empty = int(self.sizes.argmin())
+        chosen = list(range(self.num_tasks) if tasks is None else tasks)
+        sizes = self.sizes[chosen]
+        if not sizes.all():
+            empty = chosen[int(sizes.argmin())]
             raise ValueError(f"Expected steps of every task, but got none of task {empty}. Call `add` before `sample`.")
         device = self.rows.device
         # float64: with float32 some rows of a large buffer would never be sampled
         wide = torch.float32 if device.type == "mps" else torch.float64
-        draws = torch.rand(self.num_tasks, per_task, generator=generator, device=device, dtype=wide)
-        sizes = self.sizes.to(device).unsqueeze(1)
+        draws = torch.rand(len(chosen), per_task, generator=generator, device=device, dtype=wide)
+        sizes = sizes.to(device).unsqueeze(1)
         index = (draws * sizes).long().clamp_(max=sizes - 1)
-        task = torch.arange(self.num_tasks, device=device).unsqueeze(1)
-        rows = self.rows.index_select(0, (index + task * self.capacity).flatten())
-        observation, action, reward, next_observation = rows.split(self.widths, dim=1)
+        task = torch.tensor(chosen, device=device).unsqueeze(1)
+        places = (index + task * self.capacity).flatten()
+        observation, action, reward, next_observation = self.rows.index_select(0, places).split(self.widths, dim=1)
         task = task.expand(-1, per_task).flatten()
-        return Transitions(observation, action, reward.squeeze(1), next_observation, task)
+        ends = self.terminated.index_select(0, places)
+        return Transitions(observation, action, reward.squeeze(1), next_observation, task, ends)
 
     def observations(self, task: int, count: int) -> Tensor:
         """The latest observations of a task, oldest first.
@@ -149,14 +172,23 @@ class ReplayBuffer:
         Shape:
             Result ``(<= count, O)``.
         """
+        return self._latest(task, count)[:, : self.widths[0]]
+
+    def rewards(self, task: int, count: int) -> Tensor:
+        """The latest rewards of a task, oldest first, ``(<= count,)``."""
+        return self._latest(task, count)[:, sum(self.widths[:2])]
+
+    def _latest(self, task: int, count: int) -> Tensor:
         seen, count = int(self.seen[task]), min(count, int(self.sizes[task]))
         slots = torch.arange(seen - count, seen) % self.capacity + task * self.capacity
-        return self.rows.index_select(0, slots.to(self.rows.device))[:, : self.widths[0]]
+        return self.rows.index_select(0, slots.to(self.rows.device))
 
     def state_dict(self) -> dict[str, Any]:
-        """The rows in use, and how many steps of each task were added."""
-        used = [self.rows[j * self.capacity :][:size] for j, size in enumerate(self.sizes.tolist())]
-        return {"seen": self.seen.clone(), "rows": torch.cat(used).cpu()}
+        """The rows in use, where tasks ended, and how many steps of each task were added."""
+        return {"seen": self.seen.clone(), "rows": self._used(self.rows), "terminated": self._used(self.terminated)}
+
+    def _used(self, column: Tensor) -> Tensor:
+        return torch.cat([column[j * self.capacity :][:size] for j, size in enumerate(self.sizes.tolist())]).cpu()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from such a state.
@@ -170,6 +202,8 @@ class ReplayBuffer:
             expected = f"{self.num_tasks} tasks with at most {self.capacity} steps of {sum(self.widths)} numbers"
             got = f"{len(seen)} tasks and steps of shape {tuple(rows.shape)}. Use the same tasks and `capacity`"
             raise ValueError(f"Expected the state of a buffer of {expected}, but got {got} as before.")
-        for j, used in enumerate(rows.split(sizes)):
-            self.rows[j * self.capacity :][: len(used)] = used.to(self.rows.device)
+        ends = state.get("terminated", torch.zeros(len(rows), dtype=torch.bool))  # earlier versions have none
+        for column, values in ((self.rows, rows), (self.terminated, ends)):
+            for j, used in enumerate(values.split(sizes)):
+                column[j * self.capacity :][: len(used)] = used.to(column.device)
         self.seen = seen.clone()

@@ -67,14 +67,14 @@ class ActorCritic:
             reward_scale: factor of all rewards.
             target_entropy: of the actions, in nats; None for minus their number of dimensions.
         """
-        observation, action, reward, next_observation, task = batch
+        observation, action, reward, next_observation, task, terminated = batch
         alpha = self.log_alpha.exp()[task]
         fixed = alpha.detach()
         with torch.no_grad():
             next_action, next_log_prob = self.sample(next_observation, task, noise)
             q1, q2 = self.slow_critic(next_observation, next_action, task)
             next_value = sac.soft_value(q1, q2, next_log_prob, fixed)
-            target = sac.td_target(reward * reward_scale, next_value, discount)
+            target = sac.td_target(reward * reward_scale, next_value, discount, terminated)
         q1, q2 = self.critic(observation, action, task)
         critic_loss = sac.critic_loss(q1, q2, target)
 

@@ -36,7 +36,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory")
 def batch(rows=5, tasks=2):
     task = torch.arange(tasks).repeat_interleave(rows)
     n = len(task)
-    return Transitions(torch.randn(n, 39), torch.rand(n, 4) * 2 - 1, torch.rand(n), torch.randn(n, 39), task)
+    moves = torch.randn(n, 39), torch.rand(n, 4) * 2 - 1, torch.rand(n), torch.randn(n, 39)
+    return Transitions(*moves, task, torch.rand(n) < 0.3)
 
 
 def attached(module):
@@ -63,12 +64,12 @@ class Textbook:
         return before.tanh(), log_prob.sum(1)
 
     def update(self, batch, draws):
-        observation, action, reward, next_observation, task = batch
+        observation, action, reward, next_observation, task, terminated = batch
         alpha = self.log_alpha.exp()[task]
         with torch.no_grad():
             next_action, next_log_prob = self.act(next_observation, task, draws)
             q1, q2 = self.slow(next_observation, next_action, task)
-            target = 2.0 * reward + 0.9 * (torch.min(q1, q2) - alpha * next_log_prob)
+            target = 2.0 * reward + 0.9 * (torch.min(q1, q2) - alpha * next_log_prob) * (1 - terminated.float())
         losses = [sum(((q - target) ** 2).mean() / 2 for q in self.critic(observation, action, task))]
         own, log_prob = self.act(observation, task, draws)
         q1, q2 = self.critic(observation, own, task)

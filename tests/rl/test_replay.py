@@ -98,3 +98,21 @@ def test_what_does_not_fit_is_refused():
     replay.add(*steps(range(7), 0))
     with pytest.raises(ValueError, match="Use the same tasks and `capacity`"):
         buffer(capacity=4).load_state_dict(replay.state_dict())
+
+
+def test_where_a_task_ended_stays_with_its_step(tmp_path):
+    replay, again = buffer(), buffer()
+    for first in range(0, 12, 3):  # the oldest are overwritten
+        numbers = torch.arange(first, first + 3)
+        replay.add(*steps(numbers, 0), numbers % 3 == 1)
+    replay.add(*steps(range(20, 22), 1))
+    again.load_state_dict(replay.state_dict())
+    for held in (replay, again):
+        batch = held.sample(60)
+        n = batch.observation[:, 0]
+        assert (batch.terminated == ((n % 3 == 1) & (n < 20))).all() and batch.terminated.any()
+        assert held.rewards(0, 3).tolist() == [-9.0, -10.0, -11.0]
+    earlier = replay.state_dict()
+    del earlier["terminated"]
+    again.load_state_dict(earlier)
+    assert len(again.sample(60, tasks=[1]).task.unique()) == 1
