@@ -15,7 +15,9 @@ from torch import Tensor
 from dendrite_zoo._core.checks import check_choice, check_integers, check_positive, check_share
 from dendrite_zoo._core.lightning import attached_trainer
 from dendrite_zoo._core.names import say_new_names
-from dendrite_zoo.lightning_modules.base import TaskModule, cosine
+from dendrite_zoo.lightning_modules.base import cosine
+from dendrite_zoo.lightning_modules.new_tasks import Learn
+from dendrite_zoo.lightning_modules.policies import PolicyModule
 from dendrite_zoo.lightning_modules.weight_average import WeightAverage, Weights
 from dendrite_zoo.models import ActiveDendritePolicy
 from dendrite_zoo.models.loading import as_model, saved_config
@@ -41,7 +43,7 @@ def imitation_loss(mean: Tensor, action: Tensor, kind: Loss = "l1") -> Tensor:
 
 
 @say_new_names
-class BehaviorCloning(TaskModule):
+class BehaviorCloning(PolicyModule):
     """Trains a policy to do what experts do, on batches ``(observation, action, task)``.
 
     The learning rate falls to zero along a cosine, over the whole fit, or over each task where tasks are learned one
@@ -61,6 +63,11 @@ class BehaviorCloning(TaskModule):
         warmup: updates in which it rises to that.
         ema_decay: decay of the average of the weights at each update; 0 for no average.
         reset_optimizer: start each task with a fresh optimizer.
+        learn: ``"all"`` trains all of the policy; ``"new"`` only what no earlier task uses, so that all other tasks'
+            actions stay as they are, to the bit: the new task's column of segments, or where winners are chosen by the
+            context its subnetwork, but for what is also in another's.
+        init_from: with ``learn="new"``, what a new task's column starts from: the name of a task, or ``"nearest"`` for
+            the one whose column fits the first held-out batches best, or zeros; by default it starts as it is.
 
     Logs:
         ``train/loss``, and ``val/task_{j}/loss`` on validation loader ``j``.
@@ -75,6 +82,7 @@ class BehaviorCloning(TaskModule):
     """
 
     context_at_test = "given"
+    model: ActiveDendritePolicy
 
     def __init__(
         self,
@@ -85,6 +93,8 @@ class BehaviorCloning(TaskModule):
         warmup: int = 200,
         ema_decay: float = 0.998,
         reset_optimizer: bool = True,
+        learn: Learn = "all",
+        init_from: str | None = None,
     ) -> None:
         super().__init__()
         check_choice(get_args(Loss), loss=loss)
@@ -97,10 +107,11 @@ class BehaviorCloning(TaskModule):
         self._resumed: Weights = {}  # the average of a checkpoint, until its weights are loaded
         self.save_hyperparameters({"model": saved_config(self.model), "loss": loss, "lr": lr, "warmup": warmup})
         self.save_hyperparameters({"ema_decay": ema_decay, "reset_optimizer": reset_optimizer})
+        self.choose_learning(learn, init_from)
 
     def forward(self, observation: Tensor, task: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation of the actions, before they are squashed."""
-        return self.model(observation, task)
+        return self.network(observation, task)
 
     def act_batch(self, observations: Any, task_index: Any) -> npt.NDArray[Any]:
         """The actions ``(N, 4)`` of the averaged policy for ``(N, 39)`` observations and ``(N,)`` task indices.
@@ -126,34 +137,35 @@ class BehaviorCloning(TaskModule):
 
     def configure_callbacks(self) -> list[Callback]:
         """Return the average, which a callback alone can take out of the model where a validation raises."""
-        return [self.average]
+        return [self.average, *super().configure_callbacks()]
 
     def setup(self, stage: str) -> None:
-        """Refuse data of other tasks; begin a fit without an average."""
+        """Refuse data of tasks that the policy does not know; begin a fit without an average."""
         super().setup(stage)
         if stage == "fit":
             self.average.show(False)
             self.average.reset()
             self._resumed = {}
-        tasks = getattr(self.datamodule, "tasks", None)
-        if tasks is not None and tuple(tasks) != self.tasks:
-            raise ValueError(
-                f"Expected data of the tasks of the model, {', '.join(self.tasks)}, in this order, but got data of the "
-                f"tasks {', '.join(tasks)}. Build the model with tasks= of the data."
-            )
+
+    def loss_of(self, batch: Batch) -> Tensor:
+        """Distance to the expert's actions."""
+        return self._loss(batch)
 
     def on_fit_start(self) -> None:
         """Normalise observations by those of the experts, unless the model has a normaliser; set the deviations."""
+        super().on_fit_start()
         model, observations = self.model, getattr(self.datamodule, "observations", None)
         if not model.has_normalizer and observations is not None:
             model.fit_normalizer(observations.to(self.device))
         if self._resumed:
             self.average.reset({name: weight.to(self.device) for name, weight in self._resumed.items()})
             self._resumed = {}
-        model.set_std(0.1)
+        if self.new is None or self.new.is_whole:
+            model.set_std(0.1)
 
     def on_train_start(self) -> None:
         """Warn where the learning rate would still rise at the end."""
+        super().on_train_start()
         warmup, (_, total) = self.hparams["warmup"], self._progress(0)
         if warmup > 1 and warmup >= total:
             rank_zero_warn(
@@ -164,7 +176,7 @@ class BehaviorCloning(TaskModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Set the learning rate; start a task with a fresh optimizer."""
         super().on_train_batch_start(batch, batch_idx)
-        self.enter_task(getattr(self.datamodule, "current_task", None))
+        self.enter_batch(batch[2])
         done, total = self._progress(batch_idx)
         self.scale_learning_rate(min(1.0, (done + 1) / max(1, self.hparams["warmup"])) * cosine(done / total))
 
@@ -214,8 +226,15 @@ class BehaviorCloning(TaskModule):
         self.average.reset()
         return keys
 
+    def start_parts(self, *, is_first: bool) -> None:
+        """Have the average of the task that has ended for good."""
+        if self.new is not None and not is_first:
+            self.average.show()
+            self.average.reset()
+        super().start_parts(is_first=is_first)
+
     def _loss(self, batch: Batch) -> Tensor:
-        observation, action, task = batch
+        observation, action, task = batch[0], batch[1], self.in_policy(batch[2])
         one = task[0] if bool((task == task[0]).all()) else task  # one index for all rows is cheaper
         return imitation_loss(self(observation, one)[0], action, self.hparams["loss"])
 

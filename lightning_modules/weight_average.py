@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 Weights = dict[str, Tensor]
@@ -100,4 +100,5 @@ class WeightAverage(Callback):
         return average
 
     def _weights(self) -> Iterator[tuple[str, Tensor]]:
-        return ((name, parameter.detach()) for name, parameter in self.module.named_parameters())
+        state = self.module.state_dict(keep_vars=True)  # by which a checkpoint names them
+        return ((name, x.detach()) for name, x in state.items() if isinstance(x, nn.Parameter))

@@ -48,6 +48,24 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str:
     return f" Did you mean {folded[close[0]]!r}?" if close else ""
 
 
+def places_of(names: Iterable[str], known: Iterable[str]) -> list[int]:
+    """Where each of some tasks stands among those that a policy knows.
+
+    Raises:
+        ValueError: it does not know one of them.
+
+    Example:
+        >>> places_of(["push-v3"], ["reach-v3", "push-v3"])
+        [1]
+    """
+    known = list(known)
+    for name in names:
+        if name not in known:
+            hint = nearest(name, known, cutoff=0.85) or f" Load the policy with tasks=[..., {name!r}] for one more."
+            raise ValueError(f"Expected tasks of the policy, which are {', '.join(known)}, but got {name!r}.{hint}")
+    return [known.index(name) for name in names]
+
+
 def refuse_old_names(given: Iterable[str], known: Collection[str]) -> None:
     """Raise an error for the first argument that is given under its old name.
 

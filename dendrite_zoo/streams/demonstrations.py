@@ -14,7 +14,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from dendrite_zoo._core.checks import check_choice, check_integers
-from dendrite_zoo._core.names import say_new_names
+from dendrite_zoo._core.names import places_of, say_new_names
 from dendrite_zoo.rl import Demonstrations, Disturbance, task_names
 from dendrite_zoo.streams.datamodule import TaskDataModule
 from dendrite_zoo.streams.demonstration_files import folder_of_run, load_or_collect, refuse_rounds
@@ -97,11 +97,14 @@ class DemonstrationMixture(TaskDataModule):
         self.val_episodes, self.num_processes, self.fast, self.seed = val_episodes, num_processes, fast, seed
         self.file = None if demonstrations is None else Path(demonstrations)
         self.folder = None if folder is None else Path(folder)
-        self._parts: list[Demonstrations] = []
+        self._parts: dict[int, Demonstrations] = {}  # of each task that is trained
         self._val_parts: list[Demonstrations] = []
         self._rounds: list[str] = []  # files of DAgger that are in the parts
         self._folder: Path | None = None  # where the files are, once it is known
         self._resumed: dict[str, Any] = {}  # the state in the checkpoint that a fit resumes from
+
+    first_task = 0
+    """The first task that is trained."""
 
     @cached_property
     def _temporary(self) -> tempfile.TemporaryDirectory[str]:
@@ -120,7 +123,7 @@ class DemonstrationMixture(TaskDataModule):
     def observations(self) -> Tensor:
         """All observations of the experts' episodes, ``(N, 39)``, to compute the normalisation from."""
         self._read()
-        return torch.cat([part.observation for part in self._parts])
+        return torch.cat([part.observation for part in self._parts.values()])
 
     def schedule(self, epoch: int) -> tuple[int, int]:
         """The number of an epoch within its learning-rate schedule, and the schedule's number of epochs."""
@@ -136,7 +139,7 @@ class DemonstrationMixture(TaskDataModule):
         if self.trainer is None:
             self._read()
         elif stage == TrainerFn.FITTING:
-            self._parts = [] if self._rounds else self._parts  # an earlier fit added rounds of its own
+            self._parts = {} if self._rounds else self._parts  # an earlier fit added rounds of its own
             self._rounds, self._folder, self._resumed = [], None, {}
 
     def state_dict(self) -> dict[str, Any]:
@@ -177,15 +180,17 @@ class DemonstrationMixture(TaskDataModule):
                 refuse_rounds(self._folder)
         if not self._parts:
             every, experts = range(self.num_tasks), self.file or self._folder / "experts.safetensors"
-            parts = self._load(experts, every, episodes_per_task=self.episodes_per_task, disturbance=Disturbance())
+            trained = every[self.first_task :]
+            parts = self._load(experts, trained, episodes_per_task=self.episodes_per_task, disturbance=Disturbance())
             held_out = self._folder / "val.safetensors"
             self._val_parts = self._load(held_out, every, episodes_per_task=self.val_episodes, split="val")
-            if unsolved := [name for name, part in zip(self.tasks, parts, strict=True) if len(part) == 0]:
+            names = self.tasks[self.first_task :]
+            if unsolved := [name for name, part in zip(names, parts, strict=True) if len(part) == 0]:
                 raise ValueError(
                     f"Expected an episode of each task that its expert solved, but got none of {', '.join(unsolved)}. "
                     "Raise `episodes_per_task`, or leave the task out."
                 )
-            self._parts = parts
+            self._parts = dict(zip(trained, parts, strict=True))
         return self._folder
 
     def _load(self, path: Path, tasks: Sequence[int], **arguments: Any) -> list[Demonstrations]:
@@ -198,8 +203,9 @@ class DemonstrationMixture(TaskDataModule):
 
     def _collect(self, epoch: int, tasks: Sequence[int]) -> None:
         """Add the rounds of DAgger that some tasks need in an epoch of theirs: earlier ones from files, a new one."""
-        folder, indices = self._read(), np.array(tasks)
+        folder, names = self._read(), [self.tasks[task] for task in tasks]
         module: Any = self.trainer and self.trainer.lightning_module
+        indices = np.array(places_of(names, getattr(module, "tasks", self.tasks)))  # in the policy
         policy = module and (lambda observations, index: module.act_batch(observations, indices[index]))
         for round in range(1, min(epoch, self.dagger_rounds) + 1):
             name = f"{'' if len(tasks) == self.num_tasks else f'task-{tasks[0]}-'}round-{round}.safetensors"
@@ -222,7 +228,7 @@ class DemonstrationMixture(TaskDataModule):
 class DemonstrationSequence(DemonstrationMixture):
     """Tasks of Meta-World learned one after another, each by imitating its expert, in a single ``Trainer.fit``.
 
-    Task ``epoch // epochs_per_task`` is trained in epoch ``epoch``, on its own demonstrations alone. A
+    Task ``first_task + epoch // epochs_per_task`` is trained in epoch ``epoch``, on its own demonstrations alone. A
     `dendrite_zoo.callbacks.SuccessLogger` measures ``val/task_{j}/success`` of every task at each validation, and
     ``ForgettingLogger("val/success")`` makes a matrix of it. Rounds of DAgger belong to a task: before its second
     epoch, its third, and so on.
@@ -234,6 +240,8 @@ class DemonstrationSequence(DemonstrationMixture):
 
     Args:
         tasks: names, in the order in which they are learned.
+        first_task: the index in ``tasks`` of the one that training begins with; those before it, which a pretrained
+            policy knows, are validated alone, on ``val_episodes`` of their experts.
         epochs_per_task: of each task; more than ``dagger_rounds``.
         dagger_rounds: rounds of DAgger for each task.
         **options: for `DemonstrationMixture`.
@@ -242,15 +250,23 @@ class DemonstrationSequence(DemonstrationMixture):
     metric = "val/success"
 
     def __init__(
-        self, tasks: str | Sequence[str], *, epochs_per_task: int = 1, dagger_rounds: int = 0, **options: Any
+        self,
+        tasks: str | Sequence[str],
+        *,
+        first_task: int = 0,
+        epochs_per_task: int = 1,
+        dagger_rounds: int = 0,
+        **options: Any,
     ) -> None:
         super().__init__(tasks, epochs=epochs_per_task, dagger_rounds=dagger_rounds, **options)
-        self.epochs_per_task, self.max_epochs = epochs_per_task, epochs_per_task * self.num_tasks
+        check_integers(0, self.num_tasks - 1, first_task=first_task)
+        self.first_task, self.epochs_per_task = first_task, epochs_per_task
+        self.max_epochs = epochs_per_task * (self.num_tasks - first_task)
 
     @property
     def current_task(self) -> int:
-        """The task being trained; 0 without a Trainer."""
-        return min(self.epoch // self.epochs_per_task, self.num_tasks - 1)
+        """The task being trained; ``first_task`` without a Trainer."""
+        return min(self.first_task + self.epoch // self.epochs_per_task, self.num_tasks - 1)
 
     def schedule(self, epoch: int) -> tuple[int, int]:
         """The number of an epoch within its task, and the task's number of epochs."""

@@ -131,6 +131,23 @@ def test_tasks_follow_one_another(tmp_path):
     assert seen == [{0}, {0}, {1}, {1}]
 
 
+def test_a_sequence_begins_where_it_is_told_to_and_asks_the_experts_of_those_tasks_alone(tmp_path):
+    experts = replace(
+        made_up((40,), ("push-v3",)), config=collection_config(episodes_per_task=200, disturbance=Disturbance())
+    )
+    experts.save(saved(tmp_path) / "experts.safetensors")
+    data = DemonstrationSequence(TASKS, first_task=1, folder=tmp_path, epochs_per_task=3, updates_per_epoch=2)
+    assert data.trainer_kwargs()["max_epochs"] == 3 and data.current_task == 1
+    data.setup()
+    assert len(data.observations) == 40 and len(data.val_dataloader()) == 2
+    assert [task.unique().tolist() for _, _, task in data.train_dataloader()] == [[1], [1]]
+    for first_task in (-1, 2):
+        with pytest.raises(
+            ValueError, match=f"Expected `first_task` to be an integer from 0 to 1, but got {first_task}"
+        ):
+            DemonstrationSequence(TASKS, first_task=first_task)
+
+
 def test_files_that_were_collected_otherwise_are_refused(tmp_path):
     def setup(**arguments):
         DemonstrationMixture(TASKS, folder=tmp_path, **arguments).setup()

@@ -1,0 +1,275 @@
+"""What a new task of a network learns where nothing that an earlier task uses may change."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeAlias, cast
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from dendrite_zoo.contexts import OneHotContext, TaskContext
+from dendrite_zoo.layers import ActiveDendriteConv2d, ActiveDendriteLinear
+from dendrite_zoo.models import ActiveDendriteMLP
+
+Places: TypeAlias = dict[str, tuple[Tensor, Tensor]]
+"""By name of a parameter, the places of some of its numbers, and which of them no earlier task uses."""
+
+
+class Part(nn.Module):
+    """Some numbers of a parameter, as a parameter of their own; no state dict contains it.
+
+    Args:
+        name: of the parameter.
+        size: how many numbers.
+        like: a tensor of its type and device.
+
+    Attributes:
+        value: the numbers, ``(size,)``.
+        ids: their places in the parameter, flattened.
+        free: which of them no earlier task uses; the others are those of the parameter.
+    """
+
+    ids: Tensor
+    free: Tensor
+
+    def __init__(self, name: str, size: int, like: Tensor) -> None:
+        super().__init__()
+        self.name = name
+        self.value = nn.Parameter(like.new_zeros(size))
+        self.register_buffer("ids", torch.zeros(size, dtype=torch.long, device=like.device), persistent=False)
+        self.register_buffer("free", torch.zeros(size, dtype=torch.bool, device=like.device), persistent=False)
+
+    def of(self, parameter: Tensor) -> Tensor:
+        """The numbers of a parameter, with the values of those that are free."""
+        return torch.where(self.free, self.value, parameter.detach().view(-1).index_select(0, self.ids))
+
+    def _save_to_state_dict(self, *args: Any) -> None: ...
+
+    def _load_from_state_dict(self, *args: Any) -> None: ...
+
+
+class NewParts(nn.Module):
+    """The parts of a network that a new task has for itself, each a parameter of its own: all that is trained.
+
+    With one-hot contexts these are the task's columns of the segments. Where winners are chosen by the context, they
+    are the weights in the task's subnetwork that are in no earlier task's, and the biases of units that are in none.
+    In a classifier, the rows of classes that were never trained belong to them, too.
+
+    All other parameters require no gradient and are in no optimizer, so that no momentum, weight decay or average can
+    move them. After each step the values are written into the network, which is whole at any time: ``state_dict()`` and
+    files contain ``segments (U, S, C)`` and nothing else.
+
+    Args:
+        model: the network.
+        context: where its contexts come from; None where they are one-hot ids.
+        head: the names of weight and bias of an output layer with a row a class, or none.
+
+    Attributes:
+        tasks: whose parts these are.
+        earlier: the tasks whose parts do not change.
+        classes: which classes the tasks have for themselves, ``(num_classes,)``, or None.
+        is_whole: whether there is no earlier task, and all of the network is new.
+
+    Raises:
+        ValueError: no part of the network belongs to one task.
+
+    Example:
+        >>> from dendrite_zoo.models import ActiveDendriteMLP
+        >>> model = ActiveDendriteMLP(4, [20], 2, context_dim=3, num_segments=5)
+        >>> new = NewParts(model)
+        >>> new.own([2])
+        >>> [(part.name, part.value.shape) for part in new.parts]
+        [('hidden.0.segments', torch.Size([100]))]
+    """
+
+    def __init__(
+        self, model: nn.Module, context: TaskContext | None = None, *, head: tuple[str, str] | None = None
+    ) -> None:
+        super().__init__()
+        self._model, self._context = (model,), (context,)  # no submodules: they are those of the LightningModule
+        self._head = head
+        self.parts = nn.ModuleList()
+        self.tasks: tuple[int, ...] = ()
+        self.earlier: tuple[int, ...] = ()
+        self.classes: Tensor | None = None
+        self.is_whole = False
+        self._frozen: list[nn.Parameter] = []
+        one_hot = context is None or isinstance(context, OneHotContext)
+        if not self._subnetworks and not (one_hot and self._segments):
+            raise ValueError(
+                f"Expected a network with a part for each task, but got {type(model).__name__} without one. For "
+                "learn='new' build it with one-hot contexts and num_segments of 1 or more (context='one-hot' of a "
+                "classifier), or with winners='context'; or use learn='all'."
+            )
+        self.own([0])  # whoever copies the module now has as many parameters
+        self.thaw()
+
+    @property
+    def model(self) -> nn.Module:
+        """The network."""
+        return self._model[0]
+
+    @property
+    def has_columns(self) -> bool:
+        """Whether a task has columns of segments, which can start as another task's, and no subnetwork."""
+        return not self._subnetworks
+
+    @property
+    def num_parameters(self) -> int:
+        """How many numbers are trained."""
+        if self.is_whole:
+            return sum(parameter.numel() for parameter in self.model.parameters())
+        return sum(int(part.free.sum()) for part in self._parts)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the network gives, with the gradient of the parts alone."""
+        merged = {part.name: self._merged(part) for part in self._owned}
+        return functional_call(self.model, merged, args, kwargs)
+
+    def own_all(self) -> None:
+        """Let all of the network be trained."""
+        self.thaw()
+        self.requires_grad_(False).is_whole = True
+
+    @torch.no_grad()
+    def own(self, tasks: Sequence[int], earlier: Iterable[int] = (), classes: Tensor | None = None) -> None:
+        """Take the parts of some tasks, as they are in the network, and let nothing else be trained.
+
+        Args:
+            tasks: the tasks.
+            earlier: tasks whose parts do not change.
+            classes: which classes the tasks have for themselves, where the network has a head.
+        """
+        self.tasks, self.earlier, self.classes = tuple(tasks), tuple(earlier), classes
+        self.is_whole = False
+        self._freeze()
+        self.requires_grad_(True)
+        places = self._places()
+        if [(part.name, len(part.value)) for part in self._parts] != [(n, len(ids)) for n, (ids, _) in places.items()]:
+            named = ((name, len(ids), self.model.get_parameter(name)) for name, (ids, _) in places.items())
+            self.parts = nn.ModuleList(Part(name, size, like.detach()) for name, size, like in named)
+        for part, (ids, free) in zip(self._parts, places.values(), strict=True):
+            part.ids, part.free = ids, free
+            part.value.copy_(self._flat(part).index_select(0, ids))
+
+    @torch.no_grad()
+    def start_from(self, start: int | None, task: int) -> None:
+        """Let one of the tasks start as another, from a copy of its columns of segments; from zeros where None."""
+        for part in self._parts:
+            if part.name.endswith("segments"):
+                flat, own = self._flat(part), self._columns(part.name, [task])
+                old = torch.zeros_like(own, dtype=flat.dtype)
+                if start is not None:
+                    old = flat[self._columns(part.name, [start])]
+                if (mask := dict(self.model.named_buffers()).get(f"{part.name.removesuffix('s')}_mask")) is not None:
+                    old = old * mask.view(-1)[own]
+                part.value[torch.isin(part.ids, own)] = old
+        self.merge()
+
+    @torch.no_grad()
+    def merge(self, *_: Any) -> None:
+        """Write the values into the network."""
+        for part in self._owned:
+            flat = self._flat(part)
+            flat.index_copy_(0, part.ids, part.of(flat))
+
+    def state(self) -> dict[str, Any]:
+        """Whose parts are trained, as JSON primitives."""
+        classes = None if self.classes is None else self.classes.nonzero().flatten().tolist()
+        of = {"tasks": list(self.tasks), "earlier": list(self.earlier), "classes": classes}
+        return {"is_whole": self.is_whole, **of}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Own again what was owned in such a state; call it once more when the network has its weights."""
+        if state["is_whole"]:
+            self.own_all()
+            return
+        classes = None
+        if self._head is not None and state["classes"] is not None:
+            classes = torch.zeros(len(self.model.get_parameter(self._head[1])), dtype=torch.bool)
+            classes[state["classes"]] = True
+        self.own(state["tasks"], state["earlier"], classes)
+
+    def _freeze(self) -> None:
+        self._frozen += [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.model.requires_grad_(False)
+
+    def thaw(self) -> None:
+        """Let the network's parameters require a gradient as before."""
+        for parameter in self._frozen:
+            parameter.requires_grad_(True)
+        self._frozen = []
+
+    @property
+    def _owned(self) -> list[Part]:
+        return [] if self.is_whole else self._parts
+
+    @property
+    def _parts(self) -> list[Part]:
+        return list(self.parts)  # type: ignore[arg-type]
+
+    @property
+    def _subnetworks(self) -> dict[str, ActiveDendriteMLP]:
+        found = {name: part for name, part in self.model.named_modules() if isinstance(part, ActiveDendriteMLP)}
+        return {name: part for name, part in found.items() if part.config["winners"] == "context"}
+
+    @property
+    def _segments(self) -> list[str]:
+        kinds = ActiveDendriteLinear, ActiveDendriteConv2d
+        layers = ((name, part) for name, part in self.model.named_modules() if isinstance(part, kinds))
+        return [f"{name}.segments".lstrip(".") for name, layer in layers if layer.segments is not None]
+
+    def _flat(self, part: Part) -> Tensor:
+        return self.model.get_parameter(part.name).detach().view(-1)
+
+    def _merged(self, part: Part) -> Tensor:
+        parameter = self.model.get_parameter(part.name)
+        return parameter.detach().view(-1).index_copy(0, part.ids, part.of(parameter)).view_as(parameter)
+
+    def _places(self) -> Places:
+        places: Places = {}
+        if self._subnetworks:
+            places |= self._places_of_subnetworks()
+        else:
+            for name in self._segments:
+                ids = self._columns(name, self.tasks)
+                places[name] = ids, torch.ones_like(ids, dtype=torch.bool)
+        for name in self._head or ():
+            parameter = self.model.get_parameter(name)
+            classes = torch.zeros(len(parameter), dtype=torch.bool) if self.classes is None else self.classes
+            ids, free = places.get(name) or (_places_in(parameter, ...), torch.zeros(1, dtype=torch.bool))
+            rows = classes.to(parameter.device)[ids // parameter[0].numel()]
+            places[name] = ids, free.to(rows.device) | rows
+        return places
+
+    def _places_of_subnetworks(self) -> Places:
+        places: Places = {}
+        of_task = {task: dict(self._active(task)) for task in (*self.tasks, *self.earlier)}
+        for name in of_task[self.tasks[0]]:
+            parameter = self.model.get_parameter(name)
+            used = torch.zeros(parameter.numel(), dtype=torch.bool, device=parameter.device)
+            for task in self.earlier:
+                used[of_task[task][name]] = True
+            ids = torch.cat([of_task[task][name] for task in self.tasks]).unique()
+            places[name] = ids, ~used[ids]
+        return places
+
+    def _active(self, task: int) -> Iterator[tuple[str, Tensor]]:
+        """The places in each parameter that a task uses."""
+        for prefix, network in self._subnetworks.items():
+            for name, index in network.active_parameters(self._context_of(task)).items():
+                name = f"{prefix}.{name}".lstrip(".")
+                yield name, _places_in(self.model.get_parameter(name), index)
+
+    def _context_of(self, task: int) -> Tensor | int:
+        (context,) = self._context
+        return task if context is None else cast(Tensor, context(context.counts, task))
+
+    def _columns(self, name: str, tasks: Sequence[int]) -> Tensor:
+        ids = _places_in(self.model.get_parameter(name), ...).view_as(self.model.get_parameter(name))
+        return torch.cat([ids[..., task].reshape(-1) for task in tasks])
+
+
+def _places_in(parameter: Tensor, index: Any) -> Tensor:
+    """The places of ``parameter[index]`` in the flattened parameter."""
+    return torch.arange(parameter.numel(), device=parameter.device).view_as(parameter)[index].reshape(-1)

@@ -1,0 +1,241 @@
+"""What LightningModules share that can train the parts of a network that a new task has for itself alone."""
+
+import weakref
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from typing import Any, Literal, TypeAlias, get_args
+
+import torch
+from lightning.pytorch import Callback
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from dendrite_zoo._core.checks import check_choice, wrong_argument
+from dendrite_zoo._core.lightning import attached_trainer, transfer_batch
+from dendrite_zoo._core.ranks import sum_over_ranks
+from dendrite_zoo.lightning_modules.base import TaskModule
+from dendrite_zoo.lightning_modules.new_parts import NewParts
+from dendrite_zoo.optim import DendriteAdam
+
+Learn: TypeAlias = Literal["all", "new"]
+
+HELD_OUT = 4
+"""Batches by which the task to start from is chosen."""
+
+TRAINED: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+"""The networks that were trained in this process, or that a checkpoint was loaded into."""
+
+
+class NewTaskModule(TaskModule):
+    """A `TaskModule` that with ``learn="new"`` trains only what no earlier task uses (`NewParts`).
+
+    The first task of a network that knows none trains all of it. In a fit of several tasks, each has its parts in turn;
+    when it ends they are fixed, as they then are.
+
+    Attributes:
+        new: the parts that are trained; None with ``learn="all"``.
+        started_from: by task, the task that ``init_from`` started it from, None for zeros; both as they are numbered in
+            the network.
+    """
+
+    model: nn.Module
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.new: NewParts | None = None
+        self.started_from: dict[int, int | None] = {}
+        self._resumed_parts: dict[str, Any] | None = None  # of the checkpoint that a fit resumes from
+
+    # What a subclass says.
+
+    def first_tasks(self) -> Sequence[int]:
+        """The tasks about to be trained, as they are numbered in the network."""
+        raise NotImplementedError
+
+    def earlier_tasks(self) -> Iterable[int]:
+        """The tasks that are not to change while those are trained."""
+        raise NotImplementedError
+
+    def knows_tasks(self) -> bool:
+        """Whether the network has learned a task before."""
+        raise NotImplementedError
+
+    def loss_of(self, batch: Any) -> Tensor:
+        """The loss of a batch of the task about to be trained, of the network as it is."""
+        raise NotImplementedError
+
+    def held_out(self, task: int) -> Iterable[Any]:
+        """Batches of one of those tasks, to choose by what it starts from."""
+        raise NotImplementedError
+
+    def place_of(self, name: str) -> int:
+        """The number of a task in the network by its name."""
+        raise NotImplementedError
+
+    def new_classes(self) -> Tensor | None:
+        """Which classes the tasks about to be trained have for themselves, if any were never trained."""
+        return None
+
+    # What follows from it.
+
+    def choose_learning(self, learn: Learn, init_from: str | None, **parts: Any) -> None:
+        """Take the arguments ``learn`` and ``init_from`` of a subclass, which has its ``model`` by now.
+
+        Args:
+            learn: ``"all"``, or ``"new"``.
+            init_from: what a new task's columns of segments start from: another task, or ``"nearest"``.
+            **parts: further arguments of `NewParts`.
+        """
+        check_choice(get_args(Learn), learn=learn)
+        if learn == "new":
+            self.new = NewParts(self.model, **parts)
+        if init_from is not None and (self.new is None or not self.new.has_columns):
+            where = "with learn='new', where tasks have columns of segments (not with winners='context')"
+            raise wrong_argument("init_from", f"None but {where}", init_from, "Leave it out.")
+        if init_from not in (None, "nearest"):
+            self.place_of(init_from)
+        self.save_hyperparameters({"learn": learn, "init_from": init_from})
+
+    @property
+    def network(self) -> nn.Module:
+        """What to call in place of ``model``: in a training step, gradients reach what is trained."""
+        if self.new is None or not self.training or not torch.is_grad_enabled():
+            return self.model
+        return self.new
+
+    def trained_parameters(self) -> list[nn.Parameter]:
+        """Those of an optimizer: with ``learn="new"`` the parts of the new task alone."""
+        if self.new is None or not self.new.is_whole:
+            return list((self if self.new is None else self.new).parameters())
+        return [parameter for name, parameter in self.named_parameters() if not name.startswith("new.")]
+
+    def configure_optimizers(self) -> Optimizer:
+        """Return the one optimizer, newly made."""
+        return DendriteAdam(self.trained_parameters(), lr=self.hparams["lr"])
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Return what is to be undone where a fit raises."""
+        return [] if self.new is None else [_Thaw(self.new)]
+
+    def setup(self, stage: str) -> None:
+        """Own what is new, before an optimizer is made, and before processes agree on what is trained."""
+        super().setup(stage)
+        if stage != "fit" or (new := self.new) is None:
+            return
+        self._resumed_parts = None
+        if self.knows_tasks() or self.model in TRAINED:
+            self._own()
+        else:
+            rank_zero_info("learn='new': the network knows no task yet, and all of it learns the first.")
+            new.own_all()
+
+    def on_fit_start(self) -> None:
+        """Take the parts of a resumed run from the weights of its checkpoint."""
+        if self.new is not None and self._resumed_parts is not None:
+            self.new.restore(self._resumed_parts)
+
+    def on_train_start(self) -> None:
+        """Have the network follow each step of the optimizer, whoever made it."""
+        if self.new is not None:
+            for optimizer in self.trainer.optimizers:
+                optimizer.register_step_post_hook(self.new.merge)
+
+    def enter_task(self, task: int | None) -> int | None:
+        """Take note of the task of a batch; own what is new of another one."""
+        known = self.boundary.task
+        started = super().enter_task(task)
+        if started is not None and self.new is not None:
+            self.start_parts(is_first=known is None)
+        return started
+
+    def start_parts(self, *, is_first: bool) -> None:
+        """Begin with the parts of the tasks about to be trained."""
+        new = self.new
+        if new is None or (new.is_whole and is_first):
+            return
+        was_whole = new.is_whole
+        self._own()
+        if was_whole:  # the first task had all of the network
+            self._replace_parameters()
+        if (init_from := self.hparams["init_from"]) is not None:
+            for task in new.tasks:
+                start = self._nearest(new, task) if init_from == "nearest" else self.place_of(init_from)
+                new.start_from(start, task)
+                self.started_from[task] = start
+
+    def on_fit_end(self) -> None:
+        """Let all of the network learn again, in whatever comes next."""
+        super().on_fit_end()
+        TRAINED.add(self.model)
+        if self.new is not None:
+            self.new.thaw()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save whose parts are trained; their values are those of the network."""
+        super().on_save_checkpoint(checkpoint)
+        if self.new is not None:
+            checkpoint["new_parts"] = {**self.new.state(), "started_from": dict(self.started_from)}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Own what the run had owned that is resumed.
+
+        Raises:
+            ValueError: a fit is to resume from a checkpoint of another ``learn``.
+        """
+        super().on_load_checkpoint(checkpoint)
+        TRAINED.add(self.model)
+        saved: dict[str, Any] | None = checkpoint.get("new_parts")
+        if self.new is not None and saved is not None:
+            self.started_from = dict(saved["started_from"])
+        if not getattr(attached_trainer(self), "training", False):
+            return
+        if (saved is None) != (self.new is None):
+            own, other = ("new", "all") if saved is None else ("all", "new")
+            raise ValueError(
+                f"Expected a checkpoint of learn={own!r} to resume from, but got one of learn={other!r}. Resume with "
+                f"learn={other!r}, or begin a fit of the module that load_from_checkpoint(path, learn={own!r}) gives."
+            )
+        if self.new is not None and saved is not None:
+            self._resumed_parts = saved
+            self.new.restore(saved)  # as many numbers, before the optimizer is made; on_fit_start takes their values
+
+    def _own(self) -> None:
+        assert self.new is not None
+        self.new.own(self.first_tasks(), self.earlier_tasks(), self.new_classes())
+
+    @torch.no_grad()
+    def _nearest(self, new: NewParts, task: int) -> int | None:
+        """The earlier task whose columns fit batches of a new one best; None for zeros."""
+        candidates = [None, *self.earlier_tasks()]
+        batches = [transfer_batch(self.trainer, batch) for batch in islice(self.held_out(task), HELD_OUT)]
+        losses = torch.zeros(len(candidates), device=self.device)
+        for number, candidate in enumerate(candidates):
+            new.start_from(candidate, task)
+            losses[number] = sum(self.loss_of(batch) for batch in batches)
+        sum_over_ranks(losses)
+        return candidates[int(losses.argmin())]
+
+    def _replace_parameters(self) -> None:
+        """Have the optimizer train the parts alone."""
+        if self.trainer.world_size > 1:
+            raise ValueError(
+                "Expected a network that knows a task, for learn='new' in several processes, but got one that learned "
+                "its first in this fit. Train the first task in a fit of its own."
+            )
+        for optimizer in self.trainer.optimizers:
+            if isinstance(optimizer, DendriteAdam):
+                optimizer.release()
+            optimizer.param_groups.clear()
+            optimizer.state.clear()
+            optimizer.add_param_group({"params": self.trained_parameters()})
+
+
+class _Thaw(Callback):
+    """Lets a network's parameters require a gradient again where a fit raises."""
+
+    def __init__(self, new: NewParts) -> None:
+        self.new = new
+
+    def on_exception(self, *_: Any) -> None:
+        self.new.thaw()

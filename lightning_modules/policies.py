@@ -1,0 +1,91 @@
+"""What LightningModules share that train a policy: the tasks of the data are some of the policy's, by name."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dendrite_zoo._core.lightning import second_pass
+from dendrite_zoo._core.names import places_of
+from dendrite_zoo.lightning_modules.new_tasks import NewTaskModule
+
+
+class PolicyModule(NewTaskModule):
+    """Trains a policy on data of some of its tasks.
+
+    A datamodule says by ``tasks`` which these are; its batches and loaders number them in that order. With other data
+    the numbers are those of the policy.
+
+    Attributes:
+        tasks: the names of the policy's tasks.
+    """
+
+    tasks: tuple[str, ...]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._places: Tensor | None = None  # of the data's tasks in the policy
+        self._task_of_batch = 0  # where the data do not say it
+
+    def setup(self, stage: str) -> None:
+        """Refuse data of tasks that the policy does not know, before anything is trained."""
+        tasks = getattr(self.datamodule, "tasks", None)
+        self._places = None if tasks is None else torch.tensor(places_of(tasks, self.tasks))
+        super().setup(stage)
+
+    def in_policy(self, task: Tensor) -> Tensor:
+        """The numbers in the policy of tasks as the data number them."""
+        return task if self._places is None else self._places.to(task.device)[task]
+
+    def enter_batch(self, task: Tensor | None) -> None:
+        """Take note of the tasks of a batch, ``(B,)``; None where they are all of the data's."""
+        current = self._current
+        if self.new is None or current is not None:
+            self.enter_task(current)
+        elif self._places is not None or task is None:
+            self.enter_task(0)  # all of the data's at once: nothing ends before the fit
+        elif bool((task != task[0]).any()):
+            raise ValueError(
+                "Expected batches of one task each for learn='new', where the data have no `tasks`, but got tasks "
+                f"{task.unique().tolist()} in one batch. Train one after another, or give a datamodule with `tasks`, "
+                "their names."
+            )
+        else:
+            self._task_of_batch = int(task[0])
+            self.enter_task(self._task_of_batch)
+
+    def first_tasks(self) -> Sequence[int]:
+        """The task being trained; all of the data's, where they are trained at once."""
+        if self._places is None:
+            return [self._task_of_batch]
+        return self._places.tolist() if self._current is None else [int(self._places[self._current])]
+
+    def earlier_tasks(self) -> Iterable[int]:
+        """All but those being trained, and those that the data have later."""
+        has_order = self._places is not None and self._current is not None
+        own = set(self._places[self._current :].tolist() if has_order else self.first_tasks())  # type: ignore[index]
+        return [task for task in range(len(self.tasks)) if task not in own]
+
+    def knows_tasks(self) -> bool:
+        """Whether the policy was loaded, or the data leave out tasks, which it is to know."""
+        every = self._places is not None and sorted(self._places.tolist()) == [*range(len(self.tasks))]
+        loaded = getattr(self.model, "origin", None) is not None
+        return loaded or not every or getattr(self.datamodule, "first_task", 0) > 0
+
+    def place_of(self, name: str) -> int:
+        """The number of a task in the policy."""
+        return places_of([name], self.tasks)[0]
+
+    def held_out(self, task: int) -> Iterable[Any]:
+        """Batches of validation of a task; where there are none, of training."""
+        data, number = self.datamodule, task if self._places is None else self._places.tolist().index(task)
+        loaders = self.trainer.val_dataloaders if data is None else data.val_dataloader()
+        loaders = loaders if isinstance(loaders, list) else [loaders]
+        found = [loader for loader in loaders[number : number + 1] if loader is not None and len(loader)]
+        return found[0] if found else second_pass(self.trainer.train_dataloader)
+
+    @property
+    def _current(self) -> int | None:
+        """The task being trained, as the data number it."""
+        return getattr(self.datamodule, "current_task", None)

@@ -1,0 +1,242 @@
+"""learn="new" in BehaviorCloning: what other tasks' actions are does not change by a bit, whatever happens."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging
+from torch.utils.data import ConcatDataset, DataLoader
+
+import dendrite_zoo
+from dendrite_zoo.lightning_modules import BehaviorCloning
+from dendrite_zoo.models import ActiveDendritePolicy
+from tests.lightning_modules.new_skills import (
+    BATCH,
+    EPOCHS,
+    KINDS,
+    KNOWN,
+    NEW,
+    ROWS,
+    SIZES,
+    Actions,
+    Skills,
+    actions,
+    known_policy,
+    train,
+    trainer,
+)
+from tests.training import Crash
+
+UPDATES = EPOCHS * ROWS // BATCH  # of a task
+pytestmark = pytest.mark.filterwarnings("ignore:The `srun` command", "ignore:.*does not have many workers")
+
+
+def known_actions(folder):
+    """Of the policy as it was before, for the tasks that it knew."""
+    policy, x = dendrite_zoo.load(folder / "known"), torch.randn(40, 6, generator=torch.Generator().manual_seed(5))
+    with torch.no_grad():
+        return [torch.cat(policy(x, torch.tensor(task)), dim=1) for task in range(len(KNOWN))]
+
+
+def check(folder, noted):
+    """Every task is equal to the bit from its last epoch on, those that were known from the start; the new learn."""
+    for task, known in enumerate(known_actions(folder)):
+        assert all(after[task].equal(known) for after in noted)
+    for number in range(len(NEW)):
+        task, last = len(KNOWN) + number, EPOCHS * (number + 1) - 1
+        assert not noted[last][task].equal(noted[last - 1][task]), "it learns"
+        assert all(after[task].equal(noted[last][task]) for after in noted[last:])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("ema_decay", [0.9, 0.0])
+def test_no_other_task_changes_and_the_new_ones_are_learned(kind, ema_decay, tmp_path):
+    bc, noted = train(tmp_path, kind=kind, module={"ema_decay": ema_decay}, gradient_clip_val=0.1)
+    assert len(noted.actions) == EPOCHS * len(NEW)
+    check(tmp_path, noted.actions)
+    bc.model.save_pretrained(tmp_path / "all")
+    again = BehaviorCloning(dendrite_zoo.load(tmp_path / "all"))
+    assert all(one.equal(other) for one, other in zip(actions(again), noted.actions[-1], strict=True))
+    assert not any("new" in name for name in bc.state_dict()), "files have one tensor of segments"
+    every = sum(parameter.numel() for parameter in bc.model.parameters())
+    assert 0 < bc.new.num_parameters < every / 3 and all(p.requires_grad for p in bc.model.mlp.output.parameters())
+
+
+def test_what_is_trained_is_the_column_and_nothing_else(tmp_path):
+    """By hand: of all weights, those of the last task's column differ from the ones before."""
+    known_policy(tmp_path)
+    policy = dendrite_zoo.load(tmp_path, tasks=[*KNOWN, "push"])
+    before = {name: tensor.clone() for name, tensor in policy.state_dict().items()}
+    bc, noted = BehaviorCloning(policy, learn="new", lr=0.1, warmup=0, ema_decay=0.0), Actions()
+    data = Skills(policy.tasks, first_task=2)
+    trainer(data, noted).fit(bc, data)
+    for name, tensor in policy.state_dict().items():
+        if name.endswith("segments"):
+            assert tensor[..., :2].equal(before[name][..., :2]) and not tensor[..., 2].equal(before[name][..., 2])
+        else:
+            assert tensor.equal(before[name]), name
+    assert noted.sizes == [2 * 24 * 3] * UPDATES and bc.new.num_parameters == 144
+
+
+class Decayed(BehaviorCloning):
+    """An optimizer as users write it: of all parameters, with momentum and a decay that would move them."""
+
+    def configure_optimizers(self):
+        return torch.optim.AdamW(self.parameters(), lr=0.03, weight_decay=0.5)
+
+
+@pytest.mark.parametrize("average", [False, True])
+def test_weight_decay_and_lightnings_own_average(average, tmp_path):
+    known_policy(tmp_path / "known")
+    policy = dendrite_zoo.load(tmp_path / "known", tasks=[*KNOWN, *NEW])
+    bc, noted, data = (
+        Decayed(policy, learn="new", warmup=2, ema_decay=0.0),
+        Actions(),
+        Skills(policy.tasks, first_task=2),
+    )
+    callbacks = [EMAWeightAveraging(decay=0.9, use_buffers=False)] if average else []
+    trainer(data, noted, *callbacks).fit(bc, data)
+    if not average:
+        check(tmp_path, noted.actions)
+    for known, after in zip(known_actions(tmp_path), actions(bc)[:2], strict=True):
+        torch.testing.assert_close(after, known, rtol=0, atol=1e-6)  # Lightning's average rounds what is constant
+
+
+@pytest.mark.parametrize("where", ["batch", "validation"])
+@pytest.mark.parametrize("step", [3, UPDATES, UPDATES + 1, 2 * UPDATES, 3 * UPDATES])
+def test_a_crash_changes_nothing(step, where, tmp_path):
+    if where == "validation" and step % (UPDATES // EPOCHS):
+        step += UPDATES // EPOCHS - step % (UPDATES // EPOCHS)
+    kind, module = ("subnetworks", {}) if step == UPDATES else ("columns", {"init_from": "nearest"})
+    whole, noted = train(tmp_path / "whole", kind=kind, module=module)
+    with pytest.raises(Crash):
+        train(tmp_path / "crashed", (step, where), kind=kind, module=module)
+    resumed, rest = train(tmp_path / "crashed", kind=kind, module=module)
+    for (name, one), other in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
+        assert one.equal(other), name
+    assert resumed.started_from == whole.started_from
+    for one, other in zip(reversed(noted.actions), reversed(rest.actions), strict=False):
+        assert all(a.equal(b) for a, b in zip(one, other, strict=True))
+
+
+def test_after_a_fit_that_raised_all_of_the_policy_learns(tmp_path):
+    with pytest.raises(Crash):
+        train(tmp_path, (3, "batch"))
+    bc, data = train(tmp_path)[0], Skills([*KNOWN, *NEW])
+    with pytest.raises(ValueError, match=r"checkpoint of learn='all' to resume from, but got one of learn='new'"):
+        trainer(data).fit(BehaviorCloning(bc.model, warmup=0), data, ckpt_path=tmp_path / "checkpoints" / "last.ckpt")
+    before = bc.model.mlp.output.weight.clone()
+    trainer(data).fit(BehaviorCloning(bc.model, warmup=0), data)
+    assert not bc.model.mlp.output.weight.equal(before)
+    loaded = BehaviorCloning.load_from_checkpoint(tmp_path / "checkpoints" / "last.ckpt")
+    assert loaded.hparams["learn"] == "new" and loaded.new is not None
+
+
+@pytest.mark.slow
+def test_two_processes(tmp_path):
+    known_policy(tmp_path / "known")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM", "PMI", "OMPI"))}
+    options = {"devices": 2, "strategy": "ddp", "gradient_clip_val": 1.0, "module": {"init_from": "nearest"}}
+    subprocess.run(
+        [sys.executable, Path(__file__).with_name("new_skills.py"), tmp_path, json.dumps(options)],
+        env={**environment, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+        check=True,
+        timeout=600,
+    )
+    result = torch.load(tmp_path / "result.pt", weights_only=True)
+    check(tmp_path, result["actions"])
+
+
+def test_the_nearest_task_is_found_and_zeros_are_among_the_candidates(tmp_path):
+    """A naive loop over copies of the policy finds the same."""
+    known_policy(tmp_path)
+    for seed in range(4):
+        policy = dendrite_zoo.load(tmp_path, tasks=[*KNOWN, "push"])
+        with torch.no_grad():
+            policy.mlp.hidden[1].segments += torch.randn(24, 3, 3, generator=torch.Generator().manual_seed(seed))
+        data = Skills(policy.tasks, first_task=2)
+        bc = BehaviorCloning(policy, learn="new", init_from="nearest", warmup=0, ema_decay=0.0)
+        x, y, _ = data.rows(2, 2)[:]
+        losses = {}
+        for task in (None, 0, 1):
+            copied = dendrite_zoo.load(tmp_path, tasks=[*KNOWN, "push"])
+            copied.load_state_dict(policy.state_dict())
+            with torch.no_grad():
+                for layer in copied.mlp.hidden:
+                    layer.segments[..., 2] = 0 if task is None else layer.segments[..., task]
+                losses[task] = (copied(x, 2)[0].tanh() - y).abs().mean()
+        trainer(data, max_steps=1).fit(bc, data)
+        assert bc.started_from == {2: min(losses, key=losses.get)}
+
+
+@pytest.mark.parametrize("kind", ["columns", "subnetworks"])
+def test_a_network_that_knows_nothing_learns_its_first_task_with_all_it_has(kind, tmp_path):
+    torch.manual_seed(0)
+    policy = ActiveDendritePolicy(NEW, **SIZES, **KINDS[kind])
+    start, noted, data = policy.mlp.output.weight.clone(), Actions(), Skills(NEW)
+    bc = BehaviorCloning(policy, learn="new", lr=0.03, warmup=2, ema_decay=0.9)
+    trainer(data, noted).fit(bc, data)
+    assert noted.sizes[0] == sum(p.numel() for p in policy.parameters()) > 3 * noted.sizes[-1]
+    assert not policy.mlp.output.weight.equal(start)
+    for task in range(3):
+        last = EPOCHS * (task + 1) - 1
+        assert all(after[task].equal(noted.actions[last][task]) for after in noted.actions[last:])
+
+
+def test_tasks_of_the_data_are_found_by_name(tmp_path):
+    """All at once, in another order: the policy learns these, and the others are as they were."""
+    known_policy(tmp_path / "known")
+    policy = dendrite_zoo.load(tmp_path / "known", tasks=[NEW[0], *KNOWN, NEW[1]])
+
+    class AtOnce(Skills):
+        current_task = None
+
+        def train_dataloader(self):
+            return DataLoader(ConcatDataset([self.rows(task, 1) for task in range(2)]), BATCH, shuffle=True)
+
+    bc, data = BehaviorCloning(policy, learn="new", lr=0.03, warmup=2, init_from="nearest"), AtOnce([NEW[1], NEW[0]])
+    trainer(data).fit(bc, data)
+    after = actions(bc)
+    assert all(one.equal(other) for one, other in zip(known_actions(tmp_path), after[1:3], strict=True))
+    assert sorted(bc.started_from) == [0, 3] and bc.new.num_parameters == 2 * 144
+    x, y, _ = data.rows(0, 1)[:]
+    loss = (policy(x, 3)[0].tanh() - y).abs().mean()
+    assert loss < (policy(x, 0)[0].tanh() - y).abs().mean(), "its own column learned it"
+
+
+def test_a_plain_loader_of_one_task(tmp_path):
+    known_policy(tmp_path / "known")
+    policy = dendrite_zoo.load(tmp_path / "known", tasks=[*KNOWN, *NEW])
+    rows, start = Skills(policy.tasks).rows(3, 1), policy.mlp.hidden[1].segments.clone()
+    bc, data = BehaviorCloning(policy, learn="new", init_from="nearest", warmup=0), Skills(policy.tasks)
+    trainer(data).fit(bc, DataLoader(rows, 8), DataLoader(rows, 8))
+    changed = (policy.mlp.hidden[1].segments != start).any(0).any(0)
+    assert changed.tolist() == [False, False, False, True, False]
+    mixed = DataLoader(ConcatDataset([rows, Skills(policy.tasks).rows(2, 1)]), 64)
+    with pytest.raises(ValueError, match=r"batches of one task each for learn='new'.* got tasks \[2, 3\]"):
+        trainer(data).fit(bc, mixed, mixed)
+
+
+def test_wrong_arguments(tmp_path):
+    known_policy(tmp_path)
+    policy = dendrite_zoo.load(tmp_path, tasks=[*KNOWN, "push"])
+    with pytest.raises(ValueError, match="Expected `learn` to be one of 'all', 'new', but got 'news'. Did you mean"):
+        BehaviorCloning(policy, learn="news")
+    with pytest.raises(
+        ValueError, match="tasks of the policy, which are lift, turn, push, but got 'tuurn'.* mean 'turn'"
+    ):
+        BehaviorCloning(policy, learn="new", init_from="tuurn")
+    with pytest.raises(ValueError, match="Expected `init_from` to be None but with learn='new'"):
+        BehaviorCloning(policy, init_from="turn")
+    plain = ActiveDendritePolicy(KNOWN, **SIZES, dendrite_layers=[])
+    with pytest.raises(ValueError, match="network with a part for each task, but got ActiveDendritePolicy without"):
+        BehaviorCloning(plain, learn="new")
+    data = Skills(["lift", "drop"])
+    with pytest.raises(ValueError, match=r"but got 'drop'. Load the policy with tasks=\[..., 'drop'\] for one"):
+        trainer(data).fit(BehaviorCloning(policy), data)
