@@ -43,6 +43,16 @@ def test_a_number_of_the_zoo_is_the_mean_of_its_seeds() -> None:
             assert f"± {statistics.stdev(by_seed):.3f}" in shown
 
 
+def test_what_watching_costs_is_what_was_measured() -> None:
+    lines = (ROOT / "benchmarks" / "results" / "watching.json").read_text(encoding="utf-8").splitlines()
+    measured = {one["network"]: one["milliseconds"] for one in map(json.loads, lines)}
+    shown = rows(ROOT / "docs" / "how-to" / "your-own-pipeline.md", "watching")
+    assert {row["network"] for row in shown} == measured.keys()
+    for row in shown:  # the median of ratios, which is not quite the ratio of medians
+        more = 100 * (measured[row["network"]]["watched"] / measured[row["network"]]["alone"] - 1)
+        assert abs(float(row["takes longer by (quartiles)"].split()[0]) - more) < 5
+
+
 def test_a_number_of_the_continual_table_is_the_last_row_of_a_matrix() -> None:
     shown = {row["method"].strip("*"): row for row in rows(ROOT / "docs" / "results.md", "continual")}
     checked = 0

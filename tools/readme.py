@@ -136,6 +136,17 @@ def multi_task_table() -> str:
     return table(head, [[method, *(row.get(name, "") for name in columns)] for method, row in cells.items()])
 
 
+def watching_table() -> str:
+    """How much longer a batch takes in eval mode where a network is watched, as `SparsityLogger` does."""
+    lines = (ROOT / "benchmarks" / "results" / "watching.json").read_text(encoding="utf-8").splitlines()
+    rows = []
+    for one in map(json.loads, lines):
+        low, high = (f"{100 * (quartile - 1):.0f}" for quartile in one["quartiles"])
+        batch = " x ".join(map(str, one["batch"]))
+        rows.append([one["network"], batch, f"{100 * (one['value'] - 1):.0f} % ({low} to {high})"])
+    return table(["network", "batch", "takes longer by (quartiles)"], rows)
+
+
 def reliability() -> dict[str, Any]:
     """What `make campaign` counted."""
     file = ROOT / "results" / "reliability.json"
@@ -172,6 +183,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "continual": lambda: continual_table(continual_records()),
     "multi-task": multi_task_table,
     "robots": robots_table,
+    "watching": watching_table,
     "reliability": reliability_table,
     "reliability: checks": checks_table,
     "reliability: errors": errors_list,
