@@ -11,8 +11,18 @@ SCRIPT = """
 import sys
 import torch
 from lightning.pytorch import LightningModule, Trainer, seed_everything
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from torchmetrics import Accuracy
+
+SHARES = [(7, 12), (7, 11), (3, 8)]  # of each loader, rows of the first process, and of both
+
+
+class Share(IterableDataset):
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __iter__(self):
+        return iter(self.rows)
 
 
 def task(j, first, last):
@@ -37,7 +47,7 @@ class Net(LightningModule):
             self.acc(self.net(x), y)
             self.log("val/acc", self.acc)
         else:
-            self.log("val/acc", (self.net(x).argmax(1) == y).float().mean(), sync_dist=self.how == "synced")
+            self.log("val/acc", (self.net(x).argmax(1) == y).float().mean(), sync_dist=self.how != "unsynced")
 
     def on_validation_end(self):
         if self.trainer.is_global_zero and not self.trainer.sanity_checking:
@@ -47,6 +57,11 @@ class Net(LightningModule):
         return DataLoader(task(min(self.trainer.current_epoch // 2, 2), 0, 48), batch_size=8, shuffle=True)
 
     def val_dataloader(self):
+        if self.how == "uneven":  # each process has its own rows, of which Lightning shares nothing out
+            rank = self.trainer.global_rank
+            shares = [range(first) if rank == 0 else range(first, both) for first, both in SHARES]
+            rows = [[task(j, 48, 96)[i] for i in share] for j, share in enumerate(shares)]
+            return [DataLoader(Share(one), batch_size=4) for one in rows]
         return [DataLoader(task(j, 48, 96), batch_size=8) for j in range(3)]
 
     def configure_optimizers(self):
@@ -74,7 +89,7 @@ if __name__ == "__main__":
     from dendrite_zoo.callbacks import ForgettingLogger, SparsityLogger
     if sys.argv[2:] == ["bare"]:
         main("bare", [])
-    for how in ("synced", "unsynced", "metric") if sys.argv[1] == "ddp" else ("synced",):
+    for how in ("synced", "unsynced", "metric", "uneven") if sys.argv[1] == "ddp" else ("synced",):
         log = ForgettingLogger("val/acc", epochs_per_task=2, pictures=False, verbose=False)
         main(how, [log, SparsityLogger()])
 """
@@ -93,6 +108,18 @@ def results(tmp_path_factory):
     return folders
 
 
+def of_task(j):
+    """What the script validates on, by the same draws."""
+    generator = torch.Generator().manual_seed(j)
+    x = torch.randn(96, 8, generator=generator)
+    return x[48:], (x @ torch.randn(8, 3, generator=generator)).argmax(1)[48:]
+
+
+def predictions(weights, x):
+    hidden = (x @ weights["net.0.weight"].T + weights["net.0.bias"]).clamp(min=0)
+    return (hidden @ weights["net.2.weight"].T + weights["net.2.bias"]).argmax(1)
+
+
 CASES = [("ddp", "synced"), ("ddp", "unsynced"), ("ddp", "metric"), ("ddp_spawn", "synced")]
 
 
@@ -106,13 +133,22 @@ def test_two_processes(strategy, how, results):
     for i in range(3):
         weights = torch.load(results["ddp"] / f"bare-{2 * i + 1}.pt")
         for j in range(3):
-            generator = torch.Generator().manual_seed(j)
-            x = torch.randn(96, 8, generator=generator)
-            y = (x @ torch.randn(8, 3, generator=generator)).argmax(1)[48:]
-            hidden = (x[48:] @ weights["net.0.weight"].T + weights["net.0.bias"]).clamp(min=0)
-            logits = hidden @ weights["net.2.weight"].T + weights["net.2.bias"]
-            expected[i, j] = (logits.argmax(1) == y).float().mean()
+            x, y = of_task(j)
+            expected[i, j] = (predictions(weights, x) == y).float().mean()
     torch.testing.assert_close(ours["matrix"], expected, rtol=0, atol=1e-5)
     lost = [expected[0, 0].maximum(expected[1, 0]) - expected[2, 0], expected[1, 1] - expected[2, 1]]
     assert ours["logged"]["average_accuracy"] == pytest.approx(float(expected[-1].mean()), abs=1e-5)
     assert ours["logged"]["forgetting"] == pytest.approx(float(sum(lost) / 2), abs=1e-5)
+
+
+@pytest.mark.slow
+def test_uneven_rows(results):
+    """What Lightning reports is what stands in the matrix; of an odd number of rows in all its mean is not theirs."""
+    ours = torch.load(results["ddp"] / "uneven.pt")
+    weights = torch.load(results["ddp"] / "uneven-5.pt")
+    for j, rows in enumerate([12, 11, 8]):
+        value = float(ours["matrix"][2, j])
+        assert value == ours["logged"][f"val/acc/dataloader_idx_{j}"]
+        x, y = of_task(j)
+        right = int((predictions(weights, x[:rows]) == y[:rows]).sum())
+        assert value == pytest.approx(right / 2 / (rows // 2), abs=1e-6)  # of 11 rows it counts 5.5 as 5
