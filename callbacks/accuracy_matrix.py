@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -88,16 +88,24 @@ class AccuracyRecord(AccuracyMatrix):
         """
         path = self.path(folder)
         new = math.inf if self.matrix.isnan().all() else self.first_task  # the first task that was trained on
-        if lost := [i for i in _rows_of(path) if i < new and not self.measured(i)]:
-            rows = f"after task {lost[0]}" if len(lost) == 1 else f"after the tasks {lost[0]} to {lost[-1]}"
+        if lost := [i for i in self.rows_in(folder) if i < new and not self.measured(i)]:
             rank_zero_warn(
-                f"{path} contains values {rows} of an earlier run, which were not measured in this one, so the file is "
-                "not overwritten. Use one ForgettingLogger for all fits, or give each fit's the same `folder=`, which "
-                "goes on with the file; for another experiment choose another folder, or remove the file."
+                f"{path} contains values {after_tasks(lost)} of an earlier run, which this one did not measure, so "
+                "the file is not overwritten. Use one ForgettingLogger for all fits, or give each fit's the same "
+                "`folder=`, which goes on with the file; for another experiment choose another folder, or remove the "
+                "file."
             )
             return False
         write_record(matrix_record(self.matrix, samples=self.samples, **self._about()), path)
         return True
+
+    def rows_in(self, folder: Path) -> list[int]:
+        """The tasks after which something was measured, by the ``matrix.json`` in a folder, if there is one."""
+        try:
+            matrix = read_json(self.path(folder))["matrix"]
+            return [i for i, row in enumerate(matrix) if any(value is not None for value in row)]
+        except (OSError, ValueError, KeyError, TypeError):
+            return []
 
     def write(self, folder: Path, *, picture: bool) -> Path | None:
         """Write ``matrix.json`` and, where matplotlib is installed, ``matrix.png``; return the path of the latter."""
@@ -148,10 +156,11 @@ class AccuracyRecord(AccuracyMatrix):
         return {**known, "first_task": self.first_task}
 
 
-def _rows_of(path: Path) -> list[int]:
-    """The tasks after which something was measured, by a file."""
-    try:
-        matrix = read_json(path)["matrix"]
-        return [i for i, row in enumerate(matrix) if any(value is not None for value in row)]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
+def after_tasks(tasks: Sequence[int]) -> str:
+    """The rows of a matrix in words.
+
+    Example:
+        >>> after_tasks([2]), after_tasks([0, 1, 2])
+        ('after task 2', 'after the tasks 0 to 2')
+    """
+    return f"after task {tasks[0]}" if len(tasks) == 1 else f"after the tasks {tasks[0]} to {tasks[-1]}"

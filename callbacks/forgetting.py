@@ -64,8 +64,9 @@ class ForgettingLogger(Callback):
         epochs_per_task: instead of ``task``, where one fit trains all tasks, each for so many epochs.
         mode: ``"min"`` where less is better, as of a loss: forgetting is then how much it rose.
         name: logs under ``name/``, to tell two loggers apart; a second one without a name has its metric's.
-        folder: where to write; by default where the Trainer's logger writes, else its ``default_root_dir``. A new
-            logger that is given the folder of an earlier one, for the fit of a later task, goes on with its matrix.
+        folder: where to write, one for each seed; by default where the Trainer's logger writes, else its
+            ``default_root_dir``. A new logger with the folder of an earlier one goes on with its matrix in the fit of a
+            later task, and warns where it overwrites rows.
         pictures: draw ``matrix.png`` when a fit ends, and hand it to TensorBoard's and Weights & Biases' loggers;
             `plot` draws it at any time.
         verbose: print the matrix.
@@ -194,7 +195,7 @@ class ForgettingLogger(Callback):
                 "the index of the task that this one trains, or measures before training."
             )
         self._output = output_folder(trainer, self.folder)
-        self._progress.start_run()
+        self._progress.start_run(self._output)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure a row that is missing, as a crash fell between an epoch's last batch and its validation."""

@@ -7,7 +7,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from dendrite_zoo.callbacks.accuracy_matrix import AccuracyRecord
+from dendrite_zoo.callbacks.accuracy_matrix import AccuracyRecord, after_tasks
 from dendrite_zoo.callbacks.given_task import GivenTask
 from dendrite_zoo.tasks import TaskBoundary, current_task, trained_before, unknown_task
 
@@ -30,6 +30,7 @@ class TaskProgress:
         self.given, self.record, self.folder = given, record, folder
         self.latest: tuple[int, int, int] | None = None
         self.of_test = False
+        self._output: Path | None = None
         self._boundary = TaskBoundary()
         self._step = 0  # up to which the task was trained on
         self._from_scratch = self._resumed = self._looked = False
@@ -47,8 +48,9 @@ class TaskProgress:
         """The tasks trained on, by this object and since its state was last loaded."""
         return sorted(self._boundary.trained)
 
-    def start_run(self) -> None:
-        """A fit, a validation or a test begins, before its checkpoint is read."""
+    def start_run(self, output: Path | None) -> None:
+        """A fit, a validation or a test begins, before its checkpoint is read; this process writes to ``output``."""
+        self._output = output
         self._warned, self._fit, self._resumed = set(), set(), False
 
     def start_fit(self, trainer: Trainer) -> None:
@@ -217,6 +219,12 @@ class TaskProgress:
 
     def _begin(self, trainer: Trainer, task: int) -> None:
         """Training begins for the first time."""
+        output = self._output
+        if output is not None and (earlier := [i for i in self.record.rows_in(output) if i >= task]):
+            (rank_zero_info if self.folder is None else rank_zero_warn)(
+                f"ForgettingLogger: {self.record.path(output)} contains values {after_tasks(earlier)} of an earlier "
+                "run, which this run overwrites. To keep both, choose a `folder=` for each."
+            )
         if task == 0 or self.record.update_called:
             self.record.begin(task)
             return

@@ -374,3 +374,36 @@ def test_a_task_that_counts_steps(tmp_path, module):
 
     trainer(tmp_path, [log], epochs=6, val_check_interval=4).fit(Counts(), val_dataloaders=val_loaders())
     assert_is(log.matrix, rows)
+
+
+class TestASecondRunInTheSameFolder:
+    def run(self, tmp_path, seed, **given):
+        torch.manual_seed(seed)
+        module, log = Learner(), ForgettingLogger("val/acc", 0, verbose=False, pictures=False, **given)
+        fit_trainer(tmp_path, log).fit(module, train_loader(0), val_loaders())
+        return knows(module)
+
+    def test_the_folder_that_was_chosen(self, tmp_path):
+        self.run(tmp_path, 0, folder=tmp_path / "log")
+        with pytest.warns(
+            UserWarning, match="contains values after task 0 of an earlier run, which this run overwrites"
+        ):
+            knows_last = self.run(tmp_path, 1, folder=tmp_path / "log")
+        written = json.loads((tmp_path / "log" / "matrix.json").read_text())["matrix"][0]
+        assert written == pytest.approx(knows_last, abs=1e-6)
+        self.run(tmp_path, 1, folder=tmp_path / "log-1")  # says nothing
+
+    def test_the_folder_of_the_trainer(self, tmp_path, caplog):
+        self.run(tmp_path, 0)
+        with caplog.at_level("INFO", logger="lightning.pytorch.utilities.rank_zero"):
+            self.run(tmp_path, 1)
+        assert "which this run overwrites" in caplog.text
+
+    def test_a_later_task_that_was_trained_already(self, tmp_path, module):
+        for i in range(2):
+            log = ForgettingLogger("val/acc", i, verbose=False, pictures=False, folder=tmp_path / "log")
+            fit_trainer(tmp_path, log).fit(module, train_loader(i), val_loaders())
+        log = ForgettingLogger("val/acc", 1, verbose=False, pictures=False, folder=tmp_path / "log")
+        with pytest.warns(UserWarning, match="contains values after task 1 of an earlier run"):
+            fit_trainer(tmp_path, log).fit(module, train_loader(1), val_loaders())
+        assert not log.matrix[0].isnan().any()
