@@ -5,16 +5,17 @@ from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from numpy.typing import NDArray
 
 from dendrite_zoo._core.checks import check_integers
+from dendrite_zoo.callbacks.mailbox import Returning
 from dendrite_zoo.callbacks.trainer import log_metrics
 from dendrite_zoo.rl import MAX_STEPS, GoalEvaluation, Split, SuccessReport, task_names
 from dendrite_zoo.tasks import Task, has_task
 
 
-class SuccessLogger(Callback):
+class SuccessLogger(Returning):
     """Lets a policy play goals of Meta-World, one episode each, and logs the share that it reached.
 
     Logged are ``success/{task}`` and ``success/mean``. In a validation of tasks that are learned one after another
@@ -39,7 +40,7 @@ class SuccessLogger(Callback):
         task: the task being trained, see `ForgettingLogger`.
 
     Attributes:
-        report: of the last evaluation.
+        report: of the last evaluation; after a fit in processes that were spawned, that of the first of them.
 
     Raises:
         ValueError: the tasks are unknown, the policy lacks one, or the module cannot act.
@@ -63,16 +64,39 @@ class SuccessLogger(Callback):
         fast: bool = False,
         task: Task | None = None,
     ) -> None:
+        super().__init__()
         check_integers(1, every_n_steps=1 if every_n_steps is None else every_n_steps)
         self.every_n_steps, self.split, self.num_goals, self.seed = every_n_steps, split, num_goals, seed
         self.tasks, self.task = None if tasks is None else task_names(tasks), task
         self.options: dict[str, Any] = {"max_steps": max_steps, "num_processes": num_processes, "fast": fast}
-        self.report: SuccessReport | None = None
+        self._report: SuccessReport | None = None
         self._evaluation: GoalEvaluation | None = None
         self._last_step = 0
 
+    @property
+    def report(self) -> SuccessReport | None:
+        """The last evaluation; None before the first, and in every process but the first."""
+        self.receive()
+        return self._report
+
+    @property
+    def state_key(self) -> str:
+        """The name under which a checkpoint keeps the report."""
+        about = {"every_n_steps": self.every_n_steps, "tasks": self.tasks, "split": self.split, "seed": self.seed}
+        return self._generate_state_key(**about, num_goals=self.num_goals)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The last report, in tensors and primitives."""
+        return {"report": None if self.report is None else self.report.to_state()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        state = state_dict["report"]
+        self._report = None if state is None else SuccessReport.from_state(state)
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Make sure that there is a policy, and that its tasks are known."""
+        super().setup(trainer, pl_module, stage)
         if not callable(getattr(pl_module, "act_batch", None)):
             raise ValueError(
                 f"SuccessLogger needs a module that acts, but {type(pl_module).__name__} does not define "
@@ -95,23 +119,30 @@ class SuccessLogger(Callback):
         if self.every_n_steps is None and not trainer.sanity_checking:
             self._play(trainer, pl_module, validating=True)
 
-    def teardown(self, *args: Any, **kwargs: Any) -> None:
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Close the environments."""
+        self._close()
+        super().teardown(trainer, pl_module, stage)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Close the environments."""
+        self._close()
+        super().on_exception(trainer, pl_module, exception)
+
+    def _close(self) -> None:
         if self._evaluation is not None:
             self._evaluation.close()
             self._evaluation = None
 
-    on_exception = teardown
-
     def _play(self, trainer: Trainer, pl_module: LightningModule, validating: bool = False) -> None:
         values: dict[str, float] = {}
         if trainer.is_global_zero:
-            self.report = self._evaluate(trainer, pl_module)
-            values = {f"success/{task}": value for task, value in self.report.per_task.items()}
+            self._report = report = self._evaluate(trainer, pl_module)
+            values = {f"success/{task}": value for task, value in report.per_task.items()}
             if validating and has_task(trainer, self.task):
-                of_tasks = zip(self._indices(trainer, pl_module), self.report.per_task.values(), strict=True)
+                of_tasks = zip(self._indices(trainer, pl_module), report.per_task.values(), strict=True)
                 values |= {f"val/task_{j}/success": value for j, value in of_tasks}
-            values["success/mean"] = self.report.mean
+            values["success/mean"] = report.mean
         log_metrics(trainer, trainer.strategy.broadcast(values))
 
     def _evaluate(self, trainer: Trainer, pl_module: Any) -> SuccessReport:

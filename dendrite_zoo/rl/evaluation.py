@@ -1,10 +1,11 @@
 """What a policy reaches on each goal or start, in one episode each: how results on Meta-World are reported."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 from rich.progress import Progress
 
@@ -89,6 +90,17 @@ class SuccessReport:
         """The mean sum of rewards of an episode, of each task."""
         assert self.returns is not None
         return dict(zip(self.tasks, self.returns.mean(axis=1).tolist(), strict=True))
+
+    def to_state(self) -> dict[str, Any]:
+        """Tensors and primitives, for a callback's state."""
+        held = {one.name: getattr(self, one.name) for one in fields(self)}
+        return {name: torch.from_numpy(x) if isinstance(x, np.ndarray) else x for name, x in held.items()}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> "SuccessReport":
+        """Go on from what `to_state` gave."""
+        held: dict[str, Any] = {n: x.numpy() if isinstance(x, torch.Tensor) else x for n, x in state.items()}
+        return cls(**held)
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """Bootstrap interval of the mean, over goals."""

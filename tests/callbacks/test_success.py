@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from torch.utils.data import DataLoader
 
 from dendrite_zoo.callbacks import ForgettingLogger, SparsityLogger, SubnetworkLogger, SuccessLogger
 from dendrite_zoo.lightning_modules import BehaviorCloning
 from dendrite_zoo.models import ActiveDendritePolicy
-from dendrite_zoo.rl import Demonstrations, TaskEnvironments
+from dendrite_zoo.rl import Demonstrations, SuccessReport, TaskEnvironments
 from dendrite_zoo.streams import DemonstrationSequence
 
 TASKS = ("drawer-close-v3", "reach-v3")
@@ -91,6 +92,33 @@ def test_sparsity_and_subnetworks_are_seen_by_task(run):
         assert samples.sum(0).unique().item() == 600, "no row that the policy met in playing"
     assert subnetworks.segments["model.mlp.hidden.1"].shape == (2, 64)
     assert (folder / "subnetworks.json").is_file()
+
+
+def test_a_checkpoint_keeps_the_report(run):
+    *_, success, _ = run
+    again = SuccessLogger(num_goals=2, max_steps=25)
+    assert again.report is None and again.state_key == success.state_key
+    again.load_state_dict(success.state_dict())
+    assert again.report.per_task == success.report.per_task and again.report.tasks == TASKS
+    np.testing.assert_array_equal(again.report.first, success.report.first)
+
+
+class Scripted(SuccessLogger):
+    """Plays nothing: the first goal of each task is reached in step 3, the second never."""
+
+    def _evaluate(self, trainer, pl_module):
+        return SuccessReport(TASKS, np.array([[3, 0], [3, 0]]), None, self.split, 25)
+
+
+@pytest.mark.filterwarnings("ignore:.*os.fork\\(\\)|.*multi-threaded", "ignore:.*does not have many workers")
+def test_the_report_of_another_process_comes_back(tmp_path):
+    log = Scripted(tasks=TASKS)
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    for _ in range(2):
+        trainer = Trainer(accelerator="cpu", strategy="ddp_fork", devices=1, callbacks=[log], **quiet)
+        trainer.validate(Still(), DataLoader([0, 0]), verbose=False)
+        assert log.report.per_task == {name: 0.5 for name in TASKS} and log.report.first[0, 0] == 3
+        log._report = None
 
 
 def test_who_names_no_tasks_is_asked_for_them():
