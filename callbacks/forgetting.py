@@ -15,9 +15,9 @@ from dendrite_zoo.callbacks.given_task import GivenTask
 from dendrite_zoo.callbacks.mailbox import Mailbox
 from dendrite_zoo.callbacks.matrix_filler import MatrixFiller
 from dendrite_zoo.callbacks.metric_name import check_mode
-from dendrite_zoo.callbacks.metric_reader import MetricReader, num_loaders
+from dendrite_zoo.callbacks.metric_reader import MetricReader
 from dendrite_zoo.callbacks.task_progress import TaskProgress
-from dendrite_zoo.callbacks.trainer import find_callbacks, log_metrics, log_picture, output_folder
+from dendrite_zoo.callbacks.trainer import find_callbacks, log_metrics, log_picture, num_loaders, output_folder
 from dendrite_zoo.tasks import Task, has_task, resume_missed_validation, unknown_task
 
 

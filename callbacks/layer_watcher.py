@@ -1,4 +1,4 @@
-"""What the layers of a network do in each validation: the base of callbacks that watch them."""
+"""What the layers of a network do in each validation and test: the base of callbacks that watch them."""
 
 from abc import ABC, abstractmethod
 from contextlib import ExitStack
@@ -13,14 +13,15 @@ from dendrite_zoo.callbacks.call_watcher import CallWatcher
 from dendrite_zoo.callbacks.context_watcher import ContextWatcher
 from dendrite_zoo.callbacks.layer_selection import Layers, layer_filter, named_layers, watched_outputs, weight_layers
 from dendrite_zoo.callbacks.mailbox import Returning
+from dendrite_zoo.callbacks.trainer import num_loaders
 from dendrite_zoo.tasks import Task, loader_task
 
 
 class LayerWatcher(Returning, ABC):
-    """Counts in each validation how often every unit is active, for each task, and calls `on_counted` at its end.
+    """Counts in each validation or test how often every unit is active, for each task, and calls `on_counted` then.
 
-    Validation loader ``j`` is task ``j``; the task of a single one is that of `dendrite_zoo.tasks.loader_task`. The
-    network is watched while a batch is validated, and only then; the sanity check counts for nothing. Layers have the
+    Loader ``j`` is task ``j``; the task of a single one is that of `dendrite_zoo.tasks.loader_task`. The
+    network is watched while a batch is evaluated, and only then; the sanity check counts for nothing. Layers have the
     names of ``pl_module.named_modules()`` without the ``_orig_mod`` of compiled networks.
 
     Args:
@@ -92,7 +93,7 @@ class LayerWatcher(Returning, ABC):
 
     def _task(self, trainer: Trainer, loader: int | None) -> int:
         """The task of a batch; Lightning gives no index to one loader, nor to a batch of several at once."""
-        alone = loader is None and len(trainer.num_val_batches) == 1
+        alone = loader is None and num_loaders(trainer) == 1
         task = loader_task(trainer, self.task) if alone else loader
         self.task_known = task is not None
         return task or 0
@@ -104,6 +105,9 @@ class LayerWatcher(Returning, ABC):
         if not trainer.sanity_checking:
             self._say_what_is_not_seen(pl_module, counts)
             self.on_counted(trainer, pl_module, counts)
+
+    on_test_start, on_test_epoch_end = on_validation_start, on_validation_epoch_end
+    on_test_batch_start, on_test_batch_end = on_validation_batch_start, on_validation_batch_end
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave no hook and no mode."""
@@ -132,13 +136,13 @@ class LayerWatcher(Returning, ABC):
         outside = f" {sorted(self._calls.outside)} were called outside of all forwards." * bool(self._calls.outside)
         if modules := watched_outputs(pl_module, self.layers):
             self._warn_once(
-                f"Expected the modules {list(modules)} to be called, but none of them ran in this validation, so no "
+                f"Expected the modules {list(modules)} to be called, but none of them ran in this evaluation, so no "
                 f"activations were counted.{outside} Call the modules themselves, in the thread of the Trainer."
             )
         elif self.layers is None and len(weight_layers(pl_module)) > 1:
             self._warn_once(
                 f"Expected activation modules or functions in the forwards of {type(pl_module).__name__}, but none "
-                f"ran in this validation, so no activations were counted.{outside} One that is written as arithmetic, "
+                f"ran in this evaluation, so no activations were counted.{outside} One that is written as arithmetic, "
                 "or inside a recurrent layer, is not seen: name the module around it in `layers`."
             )
 

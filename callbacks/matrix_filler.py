@@ -5,9 +5,9 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from dendrite_zoo._core.lightning import loaders_given
 from dendrite_zoo.callbacks.accuracy_matrix import AccuracyRecord
-from dendrite_zoo.callbacks.metric_reader import ALONE, Found, MetricReader, num_loaders
+from dendrite_zoo.callbacks.metric_reader import ALONE, Found, MetricReader
 from dendrite_zoo.callbacks.task_progress import TaskProgress
-from dendrite_zoo.callbacks.trainer import overrides
+from dendrite_zoo.callbacks.trainer import num_loaders, overrides
 from dendrite_zoo.tasks import current_task, loader_task, unknown_task
 
 

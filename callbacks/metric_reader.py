@@ -11,6 +11,7 @@ from torch import Tensor
 from dendrite_zoo._core.ranks import all_gather
 from dendrite_zoo.callbacks.metric_name import MetricName
 from dendrite_zoo.callbacks.metric_states import MetricStates
+from dendrite_zoo.callbacks.trainer import num_loaders
 
 Found = dict[int, tuple[float, int | None]]  # task -> value of the metric, and number of samples where it is known
 ALONE = -1  # in place of a task: what the one loader has logged without one
@@ -110,11 +111,6 @@ class MetricReader:
     def _samples_of(self, task: int, alone: bool, values: int) -> int | None:
         """Behind the value of a task, where it is known from which loader that came."""
         return self._samples.get(task) if not alone else self._samples.get(0) if values == 1 else None
-
-
-def num_loaders(trainer: Trainer) -> int:
-    """The number of loaders of the validation or test at hand."""
-    return len(trainer.num_test_batches if trainer.testing else trainer.num_val_batches)
 
 
 def average_over_ranks(ranks: Sequence[Found]) -> Found:

@@ -15,7 +15,7 @@ from dendrite_zoo.tasks import Task
 
 
 class SparsityLogger(LayerWatcher):
-    """Logs at each validation how many units of each layer are active, how evenly, and the weights' zeros.
+    """Logs at each validation and test how many units of each layer are active, how evenly, and the weights' zeros.
 
     For every activation (`nn.ReLU` and all modules of its kind, our ``KWinners``, and functions such as ``F.relu``,
     ``torch.relu`` or ``x.gelu()`` that are called in a forward, those inside transformer blocks among them):
@@ -24,7 +24,7 @@ class SparsityLogger(LayerWatcher):
     - ``sparsity/{layer}/dead_units``: the share of units that were never active (not zero) in this validation,
     - ``sparsity/{layer}/duty_cycle_entropy``: `dendrite_zoo.metrics.duty_cycle_entropy`, in bits,
 
-    over all validation loaders, and with ``/task_{j}`` behind for each task: loader ``j``, where there are several,
+    over all loaders, and with ``/task_{j}`` behind for each task: loader ``j``, where there are several,
     else the task being trained. One loader of `trainer.validate` has a task where the datamodule says its
     ``current_task``, or an index was given (``task=``, ``ForgettingLogger.task``). For every module with a weight
     (linear layers, convolutions, ``in_proj_weight`` of attention, recurrent layers)
@@ -57,7 +57,7 @@ class SparsityLogger(LayerWatcher):
 
     Attributes:
         values: layer -> metric (``"activation_sparsity"``, ``"activation_sparsity/task_0"``, ``"weight_sparsity"``,
-            ...) -> value, of the last validation; `dendrite_zoo.report.sparsity_table` prints it.
+            ...) -> value, of the last validation or test; `dendrite_zoo.report.sparsity_table` prints it.
 
     Raises:
         ValueError: a layer that the module does not have; names the nearest. Or a task that is no index.
@@ -73,12 +73,12 @@ class SparsityLogger(LayerWatcher):
 
     @property
     def values(self) -> dict[str, dict[str, float]]:
-        """Layer to the metrics of the last validation."""
+        """Layer to the metrics of the last validation or test."""
         self.receive()
         return self._values
 
     def state_dict(self) -> dict[str, Any]:
-        """The values of the last validation."""
+        """The values of the last validation or test."""
         return {"values": {layer: dict(values) for layer, values in self.values.items()}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

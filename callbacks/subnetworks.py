@@ -12,16 +12,16 @@ from dendrite_zoo.callbacks.activation_counts import LayerCounts
 from dendrite_zoo.callbacks.context_watcher import winning_segments
 from dendrite_zoo.callbacks.layer_selection import Layers
 from dendrite_zoo.callbacks.layer_watcher import LayerWatcher
-from dendrite_zoo.callbacks.trainer import log_metrics, output_folder
+from dendrite_zoo.callbacks.trainer import log_metrics, num_loaders, output_folder
 from dendrite_zoo.metrics import task_overlap
 from dendrite_zoo.report import plot_subnetworks, subnetwork_record, write_record
 from dendrite_zoo.tasks import Task, current_task, has_task
 
 
 class SubnetworkLogger(LayerWatcher):
-    """Logs at each validation which units are active for which task, and which segments win in its context.
+    """Logs at each validation and test which units are active for which task, and which segments win in its context.
 
-    Validation loader ``j`` is task ``j``; a single one is the current task's, task 0's where nothing says tasks. For
+    Loader ``j`` is task ``j``; a single one is the current task's, task 0's where nothing says tasks. For
     every activation (our ``KWinners``, ``nn.ReLU``, ``F.relu``, ...), over the tasks learned so far:
 
     - ``subnetworks/{layer}/overlap``: the mean share of active units that two tasks have in common
@@ -33,9 +33,9 @@ class SubnetworkLogger(LayerWatcher):
 
     - ``subnetworks/{layer}/segments``: how many of its segments a unit uses for these tasks, on average.
 
-    When a fit or a ``trainer.validate`` ends, the first process writes ``subnetworks.json``; after a fit also, with the
-    ``[report]`` extra, ``subnetworks.png``: units by tasks, and the overlap of tasks (Iyer et al. 2022, figure on
-    sub-networks). `plot` draws it at any time.
+    When a fit, ``trainer.validate`` or ``trainer.test`` ends, the first process writes ``subnetworks.json``; after a
+    fit also, with the ``[report]`` extra, ``subnetworks.png``: units by tasks, and the overlap of tasks (Iyer et al.
+    2022, figure on sub-networks). `plot` draws it at any time.
 
     Layers, their names and what is not seen are those of `SparsityLogger`.
 
@@ -48,7 +48,7 @@ class SubnetworkLogger(LayerWatcher):
 
     Attributes:
         win_rates: layer -> ``(T, U)`` float32 on the CPU, the share of a task's inputs for which a unit was active, in
-            the task's latest validation; NaN where not measured.
+            the task's latest validation or test; NaN where not measured.
         segments: layer -> ``(T, U)`` integers, the segment that wins in the context of most of a task's first batch; -1
             where not measured.
 
@@ -101,7 +101,7 @@ class SubnetworkLogger(LayerWatcher):
 
     def on_counted(self, trainer: Trainer, pl_module: LightningModule, counts: dict[str, LayerCounts]) -> None:
         """Take in what was seen, and log what follows from it."""
-        if not self.task_known and (len(trainer.num_val_batches) > 1 or has_task(trainer, self.task)):
+        if not self.task_known and (num_loaders(trainer) > 1 or has_task(trainer, self.task)):
             self._warn_once(
                 "Expected a validation loader for each task, but the task of this validation's batches is unknown, so "
                 "nothing was taken in. Pass the loaders of all tasks, in their order; or set `task=` to the index."
@@ -118,9 +118,11 @@ class SubnetworkLogger(LayerWatcher):
         log_metrics(trainer, trainer.strategy.broadcast(self._values(trainer)))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write what ``trainer.validate`` has seen."""
-        if trainer.state.fn == "validate" and self._output is not None and self._win_rates:
+        """Write what ``trainer.validate`` or ``trainer.test`` has seen."""
+        if trainer.state.fn != "fit" and self._output is not None and self._win_rates:
             write_record(self.record(), self._output / "subnetworks.json")
+
+    on_test_end = on_validation_end
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the record and draw the picture."""
@@ -154,7 +156,7 @@ class SubnetworkLogger(LayerWatcher):
 
     def _values(self, trainer: Trainer) -> dict[str, float]:
         task = current_task(trainer, self.task)
-        learned = slice(None if task is None or trainer.state.fn == "validate" else task + 1)
+        learned = slice(None if task is None or trainer.state.fn != "fit" else task + 1)
         values = {}
         for layer, rates in self._win_rates.items():
             overlap = task_overlap(rates[learned])

@@ -1,4 +1,4 @@
-"""What callbacks ask of a Trainer: another callback, a folder to write to, its loggers."""
+"""What callbacks ask of a Trainer: another callback, the loaders at hand, a folder to write to, its loggers."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,6 +33,11 @@ def overrides(pl_module: LightningModule, hook: str) -> bool:
     """Whether a module has a hook of its own, be it one of ``lightning.pytorch`` or of ``pytorch_lightning``."""
     method = getattr(type(pl_module), hook, None)
     return method is not None and not method.__module__.startswith(("lightning.pytorch.core", "pytorch_lightning.core"))
+
+
+def num_loaders(trainer: Trainer) -> int:
+    """The number of loaders of the validation or test at hand."""
+    return len(trainer.num_test_batches if trainer.testing else trainer.num_val_batches)
 
 
 def output_folder(trainer: Trainer, folder: str | Path | None = None) -> Path | None:

@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from dendrite_zoo.callbacks import ForgettingLogger, SparsityLogger
+from dendrite_zoo.callbacks import ForgettingLogger, SparsityLogger, SubnetworkLogger
 from dendrite_zoo.layers import ActiveDendriteLinear, KWinners, SparseLinear
 from tests.callbacks.strangers import ReluNet, Tasks, loader, trainer
 from tests.callbacks.test_subnetworks import dendrites
@@ -51,6 +51,28 @@ class Net(ReluNet):
     def __init__(self, net):
         super().__init__()
         self.net = net
+
+
+class WithTest(Net):
+    """Is tested on what others are validated on."""
+
+    def test_step(self, batch, batch_idx, dataloader_idx=0):
+        self.log("test/acc", (self.net(batch[0]).argmax(1) == batch[1]).float().mean())
+
+
+@pytest.mark.parametrize("tasks", [1, 3])
+def test_a_test_is_watched_as_a_validation_is(tmp_path, tasks):
+    torch.manual_seed(0)
+    module, log, subnetworks = WithTest(ReluNet().net), SparsityLogger(task=0), SubnetworkLogger(task=0)
+    loaders = [loader(seed=100 + j) for j in range(tasks)]
+    run = trainer(tmp_path, [log, subnetworks])
+    run.test(module, loaders if tasks > 1 else loaders[0], verbose=False)
+    hidden = [module.net[:2](inputs(j)).detach() for j in range(tasks)]
+    assert_figures(log.values["net.1"], by_hand(torch.cat(hidden)))
+    for j in range(tasks):
+        assert run.callback_metrics[f"sparsity/net.1/dead_units/task_{j}"] == by_hand(hidden[j])["dead_units"]
+        torch.testing.assert_close(subnetworks.win_rates["net.1"][j], (hidden[j] != 0).float().mean(0))
+    assert (tmp_path / "subnetworks.json").is_file() and not module.net[1]._forward_hooks
 
 
 def validate(tmp_path, module, *callbacks, tasks=3):
