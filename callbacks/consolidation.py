@@ -82,7 +82,14 @@ class Consolidation(Returning, ABC, Generic[R]):
         self._loaded, self.regularizer = state_dict["regularizer"], None
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse two callbacks that would read each other's gradients."""
+        """Refuse two callbacks that would read each other's gradients, and a module that changes nothing learned."""
+        hparams = getattr(pl_module, "hparams", None)
+        if isinstance(hparams, Mapping) and hparams.get("learn") == "new":
+            raise ValueError(
+                f"Expected a module without learn='new' for {type(self).__name__}, but got {type(pl_module).__name__}: "
+                "what earlier tasks use does not change there, and there is nothing to consolidate. Leave the callback "
+                "out, or use learn='all'."
+            )
         callbacks = trainer.callbacks  # type: ignore[attr-defined]
         for other in (x for x in callbacks if isinstance(x, Consolidation) and x is not self):
             if shared := self._parameters(pl_module).keys() & other._parameters(pl_module).keys():

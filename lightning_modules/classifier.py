@@ -10,7 +10,6 @@ from torchmetrics import Metric, MetricCollection
 
 from dendrite_zoo._core.checks import check_choice, check_positive, check_share, wrong_argument
 from dendrite_zoo.contexts import FoundContext, TaskContext
-from dendrite_zoo.lightning_modules.base import TaskModule
 from dendrite_zoo.lightning_modules.finite import check_output
 from dendrite_zoo.lightning_modules.losses import (
     check_loss,
@@ -20,6 +19,7 @@ from dendrite_zoo.lightning_modules.losses import (
     logits_of,
     wrong_shape,
 )
+from dendrite_zoo.lightning_modules.new_tasks import NewTaskModule
 from dendrite_zoo.models.loading import as_model, saved_config
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -28,7 +28,7 @@ Loss: TypeAlias = nn.Module | Callable[[Tensor, Tensor], Tensor]
 Metrics: TypeAlias = Metric | MetricCollection | dict[str, Metric]
 
 
-class TaskClassifier(TaskModule):
+class TaskClassifier(NewTaskModule):
     """Trains one network on several tasks; what `ContinualClassifier` and `MultiTaskClassifier` have in common.
 
     Args:
@@ -89,7 +89,7 @@ class TaskClassifier(TaskModule):
         elif self._takes_task and task is not None:
             keywords["task"] = torch.as_tensor(task, device=x.device).expand(len(x))
         try:
-            return logits_of(self.model(*arguments, **keywords))
+            return logits_of(self.network(*arguments, **keywords))
         except RuntimeError as error:
             if wrong := wrong_shape(self.model, x):
                 raise wrong from error
@@ -146,7 +146,7 @@ class TaskClassifier(TaskModule):
         """Return the one optimizer, newly made."""
         if self._optimizer_factory is None:
             return super().configure_optimizers()
-        return self._optimizer_factory(self.parameters())
+        return self._optimizer_factory(self.trained_parameters())
 
     def setup(self, stage: str) -> None:
         """Refuse a datamodule that the model has no room for, before anything is trained."""

@@ -1,15 +1,18 @@
 """Learning one task after another."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Literal
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
+from dendrite_zoo._core.checks import wrong_argument
 from dendrite_zoo._core.lightning import attached_trainer, second_pass, transfer_batch
 from dendrite_zoo._core.names import say_new_names
+from dendrite_zoo._core.ranks import sum_over_ranks
 from dendrite_zoo.contexts import FoundContext, TaskContext
 from dendrite_zoo.hub import HubModel
 from dendrite_zoo.lightning_modules.base import cosine
@@ -17,6 +20,8 @@ from dendrite_zoo.lightning_modules.classifier import ContextAtTest, Loss, Metri
 from dendrite_zoo.lightning_modules.finite import batch_named
 from dendrite_zoo.lightning_modules.known_tasks import warn_of_chance
 from dendrite_zoo.lightning_modules.losses import unpack
+from dendrite_zoo.lightning_modules.new_tasks import Learn
+from dendrite_zoo.models import ActiveDendriteClassifier
 from dendrite_zoo.tasks import callbacks_task, current_task
 
 Batch = tuple[Tensor, Tensor]
@@ -50,6 +55,13 @@ class ContinualClassifier(TaskClassifier):
         loss: of ``(output, target)``, in place of cross-entropy, such as ``nn.MSELoss()``. A checkpoint does not hold
             it: pass it to ``load_from_checkpoint``, too.
         metrics: one of torchmetrics, a dictionary of them or a ``MetricCollection``, updated with ``(output, target)``.
+        learn: ``"all"`` trains all of the network; ``"new"`` only what no earlier task uses, so that the outputs of
+            earlier tasks, given the task, stay as they are, to the bit: the task's columns of segments where contexts
+            are one-hot, or where winners are chosen by the context its subnetwork, but for what is also in another's;
+            and the rows of the output of classes that were never trained.
+        init_from: with ``learn="new"`` and one-hot contexts, what the columns start from: ``"nearest"`` for the task
+            whose columns fit the first held-out batches best, or zeros, or the index of a task, as text; by default
+            they start as they are.
         context_at_test: ``"inferred"`` from each input, ``"given"`` with the task (where contexts are not found), or
             ``"constant"``: task 0's for every input, a control that shows what the dendrites give.
 
@@ -86,6 +98,8 @@ class ContinualClassifier(TaskClassifier):
         loss: Loss | None = None,
         metrics: Metrics | None = None,
         context_at_test: ContextAtTest = "inferred",
+        learn: Learn = "all",
+        init_from: str | None = None,
     ) -> None:
         super().__init__(
             model,
@@ -102,6 +116,12 @@ class ContinualClassifier(TaskClassifier):
         self._cluster: int | None = None  # of the batch at hand, where the context finds tasks by itself
         self._own_task: int | None = None
         self.cluster_to_task: list[int] = []
+        self._labels: Tensor | None = None  # which classes the task about to be trained has
+        if learn == "new" and isinstance(self.context, FoundContext):
+            got = f"'new' with {type(self.context).__name__}, which finds tasks while they are trained"
+            raise ValueError(f"Expected `learn` to be 'all', but got {got}. Use PrototypeContext, or learn='all'.")
+        head = ("mlp.output.weight", "mlp.output.bias") if isinstance(self.model, ActiveDendriteClassifier) else None
+        self.choose_learning(learn, init_from, context=self.context, head=head)
 
     @property
     def current_task(self) -> int | None:
@@ -144,6 +164,7 @@ class ContinualClassifier(TaskClassifier):
 
     def on_fit_start(self) -> None:
         """Take the clusters of a loaded model for its tasks, in order."""
+        super().on_fit_start()
         if self.hparams["lr_schedule"] and not hasattr(self.datamodule, "epochs_per_task"):
             raise ValueError(
                 "Expected a datamodule with epochs_per_task for lr_schedule='cosine', as PermutedTasks has, but got "
@@ -168,6 +189,7 @@ class ContinualClassifier(TaskClassifier):
                 self.cluster_to_task.append(current_task(self.trainer) or 0)
         task = self.current_task or 0
         if task != self.boundary.task:
+            self._say_what_was_learned(task)
             self._start_context(task)  # first: where its inputs are refused, nothing has changed
         self.enter_task(task)
 
@@ -194,7 +216,57 @@ class ContinualClassifier(TaskClassifier):
                 "would overwrite the first, but got none. Use one such as PermutedTasks(first_task=model.num_tasks), "
                 "or set module.current_task before the fit."
             )
+        self._labels = None
         self.context.start_task(task, self._inputs_of_current_task())
+
+    def first_tasks(self) -> Sequence[int]:
+        """The task being trained."""
+        return [self.current_task or 0]
+
+    def earlier_tasks(self) -> Iterable[int]:
+        """All others that were learned."""
+        task = self.current_task or 0
+        if self.context is None:
+            return range(task)
+        return [other for other in self.context.counts.nonzero().flatten().tolist() if other != task]
+
+    def knows_tasks(self) -> bool:
+        """Whether the context of a task is known."""
+        return self.context is not None and self.context.num_tasks > 0
+
+    def new_classes(self) -> Tensor | None:
+        """Whose the classes are: those that were never trained, whose rows are zero, are the task's if it has them."""
+        if not isinstance(self.model, ActiveDendriteClassifier):
+            return None
+        output = self.model.mlp.output
+        untrained = ~output.weight.detach().any(1) & (output.bias.detach() == 0)
+        if self._labels is None:
+            return untrained.long()
+        sum_over_ranks(self._labels)
+        return untrained * torch.where(self._labels > 0, 1, -1).to(untrained.device)
+
+    def loss_of(self, batch: Batch) -> Tensor:
+        """The loss of a batch of the current task."""
+        x, y = unpack(batch, "x", "y")
+        return self.loss(self(x, self.current_task or 0), y)
+
+    def held_out(self, task: int) -> Iterable[Batch]:
+        """The validation loader of a task, else that of training."""
+        return self.validation_of(task)
+
+    def place_of(self, name: str) -> int:
+        """The index of a task, which has no name."""
+        most = 0 if self.context is None else self.context.num_tasks - 1
+        if not name.isdecimal() or int(name) > most:
+            raise wrong_argument("init_from", f"'nearest', or the index of a task learned, from '0' to '{most}'", name)
+        return int(name)
+
+    def _say_what_was_learned(self, task: int) -> None:
+        if self.new is not None and self.context is not None and self.context.counts[task] > 0:
+            rank_zero_warn(
+                f"learn='new': task {task} was learned before. What it has for itself is trained again, and its "
+                f"outputs change; those of all others do not. For a new task give first_task={self.context.num_tasks}."
+            )
 
     def _is_context_of(self, task: int, contexts: Tensor) -> Tensor:
         return self._task_of_context(contexts) == task
@@ -210,4 +282,14 @@ class ContinualClassifier(TaskClassifier):
         loader = second_pass(self.trainer.train_dataloader if data is None else data.train_dataloader())
         batches = self.trainer.num_training_batches  # of a loader without end it is what the Trainer takes
         for batch in islice(loader, None if math.isinf(batches) else int(batches)):
-            yield transfer_batch(self.trainer, batch)[0]
+            moved = transfer_batch(self.trainer, batch)
+            if self.new is not None:
+                self._note_labels(moved[1])
+            yield moved[0]
+
+    def _note_labels(self, y: Tensor) -> None:
+        """Remember which classes the task about to be trained has."""
+        if isinstance(self.model, ActiveDendriteClassifier) and not y.is_floating_point():
+            classes = torch.zeros(self.model.num_classes, device=y.device)
+            classes[y[y >= 0]] = 1
+            self._labels = classes if self._labels is None else self._labels + classes

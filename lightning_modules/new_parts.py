@@ -1,5 +1,6 @@
 """What a new task of a network learns where nothing that an earlier task uses may change."""
 
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeAlias, cast
 
@@ -10,6 +11,9 @@ from torch.func import functional_call
 from dendrite_zoo.contexts import OneHotContext, TaskContext
 from dendrite_zoo.layers import ActiveDendriteConv2d, ActiveDendriteLinear
 from dendrite_zoo.models import ActiveDendriteMLP
+
+FROZEN: weakref.WeakKeyDictionary[nn.Module, list[nn.Parameter | nn.Module]] = weakref.WeakKeyDictionary()
+"""By network, what does not learn while parts of it are trained, or since a fit of them raised."""
 
 Places: TypeAlias = dict[str, tuple[Tensor, Tensor]]
 """By name of a parameter, the places of some of its numbers, and which of them no earlier task uses."""
@@ -67,7 +71,8 @@ class NewParts(nn.Module):
     Attributes:
         tasks: whose parts these are.
         earlier: the tasks whose parts do not change.
-        classes: which classes the tasks have for themselves, ``(num_classes,)``, or None.
+        classes: of each class ``(num_classes,)`` 1 where the tasks have it for themselves, 0 where an earlier one had
+            it, -1 where none has had it yet; or None.
         is_whole: whether there is no earlier task, and all of the network is new.
 
     Raises:
@@ -93,7 +98,6 @@ class NewParts(nn.Module):
         self.earlier: tuple[int, ...] = ()
         self.classes: Tensor | None = None
         self.is_whole = False
-        self._frozen: list[nn.Parameter] = []
         one_hot = context is None or isinstance(context, OneHotContext)
         if not self._subnetworks and not (one_hot and self._segments):
             raise ValueError(
@@ -102,7 +106,7 @@ class NewParts(nn.Module):
                 "classifier), or with winners='context'; or use learn='all'."
             )
         self.own([0])  # whoever copies the module now has as many parameters
-        self.thaw()
+        thaw(model)
 
     @property
     def model(self) -> nn.Module:
@@ -128,7 +132,7 @@ class NewParts(nn.Module):
 
     def own_all(self) -> None:
         """Let all of the network be trained."""
-        self.thaw()
+        thaw(self.model)
         self.requires_grad_(False).is_whole = True
 
     @torch.no_grad()
@@ -138,7 +142,7 @@ class NewParts(nn.Module):
         Args:
             tasks: the tasks.
             earlier: tasks whose parts do not change.
-            classes: which classes the tasks have for themselves, where the network has a head.
+            classes: whose the classes are, where the network has a head.
         """
         self.tasks, self.earlier, self.classes = tuple(tasks), tuple(earlier), classes
         self.is_whole = False
@@ -173,9 +177,15 @@ class NewParts(nn.Module):
             flat = self._flat(part)
             flat.index_copy_(0, part.ids, part.of(flat))
 
+    def fix_statistics(self) -> None:
+        """Keep the statistics of batch norms, which those of a new task would replace."""
+        norms = (module for module in self.model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm))
+        learning = [norm.eval() for norm in norms if norm.training and not self.is_whole]
+        FROZEN.setdefault(self.model, []).extend(learning)
+
     def state(self) -> dict[str, Any]:
         """Whose parts are trained, as JSON primitives."""
-        classes = None if self.classes is None else self.classes.nonzero().flatten().tolist()
+        classes = None if self.classes is None else self.classes.tolist()
         of = {"tasks": list(self.tasks), "earlier": list(self.earlier), "classes": classes}
         return {"is_whole": self.is_whole, **of}
 
@@ -184,21 +194,12 @@ class NewParts(nn.Module):
         if state["is_whole"]:
             self.own_all()
             return
-        classes = None
-        if self._head is not None and state["classes"] is not None:
-            classes = torch.zeros(len(self.model.get_parameter(self._head[1])), dtype=torch.bool)
-            classes[state["classes"]] = True
+        classes = None if state["classes"] is None else torch.tensor(state["classes"])
         self.own(state["tasks"], state["earlier"], classes)
 
     def _freeze(self) -> None:
-        self._frozen += [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        FROZEN.setdefault(self.model, []).extend(p for p in self.model.parameters() if p.requires_grad)
         self.model.requires_grad_(False)
-
-    def thaw(self) -> None:
-        """Let the network's parameters require a gradient as before."""
-        for parameter in self._frozen:
-            parameter.requires_grad_(True)
-        self._frozen = []
 
     @property
     def _owned(self) -> list[Part]:
@@ -236,10 +237,10 @@ class NewParts(nn.Module):
                 places[name] = ids, torch.ones_like(ids, dtype=torch.bool)
         for name in self._head or ():
             parameter = self.model.get_parameter(name)
-            classes = torch.zeros(len(parameter), dtype=torch.bool) if self.classes is None else self.classes
+            classes = torch.zeros(len(parameter), dtype=torch.long) if self.classes is None else self.classes
             ids, free = places.get(name) or (_places_in(parameter, ...), torch.zeros(1, dtype=torch.bool))
             rows = classes.to(parameter.device)[ids // parameter[0].numel()]
-            places[name] = ids, free.to(rows.device) | rows
+            places[name] = ids, (free.to(rows.device) | (rows > 0)) & (rows >= 0)
         return places
 
     def _places_of_subnetworks(self) -> Places:
@@ -268,6 +269,12 @@ class NewParts(nn.Module):
     def _columns(self, name: str, tasks: Sequence[int]) -> Tensor:
         ids = _places_in(self.model.get_parameter(name), ...).view_as(self.model.get_parameter(name))
         return torch.cat([ids[..., task].reshape(-1) for task in tasks])
+
+
+def thaw(model: nn.Module) -> None:
+    """Let all of a network learn again that did before parts of it were trained."""
+    for frozen in FROZEN.pop(model, []):
+        frozen.train() if isinstance(frozen, nn.Module) else frozen.requires_grad_(True)
 
 
 def _places_in(parameter: Tensor, index: Any) -> Tensor:

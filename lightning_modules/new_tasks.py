@@ -6,16 +6,15 @@ from itertools import islice
 from typing import Any, Literal, TypeAlias, get_args
 
 import torch
-from lightning.pytorch import Callback
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dendrite_zoo._core.checks import check_choice, wrong_argument
-from dendrite_zoo._core.lightning import attached_trainer, transfer_batch
+from dendrite_zoo._core.lightning import attached_trainer, second_pass, transfer_batch
 from dendrite_zoo._core.ranks import sum_over_ranks
 from dendrite_zoo.lightning_modules.base import TaskModule
-from dendrite_zoo.lightning_modules.new_parts import NewParts
+from dendrite_zoo.lightning_modules.new_parts import NewParts, thaw
 from dendrite_zoo.optim import DendriteAdam
 
 Learn: TypeAlias = Literal["all", "new"]
@@ -74,7 +73,7 @@ class NewTaskModule(TaskModule):
         raise NotImplementedError
 
     def new_classes(self) -> Tensor | None:
-        """Which classes the tasks about to be trained have for themselves, if any were never trained."""
+        """Whose the classes are, as `NewParts` takes them; None for a network without an output of classes."""
         return None
 
     # What follows from it.
@@ -114,16 +113,15 @@ class NewTaskModule(TaskModule):
         """Return the one optimizer, newly made."""
         return DendriteAdam(self.trained_parameters(), lr=self.hparams["lr"])
 
-    def configure_callbacks(self) -> list[Callback]:
-        """Return what is to be undone where a fit raises."""
-        return [] if self.new is None else [_Thaw(self.new)]
-
     def setup(self, stage: str) -> None:
         """Own what is new, before an optimizer is made, and before processes agree on what is trained."""
         super().setup(stage)
-        if stage != "fit" or (new := self.new) is None:
+        if stage != "fit":
             return
+        thaw(self.model)  # which an earlier fit may not have come to
         self._resumed_parts = None
+        if (new := self.new) is None:
+            return
         if self.knows_tasks() or self.model in TRAINED:
             self._own()
         else:
@@ -138,6 +136,7 @@ class NewTaskModule(TaskModule):
     def on_train_start(self) -> None:
         """Have the network follow each step of the optimizer, whoever made it."""
         if self.new is not None:
+            self.new.fix_statistics()
             for optimizer in self.trainer.optimizers:
                 optimizer.register_step_post_hook(self.new.merge)
 
@@ -156,6 +155,7 @@ class NewTaskModule(TaskModule):
             return
         was_whole = new.is_whole
         self._own()
+        new.fix_statistics()
         if was_whole:  # the first task had all of the network
             self._replace_parameters()
         if (init_from := self.hparams["init_from"]) is not None:
@@ -168,8 +168,7 @@ class NewTaskModule(TaskModule):
         """Let all of the network learn again, in whatever comes next."""
         super().on_fit_end()
         TRAINED.add(self.model)
-        if self.new is not None:
-            self.new.thaw()
+        thaw(self.model)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save whose parts are trained; their values are those of the network."""
@@ -200,6 +199,14 @@ class NewTaskModule(TaskModule):
             self._resumed_parts = saved
             self.new.restore(saved)  # as many numbers, before the optimizer is made; on_fit_start takes their values
 
+    def validation_of(self, number: int) -> Iterable[Any]:
+        """The validation loader of this number; where it has no batches, the training loader."""
+        data = self.datamodule
+        loaders = self.trainer.val_dataloaders if data is None else data.val_dataloader()
+        loaders = loaders if isinstance(loaders, (list, tuple)) else [loaders]
+        found = [loader for loader in loaders[number : number + 1] if loader is not None and len(loader)]
+        return found[0] if found else second_pass(self.trainer.train_dataloader)
+
     def _own(self) -> None:
         assert self.new is not None
         self.new.own(self.first_tasks(), self.earlier_tasks(), self.new_classes())
@@ -229,13 +236,3 @@ class NewTaskModule(TaskModule):
             optimizer.param_groups.clear()
             optimizer.state.clear()
             optimizer.add_param_group({"params": self.trained_parameters()})
-
-
-class _Thaw(Callback):
-    """Lets a network's parameters require a gradient again where a fit raises."""
-
-    def __init__(self, new: NewParts) -> None:
-        self.new = new
-
-    def on_exception(self, *_: Any) -> None:
-        self.new.thaw()

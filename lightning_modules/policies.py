@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dendrite_zoo._core.lightning import second_pass
 from dendrite_zoo._core.names import places_of
 from dendrite_zoo.lightning_modules.new_tasks import NewTaskModule
 
@@ -79,11 +78,7 @@ class PolicyModule(NewTaskModule):
 
     def held_out(self, task: int) -> Iterable[Any]:
         """Batches of validation of a task; where there are none, of training."""
-        data, number = self.datamodule, task if self._places is None else self._places.tolist().index(task)
-        loaders = self.trainer.val_dataloaders if data is None else data.val_dataloader()
-        loaders = loaders if isinstance(loaders, list) else [loaders]
-        found = [loader for loader in loaders[number : number + 1] if loader is not None and len(loader)]
-        return found[0] if found else second_pass(self.trainer.train_dataloader)
+        return self.validation_of(task if self._places is None else self._places.tolist().index(task))
 
     @property
     def _current(self) -> int | None:

@@ -120,7 +120,7 @@ class ActiveDendriteClassifier(TaskClassifier, DendriteModel):
     def adapt(
         cls, config: dict[str, Any], state: dict[str, Tensor], changes: Mapping[str, Any]
     ) -> tuple[dict[str, Any], dict[str, Tensor], list[str]]:
-        """Load with another ``num_classes`` or a larger ``max_tasks``.
+        """Load with another ``num_classes`` or ``max_tasks``.
 
         Room for more classes or tasks leaves everything learned as it is: the logits of new classes are 0 until they
         are trained, and with a one-hot context the segments' weights for the new ids are drawn as those of the old ones
@@ -184,12 +184,14 @@ class ActiveDendriteClassifier(TaskClassifier, DendriteModel):
 
 
 def _make_room(config: Mapping[str, Any], state: dict[str, Tensor], max_tasks: int) -> None:
-    """Give the tensors of a state that depend on the number of tasks room for more."""
-    known, added = config["max_tasks"], max_tasks - config["max_tasks"]
-    if added < 0:
-        room = f"at least {known}, for which there is room"
-        raise wrong_argument("max_tasks", room, max_tasks, "No task is ever dropped.")
+    """Give the tensors of a state that depend on the number of tasks room for more, or less where none was learned."""
+    known, learned = config["max_tasks"], 1 + max(state["context.counts"].nonzero().flatten().tolist(), default=-1)
+    if max_tasks < learned:
+        raise wrong_argument(
+            "max_tasks", f"at least {learned}, the tasks learned", max_tasks, "No task is ever dropped."
+        )
     for name in [name for name in state if name.startswith("context.")]:
-        state[name] = torch.cat([state[name], state[name].new_zeros(added, *state[name].shape[1:])])
+        added = max(0, max_tasks - known)
+        state[name] = torch.cat([state[name], state[name].new_zeros(added, *state[name].shape[1:])])[:max_tasks]
     if config["context"] == "one-hot":
-        make_columns(config, state, known, [*range(known), *[None] * added])
+        make_columns(config, state, known, [task if task < known else None for task in range(max_tasks)])

@@ -65,6 +65,17 @@ def test_room_for_more_tasks_changes_nothing_learned(context, tmp_path, caplog):
         assert mask is None or not segments[~mask].any()
 
 
+@pytest.mark.parametrize("context", ["prototype", "one-hot"])
+def test_room_that_no_task_takes_may_go(context, tmp_path):
+    model, x = classifier(context), torch.randn(6, 8)
+    model.save_pretrained(tmp_path)
+    smaller = ActiveDendriteClassifier.from_pretrained(tmp_path, max_tasks=3)
+    assert smaller.max_tasks == 3 and smaller.num_tasks == 2
+    assert all(
+        torch.equal(model(x, task=task), smaller(x, task=task)) for task in range(3 if context == "one-hot" else 2)
+    )
+
+
 def test_more_one_hot_ids_keep_the_subnetworks_of_the_old(tmp_path):
     arguments = {"max_tasks": 3, "context": "one-hot", "winners": "context", "segment_density": 0.7}
     model = ActiveDendriteClassifier(8, [20, 20], 3, **arguments)
@@ -133,7 +144,9 @@ def test_bad_input(tmp_path):
     ):
         classifier("two-hot")
     model.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="Expected `max_tasks` to be at least 4, for which there is room, but got 1"):
+    with pytest.raises(
+        ValueError, match="Expected `max_tasks` to be at least 2, the tasks learned, but got 1. No task"
+    ):
         ActiveDendriteClassifier.from_pretrained(tmp_path, max_tasks=1)
     with pytest.raises(
         TypeError,
