@@ -48,10 +48,11 @@ LEFT_OUT = {
 class RunRecorder(Callback):
     """Collects the result record of a run (`dendrite_zoo.records.ResultRecord`), and writes it as ``results.json``.
 
-    The accuracies are those of a `ForgettingLogger` of the same Trainer, and a `SparsityLogger` and a
-    `SubnetworkLogger` add what they measured. When a fit ends, the first process writes the record, if all tasks were
-    measured after the last one was learned, each on all of its validation data, and if it is known where the context
-    was taken from.
+    The accuracies are those of a `ForgettingLogger` of the same Trainer; without one, where a datamodule of
+    ``num_tasks`` tasks gives all of them at once, those that its last validation logged as ``val/task_{j}/acc``. A
+    `SparsityLogger` and a `SubnetworkLogger` add what they measured. When a fit ends, the first process writes the
+    record, if all tasks were measured after the last one was learned, each on all of its validation data, and if it is
+    known where the context was taken from.
 
     ``config_hash`` follows from the arguments of model, module, datamodule, optimizers and those callbacks that change
     what is learned, and from the Trainer's. They are read from ``hparams`` (``self.save_hyperparameters()``), else from
@@ -88,6 +89,7 @@ class RunRecorder(Callback):
         self.method, self.context_at_test, self.command, self.folder = method, context_at_test, command, folder
         self.record: ResultRecord | None = None
         self._timer = Timer()
+        self._validated_at = -1  # step of the fit
 
     def state_dict(self) -> dict[str, Any]:
         """The time that training took so far."""
@@ -100,6 +102,11 @@ class RunRecorder(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
         self._timer.on_train_start(trainer, pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note what the fit had learned by then."""
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._validated_at = trainer.global_step
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock."""
@@ -114,7 +121,7 @@ class RunRecorder(Callback):
         file = folder / "results.json"
         file.unlink(missing_ok=True)  # of a run that was resumed, and is not complete any more
         record = self.collect(trainer, pl_module)
-        if record is not None and log is not None and record.num_tasks == len(log.matrix):
+        if record is not None and (log is None or record.num_tasks == len(log.matrix)):
             self.record = record
             write_records([record], file)
 
@@ -135,7 +142,10 @@ class RunRecorder(Callback):
             context was taken from.
         """
         context = where_context_is_from(pl_module, self.context_at_test)
-        known = {"context_at_test": context, **_measured(trainer, task), **known}
+        measured = _measured(trainer, task)
+        if _accuracy_log(trainer) is None and self._validated_at == trainer.global_step:
+            measured |= _of_all_tasks(trainer)
+        known = {"context_at_test": context, **measured, **known}
         if "task_accuracies" not in known or known["context_at_test"] is None:
             return None
         model, data = getattr(pl_module, "model", pl_module), getattr(trainer, "datamodule", None)
@@ -195,6 +205,17 @@ def _measured(trainer: Trainer, task: int | None) -> dict[str, Any]:
     if subnetworks is not None and subnetworks.win_rates:
         measured["subnetworks"] = subnetworks.record()
     return measured
+
+
+def _of_all_tasks(trainer: Trainer) -> dict[str, Any]:
+    """The accuracies of the last validation on tasks that are learned at once."""
+    data = getattr(trainer, "datamodule", None)
+    if hasattr(data, "current_task") or not isinstance(num_tasks := getattr(data, "num_tasks", None), int):
+        return {}
+    keys = [f"val/task_{task}/acc" for task in range(num_tasks)]
+    if any(key not in trainer.callback_metrics for key in keys) or not _is_whole(trainer):
+        return {}
+    return {"task_accuracies": [float(trainer.callback_metrics[key]) for key in keys]}
 
 
 def _accuracy_log(trainer: Trainer) -> ForgettingLogger | None:

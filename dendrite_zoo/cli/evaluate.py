@@ -73,7 +73,7 @@ def _stream(
         raise ValueError(f"Expected `{missing}`, because {name} does not say it. See dendrite-zoo evaluate --help")
     if seed is None:  # other permutations are other tasks
         seed = next(iter(learned.get("stream_seeds") or ()), 0)
-    return benchmark_stream(benchmark, num_tasks, seed=seed, source=data)
+    return benchmark_stream(benchmark.removeprefix("mixed-"), num_tasks, seed=seed, source=data)
 
 
 def _policy(name: str, model: Any, goals: int = 50, processes: int = 2, seed: int = 0) -> dict[str, Any]:

@@ -88,6 +88,9 @@ class TaskSequence(TaskStream):
             eval_at=eval_at,
             flatten=flatten,
         )
+        own_seeds = [x.seed if isinstance(x, TaskStream) else None for x in sources]
+        if own_seeds != [None] * len(own_seeds):  # they decide which tasks these are, whatever the sequence's seed
+            self.save_hyperparameters({"part_seeds": own_seeds}, logger=False)
         self.parts = [self._adopt(stream) for stream in streams]
         self._ends = list(accumulate(part.num_tasks for part in self.parts))
 

@@ -19,12 +19,20 @@ from dendrite_zoo.callbacks import (
     SynapticIntelligence,
 )
 from dendrite_zoo.callbacks.run_recorder import LEFT_OUT
-from dendrite_zoo.lightning_modules import BehaviorCloning, ContinualClassifier, MultiTaskSAC, ReplayClassifier
+from dendrite_zoo.cli.main import main
+from dendrite_zoo.lightning_modules import (
+    BehaviorCloning,
+    ContinualClassifier,
+    MultiTaskClassifier,
+    MultiTaskSAC,
+    ReplayClassifier,
+)
 from dendrite_zoo.models import ActiveDendriteClassifier, ActiveDendriteMLP, ActiveDendritePolicy
 from dendrite_zoo.records import ResultRecord, merge_seeds, read_records
 from dendrite_zoo.streams import (
     DemonstrationMixture,
     DemonstrationSequence,
+    MixedTasks,
     OnlineTasks,
     PermutedTasks,
     RotatedTasks,
@@ -33,7 +41,10 @@ from dendrite_zoo.streams import (
 )
 from tests.callbacks.strangers import ReluNet, Scripted, Tasks, trainer
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
+    pytest.mark.filterwarnings("ignore:.*of an earlier run, which this run overwrites"),
+]
 
 
 def epoch(trainer):
@@ -263,6 +274,59 @@ def test_what_was_asked_for_is_described_not_what_happened():
     assert described["env_steps"] == 1000 and described["environments"] == {"fast": True}
     mixture = DemonstrationMixture("mt10", task_weights={"push-v3": 2})
     assert describe(mixture, LEFT_OUT)["task_weights"] == {"push-v3": 2}
+
+
+def test_seeds_within_a_sequence_make_other_tasks():
+    """Its own seed makes other orders of the same tasks."""
+
+    def described(part, seed=0):
+        sources = [PermutedTasks("digits", num_tasks=2, seed=part), "digits"]
+        return describe(TaskSequence(sources, seed=seed), LEFT_OUT)
+
+    assert described(0) == described(0, seed=1) != described(1)
+    assert described(1)["part_seeds"] == [1, None]
+    assert (
+        described(1)
+        == describe(MixedTasks(TaskSequence([PermutedTasks("digits", 2, seed=1), "digits"])), LEFT_OUT)["tasks"]
+    )
+
+
+class TestAllTasksAtOnce:
+    """No ForgettingLogger: what the last validation logged of each task."""
+
+    def fit(self, tmp_path, **arguments):
+        seed_everything(0, verbose=False)
+        data, recorder = MixedTasks(PermutedTasks("digits", num_tasks=2), epochs=2), RunRecorder(folder=tmp_path)
+        model = ActiveDendriteClassifier(64, [16], 10, max_tasks=2, context="one-hot")
+        run = trainer(tmp_path, [recorder], epochs=2, **arguments)
+        run.fit(MultiTaskClassifier(model), data)
+        return model, data, recorder.record
+
+    def test_the_record_is_of_all_rows_of_each_task(self, tmp_path):
+        model, data, record = self.fit(tmp_path)
+        (written,) = read_records(tmp_path)
+        assert written == record and record.matrix is None and record.config_hash is not None
+        assert (record.benchmark, record.context_at_test, record.num_tasks) == ("mixed-permuted-digits", "given", 2)
+        for task, accuracy in enumerate(record.task_accuracies):
+            x, y = map(torch.cat, zip(*data.task_loader(task, "val"), strict=True))
+            assert accuracy == pytest.approx((model.eval()(x, task=task).argmax(1) == y).double().mean().item())
+
+    def test_its_model_is_evaluated_and_presented_as_such(self, tmp_path, capsys):
+        model, _, record = self.fit(tmp_path)
+        model.save_pretrained(tmp_path / "model", results=[record.to_json()])
+        main(["evaluate", str(tmp_path / "model"), "--json", str(tmp_path / "scores.json")])
+        scores = json.loads((tmp_path / "scores.json").read_text())
+        assert scores["given"] == pytest.approx(record.task_accuracies)
+        main(["publish", str(tmp_path / "model"), "--repo", "me/mixed", "--dry-run"])
+        assert "2 tasks learned at once" in " ".join(capsys.readouterr().out.split())
+
+    def test_no_record_of_a_validation_that_is_not_the_last(self, tmp_path):
+        assert self.fit(tmp_path, check_val_every_n_epoch=2)[2] is not None
+        assert self.fit(tmp_path, max_steps=20, val_check_interval=5)[2] is None
+
+    def test_no_record_of_a_part_of_the_data(self, tmp_path):
+        with pytest.warns(UserWarning, match="limit_val_batches"):
+            assert self.fit(tmp_path, limit_val_batches=1)[2] is None
 
 
 @pytest.mark.parametrize("kind", [RunRecorder, HubPublisher])

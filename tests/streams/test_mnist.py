@@ -89,7 +89,7 @@ def test_other_images_in_files_of_the_same_form_are_not_called_mnist(small, tmp_
         stream = PermutedTasks(source, 1)
         assert stream.benchmark == "permuted-custom"
         recorder = RunRecorder(folder=tmp_path)
-        callbacks = [recorder, ForgettingLogger(verbose=False, folder=tmp_path)]
+        callbacks = [recorder, ForgettingLogger(verbose=False, folder=tmp_path / type(source).__name__)]
         module = ContinualClassifier(ActiveDendriteClassifier(784, [8], 10, max_tasks=1))
         trainer(tmp_path, callbacks, epochs=1).fit(module, stream)
         assert recorder.record.benchmark == "permuted-custom" and recorder.record.config_hash is None
