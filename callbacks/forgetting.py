@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
+from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo.callbacks.accuracy_matrix import AccuracyRecord
 from dendrite_zoo.callbacks.given_task import GivenTask
 from dendrite_zoo.callbacks.mailbox import Mailbox
@@ -21,6 +22,7 @@ from dendrite_zoo.callbacks.trainer import find_callbacks, log_metrics, log_pict
 from dendrite_zoo.tasks import Task, has_task, resume_missed_validation, unknown_task
 
 
+@say_new_names
 class ForgettingLogger(Callback):
     """Keeps the accuracy matrix of a stream of tasks, and logs what was learned and forgotten.
 
@@ -42,10 +44,9 @@ class ForgettingLogger(Callback):
 
     Logged are ``forgetting``, ``forgetting/task_{j}``, ``average_accuracy``, ``backward_transfer``,
     ``forward_transfer`` and ``learning_accuracy`` (`dendrite_zoo.metrics`), taken of ``matrix[: i + 1, : i + 1]``; NaN
-    where undefined (`trainer.validate` leaves those out), so an ``EarlyStopping`` on one of them needs
-    ``check_finite=False``. ``average_accuracy`` is NaN, too, while a task up to ``i`` that was measured earlier is
-    missing in row ``i``. It is a mean over more and more tasks: a ``ModelCheckpoint`` that monitors it keeps a model of
-    the first tasks, for few are easy to remember.
+    where undefined (`trainer.validate` leaves those out), so an ``EarlyStopping`` needs ``check_finite=False``.
+    ``average_accuracy`` is NaN, too, while a task up to ``i`` that was measured earlier is missing in row ``i``. It is
+    a mean over more and more tasks: a ``ModelCheckpoint`` on it keeps a model of the first tasks, the easy ones.
 
     They are logged by ``pl_module.log`` in ``on_validation_epoch_end``; those of single tasks, and all of a module that
     logs its metric in its own ``on_validation_epoch_end``, which runs after the callbacks', go straight to the loggers
@@ -64,11 +65,9 @@ class ForgettingLogger(Callback):
         epochs_per_task: instead of ``task``, where one fit trains all tasks, each for so many epochs.
         mode: ``"min"`` where less is better, as of a loss: forgetting is then how much it rose.
         name: logs under ``name/``, to tell two loggers apart; a second one without a name has its metric's.
-        folder: where to write, one for each seed; by default where the Trainer's logger writes, else its
-            ``default_root_dir``. A new logger with the folder of an earlier one goes on with its matrix in the fit of a
-            later task, and warns where it overwrites rows.
-        pictures: draw ``matrix.png`` when a fit ends, and hand it to TensorBoard's and Weights & Biases' loggers;
-            `plot` draws it at any time.
+        folder: to write to, one for each seed; by default the logger's or ``default_root_dir``. A new logger goes on
+            with the matrix there in the fit of a later task, and warns where it overwrites rows.
+        pictures: draw ``matrix.png`` when a fit ends, also for TensorBoard and Weights & Biases; see `plot`.
         verbose: print the matrix.
 
     Attributes:

@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from dendrite_zoo._core.checks import check_choice
+from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo.callbacks.forgetting import ForgettingLogger
 from dendrite_zoo.callbacks.run_recorder import RunRecorder, where_context_is_from
 from dendrite_zoo.callbacks.trainer import find_callback, output_folder
@@ -25,6 +26,7 @@ logger = logging.getLogger(__name__)
 Every = Literal["fit_end", "task_end"]
 
 
+@say_new_names
 class HubPublisher(Callback):
     """Publishes the model to the Hugging Face Hub when training, or each task, has ended.
 

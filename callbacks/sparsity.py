@@ -6,6 +6,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
+from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo.callbacks.activation_counts import LayerCounts
 from dendrite_zoo.callbacks.layer_selection import Layers, weight_layers
 from dendrite_zoo.callbacks.layer_watcher import LayerWatcher
@@ -14,6 +15,7 @@ from dendrite_zoo.metrics.functional import dead_units, duty_cycle_entropy, weig
 from dendrite_zoo.tasks import Task
 
 
+@say_new_names
 class SparsityLogger(LayerWatcher):
     """Logs at each validation and test how many units of each layer are active, how evenly, and the weights' zeros.
 

@@ -8,6 +8,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
+from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo.callbacks.activation_counts import LayerCounts
 from dendrite_zoo.callbacks.context_watcher import winning_segments
 from dendrite_zoo.callbacks.layer_selection import Layers
@@ -18,6 +19,7 @@ from dendrite_zoo.report import plot_subnetworks, subnetwork_record, write_recor
 from dendrite_zoo.tasks import Task, current_task, has_task
 
 
+@say_new_names
 class SubnetworkLogger(LayerWatcher):
     """Logs at each validation and test which units are active for which task, and which segments win in its context.
 

@@ -9,12 +9,14 @@ from lightning.pytorch import LightningModule, Trainer
 from numpy.typing import NDArray
 
 from dendrite_zoo._core.checks import check_integers
+from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo.callbacks.mailbox import Returning
 from dendrite_zoo.callbacks.trainer import log_metrics
 from dendrite_zoo.rl import MAX_STEPS, GoalEvaluation, Split, SuccessReport, task_names
 from dendrite_zoo.tasks import Task, has_task
 
 
+@say_new_names
 class SuccessLogger(Returning):
     """Lets a policy play goals of Meta-World, one episode each, and logs the share that it reached.
 

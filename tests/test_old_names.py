@@ -85,3 +85,13 @@ def test_an_old_name_in_a_checkpoint_too(tmp_path):
     assert ContinualClassifier.load_from_checkpoint(tmp_path / "new.ckpt").hparams == module.hparams
     with pytest.raises(TypeError, match="^`anneal` is now `lr_schedule`.$"):
         ContinualClassifier.load_from_checkpoint(tmp_path / "old.ckpt")
+
+
+@pytest.mark.parametrize("name", callbacks.__all__)
+def test_a_misspelt_argument_of_any_callback_is_answered(name):
+    cls = getattr(callbacks, name)
+    parameters = inspect.signature(cls).parameters.values()
+    last = [p.name for p in parameters][-1]
+    required = [p.name for p in parameters if p.default is p.empty]
+    with pytest.raises(TypeError, match=f"^{name} has no argument `{last}e`. Did you mean '{last}'"):
+        cls(**dict.fromkeys(required), **{f"{last}e": 1})

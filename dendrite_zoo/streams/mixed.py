@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from dendrite_zoo._core.checks import check_integers
+from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo.rl import Split
 from dendrite_zoo.streams.datamodule import TaskDataModule
 from dendrite_zoo.streams.loader import MixedLoader, TaskLoader
@@ -18,6 +19,7 @@ from dendrite_zoo.streams.stream import TaskStream
 __all__ = ["MixedTasks"]
 
 
+@say_new_names
 class MixedTasks(TaskDataModule):
     """The tasks of a stream learned all at once: batches ``(x, y, task)``, for `MultiTaskClassifier`.
 
