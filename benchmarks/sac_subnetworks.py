@@ -75,7 +75,7 @@ def apart(steps: Transitions) -> Callable[[], None]:
     policy, critic = network(TASKS, 39, 8), network(2 * TASKS, 43, 1)
     slow, log_alpha = [p.detach().clone() for p in critic], nn.Parameter(torch.zeros(TASKS))
     optimizer = torch.optim.Adam([*policy, *critic, log_alpha], lr=3e-4, fused=True)
-    observation, action, reward, following, _ = (tensor.view(TASKS, ROWS, -1).squeeze(-1) for tensor in steps)
+    observation, action, reward, following = (tensor.view(TASKS, ROWS, -1).squeeze(-1) for tensor in steps[:4])
 
     def act(x: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_std = forward(policy, x).chunk(2, -1)

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from dendrite_zoo._core.checks import wrong_argument
 from dendrite_zoo._core.finite import unusable_rows
 from dendrite_zoo._core.names import nearest
+from dendrite_zoo.functional import Context
 from dendrite_zoo.layers.sparse import uniform_
 from dendrite_zoo.models.config import MLPConfig
 from dendrite_zoo.models.mlp import ActiveDendriteMLP
 from dendrite_zoo.models.room import make_columns, put_columns
 from dendrite_zoo.models.segments import DendriteModel
+from dendrite_zoo.row_sparse.subnetworks import Subnetworks
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +40,22 @@ class ControlArguments(MLPConfig):
     def __post_init__(self) -> None:
         _check_tasks(self.tasks)
         super().__post_init__()
+
+
+class TaskParts(NamedTuple):
+    """The parts of a model's networks that tasks use, which it takes in the place of the tasks.
+
+    Attributes:
+        task: the tasks.
+        networks: of each network, what it takes as a context.
+    """
+
+    task: Tensor | int
+    networks: list[Context | Subnetworks]
+
+    def detach(self) -> "TaskParts":
+        """The same, through which gradients pass without reaching the parameters; tasks stay tasks."""
+        return TaskParts(self.task, [n.detach() if isinstance(n, Subnetworks) else n for n in self.networks])
 
 
 class ControlModel(DendriteModel):
@@ -131,6 +149,21 @@ class ControlModel(DendriteModel):
         sizes = inputs + (len(self.tasks) if config.append_task else 0), config.hidden_features, outputs
         options = config.options(segment_seed=seed, context_density=density)
         return ActiveDendriteMLP(*sizes, context_dim=len(self.tasks), **options)
+
+    def parts(self, task: Tensor | int) -> TaskParts:
+        """What may be given in the place of tasks, so that their parts of the networks are cut out once, not each time.
+
+        For several batches in the same tasks between two steps of an optimizer.
+
+        Example:
+            >>> from dendrite_zoo.models import ActiveDendritePolicy
+            >>> policy = ActiveDendritePolicy(["a", "b"], hidden_features=[8], dendrite_layers=None, winners="context")
+            >>> task, observation = torch.tensor([0, 1, 1]), torch.randn(3, 39)
+            >>> policy(observation, policy.parts(task))[0].equal(policy(observation, task)[0])
+            True
+        """
+        networks = (module for module in self.modules() if isinstance(module, ActiveDendriteMLP))
+        return TaskParts(task, [network.subnetworks(task) for network in networks])
 
     def _inputs(self, observation: Tensor, task: Tensor | int, *others: Tensor) -> Tensor:
         """What a network reads: the observation, normalised, other inputs, and the one-hot task if it is appended."""

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from dendrite_zoo.hub import register_model
 from dendrite_zoo.models.config import takes
-from dendrite_zoo.models.control import ControlArguments, ControlModel
+from dendrite_zoo.models.control import ControlArguments, ControlModel, TaskParts
 
 __all__ = ["TwinCritic"]
 
@@ -70,7 +70,8 @@ class TwinCritic(ControlModel):
         known = set(inspect.signature(cls).parameters) - {"segment_seed"}
         return cls(**{name: value for name, value in policy.config.items() if name in known})
 
-    def forward(self, observation: Tensor, action: Tensor, task: Tensor | int) -> tuple[Tensor, Tensor]:
+    def forward(self, observation: Tensor, action: Tensor, task: Tensor | int | TaskParts) -> tuple[Tensor, Tensor]:
         """What each critic expects of actions: the discounted sum of rewards, and of entropy to come."""
+        task, (first, second) = task if isinstance(task, TaskParts) else (task, [task, task])
         x = self._inputs(observation, task, action)
-        return self.critics[0](x, task).squeeze(1), self.critics[1](x, task).squeeze(1)
+        return self.critics[0](x, first).squeeze(1), self.critics[1](x, second).squeeze(1)

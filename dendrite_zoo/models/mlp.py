@@ -18,10 +18,10 @@ from dendrite_zoo.layers.sparse import uniform_
 from dendrite_zoo.models.config import MLPConfig, takes
 from dendrite_zoo.models.folded import FoldedLayer, FoldedMLP, fold_one
 from dendrite_zoo.models.segments import STATE_FOLLOWS, DendriteModel, drawn_segments
-from dendrite_zoo.row_sparse.context_cache import ContextCache
-from dendrite_zoo.row_sparse.groups import Groups, can_group, check_one_each, grouped_linear
+from dendrite_zoo.row_sparse.context_cache import ContextCache, LastBatch
+from dendrite_zoo.row_sparse.groups import Groups, Part, can_group, check_one_each
 from dendrite_zoo.row_sparse.parameter import make_partial
-from dendrite_zoo.row_sparse.subnetworks import ActiveUnits, active_units, linear_part
+from dendrite_zoo.row_sparse.subnetworks import ActiveUnits, Subnetworks, active_units
 
 __all__ = ["ActiveDendriteMLP"]
 
@@ -90,9 +90,9 @@ class ActiveDendriteMLP(DendriteModel):
         self.activations = nn.ModuleList(KWinners(density=density) if paper else nn.ReLU() for _ in self.hidden)
         self.output = nn.Linear(sizes[-1], config.out_features)
         uniform_(self.output.weight, fan_in=config.active_inputs * sizes[-1])
-        self._subnetworks: ContextCache | None = None
+        self._chosen: ContextCache | None = None
         if config.winners == "context":
-            self._subnetworks = ContextCache()
+            self._chosen, self._last_batch = ContextCache(), LastBatch()
             self._fix_segments(config)
 
     @staticmethod
@@ -125,9 +125,9 @@ class ActiveDendriteMLP(DendriteModel):
             for name, drawn in drawn_segments(self, self.state_dict()):
                 self.get_parameter(name).copy_(drawn)
 
-    def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
-        """Map ``x`` ``(B, in_features)`` in a context to ``(B, out_features)``."""
-        if self._subnetworks is not None:
+    def forward(self, x: Tensor, context: Context | Subnetworks | None = None) -> Tensor:
+        """Map ``x`` ``(B, in_features)`` in a context, or in `subnetworks` of one, to ``(B, out_features)``."""
+        if self._chosen is not None:
             return self._forward_parts(x, context)
         for layer, activation in zip(self.hidden, self.activations, strict=True):
             x = activation(layer(x, context))
@@ -144,7 +144,7 @@ class ActiveDendriteMLP(DendriteModel):
             >>> [units.shape for units in model.active_units(0)]
             [torch.Size([2]), torch.Size([2])]
         """
-        if self._subnetworks is None:
+        if self._chosen is None:
             remedy = "`dendrite_zoo.callbacks.SubnetworkLogger` shows which units each input activates."
             raise wrong_argument("winners", "'context', whose units are the same for all inputs", "activation", remedy)
         context = torch.as_tensor(context, device=self.output.weight.device)
@@ -197,55 +197,90 @@ class ActiveDendriteMLP(DendriteModel):
     def _layers(self) -> list[ActiveDendriteLinear]:
         return cast("list[ActiveDendriteLinear]", list(self.hidden))
 
+    @property
+    def _segments(self) -> list[Tensor]:
+        return [layer.segments for layer in self._layers if layer.segments is not None]
+
     def _active(self, contexts: Tensor, used: Tensor | None = None) -> list[ActiveUnits]:
         """The active units of each layer in contexts ``(K, C)``, or by ids ``(K,)``, or in those of them ``used``."""
-        density = 1.0 if self._subnetworks is None else self.config["activation_density"]
+        density = 1.0 if self._chosen is None else self.config["activation_density"]
 
         def choose(some: Tensor) -> list[Tensor]:
             chosen = (_active_units(layer, some, density) for layer in self._layers)
             return [tensor for active in chosen for tensor in active if tensor is not None]
 
-        if self._subnetworks is None:
+        if self._chosen is None:
             found = iter(choose(contexts))
         else:
-            sources = [layer.segments for layer in self._layers if layer.segments is not None]
-            found = iter(self._subnetworks(contexts, sources, choose, used))
+            found = iter(self._chosen(contexts, self._segments, choose, used))
         return [ActiveUnits(next(found), None if layer.segments is None else next(found)) for layer in self._layers]
 
-    def _forward_parts(self, x: Tensor, context: Context | None) -> Tensor:
+    def subnetworks(self, context: Context) -> Context | Subnetworks:
+        """What may be given to ``forward`` in the place of a context, so that its part is cut out once, not each time.
+
+        For batches in the same contexts between two steps of an optimizer; with ``winners="activation"``, and where
+        code is compiled or on a GPU, it is the context.
+
+        Example:
+            >>> model = ActiveDendriteMLP(8, [40, 40], 2, context_dim=3, num_segments=5, winners="context")
+            >>> parts = model.subnetworks(torch.tensor([0, 1]))
+            >>> [model(torch.randn(2, 8), parts).shape for _ in range(2)]
+            [torch.Size([2, 2]), torch.Size([2, 2])]
+        """
+        if self._chosen is None:
+            return context
+        chosen = self._last_batch(context, self._segments, self._choose)
+        if chosen is None:
+            return context
+        index, groups, parts = chosen
+        *hidden, output = parts
+        layers = [
+            part.of(layer.weight, layer.bias, layer.mask) for part, layer in zip(hidden, self._layers, strict=True)
+        ]
+        layers.append(output.of(self.output.weight, self.output.bias))
+        return Subnetworks(layers, self.activations, index, groups)
+
+    def _choose(self, context: Context) -> tuple[Tensor, Groups | None, list[Part]] | None:
+        """Which context each row is in, the groups of rows, their part of each layer; None where all is computed."""
+        contexts, index = distinct_contexts(context, self.config["context_dim"], self.output.weight.device)
+        if index is None:
+            index = torch.arange(len(contexts), device=contexts.device)
+        used: Tensor | None = None
+        groups: Groups | None = None
+        if index.ndim:
+            if not can_group(index) or len(index) == 0:
+                return None
+            used, places, sizes = index.unique(return_inverse=True, return_counts=True)
+            groups = Groups(places, sizes) if len(used) > 1 else None
+        active = self._active(contexts, used)
+        if groups is not None:
+            active = [units.in_order(groups.groups) for units in active]
+        parts: list[Part] = []
+        inputs: Tensor | None = None
+        for layer, (units, strength) in zip(self._layers, active, strict=True):
+            chosen = None if strength is None else units
+            parts.append(Part(layer.weight.shape, chosen, inputs, groups, strength, layer.gate))
+            inputs = chosen
+        return index, groups, [*parts, Part(self.output.weight.shape, None, inputs, groups)]
+
+    def _forward_parts(self, x: Tensor, context: Context | Subnetworks | None) -> Tensor:
         if context is None:
             raise TypeError("Expected a context, which chooses the winners, but got None. Call model(x, context).")
         if len(x) == 0:
             return self.output(x.new_zeros(*x.shape[:-1], self.output.in_features))
+        parts = context if isinstance(context, Subnetworks) else self.subnetworks(context)
+        return parts(x) if isinstance(parts, Subnetworks) else self._forward_masked(x, parts)
+
+    def _forward_masked(self, x: Tensor, context: Context) -> Tensor:
+        """Compute the whole, and take to zero what no row's context has chosen."""
         contexts, index = distinct_contexts(context, self.config["context_dim"], x.device)
-        if index is not None and index.ndim == 0:
-            return self._forward_part(x, contexts)
         if index is None:
             index = torch.arange(len(contexts), device=x.device)
         check_one_each(index, x)
-        if not can_group(index):
-            return self._forward_masked(x, contexts, index)
-        used, index = index.unique(return_inverse=True)
-        if len(used) == 1:
-            return self._forward_part(x, contexts.index_select(0, used))
-        return self._forward_groups(x, Groups(index, len(used)), self._active(contexts, used))
-
-    def _forward_part(self, x: Tensor, context: Tensor) -> Tensor:
-        columns: Tensor | None = None
-        parts = zip(self._layers, self.activations, self._active(context), strict=True)
-        for layer, activation, (units, strength) in parts:
-            rows = None if strength is None else units[0]
-            x = linear_part(x, layer.weight, layer.bias, rows, columns, layer.mask)
-            x = activation(x if strength is None else apply_gate(x, strength[0], layer.gate))
-            columns = rows
-        return linear_part(x, self.output.weight, self.output.bias, None, columns, None)
-
-    def _forward_masked(self, x: Tensor, contexts: Tensor, index: Tensor) -> Tensor:
-        """Compute the whole, and take to zero what no row's context has chosen."""
         if len(contexts) > len(index):
             contexts, index = contexts.index_select(0, index), torch.arange(len(index), device=index.device)
         for layer, activation, active in zip(self._layers, self.activations, self._active(contexts), strict=True):
-            x = linear_part(x, layer.weight, layer.bias, None, None, layer.mask)
+            x = F.linear(x, layer.masked_weight(), layer.bias)
             if active.strength is None:
                 x = activation(x)
                 continue
@@ -254,17 +289,6 @@ class ActiveDendriteMLP(DendriteModel):
             gated = apply_gate(x, F.embedding(index, strength), layer.gate)
             x = activation(gated) * F.embedding(index, chosen)
         return self.output(x)
-
-    def _forward_groups(self, x: Tensor, groups: Groups, active: Sequence[ActiveUnits]) -> Tensor:
-        x, columns = x.index_select(0, groups.order), None
-        for layer, activation, (units, strength) in zip(self._layers, self.activations, active, strict=True):
-            rows = None if strength is None else units.index_select(0, groups.groups)
-            x = grouped_linear(x, layer.weight, layer.bias, rows, columns, layer.mask, groups)
-            if strength is not None:
-                x = apply_gate(x, strength.index_select(0, groups.contexts), layer.gate)
-            x, columns = activation(x), rows
-        x = grouped_linear(x, self.output.weight, self.output.bias, None, columns, None, groups)
-        return x.index_select(0, groups.back)
 
 
 def _active_units(layer: ActiveDendriteLinear, contexts: Tensor, density: float) -> ActiveUnits:

@@ -16,7 +16,7 @@ from dendrite_zoo._core.checks import wrong_argument
 from dendrite_zoo._core.names import nearest
 from dendrite_zoo.hub import register_model
 from dendrite_zoo.models.config import takes
-from dendrite_zoo.models.control import ControlArguments, ControlModel
+from dendrite_zoo.models.control import ControlArguments, ControlModel, TaskParts
 from dendrite_zoo.models.folded import FoldedCache, plain_linear
 
 __all__ = ["ActiveDendritePolicy"]
@@ -108,9 +108,10 @@ class ActiveDendritePolicy(ControlModel):
         output.weight[size:] = 0
         output.bias[size:] = math.log(std)
 
-    def forward(self, observation: Tensor, task: Tensor | int) -> tuple[Tensor, Tensor]:
+    def forward(self, observation: Tensor, task: Tensor | int | TaskParts) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation ``(B, action_size)`` of the actions, before they are squashed."""
-        return self._gaussian(self.mlp(self._inputs(observation, task), task))
+        task, (context,) = task if isinstance(task, TaskParts) else (task, [task])
+        return self._gaussian(self.mlp(self._inputs(observation, task), context))
 
     def act(
         self, observation: Array | Tensor | Sequence[float], task: Task, *, deterministic: bool = True

@@ -13,9 +13,8 @@ from dendrite_zoo.contexts import OneHotContext
 from dendrite_zoo.hub import HubModel, register_model
 from dendrite_zoo.models.classifier import TaskArguments, TaskClassifier
 from dendrite_zoo.models.config import takes
-from dendrite_zoo.row_sparse.groups import Groups, can_group, check_one_each, grouped_linear
+from dendrite_zoo.row_sparse.groups import Groups, Part, can_group, check_one_each
 from dendrite_zoo.row_sparse.parameter import make_partial
-from dendrite_zoo.row_sparse.subnetworks import linear_part
 
 __all__ = ["XdGClassifier"]
 
@@ -93,12 +92,12 @@ class XdGClassifier(TaskClassifier, HubModel, nn.Module):
         x = self._rows(x)
         ids = self.context(x, task)
         if ids.ndim == 0 or len(x) == 0:
-            return self._forward_in(x, ids if ids.ndim == 0 else ids.new_zeros(()), None)
+            return self._forward_in(x, ids.reshape(1) if ids.ndim == 0 else ids.new_zeros(1), None)
         check_one_each(ids, x)
         if not can_group(ids):
             return self._forward_masked(x, ids)
-        used, index = ids.unique(return_inverse=True)
-        groups = Groups(index, len(used))
+        used, index, sizes = ids.unique(return_inverse=True, return_counts=True)
+        groups = Groups(index, sizes)
         return self._forward_in(x.index_select(0, groups.order), used[groups.groups], groups)[groups.back]
 
     def _forward_masked(self, x: Tensor, tasks: Tensor) -> Tensor:
@@ -108,19 +107,15 @@ class XdGClassifier(TaskClassifier, HubModel, nn.Module):
         return self.output(x)
 
     def _forward_in(self, x: Tensor, tasks: Tensor, groups: Groups | None) -> Tensor:
-        """Logits of rows in one task ``()``, or of sorted rows in groups of the tasks ``(K,)``."""
+        """Logits of rows in one task ``(1,)``, or of sorted rows in groups of the tasks ``(K,)``."""
         columns: Tensor | None = None
         layers = cast("list[nn.Linear]", list(self.hidden))
         for layer, activation, gate in zip(layers, self.activations, self.gates, strict=True):
             units = gate.shape[1] - round(self.config["gate_fraction"] * gate.shape[1])
             rows = gate[tasks].float().topk(units).indices.sort().values
-            if groups is None:
-                drive, places = linear_part(x, layer.weight, layer.bias, rows, columns, None), rows.expand(len(x), -1)
-            else:
-                drive = grouped_linear(x, layer.weight, layer.bias, rows, columns, None, groups)
-                places = rows[groups.index]
+            drive = Part(layer.weight.shape, rows, columns, groups).of(layer.weight, layer.bias)(x)
+            places = rows.expand(len(x), -1) if groups is None else rows[groups.index]
             whole = drive.new_zeros(len(x), gate.shape[1]).scatter(1, places, drive)  # for who watches the activation
             x, columns = activation(whole).gather(1, places), rows
-        if groups is None:
-            return linear_part(x, self.output.weight, self.output.bias, None, columns, None)
-        return grouped_linear(x, self.output.weight, self.output.bias, None, columns, None, groups)
+        output = Part(self.output.weight.shape, None, columns, groups).of(self.output.weight, self.output.bias)
+        return output(x)

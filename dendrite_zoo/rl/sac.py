@@ -3,12 +3,14 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from dendrite_zoo.functional import sac
+from dendrite_zoo.models.control import ControlModel, TaskParts
 from dendrite_zoo.rl.replay import Transitions
 
 Noise = Callable[[Tensor], Tensor]
@@ -50,7 +52,7 @@ class ActorCritic:
     log_alpha: Tensor
     start_policy: nn.Module | None = None
 
-    def sample(self, observation: Tensor, task: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
+    def sample(self, observation: Tensor, task: Tensor | TaskParts, noise: Noise) -> tuple[Tensor, Tensor]:
         """Actions ``(B, A)`` and their log-densities ``(B,)``."""
         mean, log_std = self.policy(observation, task)
         return sac.tanh_gaussian(mean, log_std, noise(mean))
@@ -68,20 +70,21 @@ class ActorCritic:
             target_entropy: of the actions, in nats; None for minus their number of dimensions.
         """
         observation, action, reward, next_observation, task, terminated = batch
+        acting, judging, judging_slowly = map(partial(_parts, task=task), (self.policy, self.critic, self.slow_critic))
         alpha = self.log_alpha.exp()[task]
         fixed = alpha.detach()
         with torch.no_grad():
-            next_action, next_log_prob = self.sample(next_observation, task, noise)
-            q1, q2 = self.slow_critic(next_observation, next_action, task)
+            next_action, next_log_prob = self.sample(next_observation, acting, noise)
+            q1, q2 = self.slow_critic(next_observation, next_action, judging_slowly)
             next_value = sac.soft_value(q1, q2, next_log_prob, fixed)
             target = sac.td_target(reward * reward_scale, next_value, discount, terminated)
-        q1, q2 = self.critic(observation, action, task)
+        q1, q2 = self.critic(observation, action, judging)
         critic_loss = sac.critic_loss(q1, q2, target)
 
-        mean, log_std = self.policy(observation, task)
+        mean, log_std = self.policy(observation, acting)
         own_action, log_prob = sac.tanh_gaussian(mean, log_std, noise(mean))
         with self._critic_fixed():
-            q1, q2 = self.critic(observation, own_action, task)
+            q1, q2 = self.critic(observation, own_action, judging.detach())
         entropy = -float(mean.shape[1]) if target_entropy is None else target_entropy
         divergence = torch.zeros((), device=mean.device)
         if self.start_policy is not None:
@@ -109,3 +112,8 @@ class ActorCritic:
         finally:
             for parameter in learning:
                 parameter.requires_grad_(True)
+
+
+def _parts(module: nn.Module, task: Tensor) -> Tensor | TaskParts:
+    """The parts of a model of ours that the tasks of a batch use, for all that is computed in one update."""
+    return module.parts(task) if isinstance(module, ControlModel) else task

@@ -1,13 +1,16 @@
 """What follows from a context, looked up for the contexts of a batch."""
 
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor
 
 from dendrite_zoo._core.torch import runs_eagerly
+from dendrite_zoo.functional.context import Context
 from dendrite_zoo.row_sparse.activation_cache import mark, stamp
+
+T = TypeVar("T")
 
 
 class ContextCache:
@@ -97,3 +100,44 @@ class ContextCache:
         """Remember of these contexts where they stand; the tensor is held, so that no other takes its memory."""
         self._book, self._book_stamp = contexts, stamp(contexts)
         self._known = torch.full((len(contexts),), -1)
+
+
+class LastBatch:
+    """What followed from the contexts of a batch, for the next batch where its rows are in the same ones.
+
+    On a CPU only, as `ContextCache`.
+    """
+
+    def __init__(self) -> None:
+        self._marks: list[Any] = []
+        self._parts: list[Any] = []
+        self._value: Any = None
+
+    def __call__(self, context: Context, sources: Sequence[Tensor], compute: Callable[[Context], T]) -> T:
+        """The value of ``compute`` in a context of any form, which depends on the sources, too."""
+        parts = list(context) if isinstance(context, tuple) else [context]
+        tensors = [part for part in parts if isinstance(part, Tensor)]
+        on_cpu = all(tensor.device.type == "cpu" for tensor in (*tensors, *sources))
+        if not on_cpu or not runs_eagerly() or any(tensor.is_inference() for tensor in tensors):
+            return compute(context)
+        marks = [mark(tensor) for tensor in sources]
+        if marks != self._marks or len(parts) != len(self._parts) or not all(map(_is_same, self._parts, parts)):
+            with torch.inference_mode(False):
+                self._value = compute(context)
+            self._marks, self._parts = marks, [_remembered(part) for part in parts]
+        return cast(T, self._value)
+
+
+def _remembered(part: Any) -> Any:
+    """A number; integers as they are now; floats by what says whether they are the same, and stay where they are."""
+    if not isinstance(part, Tensor):
+        return part
+    return (stamp(part), part.detach()) if part.is_floating_point() else part.clone()
+
+
+def _is_same(old: Any, new: Any) -> bool:
+    if isinstance(old, Tensor):
+        return isinstance(new, Tensor) and old.dtype == new.dtype and torch.equal(old, new)
+    if isinstance(old, tuple):
+        return isinstance(new, Tensor) and old[0] == stamp(new)
+    return type(old) is type(new) and bool(old == new)

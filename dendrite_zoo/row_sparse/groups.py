@@ -1,5 +1,6 @@
 """Rows of a batch sorted by the part of a network that they use, and the products of those parts."""
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -7,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dendrite_zoo._core.torch import runs_eagerly
+from dendrite_zoo.functional.dendrites import Gate, apply_gate
 from dendrite_zoo.row_sparse.parameter import take_rows
 
 GATHER = 8.0
@@ -34,27 +36,27 @@ class Groups:
 
     Args:
         index: which group each row belongs to, ``(B,)``.
-        count: the number of groups, ``K``; each has one row or more.
+        sizes: how many rows each group has, one or more, ``(K,)``.
 
     Attributes:
         order: the sorted batch is ``x[order]``, ``(B,)``.
         back: and ``sorted[back]`` the batch again.
         groups: the groups in the order of the sorted batch, ``(K,)``.
         index: which of these each sorted row belongs to, ``(B,)``.
-        contexts: the same by the groups' own numbers, ``groups[index]``.
         buckets: groups that are multiplied in one product.
 
     Example:
-        >>> groups = Groups(torch.tensor([1, 0, 1]), 2)
+        >>> groups = Groups(torch.tensor([1, 0, 1]), torch.tensor([1, 2]))
         >>> groups.order, groups.groups, groups.index
         (tensor([0, 2, 1]), tensor([1, 0]), tensor([0, 0, 1]))
     """
 
-    def __init__(self, index: Tensor, count: int) -> None:
-        sizes, self.groups = index.bincount(minlength=count).sort(descending=True, stable=True)
+    def __init__(self, index: Tensor, sizes: Tensor) -> None:
+        count = len(sizes)
+        sizes, self.groups = sizes.sort(descending=True, stable=True)
         rank = torch.empty_like(self.groups).index_copy_(0, self.groups, torch.arange(count))
         self.index, self.order = rank[index].sort(stable=True)
-        self.back, self.contexts = self.order.argsort(), self.groups[self.index]
+        self.back = self.order.argsort()
         starts = sizes.cumsum(0) - sizes
         within = torch.arange(len(index)) - starts[self.index]
         self.buckets: list[Bucket] = []
@@ -69,52 +71,112 @@ class Groups:
             first = last
 
 
-def grouped_linear(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    units: Tensor | None,
-    inputs: Tensor | None,
-    mask: Tensor | None,
-    groups: Groups,
-) -> Tensor:
-    """A linear layer of which each group of rows uses some units and inputs; None for all of them.
+class Part:
+    """The units and inputs of a linear layer that each group of rows uses.
 
     Where the parts of all groups together come near the whole layer, the whole is computed, and the parts are taken
-    out of the result; both are equal up to rounding, gradients included.
+    out of the result; both are equal up to rounding, gradients included. Cost follows the size of the parts otherwise,
+    as do sparse gradients where an optimizer owns the parameters (`dendrite_zoo.row_sparse.parameter`).
 
     Args:
-        x: the sorted rows.
-        weight: of the layer.
-        bias: of the layer.
-        units: of each group in sorted order.
-        inputs: of each group in sorted order.
-        mask: multiplies the weight.
-        groups: the rows' groups.
+        shape: of the layer's weight, ``(U, I)``.
+        units: which each group uses, in the order of the sorted rows; None for all.
+        inputs: likewise.
+        groups: of the rows that will be given; None where one part is for all rows.
+        strength: of the dendrites of these units, which gate what comes out; None without dendrites.
+        gate: how.
 
     Shape:
-        x ``(B, i)`` to ``(B, u)``; weight and mask ``(U, I)``, bias ``(U,)``, units ``(K, u)``, inputs ``(K, i)``.
+        units and strength ``(K, u)``, inputs ``(K, i)``; ``K = 1`` without groups.
 
     Example:
-        >>> weight, groups = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), Groups(torch.tensor([0, 1]), 2)
+        >>> weight, groups = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), Groups(torch.tensor([0, 1]), torch.tensor([1, 1]))
         >>> units, inputs = torch.tensor([[0], [1]]), torch.tensor([[1], [0]])
-        >>> grouped_linear(torch.ones(2, 1), weight, None, units, inputs, None, groups)
+        >>> Part(weight.shape, units, inputs, groups).of(weight, None)(torch.ones(2, 1))
         tensor([[2.],
                 [3.]])
+        >>> Part(weight.shape, units[:1], inputs[:1]).of(weight, None)(torch.ones(1))
+        tensor([2.])
     """
-    count, (all_units, all_inputs) = len(groups.groups), weight.shape
-    if _whole_is_cheaper(len(x), count, x.shape[1], units, weight):
-        if inputs is not None:
-            x = x.new_zeros(len(x), all_inputs).scatter(1, inputs[groups.index], x)
-        y = F.linear(x, weight if mask is None else weight * mask, bias)
-        return y if units is None else y.gather(1, units[groups.index])
-    if units is None:
-        units = torch.arange(all_units, device=x.device).expand(count, -1)
-    ids, row_dims = (units, 1) if inputs is None else (units.unsqueeze(2) * all_inputs + inputs.unsqueeze(1), 2)
-    part = take_rows(weight, ids, row_dims, mask)
-    shift = part.new_zeros(count, 1, 1) if bias is None else take_rows(bias, units, 1).unsqueeze(1)
-    parts = [_product(x[b.rows], part[b.groups], shift[b.groups], b) for b in groups.buckets]
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+    def __init__(
+        self,
+        shape: torch.Size,
+        units: Tensor | None = None,
+        inputs: Tensor | None = None,
+        groups: Groups | None = None,
+        strength: Tensor | None = None,
+        gate: Gate = "abs_max",
+    ) -> None:
+        self.shape, self.units, self.inputs, self.groups = shape, units, inputs, groups
+        self.strength, self.gate = strength, gate
+        used = units if inputs is None else inputs
+        self.whole = used is None or (groups is not None and _whole_is_cheaper(shape, units, inputs, groups))
+        if used is None or self.whole:
+            return
+        rows = torch.arange(shape[0], device=used.device).unsqueeze(0) if units is None else units
+        ids = rows if inputs is None else rows.unsqueeze(2) * shape[1] + inputs.unsqueeze(1)
+        self.rows, self.ids = (rows, ids) if groups is not None else (rows[0], ids[0])
+
+    def of(self, weight: Tensor, bias: Tensor | None, mask: Tensor | None = None) -> "PartialLinear":
+        """Cut it out of a layer's parameters; a mask multiplies the weight."""
+        if self.whole:
+            return PartialLinear(self, weight if mask is None else weight * mask, bias)
+        part = take_rows(weight, self.ids, 1 if self.inputs is None else 2, mask)
+        return PartialLinear(self, part, None if bias is None else take_rows(bias, self.rows, 1))
+
+
+@dataclass
+class PartialLinear:
+    """The parts of a linear layer that groups of rows use, cut out once for any number of batches.
+
+    Attributes:
+        part: which.
+        weight: of the units and inputs of each group, ``(K, u, i)``; or of the whole layer.
+        bias: ``(K, u)``, or of the whole layer, or None.
+
+    Shape:
+        Sorted rows ``(B, i)`` to ``(B, u)``; without groups rows ``(..., i)`` to ``(..., u)``.
+    """
+
+    part: Part
+    weight: Tensor
+    bias: Tensor | None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Map rows, sorted as the groups are."""
+        part, groups, strength = self.part, self.part.groups, self.part.strength
+        if groups is None:
+            return self._gated(F.linear(x, self.weight, self.bias), None if strength is None else strength[0])
+        if part.whole:
+            if part.inputs is not None:
+                x = x.new_zeros(len(x), part.shape[1]).scatter(1, part.inputs[groups.index], x)
+            y = F.linear(x, self.weight, self.bias)
+            y = y if part.units is None else y.gather(1, part.units[groups.index])
+            return self._gated(y, None if strength is None else strength[groups.index])
+        bias = x.new_zeros(1, 1) if self.bias is None else self.bias
+        if len(groups.buckets) == 1:
+            return self._product(x, self.weight, bias, strength, groups.buckets[0])
+        bias, parts = bias.expand(len(self.weight), -1), []
+        for bucket in groups.buckets:
+            gates = None if strength is None else strength[bucket.groups]
+            parts.append(self._product(x[bucket.rows], self.weight[bucket.groups], bias[bucket.groups], gates, bucket))
+        return torch.cat(parts)
+
+    def detach(self) -> "PartialLinear":
+        """The same, of which nothing learns."""
+        return PartialLinear(self.part, self.weight.detach(), None if self.bias is None else self.bias.detach())
+
+    def _product(self, x: Tensor, weight: Tensor, bias: Tensor, strength: Tensor | None, bucket: Bucket) -> Tensor:
+        count, _, inputs = weight.shape
+        if bucket.places is not None:
+            x = x.new_zeros(count * bucket.size, inputs).index_copy(0, bucket.places, x)
+        y = torch.baddbmm(bias.unsqueeze(1), x.view(count, bucket.size, inputs), weight.transpose(1, 2))
+        y = self._gated(y, None if strength is None else strength.unsqueeze(1)).flatten(0, 1)
+        return y if bucket.places is None else y.index_select(0, bucket.places)
+
+    def _gated(self, y: Tensor, strength: Tensor | None) -> Tensor:
+        return y if strength is None else apply_gate(y, strength, self.part.gate)
 
 
 def can_group(index: Tensor) -> bool:
@@ -128,14 +190,7 @@ def check_one_each(index: Tensor, x: Tensor) -> None:
         raise ValueError(f"Expected one context for each of the {len(x)} rows, or one for all, but got {len(index)}.")
 
 
-def _product(x: Tensor, part: Tensor, shift: Tensor, bucket: Bucket) -> Tensor:
-    count, units, inputs = part.shape
-    if bucket.places is not None:
-        x = x.new_zeros(count * bucket.size, inputs).index_copy(0, bucket.places, x)
-    y = torch.baddbmm(shift, x.view(count, bucket.size, inputs), part.transpose(1, 2)).flatten(0, 1)
-    return y if bucket.places is None else y.index_select(0, bucket.places)
-
-
-def _whole_is_cheaper(rows: int, count: int, inputs: int, units: Tensor | None, weight: Tensor) -> bool:
-    part = inputs * (len(weight) if units is None else units.shape[1])
-    return part * (GATHER * count + rows) >= weight.numel() * rows or part * count >= 2 * weight.numel()
+def _whole_is_cheaper(shape: torch.Size, units: Tensor | None, inputs: Tensor | None, groups: Groups) -> bool:
+    count, rows = len(groups.groups), len(groups.index)
+    part = (shape[1] if inputs is None else inputs.shape[1]) * (shape[0] if units is None else units.shape[1])
+    return part * (GATHER * count + rows) >= shape.numel() * rows or part * count >= 2 * shape.numel()

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any, Literal, NamedTuple, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.optim.adam import adam
@@ -117,10 +118,11 @@ class DendriteAdam(torch.optim.Adam):
                 yield _Piece(rows, values, partial(_put, everything, ids, rows, cache))
             return
         cache.invalidate()
-        if grad.device.type != "cpu":
-            size = len(everything[0])
-        grads = rows_of(grad, parameter.row_dims).split(size)
-        for values, *rows in zip(grads, *(tensor.split(size) for tensor in everything), strict=True):
+        grad = rows_of(grad, parameter.row_dims)
+        if len(grad) <= size or grad.device.type != "cpu":
+            yield _dense_piece(everything, grad, eps)
+            return
+        for values, *rows in zip(grad.split(size), *(tensor.split(size) for tensor in everything), strict=True):
             yield _dense_piece(rows, values, eps)
 
 
@@ -138,41 +140,52 @@ PIECE = 1 << 20
 
 def _dense_piece(rows: list[Tensor], grad: Tensor, eps: float) -> _Piece:
     """What to update where some rows of a dense gradient may be zero: those stay as they are, moments included."""
-    unused = _other_than_zero(grad).logical_not_()
+    used = _other_than_zero(grad)
     if grad.device.type != "cpu":  # where the number of rows is not known without waiting
-        share = unused.to(rows[0].dtype).view(-1, *[1] * (grad.ndim - 1))
-        return _Piece(rows, grad, partial(_put_share, rows, share, [tensor.clone() for tensor in rows]))
+        shape = -1, *[1] * (grad.ndim - 1)
+        return _Piece(rows, grad, partial(_put_back, rows, used.view(shape), [tensor.clone() for tensor in rows]))
+    unused = used.logical_not()
     would_move = unused & _other_than_zero(rows[1]) if eps > 0 else unused  # by their moments
-    if not would_move.view(torch.uint8).amax():
+    still = _places(would_move)
+    if len(still) == 0:
         return _Piece(rows, grad, None)
-    still, used = would_move.nonzero().squeeze(1), unused.logical_not_()
-    if used.count_nonzero() > len(still):
+    if len(still) < np.count_nonzero(used.numpy()):
         return _Piece(rows, grad, partial(_put, rows, still, [tensor.index_select(0, still) for tensor in rows]))
-    ids = used.nonzero().squeeze(1)
+    ids = _places(used)
     gathered = [tensor.index_select(0, ids) for tensor in rows]
     return _Piece(gathered, grad.index_select(0, ids), partial(_put, rows, ids, gathered))
 
 
+def _places(marked: Tensor) -> Tensor:
+    """Where ``(N,)`` is true, as `Tensor.nonzero` says, which takes five times as long."""
+    return torch.from_numpy(np.flatnonzero(marked.numpy()))
+
+
 def _put(everything: list[Tensor], ids: Tensor, rows: list[Tensor], cache: ActivationCache | None = None) -> None:
     for tensor, values in zip(everything, rows, strict=True):
-        tensor.index_copy_(0, ids, values)
+        if tensor.ndim == 1:
+            tensor.scatter_(0, ids, values)  # in half the time
+        else:
+            tensor.index_copy_(0, ids, values)
     if cache is not None:
         cache.refresh(everything[0], ids, rows[0])
 
 
-def _put_share(rows: list[Tensor], share: Tensor, old: list[Tensor]) -> None:
-    for tensor, values in zip(rows, old, strict=True):  # exact for shares of 0 and 1
-        tensor.lerp_(values, share)
+def _put_back(rows: list[Tensor], used: Tensor, old: list[Tensor]) -> None:
+    for tensor, values in zip(rows, old, strict=True):
+        tensor.copy_(torch.where(used, tensor, values))
 
 
 def _update(pieces: Iterator[_Piece], step: float, group: dict[str, Any]) -> None:
     """One step of Adam, for so many pieces at once that they stay in the processor's cache."""
     some: list[_Piece] = []
+    numbers = 0
     for piece in pieces:
         some.append(piece)
-        if sum(piece.grad.numel() for piece in some) >= PIECE:
+        numbers += piece.grad.numel()
+        if numbers >= PIECE:
             _adam(some, step, group)
-            some = []
+            some, numbers = [], 0
     if some:
         _adam(some, step, group)
 

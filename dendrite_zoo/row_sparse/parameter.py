@@ -232,7 +232,8 @@ def _gradient(ids: Tensor, values: Tensor, ctx: Any, unique: bool) -> Tensor:
     """The gradient of the rows ``ids``: sparse, but where several parts may overlap and are most of it."""
     if not unique and OVERLAP * len(ids) > math.prod(ctx.shape[: ctx.row_dims]):
         dense = values.new_zeros(ctx.shape)
-        rows_of(dense, ctx.row_dims).index_add_(0, ids, values)
+        rows = rows_of(dense, ctx.row_dims)
+        rows.scatter_add_(0, ids, values) if values.ndim == 1 else rows.index_add_(0, ids, values)
         return dense
     indices = [ids]
     for size in reversed(ctx.shape[1 : ctx.row_dims]):  # `torch.unravel_index` takes three to ten times as long

@@ -1,13 +1,13 @@
-"""Networks of which each context uses a part: which units, and the products of that part alone."""
+"""Networks of which each context uses a part: which units, and what that part alone computes."""
 
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from dendrite_zoo.functional.dendrites import Gate
-from dendrite_zoo.row_sparse.parameter import take_rows
+from dendrite_zoo.row_sparse.groups import Groups, PartialLinear, check_one_each
 from dendrite_zoo.row_sparse.segments import winning_activations
 
 
@@ -21,6 +21,11 @@ class ActiveUnits(NamedTuple):
 
     units: Tensor
     strength: Tensor | None
+
+    def in_order(self, contexts: Tensor) -> "ActiveUnits":
+        """The active units of these of the ``K`` contexts."""
+        strength = None if self.strength is None else self.strength.index_select(0, contexts)
+        return ActiveUnits(self.units.index_select(0, contexts), strength)
 
 
 @torch.no_grad()
@@ -46,25 +51,39 @@ def active_units(
     return ActiveUnits(units, strength.gather(-1, units))
 
 
-def linear_part(
-    x: Tensor, weight: Tensor, bias: Tensor | None, rows: Tensor | None, columns: Tensor | None, mask: Tensor | None
-) -> Tensor:
-    """A linear layer of which only some units and inputs are there; None for all of them.
+class Subnetworks:
+    """The parts of a network that the contexts of a batch use, cut out once for any number of such batches.
 
-    Cost follows the size of the part, as do sparse gradients where an optimizer owns ``weight`` and ``bias``
-    (`dendrite_zoo.row_sparse.parameter`).
+    What is computed with them has gradients as if the whole network had been called each time. They are of the
+    parameters as they are now: after a step of an optimizer they are cut out anew.
 
-    Shape:
-        x ``(..., columns)`` to ``(..., rows)``; weight and mask ``(U, I)``, bias ``(U,)``.
-
-    Example:
-        >>> weight = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
-        >>> linear_part(torch.ones(1), weight, None, torch.tensor([0, 1]), torch.tensor([1]), None)
-        tensor([2., 4.])
+    Args:
+        layers: of the network, one after another.
+        activations: between them.
+        index: which context each row is in that will be given, ``(B,)``; or ``()`` where there is one for all.
+        groups: of these rows; None where all are in one context.
     """
-    if rows is None and columns is None:
-        return F.linear(x, weight if mask is None else weight * mask, bias)
-    if rows is None:
-        rows = torch.arange(len(weight), device=weight.device)
-    ids, row_dims = (rows, 1) if columns is None else (rows.unsqueeze(-1) * weight.shape[1] + columns, 2)
-    return F.linear(x, take_rows(weight, ids, row_dims, mask), None if bias is None else take_rows(bias, rows, 1))
+
+    def __init__(
+        self,
+        layers: Sequence[PartialLinear],
+        activations: Iterable[Callable[[Tensor], Tensor]],
+        index: Tensor,
+        groups: Groups | None,
+    ) -> None:
+        self.layers, self.activations, self.index, self.groups = layers, list(activations), index, groups
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Map rows ``(B, in_features)``, each in the context that it has had from the start."""
+        if self.index.ndim:
+            check_one_each(self.index, x)
+        if self.groups is not None:
+            x = x.index_select(0, self.groups.order)
+        for layer, activation in zip(self.layers, self.activations, strict=False):
+            x = activation(layer(x))
+        x = self.layers[-1](x)
+        return x if self.groups is None else x.index_select(0, self.groups.back)
+
+    def detach(self) -> "Subnetworks":
+        """The same, through which gradients pass without reaching the parameters."""
+        return Subnetworks([layer.detach() for layer in self.layers], self.activations, self.index, self.groups)

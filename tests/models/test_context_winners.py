@@ -112,9 +112,7 @@ def test_the_gradient_of_a_large_layer_is_sparse_where_contexts_mix():
 @pytest.mark.parametrize("form", ["codebook", "ids", "rows"])
 def test_computed_as_a_whole_it_is_the_same(form):
     model, x, context = make().double(), torch.randn(6, 6).double(), contexts(6)[form]
-    rows = torch.arange(6)
-    book, index = {"ids": (torch.arange(C), context), "rows": (context, rows)}.get(form, context)
-    grouped, whole = model(x, context), model._forward_masked(x, book, index)
+    grouped, whole = model(x, context), model._forward_masked(x, context)
     torch.testing.assert_close(whole, grouped)
     for ours, theirs in zip(gradients(model, whole), gradients(model, grouped), strict=True):
         torch.testing.assert_close(ours, theirs)

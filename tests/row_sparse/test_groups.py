@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dendrite_zoo.row_sparse import groups as module
-from dendrite_zoo.row_sparse.groups import Groups, check_one_each, grouped_linear
+from dendrite_zoo.row_sparse.groups import Groups, Part, check_one_each
 
 
 def naive(x, weight, bias, units, inputs, index):
@@ -31,7 +31,7 @@ def naive(x, weight, bias, units, inputs, index):
 )
 def test_equals_a_loop_over_rows(index, some_units, some_inputs, masked, whole, seed):
     torch.manual_seed(seed)
-    used, index = torch.tensor(index).unique(return_inverse=True)
+    used, index, sizes = torch.tensor(index).unique(return_inverse=True, return_counts=True)
     count, size, width = len(used), 7, 9
     mask = torch.rand(width, size) < 0.6 if masked else None
     weight = (torch.randn(width, size).double() * (1 if mask is None else mask)).requires_grad_()
@@ -39,12 +39,12 @@ def test_equals_a_loop_over_rows(index, some_units, some_inputs, masked, whole, 
     units = torch.stack([torch.randperm(width)[:4].sort().values for _ in range(count)]) if some_units else None
     inputs = torch.stack([torch.randperm(size)[:3].sort().values for _ in range(count)]) if some_inputs else None
     x = torch.randn(len(index), 3 if some_inputs else size).double().requires_grad_()
-    groups = Groups(index, count)
+    groups = Groups(index, sizes)
     chosen = module._whole_is_cheaper
     try:
         module._whole_is_cheaper = lambda *_: whole
         in_order = [None if table is None else table[groups.groups] for table in (units, inputs)]
-        ours = grouped_linear(x[groups.order], weight, bias, *in_order, mask, groups)[groups.back]
+        ours = Part(weight.shape, *in_order, groups).of(weight, bias, mask)(x[groups.order])[groups.back]
     finally:
         module._whole_is_cheaper = chosen
     theirs = naive(x, weight, bias, units, inputs, index)
@@ -58,21 +58,26 @@ def test_equals_a_loop_over_rows(index, some_units, some_inputs, masked, whole, 
         torch.testing.assert_close(mine, other)
 
 
+@settings(deadline=None)
 @given(index=st.lists(st.integers(0, 30), min_size=1, max_size=200))
 def test_padding_is_never_more_than_the_rows(index):
-    used, index = torch.tensor(index).unique(return_inverse=True)
-    groups = Groups(index, len(used))
+    _, index, sizes = torch.tensor(index).unique(return_inverse=True, return_counts=True)
+    groups = Groups(index, sizes)
     padded = sum((b.groups.stop - b.groups.start) * b.size for b in groups.buckets)
     assert len(index) <= padded <= 2 * len(index)
     assert torch.equal(groups.order[groups.back], torch.arange(len(index)))
-    assert torch.equal(groups.contexts, index[groups.order])
+    assert torch.equal(groups.groups[groups.index], index[groups.order])
 
 
 def test_a_few_small_parts_are_multiplied_alone_and_many_as_a_whole():
-    weight, few = torch.empty(512, 784), torch.empty(1, 26)
-    assert not module._whole_is_cheaper(256, 10, 784, few, weight)
-    assert module._whole_is_cheaper(256, 256, 784, few, weight)
-    assert not module._whole_is_cheaper(256, 256, 26, few, torch.empty(512, 512))
+    def whole(count, inputs, *shape):
+        groups = Groups(torch.arange(256) % count, torch.bincount(torch.arange(256) % count))
+        some = None if inputs is None else torch.empty(count, inputs)
+        return module._whole_is_cheaper(torch.Size(shape), torch.empty(count, 26), some, groups)
+
+    assert not whole(10, None, 512, 784)
+    assert whole(256, None, 512, 784)
+    assert not whole(256, 26, 512, 512)
 
 
 def test_another_number_of_contexts_than_of_rows():

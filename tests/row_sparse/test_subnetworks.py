@@ -5,14 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dendrite_zoo.functional import GATES
-from dendrite_zoo.row_sparse.subnetworks import active_units, linear_part
+from dendrite_zoo.row_sparse.groups import Part
+from dendrite_zoo.row_sparse.subnetworks import active_units
 from tests import reference
 
 
+@settings(deadline=None)
 @given(
     gate=st.sampled_from(GATES),
     units=st.integers(1, 9),
@@ -58,14 +60,9 @@ def test_a_part_is_cut_out_of_the_whole_product(masked, with_rows, with_columns)
     if with_columns:  # the other inputs are zero
         x = x * F.one_hot(columns, 4).sum(0)
     whole = F.linear(x, weight if mask is None else weight * mask, bias)
-    part = linear_part(
-        x[:, columns] if with_columns else x,
-        weight,
-        bias,
-        rows if with_rows else None,
-        columns if with_columns else None,
-        mask,
-    )
+    units, inputs = rows[None] if with_rows else None, columns[None] if with_columns else None
+    layer = Part(weight.shape, units, inputs).of(weight, bias, mask)
+    part = layer(x[:, columns] if with_columns else x)
     kept = rows if with_rows else torch.arange(5)
     torch.testing.assert_close(part, whole[:, kept])
     ours = torch.autograd.grad((part * upstream[:, kept]).sum(), (weight, bias))
