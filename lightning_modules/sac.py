@@ -186,7 +186,7 @@ class MultiTaskSAC(TaskModule):
         """Play, then learn."""
         data: OnlineTasks = self.datamodule
         self._generator = self._generator_of(data.rounds)
-        at_random = data.env_steps < data.warmup_steps and not self._is_trained
+        at_random = data.task_env_steps < data.warmup_steps and not self._is_trained
         played = data.collect(self._uniform if at_random else self.play, batch.steps)
         self.log("env_steps", float(data.env_steps), prog_bar=True)
         values = dict(played)
@@ -200,7 +200,7 @@ class MultiTaskSAC(TaskModule):
     def _learn(self, data: OnlineTasks, updates: int) -> dict[str, float]:
         sums = torch.zeros(3, device=self.device)
         for _ in range(updates):
-            sums += self.update(data.replay.sample(self.hparams["batch_size_per_task"], self._generator))
+            sums += self.update(data.sample(self.hparams["batch_size_per_task"], self._generator))
         means = dict(zip(("critic_loss", "actor_loss", "entropy"), (sums / updates).tolist(), strict=True))
         alphas = zip(self.tasks, self.log_alpha.detach().exp().tolist(), strict=True)
         return means | {f"entropy_coefficient/{task}": alpha for task, alpha in alphas}
@@ -268,7 +268,7 @@ class MultiTaskSAC(TaskModule):
     def _start(self, data: OnlineTasks) -> None:
         """Before the first update: normalise by what all processes saw, the critics as the policy."""
         if not self._is_trained and hasattr(self.model, "fit_normalizer"):
-            seen = [data.replay.observations(task, len(data.replay)) for task in range(data.num_tasks)]
+            seen = [data.replay.observations(task, len(data.replay)) for task in range(data.replay.num_tasks)]
             cast(Any, self.model).fit_normalizer(cast(Tensor, self.all_gather(torch.cat(seen))).flatten(0, -2))
         normalizer = {name: b for name, b in self.model.named_buffers() if name.startswith("observation_")}
         for critic in (self.critic, self.slow_critic):

@@ -14,7 +14,7 @@ from dendrite_zoo.rl.environments import TaskEnvironments, checked_actions
 from dendrite_zoo.rl.episodes import Split
 from dendrite_zoo.rl.metaworld.tasks import MAX_STEPS, MT10, MT50
 from dendrite_zoo.rl.spec import TaskSpec
-from dendrite_zoo.rl.task_list import Tasks, task_specs
+from dendrite_zoo.rl.task_list import Tasks, task_specs, without_success
 
 __all__ = ["GoalEvaluation", "SuccessReport", "evaluate_policy"]
 
@@ -169,7 +169,7 @@ class GoalEvaluation(TaskEnvironments):
 
     def __init__(self, tasks: Tasks, *, split: Split = "test", num_goals: int = 50, **options: Any) -> None:
         specs = task_specs(tasks)
-        silent = [spec.name for spec in specs if spec.success is None]
+        silent = without_success(specs)
         self.has_success = not silent
         if silent and len(silent) < len(specs):
             raise ValueError(

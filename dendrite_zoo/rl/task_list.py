@@ -50,6 +50,11 @@ def _task_spec(task: Any, number: int) -> TaskSpec:
     raise wrong_argument("tasks", expected, task)
 
 
+def without_success(specs: Sequence[TaskSpec]) -> list[str]:
+    """The names of the tasks that do not say what success is."""
+    return [spec.name for spec in specs if spec.success is None]
+
+
 def equal_sizes(specs: Sequence[TaskSpec]) -> tuple[int, int]:
     """The sizes of observations and actions, which one policy has for all tasks."""
     first, *others = specs

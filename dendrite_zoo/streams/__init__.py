@@ -4,6 +4,7 @@ from dendrite_zoo.streams.demonstrations import *
 from dendrite_zoo.streams.loader import *
 from dendrite_zoo.streams.mixed import *
 from dendrite_zoo.streams.online import *
+from dendrite_zoo.streams.rounds import *
 from dendrite_zoo.streams.sampling import *
 from dendrite_zoo.streams.sequence import *
 from dendrite_zoo.streams.sources import *

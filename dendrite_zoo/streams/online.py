@@ -1,75 +1,56 @@
-"""Tasks to be learned online: the policy that learns from the data also collects them."""
+"""Tasks to be learned online, at once or one after another: the policy that learns from the data also collects them."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, get_args
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from dendrite_zoo._core.checks import check_integers
+from dendrite_zoo._core.checks import check_choice, check_integers
 from dendrite_zoo._core.names import nearest
 from dendrite_zoo._core.ranks import gather_states, state_of_rank
-from dendrite_zoo.rl import ACTION_SIZE, OBSERVATION_SIZE, TaskEnvironments, task_names
-from dendrite_zoo.rl.replay import ReplayBuffer
+from dendrite_zoo.rl import TaskEnvironments, TaskSpec, task_specs
+from dendrite_zoo.rl.replay import ReplayBuffer, Transitions
 from dendrite_zoo.rl.statistics import EpisodeStatistics
+from dendrite_zoo.rl.task_list import equal_sizes, without_success
 from dendrite_zoo.streams.datamodule import TaskDataModule
-from dendrite_zoo.streams.loader import ResumableLoader, SingleBatch
+from dendrite_zoo.streams.loader import SingleBatch
+from dendrite_zoo.streams.rounds import RoundLoader
 
-__all__ = ["OnlineTasks", "Round"]
+__all__ = ["OnlineTasks"]
 
 # The arguments of TaskEnvironments that a user may choose; the others follow from those of OnlineTasks.
+Order = Literal["mixed", "sequential"]
 OPTIONS = ("fast", "max_steps", "num_goals", "num_processes", "reward_version", "timeout")
 LATEST = 1000  # observations of each task in a validation
 
 
-class Round(NamedTuple):
-    """An item of the training loader: not data, but how much to collect, and how often to learn from it.
-
-    Attributes:
-        steps: number of steps to collect in every environment.
-        updates: number of updates after them.
-    """
-
-    steps: int
-    updates: int
-
-
-@dataclass(eq=False, repr=False)
-class RoundLoader(ResumableLoader):
-    """The rounds of one epoch."""
-
-    data: "OnlineTasks"
-
-    def __len__(self) -> int:
-        return -(-self.data.total_env_steps // (self.data.env_steps_per_round * self.data.epochs))
-
-    def batches(self, start: int) -> Iterator[Round]:
-        """A `Round` each; without updates until the warm-up has been played."""
-        data = self.data
-        for _ in range(start, len(self)):
-            warm = data.env_steps + data.env_steps_per_round >= data.warmup_steps
-            yield Round(data.steps_per_round, data.updates_per_round if warm else 0)
-
-
 class OnlineTasks(TaskDataModule):
-    """Robot tasks to be learned by reinforcement, with environments and a replay buffer.
+    """Tasks to be learned by reinforcement, with environments and a replay buffer.
 
-    The training loader gives one `Round` after another, for which `MultiTaskSAC` calls `collect` and samples from
-    `replay`. An epoch is a number of rounds and a validation on the latest observations of each task, one loader a
-    task. A checkpoint holds the buffer and the state of each environment; under DDP each process has environments and
-    a buffer of its own, with the same goals in another order.
+    The training loader gives one `Round` after another, for which `MultiTaskSAC` calls `collect` and `sample`. An epoch
+    is a number of rounds and a validation on the latest observations of each task, one loader a task. A checkpoint
+    holds the buffer and the state of each environment; under DDP each process has environments and a buffer of its
+    own, with the same goals in another order.
+
+    With ``order="sequential"`` tasks are learned one after another in the one fit, each for an equal share of the steps
+    and epochs: its own environments are played, after a warm-up of its own, and steps of earlier tasks are gone from
+    the buffer. ``current_task`` says which; `dendrite_zoo.callbacks.SuccessLogger` measures all of them at each
+    validation, and ``ForgettingLogger("val/success")``, or of tasks without success ``ForgettingLogger("val/return")``,
+    makes a matrix of it.
 
     Args:
-        tasks: ``"mt10"``, ``"mt50"`` or names of Meta-World's tasks.
+        tasks: ``"mt10"``, ``"mt50"`` or names of Meta-World's tasks, or a list of `dendrite_zoo.rl.TaskSpec`.
+        order: ``"mixed"``, all tasks at once, or ``"sequential"``, one after another.
         env_steps: number of steps, of all environments in all processes together, rounded up to whole rounds.
-        epochs: number of epochs; each ends with a validation and a checkpoint.
+        epochs: number of epochs, rounded up to as many for each task where these are learned one after another; each
+            ends with a validation and a checkpoint.
         steps_per_round: steps of every environment in a round; the paper's by default.
         updates_per_round: updates after them.
-        warmup_steps: steps of all environments before the first update, with uniform actions.
+        warmup_steps: steps of all environments before the first update (of each task, where these are learned one after
+            another), with uniform actions.
         capacity: steps in the replay buffer of a process.
         envs_per_task: environments of each task in a process.
         environments: further arguments of `dendrite_zoo.rl.TaskEnvironments`: any of ``fast``, ``max_steps``,
@@ -77,8 +58,11 @@ class OnlineTasks(TaskDataModule):
         seed: of the goals and their order, from 0.
 
     Attributes:
+        specs: the `dendrite_zoo.rl.TaskSpec` of each task.
+        observation_size: numbers in an observation.
+        action_size: numbers in an action.
         fast: whether the environments take their faster Python paths.
-        num_envs: number of environments of a process.
+        num_envs: number of environments that a process plays at a time.
         rounds: number of rounds that were played.
         replay: the `dendrite_zoo.rl.replay.ReplayBuffer`.
 
@@ -98,8 +82,9 @@ class OnlineTasks(TaskDataModule):
 
     def __init__(
         self,
-        tasks: str | Sequence[str] = "mt10",
+        tasks: str | Sequence[str] | Sequence[TaskSpec] = "mt10",
         *,
+        order: Order = "mixed",
         env_steps: int,
         epochs: int = 20,
         steps_per_round: int = 500,
@@ -111,36 +96,57 @@ class OnlineTasks(TaskDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.tasks = task_names(tasks)
+        self.specs = task_specs(tasks)
+        self.tasks = tuple(spec.name for spec in self.specs)
         self.num_tasks = len(self.tasks)
+        self.observation_size, self.action_size = equal_sizes(self.specs)
+        check_choice(get_args(Order), order=order)
         check_integers(1, env_steps=env_steps, epochs=epochs, steps_per_round=steps_per_round)
         check_integers(1, capacity=capacity, envs_per_task=envs_per_task)
         check_integers(0, updates_per_round=updates_per_round, warmup_steps=warmup_steps, seed=seed)
-        self.total_env_steps, self.capacity, self.num_envs = env_steps, capacity, self.num_tasks * envs_per_task
-        self.epochs = self.max_epochs = epochs
+        self.order, self.total_env_steps, self.capacity = order, env_steps, capacity
+        self._turns = self.num_tasks if order == "sequential" else 1  # how often there is something else to play
+        self.num_envs = self.num_tasks // self._turns * envs_per_task
+        self.epochs_per_task = -(-epochs // self._turns)
+        self.epochs = self.max_epochs = self.epochs_per_task * self._turns
+        if order == "sequential":
+            self.metric = "val/return" if without_success(self.specs) else "val/success"
         self.steps_per_round, self.updates_per_round = steps_per_round, updates_per_round
         self.warmup_steps, self.envs_per_task, self.seed = warmup_steps, envs_per_task, seed
         self._options = dict(environments or {})
-        for name in self._options:
-            if name in ("seed", "envs_per_task"):
-                raise ValueError(f"Expected `environments` without {name!r}: give it as OnlineTasks({name}=...).")
-            if name not in OPTIONS:
-                known = f"some of {', '.join(OPTIONS)}"
-                raise ValueError(f"Expected `environments` to hold {known}, but got {name!r}.{nearest(name, OPTIONS)}")
+        _check_options(self._options)
         # the attribute `env_steps` counts the steps played so far
         self.save_hyperparameters({"env_steps": env_steps, "environments": self._options}, logger=False)
         self.fast = bool(self._options.get("fast"))
         self._environments: TaskEnvironments | None = None
-        self._last_state: dict[str, Any] | None = None  # of environments that were closed
         self._restart(torch.device("cpu"))
 
     def _restart(self, device: torch.device) -> None:
         """Begin with nothing played."""
-        self.rounds, self._last_state = 0, None
-        self._statistics = EpisodeStatistics(self.tasks, np.repeat(range(self.num_tasks), self.envs_per_task).tolist())
-        self.replay = ReplayBuffer(
-            self.num_tasks, self.capacity, observation_size=OBSERVATION_SIZE, action_size=ACTION_SIZE, device=device
-        )
+        self.rounds, self._turn, self._device = 0, 0, device
+        self._begin_turn()
+
+    def _begin_turn(self) -> None:
+        """Begin with nothing played of the tasks whose turn it is."""
+        self._earlier_rounds = self.rounds
+        self._last_state: dict[str, Any] | None = None  # of environments that were closed
+        playing = range(self.num_tasks)[self._playing]
+        index = [task for task in playing for _ in range(self.envs_per_task)]
+        self._statistics = EpisodeStatistics(self.tasks, index, without_success(self.specs))
+        sizes = {"observation_size": self.observation_size, "action_size": self.action_size}
+        self.replay = ReplayBuffer(len(playing), self.capacity, device=self._device, **sizes)
+
+    @property
+    def _playing(self) -> slice:
+        """The tasks whose turn it is: all of them, or one."""
+        return slice(self._turn, self._turn + self.num_tasks // self._turns)
+
+    @property
+    def current_task(self) -> int:
+        """The task being trained, where they are learned one after another; else there is none."""
+        if self.order == "mixed":
+            raise AttributeError("There is no current task where all are learned at once, with order='mixed'.")
+        return min(self.epoch // self.epochs_per_task, self.num_tasks - 1)
 
     @property
     def env_steps(self) -> int:
@@ -148,16 +154,26 @@ class OnlineTasks(TaskDataModule):
         return self.rounds * self.env_steps_per_round
 
     @property
+    def task_env_steps(self) -> int:
+        """The same of the current task alone, where tasks are learned one after another."""
+        return (self.rounds - self._earlier_rounds) * self.env_steps_per_round
+
+    @property
     def env_steps_per_round(self) -> int:
         """Number of steps in a round, of all environments in all processes."""
         return self.steps_per_round * self.num_envs * self.world_size
 
     @property
+    def rounds_per_epoch(self) -> int:
+        """Number of rounds in an epoch."""
+        return -(-self.total_env_steps // (self.env_steps_per_round * self.epochs))
+
+    @property
     def total_updates(self) -> int:
         """Number of updates in a fit: none before the round that completes the warm-up."""
-        rounds = self.epochs * len(RoundLoader(self, epoch=0))
+        rounds = self.epochs_per_task * self.rounds_per_epoch
         warm = max(0, -(-self.warmup_steps // self.env_steps_per_round) - 1)
-        return max(0, rounds - warm) * self.updates_per_round
+        return max(0, rounds - warm) * self.updates_per_round * self._turns
 
     def setup(self, stage: str | None = None) -> None:
         """Make the environments, each process its own, and begin with nothing played.
@@ -170,10 +186,20 @@ class OnlineTasks(TaskDataModule):
             return
         self._close()
         self._restart(torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device)
-        first = self.rank * self.num_envs
-        self._environments = TaskEnvironments(
-            self.tasks, envs_per_task=self.envs_per_task, first_env=first, seed=self.seed, **self._options
-        )
+        self._open()
+
+    def _open(self) -> None:
+        own: dict[str, Any] = {"envs_per_task": self.envs_per_task, "first_env": self.rank * self.num_envs}
+        self._environments = TaskEnvironments(self.specs[self._playing], seed=self.seed, **own, **self._options)
+
+    def _take_turn(self, turn: int) -> None:
+        """Go on to the tasks that are played next, if they are others."""
+        if turn != self._turn:
+            self._turn, opened = turn, self._environments is not None
+            self._close()
+            self._begin_turn()
+            if opened:
+                self._open()
 
     def teardown(self, stage: str | None = None) -> None:
         """End the environments' processes; a checkpoint can still be taken, until the next `setup`."""
@@ -190,7 +216,7 @@ class OnlineTasks(TaskDataModule):
         """Play, and add every step to the replay buffer.
 
         Args:
-            act: maps observations ``(N, 39)``, float32, and tasks ``(N,)`` to actions ``(N, 4)``.
+            act: maps observations ``(N, O)``, float32, and tasks ``(N,)`` to actions ``(N, A)``.
             steps: in every environment.
 
         Returns:
@@ -204,44 +230,61 @@ class OnlineTasks(TaskDataModule):
             raise RuntimeError("There are no environments yet: expected setup() before collect(). Call it once.")
         environments, device = self._environments, self.replay.rows.device
         tensor = partial(torch.as_tensor, dtype=torch.float32, device=device)
-        task = torch.from_numpy(environments.task_index).to(device)
-        if self.rounds == 0:
+        own = torch.from_numpy(environments.task_index).to(device)
+        task = own + self._turn
+        if self.task_env_steps == 0:
             environments.reset()
         observation = tensor(environments.observation)
         transitions: list[tuple[Tensor, ...]] = []
         for _ in range(steps):
             action = act(observation, task)
             step = environments.step(action.cpu().numpy())
-            next_observation = tensor(step.final_observation)
-            transitions.append((observation, action, tensor(step.reward), next_observation, task))
-            observation = tensor(step.observation) if step.truncated.any() else next_observation
+            next_observation, terminated = tensor(step.final_observation), torch.from_numpy(step.terminated)
+            transitions.append((observation, action, tensor(step.reward), next_observation, own, terminated))
+            observation = tensor(step.observation) if step.ended.any() else next_observation
             self._statistics.update(step)
         self.replay.add(*(torch.cat(column) for column in zip(*transitions, strict=True)))
         self.rounds += 1
         return self._statistics.compute()
 
+    def sample(self, per_task: int, generator: torch.Generator | None = None) -> Transitions:
+        """Sample the same number of steps of every task, or of the current one, from the replay buffer.
+
+        Args:
+            per_task: steps of each task.
+            generator: of random numbers, on the buffer's device.
+        """
+        batch = self.replay.sample(per_task, generator)
+        return batch._replace(task=batch.task + self._turn) if self._turn else batch
+
     def train_dataloader(self) -> RoundLoader:
         """Return the rounds of an epoch."""
         self.resume_fit()
-        return RoundLoader(self, epoch=self.epoch)
+        self._take_turn(0 if self.order == "mixed" else self.current_task)
+        amount = {"steps": self.steps_per_round, "updates": self.updates_per_round}
+        warm = self.warmup_steps - self.env_steps_per_round  # with the round that is played next
+        return RoundLoader(self.rounds_per_epoch, lambda: self.task_env_steps >= warm, **amount, epoch=self.epoch)
 
     def val_dataloader(self) -> list[SingleBatch]:
-        """Return the latest observations of each task: ``(observation (B, 39), task (B,))``."""
+        """Return the latest observations of each task, ``(observation (B, O), task (B,))``, that are in the buffer."""
         self.resume_fit()
         return [SingleBatch(partial(self._latest, task)) for task in range(self.num_tasks)]
 
     def _latest(self, task: int) -> tuple[Tensor, Tensor]:
-        observation = self.replay.observations(task, LATEST)
+        place = task - self._turn
+        known = 0 <= place < self.replay.num_tasks
+        observation = self.replay.observations(place if known else 0, LATEST if known else 0)
         return observation, torch.full((len(observation),), task, device=observation.device)
 
     def state_dict(self) -> dict[str, Any]:
         """The state of environments and replay buffer, of all processes; also after the environments were closed."""
-        running = self._environments if self.rounds else None
+        running = self._environments if self.task_env_steps else None
         environments = self._last_state if running is None else running.state_dict()
-        if self.rounds == 0 or environments is None:
+        if self.rounds == 0 or (self.task_env_steps and environments is None):
             return {}
         own = {"environments": environments, **self._statistics.state_dict(), "replay": self.replay.state_dict()}
-        return {"rounds": self.rounds, "processes": gather_states(own)}
+        turn = {"turn": self._turn, "earlier_rounds": self._earlier_rounds}
+        return {"rounds": self.rounds, **turn, "processes": gather_states(own)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from a checkpoint.
@@ -252,8 +295,11 @@ class OnlineTasks(TaskDataModule):
         own = state_of_rank(state_dict["processes"], self.rank, self.world_size, "environments and a replay buffer")
         if self._environments is None:
             return
+        self._take_turn(state_dict.get("turn", 0))
         self.rounds = state_dict["rounds"]
-        self._environments.load_state_dict(own["environments"])
+        self._earlier_rounds = state_dict.get("earlier_rounds", 0)
+        if self.task_env_steps:
+            self._environments.load_state_dict(own["environments"])
         self._statistics.load_state_dict(own)
         self.replay.load_state_dict(own["replay"])
 
@@ -261,3 +307,13 @@ class OnlineTasks(TaskDataModule):
         if self._environments is not None:
             self._environments.close()
             self._environments = None
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    """Refuse arguments of the environments that follow from those of `OnlineTasks`, or that there are not."""
+    for name in options:
+        if name in ("seed", "envs_per_task"):
+            raise ValueError(f"Expected `environments` without {name!r}: give it as OnlineTasks({name}=...).")
+        if name not in OPTIONS:
+            known = f"some of {', '.join(OPTIONS)}"
+            raise ValueError(f"Expected `environments` to hold {known}, but got {name!r}.{nearest(name, OPTIONS)}")
