@@ -1,4 +1,4 @@
-"""How many goals a policy reaches while it is trained."""
+"""How many goals a policy reaches, and what return it has, while it is trained."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -12,31 +12,36 @@ from dendrite_zoo._core.checks import check_integers
 from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo.callbacks.mailbox import Returning
 from dendrite_zoo.callbacks.trainer import log_metrics
-from dendrite_zoo.rl import MAX_STEPS, GoalEvaluation, Split, SuccessReport, task_names
+from dendrite_zoo.rl import GoalEvaluation, MetaWorldTask, Split, SuccessReport, Tasks, TaskSpec, task_specs
 from dendrite_zoo.tasks import Task, has_task
 
 
 @say_new_names
 class SuccessLogger(Returning):
-    """Lets a policy play goals of Meta-World, one episode each, and logs the share that it reached.
+    """Lets a policy play goals of Meta-World, or in environments of your own, and logs the share that it reached.
 
-    Logged are ``success/{task}`` and ``success/mean``. In a validation of tasks that are learned one after another
-    (``task=``, a ``current_task`` of datamodule or module, or a `ForgettingLogger` says which is trained on)
-    ``val/task_{j}/success`` is logged, too, of which ``ForgettingLogger("val/success")`` makes its matrix.
+    It plays one episode on each goal; environments without goals are started in as many ways. Logged are
+    ``success/{task}`` and ``success/mean``. Of environments of your own, whose episodes are played to their end,
+    ``return/{task}`` and ``return/mean`` are logged, too; of those that do not say what success is, these alone. In a
+    validation of tasks that are learned one after another (``task=``, a ``current_task`` of datamodule or module, or a
+    `ForgettingLogger` says which is trained on) ``val/task_{j}/success`` and ``val/task_{j}/return`` are logged in the
+    same way, of which ``ForgettingLogger("val/success")`` or ``ForgettingLogger("val/return")`` makes its matrix.
 
-    It works for every module that has ``act_batch(observations, task_index)``, from ``(N, 39)`` and ``(N,)`` to ``(N,
-    4)``, and plays within its context ``averaged()`` where it has one. The first process plays. The environments stay
+    It works for every module that has ``act_batch(observations, task_index)``, from ``(N, O)`` and ``(N,)`` to ``(N,
+    A)``, and plays within its context ``averaged()`` where it has one. The first process plays. The environments stay
     open until training ends.
 
     Args:
         every_n_steps: of the optimizer: after each batch that reaches a multiple of it, or passes it by; None for each
             validation.
-        tasks: ``"mt10"``, ``"mt50"`` or names; by default the ``tasks`` of the datamodule. Any of those in
-            ``module.model.tasks``; without such a list, in the order of its indices.
+        tasks: ``"mt10"``, ``"mt50"`` or names, or a list of `dendrite_zoo.rl.TaskSpec`; by default the ``specs`` or
+            ``tasks`` of the datamodule. Any of those in ``module.model.tasks``; without such a list, in the order of
+            its indices.
         split: of the goals: ``"val"`` to choose models on; never choose on ``"test"``.
         num_goals: of each task.
         seed: of the goals; by default the ``seed`` of the datamodule, else 0.
-        max_steps: length of an episode, which ends with success.
+        max_steps: length of an episode, which in Meta-World ends with success; by default 500 there, else that of the
+            environment.
         num_processes: of environments.
         fast: faster Python paths of the environments.
         task: the task being trained, see `ForgettingLogger`.
@@ -57,11 +62,11 @@ class SuccessLogger(Returning):
         self,
         every_n_steps: int | None = None,
         *,
-        tasks: str | Sequence[str] | None = None,
+        tasks: str | Sequence[str] | Sequence[TaskSpec] | None = None,
         split: Split = "val",
         num_goals: int = 20,
         seed: int | None = None,
-        max_steps: int = MAX_STEPS,
+        max_steps: int | None = None,
         num_processes: int = 2,
         fast: bool = False,
         task: Task | None = None,
@@ -69,10 +74,11 @@ class SuccessLogger(Returning):
         super().__init__()
         check_integers(1, every_n_steps=1 if every_n_steps is None else every_n_steps)
         self.every_n_steps, self.split, self.num_goals, self.seed = every_n_steps, split, num_goals, seed
-        self.tasks, self.task = None if tasks is None else task_names(tasks), task
+        self.tasks, self.task = None if tasks is None else task_specs(tasks), task
         self.options: dict[str, Any] = {"max_steps": max_steps, "num_processes": num_processes, "fast": fast}
         self._report: SuccessReport | None = None
         self._evaluation: GoalEvaluation | None = None
+        self._ends_with_success = True
         self._last_step = 0
 
     @property
@@ -84,7 +90,8 @@ class SuccessLogger(Returning):
     @property
     def state_key(self) -> str:
         """The name under which a checkpoint keeps the report."""
-        about = {"every_n_steps": self.every_n_steps, "tasks": self.tasks, "split": self.split, "seed": self.seed}
+        names = None if self.tasks is None else tuple(spec.name for spec in self.tasks)
+        about = {"every_n_steps": self.every_n_steps, "tasks": names, "split": self.split, "seed": self.seed}
         return self._generate_state_key(**about, num_goals=self.num_goals)
 
     def state_dict(self) -> dict[str, Any]:
@@ -139,34 +146,41 @@ class SuccessLogger(Returning):
     def _play(self, trainer: Trainer, pl_module: LightningModule, validating: bool = False) -> None:
         values: dict[str, float] = {}
         if trainer.is_global_zero:
-            self._report = report = self._evaluate(trainer, pl_module)
-            values = {f"success/{task}": value for task, value in report.per_task.items()}
-            if validating and has_task(trainer, self.task):
-                of_tasks = zip(self._indices(trainer, pl_module), report.per_task.values(), strict=True)
-                values |= {f"val/task_{j}/success": value for j, value in of_tasks}
-            values["success/mean"] = report.mean
+            report = self._report = self._evaluate(trainer, pl_module)
+            indices = self._indices(trainer, pl_module) if validating and has_task(trainer, self.task) else ()
+            measured = {report.metric: report.per_task}
+            if not self._ends_with_success:
+                measured["return"] = report.return_per_task
+            for metric, per_task in measured.items():
+                values |= {f"{metric}/{task}": value for task, value in per_task.items()}
+                values |= {f"val/task_{j}/{metric}": v for j, v in zip(indices, per_task.values(), strict=False)}
+                values[f"{metric}/mean"] = report.mean if metric == report.metric else report.mean_return
         log_metrics(trainer, trainer.strategy.broadcast(values))
 
     def _evaluate(self, trainer: Trainer, pl_module: Any) -> SuccessReport:
         if self._evaluation is None:
             seed = getattr(_data(trainer), "seed", 0) if self.seed is None else self.seed
             goals: dict[str, Any] = {"split": self.split, "num_goals": self.num_goals, "seed": seed}
-            self._evaluation = GoalEvaluation(self._names(trainer), stop_at_success=True, **goals, **self.options)
+            specs = self._specs(trainer)
+            self._ends_with_success = all(isinstance(spec, MetaWorldTask) for spec in specs)
+            rules: dict[str, Any] = {"stop_at_success": self._ends_with_success, **self.options}
+            self._evaluation = GoalEvaluation(specs, **goals, **rules)
         index = self._indices(trainer, pl_module)
         with getattr(pl_module, "averaged", nullcontext)():  # once, and not for every action
             return self._evaluation(lambda observations, task: pl_module.act_batch(observations, index[task]))
 
-    def _names(self, trainer: Trainer) -> tuple[str, ...]:
-        names = self.tasks or getattr(_data(trainer), "tasks", None)
-        if names is None:
+    def _specs(self, trainer: Trainer) -> tuple[TaskSpec, ...]:
+        data = _data(trainer)
+        tasks: Tasks | None = self.tasks or getattr(data, "specs", getattr(data, "tasks", None))
+        if tasks is None:
             raise ValueError(
                 "SuccessLogger needs names of tasks, but the datamodule has no `tasks`. Pass SuccessLogger(tasks=...)."
             )
-        return task_names(names)
+        return task_specs(tasks)
 
     def _indices(self, trainer: Trainer, pl_module: LightningModule) -> NDArray[np.int64]:
         """The numbers that the tasks have in the policy."""
-        names = self._names(trainer)
+        names = [spec.name for spec in self._specs(trainer)]
         known = tuple(getattr(getattr(pl_module, "model", None), "tasks", names))
         if missing := [name for name in names if name not in known]:
             raise ValueError(

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dendrite_zoo._core.names import places_of
 from dendrite_zoo.lightning_modules.new_tasks import NewTaskModule
@@ -31,6 +31,7 @@ class PolicyModule(NewTaskModule):
         """Refuse data of tasks that the policy does not know, before anything is trained."""
         tasks = getattr(self.datamodule, "tasks", None)
         self._places = None if tasks is None else torch.tensor(places_of(tasks, self.tasks))
+        check_sizes(self.model, self.datamodule)
         super().setup(stage)
 
     def in_policy(self, task: Tensor) -> Tensor:
@@ -84,3 +85,20 @@ class PolicyModule(NewTaskModule):
     def _current(self) -> int | None:
         """The task being trained, as the data number it."""
         return getattr(self.datamodule, "current_task", None)
+
+
+def check_sizes(model: nn.Module, data: Any) -> None:
+    """Refuse a policy for observations or actions of other sizes than the data say they have.
+
+    Raises:
+        ValueError: it is one.
+    """
+    config = getattr(model, "config", {})
+    names = [name for name in ("observation_size", "action_size") if name in config and hasattr(data, name)]
+    if wrong := [name for name in names if config[name] != getattr(data, name)]:
+        expected = ", ".join(f"{name}={getattr(data, name)}" for name in wrong)
+        got = ", ".join(f"{name}={config[name]}" for name in wrong)
+        raise ValueError(
+            f"Expected a policy with {expected}, the size that the tasks have, but got {got}. Make it with "
+            "observation_size=data.observation_size, action_size=data.action_size."
+        )

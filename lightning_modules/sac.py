@@ -1,8 +1,8 @@
-"""Learning many robot tasks at once by trial and error."""
+"""Learning many control tasks by trial and error, at once or one after another."""
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy.typing as npt
@@ -21,13 +21,16 @@ from dendrite_zoo._core.checks import (
 )
 from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo.lightning_modules.base import TaskModule
+from dendrite_zoo.lightning_modules.policies import check_sizes
 from dendrite_zoo.models import ActiveDendritePolicy, TwinCritic
 from dendrite_zoo.models.loading import as_model, saved_config
 from dendrite_zoo.optim import DendriteAdam
 from dendrite_zoo.rl import ACTION_SIZE
-from dendrite_zoo.rl.replay import Transitions
+from dendrite_zoo.rl.replay import Transitions, as_transitions
 from dendrite_zoo.rl.sac import ActorCritic
 from dendrite_zoo.streams import OnlineTasks, Round
+
+FIGURES = ("critic_loss", "actor_loss", "entropy")
 
 
 @say_new_names
@@ -35,11 +38,13 @@ class MultiTaskSAC(TaskModule):
     """Soft actor-critic for several tasks in one network (Haarnoja et al. 2018; the defaults are Iyer et al. 2022's).
 
     A policy, twin critics and their slow copies, and one entropy coefficient a task, learn from batches with as many
-    steps of each task. What is played and how often is learned from it, `OnlineTasks` says. All parameters have one
-    optimizer, so that Lightning's ``global_step`` counts updates, while its loggers count rounds. How much was played
-    and learned is logged as ``env_steps`` and ``updates``.
+    steps of each task. What is played and how often is learned from it, `OnlineTasks` says, and whether tasks are
+    learned at once. All parameters have one optimizer, so that Lightning's ``global_step`` counts updates, while its
+    loggers count rounds. How much was played and learned is logged as ``env_steps`` and ``updates``. The warm-up is
+    played with uniform actions, and its observations are those to normalise by: of tasks in turn, those of the first.
 
-    The warm-up is played with uniform actions, and its observations are those to normalise by.
+    Any loader of `dendrite_zoo.rl.Transitions`, or of tuples of such tensors, is learned from, too, an update a batch.
+    The normaliser is then of the datamodule's ``observations``; else call ``module.model.fit_normalizer`` before.
 
     A policy with a normaliser of its own (see `ActiveDendritePolicy.fit_normalizer`), or any with ``kl_coef`` or
     ``actor_warmup``, keeps its normaliser and plays from the start, without a warm-up of uniform actions. Nothing
@@ -68,6 +73,7 @@ class MultiTaskSAC(TaskModule):
         actor_warmup: updates at the start in which the critics alone learn.
         kl_coef: weight of the divergence from the policy as it was at the start, in units of the scaled reward; 0
             for none.
+        reset_optimizer: start each task with a fresh optimizer, where they are learned one after another.
         seed: of the random numbers.
 
     Logs:
@@ -77,8 +83,7 @@ class MultiTaskSAC(TaskModule):
         ``val/task_{j}/entropy`` and ``val/task_{j}/value``, on what was seen last of a task.
 
     Raises:
-        ValueError: a number out of range; at fit, other data than `OnlineTasks`, or of other tasks, or a loss that is
-            not finite.
+        ValueError: a number out of range; at fit, data of other tasks, or a loss that is not finite.
 
     Example:
         >>> policy = ActiveDendritePolicy(["reach-v3", "push-v3"], hidden_features=[32, 32])
@@ -105,6 +110,7 @@ class MultiTaskSAC(TaskModule):
         start_std: float | None = None,
         actor_warmup: int = 0,
         kl_coef: float = 0.0,
+        reset_optimizer: bool = True,
         seed: int = 0,
     ) -> None:
         arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
@@ -144,7 +150,7 @@ class MultiTaskSAC(TaskModule):
         return self.model(observation, task)[0].tanh()
 
     def act_batch(self, observations: Any, task_index: Any) -> npt.NDArray[Any]:
-        """The policy's mean actions ``(N, 4)`` for ``(N, 39)`` observations and ``(N,)`` task indices."""
+        """The policy's mean actions ``(N, A)`` for observations ``(N, O)`` and task indices ``(N,)``."""
         if isinstance(self.model, ActiveDendritePolicy):
             return self.model.act_batch(observations, task_index)
         observation = torch.as_tensor(observations, dtype=torch.float32, device=self.device)
@@ -152,17 +158,27 @@ class MultiTaskSAC(TaskModule):
             return self(observation, torch.as_tensor(task_index, device=self.device)).cpu().numpy()
 
     def setup(self, stage: str) -> None:
-        """Refuse other data, before anything is played."""
+        """Refuse data of other tasks, before anything is played."""
         super().setup(stage)
         data = self.datamodule
-        if stage == "fit" and not isinstance(data, OnlineTasks):
-            remedy = "Call trainer.fit(module, OnlineTasks(tasks, env_steps=...))."
-            raise ValueError(f"Expected data of type OnlineTasks, but got {type(data).__name__}. {remedy}")
-        if stage == "fit" and data.tasks != self.tasks:
+        if stage == "fit" and tuple(tasks := getattr(data, "tasks", self.tasks)) != self.tasks:
             expected = f"the same tasks in the same order as the policy's, {list(self.tasks)}"
-            raise ValueError(f"Expected data of {expected}, but got {list(data.tasks)}.")
-        if stage == "fit":
+            raise ValueError(f"Expected data of {expected}, but got {list(tasks)}.")
+        check_sizes(self.model, data)
+        if stage == "fit" and isinstance(data, OnlineTasks):
             self._warn_of_long_warmups(data)
+
+    def on_fit_start(self) -> None:
+        """Normalise by the observations of other data than `OnlineTasks`, where they say theirs."""
+        observations = getattr(self.datamodule, "observations", None)
+        if observations is not None and not self._is_trained:
+            cast(Any, self.model).fit_normalizer(observations.to(self.device))
+            self._share_normalizer()
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Start a task with a fresh optimizer."""
+        super().on_train_batch_start(batch, batch_idx)
+        self.enter_task(getattr(self.datamodule, "current_task", None))
 
     def _warn_of_long_warmups(self, data: OnlineTasks) -> None:
         updates, actor_warmup = data.total_updates, self.hparams["actor_warmup"]
@@ -182,8 +198,10 @@ class MultiTaskSAC(TaskModule):
         groups = [self.model.parameters(), self.critic.parameters(), [self.log_alpha]]
         return DendriteAdam([{"params": list(group)} for group in groups], lr=self.hparams["lr"])
 
-    def training_step(self, batch: Round, batch_idx: int) -> None:
-        """Play, then learn."""
+    def training_step(self, batch: Round | Sequence[Tensor], batch_idx: int) -> None:
+        """Play, then learn; of other data than `OnlineTasks`, learn from the batch."""
+        if not isinstance(batch, Round):
+            return self._learn_from(batch)
         data: OnlineTasks = self.datamodule
         self._generator = self._generator_of(data.rounds)
         at_random = data.task_env_steps < data.warmup_steps and not self._is_trained
@@ -197,17 +215,22 @@ class MultiTaskSAC(TaskModule):
             self.log("updates", float(self.global_step))
         self.log_dict({f"train/{name}": value for name, value in values.items()})
 
+    def _learn_from(self, batch: Any) -> None:
+        self._generator = self._generator_of(self.global_step)
+        values = dict(zip(FIGURES, self.update(as_transitions(batch)), strict=True))
+        self.log_dict({f"train/{name}": value for name, value in values.items()})
+
     def _learn(self, data: OnlineTasks, updates: int) -> dict[str, float]:
         sums = torch.zeros(3, device=self.device)
         for _ in range(updates):
             sums += self.update(data.sample(self.hparams["batch_size_per_task"], self._generator))
-        means = dict(zip(("critic_loss", "actor_loss", "entropy"), (sums / updates).tolist(), strict=True))
+        means = dict(zip(FIGURES, (sums / updates).tolist(), strict=True))
         alphas = zip(self.tasks, self.log_alpha.detach().exp().tolist(), strict=True)
         return means | {f"entropy_coefficient/{task}": alpha for task, alpha in alphas}
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
+    def validation_step(self, batch: Sequence[Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Log entropy and value of the observations that were last seen of task ``dataloader_idx``."""
-        observation, task = batch
+        observation, task = batch if len(batch) == 2 else (batch[0], batch[4])
         action, log_prob = self.networks.sample(observation, task, self._noise)
         value = torch.minimum(*self.critic(observation, action, task)).mean() / self.hparams["reward_scale"]
         prefix = f"val/task_{dataloader_idx}"
@@ -270,6 +293,9 @@ class MultiTaskSAC(TaskModule):
         if not self._is_trained and hasattr(self.model, "fit_normalizer"):
             seen = [data.replay.observations(task, len(data.replay)) for task in range(data.replay.num_tasks)]
             cast(Any, self.model).fit_normalizer(cast(Tensor, self.all_gather(torch.cat(seen))).flatten(0, -2))
+        self._share_normalizer()
+
+    def _share_normalizer(self) -> None:
         normalizer = {name: b for name, b in self.model.named_buffers() if name.startswith("observation_")}
         for critic in (self.critic, self.slow_critic):
             critic.load_state_dict(normalizer, strict=False)  # what a critic has of it

@@ -91,6 +91,12 @@ class SuccessReport:
         assert self.returns is not None
         return dict(zip(self.tasks, self.returns.mean(axis=1).tolist(), strict=True))
 
+    @property
+    def mean_return(self) -> float:
+        """The mean sum of rewards of an episode, of all tasks."""
+        assert self.returns is not None
+        return float(self.returns.mean())
+
     def to_state(self) -> dict[str, Any]:
         """Tensors and primitives, for a callback's state."""
         held = {one.name: getattr(self, one.name) for one in fields(self)}

@@ -9,6 +9,8 @@ from torch import Tensor
 from dendrite_zoo._core.checks import check_integers
 from dendrite_zoo._core.finite import unusable_rows
 
+__all__ = ["Transitions"]
+
 
 class Transitions(NamedTuple):
     """Steps of several tasks, task by task: rows ``[j * n, (j + 1) * n)`` are task ``j``'s.
@@ -29,6 +31,38 @@ class Transitions(NamedTuple):
     next_observation: Tensor
     task: Tensor
     terminated: Tensor | None = None
+
+
+def as_transitions(batch: Any) -> Transitions:
+    """A batch of a loader of one's own as `Transitions`.
+
+    Args:
+        batch: five or six tensors in the order of `Transitions`, or a mapping of them by their names.
+
+    Raises:
+        ValueError: it is something else.
+
+    Example:
+        >>> parts = [torch.zeros(2, 3), torch.zeros(2, 1), torch.zeros(2), torch.zeros(2, 3), torch.zeros(2)]
+        >>> as_transitions(parts).task
+        tensor([0, 0])
+    """
+    try:
+        steps = Transitions(**batch) if isinstance(batch, Mapping) else Transitions(*batch)
+        rows = [len(part) for part in steps if part is not None]
+    except TypeError:
+        rows = []
+    if len(set(rows)) != 1:
+        names, got = ", ".join(Transitions._fields), type(batch).__name__
+        shapes = (
+            [tuple(part.shape) for part in batch if isinstance(part, Tensor)] if isinstance(batch, Sequence) else []
+        )
+        raise ValueError(
+            f"Expected data of OnlineTasks, or batches of {names} with as many rows each, but got {got} of the shapes "
+            f"{shapes}."
+        )
+    ends = None if steps.terminated is None else steps.terminated.bool()
+    return steps._replace(task=steps.task.long(), reward=steps.reward.float(), terminated=ends)
 
 
 class ReplayBuffer:

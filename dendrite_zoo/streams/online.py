@@ -1,7 +1,6 @@
 """Tasks to be learned online, at once or one after another: the policy that learns from the data also collects them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Any, Literal, get_args
 
@@ -11,9 +10,9 @@ from torch import Tensor
 from dendrite_zoo._core.checks import check_choice, check_integers
 from dendrite_zoo._core.names import nearest
 from dendrite_zoo._core.ranks import gather_states, state_of_rank
-from dendrite_zoo.rl import TaskEnvironments, TaskSpec, task_specs
-from dendrite_zoo.rl.replay import ReplayBuffer, Transitions
-from dendrite_zoo.rl.statistics import EpisodeStatistics
+from dendrite_zoo.rl import TaskSpec, Transitions, task_specs
+from dendrite_zoo.rl.practice import Practice
+from dendrite_zoo.rl.replay import ReplayBuffer
 from dendrite_zoo.rl.task_list import equal_sizes, without_success
 from dendrite_zoo.streams.datamodule import TaskDataModule
 from dendrite_zoo.streams.loader import SingleBatch
@@ -53,6 +52,8 @@ class OnlineTasks(TaskDataModule):
             another), with uniform actions.
         capacity: steps in the replay buffer of a process.
         envs_per_task: environments of each task in a process.
+        normalize_rewards: divide each task's rewards, for learning alone, by their root mean square in what was played
+            before its first update, so that tasks with rewards of other scales count alike.
         environments: further arguments of `dendrite_zoo.rl.TaskEnvironments`: any of ``fast``, ``max_steps``,
             ``num_goals``, ``num_processes``, ``reward_version`` and ``timeout``.
         seed: of the goals and their order, from 0.
@@ -64,7 +65,6 @@ class OnlineTasks(TaskDataModule):
         fast: whether the environments take their faster Python paths.
         num_envs: number of environments that a process plays at a time.
         rounds: number of rounds that were played.
-        replay: the `dendrite_zoo.rl.replay.ReplayBuffer`.
 
     Raises:
         ValueError: an unknown task, an argument of the environments that cannot be chosen, or a number out of range; at
@@ -92,6 +92,7 @@ class OnlineTasks(TaskDataModule):
         warmup_steps: int = 10_000,
         capacity: int = 1_000_000,
         envs_per_task: int = 1,
+        normalize_rewards: bool = False,
         environments: Mapping[str, Any] | None = None,
         seed: int = 0,
     ) -> None:
@@ -105,41 +106,40 @@ class OnlineTasks(TaskDataModule):
         check_integers(1, capacity=capacity, envs_per_task=envs_per_task)
         check_integers(0, updates_per_round=updates_per_round, warmup_steps=warmup_steps, seed=seed)
         self.order, self.total_env_steps, self.capacity = order, env_steps, capacity
-        self._turns = self.num_tasks if order == "sequential" else 1  # how often there is something else to play
-        self.num_envs = self.num_tasks // self._turns * envs_per_task
-        self.epochs_per_task = -(-epochs // self._turns)
-        self.epochs = self.max_epochs = self.epochs_per_task * self._turns
+        self._turns = turns = (
+            self.num_tasks if order == "sequential" else 1
+        )  # how often there is something else to play
+        self.num_envs = self.num_tasks // turns * envs_per_task
+        self.epochs_per_task = -(-epochs // turns)
+        self.epochs = self.max_epochs = self.epochs_per_task * turns
         if order == "sequential":
             self.metric = "val/return" if without_success(self.specs) else "val/success"
         self.steps_per_round, self.updates_per_round = steps_per_round, updates_per_round
         self.warmup_steps, self.envs_per_task, self.seed = warmup_steps, envs_per_task, seed
+        self.normalize_rewards = normalize_rewards
         self._options = dict(environments or {})
         _check_options(self._options)
         # the attribute `env_steps` counts the steps played so far
         self.save_hyperparameters({"env_steps": env_steps, "environments": self._options}, logger=False)
         self.fast = bool(self._options.get("fast"))
-        self._environments: TaskEnvironments | None = None
         self._restart(torch.device("cpu"))
 
     def _restart(self, device: torch.device) -> None:
         """Begin with nothing played."""
-        self.rounds, self._turn, self._device = 0, 0, device
-        self._begin_turn()
+        self.rounds, self._device = 0, device
+        self._begin(0)
 
-    def _begin_turn(self) -> None:
-        """Begin with nothing played of the tasks whose turn it is."""
+    def _begin(self, task: int) -> None:
+        """Begin with nothing played of a task, or of all of them."""
         self._earlier_rounds = self.rounds
-        self._last_state: dict[str, Any] | None = None  # of environments that were closed
-        playing = range(self.num_tasks)[self._playing]
-        index = [task for task in playing for _ in range(self.envs_per_task)]
-        self._statistics = EpisodeStatistics(self.tasks, index, without_success(self.specs))
-        sizes = {"observation_size": self.observation_size, "action_size": self.action_size}
-        self.replay = ReplayBuffer(len(playing), self.capacity, device=self._device, **sizes)
+        specs = self.specs if self.order == "mixed" else self.specs[task : task + 1]
+        options: Any = {name: getattr(self, name) for name in ("envs_per_task", "capacity", "normalize_rewards")}
+        self.practice = Practice(specs, task, device=self._device, **options)
 
     @property
-    def _playing(self) -> slice:
-        """The tasks whose turn it is: all of them, or one."""
-        return slice(self._turn, self._turn + self.num_tasks // self._turns)
+    def replay(self) -> ReplayBuffer:
+        """The replay buffer."""
+        return self.practice.replay
 
     @property
     def current_task(self) -> int:
@@ -184,33 +184,30 @@ class OnlineTasks(TaskDataModule):
         super().setup(stage)
         if stage not in (None, "fit"):
             return
-        self._close()
+        self.practice.close()
         self._restart(torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device)
         self._open()
 
     def _open(self) -> None:
-        own: dict[str, Any] = {"envs_per_task": self.envs_per_task, "first_env": self.rank * self.num_envs}
-        self._environments = TaskEnvironments(self.specs[self._playing], seed=self.seed, **own, **self._options)
+        first = self.rank * self.num_envs
+        self.practice.open(first_env=first, seed=self.seed, **self._options)
 
-    def _take_turn(self, turn: int) -> None:
-        """Go on to the tasks that are played next, if they are others."""
-        if turn != self._turn:
-            self._turn, opened = turn, self._environments is not None
-            self._close()
-            self._begin_turn()
+    def _go_on_to(self, task: int) -> None:
+        """Practise a task where tasks are learned one after another; the one before is left."""
+        if task != self.practice.first_task:
+            opened = self.practice.environments is not None
+            self.practice.close()
+            self._begin(task)
             if opened:
                 self._open()
 
     def teardown(self, stage: str | None = None) -> None:
         """End the environments' processes; a checkpoint can still be taken, until the next `setup`."""
-        if self._environments is not None:
-            with suppress(RuntimeError):  # they crashed, or were never reset
-                self._last_state = self._environments.state_dict()
-        self._close()
+        self.practice.close(keep_state=True)
 
     def on_exception(self, exception: BaseException) -> None:
         """End the environments' processes: they may have crashed, and cannot be asked for their state."""
-        self._close()
+        self.practice.close()
 
     def collect(self, act: Callable[[Tensor, Tensor], Tensor], steps: int) -> dict[str, float]:
         """Play, and add every step to the replay buffer.
@@ -226,26 +223,9 @@ class OnlineTasks(TaskDataModule):
         Raises:
             RuntimeError: before `setup`, or when a process of the environments crashed.
         """
-        if self._environments is None:
-            raise RuntimeError("There are no environments yet: expected setup() before collect(). Call it once.")
-        environments, device = self._environments, self.replay.rows.device
-        tensor = partial(torch.as_tensor, dtype=torch.float32, device=device)
-        own = torch.from_numpy(environments.task_index).to(device)
-        task = own + self._turn
-        if self.task_env_steps == 0:
-            environments.reset()
-        observation = tensor(environments.observation)
-        transitions: list[tuple[Tensor, ...]] = []
-        for _ in range(steps):
-            action = act(observation, task)
-            step = environments.step(action.cpu().numpy())
-            next_observation, terminated = tensor(step.final_observation), torch.from_numpy(step.terminated)
-            transitions.append((observation, action, tensor(step.reward), next_observation, own, terminated))
-            observation = tensor(step.observation) if step.ended.any() else next_observation
-            self._statistics.update(step)
-        self.replay.add(*(torch.cat(column) for column in zip(*transitions, strict=True)))
+        played = self.practice.collect(act, steps)
         self.rounds += 1
-        return self._statistics.compute()
+        return played
 
     def sample(self, per_task: int, generator: torch.Generator | None = None) -> Transitions:
         """Sample the same number of steps of every task, or of the current one, from the replay buffer.
@@ -254,13 +234,13 @@ class OnlineTasks(TaskDataModule):
             per_task: steps of each task.
             generator: of random numbers, on the buffer's device.
         """
-        batch = self.replay.sample(per_task, generator)
-        return batch._replace(task=batch.task + self._turn) if self._turn else batch
+        return self.practice.sample(per_task, generator)
 
     def train_dataloader(self) -> RoundLoader:
         """Return the rounds of an epoch."""
         self.resume_fit()
-        self._take_turn(0 if self.order == "mixed" else self.current_task)
+        if self.order == "sequential":
+            self._go_on_to(self.current_task)
         amount = {"steps": self.steps_per_round, "updates": self.updates_per_round}
         warm = self.warmup_steps - self.env_steps_per_round  # with the round that is played next
         return RoundLoader(self.rounds_per_epoch, lambda: self.task_env_steps >= warm, **amount, epoch=self.epoch)
@@ -271,19 +251,15 @@ class OnlineTasks(TaskDataModule):
         return [SingleBatch(partial(self._latest, task)) for task in range(self.num_tasks)]
 
     def _latest(self, task: int) -> tuple[Tensor, Tensor]:
-        place = task - self._turn
-        known = 0 <= place < self.replay.num_tasks
-        observation = self.replay.observations(place if known else 0, LATEST if known else 0)
+        observation = self.practice.latest(task, LATEST)
         return observation, torch.full((len(observation),), task, device=observation.device)
 
     def state_dict(self) -> dict[str, Any]:
         """The state of environments and replay buffer, of all processes; also after the environments were closed."""
-        running = self._environments if self.task_env_steps else None
-        environments = self._last_state if running is None else running.state_dict()
-        if self.rounds == 0 or (self.task_env_steps and environments is None):
+        own = self.practice.state_dict() if self.rounds else None
+        if own is None:
             return {}
-        own = {"environments": environments, **self._statistics.state_dict(), "replay": self.replay.state_dict()}
-        turn = {"turn": self._turn, "earlier_rounds": self._earlier_rounds}
+        turn = {"task": self.practice.first_task, "earlier_rounds": self._earlier_rounds}
         return {"rounds": self.rounds, **turn, "processes": gather_states(own)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -293,20 +269,11 @@ class OnlineTasks(TaskDataModule):
             ValueError: it is of another number of processes, or of other environments.
         """
         own = state_of_rank(state_dict["processes"], self.rank, self.world_size, "environments and a replay buffer")
-        if self._environments is None:
+        if self.practice.environments is None:
             return
-        self._take_turn(state_dict.get("turn", 0))
-        self.rounds = state_dict["rounds"]
-        self._earlier_rounds = state_dict.get("earlier_rounds", 0)
-        if self.task_env_steps:
-            self._environments.load_state_dict(own["environments"])
-        self._statistics.load_state_dict(own)
-        self.replay.load_state_dict(own["replay"])
-
-    def _close(self) -> None:
-        if self._environments is not None:
-            self._environments.close()
-            self._environments = None
+        self._go_on_to(state_dict.get("task", 0))  # of earlier versions, which knew all at once alone
+        self.rounds, self._earlier_rounds = state_dict["rounds"], state_dict.get("earlier_rounds", 0)
+        self.practice.load_state_dict(own, (self.rounds - self._earlier_rounds) * self.steps_per_round)
 
 
 def _check_options(options: Mapping[str, Any]) -> None:

@@ -1,0 +1,207 @@
+"""Soft actor-critic in environments of one's own: other sizes, true ends, at once or one after another."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from lightning.pytorch import LightningDataModule, Trainer
+from torch.utils.data import DataLoader, TensorDataset
+
+from dendrite_zoo.callbacks import ForgettingLogger, SuccessLogger, SynapticIntelligence
+from dendrite_zoo.lightning_modules import MultiTaskSAC
+from dendrite_zoo.models import ActiveDendritePolicy
+from dendrite_zoo.rl import Transitions
+from dendrite_zoo.streams import OnlineTasks, Round
+from tests.lightning_modules.practice import Crash, CrashAfter, EveryRound
+from tests.rl.worlds import ledges
+
+pytest.importorskip("gymnasium")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Checkpoint directory"),
+    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
+]
+QUIET = {
+    "logger": False,
+    "accelerator": "cpu",
+    "devices": 1,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "log_every_n_steps": 1,
+}
+
+
+def data(order="mixed", success="near", **arguments):
+    """Rounds of 5 steps: four of all tasks, or four of each task, the first two without updates."""
+    sizes = {"env_steps": 40, "epochs": 4, "steps_per_round": 5, "updates_per_round": 2, "warmup_steps": 10}
+    options = {"environments": {"num_processes": 0}, "capacity": 100, **sizes, **arguments}
+    return OnlineTasks(ledges(success=success), order=order, **options)
+
+
+def policy(**sizes):
+    torch.manual_seed(0)
+    sizes = {"observation_size": 3, "action_size": 2, **sizes}
+    return ActiveDendritePolicy(("calm", "windy"), hidden_features=[16, 16], num_segments=2, **sizes)
+
+
+def fit(module, stream, *callbacks, ckpt_path=None):
+    trainer = Trainer(**stream.trainer_kwargs(), **QUIET, callbacks=list(callbacks), enable_checkpointing=True)
+    trainer.fit(module, stream, ckpt_path=ckpt_path)
+    return trainer
+
+
+def test_what_was_played_is_what_is_learned_from():
+    stream = data(steps_per_round=40, env_steps=320)
+    module = MultiTaskSAC(policy(), batch_size_per_task=8)
+    fit(module, stream)
+    assert (stream.observation_size, stream.action_size) == (3, 2)
+    replay = stream.replay
+    observation, action, reward, after = replay.rows[:160].split(replay.widths, dim=1)
+    fell = replay.terminated[:160]
+    assert fell.any() and ((after[:, 0].abs() > 1) == fell).all(), "an end is where the cart left the ledge"
+    assert (reward.squeeze(1)[fell] == -1000).all() and (reward.squeeze(1)[~fell] >= 0).all()
+    assert action.abs().max() <= 1 and replay.sizes.tolist() == [50, 50]
+    assert module.model.has_normalizer
+
+
+def test_policies_of_other_sizes_are_refused():
+    with pytest.raises(
+        ValueError, match="observation_size=3, action_size=2, the size .* got observation_size=39, action"
+    ):
+        fit(MultiTaskSAC(policy(observation_size=39, action_size=4)), data())
+
+
+@pytest.mark.parametrize("order", ["mixed", "sequential"])
+def test_a_run_that_was_killed_goes_on_to_the_same_weights(order, tmp_path):
+    def module():
+        return MultiTaskSAC(policy(), batch_size_per_task=8, lr=1e-2)
+
+    whole = module()
+    fit(whole, data(order))
+    rounds = 4 if order == "mixed" else 8
+    for crash in range(1, rounds):
+        last = tmp_path / f"{crash}.ckpt"
+        with pytest.raises(Crash):
+            fit(module(), data(order), EveryRound(last), CrashAfter(crash))
+        resumed, stream = module(), data(order)
+        fit(resumed, stream, ckpt_path=last)
+        assert stream.rounds == rounds
+        for name, weight in whole.state_dict().items():
+            assert torch.equal(weight, resumed.state_dict()[name]), (crash, name)
+
+
+class Seen(SuccessLogger):
+    """Notes what the module was trained on, and what was measured in each validation."""
+
+    def __init__(self, **arguments):
+        super().__init__(**arguments)
+        self.tasks_of_batches, self.rows = [], []
+
+    def on_train_batch_end(self, trainer, pl_module, *args, **kwargs):
+        batch = trainer.datamodule.sample(4)
+        self.tasks_of_batches.append((trainer.datamodule.current_task, batch.task.unique().tolist()))
+        super().on_train_batch_end(trainer, pl_module, *args, **kwargs)
+
+    def on_validation_epoch_end(self, trainer, pl_module):
+        super().on_validation_epoch_end(trainer, pl_module)
+        self.rows.append(list(self.report.per_task.values()))
+
+
+@pytest.mark.parametrize("success", ["near", None])
+def test_one_task_after_another_is_measured_on_all(success, tmp_path):
+    stream, name = data("sequential", success), "val/success" if success else "val/return"
+    seen = Seen(num_goals=3, num_processes=0, max_steps=None)
+    log = ForgettingLogger(name, folder=tmp_path, pictures=False, verbose=False)
+    module = MultiTaskSAC(policy(), batch_size_per_task=8)
+    trainer = fit(module, stream, seen, log)
+    assert stream.metric == name and (stream.epochs_per_task, stream.max_epochs) == (2, 4)
+    assert seen.tasks_of_batches == [(0, [0])] * 4 + [(1, [1])] * 4
+    torch.testing.assert_close(log.matrix, torch.tensor([seen.rows[1], seen.rows[3]]))
+    metrics = trainer.callback_metrics
+    assert metrics["average_accuracy"] == pytest.approx(sum(seen.rows[3]) / 2)
+    assert metrics["forgetting"] == pytest.approx(seen.rows[1][0] - seen.rows[3][0], rel=1e-3)
+    assert metrics["return/mean"] == pytest.approx(sum(seen.report.return_per_task.values()) / 2)
+    assert ("success/mean" in metrics) == (success is not None)
+
+
+def test_each_task_has_a_warmup_and_a_buffer_of_its_own():
+    stream, rounds = data("sequential", warmup_steps=15), []
+
+    class Noted(CrashAfter):
+        def on_train_batch_start(self, trainer, pl_module, batch, *_):
+            rounds.append((batch, len(stream.replay), stream.task_env_steps))
+
+    fit(MultiTaskSAC(policy(), batch_size_per_task=8), stream, Noted(None))
+    of_one = [(Round(5, 0), 0, 0), (Round(5, 0), 5, 5), (Round(5, 2), 10, 10), (Round(5, 2), 15, 15)]
+    assert rounds == of_one * 2 and stream.total_updates == 2 * 2 * 2 and stream.env_steps == 40
+
+
+def test_with_consolidation_the_weights_of_the_first_task_move_less():
+    def moved(*callbacks):
+        module, stream, before = MultiTaskSAC(policy(), batch_size_per_task=8, lr=1e-2), data("sequential"), {}
+
+        class Noted(CrashAfter):
+            def on_train_epoch_end(self, trainer, pl_module):
+                if trainer.current_epoch == 1:
+                    before.update({n: p.detach().clone() for n, p in pl_module.model.named_parameters()})
+
+        fit(module, stream, Noted(None), *callbacks)
+        return sum(float((p - before[n]).detach().square().sum()) for n, p in module.model.named_parameters())
+
+    assert moved(SynapticIntelligence(si_lambda=1e4)) < 0.9 * moved()
+
+
+def test_rewards_of_another_scale_count_alike():
+    stream = data(normalize_rewards=True, warmup_steps=20)
+    fit(MultiTaskSAC(policy(), batch_size_per_task=8), stream)
+    again = stream.practice.state_dict()["reward_rms"]
+    for task in (0, 1):
+        first = stream.replay.rewards(task, 100)[:10]  # two rounds of five, before the first update
+        assert stream.practice.reward_rms[task] == pytest.approx(float(first.square().mean().sqrt()))
+        batch, generator = stream.sample(50, torch.Generator().manual_seed(0)), torch.Generator().manual_seed(0)
+        plain = stream.replay.sample(50, generator)
+        torch.testing.assert_close(batch.reward[batch.task == task] * again[task], plain.reward[plain.task == task])
+
+
+def transitions(rows=64):
+    draws = torch.Generator().manual_seed(0)
+    observation = torch.rand(rows, 3, generator=draws)
+    task, ends = torch.arange(rows) % 2, torch.rand(rows, generator=draws) < 0.2
+    action = torch.rand(rows, 2, generator=draws) * 2 - 1
+    return observation, action, observation.sum(1), observation.flip(0), task, ends.float()
+
+
+def test_a_loader_of_transitions_is_learned_from_as_it_is():
+    """The weights are those of the updates by hand, on the same batches."""
+    loader = DataLoader(TensorDataset(*transitions()), batch_size=16)
+    module, by_hand = (MultiTaskSAC(policy(), batch_size_per_task=8) for _ in range(2))
+    trainer = Trainer(max_epochs=2, num_sanity_val_steps=0, **QUIET, enable_checkpointing=False)
+    trainer.fit(module, loader, loader)
+    optimizer = by_hand.configure_optimizers()
+    by_hand.optimizers, by_hand.manual_backward = lambda: optimizer, torch.Tensor.backward
+    for step, batch in enumerate([*loader, *loader]):
+        by_hand._generator = by_hand._generator_of(step)
+        by_hand.update(Transitions(*batch[:5], batch[5].bool()))
+    assert trainer.global_step == 8 and "val/task_0/value" in trainer.callback_metrics
+    for name, weight in by_hand.state_dict().items():
+        assert torch.equal(weight, module.state_dict()[name]), name
+    with pytest.raises(
+        ValueError, match=r"batches of observation, .* terminated with .* list of the shapes \[\(16, 3\)"
+    ):
+        again = Trainer(max_epochs=1, num_sanity_val_steps=0, **QUIET, enable_checkpointing=False)
+        again.fit(module, DataLoader(TensorDataset(*transitions()[:3]), batch_size=16), loader)
+
+
+def test_the_observations_of_a_datamodule_are_those_to_normalise_by():
+    class Recorded(LightningDataModule):
+        tasks = ("calm", "windy")
+        observations = transitions()[0]
+
+        def train_dataloader(self):
+            return DataLoader(TensorDataset(*transitions()), batch_size=16)
+
+        val_dataloader = train_dataloader
+
+    module = MultiTaskSAC(policy(), batch_size_per_task=8)
+    Trainer(max_epochs=1, **QUIET, enable_checkpointing=False).fit(module, Recorded())
+    torch.testing.assert_close(module.model.observation_mean, Recorded.observations.mean(0))
+    assert torch.equal(module.critic.observation_mean, module.model.observation_mean)
