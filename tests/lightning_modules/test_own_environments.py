@@ -44,7 +44,8 @@ def policy(**sizes):
 
 
 def fit(module, stream, *callbacks, ckpt_path=None):
-    trainer = Trainer(**stream.trainer_kwargs(), **QUIET, callbacks=list(callbacks), enable_checkpointing=True)
+    saves = any(isinstance(callback, EveryRound) for callback in callbacks)
+    trainer = Trainer(**stream.trainer_kwargs(), **QUIET, callbacks=list(callbacks), enable_checkpointing=saves)
     trainer.fit(module, stream, ckpt_path=ckpt_path)
     return trainer
 
