@@ -44,14 +44,13 @@ class MultiTaskSAC(TaskModule):
     played with uniform actions, and its observations are those to normalise by: of tasks in turn, those of the first.
 
     Any loader of `dendrite_zoo.rl.Transitions`, or of tuples of such tensors, is learned from, too, an update a batch.
-    The normaliser is then of the datamodule's ``observations``; else call ``module.model.fit_normalizer`` before.
+    Its ``observations``, where it has them, are those to normalise by; else call ``module.model.fit_normalizer`` before.
 
     A policy with a normaliser of its own (see `ActiveDendritePolicy.fit_normalizer`), or any with ``kl_coef`` or
     ``actor_warmup``, keeps its normaliser and plays from the start, without a warm-up of uniform actions. Nothing
     else is done for it by default: the skills of a trained policy, such as ``"metaworld-mt10"``, are gone after a few
     hundred updates. ``kl_coef=10.0, start_std=0.1, actor_warmup=250`` preserves them: imitation taught no spread, and
-    the divergence keeps the policy near to what it was. With a smaller ``kl_coef`` it is freer to change, for better or
-    worse.
+    the divergence keeps the policy near to what it was. With a smaller ``kl_coef`` it is freer to change.
 
     Random numbers follow from ``seed``, process and round alone, so that a resumed run draws what it would have drawn.
 
@@ -207,18 +206,17 @@ class MultiTaskSAC(TaskModule):
         at_random = data.task_env_steps < data.warmup_steps and not self._is_trained
         played = data.collect(self._uniform if at_random else self.play, batch.steps)
         self.log("env_steps", float(data.env_steps), prog_bar=True)
-        values = dict(played)
         if batch.updates:
             if self.global_step == 0:
                 self._start(data)
-            values |= self._learn(data, batch.updates)
+            played |= self._learn(data, batch.updates)
             self.log("updates", float(self.global_step))
-        self.log_dict({f"train/{name}": value for name, value in values.items()})
+        self.log_dict({f"train/{name}": value for name, value in played.items()})
 
     def _learn_from(self, batch: Any) -> None:
         self._generator = self._generator_of(self.global_step)
-        values = dict(zip(FIGURES, self.update(as_transitions(batch)), strict=True))
-        self.log_dict({f"train/{name}": value for name, value in values.items()})
+        losses = zip(FIGURES, self.update(as_transitions(batch)), strict=True)
+        self.log_dict({f"train/{name}": value for name, value in losses})
 
     def _learn(self, data: OnlineTasks, updates: int) -> dict[str, float]:
         sums = torch.zeros(3, device=self.device)
