@@ -44,7 +44,7 @@ class MultiTaskSAC(TaskModule):
     played with uniform actions, and its observations are those to normalise by: of tasks in turn, those of the first.
 
     Any loader of `dendrite_zoo.rl.Transitions`, or of tuples of such tensors, is learned from, too, an update a batch.
-    Its ``observations``, where it has them, are those to normalise by; else call ``module.model.fit_normalizer`` before.
+    Its ``observations``, if it has them, are those to normalise by; else call ``module.model.fit_normalizer`` before.
 
     A policy with a normaliser of its own (see `ActiveDendritePolicy.fit_normalizer`), or any with ``kl_coef`` or
     ``actor_warmup``, keeps its normaliser and plays from the start, without a warm-up of uniform actions. Nothing
