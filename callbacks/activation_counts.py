@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dendrite_zoo._core.ranks import all_gather, sum_over_ranks
-from dendrite_zoo.callbacks.call_watcher import Activation, Place
+from dendrite_zoo.callbacks.activation import Activation, Place
 
 Key = tuple[Place, int, int]  # place, task, number of units
 

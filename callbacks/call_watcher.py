@@ -7,7 +7,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import Any, NamedTuple
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -16,32 +16,22 @@ from torch.nn import functional as F
 from torch.nn.modules import module as modules
 from torch.overrides import TorchFunctionMode
 
-from dendrite_zoo._core.torch import hook_all_modules, in_backward, insert_mode, remove_mode, transforms_active
-from dendrite_zoo.callbacks.layer_selection import (
-    ACTIVATIONS,
-    FUNCTIONS,
-    Layers,
-    layer_filter,
-    named_layers,
-    watched_outputs,
+from dendrite_zoo._core.torch import hook_all_modules, in_backward, insert_mode, remove_mode
+from dendrite_zoo.callbacks.activation import (
+    ACTIVATION_OF,
+    UNIT_OF,
+    Activation,
+    Place,
+    count_active,
+    is_activation,
+    is_countable,
+    is_number,
 )
+from dendrite_zoo.callbacks.layer_selection import ACTIVATIONS, Layers, layer_filter, named_layers, watched_outputs
 from dendrite_zoo.layers import KWinners
 
 Step = Callable[[str, nn.Module, tuple[Any, ...], dict[str, Any]], None]
 
-ACTIVATION_OF = {
-    function: name
-    for name in FUNCTIONS
-    for owner in (F, torch, Tensor)
-    for function in (getattr(owner, name, None), getattr(owner, f"{name}_", None))
-    if function is not None
-}
-UNIT_OF: dict[Any, int] = {
-    **{F.linear: -1, F.conv1d: -2, F.conv2d: -3, F.conv3d: -4},
-    **{F.conv_transpose1d: -2, F.conv_transpose2d: -3, F.conv_transpose3d: -4},
-    **{F.batch_norm: 1, F.instance_norm: 1, F.group_norm: 1},
-}
-"""The dimension of units in what a function gives."""
 FUSED = (nn.TransformerEncoder, nn.TransformerEncoderLayer, nn.MultiheadAttention)
 """They take another path of computation where a mode watches functions."""
 BETWEEN = {modules.__file__, F.__file__, torch.overrides.__file__, __file__}
@@ -59,30 +49,6 @@ def _run_as_written(watcher: CallWatcher, entered: bool) -> None:
     (_ENTERED.add if entered else _ENTERED.discard)(watcher)
     if not _ENTERED:
         _STANCE.close()
-
-
-class Place(NamedTuple):
-    """Where in a network an activation is used; the same in all batches, validations and processes.
-
-    Attributes:
-        layer: the name of the layer, that of the module or ``"{module}.{function}"``.
-        module: in whose forward it is used.
-        after: the module that ran before it there.
-        line: of code, which uses it.
-    """
-
-    layer: str
-    module: str
-    after: str
-    line: str
-
-
-class Activation(NamedTuple):
-    """How often each unit was active, ``(U,)`` integers, in how many samples."""
-
-    place: Place
-    active: Tensor
-    samples: int
 
 
 class _Known:
@@ -234,7 +200,7 @@ class CallWatcher:
         if len(rest) == 2:
             if call.name is not None:
                 self._take_in(call, parent, args, *rest)
-            if call.seen and (not _is_number(rest[1]) or _first(module.parameters())):  # else it is a loss
+            if call.seen and (not is_number(rest[1]) or _first(module.parameters())):  # else it is a loss
                 parent.seen += call.seen
         self._calls.pop()
         parent.after = call.name or parent.after
@@ -249,7 +215,7 @@ class CallWatcher:
         if known.may_skip_its_parts and not call.after and self._watches_in_fused(name):
             self._pause(False)
             module.forward(*args, **kwargs)
-        if call.watched or (call.seen and self._watched(name) and _is_activation(module, args, output)):
+        if call.watched or (call.seen and self._watched(name) and is_activation(module, args, output)):
             call.seen.clear()
             self._count(parent, name, output, module.dim if isinstance(module, KWinners) else None)
         if parent.step:
@@ -273,9 +239,9 @@ class CallWatcher:
             self._count(call, layer, output)
 
     def _count(self, call: _Call, layer: str, output: Any, unit: int | None = None) -> None:
-        if not isinstance(output, Tensor) or _is_number(output) or in_backward():
+        if not isinstance(output, Tensor) or is_number(output) or in_backward():
             return
-        if not _is_countable(output):
+        if not is_countable(output):
             self.uncountable.add(layer)
             return
         if output.is_nested:
@@ -312,48 +278,9 @@ class _Functions(TorchFunctionMode):
         return output
 
 
-def _is_activation(module: nn.Module, args: Any, output: Any) -> bool:
-    """Whether a module, in which an activation function was called, is nothing but an activation."""
-    if _first(module.children()) or _first(module.parameters()) or not args or not isinstance(output, Tensor):
-        return False
-    return output.is_nested or (isinstance(args[0], Tensor) and output.shape == args[0].shape)
-
-
-def _is_number(output: Any) -> bool:
-    return isinstance(output, Tensor) and not output.is_nested and output.ndim == 0
-
-
-def _is_countable(output: Tensor) -> bool:
-    """Whether a tensor is an ordinary one that holds numbers now."""
-    if transforms_active() or torch.jit.is_tracing() or torch.compiler.is_compiling():  # type: ignore[attr-defined]
-        return False
-    plain = type(output) in (Tensor, nn.Parameter) and output.layout is torch.strided
-    return output.is_nested or (plain and not output.is_meta and not output.is_quantized)
-
-
 def _first(items: Iterator[object]) -> bool:
     """Whether there is one."""
     return next(items, None) is not None
-
-
-def count_active(output: Tensor, unit: int) -> tuple[Tensor, int]:
-    """How often each unit was not zero, and the number of samples.
-
-    Args:
-        output: of a layer.
-        unit: the dimension of the units; all others are samples.
-
-    Example:
-        >>> count_active(torch.tensor([[0.0, 2.0], [0.0, 0.0]]), -1)
-        (tensor([0, 1]), 2)
-    """
-    # written as floats, comparison and sum take a fraction of the time of a boolean's; half ones cannot count
-    active = torch.empty_like(output, dtype=torch.float32, requires_grad=False)
-    torch.ne(output.detach(), 0, out=active)
-    unit %= output.ndim
-    if output.ndim > 1:
-        active = active.sum(dim=[d for d in range(output.ndim) if d != unit])
-    return active.long(), output.numel() // max(output.shape[unit], 1)
 
 
 def _line() -> str:

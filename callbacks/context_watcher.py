@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dendrite_zoo.callbacks.activation import Activation, Place
 from dendrite_zoo.callbacks.activation_counts import ActivationCounts
-from dendrite_zoo.callbacks.call_watcher import Activation, Place
 from dendrite_zoo.callbacks.layer_selection import Layers, is_within, layer_filter, named_layers
 from dendrite_zoo.functional import distinct_contexts, select_winners
 
