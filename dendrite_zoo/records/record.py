@@ -13,13 +13,11 @@ from typing import Any, Literal, TypedDict, get_args, get_type_hints
 
 from dendrite_zoo._core.annotations import fits
 from dendrite_zoo._core.environment import hardware, versions
-from dendrite_zoo._core.files import read_json, write_json
 from dendrite_zoo._core.names import nearest
 
-__all__ = ["ContextAtTest", "ResultRecord", "check_records", "read_records", "write_records"]
+__all__ = ["ContextAtTest", "ResultRecord"]
 
 MAX_TASKS = 2000  # their matrix has as many values as JSON may have, see `dendrite_zoo._core.files`
-MAX_RECORDS = 1000
 ContextAtTest = Literal["inferred", "given", "none", "constant"]
 SHARES = {
     *("average_accuracy", "average_accuracy_std", "average_accuracy_per_seed", "accuracy_by_context"),
@@ -204,37 +202,6 @@ ANNOTATIONS = ResultRecord.__annotations__ | {name: str(kind) for name, kind in 
 NEEDED = [one.name for one in fields(ResultRecord) if one.default is one.default_factory is MISSING]
 
 
-def read_records(path: str | Path) -> list[ResultRecord]:
-    """The result records of a run folder, or of a JSON file.
-
-    Raises:
-        FileNotFoundError: there are none.
-        ValueError: the file is no JSON, too large, or holds something else; names the field.
-    """
-    path = Path(path)
-    files = [path, path / "results.json", path / "model" / "results.json"]
-    if (found := next((file for file in files if file.is_file()), None)) is None:
-        raise FileNotFoundError(f"{path} holds no result records. Expected a run folder that finished, or a JSON file.")
-    value = read_json(found)
-    values = value if isinstance(value, list) else [value]
-    if not values:
-        raise ValueError(f"{found} holds no result records. Expected those that a run writes.")
-    return [ResultRecord.from_json(one, found) for one in values]
-
-
-def check_records(value: Any, where: str | Path) -> None:
-    """Check each of one or several records as far as it goes: any field may be missing.
-
-    Raises:
-        ValueError: as `check_record`; or there are too many.
-    """
-    records = value if isinstance(value, list) else [value]
-    if len(records) > MAX_RECORDS:
-        raise ValueError(f"Expected {where} to hold at most {MAX_RECORDS} result records, but got {len(records)}.")
-    for one in records:
-        check_record(one, where)
-
-
 def check_record(value: Any, where: str | Path) -> None:
     """Check what stands in a record, but not that it is complete.
 
@@ -276,16 +243,6 @@ def _check_shares(value: Mapping[str, Any], where: str | Path) -> None:
         rows = held if name == "matrix" else [held if isinstance(held, Iterable) else [held]]
         if not all(number is None or 0 <= number <= 1 for row in rows or () for number in row):
             raise ValueError(_unexpected(where, name, value[name], "from 0 to 1"))
-
-
-def write_records(records: Iterable[ResultRecord], path: str | Path) -> Path:
-    """Write result records as JSON; the file appears whole or not at all.
-
-    Args:
-        records: of runs, or merged ones.
-        path: where to write; missing folders are made.
-    """
-    return write_json(path, [record.to_json() for record in records])
 
 
 def _made_of(value: Mapping[str, Any]) -> ResultRecord:

@@ -1,0 +1,53 @@
+"""Result records as they stand in files."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from dendrite_zoo._core.files import read_json, write_json
+from dendrite_zoo.records.record import ResultRecord, check_record
+
+__all__ = ["check_records", "read_records", "write_records"]
+
+MAX_RECORDS = 1000
+
+
+def read_records(path: str | Path) -> list[ResultRecord]:
+    """The result records of a run folder, or of a JSON file.
+
+    Raises:
+        FileNotFoundError: there are none.
+        ValueError: the file is no JSON, too large, or holds something else; names the field.
+    """
+    path = Path(path)
+    files = [path, path / "results.json", path / "model" / "results.json"]
+    if (found := next((file for file in files if file.is_file()), None)) is None:
+        raise FileNotFoundError(f"{path} holds no result records. Expected a run folder that finished, or a JSON file.")
+    value = read_json(found)
+    values = value if isinstance(value, list) else [value]
+    if not values:
+        raise ValueError(f"{found} holds no result records. Expected those that a run writes.")
+    return [ResultRecord.from_json(one, found) for one in values]
+
+
+def write_records(records: Iterable[ResultRecord], path: str | Path) -> Path:
+    """Write result records as JSON; the file appears whole or not at all.
+
+    Args:
+        records: of runs, or merged ones.
+        path: where to write; missing folders are made.
+    """
+    return write_json(path, [record.to_json() for record in records])
+
+
+def check_records(value: Any, where: str | Path) -> None:
+    """Check each of one or several records as far as it goes: any field may be missing.
+
+    Raises:
+        ValueError: as `check_record`; or there are too many.
+    """
+    records = value if isinstance(value, list) else [value]
+    if len(records) > MAX_RECORDS:
+        raise ValueError(f"Expected {where} to hold at most {MAX_RECORDS} result records, but got {len(records)}.")
+    for one in records:
+        check_record(one, where)
