@@ -93,7 +93,7 @@ class TaskModule(LightningModule):
             The task if this is its first batch, else None.
         """
         ended, started = self.boundary.update(task)
-        if ended is not None and self.hparams["reset_optimizer"]:
+        if ended is not None and self.hparams.get("reset_optimizer"):
             for optimizer in self.trainer.optimizers:
                 optimizer.state.clear()
         return started

@@ -155,12 +155,12 @@ class BehaviorCloning(PolicyModule):
         """Normalise observations by those of the experts, unless the model has a normaliser; set the deviations."""
         super().on_fit_start()
         model, observations = self.model, getattr(self.datamodule, "observations", None)
-        if not model.has_normalizer and observations is not None:
+        if not model.has_normalizer and observations is not None and self.may_change_all:
             model.fit_normalizer(observations.to(self.device))
         if self._resumed:
             self.average.reset({name: weight.to(self.device) for name, weight in self._resumed.items()})
             self._resumed = {}
-        if self.new is None or self.new.is_whole:
+        if self.may_change_all:
             model.set_std(0.1)
 
     def on_train_start(self) -> None:

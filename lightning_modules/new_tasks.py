@@ -3,7 +3,7 @@
 import weakref
 from collections.abc import Iterable, Sequence
 from itertools import islice
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
@@ -16,6 +16,7 @@ from dendrite_zoo._core.ranks import sum_over_ranks
 from dendrite_zoo.lightning_modules.base import TaskModule
 from dendrite_zoo.lightning_modules.new_parts import NewParts, thaw
 from dendrite_zoo.optim import DendriteAdam
+from dendrite_zoo.row_sparse.parameter import RowParameter
 
 Learn: TypeAlias = Literal["all", "new"]
 
@@ -39,6 +40,8 @@ class NewTaskModule(TaskModule):
     """
 
     model: nn.Module
+    has_held_out = True
+    """Whether there are data to choose by what a task starts from, before it is trained."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -92,6 +95,9 @@ class NewTaskModule(TaskModule):
         if init_from is not None and (self.new is None or not self.new.has_columns):
             where = "with learn='new', where tasks have columns of segments (not with winners='context')"
             raise wrong_argument("init_from", f"None but {where}", init_from, "Leave it out.")
+        if init_from == "nearest" and not self.has_held_out:
+            expected = "the name of a task, for there are no data to choose the nearest one by"
+            raise wrong_argument("init_from", expected, init_from)
         if init_from not in (None, "nearest"):
             self.place_of(init_from)
         self.save_hyperparameters({"learn": learn, "init_from": init_from})
@@ -102,6 +108,11 @@ class NewTaskModule(TaskModule):
         if self.new is None or not self.training or not torch.is_grad_enabled():
             return self.model
         return self.new
+
+    @property
+    def may_change_all(self) -> bool:
+        """Whether what earlier tasks use may change, such as the normaliser of a policy."""
+        return self.new is None or self.new.is_whole
 
     def trained_parameters(self) -> list[nn.Parameter]:
         """Those of an optimizer: with ``learn="new"`` the parts of the new task alone."""
@@ -156,6 +167,9 @@ class NewTaskModule(TaskModule):
         was_whole = new.is_whole
         self._own()
         new.fix_statistics()
+        for optimizer in self.trainer.optimizers:
+            for parameter in new.parameters():  # the moments are those of other numbers
+                optimizer.state.pop(parameter, None)
         if was_whole:  # the first task had all of the network
             self._replace_parameters()
         if (init_from := self.hparams["init_from"]) is not None:
@@ -231,8 +245,9 @@ class NewTaskModule(TaskModule):
                 "its first in this fit. Train the first task in a fit of its own."
             )
         for optimizer in self.trainer.optimizers:
-            if isinstance(optimizer, DendriteAdam):
-                optimizer.release()
-            optimizer.param_groups.clear()
-            optimizer.state.clear()
-            optimizer.add_param_group({"params": self.trained_parameters()})
+            group = optimizer.param_groups[0]
+            for parameter in group["params"]:
+                optimizer.state.pop(parameter, None)
+                if isinstance(parameter, RowParameter):
+                    parameter.owner = None
+            group["params"] = list(cast(NewParts, self.new).parameters())

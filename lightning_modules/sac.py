@@ -20,8 +20,8 @@ from dendrite_zoo._core.checks import (
     wrong_argument,
 )
 from dendrite_zoo._core.names import say_new_names
-from dendrite_zoo.lightning_modules.base import TaskModule
-from dendrite_zoo.lightning_modules.policies import check_sizes
+from dendrite_zoo.lightning_modules.new_tasks import Learn
+from dendrite_zoo.lightning_modules.policies import PolicyModule
 from dendrite_zoo.models import ActiveDendritePolicy, TwinCritic
 from dendrite_zoo.models.loading import as_model, saved_config
 from dendrite_zoo.optim import DendriteAdam
@@ -34,7 +34,7 @@ FIGURES = ("critic_loss", "actor_loss", "entropy")
 
 
 @say_new_names
-class MultiTaskSAC(TaskModule):
+class MultiTaskSAC(PolicyModule):
     """Soft actor-critic for several tasks in one network (Haarnoja et al. 2018; the defaults are Iyer et al. 2022's).
 
     A policy, twin critics and their slow copies, and one entropy coefficient a task, learn from batches with as many
@@ -47,10 +47,9 @@ class MultiTaskSAC(TaskModule):
     Its ``observations``, if it has them, are those to normalise by; else call ``module.model.fit_normalizer`` before.
 
     A policy with a normaliser of its own (see `ActiveDendritePolicy.fit_normalizer`), or any with ``kl_coef`` or
-    ``actor_warmup``, keeps its normaliser and plays from the start, without a warm-up of uniform actions. Nothing
-    else is done for it by default: the skills of a trained policy, such as ``"metaworld-mt10"``, are gone after a few
-    hundred updates. ``kl_coef=10.0, start_std=0.1, actor_warmup=250`` preserves them: imitation taught no spread, and
-    the divergence keeps the policy near to what it was. With a smaller ``kl_coef`` it is freer to change.
+    ``actor_warmup``, keeps its normaliser and plays from the start, without a warm-up of uniform actions. By default
+    the skills of a trained policy, such as ``"metaworld-mt10"``, are gone after a few hundred updates: with ``kl_coef=
+    10.0, start_std=0.1, actor_warmup=250`` it stays near to what it was (imitation taught no spread).
 
     Random numbers follow from ``seed``, process and round alone, so that a resumed run draws what it would have drawn.
 
@@ -73,6 +72,8 @@ class MultiTaskSAC(TaskModule):
         kl_coef: weight of the divergence from the policy as it was at the start, in units of the scaled reward; 0
             for none.
         reset_optimizer: start each task with a fresh optimizer, where they are learned one after another.
+        learn: as in `BehaviorCloning`; with ``"new"`` the critics, which no task uses to act, learn as a whole.
+        init_from: with ``learn="new"``, the name of the task whose column a new one starts from.
         seed: of the random numbers.
 
     Logs:
@@ -93,6 +94,7 @@ class MultiTaskSAC(TaskModule):
     """
 
     context_at_test = "given"
+    has_held_out = False
 
     def __init__(
         self,
@@ -110,6 +112,8 @@ class MultiTaskSAC(TaskModule):
         actor_warmup: int = 0,
         kl_coef: float = 0.0,
         reset_optimizer: bool = True,
+        learn: Learn = "all",
+        init_from: str | None = None,
         seed: int = 0,
     ) -> None:
         arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
@@ -131,6 +135,8 @@ class MultiTaskSAC(TaskModule):
             if not isinstance(self.model, ActiveDendritePolicy):
                 kind = type(self.model).__name__
                 raise TypeError(f"Expected `start_std` with an ActiveDendritePolicy, but got {kind}. Leave it out.")
+            if learn == "new":
+                raise wrong_argument("start_std", "None with learn='new', for all tasks share it", start_std)
             self.model.set_std(start_std)
         self.critic = TwinCritic.like(self.model) if critic is None else as_model(critic, nn.Module, name="critic")
         self.slow_critic = copy.deepcopy(self.critic).requires_grad_(False)
@@ -139,7 +145,9 @@ class MultiTaskSAC(TaskModule):
         start = torch.tensor(float(init_alpha)).log()
         # The divergence limits the entropy, too: coefficients that are learned against it would grow without bound.
         self.log_alpha = nn.Parameter(start.repeat(len(self.tasks)), requires_grad=self.start_policy is None)
-        self.networks = ActorCritic(self.model, self.critic, self.slow_critic, self.log_alpha, self.start_policy)
+        self.choose_learning(learn, init_from)
+        policy = self.model if self.new is None else self.new
+        self.networks = ActorCritic(policy, self.critic, self.slow_critic, self.log_alpha, self.start_policy)
         configs = {"model": saved_config(self.model), "critic": saved_config(self.critic)}
         self.save_hyperparameters({**arguments, **configs})
         self._generator: torch.Generator | None = None
@@ -157,34 +165,30 @@ class MultiTaskSAC(TaskModule):
             return self(observation, torch.as_tensor(task_index, device=self.device)).cpu().numpy()
 
     def setup(self, stage: str) -> None:
-        """Refuse data of other tasks, before anything is played."""
+        """Refuse data of tasks that the policy does not know, before anything is played."""
         super().setup(stage)
-        data = self.datamodule
-        if stage == "fit" and tuple(tasks := getattr(data, "tasks", self.tasks)) != self.tasks:
-            expected = f"the same tasks in the same order as the policy's, {list(self.tasks)}"
-            raise ValueError(f"Expected data of {expected}, but got {list(tasks)}.")
-        check_sizes(self.model, data)
-        if stage == "fit" and isinstance(data, OnlineTasks):
-            self._warn_of_long_warmups(data)
+        if stage == "fit" and isinstance(self.datamodule, OnlineTasks):
+            self._warn_of_long_warmups(self.datamodule)
 
     def on_fit_start(self) -> None:
         """Normalise by the observations of other data than `OnlineTasks`, where they say theirs."""
+        super().on_fit_start()
         observations = getattr(self.datamodule, "observations", None)
-        if observations is not None and not self._is_trained:
+        if observations is not None and not self._is_trained and self.may_change_all:
             cast(Any, self.model).fit_normalizer(observations.to(self.device))
             self._share_normalizer()
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Start a task with a fresh optimizer."""
         super().on_train_batch_start(batch, batch_idx)
-        self.enter_task(getattr(self.datamodule, "current_task", None))
+        self.enter_batch(None if isinstance(batch, Round) else as_transitions(batch).task)
 
     def _warn_of_long_warmups(self, data: OnlineTasks) -> None:
-        updates, actor_warmup = data.total_updates, self.hparams["actor_warmup"]
+        updates, actor_warmup, steps = data.total_updates, self.hparams["actor_warmup"], data.total_env_steps
         if data.updates_per_round and not updates:
             rank_zero_warn(
-                f"Expected `warmup_steps` to be fewer than the env_steps, {data.total_env_steps}, but got "
-                f"{data.warmup_steps}: nothing will be learned. Lower `warmup_steps`, or raise `env_steps`."
+                f"Expected `warmup_steps` to be fewer than the env_steps, {steps}, but got {data.warmup_steps}: "
+                "nothing will be learned. Lower `warmup_steps`, or raise `env_steps`."
             )
         elif updates and actor_warmup >= updates:
             rank_zero_warn(
@@ -194,7 +198,8 @@ class MultiTaskSAC(TaskModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """One optimizer for the policy, the critics and the entropy coefficients, a group of parameters each."""
-        groups = [self.model.parameters(), self.critic.parameters(), [self.log_alpha]]
+        policy = self.model if self.may_change_all else cast(nn.Module, self.new)
+        groups = [policy.parameters(), self.critic.parameters(), [self.log_alpha]]
         return DendriteAdam([{"params": list(group)} for group in groups], lr=self.hparams["lr"])
 
     def training_step(self, batch: Round | Sequence[Tensor], batch_idx: int) -> None:
@@ -223,12 +228,12 @@ class MultiTaskSAC(TaskModule):
         for _ in range(updates):
             sums += self.update(data.sample(self.hparams["batch_size_per_task"], self._generator))
         means = dict(zip(FIGURES, (sums / updates).tolist(), strict=True))
-        alphas = zip(self.tasks, self.log_alpha.detach().exp().tolist(), strict=True)
-        return means | {f"entropy_coefficient/{task}": alpha for task, alpha in alphas}
+        alphas = dict(zip(self.tasks, self.log_alpha.detach().exp().tolist(), strict=True))
+        return means | {f"entropy_coefficient/{task}": alphas[task] for task in data.tasks}
 
     def validation_step(self, batch: Sequence[Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Log entropy and value of the observations that were last seen of task ``dataloader_idx``."""
-        observation, task = batch if len(batch) == 2 else (batch[0], batch[4])
+        observation, task = batch[0], self.in_policy(batch[1] if len(batch) == 2 else batch[4])
         action, log_prob = self.networks.sample(observation, task, self._noise)
         value = torch.minimum(*self.critic(observation, action, task)).mean() / self.hparams["reward_scale"]
         prefix = f"val/task_{dataloader_idx}"
@@ -248,7 +253,7 @@ class MultiTaskSAC(TaskModule):
         Returns:
             Losses of critics and policy, and the policy's entropy, ``(3,)``.
         """
-        self._batch = batch
+        self._batch = batch = batch._replace(task=self.in_policy(batch.task))
         options = {name: self.hparams[name] for name in ("discount", "reward_scale", "target_entropy")}
         losses = self.networks.losses(batch, self._noise, **options)
         optimizer = cast(Any, self.optimizers())
@@ -263,12 +268,8 @@ class MultiTaskSAC(TaskModule):
 
     @torch.no_grad()
     def play(self, observation: Tensor, task: Tensor) -> Tensor:
-        """Sample the actions to be played.
-
-        Shape:
-            ``(N, O)`` and ``(N,)`` to ``(N, A)``.
-        """
-        return self.networks.sample(observation, task, self._noise)[0]
+        """Sample the actions ``(N, A)`` to be played for observations ``(N, O)`` in tasks ``(N,)``."""
+        return self.networks.sample(observation, self.in_policy(task), self._noise)[0]
 
     @property
     def _is_trained(self) -> bool:
@@ -276,7 +277,7 @@ class MultiTaskSAC(TaskModule):
         return asked or getattr(self.model, "has_normalizer", False)
 
     def _uniform(self, observation: Tensor, task: Tensor) -> Tensor:
-        mean = self.model(observation, task)[0]
+        mean = self.model(observation, self.in_policy(task))[0]
         return torch.rand(mean.shape, generator=self._generator, device=mean.device) * 2 - 1
 
     def _noise(self, like: Tensor) -> Tensor:
@@ -288,7 +289,7 @@ class MultiTaskSAC(TaskModule):
 
     def _start(self, data: OnlineTasks) -> None:
         """Before the first update: normalise by what all processes saw, the critics as the policy."""
-        if not self._is_trained and hasattr(self.model, "fit_normalizer"):
+        if not self._is_trained and self.may_change_all and hasattr(self.model, "fit_normalizer"):
             seen = [data.replay.observations(task, len(data.replay)) for task in range(data.replay.num_tasks)]
             cast(Any, self.model).fit_normalizer(cast(Tensor, self.all_gather(torch.cat(seen))).flatten(0, -2))
         self._share_normalizer()

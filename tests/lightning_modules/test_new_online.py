@@ -1,0 +1,133 @@
+"""MultiTaskSAC on some of a policy's tasks, and with learn="new": what other tasks' actions are stays, to the bit."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer
+
+import dendrite_zoo
+from dendrite_zoo.lightning_modules import MultiTaskSAC
+from dendrite_zoo.models import ActiveDendritePolicy
+from dendrite_zoo.streams import OnlineTasks
+from tests.lightning_modules.practice import Crash, CrashAfter, EveryRound
+
+pytest.importorskip("metaworld")
+pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory")
+KNOWN, NEW = ["reach-v3", "drawer-close-v3"], ["push-v3", "door-close-v3"]
+X = torch.randn(30, 39, generator=torch.Generator().manual_seed(0))
+
+
+def known_policy(folder, **arguments):
+    torch.manual_seed(0)
+    policy = ActiveDendritePolicy(KNOWN, hidden_features=[16, 16], num_segments=3, **arguments)
+    policy.fit_normalizer(X)
+    policy.save_pretrained(folder)
+
+
+def online(tasks):
+    return OnlineTasks(
+        tasks,
+        env_steps=20 * len(tasks),
+        epochs=2,
+        steps_per_round=5,
+        updates_per_round=3,
+        warmup_steps=0,
+        capacity=1000,
+        environments={"num_processes": 0, "max_steps": 7},
+    )
+
+
+def fit(module, data, *callbacks, **options):
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    checkpoints = {"enable_checkpointing": any(isinstance(callback, EveryRound) for callback in callbacks)}
+    trainer = Trainer(**data.trainer_kwargs(), **quiet, **checkpoints, log_every_n_steps=1, callbacks=[*callbacks])
+    trainer.fit(module, data, **options)
+    return trainer
+
+
+def actions(policy):
+    with torch.no_grad():
+        return {task: torch.cat(policy(X, torch.tensor(policy.task_index(task))), dim=1) for task in policy.tasks}
+
+
+class Actions(Callback):
+    """Notes what the policy does in each task after every round."""
+
+    def __init__(self):
+        self.actions = []
+
+    def on_train_batch_end(self, trainer, module, *_):
+        self.actions.append(actions(module.model))
+
+
+@pytest.mark.parametrize("kind", [{}, {"winners": "context", "dendrite_layers": [1], "activation_density": 0.4}])
+def test_no_other_task_changes(kind, tmp_path):
+    known_policy(tmp_path / "known", **kind)
+    policy = dendrite_zoo.load(tmp_path / "known", tasks=[NEW[0], *KNOWN, NEW[1]])
+    before, noted, seen = actions(policy), Actions(), policy.observation_mean.clone()
+    module = MultiTaskSAC(policy, batch_size_per_task=8, lr=1e-2, learn="new", kl_coef=0.1)
+    critic = module.critic.critics[0].output.weight.clone()
+    trainer = fit(module, online(NEW[::-1]), noted)
+    for after in noted.actions:
+        assert all(after[task].equal(before[task]) for task in KNOWN)
+    assert all(not noted.actions[-1][task].equal(before[task]) for task in NEW)
+    assert not module.critic.critics[0].output.weight.equal(critic) and policy.observation_mean.equal(seen)
+    assert "train/entropy_coefficient/push-v3" in trainer.callback_metrics
+    assert "train/entropy_coefficient/reach-v3" not in trainer.callback_metrics
+    assert policy.mlp.output.weight.requires_grad
+    policy.save_pretrained(tmp_path / "more")
+    again = actions(dendrite_zoo.load(tmp_path / "more"))
+    assert all(again[task].equal(after) for task, after in noted.actions[-1].items())
+
+
+def test_a_crash_changes_nothing(tmp_path):
+    known_policy(tmp_path / "known")
+
+    def train(folder, crash=None):
+        torch.manual_seed(0)
+        policy = dendrite_zoo.load(tmp_path / "known", tasks=[*KNOWN, NEW[0]])
+        module = MultiTaskSAC(policy, batch_size_per_task=8, lr=1e-2, learn="new", init_from="reach-v3")
+        last, data = tmp_path / folder / "last.ckpt", online(NEW[:1])
+        callbacks = [EveryRound(last), *([] if crash is None else [CrashAfter(crash)])]
+        fit(module, data, *callbacks, ckpt_path=last if last.exists() else None)
+        return module.state_dict()
+
+    whole = train("whole")
+    with pytest.raises(Crash):
+        train("crashed", 3)
+    for (name, one), other in zip(whole.items(), train("crashed").values(), strict=True):
+        assert one.equal(other), name
+
+
+def test_some_of_a_policys_tasks_by_name(tmp_path):
+    """The same as a policy of those tasks alone, where all of it is trained, but for what one task has by itself."""
+    known_policy(tmp_path)
+    fewer = dendrite_zoo.load(tmp_path, tasks=["drawer-close-v3"])
+    every = dendrite_zoo.load(tmp_path)
+    results = []
+    for policy in (fewer, every):
+        torch.manual_seed(1)
+        critics = dendrite_zoo.models.TwinCritic.like(dendrite_zoo.load(tmp_path)).state_dict()
+        module = MultiTaskSAC(policy, batch_size_per_task=8, lr=1e-2)
+        own = {name: x[..., 1:] if "segments" in name and policy is fewer else x for name, x in critics.items()}
+        module.critic.load_state_dict(own)
+        module.slow_critic.load_state_dict(own)
+        fit(module, online(["drawer-close-v3"]))
+        results.append(actions(policy)["drawer-close-v3"])
+    assert results[0].equal(results[1])
+    with pytest.raises(
+        ValueError, match=r"but got 'push-v3'. Load the policy with tasks=\[..., 'push-v3'\] for one more"
+    ):
+        fit(MultiTaskSAC(every), online(["push-v3"]))
+
+
+def test_wrong_arguments(tmp_path):
+    known_policy(tmp_path)
+    policy = dendrite_zoo.load(tmp_path)
+    with pytest.raises(ValueError, match="Expected `init_from` to be the name of a task, for there are no data"):
+        MultiTaskSAC(policy, learn="new", init_from="nearest")
+    with pytest.raises(ValueError, match="Expected `start_std` to be None with learn='new'"):
+        MultiTaskSAC(policy, learn="new", start_std=0.1)
+    with pytest.raises(ValueError, match="tasks of the policy.*but got 'reachv3'. Did you mean 'reach-v3'"):
+        MultiTaskSAC(policy, learn="new", init_from="reachv3")
