@@ -75,7 +75,7 @@ class SparseLinear(nn.Module):
 
     def masked_weight(self) -> Tensor:
         """The weight ``(U, I)``, zero where masked, as is its gradient."""
-        return self.weight if self.mask is None else self.weight * self.mask
+        return self.weight if self.mask is None else self.weight * self.mask.to(self.weight.dtype)
 
     def extra_repr(self) -> str:
         """The arguments, as ``print(model)`` shows them."""

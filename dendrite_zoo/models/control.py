@@ -150,6 +150,11 @@ class ControlModel(DendriteModel):
         options = config.options(segment_seed=seed, context_density=density)
         return ActiveDendriteMLP(*sizes, context_dim=len(self.tasks), **options)
 
+    @property
+    def networks(self) -> list[ActiveDendriteMLP]:
+        """Its networks, which all have the task as their context."""
+        raise NotImplementedError
+
     def parts(self, task: Tensor | int) -> TaskParts:
         """What may be given in the place of tasks, so that their parts of the networks are cut out once, not each time.
 
@@ -162,8 +167,7 @@ class ControlModel(DendriteModel):
             >>> policy(observation, policy.parts(task))[0].equal(policy(observation, task)[0])
             True
         """
-        networks = (module for module in self.modules() if isinstance(module, ActiveDendriteMLP))
-        return TaskParts(task, [network.subnetworks(task) for network in networks])
+        return TaskParts(task, [network.subnetworks(task) for network in self.networks])
 
     def _inputs(self, observation: Tensor, task: Tensor | int, *others: Tensor) -> Tensor:
         """What a network reads: the observation, normalised, other inputs, and the one-hot task if it is appended."""

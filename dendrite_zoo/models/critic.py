@@ -1,12 +1,14 @@
 """Critics that judge the actions of a policy in many tasks."""
 
 import inspect
+from typing import cast
 
 from torch import Tensor, nn
 
 from dendrite_zoo.hub import register_model
 from dendrite_zoo.models.config import takes
 from dendrite_zoo.models.control import ControlArguments, ControlModel, TaskParts
+from dendrite_zoo.models.mlp import ActiveDendriteMLP
 
 __all__ = ["TwinCritic"]
 
@@ -47,6 +49,11 @@ class TwinCritic(ControlModel):
         super().__init__(config)
         size = config.observation_size + config.action_size
         self.critics = nn.ModuleList(self._network(config, size, 1, number) for number in range(2))
+
+    @property
+    def networks(self) -> list[ActiveDendriteMLP]:
+        """The two networks."""
+        return cast("list[ActiveDendriteMLP]", list(self.critics))
 
     @classmethod
     def like(cls, policy: nn.Module) -> "TwinCritic":

@@ -18,6 +18,7 @@ from dendrite_zoo.hub import register_model
 from dendrite_zoo.models.config import takes
 from dendrite_zoo.models.control import ControlArguments, ControlModel, TaskParts
 from dendrite_zoo.models.folded import FoldedCache, plain_linear
+from dendrite_zoo.models.mlp import ActiveDendriteMLP
 
 __all__ = ["ActiveDendritePolicy"]
 
@@ -82,6 +83,11 @@ class ActiveDendritePolicy(ControlModel):
         super().__init__(config)
         self.mlp = self._network(config, config.observation_size, 2 * config.action_size)
         self._folded = FoldedCache()
+
+    @property
+    def networks(self) -> list[ActiveDendriteMLP]:
+        """The network."""
+        return [self.mlp]
 
     def task_index(self, task: Task) -> int:
         """The index of a task, given by its name or by the index itself.

@@ -98,7 +98,7 @@ class XdGClassifier(TaskClassifier, HubModel, nn.Module):
             return self._forward_masked(x, ids)
         used, index, sizes = ids.unique(return_inverse=True, return_counts=True)
         groups = Groups(index, sizes)
-        return self._forward_in(x.index_select(0, groups.order), used[groups.groups], groups)[groups.back]
+        return groups.unsort(self._forward_in(groups.sort(x), used[groups.groups], groups))
 
     def _forward_masked(self, x: Tensor, tasks: Tensor) -> Tensor:
         """Logits of rows in the tasks ``(B,)``: compute the whole, and take to zero what is off."""

@@ -46,13 +46,14 @@ class ActivationCache:
     SAMPLE = 64
 
     def __init__(self) -> None:
-        self.invalidate()
-
-    def invalidate(self) -> None:
-        """Forget everything."""
         self._context: Tensor | None = None
         self._values, self._sample = torch.empty(0), torch.empty(0, dtype=torch.long)
         self._stamp: tuple[Any, ...] = ()
+
+    def invalidate(self) -> None:
+        """Forget everything."""
+        if self._context is not None:
+            self.__init__()  # type: ignore[misc]
 
     def activations(self, segments: Tensor, context: Tensor) -> Tensor:
         """The activation of each row of segments ``(N, C)`` in ``context`` ``(C,)``, or in one of an id ``()``."""

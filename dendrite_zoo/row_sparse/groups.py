@@ -40,7 +40,6 @@ class Groups:
 
     Attributes:
         order: the sorted batch is ``x[order]``, ``(B,)``.
-        back: and ``sorted[back]`` the batch again.
         groups: the groups in the order of the sorted batch, ``(K,)``.
         index: which of these each sorted row belongs to, ``(B,)``.
         buckets: groups that are multiplied in one product.
@@ -56,9 +55,10 @@ class Groups:
         sizes, self.groups = sizes.sort(descending=True, stable=True)
         rank = torch.empty_like(self.groups).index_copy_(0, self.groups, torch.arange(count))
         self.index, self.order = rank[index].sort(stable=True)
-        self.back = self.order.argsort()
+        places = torch.arange(len(index))
+        self._back = None if torch.equal(self.order, places) else self.order.argsort()
         starts = sizes.cumsum(0) - sizes
-        within = torch.arange(len(index)) - starts[self.index]
+        within = places - starts[self.index]
         self.buckets: list[Bucket] = []
         first, lengths, begins = 0, sizes.tolist(), [*starts.tolist(), len(index)]
         while first < count:
@@ -66,9 +66,17 @@ class Groups:
             last = next((g for g in range(first, count) if 2 * lengths[g] < size), count)
             rows = slice(begins[first], begins[last])
             full = begins[last] - begins[first] == (last - first) * size
-            places = None if full else (self.index[rows] - first) * size + within[rows]
-            self.buckets.append(Bucket(slice(first, last), rows, size, places))
+            padded = None if full else (self.index[rows] - first) * size + within[rows]
+            self.buckets.append(Bucket(slice(first, last), rows, size, padded))
             first = last
+
+    def sort(self, x: Tensor) -> Tensor:
+        """The rows of a batch, group by group."""
+        return x if self._back is None else x.index_select(0, self.order)
+
+    def unsort(self, x: Tensor) -> Tensor:
+        """Sorted rows in the order of the batch."""
+        return x if self._back is None else x.index_select(0, self._back)
 
 
 class Part:
@@ -121,7 +129,7 @@ class Part:
     def of(self, weight: Tensor, bias: Tensor | None, mask: Tensor | None = None) -> "PartialLinear":
         """Cut it out of a layer's parameters; a mask multiplies the weight."""
         if self.whole:
-            return PartialLinear(self, weight if mask is None else weight * mask, bias)
+            return PartialLinear(self, weight if mask is None else weight * mask.to(weight.dtype), bias)
         part = take_rows(weight, self.ids, 1 if self.inputs is None else 2, mask)
         return PartialLinear(self, part, None if bias is None else take_rows(bias, self.rows, 1))
 

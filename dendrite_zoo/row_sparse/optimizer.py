@@ -109,7 +109,7 @@ class DendriteAdam(torch.optim.Adam):
         grad, cache, state = cast(Tensor, parameter.grad), parameter.activation_cache, self.state[parameter]
         tensors = parameter.detach(), state["exp_avg"], state["exp_avg_sq"]
         everything = [rows_of(tensor, parameter.row_dims) for tensor in tensors]
-        size = max(1, PIECE // max(1, everything[0][:1].numel()))
+        size = max(1, PIECE * len(everything[0]) // max(1, parameter.numel()))
         if grad.is_sparse:
             grad = once(grad)
             cache.check(everything[0])
@@ -194,14 +194,14 @@ def _adam(pieces: list[_Piece], step: float, group: dict[str, Any]) -> None:
     """One step of Adam, with the small number where `torch.optim.SparseAdam` adds it: to the uncorrected root."""
     (beta1, beta2), fused = group["betas"], bool(group["fused"])
     weights, means, squares = (list(tensors) for tensors in zip(*(piece.rows for piece in pieces), strict=True))
-    before = [torch.full((), step - 1, device=w.device if fused else "cpu") for w in weights]
+    before = torch.full((len(weights),), step - 1, device=weights[0].device if fused else "cpu").unbind()
     adam(
         weights,
         [piece.grad for piece in pieces],
         means,
         squares,
         [],
-        before,  # which it counts up
+        list(before),  # which it counts up
         fused=fused,
         amsgrad=False,
         beta1=beta1,

@@ -94,7 +94,7 @@ def _from_winners(segments: Tensor, contexts: Tensor, gate: Gate, mask: Tensor |
 
 def _from_all(segments: Tensor, contexts: Tensor, gate: Gate, mask: Tensor | None) -> Tensor:
     if mask is not None:
-        segments = segments * mask
+        segments = segments * mask.to(segments.dtype)  # bools multiply several times as slowly
     units = max(1, CHUNK // (len(contexts) * segments.shape[1]))
     splits = segments.split(units) if units < len(segments) else [segments]
     parts = [select_winners(segment_activations(part, contexts), gate)[0] for part in splits]

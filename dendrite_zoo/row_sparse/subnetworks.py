@@ -78,11 +78,11 @@ class Subnetworks:
         if self.index.ndim:
             check_one_each(self.index, x)
         if self.groups is not None:
-            x = x.index_select(0, self.groups.order)
+            x = self.groups.sort(x)
         for layer, activation in zip(self.layers, self.activations, strict=False):
             x = activation(layer(x))
         x = self.layers[-1](x)
-        return x if self.groups is None else x.index_select(0, self.groups.back)
+        return x if self.groups is None else self.groups.unsort(x)
 
     def detach(self) -> "Subnetworks":
         """The same, through which gradients pass without reaching the parameters."""
