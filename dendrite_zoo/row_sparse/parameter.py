@@ -244,8 +244,8 @@ def _gradient(ids: Tensor, values: Tensor, ctx: Any, unique: bool) -> Tensor:
     indices = [ids]
     for size in reversed(ctx.shape[1 : ctx.row_dims]):  # `torch.unravel_index` takes three to ten times as long
         indices[:1] = [indices[0] // size, indices[0] % size]
-    options = {"is_coalesced": None if unique else True, "check_invariants": False}
-    return torch.sparse_coo_tensor(torch.stack(indices), values, ctx.shape, **options)
+    known = None if unique else True  # that rows are sorted, and there once
+    return torch.sparse_coo_tensor(torch.stack(indices), values, ctx.shape, is_coalesced=known, check_invariants=False)
 
 
 def _sums(places: Tensor, values: Tensor, count: int) -> Tensor:
