@@ -66,3 +66,12 @@ def test_ten_skills(tmp_path):
     pytest.importorskip("metaworld")
     shown = run([sys.executable, ROOT / "examples" / "ten_skills.py"], tmp_path).splitlines()
     assert len(shown) == 10 and sum("reached" in line for line in shown) >= 9
+
+
+@pytest.mark.slow
+def test_one_more_skill(tmp_path):
+    pytest.importorskip("metaworld")
+    shown = run([sys.executable, ROOT / "examples" / "one_more_skill.py"], tmp_path)
+    assert int(re.search(r"button-press-v3: (\d+)% of goals", shown)[1]) >= 80
+    assert "largest change of an action in the ten tasks before: 0.0\n" in shown
+    assert dendrite_zoo.load(tmp_path / "eleven-skills").tasks[-1] == "button-press-v3"

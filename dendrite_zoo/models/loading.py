@@ -40,7 +40,9 @@ def as_model(model: Any, kind: type[M], *, name: str = "model") -> M:
     """Return the model that an argument stands for, ready to be trained.
 
     Args:
-        model: a model; or what `load` takes; or the config of a registered model, from which it is built.
+        model: a model; or what `load` takes; or the same with changes, as a recipe writes them, such as
+            ``{"from_pretrained": "metaworld-mt10", "tasks": [...]}``; or the config of a registered model, from which
+            it is built.
         kind: the class that is expected.
         name: of the argument, for the messages.
 
@@ -57,6 +59,8 @@ def as_model(model: Any, kind: type[M], *, name: str = "model") -> M:
     """
     if isinstance(model, (str, os.PathLike)):
         model = load(model)
+    elif isinstance(model, Mapping) and (given := _load_arguments(model)):
+        model = load(given.pop("from_pretrained"), **given)
     elif isinstance(model, Mapping):
         if "library_name" not in model:
             raise ValueError(_what_is_wrong(model))
@@ -72,6 +76,15 @@ def as_model(model: Any, kind: type[M], *, name: str = "model") -> M:
 def saved_config(model: nn.Module) -> dict[str, Any] | None:
     """Return the config from which `as_model` builds a model anew; None for a network that is not registered."""
     return full_config(model) if isinstance(model, HubModel) else None
+
+
+def _load_arguments(model: Mapping[str, Any]) -> dict[str, Any]:
+    """What a dictionary with ``from_pretrained`` says to load, and how it is to differ; empty for any other.
+
+    Where a saved recipe has written it as the arguments of a class, that is the class of the argument's type.
+    """
+    arguments = model.get("init_args") if "class_path" in model else model
+    return dict(arguments) if isinstance(arguments, Mapping) and "from_pretrained" in arguments else {}
 
 
 def _what_is_wrong(model: Mapping[str, Any]) -> str:

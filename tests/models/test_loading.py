@@ -36,6 +36,17 @@ def test_a_config_gives_a_new_model_of_the_same_form(model):
     assert saved_config(model) == full_config(model) and saved_config(nn.Linear(2, 2)) is None
 
 
+@pytest.mark.parametrize("kind", [nn.Module, ActiveDendriteClassifier])
+def test_a_recipe_says_what_to_load_and_how_it_differs(model, kind, tmp_path):
+    model.save_pretrained(tmp_path)
+    written = {"from_pretrained": str(tmp_path), "max_tasks": 7}
+    for x in (written, {"class_path": f"{kind.__module__}.{kind.__name__}", "init_args": written}):  # as it is saved
+        again = as_model(x, kind)
+        assert again.max_tasks == 7 and again.training and written["from_pretrained"] == str(tmp_path)
+    with pytest.raises(TypeError, match=r"no argument `max_task`. Did you mean 'max_tasks'"):
+        as_model({"from_pretrained": str(tmp_path), "max_task": 7}, kind)
+
+
 @pytest.mark.parametrize(
     "x, kind, name, message",
     [
