@@ -55,7 +55,7 @@ HEAVY = {
     "huggingface_hub": (["_core", "hub", *UPSTAIRS], "late"),
     "matplotlib": (["report"], "late"),
     "pyarrow": (["streams"], "late"),
-    "PIL": (["streams"], "late"),
+    "PIL": (["report", "streams"], "late"),
     "metaworld": (["rl", "rl.metaworld"], "late"),
     "mujoco": (["rl", "rl.metaworld"], "late"),
     "gymnasium": (["rl", "rl.metaworld"], "late"),

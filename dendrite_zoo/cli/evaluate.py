@@ -9,11 +9,11 @@ from rich.table import Table
 
 from dendrite_zoo.lightning_modules import evaluate_contexts
 from dendrite_zoo.models import ActiveDendritePolicy, load
-from dendrite_zoo.report import write_record
-from dendrite_zoo.rl import evaluate_policy
+from dendrite_zoo.report import save_gif, write_record
+from dendrite_zoo.rl import evaluate_policy, record_policy
 from dendrite_zoo.streams import TaskStream, benchmark_stream
 
-CLASSIFIER_OPTIONS, POLICY_OPTIONS = ("benchmark", "num_tasks", "data"), ("goals", "processes")
+CLASSIFIER_OPTIONS, POLICY_OPTIONS = ("benchmark", "num_tasks", "data"), ("goals", "processes", "gif")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -27,6 +27,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--json", dest="json_file", type=Path, help="Write the scores there, too.")
     add("--goals", type=int, help="Of a policy: test goals of each task, one episode each (default: 50).")
     add("--processes", type=int, help="Of a policy: worker processes; 0 for this one alone (default: 2).")
+    add("--gif", type=Path, help="Of a policy: draw its skills at work into this file, too (it takes OpenGL).")
 
 
 def run(model: str, json_file: Path | None, **options: Any) -> None:
@@ -76,8 +77,14 @@ def _stream(
     return benchmark_stream(benchmark.removeprefix("mixed-"), num_tasks, seed=seed, source=data)
 
 
-def _policy(name: str, model: Any, goals: int = 50, processes: int = 2, seed: int = 0) -> dict[str, Any]:
-    report = evaluate_policy(model, num_goals=goals, num_processes=processes, seed=seed, fast=True, progress=True)
+def _policy(
+    name: str, model: Any, goals: int = 50, processes: int = 2, seed: int = 0, gif: Path | None = None
+) -> dict[str, Any]:
+    options: dict[str, Any] = {"seed": seed, "fast": True, "progress": True}
+    if gif is not None:  # first: what cannot be drawn is said at once
+        save_gif(record_policy(model, **options), gif)
+        Console().print(f"Wrote {gif}: the first test goal of each task.")
+    report = evaluate_policy(model, num_goals=goals, num_processes=processes, **options)
     table = Table("task", "success", "at the last step", "steps", title=f"{name}: {goals} test goals a task")
     assert report.last is not None
     for task, last in zip(report.tasks, report.last.mean(axis=1), strict=True):

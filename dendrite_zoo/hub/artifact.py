@@ -16,6 +16,8 @@ from dendrite_zoo._core.files import Content, to_json, write_together
 from dendrite_zoo.hub import config as configs
 
 CONFIG, WEIGHTS, RESULTS, CARD, PICTURE = "config.json model.safetensors results.json README.md matrix.png".split()
+SKILLS = "skills.gif"
+"""A policy at work, by ``dendrite-zoo evaluate NAME --gif``; where it lies beside a model, the card shows it."""
 MAX_CARD = 1 << 22  # bytes of a README.md
 ALTERED = "is truncated or altered: restore it, or download or train the model again."
 
@@ -135,7 +137,7 @@ def write(
         files[RESULTS] = to_json(results) + "\n"
     fresh = not os.path.exists(folder)
     try:
-        write_together(folder, files, stale=(RESULTS, PICTURE))
+        write_together(folder, files, stale=(RESULTS, PICTURE, SKILLS))
     except (OSError, SafetensorError) as error:
         if fresh and os.path.isdir(folder) and not any(folder.iterdir()):
             folder.rmdir()

@@ -1,5 +1,6 @@
 """Tables and pictures: functions from matrices to text, figures and JSON."""
 
+from dendrite_zoo.report.animation import *
 from dendrite_zoo.report.curves import *
 from dendrite_zoo.report.matrix_plot import *
 from dendrite_zoo.report.matrix_record import *

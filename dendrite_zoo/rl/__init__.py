@@ -10,6 +10,7 @@ from dendrite_zoo.rl.environments import *
 from dendrite_zoo.rl.evaluation import *
 from dendrite_zoo.rl.metaworld.goals import *
 from dendrite_zoo.rl.metaworld.tasks import *
+from dendrite_zoo.rl.recording import *
 from dendrite_zoo.rl.replay import *
 from dendrite_zoo.rl.spec import *
 from dendrite_zoo.rl.task_list import *

@@ -203,13 +203,21 @@ class TaskEnvironments:
         self._request("expert_actions")
         return self._table["expert_action"].copy()
 
-    def render(self) -> list[NDArray[np.uint8]]:
-        """Return a picture of each environment as it stands, ``(H, W, 3)``.
+    def render(self, *, height: int = 240, width: int = 320) -> list[NDArray[np.uint8]]:
+        """Return a picture of each environment as it stands, ``(height, width, 3)``.
+
+        Environments of your own draw in the size that they have, and need ``render_mode="rgb_array"``.
+
+        Args:
+            height: of pictures of Meta-World, in pixels.
+            width: of pictures of Meta-World.
 
         Raises:
-            ValueError: an environment draws none: make it with ``render_mode="rgb_array"``.
+            ValueError: an environment of your own draws none.
+            ImportError: there is no OpenGL to draw Meta-World by; the message says what to install.
         """
-        pictures = {row: picture for share in self._request("render") for row, picture in share.items()}
+        shares = self._request("render", height, width)
+        pictures = {row: picture for share in shares for row, picture in share.items()}
         return [pictures[row] for row in range(self.num_envs)]
 
     def state_dict(self) -> dict[str, Any]:
@@ -259,10 +267,10 @@ class TaskEnvironments:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _request(self, name: str) -> list[Any]:
+    def _request(self, name: str, *arguments: Any) -> list[Any]:
         if not self._started:
             raise RuntimeError("No episode has begun: expected reset() before anything else. Call it once.")
-        return self._pool.request(name)
+        return self._pool.request(name, *arguments)
 
 
 def _converted(state: Any, kind: type, convert: Any) -> Any:

@@ -179,8 +179,8 @@ class Episodes:
             "that shows it: expert=..."
         )
 
-    def render(self) -> NDArray[np.uint8]:
-        """A picture of the environment as it stands, ``(H, W, 3)``.
+    def render(self, height: int, width: int) -> NDArray[np.uint8]:
+        """A picture of the environment as it stands, ``(H, W, 3)``, of a size of its own.
 
         Raises:
             ValueError: the environment draws none.

@@ -232,12 +232,12 @@ def evaluate_policy(
         ImportError: the ``[metaworld]`` extra is missing.
         ValueError: an unknown task, one that the policy does not know, or actions of another shape or not finite.
     """
-    act, specs = _acting(policy, tasks)
+    act, specs = acting(policy, tasks)
     with GoalEvaluation(specs, **options) as evaluation:
         return evaluation(act, progress=progress)
 
 
-def _acting(policy: Act | Policy, tasks: Tasks | None) -> tuple[Act, tuple[TaskSpec, ...]]:
+def acting(policy: Act | Policy, tasks: Tasks | None) -> tuple[Act, tuple[TaskSpec, ...]]:
     """A function of the index in ``tasks``, in whatever order the policy has them."""
     act: Any = getattr(policy, "act_batch", policy)
     known: Any = None if act is policy else getattr(policy, "tasks", None)

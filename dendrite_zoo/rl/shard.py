@@ -94,9 +94,9 @@ class Shard:
         """
         return [row for row, episodes in self._busy() if not episodes.load_state_dict(states[row])]
 
-    def render(self) -> dict[int, NDArray[np.uint8]]:
+    def render(self, height: int, width: int) -> dict[int, NDArray[np.uint8]]:
         """Return a picture of each environment, by its row."""
-        return {row: episodes.render() for row, episodes in self._busy()}
+        return {row: episodes.render(height, width) for row, episodes in self._busy()}
 
     def close(self) -> None:
         """Close the environments."""

@@ -51,15 +51,21 @@ class Card:
         rows = self.own[0].get("matrix") if self.own else None
         self.matrix = torch.tensor([[math.nan if x is None else x for x in row] for row in rows]) if rows else None
 
-    def text(self, *, picture: bool) -> str:
-        """Give the whole README.md; ``picture`` says whether ``matrix.png`` lies beside it."""
+    def text(self, *, picture: bool, skills: bool = False) -> str:
+        """Give the whole README.md; the arguments say whether ``matrix.png`` and ``skills.gif`` lie beside it."""
         import jinja2
 
         loader = jinja2.PackageLoader("dendrite_zoo.hub.publish")
         environment = jinja2.Environment(loader=loader, undefined=jinja2.ChainableUndefined, keep_trailing_newline=True)
         environment.filters |= {"number": _number, "json": json.dumps, "count": _count, "cell": _cell}
         metrics = {} if self.matrix is None else summarize(self.matrix)
-        measured = {"metrics": metrics, "tasks": self._tasks(), "layers": self._layers(), "picture": picture}
+        measured = {
+            "metrics": metrics,
+            "tasks": self._tasks(),
+            "layers": self._layers(),
+            "picture": picture,
+            "skills": skills,
+        }
         nonzero = sum(int(t.count_nonzero()) for t in self.state.values() if t.is_floating_point())
         body = environment.get_template(self.kind.template).render(vars(self), **measured, nonzero=nonzero)
         return front(self.metadata()) + "\n" + body
@@ -141,7 +147,8 @@ class Card:
 def write_card(model: HubModel, folder: Path, name: str) -> None:
     """Write the card of a zoo entry, and its picture, beside its files; what a person wrote into the card stays."""
     card = Card(model, configs.read(folder / artifact.CONFIG), name=name, source=name)
-    text = merge(read_card(folder / artifact.CARD), card.text(picture=card.draw(folder / artifact.PICTURE)))
+    drawn = {"picture": card.draw(folder / artifact.PICTURE), "skills": (folder / artifact.SKILLS).is_file()}
+    text = merge(read_card(folder / artifact.CARD), card.text(**drawn))
     (folder / artifact.CARD).write_text(text, encoding="utf-8")
 
 

@@ -186,7 +186,9 @@ def _operations(ours: Mapping[str, Path | bytes], there: Mapping[str, str | None
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
     changed = [name for name, content in ours.items() if not _is(content, there.get(name))]
-    stale = [name for name in (artifact.RESULTS, artifact.PICTURE) if name in there and name not in ours]
+    stale = [
+        name for name in (artifact.RESULTS, artifact.PICTURE, artifact.SKILLS) if name in there and name not in ours
+    ]
     return [CommitOperationAdd(name, ours[name]) for name in changed] + [CommitOperationDelete(name) for name in stale]
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from dendrite_zoo.rl import episodes
 from dendrite_zoo.rl.episodes import EpisodeConfig, StepResult
 from dendrite_zoo.rl.metaworld.goals import goals
+from dendrite_zoo.rl.metaworld.picture import Picture
 from dendrite_zoo.rl.metaworld.tasks import ACTION_SIZE, OBSERVATION_SIZE, metaworld
 
 __all__ = ["EpisodeConfig", "Episodes"]
@@ -28,6 +29,7 @@ class Episodes(episodes.Episodes):
             environment = faster(environment)
         self._goals = goals(config.task, config.split, count=config.num_goals, seed=config.seed)
         self._set_up: dict[int, Any] = {}  # Meta-World's own tasks, of the goals played so far
+        self._picture: Picture | None = None
         self.observation = np.zeros(OBSERVATION_SIZE)
         return environment(reward_function_version=config.reward_version)
 
@@ -56,6 +58,26 @@ class Episodes(episodes.Episodes):
         with warnings.catch_warnings():  # that its constants may be too high: hence the clip
             warnings.simplefilter("ignore")
             return np.clip(self._expert.get_action(self.observation), -1, 1)
+
+    def render(self, height: int, width: int) -> NDArray[np.uint8]:
+        """A picture of the environment as it stands, ``(height, width, 3)``.
+
+        Raises:
+            ImportError: there is no OpenGL to draw by.
+        """
+        if self._picture is None or self._picture.size != (height, width):
+            self._put_down()
+            self._picture = Picture(self.env, height, width)
+        return self._picture.draw()
+
+    def close(self) -> None:
+        """Free what draws."""
+        self._put_down()
+
+    def _put_down(self) -> None:
+        if self._picture is not None:
+            self._picture.close()
+            self._picture = None
 
     def _own_state(self) -> dict[str, Any]:
         """The physics, and the environment's own attributes."""

@@ -11,6 +11,7 @@ from dendrite_zoo.hub import HubModel, artifact, full_config, register_model
 from dendrite_zoo.hub.publish import publish
 from dendrite_zoo.hub.publish.card import Card
 from dendrite_zoo.hub.publish.merge import merge, own_text, pieces
+from dendrite_zoo.models import ActiveDendritePolicy
 from tests.hub.conftest import RESULT
 from tests.hub.toy import Toy
 from tools.make_entry import make_entry
@@ -242,6 +243,17 @@ def test_a_card_is_made_when_a_model_is_published(tmp_path):
     release = publish(folder, "alice/first", dry_run=True)
     assert "My words." in release.card and "These weights were published without an evaluation." in release.card
     assert "matrix.png" not in release.files
+
+
+def test_skills_that_were_drawn_are_shown_until_there_are_other_weights(tmp_path):
+    policy = ActiveDendritePolicy(["reach-v3"], hidden_features=[8, 8])
+    policy.save_pretrained(tmp_path)
+    assert artifact.SKILLS not in publish(tmp_path, "alice/robot", dry_run=True).card
+    (tmp_path / artifact.SKILLS).write_bytes(b"GIF89a")
+    release = publish(tmp_path, "alice/robot", dry_run=True)
+    assert "](skills.gif)" in release.card and release.files[artifact.SKILLS] == 6
+    policy.save_pretrained(tmp_path)
+    assert not (tmp_path / artifact.SKILLS).exists()
 
 
 def test_an_entry_of_the_zoo_has_card_and_picture_and_keeps_a_persons_text(tmp_path):
