@@ -2,13 +2,12 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests import processes
 from tests.training import TASKS, train
 
 pytestmark = pytest.mark.slow
@@ -23,12 +22,10 @@ def results(tmp_path_factory):
     options = json.dumps({**SIZES, "devices": 2, "strategy": "ddp"})
     # The rest of a launcher's environment would be taken for a cluster's.
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM", "PMI", "OMPI"))}
-    subprocess.run(
-        [sys.executable, Path(__file__).with_name("training.py"), folder / "two", options],
-        env={**environment, "OMP_NUM_THREADS": "1"},
-        check=True,
-        timeout=1800,
+    done = processes.run(
+        [Path(__file__).with_name("training.py"), folder / "two", options], cwd=folder, env=environment
     )
+    assert done.returncode == 0, done.stderr
     return [torch.load(folder / name / "result.pt", weights_only=True) for name in ("one", "two")]
 
 

@@ -11,13 +11,17 @@ from pathlib import Path
 import pytest
 
 import dendrite_zoo
+from tests import processes
 
 ROOT = Path(__file__).parents[1]
 
 
 def run(command, cwd):
     env = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=600)
+    if command[0] == sys.executable:
+        done = processes.run(command[1:], cwd=cwd, env=env)
+    else:
+        done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 
 import pytest
+
+from tests import processes
 
 RECIPE = """
 method: tiny
@@ -25,10 +25,7 @@ trainer: {accelerator: cpu, enable_progress_bar: false, enable_model_summary: fa
 
 
 def run(*args, cwd, code=0):
-    command = [sys.executable, "-m", "dendrite_zoo.cli.main", *map(str, args)]
-    done = subprocess.run(
-        command, cwd=cwd, env={**os.environ, "COLUMNS": "160"}, capture_output=True, text=True, timeout=300
-    )
+    done = processes.run(["dendrite-zoo", *args], cwd=cwd, env={**os.environ, "COLUMNS": "160"}, timeout=300)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
 

@@ -7,8 +7,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -20,6 +18,7 @@ from dendrite_zoo.cli.recipes import recipes
 from dendrite_zoo.hub import registry
 from dendrite_zoo.models import ActiveDendriteClassifier, ActiveDendritePolicy
 from dendrite_zoo.streams import PermutedTasks
+from tests import processes
 from tests.cli.conftest import RECIPE, run
 
 
@@ -47,8 +46,7 @@ def test_version(capsys):
 def test_list_shows_whole_names_and_commands(columns, tmp_path):
     environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
     environment |= {"COLUMNS": columns} if columns else {}
-    command = [sys.executable, "-m", "dendrite_zoo.cli.main", "list"]
-    shown = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
+    shown = processes.run(["dendrite-zoo", "list"], cwd=tmp_path, env=environment).stdout
     assert "…" not in shown
     lines = {line.strip() for line in shown.splitlines()}
     table = [line for line in lines if line.startswith("│")]
@@ -149,17 +147,16 @@ def test_a_resumed_fit_appends_and_a_fresh_one_refuses(finished_run, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
 def test_a_signal_leaves_a_checkpoint_and_its_own_exit_status(number, tmp_path):
     (tmp_path / "tiny.yaml").write_text(RECIPE)
-    program = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "  # as in a terminal
-    program += "from dendrite_zoo.cli.main import main; main(sys.argv[1:])"
-    command = [sys.executable, "-c", program, "fit", "--config", "tiny.yaml"]
-    long = ["--data.init_args.epochs_per_task", "1000"]
-    with subprocess.Popen([*command, *long], cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
-        metrics, until = tmp_path / "runs" / "tiny" / "metrics.csv", time.monotonic() + 600
-        while not (metrics.exists() and len(metrics.read_text().splitlines()) > 20) and time.monotonic() < until:
-            time.sleep(0.05)
-        process.send_signal(number)
-        said = process.communicate(timeout=600)[1]
-    assert process.returncode == 128 + number, said
+    errors = tmp_path / "errors"
+    fit = ["dendrite-zoo", "fit", "--config", "tiny.yaml", "--data.init_args.epochs_per_task", 1000]
+    process = processes.start(fit, cwd=tmp_path, said=(os.devnull, errors))
+    metrics, until = tmp_path / "runs" / "tiny" / "metrics.csv", time.monotonic() + 600
+    while not (metrics.exists() and len(metrics.read_text().splitlines()) > 20) and time.monotonic() < until:
+        time.sleep(0.05)
+    os.kill(process.pid, number)
+    process.join(600)
+    said = errors.read_text()
+    assert process.exitcode == 128 + number, said
     assert f"stopped by {number.name}. Resume it with: dendrite-zoo fit --resume runs/tiny" in said
     last = tmp_path / "runs" / "tiny" / "checkpoints" / "last.ckpt"
     steps = torch.load(last, weights_only=True)["global_step"]
@@ -237,14 +234,14 @@ def test_each_row_of_metrics_stands_once_after_kills(tmp_path):
     """Killed for real, wherever the process is when some number of rows has been written."""
     (tmp_path / "tiny.yaml").write_text(RECIPE.replace("epochs_per_task: 2", "epochs_per_task: 30"))
     run("fit", "--config", "tiny.yaml", "--name", "whole", cwd=tmp_path)
-    fit = [sys.executable, "-m", "dendrite_zoo.cli.main", "fit"]
     metrics = tmp_path / "runs" / "killed" / "metrics.csv"
     for rows, arguments in ((40, ["--config", "tiny.yaml", "--name", "killed"]), (170, ["--resume", "killed"])):
-        with subprocess.Popen([*fit, *arguments], cwd=tmp_path, stderr=subprocess.DEVNULL) as process:
-            while process.poll() is None and not (metrics.exists() and len(metrics.read_bytes().splitlines()) > rows):
-                time.sleep(0.001)
-            process.kill()
-        assert process.returncode == -signal.SIGKILL
+        process = processes.start(["dendrite-zoo", "fit", *arguments], cwd=tmp_path)
+        while process.is_alive() and not (metrics.exists() and len(metrics.read_bytes().splitlines()) > rows):
+            time.sleep(0.001)
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
     run("fit", "--resume", "killed", cwd=tmp_path)
 
     def read(path):

@@ -1,12 +1,12 @@
 """`kill -9` at any batch, resume, and nothing is lost: weights and matrix as of a run left alone, bit for bit."""
 
-import multiprocessing
 import signal
 import sys
 
 import pytest
 import torch
 
+from tests.processes import CONTEXT
 from tests.training import BATCHES, EPOCHS, STEPS, Crash, train
 
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
@@ -50,24 +50,15 @@ def test_something_is_learned_and_every_row_is_measured(uninterrupted):
     assert not uninterrupted["matrix"]["baseline"].isnan().any()
 
 
-@pytest.fixture(scope="module")
-def processes():
-    """Processes of their own, each forked from one that has imported what they need."""
-    if sys.platform == "win32":
-        pytest.skip("kill -9 is not known on Windows")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.training"])
-    return context
-
-
+@pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is not known on Windows")
 @pytest.mark.parametrize("point", POINTS)
-def test_a_killed_process_is_resumed_by_another(tmp_path, processes, point, uninterrupted):
-    killed = processes.Process(target=train, args=(tmp_path, (*POINTS[point], True)))
+def test_a_killed_process_is_resumed_by_another(tmp_path, point, uninterrupted):
+    killed = CONTEXT.Process(target=train, args=(tmp_path, (*POINTS[point], True)))
     killed.start()
     killed.join(60)
     assert killed.exitcode == -signal.SIGKILL
     assert not (tmp_path / "result.pt").exists()
-    resumed = processes.Process(target=train, args=(tmp_path,))
+    resumed = CONTEXT.Process(target=train, args=(tmp_path,))
     resumed.start()
     resumed.join(60)
     assert resumed.exitcode == 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from torch.utils.data import ConcatDataset, DataLoader
 import dendrite_zoo
 from dendrite_zoo.lightning_modules import BehaviorCloning
 from dendrite_zoo.models import ActiveDendritePolicy
+from tests import processes
 from tests.lightning_modules.new_skills import (
     BATCH,
     EPOCHS,
@@ -143,12 +143,10 @@ def test_two_processes(tmp_path):
     known_policy(tmp_path / "known")
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM", "PMI", "OMPI"))}
     options = {"devices": 2, "strategy": "ddp", "gradient_clip_val": 1.0, "module": {"init_from": "nearest"}}
-    subprocess.run(
-        [sys.executable, Path(__file__).with_name("new_skills.py"), tmp_path, json.dumps(options)],
-        env={**environment, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
-        check=True,
-        timeout=600,
-    )
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+    script = Path(__file__).with_name("new_skills.py")
+    done = processes.run([script, tmp_path, json.dumps(options)], cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stderr
     result = torch.load(tmp_path / "result.pt", weights_only=True)
     check(tmp_path, result["actions"])
 

@@ -2,13 +2,12 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests import processes
 from tests.lightning_modules.practice import result
 
 pytest.importorskip("metaworld")
@@ -20,12 +19,9 @@ def start(folder, **options):
     # The rest of a launcher's environment would be taken for a cluster's.
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM", "PMI", "OMPI"))}
     options = {"data": SIZES, "devices": 2, "strategy": "ddp", **options}
-    return subprocess.run(
-        [sys.executable, Path(__file__).with_name("practice.py"), folder, json.dumps(options)],
-        env={**environment, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])},
-        capture_output=True,
-        text=True,
-        timeout=1800,
+    environment["PYTHONPATH"] = str(Path(__file__).parents[2])
+    return processes.run(
+        [Path(__file__).with_name("practice.py"), folder, json.dumps(options)], cwd=folder, env=environment
     )
 
 

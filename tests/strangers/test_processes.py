@@ -1,11 +1,12 @@
 """Two processes on the CPU, started by Lightning as people start them."""
 
 import os
-import subprocess
 import sys
 
 import pytest
 import torch
+
+from tests import processes
 
 SCRIPT = """
 import sys
@@ -101,9 +102,9 @@ def results(tmp_path_factory):
     for strategy in ("ddp", "ddp_spawn"):
         folder = folders[strategy] = tmp_path_factory.mktemp(strategy)
         (folder / "script.py").write_text(SCRIPT + RUNS)
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-W", "ignore", "script.py", strategy, *(["bare"] if strategy == "ddp" else [])]
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+        command = [folder / "script.py", strategy, *(["bare"] if strategy == "ddp" else [])]
+        done = processes.run(command, cwd=folder, env=environment)
         assert done.returncode == 0, done.stderr
     return folders
 
