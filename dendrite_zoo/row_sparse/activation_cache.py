@@ -43,7 +43,7 @@ class ActivationCache:
     there is `invalidate`.
     """
 
-    SAMPLE = 64
+    SAMPLE = 16
 
     def __init__(self) -> None:
         self._context: Tensor | None = None

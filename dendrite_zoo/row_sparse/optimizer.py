@@ -134,7 +134,7 @@ class _Piece(NamedTuple):
     after: Callable[[], None] | None
 
 
-PIECE = 1 << 20
+PIECE = 1 << 18
 """Numbers of a weight that are updated at once, so that they stay in the processor's cache with their moments."""
 
 
