@@ -3,7 +3,6 @@
 import inspect
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -15,9 +14,11 @@ from rich.progress import Progress
 from dendrite_zoo._core.checks import check_integers, check_range
 from dendrite_zoo._core.rng import random_state
 from dendrite_zoo.rl.demonstrations import Demonstrations
+from dendrite_zoo.rl.environments import checked_actions
+from dendrite_zoo.rl.episodes import Split
 from dendrite_zoo.rl.evaluation import Act, GoalEvaluation
-from dendrite_zoo.rl.metaworld.goals import Split
-from dendrite_zoo.rl.metaworld.tasks import ACTION_SIZE, task_names
+from dendrite_zoo.rl.metaworld.tasks import ACTION_SIZE, MetaWorldTask
+from dendrite_zoo.rl.task_list import Tasks, task_specs
 
 __all__ = ["Disturbance", "collect_demonstrations"]
 
@@ -29,7 +30,7 @@ class Disturbance:
     Args:
         noise: standard deviation of the Gaussian noise that is added to each action, 0 or more.
         bursts: probability, from 0 to 1, that a push begins at a step: 3 to 10 steps into one random direction, with
-            the gripper's action unchanged.
+            the action of Meta-World's gripper unchanged.
 
     Raises:
         ValueError: a number out of range.
@@ -47,9 +48,10 @@ class Disturbance:
 
 
 def collect_demonstrations(
-    tasks: str | Sequence[str],
+    tasks: Tasks,
     *,
     episodes_per_task: int = 50,
+    expert: Act | None = None,
     policy: Act | None = None,
     expert_share: float = 0.0,
     disturbance: Disturbance | None = None,
@@ -64,11 +66,14 @@ def collect_demonstrations(
 
     Without a policy the expert itself acts (behaviour cloning). With one the policy acts, and the expert labels the
     observations that it meets (DAgger); in blocks of 20 steps the expert acts in its place with the probability
-    ``expert_share``. An episode ends with success.
+    ``expert_share``. An episode ends with success, where the task says what that is; else every episode counts as
+    solved.
 
     Args:
-        tasks: ``"mt10"``, ``"mt50"`` or names.
-        episodes_per_task: number of goals of each task, one episode each.
+        tasks: ``"mt10"``, ``"mt50"`` or names of Meta-World's tasks, or a list of `TaskSpec`.
+        episodes_per_task: number of goals or starts of each task, one episode each.
+        expert: who shows what to do, from observations ``(N, O)`` and task indices ``(N,)`` to actions ``(N, A)``, such
+            as ``policy.act_batch``; by default Meta-World's scripted experts.
         policy: the policy that acts, such as ``policy.act_batch``.
         expert_share: DAgger's beta, from 0 to 1.
         disturbance: noise on the actions, in every second episode.
@@ -76,11 +81,12 @@ def collect_demonstrations(
         num_processes: as for `TaskEnvironments`.
         fast: faster Python paths.
         seed: of goals and noise; equal seeds give equal demonstrations.
-        max_steps: length of an episode.
+        max_steps: length of an episode at most.
         progress: show a progress bar.
 
     Raises:
-        ValueError: an unknown task, a number out of range, or actions of another shape or not finite.
+        ValueError: an unknown task, a number out of range, actions of another shape or not finite, or no expert for a
+            task that is not Meta-World's.
         ImportError: the ``[metaworld]`` extra is missing.
 
     Source:
@@ -88,35 +94,45 @@ def collect_demonstrations(
         https://arxiv.org/abs/1011.0686.
     """
     config = collection_config(**locals())
-    names = task_names(tasks)
+    specs = task_specs(tasks)
     check_integers(1, episodes_per_task=episodes_per_task)
     check_range(0, 1, expert_share=expert_share)
     episodes: Any = {"split": split, "num_goals": episodes_per_task, "seed": seed, "max_steps": max_steps}
     rows: list[tuple[NDArray[Any], ...]] = []  # observation, expert's action, task and number of the episode
-    solved = np.zeros((len(names), episodes_per_task), dtype=bool)
     with (
-        GoalEvaluation(names, num_processes=num_processes, fast=fast, stop_at_success=True, **episodes) as envs,
+        GoalEvaluation(specs, num_processes=num_processes, fast=fast, stop_at_success=True, **episodes) as envs,
         Progress(transient=True, disable=not progress) as bar,
     ):
+        solved = np.full((len(specs), episodes_per_task), not envs.has_success)
         shown = bar.add_task("demonstrations", total=solved.size)
-        generator = random_state(seed, len(names), episodes_per_task)
-        behavior = _BehaviorPolicy(envs.num_envs, generator, disturbance, expert_share)
+        generator = random_state(seed, len(specs), episodes_per_task)
+        has_gripper = isinstance(specs[0], MetaWorldTask)
+        behavior = _BehaviorPolicy(
+            envs.num_envs, generator, disturbance, expert_share, push_size=envs.action_size - has_gripper
+        )
         goal = np.arange(envs.num_envs) % envs.config.stride
         envs.reset()
         while len(busy := np.flatnonzero(~envs.finished)):
-            observation, task, expert = envs.observation[busy], envs.task_index[busy], envs.expert_actions()
-            action = expert.copy()
+            observation, task = envs.observation[busy], envs.task_index[busy]
+            shape = len(busy), envs.action_size
+            if expert is None:
+                right = envs.expert_actions()
+            else:
+                right = np.zeros((envs.num_envs, envs.action_size))
+                right[busy] = np.clip(checked_actions(expert(observation, task), shape), -1, 1)
+            action = right.copy()
             if policy is not None:
-                action[busy] = policy(observation, task)
-            action = behavior(action, expert, disturbed=goal % 2 == 1)
-            rows.append((observation, expert[busy], task, task * episodes_per_task + goal[busy]))
+                action[busy] = checked_actions(policy(observation, task), shape)
+            action = behavior(action, right, disturbed=goal % 2 == 1)
+            rows.append((observation, right[busy], task, task * episodes_per_task + goal[busy]))
             step = envs.step(action)
-            solved[task, goal[busy]] = step.success[busy]  # of an episode the last one stays
-            goal[step.truncated] += envs.config.stride
-            bar.advance(shown, int(step.truncated.sum()))
-    observations, actions, index, episode = (torch.from_numpy(np.concatenate(x)) for x in zip(*rows, strict=True))
-    reached = torch.from_numpy(solved.flatten())[episode]
-    return Demonstrations(names, observations.float(), actions.float(), index, reached, config=config)
+            if envs.has_success:
+                solved[task, goal[busy]] = step.success[busy]  # of an episode the last one stays
+            goal[step.ended] += envs.config.stride
+            bar.advance(shown, int(step.ended.sum()))
+    observations, actions, index, number = (torch.from_numpy(np.concatenate(x)) for x in zip(*rows, strict=True))
+    reached = torch.from_numpy(solved.flatten())[number]
+    return Demonstrations(envs.tasks, observations.float(), actions.float(), index, reached, config=config)
 
 
 def collection_config(**arguments: Any) -> dict[str, Any]:
@@ -142,12 +158,17 @@ class _BehaviorPolicy:
     """The policy that acts in each environment: expert or learner, with noise."""
 
     def __init__(
-        self, num_envs: int, generator: np.random.RandomState, disturbance: Disturbance | None, expert_share: float
+        self,
+        num_envs: int,
+        generator: np.random.RandomState,
+        disturbance: Disturbance | None,
+        expert_share: float,
+        push_size: int = ACTION_SIZE - 1,
     ) -> None:
         self.generator, self.disturbance, self.expert_share = generator, disturbance, expert_share
         self.steps = 0
         self.expert_acts = np.zeros(num_envs, dtype=bool)
-        self.push = np.zeros((num_envs, ACTION_SIZE - 1))
+        self.push = np.zeros((num_envs, push_size))  # of the first numbers of an action
         self.push_left = np.zeros(num_envs, dtype=np.int64)
 
     def __call__(
@@ -164,6 +185,6 @@ class _BehaviorPolicy:
         self.push[begins] = generator.uniform(-1, 1, size=self.push.shape)[begins]
         self.push_left[begins] = generator.randint(3, 11, size=num_envs)[begins]
         noisy = np.clip(action + generator.normal(0, self.disturbance.noise, size=action.shape), -1, 1)
-        pushed = np.where(self.push_left[:, None] > 0, np.c_[self.push, action[:, -1:]], noisy)
+        pushed = np.where(self.push_left[:, None] > 0, np.c_[self.push, action[:, self.push.shape[1] :]], noisy)
         self.push_left = np.maximum(self.push_left - 1, 0)
         return np.where(disturbed[:, None], pushed, action)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dendrite_zoo._core.files import write_atomically
 from dendrite_zoo._core.finite import unusable_rows
-from dendrite_zoo.rl.metaworld.tasks import ACTION_SIZE, OBSERVATION_SIZE
+from dendrite_zoo.rl.metaworld.tasks import ACTION_SIZE, MT50, OBSERVATION_SIZE
 
 __all__ = ["Demonstrations"]
 
@@ -27,8 +27,8 @@ class Demonstrations:
 
     Attributes:
         tasks: names of the tasks.
-        observation: ``(N, 39)`` float32, as the environments return them.
-        action: ``(N, 4)`` float32, the expert's, in [-1, 1].
+        observation: ``(N, O)`` float32, as the environments return them; ``(N, 39)`` of Meta-World's tasks.
+        action: ``(N, A)`` float32, the expert's, in [-1, 1]; ``(N, 4)`` of Meta-World's tasks.
         task: ``(N,)``, positions in ``tasks``.
         solved: ``(N,)``, whether the episode of a row reached its goal.
         config: how they were collected, see `dendrite_zoo.rl.collection.collection_config`; None if unknown.
@@ -52,7 +52,10 @@ class Demonstrations:
 
     def __post_init__(self) -> None:
         rows = len(self.task)
-        shapes = {"observation": (rows, OBSERVATION_SIZE), "action": (rows, ACTION_SIZE), "solved": (rows,)}
+        sizes = [OBSERVATION_SIZE, ACTION_SIZE]
+        if not set(self.tasks) <= set(MT50):  # whatever their environments have
+            sizes = [part.shape[-1] if part.ndim else 0 for part in (self.observation, self.action)]
+        shapes = {"observation": (rows, sizes[0]), "action": (rows, sizes[1]), "solved": (rows,)}
         for name, shape in shapes.items():
             if (found := tuple(getattr(self, name).shape)) != shape:
                 raise ValueError(f"Expected `{name}` to have the shape {shape}, but got {found} for {rows} rows.")

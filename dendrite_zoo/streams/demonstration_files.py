@@ -7,7 +7,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
-from dendrite_zoo.rl import Demonstrations, collect_demonstrations
+from dendrite_zoo.rl import Demonstrations, TaskSpec, collect_demonstrations
 from dendrite_zoo.rl.collection import collection_config
 
 
@@ -37,13 +37,13 @@ def refuse_rounds(folder: Path) -> None:
 
 
 def load_or_collect(
-    path: Path, tasks: Sequence[str], trainer: Trainer | None, *, num_processes: int, fast: bool, **arguments: Any
+    path: Path, specs: Sequence[TaskSpec], trainer: Trainer | None, *, num_processes: int, fast: bool, **arguments: Any
 ) -> Demonstrations:
     """Load demonstrations, after they were collected if there is no such file; of several processes the first collects.
 
     Args:
         path: of the file.
-        tasks: their names.
+        specs: the tasks.
         trainer: whose processes wait for each other.
         num_processes: of environments.
         fast: faster Python paths of the environments.
@@ -53,11 +53,11 @@ def load_or_collect(
         ValueError: the file is of other tasks, or was collected with other arguments.
     """
     if (trainer is None or trainer.is_global_zero) and not path.is_file():
-        collect_demonstrations(tasks, num_processes=num_processes, fast=fast, progress=True, **arguments).save(path)
+        collect_demonstrations(specs, num_processes=num_processes, fast=fast, progress=True, **arguments).save(path)
     if trainer is not None:
         trainer.strategy.barrier()
-    demonstrations = Demonstrations.load(path)
-    if demonstrations.tasks != tuple(tasks):
+    demonstrations, tasks = Demonstrations.load(path), tuple(spec.name for spec in specs)
+    if demonstrations.tasks != tasks:
         raise ValueError(
             f"Expected demonstrations of {', '.join(tasks)}, but got those of {', '.join(demonstrations.tasks)} in "
             f"{path}. Give another file or folder."

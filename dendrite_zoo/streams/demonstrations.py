@@ -15,7 +15,9 @@ from torch import Tensor
 
 from dendrite_zoo._core.checks import check_choice, check_integers
 from dendrite_zoo._core.names import places_of, say_new_names
-from dendrite_zoo.rl import Demonstrations, Disturbance, task_names
+from dendrite_zoo.rl import Demonstrations, Disturbance, TaskSpec, task_specs
+from dendrite_zoo.rl.evaluation import Act
+from dendrite_zoo.rl.task_list import equal_sizes, without_success
 from dendrite_zoo.streams.datamodule import TaskDataModule
 from dendrite_zoo.streams.demonstration_files import folder_of_run, load_or_collect, refuse_rounds
 from dendrite_zoo.streams.loader import DemonstrationLoader, SingleBatch
@@ -25,7 +27,7 @@ __all__ = ["DemonstrationMixture", "DemonstrationSequence"]
 
 @say_new_names
 class DemonstrationMixture(TaskDataModule):
-    """Several tasks of Meta-World at once, each by imitating its scripted expert, in a fixed number of updates.
+    """Several tasks at once, each by imitating its expert, in a fixed number of updates.
 
     Before the first epoch the experts play ``episodes_per_task`` goals, every second one with noise on the actions, so
     that the way back is shown, too. Before each of the next ``dagger_rounds`` epochs the policy that is being trained
@@ -38,7 +40,8 @@ class DemonstrationMixture(TaskDataModule):
     goals that it reached, each once.
 
     Args:
-        tasks: ``"mt10"``, ``"mt50"`` or names; their order is that of the indices in a batch.
+        tasks: ``"mt10"``, ``"mt50"`` or names, or a list of `dendrite_zoo.rl.TaskSpec`; their order is that of the
+            indices in a batch.
         episodes_per_task: goals of each task that the experts play.
         dagger_rounds: rounds of DAgger.
         dagger_episodes: episodes of each task in a round.
@@ -49,6 +52,8 @@ class DemonstrationMixture(TaskDataModule):
         val_episodes: episodes of each task to validate on.
         demonstrations: a file of the experts' demonstrations, made if it does not exist; by default in ``folder``.
         folder: of all files; by default ``demonstrations/`` in the folder of the Trainer's logger.
+        expert: who shows what to do, such as ``policy.act_batch`` of a policy of these tasks; by default Meta-World's
+            scripted experts.
         num_processes: of environments.
         fast: faster Python paths of the environments.
         seed: of goals, noise and the order of rows; of everything but the weights.
@@ -63,7 +68,7 @@ class DemonstrationMixture(TaskDataModule):
 
     def __init__(
         self,
-        tasks: str | Sequence[str],
+        tasks: str | Sequence[str] | Sequence[TaskSpec],
         *,
         episodes_per_task: int = 200,
         dagger_rounds: int = 4,
@@ -75,13 +80,16 @@ class DemonstrationMixture(TaskDataModule):
         val_episodes: int = 5,
         demonstrations: str | Path | None = None,
         folder: str | Path | None = None,
+        expert: Act | None = None,
         num_processes: int = 2,
         fast: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.tasks = task_names(tasks)
+        self.specs, self.expert = task_specs(tasks), expert
+        self.tasks = tuple(spec.name for spec in self.specs)
         self.num_tasks = len(self.tasks)
+        self.observation_size, self.action_size = equal_sizes(self.specs)
         check_integers(1, episodes_per_task=episodes_per_task, dagger_episodes=dagger_episodes, epochs=epochs)
         check_integers(1, updates_per_epoch=updates_per_epoch, batch_size_per_task=batch_size_per_task)
         check_integers(1, val_episodes=val_episodes)
@@ -113,9 +121,10 @@ class DemonstrationMixture(TaskDataModule):
     @property
     def description(self) -> str:
         """How a policy learns from these data, for its card."""
+        who = "Meta-World's scripted experts" if self.expert is None else "another policy"
         rounds = f", then {self.dagger_rounds} rounds of DAgger with {self.dagger_episodes} episodes a task each"
         return (
-            f"Distilled from Meta-World's scripted experts: {self.episodes_per_task} episodes a task, every second one "
+            f"Distilled from {who}: {self.episodes_per_task} episodes a task, every second one "
             f"disturbed{rounds if self.dagger_rounds else ''}. Nothing was learned by reinforcement."
         )
 
@@ -195,9 +204,11 @@ class DemonstrationMixture(TaskDataModule):
 
     def _load(self, path: Path, tasks: Sequence[int], **arguments: Any) -> list[Demonstrations]:
         """The solved episodes of some tasks, one part for each."""
-        names = [self.tasks[task] for task in tasks]
+        specs, indices, expert = [self.specs[task] for task in tasks], np.array(tasks), self.expert
         options = {"num_processes": self.num_processes, "fast": self.fast, "seed": self.seed, **arguments}
-        found = load_or_collect(path, names, self.trainer, **options)
+        if expert is not None:
+            options["expert"] = lambda observations, index: expert(observations, indices[index])
+        found = load_or_collect(path, specs, self.trainer, **options)
         found = replace(found, tasks=self.tasks, task=torch.tensor(tasks)[found.task])
         return [found.select(found.solved & (found.task == task)) for task in tasks]
 
@@ -226,12 +237,12 @@ class DemonstrationMixture(TaskDataModule):
 
 
 class DemonstrationSequence(DemonstrationMixture):
-    """Tasks of Meta-World learned one after another, each by imitating its expert, in a single ``Trainer.fit``.
+    """Tasks learned one after another, each by imitating its expert, in a single ``Trainer.fit``.
 
     Task ``first_task + epoch // epochs_per_task`` is trained in epoch ``epoch``, on its own demonstrations alone. A
     `dendrite_zoo.callbacks.SuccessLogger` measures ``val/task_{j}/success`` of every task at each validation, and
-    ``ForgettingLogger("val/success")`` makes a matrix of it. Rounds of DAgger belong to a task: before its second
-    epoch, its third, and so on.
+    ``ForgettingLogger("val/success")`` makes a matrix of it; of tasks without success it is ``"val/return"``. Rounds of
+    DAgger belong to a task: before its second epoch, its third, and so on.
 
     The normalisation is shared beforehand: a module that normalises by ``observations``, as `BehaviorCloning` does,
     takes mean and scale of all tasks' demonstrations, also of those not learned yet. A result should say so. For a
@@ -239,7 +250,7 @@ class DemonstrationSequence(DemonstrationMixture):
     before the fit.
 
     Args:
-        tasks: names, in the order in which they are learned.
+        tasks: names, or a list of `dendrite_zoo.rl.TaskSpec`, in the order in which they are learned.
         first_task: the index in ``tasks`` of the one that training begins with; those before it, which a pretrained
             policy knows, are validated alone, on ``val_episodes`` of their experts.
         epochs_per_task: of each task; more than ``dagger_rounds``.
@@ -247,11 +258,9 @@ class DemonstrationSequence(DemonstrationMixture):
         **options: for `DemonstrationMixture`.
     """
 
-    metric = "val/success"
-
     def __init__(
         self,
-        tasks: str | Sequence[str],
+        tasks: str | Sequence[str] | Sequence[TaskSpec],
         *,
         first_task: int = 0,
         epochs_per_task: int = 1,
@@ -262,6 +271,7 @@ class DemonstrationSequence(DemonstrationMixture):
         check_integers(0, self.num_tasks - 1, first_task=first_task)
         self.first_task, self.epochs_per_task = first_task, epochs_per_task
         self.max_epochs = epochs_per_task * (self.num_tasks - first_task)
+        self.metric = "val/return" if without_success(self.specs) else "val/success"
 
     @property
     def current_task(self) -> int:

@@ -1,0 +1,87 @@
+"""Demonstrations in environments of one's own, by whoever can show what to do."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Trainer
+
+from dendrite_zoo.callbacks import ForgettingLogger, SuccessLogger
+from dendrite_zoo.lightning_modules import BehaviorCloning
+from dendrite_zoo.models import ActiveDendritePolicy
+from dendrite_zoo.rl import Demonstrations, collect_demonstrations
+from dendrite_zoo.rl.collection import Disturbance, _BehaviorPolicy
+from dendrite_zoo.streams import DemonstrationMixture, DemonstrationSequence
+from tests.rl.worlds import calm, ledges, windy
+
+pytest.importorskip("gymnasium")
+
+
+def expert(observation, task):
+    """Back to the middle; in the second task against its wind, too, and farther than an action goes."""
+    push = -2 * observation[:, 0] - observation[:, 1] - 0.15 * (task == 1)
+    return np.stack([push, np.where(task == 1, -2.0, 0.5)], axis=1)
+
+
+def by_hand(success):
+    """Every step of every episode in a plain loop."""
+    rows = []
+    for task, make in enumerate([calm, windy]):
+        for start in range(3):
+            env, episode, near, ended = make(), [], False, False
+            seen, _ = env.reset(seed=int(np.random.SeedSequence([0, 0, start]).generate_state(1)[0] >> 1))
+            while not (ended or (near and success)):
+                action = np.clip(expert(np.float64(seen)[None], np.array([task]))[0], -1, 1)
+                episode.append((seen, action, task))
+                seen, _, fell, late, info = env.step((np.array([-1, 5]) + action * [2, 5]).astype(np.float32))
+                near, ended = info["near"], fell or late
+            rows += [(*row, near or not success) for row in episode]
+    return [np.array(column) for column in zip(*rows, strict=True)]
+
+
+@pytest.mark.parametrize("success", ["near", None])
+def test_an_expert_of_ones_own_is_followed_step_by_step(success, tmp_path):
+    shown = collect_demonstrations(ledges(success=success), episodes_per_task=3, expert=expert, num_processes=0)
+    order = np.lexsort((*shown.observation.numpy().T, shown.task.numpy()))
+    columns = by_hand(success)
+    expected = np.lexsort((*columns[0].astype(np.float32).T, columns[2]))
+    for name, column in zip(("observation", "action", "task", "solved"), columns, strict=True):
+        np.testing.assert_allclose(getattr(shown, name).numpy()[order], column[expected], atol=1e-6, err_msg=name)
+    shown.save(tmp_path / "x.safetensors")
+    assert torch.equal(Demonstrations.load(tmp_path / "x.safetensors").action, shown.action)
+
+
+def test_a_policy_meets_what_the_expert_labels_and_noise_reaches_all_actions():
+    still = lambda observation, task: np.zeros((len(task), 2))  # noqa: E731
+    data = collect_demonstrations(
+        ledges(success=None), episodes_per_task=2, expert=expert, policy=still, num_processes=0
+    )
+    want = np.clip(expert(data.observation.double().numpy(), data.task.numpy()), -1, 1)
+    np.testing.assert_allclose(data.action.numpy(), want, atol=1e-6)
+    behavior = _BehaviorPolicy(2, np.random.RandomState(0), Disturbance(noise=0.0, bursts=1.0), 0.0, push_size=2)
+    pushed = behavior(np.zeros((2, 2)), np.zeros((2, 2)), disturbed=np.array([False, True]))
+    assert (pushed[0] == 0).all() and (pushed[1] != 0).all()
+
+
+def test_without_an_expert_it_says_what_to_give():
+    with pytest.raises(ValueError, match="scripted experts, but got calm. Give a policy .* expert=policy.act_batch"):
+        collect_demonstrations(ledges(), num_processes=0)
+
+
+@pytest.mark.parametrize("success", ["near", None])
+def test_it_is_imitated_at_once_and_one_after_another(success, tmp_path):
+    torch.manual_seed(0)
+    sizes = {"episodes_per_task": 4, "val_episodes": 1, "updates_per_epoch": 60, "num_processes": 0, "expert": expert}
+    quiet = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False, "logger": False}
+    played = SuccessLogger(num_goals=4, num_processes=0)
+    for kind, epochs in ((DemonstrationMixture, {"epochs": 2, "dagger_rounds": 1}), (DemonstrationSequence, {})):
+        data = kind(ledges(success=success), folder=tmp_path / kind.__name__, **epochs, **sizes)
+        policy = ActiveDendritePolicy(data.tasks, hidden_features=[32, 32], observation_size=3, action_size=2)
+        module = BehaviorCloning(policy, lr=3e-3, warmup=1)
+        log = [ForgettingLogger(data.metric, folder=tmp_path, verbose=False, pictures=False)] if data.metric else []
+        trainer = Trainer(**data.trainer_kwargs(), **quiet, enable_checkpointing=False, callbacks=[played, *log])
+        trainer.fit(module, data)
+        assert trainer.callback_metrics["return/mean"] > 3000, "12 steps of at most 500 each"
+        if log:
+            assert data.metric == ("val/success" if success else "val/return") and not log[0].matrix.isnan().any()
