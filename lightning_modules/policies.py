@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from dendrite_zoo._core.names import places_of
@@ -54,6 +55,17 @@ class PolicyModule(NewTaskModule):
         else:
             self._task_of_batch = int(task[0])
             self.enter_task(self._task_of_batch)
+
+    def start_parts(self, *, is_first: bool) -> None:
+        """Say so where a task is none that is new."""
+        known = getattr(getattr(self.model, "origin", None), "arguments", {}).get("tasks", ())
+        if again := [self.tasks[task] for task in self.first_tasks() if self.tasks[task] in known]:
+            rank_zero_warn(
+                f"learn='new': the policy was loaded with {', '.join(again)}. What the task has for itself is trained "
+                "again, and its actions change; those of all other tasks do not. Where that is not meant, give data of "
+                "the new tasks alone, or first_task=."
+            )
+        super().start_parts(is_first=is_first)
 
     def first_tasks(self) -> Sequence[int]:
         """The task being trained; all of the data's, where they are trained at once."""

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -27,12 +27,14 @@ class Origin:
         base_model: the repo that the loaded weights themselves were trained from, or empty.
         fingerprint: of the model as loaded.
         results: as loaded.
+        arguments: of the model's constructor, as they were saved.
     """
 
     repo: str | None = None
     base_model: str = ""
     fingerprint: str = ""
     results: Results | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read(model_class: Any, place: Place, config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor], Origin]:
@@ -53,7 +55,8 @@ def read(model_class: Any, place: Place, config: Mapping[str, Any]) -> tuple[dic
     found = place.find(artifact.RESULTS)
     results = None if found is None else read_results(found)
     base = str(marks.get("base_model", ""))
-    return arguments, state, Origin(place.repo, base if REPO.fullmatch(base) else "", fingerprint, results)
+    base = base if REPO.fullmatch(base) else ""
+    return arguments, state, Origin(place.repo, base, fingerprint, results, dict(arguments))
 
 
 def migrated(

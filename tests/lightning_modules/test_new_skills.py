@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch.utils.data import ConcatDataset, DataLoader
 
 import dendrite_zoo
+from dendrite_zoo.callbacks import SparsityLogger, SubnetworkLogger
 from dendrite_zoo.lightning_modules import BehaviorCloning
 from dendrite_zoo.models import ActiveDendritePolicy
 from tests import processes
@@ -219,6 +220,26 @@ def test_a_plain_loader_of_one_task(tmp_path):
     mixed = DataLoader(ConcatDataset([rows, Skills(policy.tasks).rows(2, 1)]), 64)
     with pytest.raises(ValueError, match=r"batches of one task each for learn='new'.* got tasks \[2, 3\]"):
         trainer(data).fit(bc, mixed, mixed)
+
+
+def test_a_task_that_the_policy_was_loaded_with_is_said(tmp_path):
+    known_policy(tmp_path / "known")
+    policy, data = dendrite_zoo.load(tmp_path / "known", tasks=[*KNOWN, "push"]), Skills([*KNOWN, "push"], first_task=1)
+    with pytest.warns(UserWarning, match="loaded with turn. .* its actions change; those of all other tasks do not"):
+        trainer(data, max_steps=1).fit(BehaviorCloning(policy, learn="new", warmup=0), data)
+
+
+@pytest.mark.parametrize("kind", ["columns", "subnetworks"])
+def test_units_and_segments_can_be_watched(kind, tmp_path):
+    """And what watches them changes nothing."""
+    known_policy(tmp_path / "known", kind)
+    results = []
+    for callbacks in ([], [SparsityLogger(), SubnetworkLogger(folder=tmp_path)]):
+        policy = dendrite_zoo.load(tmp_path / "known", tasks=[*KNOWN, "push"], init_from="turn")
+        bc, data = BehaviorCloning(policy, learn="new", warmup=0), Skills([*KNOWN, "push"], first_task=2)
+        trainer(data, *callbacks).fit(bc, data)
+        results.append(actions(bc))
+    assert all(one.equal(other) for one, other in zip(*results, strict=True))
 
 
 def test_wrong_arguments(tmp_path):
