@@ -134,6 +134,11 @@ def full_precision(device: torch.device) -> AbstractContextManager[Any]:
     return torch.autocast(device.type, enabled=False) if available else nullcontext()
 
 
+def is_mixed_precision(device: torch.device) -> bool:
+    """Whether automatic mixed precision is on, on a device that has any."""
+    return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+
+
 def runs_eagerly() -> bool:
     """Whether code runs on numbers that can be looked at: neither compiled, nor traced, nor transformed."""
     traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined]

@@ -5,7 +5,7 @@ import functools
 import inspect
 import typing
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 from dendrite_zoo._core.annotations import fits
@@ -114,6 +114,25 @@ class MLPConfig(Arguments):
     def options(self, **changes: Any) -> dict[str, Any]:
         """The options alone, as arguments of an `ActiveDendriteMLP`."""
         return {field.name: getattr(self, field.name) for field in fields(MLPConfig)} | changes
+
+
+@dataclass(kw_only=True)
+class MLPArguments(MLPConfig):
+    """The arguments of `ActiveDendriteMLP`."""
+
+    in_features: int = field(kw_only=False)
+    hidden_features: Sequence[int] = field(kw_only=False)
+    out_features: int = field(kw_only=False)
+    context_dim: int
+    num_segments: int = field()
+    context_density: float = 0.1
+
+    @property
+    def active_inputs(self) -> float:
+        """The share of inputs that is active, of hidden layers but the first and of the output."""
+        if self.input_density is not None:
+            return self.input_density
+        return self.activation_density if self.activation == "k-winners" else 1.0
 
 
 def takes(arguments: Callable[P, A]) -> Callable[[Callable[[Model, A], None]], Callable[Concatenate[Model, P], None]]:

@@ -2,8 +2,6 @@
 
 import itertools
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -11,11 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dendrite_zoo._core.checks import wrong_argument
+from dendrite_zoo._core.torch import full_precision, is_mixed_precision
 from dendrite_zoo.functional import Context, apply_gate, distinct_contexts
 from dendrite_zoo.hub import register_model
 from dendrite_zoo.layers import ActiveDendriteLinear, KWinners
 from dendrite_zoo.layers.sparse import uniform_
-from dendrite_zoo.models.config import MLPConfig, takes
+from dendrite_zoo.models.config import MLPArguments, takes
 from dendrite_zoo.models.folded import FoldedLayer, FoldedMLP, fold_one
 from dendrite_zoo.models.segments import STATE_FOLLOWS, DendriteModel, drawn_segments
 from dendrite_zoo.row_sparse.context_cache import ContextCache, LastBatch
@@ -26,31 +25,13 @@ from dendrite_zoo.row_sparse.subnetworks import ActiveUnits, Subnetworks, active
 __all__ = ["ActiveDendriteMLP"]
 
 
-@dataclass(kw_only=True)
-class MLPArguments(MLPConfig):
-    """The arguments of `ActiveDendriteMLP`."""
-
-    in_features: int = field(kw_only=False)
-    hidden_features: Sequence[int] = field(kw_only=False)
-    out_features: int = field(kw_only=False)
-    context_dim: int
-    num_segments: int = field()
-    context_density: float = 0.1
-
-    @property
-    def active_inputs(self) -> float:
-        """The share of inputs that is active, of hidden layers but the first and of the output."""
-        if self.input_density is not None:
-            return self.input_density
-        return self.activation_density if self.activation == "k-winners" else 1.0
-
-
 @register_model("active-dendrite-mlp")
 class ActiveDendriteMLP(DendriteModel):
     """The paper's network: sparse layers with active dendrites and k-winner-take-all (Iyer et al. 2022, figure 4).
 
     The defaults are those of permuted MNIST. ``num_segments=0`` and ``activation="relu"`` take the dendrites and the
     k-winners away one at a time, as the paper's controls do; both with ``weight_density=1`` make a plain MLP.
+    Under autocast layers whose units compete are computed in float32: rounded, other units would win.
 
     With ``winners="context"`` the dendrites choose a layer's winners before any input is seen: the units that respond
     most to the context are active, pass through their gate and a ReLU, and nothing else is computed; cost follows the
@@ -129,9 +110,17 @@ class ActiveDendriteMLP(DendriteModel):
         """Map ``x`` ``(B, in_features)`` in a context, or in `subnetworks` of one, to ``(B, out_features)``."""
         if self._chosen is not None:
             return self._forward_parts(x, context)
+        if self.config["activation"] == "k-winners" and is_mixed_precision(x.device):
+            with full_precision(x.device):
+                x = self._forward_hidden(x.to(self.output.weight.dtype), context)
+        else:
+            x = self._forward_hidden(x, context)
+        return self.output(x)
+
+    def _forward_hidden(self, x: Tensor, context: Context | None) -> Tensor:
         for layer, activation in zip(self.hidden, self.activations, strict=True):
             x = activation(layer(x, context))
-        return self.output(x)
+        return x
 
     def active_units(self, context: Tensor | int) -> list[Tensor]:
         """The units of each hidden layer that are active in one context (floats ``(C,)`` or an id), in rising order.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+import dendrite_zoo
 from dendrite_zoo.models import ActiveDendriteMLP
 
 
@@ -59,3 +60,35 @@ def test_bad_arguments(change, words):
     good = {"in_features": 4, "hidden_features": [8], "out_features": 2, "context_dim": 4, "num_segments": 2}
     with pytest.raises(ValueError, match=words):
         ActiveDendriteMLP(**{**good, **change})
+
+
+def winners_of(model, network, call, dtype=None):
+    """Which units are active in each hidden layer, in calls in which a dtype is given in autocast."""
+    active = []
+    hooks = [a.register_forward_hook(lambda module, args, out: active.append(out != 0)) for a in network.activations]
+    with torch.no_grad(), torch.autocast("cpu", dtype or torch.bfloat16, enabled=dtype is not None):
+        call(model)
+    for hook in hooks:
+        hook.remove()
+    return active
+
+
+def test_autocast_flips_no_winner_of_trained_weights():
+    torch.manual_seed(0)
+    policy = dendrite_zoo.load("metaworld-mt10")
+    noise, task = torch.randn(200, 39), torch.arange(200) % 10
+    observation = policy.observation_mean + policy.observation_scale * noise
+    full, low = (winners_of(policy, policy.mlp, lambda m: m(observation, task), d) for d in (None, torch.bfloat16))
+    assert all(map(torch.equal, full, low)) and all(a.sum(1).eq(round(0.25 * 256)).all() for a in full)
+    rounded = policy.mlp.hidden[0](policy._inputs(observation, task).bfloat16().float(), task)
+    first = policy.mlp.activations[0](rounded.bfloat16().float()) != 0
+    assert (first != full[0]).float().mean() > 1e-4  # what rounding alone would flip
+
+
+def test_autocast_leaves_the_subnetworks_of_trained_weights_as_they_are():
+    model = dendrite_zoo.load("permuted-digits")
+    for context in model.context.prototypes[: model.num_tasks]:
+        full = model.mlp.active_units(context)
+        model.mlp._chosen.forget()
+        with torch.autocast("cpu", torch.bfloat16):
+            assert all(map(torch.equal, full, model.mlp.active_units(context)))
