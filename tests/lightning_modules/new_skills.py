@@ -10,10 +10,11 @@ from lightning.pytorch import Callback, LightningDataModule, Trainer
 from torch.utils.data import DataLoader, TensorDataset
 
 from dendrite_zoo.cli.run_folder import LastCheckpoint
-from dendrite_zoo.lightning_modules import BehaviorCloning
-from dendrite_zoo.models import ActiveDendritePolicy
+from dendrite_zoo.lightning_modules import BehaviorCloning, ContinualClassifier
+from dendrite_zoo.models import ActiveDendriteClassifier, ActiveDendritePolicy
+from dendrite_zoo.streams import PermutedTasks
 from dendrite_zoo.streams.loader import ResumableLoader
-from tests.training import CrashAt
+from tests.training import CrashAt, data
 
 KNOWN, NEW = ("lift", "turn"), ("push", "pull", "slide")
 SIZES = {"observation_size": 6, "action_size": 2, "hidden_features": [24, 24], "num_segments": 3}
@@ -96,11 +97,11 @@ def known_policy(folder, kind="columns"):
     policy.save_pretrained(folder)
 
 
-def trainer(data, *callbacks, **options):
+def trainer(stream, *callbacks, **options):
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     quiet = {"accelerator": "cpu", "devices": 1, "logger": False, "enable_progress_bar": False}
     quiet |= {"enable_model_summary": False, "enable_checkpointing": any("Last" in str(type(c)) for c in callbacks)}
-    epochs = {"max_epochs": data.max_epochs, "reload_dataloaders_every_n_epochs": 1, "num_sanity_val_steps": 0}
+    epochs = {"max_epochs": stream.max_epochs, "reload_dataloaders_every_n_epochs": 1, "num_sanity_val_steps": 0}
     return Trainer(**epochs, **{**quiet, **options}, callbacks=[*callbacks])
 
 
@@ -115,14 +116,36 @@ def train(folder, crash=None, kind="columns", module=None, **options):
     bc = BehaviorCloning(policy, **{"lr": 0.03, "warmup": 2, "ema_decay": 0.9, "learn": "new", **(module or {})})
     noted, last = Actions(), folder / "checkpoints" / "last.ckpt"
     callbacks = [noted, LastCheckpoint(last.parent, seconds=0), *([CrashAt(*crash)] if crash else [])]
-    data = Skills(policy.tasks, first_task=len(KNOWN))
-    fitted = trainer(data, *callbacks, **options)
-    fitted.fit(bc, data, ckpt_path=last if last.exists() else None, weights_only=True)
+    skills = Skills(policy.tasks, first_task=len(KNOWN))
+    fitted = trainer(skills, *callbacks, **options)
+    fitted.fit(bc, skills, ckpt_path=last if last.exists() else None, weights_only=True)
     if fitted.is_global_zero:
         result = {"weights": bc.state_dict(), "actions": noted.actions, "sizes": noted.sizes}
         torch.save(result, folder / "result.pt")
     return bc, noted
 
 
+def classify(folder, **options):
+    """Learn four tasks one after another, the first with all of the network in a fit of one process."""
+    torch.manual_seed(0)
+    model = ActiveDendriteClassifier(8, [24], 3, max_tasks=4, winners="context", activation_density=0.3)
+    x = torch.randn(40, 8, generator=torch.Generator().manual_seed(3))
+    outputs = []
+
+    class Seen(ContinualClassifier):
+        def on_validation_end(self):
+            outputs.append([self.model(x, task=task) for task in range(4)])
+
+    module = Seen(model, learn="new", lr=0.02)
+    for first_task, several in ((0, {}), (1, options)):
+        stream = PermutedTasks(data(24), 1 if several == {} else 4, first_task=first_task, batch_size=8)
+        trainer(stream, **several).fit(module, stream)
+    if module.trainer.is_global_zero:
+        torch.save(outputs, Path(folder) / "outputs.pt")
+    return outputs
+
+
 if __name__ == "__main__":
-    train(sys.argv[1], **json.loads(sys.argv[2]))
+    several = json.loads(sys.argv[2])
+    train(sys.argv[1], **several)
+    classify(sys.argv[1], **{name: several[name] for name in ("devices", "strategy")})

@@ -150,6 +150,10 @@ def test_two_processes(tmp_path):
     assert done.returncode == 0, done.stderr
     result = torch.load(tmp_path / "result.pt", weights_only=True)
     check(tmp_path, result["actions"])
+    outputs = torch.load(tmp_path / "outputs.pt", weights_only=True)
+    for task in range(4):  # the classifier's: in one process, and then in two
+        assert not outputs[task][task].equal(outputs[task - 1][task]) or task == 0
+        assert all(after[task].equal(outputs[task][task]) for after in outputs[task:])
 
 
 def test_the_nearest_task_is_found_and_zeros_are_among_the_candidates(tmp_path):
