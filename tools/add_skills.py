@@ -45,8 +45,8 @@ def learn(policy: ActiveDendritePolicy, skill: str, options: argparse.Namespace)
     data = DemonstrationMixture(
         [skill],
         episodes_per_task=options.episodes,
-        dagger_rounds=0,
-        epochs=1,
+        dagger_rounds=options.dagger_rounds,
+        epochs=options.dagger_rounds + 1,
         updates_per_epoch=options.updates,
         batch_size_per_task=256,
         folder=options.folder / "demonstrations" / skill,
@@ -99,7 +99,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/new-skills"), help="of demonstrations and policies")
     parser.add_argument("--out", type=Path, default=Path("results/metaworld/new-skills.json"))
     parser.add_argument("--episodes", type=int, default=40, help="demonstrations of each skill")
-    parser.add_argument("--updates", type=int, default=1500)
+    parser.add_argument("--dagger-rounds", type=int, default=2, help="of 20 episodes each, after as many updates")
+    parser.add_argument("--updates", type=int, default=1500, help="before each round, and after the last")
     parser.add_argument("--lr", type=float, default=1e-2)
     parser.add_argument("--goals", type=int, default=50, help="of each skill, to measure on")
     parser.add_argument("--seed", type=int, default=0)
@@ -123,6 +124,7 @@ def main() -> None:
         known=list(known.tasks),
         skills=learned,
         curve={str(n): float(np.mean(success[:n])) for n in (1, 3, 5, 10) if n <= len(success)},
+        updates_per_skill=(options.dagger_rounds + 1) * options.updates,
         parameters=sum(parameter.numel() for parameter in policy.parameters()),
         parameters_per_skill=learned[-1]["parameters"],
         wall_time_s=sum(skill["wall_time_s"] for skill in learned),

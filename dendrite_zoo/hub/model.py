@@ -129,8 +129,9 @@ class HubModel:
             cache_dir: where downloads are kept; the Hub client's own cache by default.
             token: for private repos; the Hub client's own by default.
             force_download: fetch the files of a repo once more, where they are cached.
-            **changes: what is to differ from the saved model, such as ``num_classes=`` or ``max_tasks=``,
-                where the class knows how; what starts anew by it is logged.
+            **changes: what is to differ from the saved model, where the class knows how: ``num_classes=`` and
+                ``max_tasks=`` of a classifier, ``tasks=[...]`` and ``init_from=`` of a policy; what starts anew by it
+                is logged.
 
         Raises:
             FileNotFoundError: the folder, or a file in it, is missing.

@@ -47,6 +47,9 @@ class ActiveDendritePolicy(ControlModel):
     mean :math:`\mu`, squashed: :math:`a = \tanh(\mu + \sigma \epsilon)`. The defaults are those of the paper's
     Meta-World experiments (Iyer et al. 2022): only the second hidden layer has dendrites.
 
+    ``from_pretrained(name, tasks=[...], init_from=...)`` gives a policy room for more tasks, see `adapt`; to teach it
+    these alone train it with ``learn="new"``, as `dendrite_zoo.lightning_modules.BehaviorCloning` does.
+
     Args:
         tasks: names of the tasks, in the order of their indices.
         observation_size: numbers in an observation.

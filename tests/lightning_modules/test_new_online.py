@@ -25,9 +25,10 @@ def known_policy(folder, **arguments):
     policy.save_pretrained(folder)
 
 
-def online(tasks):
+def online(tasks, **arguments):
     return OnlineTasks(
         tasks,
+        **arguments,
         env_steps=20 * len(tasks),
         epochs=2,
         steps_per_round=5,
@@ -98,6 +99,21 @@ def test_a_crash_changes_nothing(tmp_path):
         train("crashed", 3)
     for (name, one), other in zip(whole.items(), train("crashed").values(), strict=True):
         assert one.equal(other), name
+
+
+def test_tasks_one_after_another_are_finished_when_the_next_begins():
+    """The first has all of the policy, whose observations it normalises by; the critics go on as a whole."""
+    torch.manual_seed(0)
+    policy, noted = ActiveDendritePolicy([*KNOWN, NEW[0]], hidden_features=[16, 16], num_segments=3), Actions()
+    first, data = policy.mlp.output.weight.clone(), online(policy.tasks, order="sequential")
+    module = MultiTaskSAC(policy, batch_size_per_task=8, lr=1e-2, learn="new")
+    fit(module, data, noted)
+    rounds = len(noted.actions) // 3
+    assert policy.has_normalizer and not policy.mlp.output.weight.equal(first)
+    for number, task in enumerate(policy.tasks):
+        finished = noted.actions[rounds * (number + 1) - 1][task]
+        assert not noted.actions[rounds * number][task].equal(finished), "it learns"
+        assert all(after[task].equal(finished) for after in noted.actions[rounds * (number + 1) :])
 
 
 def test_some_of_a_policys_tasks_by_name(tmp_path):
