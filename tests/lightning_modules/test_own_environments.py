@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
@@ -149,6 +150,26 @@ def test_with_consolidation_the_weights_of_the_first_task_move_less():
         return sum(float((p - before[n]).detach().square().sum()) for n, p in module.model.named_parameters())
 
     assert moved(SynapticIntelligence(si_lambda=1e4)) < 0.9 * moved()
+
+
+def test_what_was_learned_first_stays_to_the_bit_with_learn_new():
+    """While the second task is learned: actions and returns of the first, at each validation."""
+    seen = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+    acted, returns = [], []
+
+    class Noted(SuccessLogger):
+        def on_validation_epoch_end(self, trainer, pl_module):
+            super().on_validation_epoch_end(trainer, pl_module)
+            acted.append([pl_module.act_batch(seen, np.full(20, task)) for task in (0, 1)])
+            returns.append(self.report.returns)
+
+    module = MultiTaskSAC(policy(), batch_size_per_task=8, lr=1e-2, learn="new")
+    fit(module, data("sequential", epochs=8, env_steps=80), Noted(num_goals=3, num_processes=0))
+    after_first, *later = acted[3:]
+    assert len(later) == 4 and not np.array_equal(acted[0][0], after_first[0]), "the first task was learned"
+    for first, second in later:
+        assert np.array_equal(first, after_first[0]) and not np.array_equal(second, after_first[1])
+    assert all(np.array_equal(one[0], returns[3][0]) for one in returns[4:])
 
 
 def test_rewards_of_another_scale_count_alike():
