@@ -79,3 +79,11 @@ def test_one_more_skill(tmp_path):
     assert int(re.search(r"button-press-v3: (\d+)% of goals", shown)[1]) >= 80
     assert "largest change of an action in the ten tasks before: 0.0\n" in shown
     assert dendrite_zoo.load(tmp_path / "eleven-skills").tasks[-1] == "button-press-v3"
+
+
+def test_pendulum(tmp_path):
+    """With few steps nothing is learned; the figures of a whole run stand in results/own-environments."""
+    pytest.importorskip("gymnasium")
+    shown = run([sys.executable, ROOT / "examples" / "pendulum.py", "2200"], tmp_path)
+    returns = [float(value) for value in re.findall(r"mean return +(-[.\d]+)", shown)]
+    assert len(returns) == 2 and max(returns) < -200 and "upright at the last step" in shown

@@ -136,6 +136,33 @@ def multi_task_table() -> str:
     return table(head, [[method, *(row.get(name, "") for name in columns)] for method, row in cells.items()])
 
 
+def own_environments(name: str) -> dict[str, Any]:
+    """What was measured in environments of one's own."""
+    file = ROOT / "results" / "own-environments" / f"{name}.json"
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+
+
+def pendulum_table() -> str:
+    """The mean return of each task of the example, and how often the pendulum stands."""
+    run = own_environments("pendulum")
+    rows = [
+        [task, f"{value:.0f}", f"{run['upright_at_some_step'][task]:.0%}"] for task, value in run["returns"].items()
+    ]
+    return table(
+        [f"{run['env_steps']:,} steps of both", "mean return", f"upright, of {run['num_starts']} starts"], rows
+    )
+
+
+def walkers_table() -> str:
+    """The mean return of each body after each was learned."""
+    run = own_environments("walkers")
+    rows = []
+    for one in run.get("runs", ()):
+        for body, returns in zip(run["bodies"], one["returns_after_each"], strict=True):
+            rows.append([f'`learn="{one["learn"]}"`', body, *(f"{value:.0f}" for value in returns)])
+    return table(["", "after learning", *(f"return: {body}" for body in run.get("bodies", ()))], rows)
+
+
 def watching_table() -> str:
     """How much longer a batch takes in eval mode where a network is watched, as `SparsityLogger` does."""
     lines = (ROOT / "benchmarks" / "results" / "watching.json").read_text(encoding="utf-8").splitlines()
@@ -178,11 +205,14 @@ def errors_list() -> str:
 PARTS: dict[str, Callable[[], str]] = {
     "example: fine_tune.py": lambda: example("fine_tune.py"),
     "example: ten_skills.py": lambda: example("ten_skills.py"),
+    "example: pendulum.py": lambda: example("pendulum.py"),
     "output: fine_tune.py": lambda: output("fine_tune.py"),
     "zoo": zoo_table,
     "continual": lambda: continual_table(continual_records()),
     "multi-task": multi_task_table,
     "robots": robots_table,
+    "pendulum": pendulum_table,
+    "walkers": walkers_table,
     "watching": watching_table,
     "reliability": reliability_table,
     "reliability: checks": checks_table,
