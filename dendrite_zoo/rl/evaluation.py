@@ -12,7 +12,7 @@ from rich.progress import Progress
 from dendrite_zoo.metrics import bootstrap_interval
 from dendrite_zoo.rl.environments import TaskEnvironments, checked_actions
 from dendrite_zoo.rl.episodes import Split
-from dendrite_zoo.rl.metaworld.tasks import MAX_STEPS, MT10, MT50
+from dendrite_zoo.rl.metaworld.tasks import MAX_STEPS, MT10, MT50, MetaWorldTask
 from dendrite_zoo.rl.spec import TaskSpec
 from dendrite_zoo.rl.task_list import Tasks, task_specs, without_success
 
@@ -195,8 +195,9 @@ class GoalEvaluation(TaskEnvironments):
         with Progress(transient=True, disable=not progress) as bar:
             shown = bar.add_task("goals", total=first.size)
             while len(busy := np.flatnonzero(~self.finished)):
-                chosen = act(self.observation[busy], self.task_index[busy])
-                actions[busy] = checked_actions(chosen, (len(busy), self.action_size))
+                for rows in self._at_once(busy):
+                    chosen = act(self.observation[rows], self.task_index[rows])
+                    actions[rows] = checked_actions(chosen, (len(rows), self.action_size))
                 step = self.step(actions)
                 goal, success = (self.task_index[busy], step.goal[busy]), step.success[busy]
                 steps[goal] += 1
@@ -207,6 +208,17 @@ class GoalEvaluation(TaskEnvironments):
         at_end = None if config.stop_at_success or not self.has_success else last
         reached = first if self.has_success else None
         return SuccessReport(self.tasks, reached, at_end, config.split, config.max_steps, returns)
+
+    def _at_once(self, busy: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """The rows that the policy is given together: of environments of one's own, those of a task.
+
+        What a network says of a row depends in the last bit on how many rows there are. So an episode of a task is the
+        same whatever happens in the other tasks.
+        """
+        if all(isinstance(spec, MetaWorldTask) for spec in self.specs):
+            return [busy]
+        of_task = self.task_index[busy]
+        return [busy[of_task == task] for task in np.unique(of_task)]
 
 
 def evaluate_policy(

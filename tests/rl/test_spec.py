@@ -168,6 +168,17 @@ def test_an_evaluation_is_a_plain_loop_over_the_starts():
         _ = silent.reached
 
 
+def test_an_episode_is_the_same_whatever_else_is_played():
+    """Also where a policy rounds by the number of rows, as networks do."""
+
+    def rounds_by_rows(observation, task):
+        return by_task(observation, task) + 1e-3 * len(observation)
+
+    both = evaluate_policy(rounds_by_rows, ledges(), num_goals=4, num_processes=0)
+    alone = evaluate_policy(rounds_by_rows, ledges()[:1], num_goals=4, num_processes=0)
+    np.testing.assert_array_equal(both.returns[0], alone.returns[0])
+
+
 def test_bare_makers_and_one_alone_are_tasks():
     assert [spec.name for spec in task_specs([calm, windy])] == ["task_0", "task_1"]
     assert task_specs(TaskSpec("a", calm)) == (TaskSpec("a", calm),)
