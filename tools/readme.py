@@ -202,10 +202,40 @@ def errors_list() -> str:
     return "".join(f"- `{one['said']}`\n" for examples in refused for one in examples)
 
 
+def new_tasks_table() -> str:
+    """Tasks that leave earlier ones as they are: by what a further task has for itself."""
+    said = {"columns": "its columns of segments", "subnetworks": "the free part of its subnetwork", "all": "everything"}
+    rows = []
+    for record in read_records(ROOT / "results" / "new-tasks.json"):
+        first, last = record.task_accuracies[0], record.task_accuracies[-1]
+        shown = [said[record.method], f"{mean(record)} ({seeds(record)})", f"{forgetting(record.matrix):.3f}"]
+        rows.append([*shown, f"{first:.3f}", f"{last:.3f}"])
+    return table(["a further task trains", "mean accuracy", "forgetting", "the first task", "the last"], rows)
+
+
+def new_skills_table() -> str:
+    """The success of skills that were added to a policy one by one."""
+    (record,) = read_records(ROOT / "results" / "metaworld" / "new-skills.json")
+    rows = [
+        [
+            one["skill"].removesuffix("-v3"),
+            (one["started_from"] or "zeros").removesuffix("-v3"),
+            f"{one['success']:.2f}",
+        ]
+        for one in record.more["skills"]
+    ]
+    return table(
+        ["skill", "its column started from", "success"], [*rows, ["mean", "", f"{record.average_accuracy:.2f}"]]
+    )
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "example: fine_tune.py": lambda: example("fine_tune.py"),
     "example: ten_skills.py": lambda: example("ten_skills.py"),
     "example: pendulum.py": lambda: example("pendulum.py"),
+    "example: one_more_skill.py": lambda: example("one_more_skill.py"),
+    "new-tasks": new_tasks_table,
+    "new-skills": new_skills_table,
     "output: fine_tune.py": lambda: output("fine_tune.py"),
     "zoo": zoo_table,
     "continual": lambda: continual_table(continual_records()),
