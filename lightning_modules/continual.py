@@ -60,8 +60,8 @@ class ContinualClassifier(TaskClassifier):
             are one-hot, or where winners are chosen by the context its subnetwork, but for what is also in another's;
             and the rows of the output of classes that were never trained.
         init_from: with ``learn="new"`` and one-hot contexts, what the columns start from: ``"nearest"`` for the task
-            whose columns fit the first held-out batches best, or zeros, or the index of a task, as text; by default
-            they start as they are.
+            whose columns fit the first held-out batches best, or zeros; or the index of a task; by default they stay
+            as they are.
         context_at_test: ``"inferred"`` from each input, ``"given"`` with the task (where contexts are not found), or
             ``"constant"``: task 0's for every input, a control that shows what the dendrites give.
 
@@ -99,7 +99,7 @@ class ContinualClassifier(TaskClassifier):
         metrics: Metrics | None = None,
         context_at_test: ContextAtTest = "inferred",
         learn: Learn = "all",
-        init_from: str | None = None,
+        init_from: str | int | None = None,
     ) -> None:
         super().__init__(
             model,
@@ -254,11 +254,11 @@ class ContinualClassifier(TaskClassifier):
         """The validation loader of a task, else that of training."""
         return self.validation_of(task)
 
-    def place_of(self, name: str) -> int:
+    def place_of(self, name: str | int) -> int:
         """The index of a task, which has no name."""
-        most = 0 if self.context is None else self.context.num_tasks - 1
-        if not name.isdecimal() or int(name) > most:
-            raise wrong_argument("init_from", f"'nearest', or the index of a task learned, from '0' to '{most}'", name)
+        most = 0 if self.context is None else max(0, self.context.num_tasks - 1)
+        if not str(name).isdecimal() or int(name) > most:
+            raise wrong_argument("init_from", f"'nearest', or the index of a task learned, from 0 to {most}", name)
         return int(name)
 
     def _say_what_was_learned(self, task: int) -> None:

@@ -71,7 +71,7 @@ class NewTaskModule(TaskModule):
         """Batches of one of those tasks, to choose by what it starts from."""
         raise NotImplementedError
 
-    def place_of(self, name: str) -> int:
+    def place_of(self, name: str | int) -> int:
         """The number of a task in the network by its name."""
         raise NotImplementedError
 
@@ -81,7 +81,7 @@ class NewTaskModule(TaskModule):
 
     # What follows from it.
 
-    def choose_learning(self, learn: Learn, init_from: str | None, **parts: Any) -> None:
+    def choose_learning(self, learn: Learn, init_from: str | int | None, **parts: Any) -> None:
         """Take the arguments ``learn`` and ``init_from`` of a subclass, which has its ``model`` by now.
 
         Args:

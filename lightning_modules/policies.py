@@ -85,9 +85,9 @@ class PolicyModule(NewTaskModule):
         loaded = getattr(self.model, "origin", None) is not None
         return loaded or not every or getattr(self.datamodule, "first_task", 0) > 0
 
-    def place_of(self, name: str) -> int:
+    def place_of(self, name: str | int) -> int:
         """The number of a task in the policy."""
-        return places_of([name], self.tasks)[0]
+        return places_of([str(name)], self.tasks)[0]
 
     def held_out(self, task: int) -> Iterable[Any]:
         """Batches of validation of a task; where there are none, of training."""

@@ -110,7 +110,7 @@ def test_weight_decay_and_lightnings_own_average(average, tmp_path):
 
 
 @pytest.mark.parametrize("where", ["batch", "validation"])
-@pytest.mark.parametrize("step", [3, UPDATES, UPDATES + 1, 2 * UPDATES, 3 * UPDATES])
+@pytest.mark.parametrize("step", [3, UPDATES, 2 * UPDATES])
 def test_a_crash_changes_nothing(step, where, tmp_path):
     if where == "validation" and step % (UPDATES // EPOCHS):
         step += UPDATES // EPOCHS - step % (UPDATES // EPOCHS)
