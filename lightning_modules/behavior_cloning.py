@@ -235,8 +235,9 @@ class BehaviorCloning(PolicyModule):
 
     def _loss(self, batch: Batch) -> Tensor:
         observation, action, task = batch[0], batch[1], self.in_policy(batch[2])
-        one = task[0] if bool((task == task[0]).all()) else task  # one index for all rows is cheaper
-        return imitation_loss(self(observation, one)[0], action, self.hparams["loss"])
+        if task.device.type == "cpu" and bool((task == task[0]).all()):
+            task = task[0]  # one index for all rows is cheaper
+        return imitation_loss(self(observation, task)[0], action, self.hparams["loss"])
 
     def _progress(self, batch_idx: int) -> tuple[int, float]:
         """How many updates of what is learned at one stretch are done, and how many there are."""

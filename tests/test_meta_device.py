@@ -10,8 +10,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from dendrite_zoo import metrics
+from dendrite_zoo.contexts import ClusterContext, HotellingContext, OneHotContext, PrototypeContext
 from dendrite_zoo.functional import GATES
 from dendrite_zoo.layers import ActiveDendriteConv2d, ActiveDendriteLinear, KWinners, SparseLinear
+from dendrite_zoo.lightning_modules import BehaviorCloning, ContinualClassifier, MultiTaskClassifier, MultiTaskSAC
 from dendrite_zoo.models import (
     ActiveDendriteClassifier,
     ActiveDendriteMLP,
@@ -20,6 +23,8 @@ from dendrite_zoo.models import (
     XdGClassifier,
 )
 from dendrite_zoo.optim import DendriteAdam
+from dendrite_zoo.regularizers import SynapticIntelligence
+from dendrite_zoo.rl.replay import Transitions
 
 META, B, C = torch.device("meta"), 8, 5
 
@@ -98,3 +103,78 @@ def test_other_models():
         x, observation = torch.randn(B, 6), torch.randn(B, 39)
     step([xdg, plain], lambda: xdg(x, task=ids(B)).sum() + plain(x).sum())
     step([policy, critic], lambda: sum(q.sum() for q in critic(observation, policy(observation, ids(B))[0], ids(B))))
+
+
+CONTEXT_CLASSES = {
+    "one-hot": lambda: OneHotContext(4),
+    "prototype": lambda: PrototypeContext(6, 4),
+    "hotelling": lambda: HotellingContext(6, 4, context_dim=4),
+    "clusters": lambda: ClusterContext(6, 4),
+}
+
+
+@pytest.mark.parametrize("kind", CONTEXT_CLASSES)
+def test_contexts(kind):
+    context, x = CONTEXT_CLASSES[kind]().to(META), torch.randn(B, 6, device=META)
+    for task in (0, ids(B)):
+        given = context(x, task)
+        assert all(part.device == META for part in (given if isinstance(given, tuple) else (given,)))
+    if kind != "one-hot":
+        assert context.infer(x).device == META
+
+
+@pytest.mark.parametrize("task", [0, "rows"])
+@pytest.mark.parametrize("kind", [metrics.TaskAccuracy, metrics.AccuracyMatrix, metrics.Forgetting])
+def test_metrics_count_without_waiting(kind, task):
+    metric, scores, task = kind(3).to(META), torch.randn(B, 4, device=META), ids(B) if task == "rows" else task
+    metric.update(scores, ids(B), task, *[] if kind is metrics.TaskAccuracy else [1])
+    assert metric.total.device == META
+
+
+def test_synaptic_intelligence():
+    weight = torch.nn.Parameter(torch.randn(3, 4, device=META))
+    regularizer = SynapticIntelligence({"weight": weight})
+    optimizer = torch.optim.Adam([weight])
+    for _ in range(2):
+        (weight.square().sum() + regularizer.penalty()).backward()
+        regularizer.before_step()
+        optimizer.step()
+        regularizer.after_step()
+    regularizer.end_task()
+    assert regularizer.importance["weight"].device == META
+
+
+def learn(module, loss):
+    optimizer = module.configure_optimizers()
+    loss().backward()
+    optimizer.step()
+    assert all(parameter.device == META for parameter in module.parameters())
+
+
+@pytest.mark.filterwarnings("ignore:You are trying to `self.log")  # without a Trainer
+@pytest.mark.parametrize("winners", ["activation", "context"])
+def test_lightning_modules_of_classifiers(winners):
+    with META:
+        model = ActiveDendriteClassifier(6, [16], 3, max_tasks=4, winners=winners)
+        module, mixed, x = ContinualClassifier(model), MultiTaskClassifier(model), torch.randn(B, 6)
+    learn(module, lambda: module.training_step((x, ids(B)), 0))
+    learn(mixed, lambda: mixed.training_step((x, ids(B), ids(B)), 0))
+
+
+@pytest.mark.filterwarnings("ignore:You are trying to `self.log")
+@pytest.mark.parametrize("winners", ["activation", "context"])
+def test_lightning_modules_of_control(winners):
+    with META:
+        policy = ActiveDendritePolicy(["a", "b"], hidden_features=[16], winners=winners, dendrite_layers=None)
+        sac, cloning = MultiTaskSAC(policy), BehaviorCloning(policy)
+        rows = [torch.randn(B, size) for size in (39, 4, 1, 39)]
+        batch = Transitions(rows[0], rows[1], rows[2][:, 0], rows[3], ids(B), torch.zeros(B, dtype=torch.bool))
+    options = {"discount": 0.9, "reward_scale": 1.0, "target_entropy": None}
+
+    def loss():
+        losses = sac.networks.losses(batch, torch.randn_like, **options)
+        return losses.critic + losses.actor + losses.alpha
+
+    learn(sac, loss)
+    sac.networks.follow(0.1)
+    learn(cloning, lambda: cloning.training_step((batch.observation, batch.action, batch.task), 0))

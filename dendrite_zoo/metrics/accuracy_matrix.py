@@ -93,7 +93,8 @@ class AccuracyMatrix(Metric):
             after: the task learned last; None before any was.
         """
         right, index = right_answers(preds, target), task_index(task, self._capacity)
-        row = self._row(after, int(index.max()) if index.numel() else 0)
+        fits = index.numel() == 0 or (self.num_tasks == self._capacity and index.device.type != "cpu")
+        row = self._row(after, 0 if fits else int(index.max()))
         count_answers(self.correct[row], self.total[row], right, index)
 
     def put(self, accuracies: Mapping[int, float], after: int | None, *, overwrite: bool = True) -> list[int]:

@@ -117,7 +117,7 @@ class ActiveDendriteMLP(DendriteModel):
             x = self._forward_hidden(x, context)
         return self.output(x)
 
-    def _forward_hidden(self, x: Tensor, context: Context | None) -> Tensor:
+    def _forward_hidden(self, x: Tensor, context: Any) -> Tensor:
         for layer, activation in zip(self.hidden, self.activations, strict=True):
             x = activation(layer(x, context))
         return x
