@@ -145,7 +145,8 @@ class TaskSpec:
         else:
             _, _, terminated, truncated, info = result
             if self.success not in info and (terminated or truncated):
-                expected = f"a key of the info of {self.name}, one of {', '.join(map(repr, info)) or 'none'}"
+                keys = f"one of {', '.join(map(repr, info))}" if info else "which has none"
+                expected = f"a key of the info of {self.name}, {keys}"
                 raise wrong_argument("success", expected, self.success)
             answer = info.get(self.success, False)
         if np.size(answer) != 1 or np.asarray(answer).dtype.kind not in "biuf":

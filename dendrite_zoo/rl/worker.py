@@ -67,6 +67,7 @@ class Worker:
         Raises:
             RuntimeError: no answer within ``timeout`` seconds, the process ended, or it raised an exception; the
                 message is what it did, and after an empty line the traceback.
+            ValueError: an environment is not what was expected; the message says it all.
         """
         try:
             if not self._ready(timeout):
@@ -76,6 +77,8 @@ class Worker:
             self.process.join(1)
             raise RuntimeError(f"ended (exit code {self.process.exitcode})") from None
         self.waiting = False
+        if isinstance(failure, ValueError):
+            raise failure
         if failure is not None:
             raise RuntimeError(f"raised an exception\n\n{failure}")
         return answer
@@ -126,8 +129,9 @@ def serve(connection: Connection, memory: Any, sizes: tuple[int, int], parent: i
             try:
                 request, arguments = pickle.loads(message)
                 answer = getattr(shard, request)(*arguments)
-            except Exception:
-                failure = traceback.format_exc()
+            except Exception as error:
+                said = isinstance(error, ValueError) and str(error).startswith("Expected ")  # of this package
+                failure = error if said else traceback.format_exc()
             connection.send_bytes(pickle.dumps((answer, failure)))
 
 

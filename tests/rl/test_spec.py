@@ -276,6 +276,14 @@ def test_success_must_be_said():
         TaskSpec("a", calm, success=lambda *_: None).succeeded(None, 0.0, False, False, {})
 
 
+def test_a_process_says_what_is_wrong_with_an_environment_in_one_sentence():
+    with TaskEnvironments([TaskSpec("a", calm, success="won")], num_processes=1) as envs:
+        envs.reset()
+        with pytest.raises(ValueError, match=r"a key of the info of a, one of 'near', but got 'won'\.$"):
+            for _ in range(12):
+                envs.step([[-0.0, 0.0]])
+
+
 def test_an_episode_without_end_is_given_up(monkeypatch):
     monkeypatch.setattr(TaskSpec, "most_steps", 20)
     with TaskEnvironments([TaskSpec("a", lambda: Ledge(length=10**9))], num_processes=0) as envs:
