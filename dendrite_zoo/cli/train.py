@@ -37,7 +37,8 @@ from dendrite_zoo.hub import HubModel
 from dendrite_zoo.lightning_modules import ContinualClassifier, evaluate_contexts
 from dendrite_zoo.models import ActiveDendritePolicy
 from dendrite_zoo.records import write_records
-from dendrite_zoo.rl import evaluate_policy
+from dendrite_zoo.rl import MetaWorldTask, evaluate_policy
+from dendrite_zoo.rl.task_list import without_success
 from dendrite_zoo.streams import OnlineTasks, PermutedTasks, TaskStream
 
 SAME = ("callbacks", "limit_val_batches", *TRAINER)
@@ -250,8 +251,12 @@ class TrainingCLI(LightningCLI):
         """What is measured once training has ended."""
         data = self.datamodule
         if isinstance(model, ActiveDendritePolicy) and self.trainer.is_global_zero:
-            report = evaluate_policy(model.eval(), fast=getattr(data, "fast", False), progress=True)
-            record = report.to_record(sequential=sequential) | {"versions": versions("metaworld", "mujoco")}
+            own = [spec for spec in getattr(data, "specs", ()) if not isinstance(spec, MetaWorldTask)]
+            if without_success(own):
+                return {}  # a record is of shares from 0 to 1
+            report = evaluate_policy(model.eval(), own or None, fast=getattr(data, "fast", False), progress=True)
+            libraries = ("gymnasium",) if own else ("metaworld", "mujoco")
+            record = report.to_record(sequential=sequential) | {"versions": versions(*libraries)}
             if isinstance(data, OnlineTasks):
                 record |= {"env_steps": data.env_steps, "curve": run_folder.success_curve(self.run_folder)}
             return record

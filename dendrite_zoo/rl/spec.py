@@ -73,7 +73,7 @@ class TaskSpec:
     name: str
     make_env: Callable[[], Any]
     _: KW_ONLY
-    success: str | Callable[..., Any] | None = None
+    success: Callable[..., Any] | str | None = None  # in this order: a path in YAML is a function where it can be
 
     def __post_init__(self) -> None:
         name, make_env, success = self._given()
