@@ -166,6 +166,9 @@ class Episodes:
         if seen.shape != self.observation.shape:
             expected = f"observations of {self.config.task} of shape {self.observation.shape}, as its space says"
             raise ValueError(f"Expected {expected}, but got {seen.shape}. Check the environment.")
+        if self.spec.normalizer is not None:
+            mean, scale = self.spec.normalizer
+            seen = (seen - mean) / scale
         return seen
 
     def expert_action(self) -> NDArray[np.float64]:

@@ -2,7 +2,7 @@
 
 import pickle
 from collections.abc import Callable, Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
 from types import ModuleType
 from typing import Any, ClassVar, NamedTuple
@@ -54,6 +54,7 @@ class TaskSpec:
         success: what counts as solved at a step: a key of ``info`` such as ``"is_success"``, or a function of what
             ``step`` returned, ``success(observation, reward, terminated, truncated, info)``. None: the mean return is
             what is reported.
+        normalizer: mean and scale of each number in an observation, see `normalized`.
 
     Raises:
         ValueError: an argument of another kind; when the environment is first made, one that does not have this form.
@@ -74,6 +75,7 @@ class TaskSpec:
     make_env: Callable[[], Any]
     _: KW_ONLY
     success: Callable[..., Any] | str | None = None  # in this order: a path in YAML is a function where it can be
+    normalizer: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
     def __post_init__(self) -> None:
         name, make_env, success = self._given()
@@ -118,6 +120,36 @@ class TaskSpec:
         spaces = _spaces(self.name, env)
         getattr(env, "close", lambda: None)()
         return spaces
+
+    def normalized(self, *, steps: int = 1000, seed: int = 0) -> "TaskSpec":
+        """The same task with observations of mean 0 and standard deviation 1, as random actions meet them.
+
+        Policies normalise observations by themselves, but in the same way for all tasks; this is for tasks that see
+        numbers of other sizes. What was measured is a part of the task: evaluate with the same one. ``success`` is
+        asked about observations as they were.
+
+        Args:
+            steps: that are played to measure by.
+            seed: of starts and actions.
+
+        Example:
+            >>> import functools, gymnasium
+            >>> moon = TaskSpec("moon", functools.partial(gymnasium.make, "Pendulum-v1", g=1.6)).normalized()
+            >>> [round(number, 2) for number in moon.normalizer[1]]
+            [0.69, 0.65, 1.59]
+        """
+        draws, env, seen = np.random.RandomState(seed), self.make(), []
+        ended, episode = True, 0
+        for _ in range(steps):
+            if ended:
+                observation, episode = env.reset(seed=seed + episode)[0], episode + 1
+            seen.append(np.array(observation, np.float64))
+            observation, _, terminated, truncated, _ = env.step(self.played(draws.uniform(-1, 1, self.action_size)))
+            ended = terminated or truncated
+        getattr(env, "close", lambda: None)()
+        mean, scale = np.mean(seen, axis=0), np.std(seen, axis=0)
+        scale[scale < 1e-8] = 1.0  # what never changes
+        return replace(self, normalizer=(tuple(mean.tolist()), tuple(scale.tolist())))
 
     def played(self, action: NDArray[np.float64]) -> NDArray[Any]:
         """The action that the environment takes, for one from -1 to 1; what lies outside is clipped.

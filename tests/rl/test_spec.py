@@ -238,6 +238,25 @@ def test_what_is_no_task_is_refused(make, words):
         make()
 
 
+def test_observations_normalised_by_task_are_those_of_the_environment():
+    plain = TaskSpec("windy", windy, success=lambda seen, *_: abs(seen[0]) < 0.1)
+    spec = plain.normalized(steps=200)
+    mean, scale = map(np.array, pickle.loads(pickle.dumps(spec)).normalizer)
+    assert scale[2] == 1.0 and mean[2] == pytest.approx(0.3), "the wind never changes"
+    given = actions(30, rows=1)
+    with TaskEnvironments([plain], num_processes=0) as one, TaskEnvironments([spec], num_processes=0) as other:
+        np.testing.assert_allclose(other.reset() * scale + mean, one.reset(), atol=1e-12)
+        seen = []
+        for action in given:
+            step, same = other.step(action), one.step(action)
+            np.testing.assert_allclose(step.final_observation * scale + mean, same.final_observation, atol=1e-12)
+            np.testing.assert_array_equal(step.success, same.success)
+            seen.append(step.observation[0])
+    assert np.abs(np.mean(seen, axis=0)).max() < 1 and spec.normalized(steps=200) == spec
+    with pytest.raises(ValueError, match="a task of your own to normalise, but got reach-v3"):
+        task_specs(["reach-v3"])[0].normalized()
+
+
 def test_what_cannot_be_sent_to_a_process_is_refused_before_there_is_one():
     lock = threading.Lock()
     with pytest.raises(ValueError, match="`make_env` and `success` of a to be what can be sent .* num_processes=0"):

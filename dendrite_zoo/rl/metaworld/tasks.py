@@ -100,6 +100,16 @@ class MetaWorldTask(TaskSpec):
     def __init__(self, name: str) -> None:
         super().__init__(name, partial(_environment, name), success="success")
 
+    def normalized(self, **_: Any) -> "TaskSpec":
+        """Meta-World's tasks see the same kinds of numbers: a policy normalises them for all.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(
+            f"Expected a task of your own to normalise, but got {self.name}. A policy does it for all tasks."
+        )
+
     observation_size = OBSERVATION_SIZE
     action_size = ACTION_SIZE
     max_steps = MAX_STEPS

@@ -1,0 +1,62 @@
+"""A recipe over environments of one's own, named by import paths, from `fit` to a record."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.cli.conftest import run
+
+pytest.importorskip("gymnasium")
+
+MODULE = """
+import gymnasium
+
+def moon():
+    return gymnasium.make("Pendulum-v1", g=1.6, max_episode_steps=5)
+
+def earth():
+    return gymnasium.make("Pendulum-v1", g=9.8, max_episode_steps=5)
+
+def upright(observation, reward, terminated, truncated, info):
+    return observation[0] > 0
+"""
+RECIPE = """
+trainer:
+  accelerator: cpu
+  enable_progress_bar: false
+  callbacks:
+    - {class_path: SuccessLogger, init_args: {num_goals: 4, num_processes: 0}}
+model:
+  class_path: MultiTaskSAC
+  init_args:
+    model:
+      class_path: dendrite_zoo.models.ActiveDendritePolicy
+      init_args: {tasks: [moon, earth], observation_size: 3, action_size: 1, hidden_features: [8, 8]}
+    batch_size_per_task: 8
+data:
+  class_path: OnlineTasks
+  init_args:
+    tasks:
+      - {class_path: dendrite_zoo.rl.TaskSpec, init_args: {name: moon, make_env: mine.moon, success: mine.upright}}
+      - {class_path: dendrite_zoo.rl.TaskSpec, init_args: {name: earth, make_env: mine.earth, success: mine.upright}}
+    order: sequential
+    env_steps: 40
+    epochs: 2
+    steps_per_round: 10
+    updates_per_round: 1
+    warmup_steps: 10
+    environments: {num_processes: 0}
+"""
+
+
+@pytest.mark.slow
+def test_a_recipe_names_environments_by_import_paths(tmp_path):
+    (tmp_path / "mine.py").write_text(MODULE)
+    (tmp_path / "own.yaml").write_text(RECIPE)
+    said = run("fit", "--config", "own.yaml", cwd=tmp_path)
+    assert "val/success on each task" in said
+    [record] = json.loads((tmp_path / "runs/own/results.json").read_text())
+    assert (record["benchmark"], record["num_tasks"]) == ("own-continual-2", 2)
+    assert len(record["task_accuracies"]) == 2 and "gymnasium" in record["versions"]
