@@ -9,6 +9,10 @@ from torch import Tensor, nn
 
 from dendrite_zoo._core.names import places_of
 from dendrite_zoo.lightning_modules.new_tasks import NewTaskModule
+from dendrite_zoo.models.control import ControlModel
+
+FAR = 20.0
+"""No number of an observation is as far from its mean, in units of its scale, in the tasks that set both."""
 
 
 class PolicyModule(NewTaskModule):
@@ -65,7 +69,23 @@ class PolicyModule(NewTaskModule):
                 "again, and its actions change; those of all other tasks do not. Where that is not meant, give data of "
                 "the new tasks alone, or first_task=."
             )
+        self._say_what_is_far()
         super().start_parts(is_first=is_first)
+
+    def _say_what_is_far(self) -> None:
+        """Observations unlike all that the policy was normalised by drown what they have in common with them."""
+        observations = getattr(self.datamodule, "observations", None)
+        if observations is None or not isinstance(self.model, ControlModel) or self.may_change_all:
+            return
+        x = observations.to(self.model.observation_mean)
+        sizes = ((x - self.model.observation_mean) / self.model.observation_scale).abs().amax(0)
+        if far := (sizes > FAR).nonzero().flatten().tolist():
+            rank_zero_warn(
+                f"learn='new': numbers {far[:8]} of the observations are up to {float(sizes.max()):.0f} times their "
+                "scale in the policy's normaliser, for they hardly moved in the tasks before, and drown the rest. Call "
+                "model.extend_normalizer(observations) before the fit: it helps where they were zero, and leaves what "
+                "the policy does in the tasks before as it is."
+            )
 
     def first_tasks(self) -> Sequence[int]:
         """The task being trained; all of the data's, where they are trained at once."""

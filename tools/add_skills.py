@@ -10,11 +10,11 @@ import json
 import shlex
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from lightning.pytorch import Trainer, seed_everything
 
 import dendrite_zoo
@@ -32,28 +32,39 @@ SKILLS = """
 METHOD = "active dendrites, learn='new'"
 
 
-def actions(policy: ActiveDendritePolicy, tasks: tuple[str, ...]) -> torch.Tensor:
-    """What a policy does in some tasks for the same observations, like those that it was trained on, ``(T, N, 4)``."""
-    draws = torch.randn(1000, len(policy.observation_mean), generator=torch.Generator().manual_seed(0))
-    observations = policy.observation_mean + policy.observation_scale * draws
-    return torch.stack([torch.from_numpy(policy.act_batch(observations, [task] * 1000)) for task in tasks])
+def experts(task: str, options: argparse.Namespace, *, rounds: int = 0) -> DemonstrationMixture:
+    """The demonstrations of a task."""
+    return DemonstrationMixture(
+        [task],
+        episodes_per_task=options.episodes,
+        dagger_rounds=rounds,
+        epochs=rounds + 1,
+        updates_per_epoch=options.updates,
+        batch_size_per_task=256,
+        folder=options.folder / "demonstrations" / task,
+        num_processes=0,
+        fast=True,
+        seed=options.seed,
+    )
+
+
+def change(policies: Sequence[ActiveDendritePolicy], tasks: Sequence[str], options: argparse.Namespace) -> float:
+    """The largest difference of two policies' actions in some tasks, for the observations of their experts."""
+    largest = 0.0
+    for task in tasks:
+        observations = experts(task, options).observations
+        one, other = (policy.act_batch(observations, [task] * len(observations)) for policy in policies)
+        largest = max(largest, float(abs(one - other).max()))
+    return largest
 
 
 def learn(policy: ActiveDendritePolicy, skill: str, options: argparse.Namespace) -> dict[str, Any]:
     """Teach a policy with room for a skill that skill."""
     seed_everything(options.seed, verbose=False)
-    data = DemonstrationMixture(
-        [skill],
-        episodes_per_task=options.episodes,
-        dagger_rounds=options.dagger_rounds,
-        epochs=options.dagger_rounds + 1,
-        updates_per_epoch=options.updates,
-        batch_size_per_task=256,
-        folder=options.folder / "demonstrations" / skill,
-        num_processes=0,
-        fast=True,
-        seed=options.seed,
-    )
+    for earlier in (options.folder / "demonstrations" / skill).glob("round-*"):  # of a fit that was interrupted
+        earlier.unlink()
+    data = experts(skill, options, rounds=options.dagger_rounds)
+    extended = policy.extend_normalizer(data.observations)
     module = BehaviorCloning(policy, learn="new", init_from="nearest", lr=options.lr)
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
     trainer = Trainer(**data.trainer_kwargs(), **quiet, logger=False, accelerator="cpu")
@@ -64,6 +75,7 @@ def learn(policy: ActiveDendritePolicy, skill: str, options: argparse.Namespace)
     return {
         "skill": skill,
         "started_from": None if start is None else policy.tasks[start],
+        "normalizer_extended": extended,
         "parameters": module.new.num_parameters,
         "val_loss": float(trainer.callback_metrics["val/task_0/loss"]),
         "wall_time_s": round(time.monotonic() - started, 1),
@@ -79,11 +91,11 @@ def add(options: argparse.Namespace) -> tuple[ActiveDendritePolicy, list[dict[st
             before = dendrite_zoo.load(place)
             policy = dendrite_zoo.load(place, tasks=[*before.tasks, skill])
             found = learn(policy, skill, options)
-            change = float((actions(policy, before.tasks) - actions(before, before.tasks)).abs().max())
+            changed = change([before, policy], before.tasks, options)
             play = {"num_goals": options.goals, "fast": True, "stop_at_success": True, "num_processes": 0}
             report = evaluate_policy(policy, [skill], **play)
             policy.save_pretrained(folder)
-            found |= {"change_of_others": change, "success": report.mean}
+            found |= {"change_of_others": changed, "success": report.mean}
             write_atomically(folder / "skill.json", to_json(found | {"first_success": report.first[0].tolist()}))
             print(found, flush=True)
         place = folder
@@ -120,7 +132,7 @@ def main() -> None:
         goals="test",
         num_goals=options.goals,
         first_success=[skill.pop("first_success") for skill in learned],
-        change_of_known=float((actions(policy, known.tasks) - actions(known, known.tasks)).abs().max()),
+        change_of_known=change([known, policy], known.tasks, options),
         known=list(known.tasks),
         skills=learned,
         curve={str(n): float(np.mean(success[:n])) for n in (1, 3, 5, 10) if n <= len(success)},

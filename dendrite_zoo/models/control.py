@@ -130,6 +130,44 @@ class ControlModel(DendriteModel):
         Raises:
             ValueError: observations of another shape, or none, or with NaN or infinity; the normaliser is as before.
         """
+        self._check_observations(observations)
+        x = observations.double()
+        self.observation_mean.copy_(x.mean(0))
+        self.observation_scale.copy_(x.std(0, correction=0).clamp(min=smallest))
+
+    @torch.no_grad()
+    def extend_normalizer(self, observations: Tensor, *, smallest: float = 1e-2) -> list[int]:
+        """Set the scale of numbers that were always zero in what the model was normalised by.
+
+        Such a number, as the place of a second object where all tasks had one, has the smallest scale: in a task that
+        moves it, it would drown all others. Its scale becomes its largest size in other observations. Where it stays
+        zero, as it is in the tasks that the model knows, all outputs stay as they are, to the bit.
+
+        Args:
+            observations: of a new task, ``(N, observation_size)``.
+            smallest: as in `fit_normalizer`.
+
+        Returns:
+            Which numbers these are, of those that are other than zero here.
+
+        Raises:
+            ValueError: as `fit_normalizer`.
+
+        Example:
+            >>> from dendrite_zoo.models import ActiveDendritePolicy
+            >>> policy = ActiveDendritePolicy(["lift"], hidden_features=[8, 8], observation_size=3, action_size=1)
+            >>> policy.fit_normalizer(torch.tensor([[1.0, 0.0, 0.0], [3.0, 0.0, 0.0]]))
+            >>> policy.extend_normalizer(torch.tensor([[9.0, 0.5, 0.0]])), policy.observation_scale
+            ([1], tensor([1.0000, 0.5000, 0.0100]))
+        """
+        self._check_observations(observations)
+        sizes = observations.abs().amax(0).to(self.observation_scale)
+        zero = (self.observation_mean == 0) & (self.observation_scale <= smallest) & (sizes > smallest)
+        self.observation_scale[zero] = sizes[zero]
+        return zero.nonzero().flatten().tolist()
+
+    def _check_observations(self, observations: Tensor) -> None:
+        """Refuse observations of another shape, or none, or with NaN or infinity."""
         size = len(self.observation_mean)
         if observations.ndim != 2 or observations.shape[1] != size or len(observations) == 0:
             shape = f"of shape (N, {size}) with one row or more to normalise by"
@@ -138,9 +176,6 @@ class ControlModel(DendriteModel):
             raise ValueError(
                 f"Expected finite observations to normalise by, but got NaN or infinity in rows {rows[:8]}. Drop them."
             )
-        x = observations.double()
-        self.observation_mean.copy_(x.mean(0))
-        self.observation_scale.copy_(x.std(0, correction=0).clamp(min=smallest))
 
     def _network(self, config: ControlArguments, inputs: int, outputs: int, number: int = 0) -> ActiveDendriteMLP:
         """A network of these options; ``number`` sets the segments of several apart."""

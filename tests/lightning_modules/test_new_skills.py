@@ -233,6 +233,18 @@ def test_a_task_that_the_policy_was_loaded_with_is_said(tmp_path):
         trainer(data, max_steps=1).fit(BehaviorCloning(policy, learn="new", warmup=0), data)
 
 
+def test_observations_that_drown_others_are_said(tmp_path):
+    torch.manual_seed(0)
+    policy = ActiveDendritePolicy([*KNOWN, "push"], **SIZES)
+    policy.fit_normalizer(torch.cat([torch.randn(50, 5), torch.zeros(50, 1)], dim=1))
+    data = Skills(policy.tasks, first_task=2)
+    data.observations = data.rows(2, 1).tensors[0]
+    with pytest.warns(UserWarning, match=r"numbers \[5\] of the observations are up to .* model.extend_normalizer"):
+        trainer(data, max_steps=1).fit(BehaviorCloning(policy, learn="new", warmup=0), data)
+    policy.extend_normalizer(data.observations)
+    trainer(data, max_steps=1).fit(BehaviorCloning(policy, learn="new", warmup=0), data)
+
+
 @pytest.mark.parametrize("kind", ["columns", "subnetworks"])
 def test_units_and_segments_can_be_watched(kind, tmp_path):
     """And what watches them changes nothing."""

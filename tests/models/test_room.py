@@ -126,3 +126,21 @@ def test_a_misspelt_name_is_noticed(tmp_path, caplog):
     assert "'push-v2' is new to the model, and tasks that it knows are left out. Did you mean 'push-v3'" in caplog.text
     with pytest.raises(TypeError, match=r"no argument `task`. Did you mean 'tasks'"):
         dendrite_zoo.load(tmp_path, task=["reach-v3"])
+
+
+def test_numbers_that_were_always_zero_get_the_scale_of_a_task_that_moves_them():
+    """In the tasks before they are still zero: there nothing changes, by not a bit."""
+    policy = ActiveDendritePolicy(TASKS, hidden_features=[40, 40], num_segments=3)
+    known, new = torch.randn(100, 39), torch.randn(50, 39)
+    known[:, 11:14], new[:, 11], new[:, 12:14] = 0.0, 0.3, 0.0
+    new[7, 11] = -0.4
+    policy.fit_normalizer(known)
+    before, scale = policy(known, 1), policy.observation_scale.clone()
+    assert policy.extend_normalizer(new) == [11]
+    assert policy.observation_scale[11] == pytest.approx(0.4)
+    scale[11] = 0.4
+    assert policy.observation_scale.equal(scale)
+    assert all(one.equal(other) for one, other in zip(before, policy(known, 1), strict=True))
+    assert policy.extend_normalizer(new) == []
+    with pytest.raises(ValueError, match=r"Expected `observations` to be of shape \(N, 39\)"):
+        policy.extend_normalizer(new[:, 1:])
