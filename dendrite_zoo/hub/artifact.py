@@ -80,7 +80,8 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             text = (file.metadata() or {}).get(configs.LIBRARY_NAME, "{}")
             state = {name: file.get_tensor(name) for name in file.keys()}
     except SafetensorError as error:
-        raise ValueError(f"{path}: expected a whole safetensors file ({error}). It {ALTERED}") from None
+        said = " ".join(str(error)[:200].split())  # it may quote the header, which may have any length
+        raise ValueError(f"{path}: expected a whole safetensors file ({said}). It {ALTERED}") from None
     return state, configs.parse(text, f"{path}: the header")
 
 

@@ -23,6 +23,7 @@ HEADER = ("library_name", "library_version", "format_version", "model_type")
 
 MAX_CONFIG = 1 << 20  # of a config.json
 MAX_VERSION = 64  # characters
+MAX_NAME = 80  # of an argument, in a message
 MAX_INT = 2**31 - 1  # a size, a count or a seed
 MAX_ITEMS = 1024  # of a list or an object: each could become a layer
 
@@ -64,7 +65,7 @@ def check_value(value: Any, where: str) -> None:
         if len(value) > MAX_ITEMS:
             raise ValueError(f"{where}: expected at most {MAX_ITEMS} items, but got {len(value)}. Do not load it.")
         for key, item in value.items() if isinstance(value, dict) else enumerate(value):
-            check_value(item, f"{where}: {key}")
+            check_value(item, f"{where}: {str(key)[:MAX_NAME]}")
 
 
 def check_header(config: Mapping[str, Any], known_types: Collection[str], where: str = "config.json") -> None:

@@ -5,7 +5,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from dendrite_zoo._core.files import read_json
+from dendrite_zoo._core.files import check_bounds, read_json
 from dendrite_zoo.records import check_records
 
 logger = logging.getLogger(__name__)
@@ -29,8 +29,8 @@ def usable_results(results: Any) -> Results | None:
         results: a record or several: `dendrite_zoo.records.ResultRecord`, or mappings with arrays of NumPy and torch.
     """
     try:
-        text = json.dumps(results, default=_value)
-        return None if results is None else _checked(json.loads(text, parse_constant=lambda _: None), "results")
+        plain = json.loads(json.dumps(results, default=_value), parse_constant=lambda _: None)
+        return None if plain is None else _checked(plain, "results")
     except (TypeError, ValueError, RecursionError) as error:
         logger.warning("The model goes without its results. %s", error)
         return None
@@ -46,4 +46,5 @@ def _value(value: Any) -> Any:
 def _checked(value: Any, where: str | Path) -> Results:
     records = value if isinstance(value, list) else [value]
     check_records(records, where)
+    check_bounds(records, str(where))
     return records

@@ -82,10 +82,11 @@ def of_format_1(original: Original) -> Original:
     folder = original.folder.with_name(f"{original.folder.name}-of-format-1")
     folder.mkdir(exist_ok=True)
     config = json.loads((original.folder / "config.json").read_text())
+    seeded = config.pop("segment_seed", None) is not None  # which the first format did not have
     (folder / "config.json").write_text(json.dumps({**config, "format_version": 1}))
     marks = {"dendrite-zoo": json.dumps({"fingerprint": fingerprint(original.state)})}
     save_file(original.state, folder / "model.safetensors", marks)
-    return Original(folder, original.config, original.state)
+    return Original(folder, {**original.config, **({"segment_seed": 0} if seeded else {})}, original.state)
 
 
 def originals(folder: Path) -> list[Original]:

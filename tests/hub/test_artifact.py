@@ -1,6 +1,7 @@
 """Save and load: the same to the bit, whole or not at all."""
 
 import copy
+import functools
 import json
 import logging
 import os
@@ -174,6 +175,7 @@ def test_nan_in_results_is_written_as_null(model, tmp_path):
         ([{"mine": object()}], "got one of type object"),
         ([{"mine": {(1, 2): 3}}], "keys must be str"),
         ("excellent", "holds 'excellent'"),
+        ([{"mine": functools.reduce(lambda inner, _: [inner], range(400), [])}], "at most 16 deep"),
     ],
 )
 def test_what_is_no_record_never_keeps_weights_from_being_saved(model, tmp_path, caplog, results, named):
@@ -570,3 +572,18 @@ def test_weights_that_are_not_finite_are_not_saved(model, tmp_path, value):
     with pytest.raises(ValueError, match="Expected finite weights to save, but `head.weight` has NaN or infinity"):
         model.save_pretrained(tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_what_an_error_quotes_of_a_file_is_short(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"a" * 100_000: -1}))
+    with pytest.raises(ValueError, match="a whole number from 0 to .*, but got -1") as error:
+        Toy.from_pretrained(tmp_path)
+    assert len(str(error.value)) < 500
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    header = json.dumps({"weight": {"dtype": "a" * 100_000, "shape": [1], "data_offsets": [0, 4]}}).encode()
+    (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    with pytest.raises(ValueError, match="expected a whole safetensors file") as error:
+        Toy.from_pretrained(tmp_path)
+    assert len(str(error.value)) < 500
