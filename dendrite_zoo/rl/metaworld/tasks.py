@@ -120,4 +120,4 @@ def _environment(name: str) -> Any:
     import gymnasium
 
     metaworld()
-    return gymnasium.make("Meta-World/MT1", env_name=name)
+    return gymnasium.make("Meta-World/MT1", env_name=name, disable_env_checker=True)

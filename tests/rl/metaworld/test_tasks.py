@@ -2,10 +2,21 @@
 
 import subprocess
 import sys
+import warnings
 
+import numpy as np
 import pytest
 
-from dendrite_zoo.rl import ACTION_SIZE, MAX_STEPS, MT10, MT50, OBSERVATION_SIZE, TaskEnvironments, task_names
+from dendrite_zoo.rl import (
+    ACTION_SIZE,
+    MAX_STEPS,
+    MT10,
+    MT50,
+    OBSERVATION_SIZE,
+    TaskEnvironments,
+    task_names,
+    task_specs,
+)
 
 
 def test_the_benchmarks_are_metaworlds() -> None:
@@ -53,3 +64,15 @@ def test_without_metaworld(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_importing_needs_no_metaworld() -> None:
     code = "import sys, dendrite_zoo.rl; print({'metaworld', 'mujoco', 'gymnasium', 'lightning'} & set(sys.modules))"
     assert subprocess.check_output([sys.executable, "-c", code], text=True, timeout=600).strip() == "set()"
+
+
+def test_a_task_by_name_is_a_spec_whose_environment_is_metaworlds() -> None:
+    pytest.importorskip("metaworld")
+    [spec] = task_specs(["reach-v3"])
+    with warnings.catch_warnings():  # gymnasium's, of its own ways
+        warnings.simplefilter("ignore")
+        env = spec.make()
+        observation, _ = env.reset(seed=0)
+        result = env.step(spec.played(np.zeros(4)))
+    assert observation.shape == (spec.observation_size,) == (39,) and spec.succeeded(*result) is False
+    assert (spec.max_steps, spec.num_goals, spec.action_size) == (env.spec.max_episode_steps, 50, 4)
