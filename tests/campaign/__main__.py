@@ -1,11 +1,12 @@
 """Damage, faults and kills by the thousand, and what the library makes of them: make campaign.
 
 python -m tests.campaign [--quick] [--only SUBJECT ...] [--checks CHECK ...] [--json FILE]
+
+Subjects and checks that are run again take the place of what the record had of them.
 """
 
 import argparse
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -41,27 +42,30 @@ def without_checks(names: list[str], few: bool) -> list[dict[str, Any]]:
     return rows
 
 
+def merged(path: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """A record in which subjects and checks that were not run again stand as they were."""
+    if path.is_file():
+        before = json.loads(path.read_text())
+        for part, key, order in (("subjects", "subject", SUBJECTS), ("checks", "check", CHECKS)):
+            rows = {row[key]: row for row in [*before[part], *record[part]]}
+            record[part] = [rows[name] for name in order if name in rows]
+    return record
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a few cases of each subject, and no check taken out")
     parser.add_argument("--only", nargs="*", choices=SUBJECTS, default=[*SUBJECTS], help="subjects (default: all)")
     parser.add_argument("--checks", nargs="*", choices=CHECKS, help="checks to take out (default: all)")
-    parser.add_argument("--json", type=Path, help=f"where to write (default of a whole campaign: {RECORD.name})")
+    parser.add_argument("--json", type=Path, help=f"where to write (default: {RECORD.name}, unless --quick)")
     given = parser.parse_args()
-    begun = time.monotonic()
     results = campaign("quick" if given.quick else "cases", given.only, show)
     names = given.checks if given.checks is not None else [] if given.quick else [*CHECKS]
     checks = without_checks(names, given.quick)
-    record = {
-        "subjects": results,
-        "checks": checks,
-        "seconds": round(time.monotonic() - begun),
-        "versions": versions(),
-        "hardware": hardware(),
-    }
-    whole = not given.quick and given.only == [*SUBJECTS] and names == [*CHECKS]
-    if (path := given.json or (RECORD if whole else None)) is not None:
-        write_json(path, json.loads(json.dumps(record)))
+    path = given.json or (None if given.quick else RECORD)
+    if path is not None:
+        record = {"subjects": results, "checks": checks, "versions": versions(), "hardware": hardware()}
+        write_json(path, json.loads(json.dumps(merged(path, record))))
     faults = sum(map(bad, results))
     idle = [row["check"] for row in checks if not row["bad"]]
     print(f"{faults} wrong, raw or hanging; {len(checks) - len(idle)} of {len(checks)} checks matter {idle or ''}")
