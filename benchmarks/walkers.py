@@ -3,8 +3,8 @@
     python benchmarks/walkers.py --out results/own-environments/walkers.json
 
 Returns on twenty starts never seen in training, of every body after each was learned, for a network with
-``learn="new"`` and for the same one with all of its weights. With so few steps nobody walks far: the question is what
-is left of a return, not how high it is.
+``learn="new"``, whose columns start as drawn or from the first body's, and for the same one with all of its weights.
+With so few steps nobody walks far: the question is what is left of a return, not how high it is.
 """
 
 from __future__ import annotations
@@ -29,6 +29,11 @@ from dendrite_zoo.report import write_record
 from dendrite_zoo.rl import TaskSpec
 from dendrite_zoo.streams import OnlineTasks
 
+HOW = {
+    'learn="new"': {"learn": "new"},
+    'learn="new", init_from="as it is"': {"learn": "new", "init_from": "as it is"},
+    'learn="all"': {"learn": "all"},
+}
 BODIES = {"as it is": 1.0, "legs of half the mass": 0.5, "legs of twice the mass": 2.0}
 QUIET = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False, "enable_progress_bar": False}
 
@@ -65,7 +70,7 @@ def learn(how: str, steps: int) -> dict[str, object]:
     data = OnlineTasks(tasks, order="sequential", **amount, **options)
     sizes = {"observation_size": data.observation_size, "action_size": data.action_size}
     policy = ActiveDendritePolicy(data.tasks, hidden_features=[128, 128], dendrite_layers=None, **sizes)
-    module, log, begun = MultiTaskSAC(policy, lr=1e-3, batch_size_per_task=128, learn=how), Matrix(), time.time()
+    module, log, begun = MultiTaskSAC(policy, lr=1e-3, batch_size_per_task=128, **HOW[how]), Matrix(), time.time()
     Trainer(**data.trainer_kwargs(), **QUIET, accelerator="cpu", callbacks=[log]).fit(module, data)
     earlier = [(after, task) for after in range(len(tasks)) for task in range(after)]
     moved = [float(np.abs(log.actions[after][task] - log.actions[task][task]).max()) for after, task in earlier]
@@ -82,7 +87,7 @@ def learn(how: str, steps: int) -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=4000, help="of each body")
-    parser.add_argument("--learn", nargs="+", choices=["new", "all"], default=["new", "all"])
+    parser.add_argument("--learn", nargs="+", choices=list(HOW), default=list(HOW))
     parser.add_argument("--out")
     arguments = parser.parse_args()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)

@@ -159,7 +159,7 @@ def walkers_table() -> str:
     rows = []
     for one in run.get("runs", ()):
         for body, returns in zip(run["bodies"], one["returns_after_each"], strict=True):
-            rows.append([f'`learn="{one["learn"]}"`', body, *(f"{value:.0f}" for value in returns)])
+            rows.append([f"`{one['learn']}`", body, *(f"{value:.0f}" for value in returns)])
     return table(["", "after learning", *(f"return: {body}" for body in run.get("bodies", ()))], rows)
 
 
