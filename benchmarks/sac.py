@@ -62,7 +62,7 @@ class PlainLoop:
         return before.tanh(), log_prob.sum(1)
 
     def update(self, replay):
-        observation, action, reward, next_observation, task = replay.sample(self.batch_size_per_task)
+        observation, action, reward, next_observation, task, _ = replay.sample(self.batch_size_per_task)
         alpha = self.log_alpha.detach().exp()[task]
         with torch.no_grad():
             next_action, next_log_prob = self.sample(next_observation, task)
