@@ -57,7 +57,7 @@ def mutated_config(whole: bytes, draw: random.Random) -> bytes:
 
 
 def _header(text: bytes) -> list[Any]:
-    config = json.loads(text.decode("utf-8-sig"))
+    config = json.loads(text.decode("utf-8-sig", "surrogatepass"))
     return [config.get(key) for key in ("library_name", "format_version", "model_type")]
 
 
@@ -77,7 +77,8 @@ def _build(path: Path) -> None:
 
 
 def weights(folder: Path) -> Case:
-    """A model.safetensors that is not the one that was saved."""
+    """A model.safetensors that is not the one that was saved; in the first format, which says nothing of the config that
+    weights belong to, never a whole one of another model."""
     saved = originals(folder)
     saved += map(of_format_1, saved[:3])
 
@@ -86,7 +87,7 @@ def weights(folder: Path) -> Case:
         original = draw.choice(saved)
         path = original.folder / "model.safetensors"
         whole = path.read_bytes()
-        path.write_bytes(mutated_weights(whole, draw, saved))
+        path.write_bytes(mutated_weights(whole, draw, [original] if original.first_format else saved))
         try:
             original.same(dendrite_zoo.load(original.folder))
         finally:

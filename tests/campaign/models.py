@@ -64,6 +64,7 @@ class Original:
     folder: Path
     config: dict[str, Any]
     state: dict[str, Tensor]
+    first_format: bool = False
 
     def same(self, model: HubModel) -> None:
         """Raise `Wrong` unless a model has these arguments and these tensors, to the bit."""
@@ -86,7 +87,7 @@ def of_format_1(original: Original) -> Original:
     (folder / "config.json").write_text(json.dumps({**config, "format_version": 1}))
     marks = {"dendrite-zoo": json.dumps({"fingerprint": fingerprint(original.state)})}
     save_file(original.state, folder / "model.safetensors", marks)
-    return Original(folder, {**original.config, **({"segment_seed": 0} if seeded else {})}, original.state)
+    return Original(folder, {**original.config, **({"segment_seed": 0} if seeded else {})}, original.state, True)
 
 
 def originals(folder: Path) -> list[Original]:
