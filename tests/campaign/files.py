@@ -77,8 +77,10 @@ def _build(path: Path) -> None:
 
 
 def weights(folder: Path) -> Case:
-    """A model.safetensors that is not the one that was saved; in the first format, which says nothing of the config that
-    weights belong to, never a whole one of another model."""
+    """A model.safetensors that is not the one that was saved.
+
+    In the first format, where weights do not say which config is theirs, it is never a whole one of another model.
+    """
     saved = originals(folder)
     saved += map(of_format_1, saved[:3])
 

@@ -18,8 +18,9 @@ CLEAR = (ValueError, TypeError, FileNotFoundError, FileExistsError, PermissionEr
 KINDS = ("right", "refused", "wrong", "raw", "hang")
 LONGEST = 1000  # characters of a message
 WHERE = re.compile(
-    r"`\w+`|line \d+ column|char \d+|bytes|values|items|deep|saved together|do not belong together|expected a whole|"
-    r"valid JSON|JSON object|codec can't decode|\w+_\w+|no such|promised|damaged|checkpoint|the Hub|the tensors"
+    r"`\w+`|line \d+ column|char \d+|bytes|values|items|numbers of|deep|saved together|do not belong together|"
+    r"expected a whole|valid JSON|JSON object|codec can't decode|\w+_\w+|no such|promised|damaged|checkpoint|the Hub|"
+    r"the tensors"
 )
 """A field, a place in a file, or which two files differ."""
 
