@@ -35,7 +35,7 @@ def without_checks(names: list[str], few: bool) -> list[dict[str, Any]]:
     for name in names:
         check = CHECKS[name]
         subject = SUBJECTS[check.subject]
-        cases = subject.few // 4 if few else subject.few
+        cases = subject.few // 4 if few else check.cases or subject.few
         result = run(check.subject, cases, without=[name])
         rows.append({"check": name, "what": check.what, "subject": check.subject, "cases": cases, "bad": bad(result)})
         print(f"without {name}: {rows[-1]['bad']} of {cases} {check.subject}", result["counts"], flush=True)

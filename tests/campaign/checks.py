@@ -29,11 +29,13 @@ class Check:
         what: it does.
         subject: of the campaign, in which the counts rise.
         places: ``module:name`` or ``module:Class.name`` to what stands there instead.
+        cases: how many show it; by default the subject's ``few``.
     """
 
     what: str
     subject: str
     places: dict[str, Any]
+    cases: int | None = None
 
     def take_out(self) -> None:
         """Put other things into its places, in this process."""
@@ -100,7 +102,7 @@ BARE = dict.fromkeys(("hub.reading:skeleton", "hub.model:skeleton"), bare_skelet
 CHECKS = {
     "fingerprint": Check("the fingerprint of tensors is compared", "weights", {"hub.artifact:verify": nothing}),
     "arguments": Check("the fingerprint covers the arguments", "configs", {"hub.artifact:verify": nothing}),
-    "tensors": Check("names, shapes and types are the config's", "weights", {"hub.reading:compare": nothing}),
+    "tensors": Check("names, shapes and types are the config's", "weights", {"hub.reading:compare": nothing}, 5000),
     "safetensors": Check(
         "errors of the reader of safetensors name the file", "weights", {"hub.artifact:SafetensorError": Never}
     ),
@@ -108,7 +110,9 @@ CHECKS = {
     "header": Check("a config's header is one of this library", "configs", {"hub.config:check_header": nothing}),
     "JSON": Check("a config is strict JSON", "configs", {"hub.config:parse_json": lenient_json}),
     "densities": Check("a share is not below a billionth", "configs", {"_core.checks:SMALLEST_SHARE": 0.0}),
-    "numbers": Check("no file describes too large a network", "configs", {"hub.skeleton:MAX_NUMBERS": float("inf")}),
+    "numbers": Check(
+        "no file describes too large a network", "configs", {"hub.skeleton:MAX_NUMBERS": float("inf")}, 5000
+    ),
     "construction": Check("what a constructor refuses is said with the file", "configs", BARE),
     "values": Check("JSON has a bounded number of values", "results", UNBOUNDED),
     "depth": Check("JSON has a bounded depth", "results", {"_core.files:MAX_DEPTH": float("inf")}),

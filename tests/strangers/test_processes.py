@@ -12,19 +12,8 @@ SCRIPT = """
 import sys
 import torch
 from lightning.pytorch import LightningModule, Trainer, seed_everything
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics import Accuracy
-
-SHARES = [(7, 12), (7, 11), (3, 8)]  # of each loader, rows of the first process, and of both
-
-
-class Share(IterableDataset):
-    def __init__(self, rows):
-        self.rows = rows
-
-    def __iter__(self):
-        return iter(self.rows)
-
 
 def task(j, first, last):
     generator = torch.Generator().manual_seed(j)
@@ -58,20 +47,15 @@ class Net(LightningModule):
         return DataLoader(task(min(self.trainer.current_epoch // 2, 2), 0, 48), batch_size=8, shuffle=True)
 
     def val_dataloader(self):
-        if self.how == "uneven":  # each process has its own rows, of which Lightning shares nothing out
-            rank = self.trainer.global_rank
-            shares = [range(first) if rank == 0 else range(first, both) for first, both in SHARES]
-            rows = [[task(j, 48, 96)[i] for i in share] for j, share in enumerate(shares)]
-            return [DataLoader(Share(one), batch_size=4) for one in rows]
         return [DataLoader(task(j, 48, 96), batch_size=8) for j in range(3)]
 
     def configure_optimizers(self):
         return torch.optim.Adam(self.parameters(), lr=0.03)
 
 
-def main(how, callbacks):
+def main(how, callbacks, kind=Net):
     seed_everything(0)
-    net = Net(how)
+    net = kind(how)
     trainer = Trainer(
         max_epochs=6, reload_dataloaders_every_n_epochs=1, accelerator="cpu", devices=2, strategy=sys.argv[1],
         logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
@@ -84,6 +68,29 @@ def main(how, callbacks):
         torch.save({"matrix": matrix, "logged": logged, "weights": net.state_dict()}, f"{how}.pt")
 """
 
+UNEVEN = """
+
+from torch.utils.data import IterableDataset
+
+SHARES = [(7, 12), (7, 11), (3, 8)]  # of each loader, rows of the first process, and of both
+
+
+class Share(IterableDataset):
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __iter__(self):
+        return iter(self.rows)
+
+
+class Uneven(Net):  # each process has its own rows, of which Lightning shares nothing out
+    def val_dataloader(self):
+        rank = self.trainer.global_rank
+        shares = [range(first) if rank == 0 else range(first, both) for first, both in SHARES]
+        rows = [[task(j, 48, 96)[i] for i in share] for j, share in enumerate(shares)]
+        return [DataLoader(Share(one), batch_size=4) for one in rows]
+"""
+
 RUNS = """
 
 if __name__ == "__main__":
@@ -92,7 +99,7 @@ if __name__ == "__main__":
         main("bare", [])
     for how in ("synced", "unsynced", "metric", "uneven") if sys.argv[1] == "ddp" else ("synced",):
         log = ForgettingLogger("val/acc", epochs_per_task=2, pictures=False, verbose=False)
-        main(how, [log, SparsityLogger()])
+        main(how, [log, SparsityLogger()], Uneven if how == "uneven" else Net)
 """
 
 
@@ -101,7 +108,7 @@ def results(tmp_path_factory):
     folders = {}
     for strategy in ("ddp", "ddp_spawn"):
         folder = folders[strategy] = tmp_path_factory.mktemp(strategy)
-        (folder / "script.py").write_text(SCRIPT + RUNS)
+        (folder / "script.py").write_text(SCRIPT + UNEVEN + RUNS)
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
         command = [folder / "script.py", strategy, *(["bare"] if strategy == "ddp" else [])]
         done = processes.run(command, cwd=folder, env=environment)
