@@ -81,6 +81,10 @@ class Consolidation(Returning, ABC, Generic[R]):
         self._boundary.load_state_dict(state_dict["boundary"])
         self._loaded, self.regularizer = state_dict["regularizer"], None
 
+    def _is_blank(self) -> bool:
+        self.receive()
+        return self._boundary.task is None and self.regularizer is None and self._loaded is None
+
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse two callbacks that would read each other's gradients, and a module that changes nothing learned."""
         hparams = getattr(pl_module, "hparams", None)

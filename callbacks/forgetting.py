@@ -6,14 +6,14 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo.callbacks.accuracy_matrix import AccuracyRecord
 from dendrite_zoo.callbacks.given_task import GivenTask
-from dendrite_zoo.callbacks.mailbox import Mailbox
+from dendrite_zoo.callbacks.mailbox import Mailbox, OwnState
 from dendrite_zoo.callbacks.matrix_filler import MatrixFiller
 from dendrite_zoo.callbacks.metric_name import check_mode
 from dendrite_zoo.callbacks.metric_reader import MetricReader
@@ -23,7 +23,7 @@ from dendrite_zoo.tasks import Task, has_task, resume_missed_validation, unknown
 
 
 @say_new_names
-class ForgettingLogger(Callback):
+class ForgettingLogger(OwnState):
     """Keeps the accuracy matrix of a stream of tasks, and logs what was learned and forgotten.
 
     After each validation, row ``i`` of ``matrix`` holds the metric on every task that was measured, ``i`` being the
@@ -175,6 +175,9 @@ class ForgettingLogger(Callback):
         self._progress.load_state_dict(state_dict)
         self._filler.stage = state_dict.get("stage")
 
+    def _is_blank(self) -> bool:
+        return not self.record.update_called and self._progress.task is None
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Make sure that the task can be known, and that metrics are collected, before any work is done."""
         if trainer.barebones:
@@ -241,8 +244,7 @@ class ForgettingLogger(Callback):
         """Read what the module logged at the very end, where only the loggers can still be reached."""
         if self._filler.fill(trainer):
             log_metrics(trainer, self._values(trainer))
-        self._filler.finish(trainer, pl_module)
-        if trainer.state.fn != "fit":
+        if self._filler.finish(trainer, pl_module) and trainer.state.fn != "fit":
             self._report(trainer, show=num_loaders(trainer) > 1)
 
     on_test_start, on_test_epoch_end, on_test_end = on_validation_start, on_validation_epoch_end, on_validation_end
@@ -277,8 +279,7 @@ class ForgettingLogger(Callback):
         loggers = find_callbacks(trainer, ForgettingLogger)
         labels = {id(one): one.name or re.sub(r"{.*}", "", one.metric) for one in loggers}
         labels |= {id(one): "" for one in [x for x in loggers if x.name is None][:1]}
-        label = labels.pop(id(self))
-        if label in labels.values():
+        if (label := labels.pop(id(self))) in labels.values():
             raise ValueError(
                 f"Expected each ForgettingLogger of a Trainer to have a name of its own, but two have {label!r}, and "
                 "would log the same keys. Pass `name=`."
@@ -293,8 +294,7 @@ class ForgettingLogger(Callback):
 
     def _report(self, trainer: Trainer, *, picture: bool = False, show: bool = True) -> None:
         if self._output is not None and self.record.update_called:
-            drawn = self.record.write(self._output, picture=picture)
-            if drawn is not None:
+            if (drawn := self.record.write(self._output, picture=picture)) is not None:
                 log_picture(trainer, drawn.stem, drawn)
         if show and self.verbose and trainer.is_global_zero and self.record.update_called:
             self.record.show()

@@ -1,10 +1,11 @@
-"""The state of a callback on its way back from processes that Lightning starts by spawning or forking."""
+"""The state of a callback: beside a checkpoint, and on its way back from processes that Lightning has started."""
 
 import atexit
 import multiprocessing
 import os
 import tempfile
 import uuid
+from abc import ABC, abstractmethod
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,24 @@ class Mailbox:
         return state
 
 
-class Returning(Callback):
+class OwnState(Callback, ABC):
+    """A callback that keeps its state when ``trainer.validate``, ``test`` or ``predict`` loads a checkpoint.
+
+    Lightning gives callbacks their part of every checkpoint, be it of an earlier task, as ``ckpt_path="best"`` often
+    is. Only a fit goes on from there; else it is for a callback that has seen nothing yet, as in a new process.
+    """
+
+    @abstractmethod
+    def _is_blank(self) -> bool:
+        """Whether there is nothing to lose."""
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Take the state out of a checkpoint, before `load_state_dict` would be given it."""
+        if trainer.state.fn != "fit" and not self._is_blank():
+            checkpoint["callbacks"].pop(self.state_key, None)
+
+
+class Returning(OwnState):
     """A callback whose state comes back from runs in processes of their own.
 
     What it says of its state calls `receive` first.

@@ -31,7 +31,7 @@ class MatrixFiller:
         self.stage: str | None = None
         self.problem: str | None = None
         progress.of_test = reader.name.of_test
-        self._found = self._index_used = False
+        self._found = self._filled = self._index_used = False
 
     def fill(self, trainer: Trainer) -> bool:
         """Put what was logged into the matrix.
@@ -58,12 +58,16 @@ class MatrixFiller:
         accuracies, samples = {j: x for j, (x, _) in values.items()}, {j: n for j, (_, n) in values.items()}
         self.record.put(accuracies, self.after, samples=samples)
         self.record.grow(num_loaders(trainer))
+        self._filled = True
         if fitting:
             self.progress.measured(trainer, row)
         return True
 
-    def finish(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def finish(self, trainer: Trainer, pl_module: LightningModule) -> bool:
         """A validation has ended.
+
+        Returns:
+            Whether it has put anything into the matrix.
 
         Raises:
             ValueError: the metric was never logged for each task, though this is where it belongs.
@@ -79,6 +83,8 @@ class MatrixFiller:
         if trainer.state.fn != "fit":
             self.progress.given.use_up(needed=self._index_used)
             self._index_used = False
+        filled, self._filled = self._filled, False
+        return filled
 
     def _say_what_is_left_out(self, stage: str, values: Found) -> None:
         """A warning where it would have filled gaps of the matrix."""

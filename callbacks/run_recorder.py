@@ -17,6 +17,7 @@ from dendrite_zoo._core.describe import describe
 from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo._core.redact import typed_command
 from dendrite_zoo.callbacks.forgetting import ForgettingLogger
+from dendrite_zoo.callbacks.mailbox import OwnState
 from dendrite_zoo.callbacks.sparsity import SparsityLogger
 from dendrite_zoo.callbacks.subnetworks import SubnetworkLogger
 from dendrite_zoo.callbacks.trainer import find_callback, find_callbacks, output_folder
@@ -45,7 +46,7 @@ LEFT_OUT = {
 
 
 @say_new_names
-class RunRecorder(Callback):
+class RunRecorder(OwnState):
     """Collects the result record of a run (`dendrite_zoo.records.ResultRecord`), and writes it as ``results.json``.
 
     The accuracies are those of a `ForgettingLogger` of the same Trainer; without one, where a datamodule of
@@ -98,6 +99,9 @@ class RunRecorder(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Count on from the time of a checkpoint."""
         self._timer.load_state_dict(state_dict)
+
+    def _is_blank(self) -> bool:
+        return self.record is None and not self._timer.time_elapsed()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""

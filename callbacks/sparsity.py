@@ -87,6 +87,9 @@ class SparsityLogger(LayerWatcher):
         """Go on from a checkpoint."""
         self._values = state_dict["values"]
 
+    def _is_blank(self) -> bool:
+        return not self.values
+
     def on_counted(self, trainer: Trainer, pl_module: LightningModule, counts: dict[str, LayerCounts]) -> None:
         """Log how sparse the activations were, and how sparse the weights are."""
         by_task = self.task_known

@@ -96,6 +96,9 @@ class SubnetworkLogger(LayerWatcher):
         """Go on from a checkpoint."""
         self._win_rates, self._segments = dict(state_dict["win_rates"]), dict(state_dict["segments"])
 
+    def _is_blank(self) -> bool:
+        return not (self.win_rates or self.segments)
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Find the folder to write to."""
         super().setup(trainer, pl_module, stage)

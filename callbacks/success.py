@@ -103,6 +103,9 @@ class SuccessLogger(Returning):
         state = state_dict["report"]
         self._report = None if state is None else SuccessReport.from_state(state)
 
+    def _is_blank(self) -> bool:
+        return self.report is None
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Make sure that there is a policy, and that its tasks are known."""
         super().setup(trainer, pl_module, stage)
