@@ -65,9 +65,20 @@ class DendriteAdam(torch.optim.Adam):
         self._step_supports_amp_scaling = False  # a GradScaler is to unscale sparse gradients, too, by itself
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add parameters, and own those that have rows."""
+        """Add parameters, and own those that have rows.
+
+        Raises:
+            ValueError: a group of segments is to be updated by ``amsgrad``, or to ``maximize``.
+        """
         super().add_param_group(param_group)
         group = self.param_groups[-1]
+        for option in ("amsgrad", "maximize"):
+            if group.get(option) and _with_rows([group]):
+                self.param_groups.pop()
+                raise ValueError(
+                    f"Expected a group with segments to have {option}=False, for they follow torch.optim.SparseAdam, "
+                    f"but got {option}={group[option]!r}. Leave it out, or give the segments a group of their own."
+                )
         group["fused"] = all(parameter.device.type in fused_devices() for parameter in group["params"])
         for parameter in _with_rows(self.param_groups[-1:]):
             parameter.owner = self
@@ -114,6 +125,9 @@ class DendriteAdam(torch.optim.Adam):
             grad = once(grad)
             cache.check(everything[0])
             for ids, values in zip(row_ids(grad).split(size), sparse_values(grad).split(size), strict=True):
+                used = _places(_other_than_zero(values))
+                if len(used) < len(ids):  # such as those of active units that give nothing for a row of the batch
+                    ids, values = ids[used], values[used]
                 rows = [tensor.index_select(0, ids) for tensor in everything]
                 yield _Piece(rows, values, partial(_put, everything, ids, rows, cache))
             return

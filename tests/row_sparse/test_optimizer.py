@@ -432,6 +432,38 @@ def test_compiled_gradients_are_dense_and_the_step_equal():
     assert_same_weights(ours, theirs, atol=1e-5, rtol=1e-4)
 
 
+def test_a_sparse_gradient_and_its_dense_twin_teach_the_same_where_some_of_its_rows_are_zero():
+    """As in a batch of several subnetworks: a unit that gives nothing is in the sparse gradient, with zeros."""
+    ours, theirs = (make(winners="context", activation_density=0.1) for _ in range(2))
+    optimizers = [DendriteAdam(model.parameters(), lr=0.01) for model in (ours, theirs)]
+    zeros = 0
+    for step in range(20):
+        for model, optimizer in zip((ours, theirs), optimizers, strict=True):
+            optimizer.zero_grad()
+            loss(model, step, contexts()["ids"]).backward()
+            for p in model.parameters() if model is theirs else ():
+                p.grad = p.grad.to_dense() if p.grad is not None else None
+        sparse = [p.grad.coalesce() for p in ours.parameters() if p.grad is not None and p.grad.is_sparse]
+        zeros += sum(int((grad.values() == 0).sum()) for grad in sparse)
+        for optimizer in optimizers:
+            optimizer.step()
+    assert zeros > 0
+    assert_same_weights(ours, theirs, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("option", ["amsgrad", "maximize"])
+def test_what_segments_cannot_follow_is_refused(option):
+    model = make()
+    segments = [p for p in model.parameters() if isinstance(p, RowParameter)]
+    others = [p for p in model.parameters() if not isinstance(p, RowParameter)]
+    with pytest.raises(ValueError, match=f"segments to have {option}=False, .* but got {option}=True. Leave it out"):
+        DendriteAdam([{"params": segments, option: True}])
+    optimizer = DendriteAdam([{"params": others, option: True}])
+    with pytest.raises(ValueError, match=option):
+        optimizer.add_param_group({"params": segments, option: True})
+    assert len(optimizer.param_groups) == 1 and segments[0].owner is None
+
+
 @pytest.mark.parametrize("algorithm", ["norm", "value"])
 def test_clipping_equals_torchs(algorithm):
     ours, theirs = nn.Embedding(6, 3, sparse=True), nn.Embedding(6, 3)
