@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dendrite_zoo._core.checks import check_range
 from dendrite_zoo._core.names import say_new_names
-from dendrite_zoo.regularizers.quadratic import QuadraticPenalty
+from dendrite_zoo.regularizers.quadratic import QuadraticPenalty, check_finite
 
 __all__ = ["ElasticWeightConsolidation"]
 
@@ -63,10 +63,16 @@ class ElasticWeightConsolidation(QuadraticPenalty):
             fisher: the task's Fisher information, as `fisher_diagonal` gives it.
 
         Raises:
-            ValueError: it is one of other parameters.
+            ValueError: it is one of other parameters, or not finite; nothing is changed then.
         """
         new = {name: torch.zeros_like(tensor) for name, tensor in self.importance.items()}
         self._load(new, fisher)
+        check_finite(
+            "the Fisher information of the task",
+            new,
+            "Some sample has a log-likelihood, or a gradient of it, that is NaN or too large. Leave such samples out "
+            "of the task's data, or check that the weights are finite.",
+        )
         for name, p in self.parameters.items():
             theta, anchor, importance = p.detach(), self.anchor[name], self.importance[name]
             if self.online:

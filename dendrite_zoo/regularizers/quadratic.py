@@ -187,6 +187,16 @@ class QuadraticPenalty:
             tensor.copy_(theirs[name])
 
 
+def check_finite(what: str, tensors: Mapping[str, Tensor], remedy: str) -> None:
+    """Refuse NaN and infinity, which the penalty would carry into every weight.
+
+    Raises:
+        ValueError: naming the first parameter that has one.
+    """
+    if wrong := next((name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())), None):
+        raise ValueError(f"Expected {what} to be finite, but got NaN or infinity for {wrong!r}. {remedy}")
+
+
 def _zeros(p: Tensor) -> Tensor:
     dtype = torch.promote_types(p.dtype, torch.float32)
     return torch.zeros(p.shape, dtype=dtype, device=p.device)  # contiguous, whatever the parameter is

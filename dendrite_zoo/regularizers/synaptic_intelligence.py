@@ -10,7 +10,7 @@ from torch import Tensor
 from dendrite_zoo._core.checks import check_range, wrong_argument
 from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo._core.torch import for_each
-from dendrite_zoo.regularizers.quadratic import Covered, QuadraticPenalty, _zeros
+from dendrite_zoo.regularizers.quadratic import Covered, QuadraticPenalty, _zeros, check_finite
 
 __all__ = ["SynapticIntelligence"]
 
@@ -95,13 +95,23 @@ class SynapticIntelligence(QuadraticPenalty):
 
     @torch.no_grad()
     def end_task(self) -> None:
-        """Turn the path into importance, and make the weights as they are now the anchor."""
+        """Turn the path into importance, and make the weights as they are now the anchor.
+
+        Raises:
+            ValueError: weights or importance are not finite; nothing is changed then.
+        """
         self.after_step()
+        remedy = "Skip steps whose loss or gradient is not finite, or clip the gradients."
+        check_finite("the weights at the end of a task", self.parameters, remedy)
+        importance = {}
         for name, p in self.parameters.items():
-            anchor, path = self.anchor[name], self.path[name]
-            self.importance[name].addcdiv_(path.clamp_(min=0), (p.detach() - anchor).square_().add_(self.eps))
-            anchor.copy_(p.detach())
-            path.zero_()
+            moved = (p.detach() - self.anchor[name]).square_().add_(self.eps)
+            importance[name] = self.importance[name].addcdiv(self.path[name].clamp(min=0), moved)
+        check_finite("the importance of the weights", importance, remedy)
+        for name, p in self.parameters.items():
+            self.importance[name].copy_(importance[name])
+            self.anchor[name].copy_(p.detach())
+            self.path[name].zero_()
         self.num_tasks += 1
 
     def state_dict(self) -> dict[str, Any]:

@@ -448,6 +448,18 @@ def test_the_likelihood_of_a_regression_is_asked_for_at_the_first_batch(tmp_path
     assert run.global_step == 0
 
 
+@pytest.mark.parametrize("how", [{}, {"fisher": "estimate"}, {"online": True}], ids=["exact", "estimate", "online"])
+def test_one_row_of_nan_does_not_reach_the_weights(tmp_path, how):
+    """A training may skip its batch, but the Fisher information is of all rows; and no other warning says why."""
+    x, y, *_ = data(16)
+    x[3, 0] = torch.nan
+    net, ewc = Net(), ElasticWeightConsolidation(STRENGTH, data=lambda *_: [(x, y)], **how)
+    fit = trainer(tmp_path, [ewc], epochs=TASKS, limit_val_batches=0)
+    with pytest.raises(ValueError, match=r"Expected the Fisher information of the task to be finite, but got NaN"):
+        fit.fit(net, stream())
+    assert fit.current_epoch == 1 and flat(net.parameters()).isfinite().all()
+
+
 def test_an_estimate_is_a_choice(tmp_path):
     exact, estimate = (fit(tmp_path, ElasticWeightConsolidation(0.0, fisher=way))[1] for way in ("exact", "estimate"))
     one, other = (flat(callback.regularizer.importance.values()) for callback in (exact, estimate))

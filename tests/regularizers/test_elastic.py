@@ -68,3 +68,17 @@ def test_bad_input():
         ElasticWeightConsolidation({"theta": theta}, decay=0.5)
     with pytest.raises(ValueError, match="Expected `ewc_lambda` to be a number of at least 0, but got -1"):
         ElasticWeightConsolidation({"theta": theta}, ewc_lambda=-1)
+
+
+@pytest.mark.parametrize("online", [False, True])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_what_is_not_finite_changes_nothing(online, value):
+    ewc = ElasticWeightConsolidation({"a": torch.zeros(2), "b": torch.ones(2)}, online=online)
+    ewc.end_task({"a": torch.ones(2), "b": torch.ones(2)})
+    before = str(ewc.state_dict())
+    ewc.parameters["a"].add_(1.0)
+    with pytest.raises(
+        ValueError, match=r"Expected the Fisher .* to be finite, but got NaN or infinity for 'b'\. Some"
+    ):
+        ewc.end_task({"a": torch.ones(2), "b": torch.tensor([1.0, value])})
+    assert str(ewc.state_dict()) == before

@@ -296,3 +296,15 @@ def test_bad_input():
             fisher_diagonal(w, lambda p, x: x @ p["w"], [], exact=exact)
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied|size mismatch|mat1 and mat2|size of tensor"):
         fisher_diagonal(w, lambda p, x: x @ p["w"], [torch.ones(3, 5)])  # the function's own error, without a warning
+
+
+@pytest.mark.parametrize("exact", [True, False])
+@pytest.mark.parametrize("row", [0, 3])
+def test_a_sample_of_which_nothing_is_known_is_no_fault_of_torch_func(exact, row):
+    """The last row of a batch is the one that is compared with autograd."""
+    w, x = torch.ones(2, requires_grad=True), torch.ones(4, 2)
+    x[row, 1] = torch.nan
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = fisher_diagonal({"w": w}, lambda p, rows: -((rows @ p["w"]) ** 2), [x], exact=exact)
+    assert found["w"].isnan().any()  # which `ElasticWeightConsolidation.end_task` refuses

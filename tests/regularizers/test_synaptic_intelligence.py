@@ -207,3 +207,19 @@ def test_resumes_to_the_bit(tmp_path):
 def test_bad_input():
     with pytest.raises(ValueError, match="Expected `eps` to be a positive number, such as 0.1, but got 0"):
         SynapticIntelligence({}, eps=0)
+
+
+@pytest.mark.parametrize("what", ["gradient", "weight"])
+def test_what_is_not_finite_changes_nothing(what):
+    """A step that an optimizer left out has a gradient all the same, and 0 times infinity is NaN."""
+    theta = nn.Parameter(torch.ones(2))
+    si = SynapticIntelligence({"theta": theta})
+    theta.grad = torch.tensor([1.0, torch.inf if what == "gradient" else 1.0])
+    si.before_step()
+    if what == "weight":
+        theta.data[0] = torch.nan
+    si.after_step()
+    before = str(si.state_dict())
+    with pytest.raises(ValueError, match=r"Expected the .* to be finite, but got NaN or infinity for 'theta'\. Skip"):
+        si.end_task()
+    assert str(si.state_dict()) == before
