@@ -2,7 +2,9 @@
 
 import json
 import math
+import re
 import warnings
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,10 +12,11 @@ from lightning.pytorch.callbacks import EarlyStopping
 
 from dendrite_zoo.callbacks import ForgettingLogger, SynapticIntelligence
 from tests.callbacks.learners import TASKS, Learner, WithoutIndex, knows, train_loader, val_loader
-from tests.callbacks.strangers import trainer
+from tests.callbacks.strangers import Tasks, trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers")
 NAN = math.nan
+GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "losses-and-mixed-tasks.md"
 
 
 def val_loaders(tasks=TASKS):
@@ -125,6 +128,25 @@ class TestOneFitForEachTask:
             assert fit.current_epoch < 9
             rows.append(knows(module))
         assert_is(log.matrix, rows)
+
+    @pytest.mark.parametrize("epochs_per_task", [2, 4])
+    def test_early_stopping_waits_through_the_first_task(self, tmp_path, module, epochs_per_task):
+        """The line of the guide on losses; with less patience it ends within the first task."""
+        line = re.search(r"^EarlyStopping\(\"forgetting\".*$", GUIDE.read_text(), re.M)[0]
+        stop = eval(line, {"EarlyStopping": EarlyStopping, "epochs_per_task": epochs_per_task})
+
+        class Stream(Tasks):
+            def train_dataloader(self):
+                return train_loader(self.trainer.current_epoch // epochs_per_task)
+
+        epochs = TASKS * epochs_per_task
+        for stopping, expected in ((stop, epochs), (EarlyStopping("forgetting", patience=1, check_finite=False), 1)):
+            log = ForgettingLogger("val/acc", epochs_per_task=epochs_per_task, verbose=False, folder=tmp_path / "a")
+            fit = trainer(tmp_path, [log, stopping], epochs=epochs)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of the second, which overwrites, and ends early
+                fit.fit(module, datamodule=Stream())
+            assert fit.current_epoch == expected and len(log.matrix) == TASKS
 
     def test_one_place_says_the_task_to_all_callbacks(self, tmp_path, module):
         """Without a task of its own, SynapticIntelligence consolidates after each."""
