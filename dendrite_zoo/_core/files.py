@@ -1,5 +1,6 @@
 """Files that appear whole or not at all, and JSON that a person can read."""
 
+import contextlib
 import functools
 import json
 import math
@@ -173,8 +174,9 @@ def write_together(folder: Path, files: Mapping[str, Content], *, stale: Iterabl
     """
     folder.mkdir(parents=True, exist_ok=True)
     for left in folder.glob(f"{WAITING}*"):  # by a process that was killed; one at work is not as slow
-        if time.time() - left.stat().st_mtime > LEFT_AFTER:
-            shutil.rmtree(left, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # another process has ended its work meanwhile
+            if time.time() - left.stat().st_mtime > LEFT_AFTER:
+                shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=WAITING, dir=folder) as waiting:
         for name, content in files.items():
             part = Path(waiting, name)

@@ -35,6 +35,13 @@ def test_what_a_killed_process_left_goes_and_what_another_writes_stays(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".writing-at-work", "weights"]
 
 
+def test_what_another_process_has_removed_meanwhile_is_no_error(tmp_path):
+    """A link to nothing is listed, but cannot be looked at: as a folder that goes between the two."""
+    (tmp_path / ".writing-gone").symlink_to(tmp_path / "nothing")
+    write_together(tmp_path, {"weights": "new"})
+    assert (tmp_path / "weights").read_text() == "new"
+
+
 def test_a_file_that_cannot_be_written_leaves_all_as_they_were(tmp_path):
     write_together(tmp_path, {"weights": "old", "results": "of the old"})
     with pytest.raises(ZeroDivisionError):
