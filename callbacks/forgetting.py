@@ -44,9 +44,9 @@ class ForgettingLogger(OwnState):
 
     Logged are ``forgetting``, ``forgetting/task_{j}``, ``average_accuracy``, ``backward_transfer``,
     ``forward_transfer`` and ``learning_accuracy`` (`dendrite_zoo.metrics`), taken of ``matrix[: i + 1, : i + 1]``; NaN
-    where undefined (`trainer.validate` leaves those out), so an ``EarlyStopping`` needs ``check_finite=False``.
-    ``average_accuracy`` is NaN, too, while a task up to ``i`` that was measured earlier is missing in row ``i``. It is
-    a mean over more and more tasks: a ``ModelCheckpoint`` on it keeps a model of the first tasks, the easy ones.
+    where undefined, which `trainer.validate` leaves out: an ``EarlyStopping`` needs ``check_finite=False``, and more
+    ``patience`` than task 0 has validations. ``average_accuracy`` is NaN, too, while a task up to ``i`` measured before
+    is missing in row ``i``. It is a mean over ever more tasks: a ``ModelCheckpoint`` on it keeps a model of the first.
 
     They are logged by ``pl_module.log`` in ``on_validation_epoch_end``; those of single tasks, and all of a module that
     logs its metric in its own ``on_validation_epoch_end``, which runs after the callbacks', go straight to the loggers
