@@ -20,6 +20,7 @@ from dendrite_zoo.lightning_modules.classifier import ContextAtTest, Loss, Metri
 from dendrite_zoo.lightning_modules.finite import batch_named
 from dendrite_zoo.lightning_modules.known_tasks import warn_of_chance
 from dendrite_zoo.lightning_modules.losses import unpack
+from dendrite_zoo.lightning_modules.new_classes import warn_of_classes
 from dendrite_zoo.lightning_modules.new_tasks import Learn
 from dendrite_zoo.models import ActiveDendriteClassifier
 from dendrite_zoo.tasks import callbacks_task, current_task
@@ -58,7 +59,7 @@ class ContinualClassifier(TaskClassifier):
         learn: ``"all"`` trains all of the network; ``"new"`` only what no earlier task uses, so that the outputs of
             earlier tasks, given the task, stay as they are, to the bit: the task's columns of segments where contexts
             are one-hot, or where winners are chosen by the context its subnetwork, but for what is also in another's;
-            and the rows of the output of classes that were never trained.
+            and the output's rows of classes never trained, which may still win over those of earlier tasks.
         init_from: with ``learn="new"`` and one-hot contexts, what the columns start from: ``"nearest"`` for the task
             whose columns fit the first held-out batches best, or zeros; or the index of a task; by default they stay
             as they are.
@@ -116,7 +117,8 @@ class ContinualClassifier(TaskClassifier):
         self._cluster: int | None = None  # of the batch at hand, where the context finds tasks by itself
         self._own_task: int | None = None
         self.cluster_to_task: list[int] = []
-        self._labels: Tensor | None = None  # which classes the task about to be trained has
+        self._first_inputs: Tensor | None = None  # a batch of the task about to be trained, and its classes
+        self._labels: Tensor | None = None
         if learn == "new" and isinstance(self.context, FoundContext):
             got = f"'new' with {type(self.context).__name__}, which finds tasks while they are trained"
             raise ValueError(f"Expected `learn` to be 'all', but got {got}. Use PrototypeContext, or learn='all'.")
@@ -243,7 +245,10 @@ class ContinualClassifier(TaskClassifier):
         if self._labels is None:
             return untrained.long()
         sum_over_ranks(self._labels)
-        return untrained * torch.where(self._labels > 0, 1, -1).to(untrained.device)
+        has = self._labels.to(untrained.device) > 0
+        x, self._first_inputs = self._first_inputs, None
+        warn_of_classes(self.model, x, has, untrained, self.earlier_tasks())
+        return untrained * torch.where(has, 1, -1)
 
     def loss_of(self, batch: Batch) -> Tensor:
         """The loss of a batch of the current task."""
@@ -284,12 +289,12 @@ class ContinualClassifier(TaskClassifier):
         for batch in islice(loader, None if math.isinf(batches) else int(batches)):
             moved = transfer_batch(self.trainer, batch)
             if self.new is not None:
-                self._note_labels(moved[1])
+                self._note_labels(*moved[:2])
             yield moved[0]
 
-    def _note_labels(self, y: Tensor) -> None:
+    def _note_labels(self, x: Tensor, y: Tensor) -> None:
         """Remember which classes the task about to be trained has."""
         if isinstance(self.model, ActiveDendriteClassifier) and not y.is_floating_point():
-            classes = torch.zeros(self.model.num_classes, device=y.device)
-            classes[y[y >= 0]] = 1
-            self._labels = classes if self._labels is None else self._labels + classes
+            if self._labels is None:
+                self._first_inputs, self._labels = x, torch.zeros(self.model.num_classes, device=y.device)
+            self._labels[y[y >= 0]] = 1

@@ -1,22 +1,35 @@
 """What a new task of a network learns where nothing that an earlier task uses may change."""
 
-import weakref
+import copy
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.utils.spectral_norm import SpectralNorm
 
 from dendrite_zoo.contexts import OneHotContext, TaskContext
 from dendrite_zoo.layers import ActiveDendriteConv2d, ActiveDendriteLinear
 from dendrite_zoo.models import ActiveDendriteMLP
 
-FROZEN: weakref.WeakKeyDictionary[nn.Module, list[nn.Parameter | nn.Module]] = weakref.WeakKeyDictionary()
-"""By network, what does not learn while parts of it are trained, or since a fit of them raised."""
-
 Places: TypeAlias = dict[str, tuple[Tensor, Tensor]]
 """By name of a parameter, the places of some of its numbers, and which of them no earlier task uses."""
+
+FROZEN = "_frozen_parts"  # the attribute of a network that lists what does not learn; also after a fit that raised
+
+
+class Frozen(list[nn.Parameter | nn.Module]):
+    """What does not learn for now. In a copy of the network it does: nobody would let it learn again."""
+
+    def thaw(self) -> None:
+        """Let it learn."""
+        for frozen in self:
+            frozen.train() if isinstance(frozen, nn.Module) else frozen.requires_grad_(True)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Frozen":
+        Frozen(copy.deepcopy(list(self), memo)).thaw()
+        return Frozen()
 
 
 class Part(nn.Module):
@@ -121,9 +134,8 @@ class NewParts(nn.Module):
     @property
     def num_parameters(self) -> int:
         """How many numbers are trained."""
-        if self.is_whole:
-            return sum(parameter.numel() for parameter in self.model.parameters())
-        return sum(int(part.free.sum()) for part in self._parts)
+        whole = (parameter.numel() for parameter in self.model.parameters())
+        return sum(whole if self.is_whole else (int(part.free.sum()) for part in self._parts))
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the network gives, with the gradient of the parts alone."""
@@ -178,10 +190,9 @@ class NewParts(nn.Module):
             flat.index_copy_(0, part.ids, part.of(flat))
 
     def fix_statistics(self) -> None:
-        """Keep the statistics of batch norms, which those of a new task would replace."""
-        norms = (module for module in self.model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm))
-        learning = [norm.eval() for norm in norms if norm.training and not self.is_whole]
-        FROZEN.setdefault(self.model, []).extend(learning)
+        """Keep the statistics of norms, batch and spectral ones too, which those of a new task would replace."""
+        learning = (module for module in self.model.modules() if module.training and not self.is_whole)
+        self._hold(module.eval() for module in learning if _has_statistics(module))
 
     def state(self) -> dict[str, Any]:
         """Whose parts are trained, as JSON primitives."""
@@ -198,8 +209,10 @@ class NewParts(nn.Module):
         self.own(state["tasks"], state["earlier"], classes)
 
     def _freeze(self) -> None:
-        FROZEN.setdefault(self.model, []).extend(p for p in self.model.parameters() if p.requires_grad)
-        self.model.requires_grad_(False)
+        self._hold(p.requires_grad_(False) for p in self.model.parameters() if p.requires_grad)
+
+    def _hold(self, parts: Iterable[nn.Parameter | nn.Module]) -> None:
+        vars(self.model).setdefault(FROZEN, Frozen()).extend(parts)
 
     @property
     def _owned(self) -> list[Part]:
@@ -273,8 +286,13 @@ class NewParts(nn.Module):
 
 def thaw(model: nn.Module) -> None:
     """Let all of a network learn again that did before parts of it were trained."""
-    for frozen in FROZEN.pop(model, []):
-        frozen.train() if isinstance(frozen, nn.Module) else frozen.requires_grad_(True)
+    vars(model).pop(FROZEN, Frozen()).thaw()
+
+
+def _has_statistics(module: nn.Module) -> bool:
+    """Whether a module has numbers that it changes by itself in training."""
+    kinds = nn.modules.batchnorm._NormBase, nn.utils.parametrizations._SpectralNorm, SpectralNorm
+    return any(isinstance(one, kinds) for one in (module, *module._forward_pre_hooks.values()))
 
 
 def _places_in(parameter: Tensor, index: Any) -> Tensor:

@@ -124,7 +124,8 @@ class ActiveDendriteClassifier(TaskClassifier, DendriteModel):
 
         Room for more classes or tasks leaves everything learned as it is: the logits of new classes are 0 until they
         are trained, and with a one-hot context the segments' weights for the new ids are drawn as those of the old ones
-        were. With fewer classes the output layer starts anew.
+        were. The weights of known classes are equal to the bit, their logits but for rounding: a product of matrices
+        may add up in another order where it has more rows. With fewer classes the output layer starts anew.
         """
         new, state, fresh = {**config, **changes}, dict(state), []
         ClassifierArguments(**new)  # which checks them

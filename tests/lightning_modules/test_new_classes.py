@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import re
 from functools import partial
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from torch import nn
 
 import dendrite_zoo
@@ -134,11 +136,43 @@ def test_new_classes_have_rows_of_their_own(kind, tmp_path):
             rows.append(self.model.mlp.output.weight.detach().clone())
 
     classifier = Seen(model, learn="new", lr=0.02, context_at_test="inferred" if kind == "subnetworks" else "given")
-    trainer(tasks).fit(classifier, tasks)
+    with pytest.warns(UserWarning, match="The logits of all other classes are equal to the bit") as warned:
+        trainer(tasks).fit(classifier, tasks)
+    said = re.findall(r"classes that no earlier one had, (\S+)\.", " ".join(str(one.message) for one in warned))
+    assert said == ["[3]", "[4]"]
     assert equal([logits[:, :3] for logits in outputs(model, 1)], old)
     assert rows[1][3].any() and not rows[1][4].any() and rows[-1][4].any() and classifier.new.classes[4]
     if kind == "columns":  # all units are shared
         assert rows[-1][:4].equal(rows[1][:4])
+
+
+def test_classes_that_only_the_first_task_trained_are_said():
+    """Rows that were there, and were trained as those of no class: the next task cannot learn them."""
+    torch.manual_seed(0)
+    model = ActiveDendriteClassifier(8, [24], 4, max_tasks=3, num_segments=3, **KINDS["columns"])
+    x, y, x_test, y_test = data(24)
+    halves = [(x, y % 2 + add, x_test, y_test % 2 + add) for add in (0, 2)]
+    first, both = (TaskSequence(halves[:n], first_task=n - 1, epochs_per_task=20, batch_size=8) for n in (1, 2))
+    trainer(first).fit(module(model), first)
+    head = model.mlp.output.weight.detach().clone()
+    with pytest.warns(UserWarning, match=r"no earlier task ever gives a class of this one, \[2, 3\].* num_classes="):
+        trainer(both).fit(module(model), both)
+    assert head.equal(model.mlp.output.weight)
+
+
+def test_a_copy_that_is_made_in_a_fit_learns():
+    copies = []
+
+    class Keep(Callback):
+        def on_train_epoch_end(self, trainer, module):
+            copies[:] = [copy.deepcopy(module.model)]
+
+    model = small("columns")
+    learning = {name for name, p in model.named_parameters() if p.requires_grad}
+    trainer(stream(2), Keep()).fit(module(model), stream(2))
+    (kept,) = copies
+    assert {name for name, p in kept.named_parameters() if p.requires_grad} == learning
+    assert equal(outputs(kept, 2), outputs(model, 2))
 
 
 def test_columns_start_from_the_nearest_task_or_one_by_index():
@@ -163,13 +197,22 @@ def test_columns_start_from_the_nearest_task_or_one_by_index():
     assert again.started_from == {2: min(losses, key=losses.get)}
 
 
-def test_a_network_of_ones_own_with_batch_norm():
+@pytest.mark.parametrize(
+    "norm",
+    [
+        lambda: nn.BatchNorm1d(8),
+        lambda: nn.Sequential(nn.Unflatten(1, (2, 4)), nn.InstanceNorm1d(2, track_running_stats=True), nn.Flatten(1)),
+        lambda: nn.utils.parametrizations.spectral_norm(nn.Linear(8, 8)),
+        lambda: nn.utils.spectral_norm(nn.Linear(8, 8)),
+    ],
+)
+def test_a_network_of_ones_own_with_norms(norm):
     """Whatever has dendrites and one-hot contexts; a norm that learned its statistics keeps them."""
 
     class Own(nn.Module):
         def __init__(self):
             super().__init__()
-            self.norm, self.mlp = nn.BatchNorm1d(8), ActiveDendriteMLP(8, [24], 3, context_dim=4, num_segments=2)
+            self.norm, self.mlp = norm(), ActiveDendriteMLP(8, [24], 3, context_dim=4, num_segments=2)
 
         def forward(self, x, context):
             return self.mlp(self.norm(x), context)
