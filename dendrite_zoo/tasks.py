@@ -98,8 +98,12 @@ def unknown_task(trainer: Trainer, callback: str) -> ValueError:
     problem = f"neither `task=` nor a `current_task` of {names} gives it"
     if silent:
         problem = f"the `current_task` of {' and '.join(silent)} is None after the first batch was trained on"
+    data = _owners(trainer)[0]
+    mixed = isinstance(getattr(data, "num_tasks", None), int) and not hasattr(data, "current_task")
+    at_once = "Where all tasks are learned at once, as of MixedTasks, pass `task=0`; where one after another, "
     return ValueError(
-        f"{callback} needs the index of the task being trained, but {problem}. Pass `task=`, such as "
+        f"{callback} needs the index of the task being trained, but {problem}. "
+        f"{f'{at_once}p' if mixed else 'P'}ass `task=`, such as "
         f"{callback}(task=lambda trainer: trainer.current_epoch // 3), or ForgettingLogger(epochs_per_task=3), which "
         "serves the other callbacks too. In YAML, use `epochs_per_task: 3`, or `task: my_module.current_task` where "
         "`current_task(trainer)` is a function of yours."

@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from dendrite_zoo.callbacks import ForgettingLogger
 from dendrite_zoo.contexts import ClusterContext, OneHotContext, PrototypeContext
 from dendrite_zoo.lightning_modules import ContinualClassifier, MultiTaskClassifier
 from dendrite_zoo.models import ActiveDendriteClassifier, ActiveDendriteMLP
@@ -176,3 +177,19 @@ def test_what_is_refused():
         Trainer(max_epochs=-1, limit_val_batches=1, **QUIET).fit(
             MultiTaskClassifier(Plain(), lr_schedule="cosine"), loader, loader
         )
+
+
+def test_a_matrix_of_tasks_that_are_learned_at_once_has_one_row(tmp_path):
+    """No task is trained on, and none can be counted by epochs: all are the first."""
+    module, data = MultiTaskClassifier(Embedding()), mixed()
+    options = {**data.trainer_kwargs(), **QUIET, "default_root_dir": tmp_path}
+    with pytest.raises(ValueError, match=r"MixedTasks.*Where all tasks are learned at once.*, pass `task=0`; where"):
+        Trainer(**options, callbacks=[ForgettingLogger()]).fit(module, data)
+    log = ForgettingLogger(task=0, verbose=False)
+    Trainer(**options, callbacks=[log]).fit(module, data)
+    data.setup()
+    for task in range(3):
+        x, y = (torch.cat(part) for part in zip(*data.task_loader(task, "val"), strict=True))
+        with torch.no_grad():
+            right = (module(x, torch.full_like(y, task)).argmax(1) == y).float().mean()
+        assert log.matrix[0, task].item() == pytest.approx(right.item(), abs=1e-6)
