@@ -37,7 +37,8 @@ class ElasticWeightConsolidation(Consolidation[regularizers.ElasticWeightConsoli
         online: one running importance and the latest weights, instead of all tasks'.
         decay: of the running importance, gamma.
         log_likelihood: from the module and a batch to the log-likelihood of each sample, ``(B,)``; by default batches
-            are ``(x, y)`` and the module maps ``x`` (with ``task=``, where its ``forward`` has it) to logits.
+            are ``(x, y)`` and the module maps ``x`` to logits, with ``task=``, integers ``(B,)``, where its ``forward``
+            has it.
         data: from the Trainer and the task that ended to its batches; by default ``task_loader(task)`` of the
             datamodule, which streams have. Needed where the module finds its tasks by itself, and numbers them.
         max_batches: the number of batches that are looked at; None for all.
@@ -166,7 +167,7 @@ def _in_eval_mode(pl_module: LightningModule) -> Iterator[None]:
 def _classifier_log_likelihood(pl_module: LightningModule, batch: Any, task: int) -> Tensor:
     x, y = _check_labelled(batch)
     takes_task = "task" in inspect.signature(pl_module.forward).parameters
-    logits = pl_module(x, task=task) if takes_task else pl_module(x)
+    logits = pl_module(x, task=torch.full((len(y),), task, device=y.device)) if takes_task else pl_module(x)
     if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[1] < 2:
         raise ValueError(
             f"Expected {type(pl_module).__name__} to map x to logits (B, classes) of at least two classes, but got "

@@ -460,6 +460,31 @@ def test_one_row_of_nan_does_not_reach_the_weights(tmp_path, how):
     assert fit.current_epoch == 1 and flat(net.parameters()).isfinite().all()
 
 
+class Heads(Net):
+    """Each row goes through the output of its own task: row ``i`` of the table is added."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Parameter(torch.zeros(TASKS, 3))
+
+    def forward(self, x, task=None):
+        shift = 0.0 if task is None else self.table[task]
+        assert task is None or task.shape == x.shape[:1] and not task.is_floating_point()
+        return self.net(x) + shift
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        return F.cross_entropy(self(x, torch.full((len(x),), self.trainer.current_epoch)), y)
+
+
+@pytest.mark.parametrize("how", ["exact", "estimate"])
+def test_a_forward_is_given_the_task_of_each_row(tmp_path, how):
+    """As the network of a `ContinualClassifier` is; what a task does not use is of no importance to it."""
+    _, ewc = fit(tmp_path, ElasticWeightConsolidation(STRENGTH, fisher=how), Heads())
+    important = ewc.regularizer.importance["table"].sum(1) > 0
+    assert important.tolist() == [True, True, False]  # the last has not ended
+
+
 def test_an_estimate_is_a_choice(tmp_path):
     exact, estimate = (fit(tmp_path, ElasticWeightConsolidation(0.0, fisher=way))[1] for way in ("exact", "estimate"))
     one, other = (flat(callback.regularizer.importance.values()) for callback in (exact, estimate))
