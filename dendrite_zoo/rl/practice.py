@@ -99,7 +99,7 @@ class Practice:
         observation = tensor(environments.observation)
         transitions: list[tuple[Tensor, ...]] = []
         for _ in range(steps):
-            action = act(observation, place + self.first_task)
+            action = act(observation, place + self.first_task).float()  # of which NumPy knows more than of bfloat16
             step = environments.step(action.cpu().numpy())
             next_observation, terminated = tensor(step.final_observation), torch.from_numpy(step.terminated)
             transitions.append((observation, action, tensor(step.reward), next_observation, place, terminated))

@@ -185,6 +185,12 @@ def fit(module, data, ckpt_path=None, **kwargs):
     return trainer
 
 
+def test_actions_in_bfloat16_are_played():
+    data = practice(epochs=1)
+    fit(MultiTaskSAC(small_policy(), batch_size_per_task=8), data, precision="bf16-mixed")
+    assert data.replay.rows.dtype == torch.float32 and data.replay.rows.isfinite().all()
+
+
 def test_an_anchor_holds_the_policy_where_it_was():
     experience = batch(50)
 
