@@ -192,7 +192,12 @@ def reliability_table() -> str:
 
 def checks_table() -> str:
     """How many cases go wrong without a check."""
-    rows = [[one["what"], one["subject"], str(one["cases"]), f"0 → {one['bad']}"] for one in reliability()["checks"]]
+    found = reliability()
+    whole = {one["subject"]: sum(one["counts"][kind] for kind in ("wrong", "raw", "hang")) for one in found["subjects"]}
+    rows = [
+        [one["what"], one["subject"], str(one["cases"]), f"{whole[one['subject']]} → {one['bad']}"]
+        for one in found["checks"]
+    ]
     return table(["check", "subject", "cases", "wrong, raw or hang: with it → without it"], rows)
 
 
