@@ -102,6 +102,7 @@ BARE = dict.fromkeys(("hub.reading:skeleton", "hub.model:skeleton"), bare_skelet
 CHECKS = {
     "fingerprint": Check("the fingerprint of tensors is compared", "weights", {"hub.artifact:verify": nothing}),
     "arguments": Check("the fingerprint covers the arguments", "configs", {"hub.artifact:verify": nothing}),
+    "tensors": Check("names, shapes and types are the config's", "weights", {"hub.reading:compare": nothing}),
     "safetensors": Check(
         "errors of the reader of safetensors name the file", "weights", {"hub.artifact:SafetensorError": Never}
     ),

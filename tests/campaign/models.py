@@ -66,6 +66,11 @@ class Original:
     state: dict[str, Tensor]
     first_format: bool = False
 
+    def tells_apart(self, other: "Original") -> bool:
+        """Whether something in the files says that the other's weights are not of this config."""
+        own, others = ({name: tensor.shape for name, tensor in one.state.items()} for one in (self, other))
+        return not self.first_format or own != others
+
     def same(self, model: HubModel) -> None:
         """Raise `Wrong` unless a model has these arguments and these tensors, to the bit."""
         if model.config != self.config or json.dumps(model.config) != json.dumps(self.config):
