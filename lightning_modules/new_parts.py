@@ -209,7 +209,7 @@ class NewParts(nn.Module):
         self.own(state["tasks"], state["earlier"], classes)
 
     def _freeze(self) -> None:
-        self._hold(p.requires_grad_(False) for p in self.model.parameters() if p.requires_grad)
+        self._hold(cast(nn.Parameter, p.requires_grad_(False)) for p in self.model.parameters() if p.requires_grad)
 
     def _hold(self, parts: Iterable[nn.Parameter | nn.Module]) -> None:
         vars(self.model).setdefault(FROZEN, Frozen()).extend(parts)
