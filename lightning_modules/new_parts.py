@@ -7,8 +7,8 @@ from typing import Any, TypeAlias, cast
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.utils.spectral_norm import SpectralNorm
 
+from dendrite_zoo._core.torch import has_statistics
 from dendrite_zoo.contexts import OneHotContext, TaskContext
 from dendrite_zoo.layers import ActiveDendriteConv2d, ActiveDendriteLinear
 from dendrite_zoo.models import ActiveDendriteMLP
@@ -192,7 +192,7 @@ class NewParts(nn.Module):
     def fix_statistics(self) -> None:
         """Keep the statistics of norms, batch and spectral ones too, which those of a new task would replace."""
         learning = (module for module in self.model.modules() if module.training and not self.is_whole)
-        self._hold(module.eval() for module in learning if _has_statistics(module))
+        self._hold(module.eval() for module in learning if has_statistics(module))
 
     def state(self) -> dict[str, Any]:
         """Whose parts are trained, as JSON primitives."""
@@ -287,12 +287,6 @@ class NewParts(nn.Module):
 def thaw(model: nn.Module) -> None:
     """Let all of a network learn again that did before parts of it were trained."""
     vars(model).pop(FROZEN, Frozen()).thaw()
-
-
-def _has_statistics(module: nn.Module) -> bool:
-    """Whether a module has numbers that it changes by itself in training."""
-    kinds = nn.modules.batchnorm._NormBase, nn.utils.parametrizations._SpectralNorm, SpectralNorm
-    return any(isinstance(one, kinds) for one in (module, *module._forward_pre_hooks.values()))
 
 
 def _places_in(parameter: Tensor, index: Any) -> Tensor:

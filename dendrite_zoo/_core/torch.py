@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 import torch.utils._foreach_utils
-from torch import Tensor, overrides
+from torch import Tensor, nn, overrides
 from torch.nn.modules import module as modules
+from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.overrides import TorchFunctionMode
 
 
@@ -31,6 +32,12 @@ def for_each(operation: str, *arguments: Sequence[Tensor] | float, **keywords: f
         columns = (itertools.repeat(given) if isinstance(given, (int, float)) else given for given in arguments)
         results = [getattr(first, operation)(*others, **keywords) for first, *others in zip(*columns, strict=False)]
     return None if operation.endswith("_") else list(results)
+
+
+def has_statistics(module: nn.Module) -> bool:
+    """Whether a module changes numbers by itself in training: batch, instance and spectral norms do."""
+    kinds = nn.modules.batchnorm._NormBase, nn.utils.parametrizations._SpectralNorm, SpectralNorm
+    return any(isinstance(one, kinds) for one in (module, *module._forward_pre_hooks.values()))
 
 
 def sparse_indices(tensor: Tensor) -> Tensor:
