@@ -64,7 +64,8 @@ def main() -> None:
     checks = without_checks(names, given.quick)
     path = given.json or (None if given.quick else RECORD)
     if path is not None:
-        record = {"subjects": results, "checks": checks, "versions": versions(), "hardware": hardware()}
+        record = {"command": "make campaign", "subjects": results, "checks": checks}
+        record |= {"versions": versions(), "hardware": hardware()}
         write_json(path, json.loads(json.dumps(merged(path, record))))
     faults = sum(map(bad, results))
     idle = [row["check"] for row in checks if not row["bad"]]
