@@ -156,8 +156,16 @@ class Episodes:
 
     def _play(self, action: NDArray[np.float64]) -> StepResult:
         self._played.append(np.array(action))
-        observation, reward, terminated, truncated, info = self.env.step(self.spec.played(action))
-        success = self.spec.succeeded(observation, reward, terminated, truncated, info)
+        result = self.env.step(self.spec.played(action))
+        if len(result) != 5:
+            raise ValueError(
+                f"Expected `step` of {self.config.task} to return observation, reward, terminated, truncated and info, "
+                f"as gymnasium's does, but got {len(result)} values. Check the environment."
+            )
+        observation, reward, terminated, truncated, _ = result
+        if np.size(reward) != 1 or np.asarray(reward).dtype.kind not in "biuf":
+            raise ValueError(f"Expected the reward of {self.config.task} to be a number, but got {reward!r}.")
+        success = self.spec.succeeded(*result)
         reward = float(np.asarray(reward).item())
         return StepResult(self._seen(observation), reward, success, bool(truncated), bool(terminated))
 

@@ -154,11 +154,16 @@ class TaskSpec:
     def played(self, action: NDArray[np.float64]) -> NDArray[Any]:
         """The action that the environment takes, for one from -1 to 1; what lies outside is clipped.
 
+        Whole numbers share the range equally.
+
         Shape:
             ``(A,)`` to ``(A,)``.
         """
         _, low, high, kind, _ = self._spaces
-        scaled = (high + low) / 2 + np.clip(action, -1, 1) * ((high - low) / 2)
+        if np.issubdtype(kind, np.integer):
+            scaled = np.floor(low + (np.clip(action, -1, 1) + 1) / 2 * (high - low + 1))
+        else:
+            scaled = (high + low) / 2 + np.clip(action, -1, 1) * ((high - low) / 2)
         return np.clip(scaled, low, high).astype(kind)
 
     def succeeded(self, *result: Any) -> bool:
@@ -181,9 +186,10 @@ class TaskSpec:
                 expected = f"a key of the info of {self.name}, {keys}"
                 raise wrong_argument("success", expected, self.success)
             answer = info.get(self.success, False)
-        if np.size(answer) != 1 or np.asarray(answer).dtype.kind not in "biuf":
+        said = np.asarray(answer)
+        if said.size != 1 or said.dtype.kind not in "biuf" or said.item() not in (0, 1):
             raise ValueError(f"Expected `success` of {self.name} to say True or False, but got {answer!r}.")
-        return bool(np.asarray(answer).item())
+        return bool(said.item())
 
     def __getstate__(self) -> dict[str, Any]:
         """What is sent to another process: functions by value, where they can be."""

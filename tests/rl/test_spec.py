@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from dendrite_zoo.rl import TaskEnvironments, TaskSpec, evaluate_policy, task_specs
-from tests.rl.worlds import Ledge, calm, ledges, windy
+from tests.rl.worlds import Ledge, calm, ledges, spaces, windy
 
 gymnasium = pytest.importorskip("gymnasium")
 
@@ -269,7 +269,10 @@ def test_what_cannot_be_sent_to_a_process_is_refused_before_there_is_one():
 def test_a_maker_may_use_all_of_this_library_in_a_process():
     def make():
         import dendrite_zoo
+        from dendrite_zoo.models import ActiveDendriteMLP  # which asks for the package's version
         from dendrite_zoo.rl import MT10
+
+        assert ActiveDendriteMLP
 
         return Ledge(wind=len(MT10) + float(dendrite_zoo.functional.k_winners is None))
 
@@ -318,3 +321,49 @@ def test_another_observation_than_the_space_says_is_refused():
     with TaskEnvironments([TaskSpec("a", lambda: env)], num_processes=0) as envs:
         with pytest.raises(ValueError, match=r"observations of a of shape \(3,\), as its space says, but got \(1,\)"):
             envs.reset()
+
+
+class Whole(Ledge):
+    """Takes a whole number from 0 to 4."""
+
+    def __init__(self):
+        super().__init__()
+        self.action_space = spaces().Box(0, 4, (1,), np.int64)
+
+
+def test_whole_numbers_are_played_equally_often():
+    spec = TaskSpec("a", Whole)
+    played = np.array([spec.played(np.array([action])) for action in np.linspace(-1, 1, 1001)])
+    assert played.dtype == np.int64 and np.bincount(played[:, 0]).tolist() == [200, 200, 200, 200, 201]
+
+
+class Odd(Ledge):
+    """Returns what is given."""
+
+    def __init__(self, *result):
+        super().__init__()
+        self.result = result
+
+    def step(self, action):
+        return self.result
+
+
+@pytest.mark.parametrize(
+    ("result", "words"),
+    [
+        ((np.zeros(3), 0.0, False, {}), "`step` of a to return observation, .*, but got 4 values"),
+        ((np.zeros(3), None, False, False, {}), "the reward of a to be a number, but got None"),
+        ((np.zeros(3), "x", False, False, {}), "the reward of a to be a number, but got 'x'"),
+    ],
+)
+def test_what_a_step_returns_is_checked(result, words):
+    with TaskEnvironments([TaskSpec("a", lambda: Odd(*result))], num_processes=0) as envs:
+        envs.reset()
+        with pytest.raises(ValueError, match=words):
+            envs.step(np.zeros((1, 2)))
+
+
+@pytest.mark.parametrize("answer", [float("nan"), -0.3, 2])
+def test_a_distance_is_no_success(answer):
+    with pytest.raises(ValueError, match="`success` of a to say True or False, but got"):
+        TaskSpec("a", calm, success=lambda *_: answer).succeeded(None, 0.0, False, False, {})
