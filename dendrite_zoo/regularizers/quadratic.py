@@ -193,7 +193,9 @@ def check_finite(what: str, tensors: Mapping[str, Tensor], remedy: str) -> None:
     Raises:
         ValueError: naming the first parameter that has one.
     """
-    if wrong := next((name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())), None):
+    if wrong := next(
+        (name for name, tensor in tensors.items() if not (tensor.is_meta or bool(tensor.isfinite().all()))), None
+    ):
         raise ValueError(f"Expected {what} to be finite, but got NaN or infinity for {wrong!r}. {remedy}")
 
 

@@ -163,8 +163,9 @@ class Episodes:
                 f"as gymnasium's does, but got {len(result)} values. Check the environment."
             )
         observation, reward, terminated, truncated, _ = result
-        if np.size(reward) != 1 or np.asarray(reward).dtype.kind not in "biuf":
-            raise ValueError(f"Expected the reward of {self.config.task} to be a number, but got {reward!r}.")
+        if np.size(reward) != 1 or np.asarray(reward).dtype.kind not in "biuf" or not np.isfinite(reward):
+            expected = f"the reward of {self.config.task} to be a finite number"
+            raise ValueError(f"Expected {expected}, but got {reward!r}. Check the environment.")
         success = self.spec.succeeded(*result)
         reward = float(np.asarray(reward).item())
         return StepResult(self._seen(observation), reward, success, bool(truncated), bool(terminated))
@@ -174,6 +175,9 @@ class Episodes:
         if seen.shape != self.observation.shape:
             expected = f"observations of {self.config.task} of shape {self.observation.shape}, as its space says"
             raise ValueError(f"Expected {expected}, but got {seen.shape}. Check the environment.")
+        if not np.isfinite(seen).all():
+            expected = f"observations of {self.config.task} to be finite"
+            raise ValueError(f"Expected {expected}, but got {seen.tolist()}. Check the environment.")
         if self.spec.normalizer is not None:
             mean, scale = self.spec.normalizer
             seen = (seen - mean) / scale

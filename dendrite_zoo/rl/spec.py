@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dendrite_zoo._core.checks import wrong_argument
+from dendrite_zoo._core.checks import check_integers, wrong_argument
 
 __all__ = ["TaskSpec"]
 
@@ -89,6 +89,12 @@ class TaskSpec:
         if not (success is None or isinstance(success, str) or callable(success)):
             expected = "a key of info, or a function (observation, reward, terminated, truncated, info) -> bool"
             raise wrong_argument("success", expected, success)
+        if self.normalizer is not None:
+            numbers = np.array([*self.normalizer[0], *self.normalizer[1]], np.float64)
+            if len(self.normalizer[0]) != len(self.normalizer[1]) or not np.isfinite(numbers).all():
+                raise wrong_argument("normalizer", "as many finite means as deviations", self.normalizer)
+            if min(self.normalizer[1], default=1.0) <= 0:
+                raise wrong_argument("normalizer", "deviations above 0", self.normalizer)
 
     def _given(self) -> tuple[Any, ...]:
         return self.name, self.make_env, self.success
@@ -138,6 +144,7 @@ class TaskSpec:
             >>> [round(number, 2) for number in moon.normalizer[1]]
             [0.69, 0.65, 1.59]
         """
+        check_integers(1, steps=steps)
         draws, env, seen = np.random.RandomState(seed), self.make(), []
         ended, episode = True, 0
         for _ in range(steps):

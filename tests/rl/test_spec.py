@@ -352,8 +352,10 @@ class Odd(Ledge):
     ("result", "words"),
     [
         ((np.zeros(3), 0.0, False, {}), "`step` of a to return observation, .*, but got 4 values"),
-        ((np.zeros(3), None, False, False, {}), "the reward of a to be a number, but got None"),
-        ((np.zeros(3), "x", False, False, {}), "the reward of a to be a number, but got 'x'"),
+        ((np.zeros(3), None, False, False, {}), "the reward of a to be a finite number, but got None"),
+        ((np.zeros(3), "x", False, False, {}), "the reward of a to be a finite number, but got 'x'"),
+        ((np.zeros(3), np.nan, False, False, {}), "the reward of a to be a finite number, but got nan"),
+        ((np.full(3, np.inf), 0.0, False, False, {}), r"observations of a to be finite, but got \[inf, inf, inf\]"),
     ],
 )
 def test_what_a_step_returns_is_checked(result, words):
@@ -367,3 +369,18 @@ def test_what_a_step_returns_is_checked(result, words):
 def test_a_distance_is_no_success(answer):
     with pytest.raises(ValueError, match="`success` of a to say True or False, but got"):
         TaskSpec("a", calm, success=lambda *_: answer).succeeded(None, 0.0, False, False, {})
+
+
+@pytest.mark.parametrize(
+    ("normalizer", "words"),
+    [
+        (((0.0, 0.0, 0.0), (1.0, 0.0, 1.0)), "deviations above 0"),
+        (((0.0, float("nan"), 0.0), (1.0, 1.0, 1.0)), "as many finite means as deviations"),
+        (((0.0, 0.0), (1.0, 1.0, 1.0)), "as many finite means as deviations"),
+    ],
+)
+def test_a_normalizer_is_one(normalizer, words):
+    with pytest.raises(ValueError, match=f"Expected `normalizer` to be {words}, but got"):
+        TaskSpec("a", calm, normalizer=normalizer)
+    with pytest.raises(ValueError, match="`steps` to be"):
+        TaskSpec("a", calm).normalized(steps=0)
