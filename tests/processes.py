@@ -61,6 +61,14 @@ def start(program, *, cwd, env=None, said=(os.devnull, os.devnull)):
     return process
 
 
+def run_ddp(script, *arguments, cwd):
+    """Run a script to the end that starts further processes for DDP, and imports from ``tests`` in each."""
+    # The rest of a launcher's environment would be taken for a cluster's.
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM", "PMI", "OMPI"))}
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+    return run([script, *arguments], cwd=cwd, env=environment)
+
+
 def run(program, *, cwd, env=None, timeout=600):
     """Run to the end what `start` starts."""
     with tempfile.TemporaryDirectory() as folder:

@@ -1,7 +1,6 @@
 """Two processes under DDP learn and measure what one does from the same global batches."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -20,11 +19,7 @@ def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ddp")
     train(folder / "one", **SIZES)
     options = json.dumps({**SIZES, "devices": 2, "strategy": "ddp"})
-    # The rest of a launcher's environment would be taken for a cluster's.
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM", "PMI", "OMPI"))}
-    done = processes.run(
-        [Path(__file__).with_name("training.py"), folder / "two", options], cwd=folder, env=environment
-    )
+    done = processes.run_ddp(Path(__file__).with_name("training.py"), folder / "two", options, cwd=folder)
     assert done.returncode == 0, done.stderr
     return [torch.load(folder / name / "result.pt", weights_only=True) for name in ("one", "two")]
 

@@ -1,6 +1,7 @@
 """Where there is NaN, infinity, or a number too large to compute with."""
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +28,12 @@ def unusable_rows(x: Tensor, largest: float = math.inf) -> list[int]:
 
 def unusable_parameter(module: nn.Module) -> str:
     """The name of the first parameter that is not finite; empty where all are."""
-    named = {name: p.detach() for name, p in module.named_parameters() if p.is_floating_point() and not p.is_meta}
+    return unusable_tensor(dict(module.named_parameters()))
+
+
+def unusable_tensor(tensors: Mapping[str, Tensor]) -> str:
+    """The name of the first tensor that is not finite; empty where all are, and where nothing can be looked at."""
+    named = {name: p.detach() for name, p in tensors.items() if p.is_floating_point() and not p.is_meta}
     sums = (p.sum(dtype=torch.promote_types(p.dtype, torch.float32)) for p in named.values())
     if all(math.isfinite(float(one)) for one in sums):
         return ""  # a sum takes a hundredth of the time that `isfinite` of all numbers takes

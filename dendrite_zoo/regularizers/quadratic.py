@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dendrite_zoo._core.checks import check_range
+from dendrite_zoo._core.finite import unusable_tensor
 from dendrite_zoo._core.torch import for_each, sparse_values
 from dendrite_zoo.row_sparse.parameter import once, row_ids, rows_of
 
@@ -193,9 +194,7 @@ def check_finite(what: str, tensors: Mapping[str, Tensor], remedy: str) -> None:
     Raises:
         ValueError: naming the first parameter that has one.
     """
-    if wrong := next(
-        (name for name, tensor in tensors.items() if not (tensor.is_meta or bool(tensor.isfinite().all()))), None
-    ):
+    if wrong := unusable_tensor(tensors):
         raise ValueError(f"Expected {what} to be finite, but got NaN or infinity for {wrong!r}. {remedy}")
 
 

@@ -99,14 +99,14 @@ class SuccessReport:
 
     def to_state(self) -> dict[str, Any]:
         """Tensors and primitives, for a callback's state."""
-        held = {one.name: getattr(self, one.name) for one in fields(self)}
-        return {name: torch.from_numpy(x) if isinstance(x, np.ndarray) else x for name, x in held.items()}
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        return {name: torch.from_numpy(x) if isinstance(x, np.ndarray) else x for name, x in values.items()}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> "SuccessReport":
         """Go on from what `to_state` gave."""
-        held: dict[str, Any] = {n: x.numpy() if isinstance(x, torch.Tensor) else x for n, x in state.items()}
-        return cls(**held)
+        values: dict[str, Any] = {n: x.numpy() if isinstance(x, torch.Tensor) else x for n, x in state.items()}
+        return cls(**values)
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """Bootstrap interval of the mean, over goals."""

@@ -14,6 +14,7 @@ from torch import Tensor
 
 import dendrite_zoo
 from dendrite_zoo.hub.publish import upload
+from tests.campaign.mutate import flipped
 from tests.campaign.verdict import Wrong
 
 TRAIN = """
@@ -46,7 +47,7 @@ def bits(folder: Path) -> Callable[[int], None]:
     def case(number: int) -> None:
         draw = random.Random(number)
         place, previous = draw.randrange(len(whole)), folder / "previous.ckpt"
-        last.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << draw.randrange(8)]) + whole[place + 1 :])
+        last.write_bytes(flipped(whole, place, draw))
         previous.unlink(missing_ok=True)
         if draw.random() < 0.5:
             shutil.copy(folder / "kept.ckpt", previous)

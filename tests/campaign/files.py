@@ -10,7 +10,7 @@ import dendrite_zoo
 from dendrite_zoo.hub import build, reading
 from dendrite_zoo.hub.model import class_of
 from tests.campaign.models import Original, of_format_1, originals
-from tests.campaign.mutate import as_text, bomb, change, damage
+from tests.campaign.mutate import as_text, bomb, change, damage, flipped, instead
 from tests.campaign.verdict import Wrong
 
 Case = Callable[[int], None]
@@ -27,14 +27,11 @@ def configs(folder: Path) -> Case:
         original = draw.choice(saved)
         path = original.folder / "config.json"
         whole = path.read_bytes()
-        path.write_bytes(mutated_config(whole, draw))
-        try:
+        with instead(path, mutated_config(whole, draw)):
             _build(path)
             original.same(dendrite_zoo.load(original.folder))
             if _header(path.read_bytes()) != _header(whole):
                 raise Wrong(f"it loads as what it does not say it is: {_header(path.read_bytes())}")
-        finally:
-            path.write_bytes(whole)
 
     return case
 
@@ -89,11 +86,9 @@ def weights(folder: Path) -> Case:
         original = draw.choice(saved)
         path = original.folder / "model.safetensors"
         whole = path.read_bytes()
-        path.write_bytes(mutated_weights(whole, draw, [one for one in saved if original.tells_apart(one)]))
-        try:
+        others = [one for one in saved if original.tells_apart(one)]
+        with instead(path, mutated_weights(whole, draw, others)):
             original.same(dendrite_zoo.load(original.folder))
-        finally:
-            path.write_bytes(whole)
 
     return case
 
@@ -103,7 +98,7 @@ def mutated_weights(whole: bytes, draw: random.Random, saved: list[Original]) ->
     head, body = whole[8 : 8 + size], whole[8 + size :]
     if way < 0.4:  # anywhere in the numbers: what costs most is what nothing but a checksum sees
         place = 8 + size + draw.randrange(len(body))
-        return whole[:place] + bytes([whole[place] ^ 1 << draw.randrange(8)]) + whole[place + 1 :]
+        return flipped(whole, place, draw)
     if way < 0.55:
         return damage(whole, draw)
     if way < 0.7:

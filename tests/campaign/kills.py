@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.campaign.mutate import flipped
 from tests.campaign.verdict import ROOT, Wrong
 
 FIT = [
@@ -46,7 +47,8 @@ def fits(folder: Path) -> Callable[[int], None]:
                 options = _resume(run, start)
                 before_it = (run / LAST).with_name("previous.ckpt").is_file()
                 if options[0] == "--resume" and draw.random() < 0.2 and before_it:
-                    _flip(run / LAST, draw)
+                    data = (run / LAST).read_bytes()
+                    (run / LAST).write_bytes(flipped(data, draw.randrange(len(data)), draw))
             _run(folder, options)
             _compare(whole, run)
         finally:
@@ -61,12 +63,6 @@ def _resume(run: Path, start: list[str]) -> list[str]:
         return ["--resume", f"runs/{run.name}"]
     shutil.rmtree(run, ignore_errors=True)
     return start
-
-
-def _flip(path: Path, draw: random.Random) -> None:
-    data = bytearray(path.read_bytes())
-    data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
-    path.write_bytes(data)
 
 
 def _run(folder: Path, options: list[str], kill_after: float | None = None) -> None:

@@ -2,7 +2,9 @@
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 HOSTILE: list[Any] = [
@@ -14,6 +16,22 @@ HOSTILE: list[Any] = [
 
 TINY = [1e-300, 1e-300, 1e-300, 5e-324]
 ODD = [b"\xff", b"\x00", b"\xef\xbb\xbf", b"\r\n", b",", b"}", b'"', b"NaN"]
+
+
+@contextmanager
+def instead(path: Path, content: bytes) -> Iterator[None]:
+    """Have a file hold something else for a while."""
+    whole = path.read_bytes()
+    path.write_bytes(content)
+    try:
+        yield
+    finally:
+        path.write_bytes(whole)
+
+
+def flipped(data: bytes, place: int, draw: random.Random) -> bytes:
+    """Bytes with one bit of one of them the other way round."""
+    return data[:place] + bytes([data[place] ^ 1 << draw.randrange(8)]) + data[place + 1 :]
 
 
 def change(value: Any, draw: random.Random) -> Any:
@@ -68,16 +86,12 @@ def damage(data: bytes, draw: random.Random) -> bytes:
     stop = min(len(data), start + draw.choice([1, 1, 2, 8, 100]))
     part = data[start:stop]
     written: list[Callable[[], bytes]] = [
-        lambda: data[:start] + bytes([data[start] ^ 1 << draw.randrange(8)]) + data[start + 1 :],
+        lambda: flipped(data, start, draw),
         lambda: data[:start] + data[stop:],
         lambda: data[:stop] + part + data[stop:],
         lambda: data[:start] + draw.randbytes(stop - start) + data[stop:],
         lambda: data[:start],
-        lambda: (
-            data[:start]
-            + draw.choice([b"\xff", b"\x00", b"\xef\xbb\xbf", b"\r\n", b",", b"}", b'"', b"NaN"])
-            + data[start:]
-        ),
+        lambda: data[:start] + draw.choice(ODD) + data[start:],
     ]
     return draw.choice(written)()
 

@@ -14,7 +14,7 @@ import torch
 import dendrite_zoo
 from dendrite_zoo.hub.publish import publish
 from tests.campaign.models import originals
-from tests.campaign.mutate import as_text, bomb, change, damage
+from tests.campaign.mutate import as_text, bomb, change, damage, instead
 from tests.campaign.verdict import Wrong
 
 PART = re.compile(r"<!-- dendrite-zoo:begin (\w+).*?<!-- dendrite-zoo:end \1 -->", re.DOTALL)
@@ -69,10 +69,8 @@ def results(folder: Path) -> Callable[[int], None]:
         draw = random.Random(number)
         original = draw.choice(saved)
         path = original.folder / "results.json"
-        whole = path.read_bytes()
-        path.write_bytes(mutated_results(whole, draw))
         said.lines.clear()
-        try:
+        with instead(path, mutated_results(path.read_bytes(), draw)):
             model = dendrite_zoo.load(original.folder)
             original.same(model)
             _check_results(model.results, said.lines, "results.json")
@@ -85,8 +83,6 @@ def results(folder: Path) -> Callable[[int], None]:
             model.results = in_hand(path, draw)
             model.save_pretrained(folder / "handed")
             original.same(dendrite_zoo.load(folder / "handed"))
-        finally:
-            path.write_bytes(whole)
 
     return case
 

@@ -18,7 +18,7 @@ BAD = ("wrong", "raw", "hang")
 
 
 def run(subject: str, cases: int, *, first: int = 0, without: Sequence[str] = (), processes: int = 2) -> dict[str, Any]:
-    """Run cases of a subject; give how many came to what, with examples of what is bad and of errors.
+    """Run cases of a subject; give how many ended how, with examples of what is bad and of errors.
 
     Args:
         subject: a key of `SUBJECTS`.

@@ -1,4 +1,4 @@
-"""What came of a case, judged from outside.
+"""How a case ended, judged from outside.
 
 An error is clear where this library itself raised it, by a ``raise`` of its own, as one of Python's errors, in one line
 that names the file and the field. Anything else that ends a case is a raw traceback, whatever its text says.
@@ -26,7 +26,7 @@ WHERE = re.compile(
 
 
 class Verdict(NamedTuple):
-    """What a case came to, and why."""
+    """How a case ended, and why."""
 
     kind: str
     said: str = ""

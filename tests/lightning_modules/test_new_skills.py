@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -142,11 +140,8 @@ def test_after_a_fit_that_raised_all_of_the_policy_learns(tmp_path):
 @pytest.mark.slow
 def test_two_processes(tmp_path):
     known_policy(tmp_path / "known")
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM", "PMI", "OMPI"))}
     options = {"devices": 2, "strategy": "ddp", "gradient_clip_val": 1.0, "module": {"init_from": "nearest"}}
-    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
-    script = Path(__file__).with_name("new_skills.py")
-    done = processes.run([script, tmp_path, json.dumps(options)], cwd=tmp_path, env=environment)
+    done = processes.run_ddp(Path(__file__).with_name("new_skills.py"), tmp_path, json.dumps(options), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     result = torch.load(tmp_path / "result.pt", weights_only=True)
     check(tmp_path, result["actions"])

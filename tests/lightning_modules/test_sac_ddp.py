@@ -1,7 +1,6 @@
 """Two real processes: each plays in environments of its own, both learn the same networks."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
@@ -16,13 +15,8 @@ SIZES = {"env_steps": 80, "warmup_steps": 40}  # as many rounds as one process p
 
 
 def start(folder, **options):
-    # The rest of a launcher's environment would be taken for a cluster's.
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM", "PMI", "OMPI"))}
     options = {"data": SIZES, "devices": 2, "strategy": "ddp", **options}
-    environment["PYTHONPATH"] = str(Path(__file__).parents[2])
-    return processes.run(
-        [Path(__file__).with_name("practice.py"), folder, json.dumps(options)], cwd=folder, env=environment
-    )
+    return processes.run_ddp(Path(__file__).with_name("practice.py"), folder, json.dumps(options), cwd=folder)
 
 
 @pytest.fixture(scope="module")
