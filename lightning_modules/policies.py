@@ -77,8 +77,7 @@ class PolicyModule(NewTaskModule):
         observations = getattr(self.datamodule, "observations", None)
         if observations is None or not isinstance(self.model, ControlModel) or self.may_change_all:
             return
-        x = observations.to(self.model.observation_mean)
-        sizes = ((x - self.model.observation_mean) / self.model.observation_scale).abs().amax(0)
+        sizes = self.model.normalized(observations.to(self.model.observation_mean)).abs().amax(0)
         if far := (sizes > FAR).nonzero().flatten().tolist():
             rank_zero_warn(
                 f"learn='new': numbers {far[:8]} of the observations are up to {float(sizes.max()):.0f} times their "

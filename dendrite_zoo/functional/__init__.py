@@ -3,4 +3,5 @@
 from dendrite_zoo.functional.accuracy_matrix import *
 from dendrite_zoo.functional.context import *
 from dendrite_zoo.functional.dendrites import *
+from dendrite_zoo.functional.normalization import *
 from dendrite_zoo.functional.sparsity import *

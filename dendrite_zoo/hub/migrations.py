@@ -1,7 +1,7 @@
 """Artifacts of earlier formats, brought to the current one.
 
 Format 1 left arguments out that had their default. Format 2 holds every argument, and a fingerprint over arguments and
-tensors.
+tensors. Format 3 has further arguments.
 """
 
 from collections.abc import Callable, Mapping
@@ -41,7 +41,22 @@ def to_format_2(config: Config, state: State, defaults: Mapping[str, Any]) -> tu
     return config, state
 
 
-MIGRATIONS: dict[int, Callable[[Config, State, Mapping[str, Any]], tuple[Config, State]]] = {1: to_format_2}
+FORMAT_2_DEFAULTS: dict[str, Any] = {
+    **{"layer_norm": False, "overlap": None, "output_scale": 1.0, "log_std_bound": "clamp"},
+    **dict.fromkeys(["observation_features", "observation_clip"]),
+}
+"""What models of format 2, which had not these arguments, mean by them; never to be changed."""
+
+
+def to_format_3(config: Config, state: State, defaults: Mapping[str, Any]) -> tuple[Config, State]:
+    """Fill in the arguments that format 2 did not have, where a class has them today."""
+    return {**{name: value for name, value in FORMAT_2_DEFAULTS.items() if name in defaults}, **config}, state
+
+
+MIGRATIONS: dict[int, Callable[[Config, State, Mapping[str, Any]], tuple[Config, State]]] = {
+    1: to_format_2,
+    2: to_format_3,
+}
 """Format version ``v`` to the function that turns its (config, state) into those of ``v + 1``."""
 
 

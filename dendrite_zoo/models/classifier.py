@@ -42,6 +42,11 @@ class ClassifierArguments(TaskArguments, MLPConfig):
 
     context: ContextKind = "prototype"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.overlap is not None and self.context != "one-hot":
+            raise wrong_argument("overlap", "None unless context='one-hot'", self.overlap, "Leave it out.")
+
 
 class TaskClassifier:
     """What classifiers of several tasks have in common."""

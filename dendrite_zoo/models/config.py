@@ -9,10 +9,19 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
 from dendrite_zoo._core.annotations import fits
-from dendrite_zoo._core.checks import check_choice, check_density, check_integers, wrong_argument
+from dendrite_zoo._core.checks import (
+    check_choice,
+    check_density,
+    check_integers,
+    check_positive,
+    check_range,
+    wrong_argument,
+)
 from dendrite_zoo._core.names import check_call, say_new_names
 from dendrite_zoo.functional import Gate
 from dendrite_zoo.hub.arguments import plain
+from dendrite_zoo.models.overlap import units_needed
+from dendrite_zoo.row_sparse.subnetworks import num_active
 
 __all__ = ["MLPConfig"]
 
@@ -82,6 +91,12 @@ class MLPConfig(Arguments):
         dendrite_layers: which hidden layers have dendrites, counted from 0; None for all.
         segment_seed: what the segments are drawn from where winners are chosen by the context, and segments are never
             trained; None draws one. An artifact holds this number in place of the segments.
+        layer_norm: give the active units of each hidden layer zero mean and unit variance, before their nonlinearity
+            (`dendrite_zoo.functional.active_layer_norm`); where units compete, all of them.
+        overlap: with ``winners="context"`` and one-hot contexts, the share of a task's units that tasks before it use,
+            too: 0 for disjoint subnetworks. Among the other units the dendrites choose as ever. None for as many as
+            it happens to be.
+        output_scale: factor of the initial weights of the output layer.
     """
 
     num_segments: int | None = None
@@ -95,6 +110,9 @@ class MLPConfig(Arguments):
     input_density: float | None = None
     dendrite_layers: Sequence[int] | None = None
     segment_seed: int | None = None
+    layer_norm: bool = False
+    overlap: float | None = None
+    output_scale: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -110,6 +128,12 @@ class MLPConfig(Arguments):
                 raise wrong_argument("num_segments", "at least 1 with winners='context'", 0, remedy)
         elif self.segment_seed is not None:
             raise wrong_argument("segment_seed", "None unless winners='context'", self.segment_seed, "Leave it out.")
+        check_positive(output_scale=self.output_scale)
+        if self.overlap is not None:
+            check_range(0, 1, overlap=self.overlap)
+            if self.winners != "context" or self.segment_density != 1:
+                got = f"{self.winners!r} and {self.segment_density}. Leave `overlap` out."
+                raise ValueError(f"Expected winners='context' and segment_density=1 with `overlap`, but got {got}")
 
     def options(self, **changes: Any) -> dict[str, Any]:
         """The options alone, as arguments of an `ActiveDendriteMLP`."""
@@ -133,6 +157,17 @@ class MLPArguments(MLPConfig):
         if self.input_density is not None:
             return self.input_density
         return self.activation_density if self.activation == "k-winners" else 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for number, units in enumerate(self.hidden_features):
+            if self.overlap is None or (self.dendrite_layers is not None and number not in self.dendrite_layers):
+                continue
+            needed = units_needed(num_active(self.activation_density, units), self.context_dim, self.overlap)
+            if needed > units:
+                remedy = f"Widen the layer to {needed} units, lower `activation_density`, or raise `overlap`."
+                tasks = f"at least {needed} for {self.context_dim} tasks with overlap={self.overlap}"
+                raise wrong_argument("hidden_features", tasks, units, remedy)
 
 
 def takes(arguments: Callable[P, A]) -> Callable[[Callable[[Model, A], None]], Callable[Concatenate[Model, P], None]]:

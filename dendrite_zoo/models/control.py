@@ -5,17 +5,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dendrite_zoo._core.checks import wrong_argument
+from dendrite_zoo._core.checks import check_positive, check_range, wrong_argument
 from dendrite_zoo._core.finite import unusable_rows
 from dendrite_zoo._core.names import nearest
+from dendrite_zoo._core.torch import full_precision
 from dendrite_zoo.functional import Context
 from dendrite_zoo.layers.sparse import uniform_
 from dendrite_zoo.models.config import MLPConfig
 from dendrite_zoo.models.mlp import ActiveDendriteMLP
+from dendrite_zoo.models.observations import features_of
 from dendrite_zoo.models.room import make_columns, put_columns
 from dendrite_zoo.models.segments import DendriteModel
 from dendrite_zoo.row_sparse.subnetworks import Subnetworks
@@ -36,10 +39,17 @@ class ControlArguments(MLPConfig):
     activation_density: float = 0.25
     weight_density: float = 0.9
     append_task: bool = False
+    observation_features: str | Sequence[Sequence[float]] | None = None
+    observation_clip: float | None = None
 
     def __post_init__(self) -> None:
         _check_tasks(self.tasks)
+        features: Any = self.observation_features
+        if isinstance(features, np.ndarray | Tensor):
+            self.observation_features = features.tolist()
         super().__post_init__()
+        if self.observation_clip is not None:
+            check_positive(observation_clip=self.observation_clip)
 
 
 class TaskParts(NamedTuple):
@@ -66,17 +76,22 @@ class ControlModel(DendriteModel):
 
     Attributes:
         tasks: their names.
-        observation_mean: ``(observation_size,)``, subtracted from every observation; see `fit_normalizer`.
-        observation_scale: ``(observation_size,)``, which then divides it.
+        observation_matrix: ``(observation_size, F)``, by which every observation is multiplied where there are
+            ``observation_features``; else None, and F is ``observation_size``.
+        observation_mean: ``(F,)``, then subtracted; see `fit_normalizer`.
+        observation_scale: ``(F,)``, which then divides it.
     """
 
-    changeable: ClassVar[tuple[str, ...]] = ("tasks", "init_from")
+    changeable: ClassVar[tuple[str, ...]] = ("tasks", "init_from", "overlap")
+    observation_matrix: Tensor | None
 
     def __init__(self, config: ControlArguments) -> None:
         super().__init__(config)
         self.tasks = tuple(config.tasks)
-        self.observation_mean = nn.Buffer(torch.zeros(config.observation_size))
-        self.observation_scale = nn.Buffer(torch.ones(config.observation_size))
+        features = features_of(config.observation_features, config.observation_size)
+        self.register_buffer("observation_matrix", features.matrix)
+        self.observation_mean, self.observation_scale = nn.Buffer(features.mean), nn.Buffer(features.scale)
+        self.has_known_scales, self._clip = features.known, config.observation_clip
 
     @classmethod
     def adapt(
@@ -87,8 +102,9 @@ class ControlModel(DendriteModel):
         Tasks that the model knows keep their columns of segments, and with them their outputs, to the bit (with
         ``append_task`` up to rounding). New tasks get columns drawn as those of the old ones were, or copies of the
         column of the task ``init_from``. Where winners are chosen by the context, a drawn column chooses a subnetwork
-        of its own, and a copy has that of the task it was copied from; a batch of several tasks is then rounded
-        otherwise where their order is another.
+        of its own, with an ``overlap`` among the units that are left, and a copy has that of the task it was copied
+        from; a batch of several tasks is then rounded otherwise where their order is another. Where too few units are
+        left, give another ``overlap``, too.
         """
         known, init_from = list(config["tasks"]), changes.get("init_from")
         tasks = changes.get("tasks", known)
@@ -103,7 +119,9 @@ class ControlModel(DendriteModel):
         _say_what_is_left_out(tasks, known)
         start = None if init_from is None else known.index(init_from)
         places = [known.index(task) if task in known else start for task in tasks]
-        state = dict(state)
+        state, config = dict(state), {**config, "overlap": changes.get("overlap", config["overlap"])}
+        if config["overlap"] is not None:
+            check_range(0, 1, overlap=config["overlap"])
         make_columns(config, state, len(known), places)
         if config["append_task"]:
             _make_inputs(config, state, len(known), places)
@@ -116,12 +134,12 @@ class ControlModel(DendriteModel):
 
     @property
     def has_normalizer(self) -> bool:
-        """Whether mean and scale were set, as those of every trained policy are."""
-        return bool(self.observation_mean.any()) or bool((self.observation_scale != 1).any())
+        """Whether mean and scale were set, as those of every trained policy are, or come with named features."""
+        return self.has_known_scales or bool(self.observation_mean.any()) or bool((self.observation_scale != 1).any())
 
     @torch.no_grad()
     def fit_normalizer(self, observations: Tensor, *, smallest: float = 1e-2) -> None:
-        """Set mean and scale to those of observations ``(N, observation_size)``.
+        """Set mean and scale to those of observations ``(N, observation_size)``, or of their features.
 
         Args:
             observations: what the model will see.
@@ -131,7 +149,7 @@ class ControlModel(DendriteModel):
             ValueError: observations of another shape, or none, or with NaN or infinity; the normaliser is as before.
         """
         self._check_observations(observations)
-        x = observations.double()
+        x = self._linear(observations.double())
         self.observation_mean.copy_(x.mean(0))
         self.observation_scale.copy_(x.std(0, correction=0).clamp(min=smallest))
 
@@ -148,7 +166,7 @@ class ControlModel(DendriteModel):
             smallest: as in `fit_normalizer`.
 
         Returns:
-            Which numbers these are, of those that are other than zero here.
+            Which numbers (or features) these are, of those that are other than zero here.
 
         Raises:
             ValueError: as `fit_normalizer`.
@@ -161,14 +179,16 @@ class ControlModel(DendriteModel):
             ([1], tensor([1.0000, 0.5000, 0.0100]))
         """
         self._check_observations(observations)
-        sizes = observations.abs().amax(0).to(self.observation_scale)
+        if self.has_known_scales:
+            return []
+        sizes = self._linear(observations).abs().amax(0).to(self.observation_scale)
         zero = (self.observation_mean == 0) & (self.observation_scale <= smallest) & (sizes > smallest)
         self.observation_scale[zero] = sizes[zero]
         return zero.nonzero().flatten().tolist()
 
     def _check_observations(self, observations: Tensor) -> None:
         """Refuse observations of another shape, or none, or with NaN or infinity."""
-        size = len(self.observation_mean)
+        size = self.config["observation_size"]
         if observations.ndim != 2 or observations.shape[1] != size or len(observations) == 0:
             shape = f"of shape (N, {size}) with one row or more to normalise by"
             raise wrong_argument("observations", shape, tuple(observations.shape), "Collect some first.")
@@ -204,9 +224,28 @@ class ControlModel(DendriteModel):
         """
         return TaskParts(task, [network.subnetworks(task) for network in self.networks])
 
+    def normalized(self, observation: Tensor) -> Tensor:
+        """What is read of observations ``(..., observation_size)``: numbers or features, normalised, ``(..., F)``.
+
+        Example:
+            >>> from dendrite_zoo.models import ActiveDendritePolicy
+            >>> sizes = {"observation_size": 2, "action_size": 1, "hidden_features": [8, 8]}
+            >>> policy = ActiveDendritePolicy(["lift"], observation_features=[[1, -1], [0, 1]], **sizes)
+            >>> policy.normalized(torch.tensor([3.0, 5.0]))  # the first number, and how much larger the second is
+            tensor([3., 2.])
+        """
+        x, clip = (self._linear(observation) - self.observation_mean) / self.observation_scale, self._clip
+        return x if clip is None else x.clamp(-clip, clip)
+
+    def _linear(self, observation: Tensor) -> Tensor:
+        if self.observation_matrix is None:
+            return observation
+        with full_precision(observation.device):  # differences of centimetres
+            return observation @ self.observation_matrix.to(observation.dtype)
+
     def _inputs(self, observation: Tensor, task: Tensor | int, *others: Tensor) -> Tensor:
         """What a network reads: the observation, normalised, other inputs, and the one-hot task if it is appended."""
-        parts = [(observation - self.observation_mean) / self.observation_scale, *others]
+        parts = [self.normalized(observation), *others]
         if self.config["append_task"]:
             ids = torch.as_tensor(task, device=observation.device)
             one_hot = F.one_hot(ids, len(self.tasks)).to(parts[0])

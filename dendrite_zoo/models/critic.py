@@ -26,6 +26,8 @@ class TwinCritic(ControlModel):
         action_size: numbers an action has.
         hidden_features: units of each hidden layer.
         append_task: whether the one-hot task is also part of the input.
+        observation_features: what is read of an observation, as of an `ActiveDendritePolicy`.
+        observation_clip: no number of it is read as more than this, once it is normalised; None for no bound.
 
     All options of `dendrite_zoo.models.MLPConfig` are arguments, too.
 
@@ -47,7 +49,7 @@ class TwinCritic(ControlModel):
     @takes(ControlArguments)
     def __init__(self, config: ControlArguments) -> None:
         super().__init__(config)
-        size = config.observation_size + config.action_size
+        size = len(self.observation_mean) + config.action_size
         self.critics = nn.ModuleList(self._network(config, size, 1, number) for number in range(2))
 
     @property

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dendrite_zoo.contexts import TaskContext
+from dendrite_zoo.functional import active_layer_norm
 from dendrite_zoo.layers import ActiveDendriteLinear
 from dendrite_zoo.row_sparse.activation_cache import mark
 from dendrite_zoo.row_sparse.subnetworks import ActiveUnits
@@ -27,12 +28,15 @@ def plain_linear(weight: Tensor, bias: Tensor) -> nn.Linear:
     return layer
 
 
-def fold_one(hidden: Iterable[tuple[ActiveDendriteLinear, nn.Module, ActiveUnits]], output: nn.Linear) -> nn.Sequential:
+def fold_one(
+    hidden: Iterable[tuple[ActiveDendriteLinear, nn.Module, ActiveUnits]], output: nn.Linear, *, layer_norm: bool
+) -> nn.Sequential:
     """Fold the gates of active units into their weights; other units are left out.
 
     Args:
         hidden: layers with active dendrites, the nonlinearity of each, and its active units in the one context.
         output: the output layer.
+        layer_norm: whether active units are normalised before the nonlinearity.
     """
     modules: list[nn.Module] = []
     inputs: Tensor | slice = slice(None)
@@ -44,7 +48,10 @@ def fold_one(hidden: Iterable[tuple[ActiveDendriteLinear, nn.Module, ActiveUnits
         elif strength is not None:
             gates = torch.sigmoid(strength)
             weight, bias = weight * gates.unsqueeze(-1), bias * gates
-        modules += [plain_linear(weight, bias), copy.deepcopy(activation)]
+        modules.append(plain_linear(weight, bias))
+        if layer_norm:
+            modules.append(nn.LayerNorm(len(units), elementwise_affine=False))
+        modules.append(copy.deepcopy(activation))
         inputs = units
     return nn.Sequential(*modules, plain_linear(output.weight[:, inputs], output.bias))
 
@@ -56,28 +63,36 @@ class FoldedLayer(nn.Module):
         layer: a layer with active dendrites.
         activation: its nonlinearity.
         active: its active units in each context; the gates of the others are shut.
+        layer_norm: whether active units are normalised before the nonlinearity.
 
     Attributes:
         gates: the factor, or with ``gate="bias"`` what is added, for each context and unit, ``(K, U)``; None in a layer
             without dendrites.
+        active: with layer norm 1 where a unit is active in a context, else 0, ``(K, U)``.
 
     Shape:
         x ``(B, I)`` and index ``(B,)`` into the codebook to ``(B, U)``.
     """
 
     gates: Tensor | None
+    active: Tensor | None
 
-    def __init__(self, layer: ActiveDendriteLinear, activation: nn.Module, active: ActiveUnits) -> None:
+    def __init__(
+        self, layer: ActiveDendriteLinear, activation: nn.Module, active: ActiveUnits, *, layer_norm: bool
+    ) -> None:
         super().__init__()
         self.linear = plain_linear(layer.masked_weight(), cast(Tensor, layer.bias))
         self.activation = copy.deepcopy(activation)
-        self.additive = layer.gate == "bias"
+        self.additive, self.layer_norm = layer.gate == "bias", layer_norm
         gates: Tensor | None = None
         if active.strength is not None:
-            shut = -torch.inf if self.additive else 0.0  # which a ReLU turns to zero, as is all that is not active
+            # which a ReLU turns to zero, as is all that is not active, and so does the norm
+            shut = -torch.inf if self.additive and not layer_norm else 0.0
             gates = layer.weight.new_full((len(active.units), layer.out_features), shut)
             gates.scatter_(1, active.units, active.strength if self.additive else torch.sigmoid(active.strength))
         self.register_buffer("gates", gates)
+        norm_over = torch.zeros_like(gates).scatter_(1, active.units, 1.0) if layer_norm and gates is not None else None
+        self.register_buffer("active", norm_over)
 
     def forward(self, x: Tensor, index: Tensor) -> Tensor:
         """Map ``x`` in the contexts ``index``."""
@@ -85,6 +100,8 @@ class FoldedLayer(nn.Module):
         if self.gates is not None:
             gates = F.embedding(index, self.gates)
             x = x + gates if self.additive else x * gates
+        if self.layer_norm:
+            x = active_layer_norm(x, None if self.active is None else F.embedding(index, self.active))
         return self.activation(x)
 
 

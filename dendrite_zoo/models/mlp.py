@@ -2,6 +2,8 @@
 
 import itertools
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -10,7 +12,7 @@ from torch import Tensor, nn
 
 from dendrite_zoo._core.checks import wrong_argument
 from dendrite_zoo._core.torch import full_precision, is_mixed_precision
-from dendrite_zoo.functional import Context, apply_gate, distinct_contexts
+from dendrite_zoo.functional import Context, active_layer_norm, apply_gate, distinct_contexts
 from dendrite_zoo.hub import register_model
 from dendrite_zoo.layers import ActiveDendriteLinear, KWinners
 from dendrite_zoo.layers.sparse import uniform_
@@ -70,7 +72,7 @@ class ActiveDendriteMLP(DendriteModel):
         paper, density = config.activation == "k-winners" and config.winners == "activation", config.activation_density
         self.activations = nn.ModuleList(KWinners(density=density) if paper else nn.ReLU() for _ in self.hidden)
         self.output = nn.Linear(sizes[-1], config.out_features)
-        uniform_(self.output.weight, fan_in=config.active_inputs * sizes[-1])
+        uniform_(self.output.weight, fan_in=config.active_inputs * sizes[-1] / config.output_scale**2)
         self._chosen: ContextCache | None = None
         if config.winners == "context":
             self._chosen, self._last_batch = ContextCache(), LastBatch()
@@ -118,9 +120,15 @@ class ActiveDendriteMLP(DendriteModel):
         return self.output(x)
 
     def _forward_hidden(self, x: Tensor, context: Any) -> Tensor:
-        for layer, activation in zip(self.hidden, self.activations, strict=True):
-            x = activation(layer(x, context))
+        for layer, nonlinearity in zip(self.hidden, self._nonlinearities, strict=True):
+            x = nonlinearity(layer(x, context))
         return x
+
+    @property
+    def _nonlinearities(self) -> list[Callable[[Tensor], Tensor]]:
+        """What comes after each hidden layer."""
+        activations: list[Any] = list(self.activations)
+        return [partial(_normed, each) for each in activations] if self.config["layer_norm"] else activations
 
     def active_units(self, context: Tensor | int) -> list[Tensor]:
         """The units of each hidden layer that are active in one context (floats ``(C,)`` or an id), in rising order.
@@ -176,11 +184,12 @@ class ActiveDendriteMLP(DendriteModel):
             >>> model.fold(torch.arange(3))(torch.randn(2, 8), torch.tensor([1, 1])).shape
             torch.Size([2, 2])
         """
-        context = torch.as_tensor(context, device=self.output.weight.device)
+        context, norm = torch.as_tensor(context, device=self.output.weight.device), self.config["layer_norm"]
         if context.ndim == (1 if context.is_floating_point() else 0):
-            active = self._active(context.unsqueeze(0))
-            return fold_one(zip(self._layers, self.activations, active, strict=True), self.output)
-        return FoldedMLP(map(FoldedLayer, self._layers, self.activations, self._active(context)), self.output)
+            layers = zip(self._layers, self.activations, self._active(context.unsqueeze(0)), strict=True)
+            return fold_one(layers, self.output, layer_norm=norm)
+        layers = zip(self._layers, self.activations, self._active(context), strict=True)
+        return FoldedMLP((FoldedLayer(*layer, layer_norm=norm) for layer in layers), self.output)
 
     @property
     def _layers(self) -> list[ActiveDendriteLinear]:
@@ -227,7 +236,7 @@ class ActiveDendriteMLP(DendriteModel):
             part.of(layer.weight, layer.bias, layer.mask) for part, layer in zip(hidden, self._layers, strict=True)
         ]
         layers.append(output.of(self.output.weight, self.output.bias))
-        return Subnetworks(layers, self.activations, index, groups)
+        return Subnetworks(layers, self._nonlinearities, index, groups)
 
     def _choose(self, context: Context) -> tuple[Tensor, Groups | None, list[Part]] | None:
         """Which context each row is in, the groups of rows, their part of each layer; None where all is computed."""
@@ -269,15 +278,18 @@ class ActiveDendriteMLP(DendriteModel):
         if len(contexts) > len(index):
             contexts, index = contexts.index_select(0, index), torch.arange(len(index), device=index.device)
         for layer, activation, active in zip(self._layers, self.activations, self._active(contexts), strict=True):
-            x = F.linear(x, layer.masked_weight(), layer.bias)
-            if active.strength is None:
-                x = activation(x)
-                continue
-            zeros = x.new_zeros(len(contexts), layer.out_features)
-            strength, chosen = (zeros.scatter(1, active.units, value) for value in (active.strength.to(x), 1.0))
-            gated = apply_gate(x, F.embedding(index, strength), layer.gate)
-            x = activation(gated) * F.embedding(index, chosen)
+            x, chosen = F.linear(x, layer.masked_weight(), layer.bias), None
+            if active.strength is not None:
+                zeros = x.new_zeros(len(contexts), layer.out_features)
+                strength, table = (zeros.scatter(1, active.units, value) for value in (active.strength.to(x), 1.0))
+                x, chosen = apply_gate(x, F.embedding(index, strength), layer.gate), F.embedding(index, table)
+            x = activation(active_layer_norm(x, chosen) if self.config["layer_norm"] else x)
+            x = x if chosen is None else x * chosen
         return self.output(x)
+
+
+def _normed(activation: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    return activation(active_layer_norm(x))
 
 
 def _active_units(layer: ActiveDendriteLinear, contexts: Tensor, density: float) -> ActiveUnits:

@@ -5,7 +5,7 @@ import operator
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,7 @@ class PolicyArguments(ControlArguments):
     """The arguments of `ActiveDendritePolicy`."""
 
     log_std_range: Sequence[float] = (-20.0, 2.0)
+    log_std_bound: Literal["clamp", "tanh"] = "clamp"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -56,14 +57,21 @@ class ActiveDendritePolicy(ControlModel):
         action_size: numbers in an action, each in [-1, 1].
         hidden_features: units of each hidden layer.
         append_task: put the one-hot task id behind the observation, too, for a network without dendrites.
+        observation_features: what is read of an observation: None for its numbers, a matrix ``(observation_size, F)``
+            by which it is multiplied, or ``"metaworld"`` or ``"metaworld-raw"``, which come with their means and scales
+            (see `dendrite_zoo.models.observations.features_of`).
+        observation_clip: no number is read as more than this, once it is normalised; None for no bound.
         log_std_range: bounds of the log standard deviation.
+        log_std_bound: how it is kept between them: ``"clamp"``, or ``"tanh"``, which maps all numbers there.
 
     All options of `dendrite_zoo.models.MLPConfig` are arguments, too.
 
     Attributes:
         tasks: their names.
-        observation_mean: ``(observation_size,)``, subtracted from every observation; see `fit_normalizer`.
-        observation_scale: ``(observation_size,)``, which then divides it.
+        observation_matrix: ``(observation_size, F)``, by which every observation is multiplied where there are
+            ``observation_features``; else None, and F is ``observation_size``.
+        observation_mean: ``(F,)``, then subtracted; see `fit_normalizer`.
+        observation_scale: ``(F,)``, which then divides it.
 
     Shape:
         observation ``(B, observation_size)`` and task ``(B,)`` or ``()`` integers, or an int, to mean and log
@@ -84,7 +92,7 @@ class ActiveDendritePolicy(ControlModel):
     @takes(PolicyArguments)
     def __init__(self, config: PolicyArguments) -> None:
         super().__init__(config)
-        self.mlp = self._network(config, config.observation_size, 2 * config.action_size)
+        self.mlp = self._network(config, len(self.observation_mean), 2 * config.action_size)
         self._folded = FoldedCache()
 
     @property
@@ -112,10 +120,19 @@ class ActiveDendritePolicy(ControlModel):
 
     @torch.no_grad()
     def set_std(self, std: float) -> None:
-        """Give every action, before it is squashed, the same standard deviation, whatever the observation."""
-        output, size = self.mlp.output, self.config["action_size"]
+        """Give every action, before it is squashed, the same standard deviation, whatever the observation.
+
+        Raises:
+            ValueError: with ``log_std_bound="tanh"``, it is not between the bounds.
+        """
+        output, size, log_std = self.mlp.output, self.config["action_size"], math.log(std)
+        if self.config["log_std_bound"] == "tanh":
+            low, high = self.config["log_std_range"]
+            if not low < log_std < high:
+                raise wrong_argument("std", f"between {math.exp(low):.2g} and {math.exp(high):.2g}", std)
+            log_std = math.atanh(2 * (log_std - low) / (high - low) - 1)
         output.weight[size:] = 0
-        output.bias[size:] = math.log(std)
+        output.bias[size:] = log_std
 
     def forward(self, observation: Tensor, task: Tensor | int | TaskParts) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation ``(B, action_size)`` of the actions, before they are squashed."""
@@ -142,14 +159,16 @@ class ActiveDendritePolicy(ControlModel):
             ValueError: an unknown task, or an observation of another size, or one that is not finite.
         """
         index, x = self.task_index(task), self._tensor(observation)
-        if x.shape != self.observation_mean.shape:
-            shape = f"of shape {tuple(self.observation_mean.shape)}"
-            raise wrong_argument("observation", shape, tuple(x.shape), "For many at once call act_batch.")
+        size = self.config["observation_size"]
+        if x.shape != (size,):
+            raise wrong_argument(
+                "observation", f"of shape {(size,)}", tuple(x.shape), "For many at once call act_batch."
+            )
         with torch.inference_mode():
-            x = x.sub(self.observation_mean).div_(self.observation_scale)
+            total, x = x.sum(), self.normalized(x)
             network = self._folded.get(self.mlp, index, lambda: self._fold(index))
             action = self._squash(network(x[None]), deterministic)[0]
-        if not math.isfinite(action.sum()) or not math.isfinite(x.sum()):
+        if not all(map(math.isfinite, (action.sum(), x.sum(), total))):
             raise ValueError(_not_finite(observation))
         return action
 
@@ -169,7 +188,7 @@ class ActiveDendritePolicy(ControlModel):
         Raises:
             ValueError: an unknown task, or observations of another size, or that are not finite.
         """
-        x, size, device = self._tensor(observations), len(self.observation_mean), self.observation_mean.device
+        x, size, device = self._tensor(observations), self.config["observation_size"], self.observation_mean.device
         tasks = task_index.tolist() if isinstance(task_index, np.ndarray | Tensor) else task_index
         if isinstance(tasks, str) or not isinstance(tasks, Iterable):
             remedy = f"Repeat it: act_batch(observations, [{tasks!r}] * len(observations))."
@@ -192,12 +211,16 @@ class ActiveDendritePolicy(ControlModel):
         try:
             return torch.as_tensor(observation, dtype=torch.float32, device=mean.device).to(mean.dtype)
         except (TypeError, ValueError, RuntimeError):
-            got = f"{type(observation).__name__}. Of what gymnasium's reset gives, take the first."
-            raise ValueError(f"Expected an array of {len(mean)} numbers as an observation, but got {got}") from None
+            size, got = self.config["observation_size"], type(observation).__name__
+            got += ". Of what gymnasium's reset gives, take the first."
+            raise ValueError(f"Expected an array of {size} numbers as an observation, but got {got}") from None
 
     def _gaussian(self, output: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_std = output.chunk(2, dim=-1)
-        return mean, log_std.clamp(*self.config["log_std_range"])
+        low, high = self.config["log_std_range"]
+        if self.config["log_std_bound"] == "tanh":
+            return mean, low + (high - low) / 2 * (log_std.tanh() + 1)
+        return mean, log_std.clamp(low, high)
 
     def _squash(self, output: Tensor, deterministic: bool) -> npt.NDArray[np.float32]:
         """Actions from the output of a network: means, or samples, in [-1, 1]."""

@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 from dendrite_zoo.layers.sparse import uniform_
+from dendrite_zoo.models.overlap import set_apart
 
 
 def make_columns(config: Mapping[str, Any], state: dict[str, Tensor], known: int, places: Sequence[int | None]) -> None:
     """Give the segments ``(U, S, C)`` of a state, and their masks, a column for each of other tasks.
 
-    New columns are drawn as the old ones were.
+    New columns are drawn as the old ones were; with an ``overlap`` they choose among the units that are left.
 
     Args:
         config: the arguments of the model.
@@ -31,6 +32,10 @@ def make_columns(config: Mapping[str, Any], state: dict[str, Tensor], known: int
             drawn.masked_fill_(~seen, 0.0)
             state[mask] = put_columns(state[mask], seen, known, places)
         state[name] = put_columns(segments, drawn, known, places)
+        if config["overlap"] is not None:
+            new = [task for task, place in enumerate(places) if place is None]
+            density, gate = config["activation_density"], config["gate"]
+            state[name] = set_apart(state[name].cpu(), config["overlap"], density, gate, new)
 
 
 def put_columns(old: Tensor, drawn: Tensor, known: int, places: Sequence[int | None]) -> Tensor:

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator, Mapping
 from contextvars import ContextVar
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from dendrite_zoo._core.rng import random_state
 from dendrite_zoo.hub import HubModel
 from dendrite_zoo.models.config import MLPConfig
+from dendrite_zoo.models.overlap import set_apart
 
 CHUNK = 1 << 20
 """Numbers drawn at once, in float64."""
@@ -100,6 +101,8 @@ def drawn_segments(
 ) -> Iterator[tuple[str, Tensor]]:
     """What the seed gives the layers of a model, by name: in the precision of their weights, and zero where masked.
 
+    Where an ``overlap`` of subnetworks is asked for, their columns are permuted by `set_apart`.
+
     Args:
         model: with networks that have ``segment_draws``; it may lie on the meta device.
         state: has the weights and masks.
@@ -111,7 +114,9 @@ def drawn_segments(
             if f"{layer}.segments" in but:
                 continue
             weight, mask = state.get(f"{layer}.weight"), state.get(f"{layer}.segment_mask")
-            segments = draw_segments(*arguments)
+            segments, config = draw_segments(*arguments), cast(Any, part).config
+            if config["overlap"] is not None:
+                segments = set_apart(segments, config["overlap"], config["activation_density"], config["gate"])
             segments = segments if weight is None else segments.to(weight.dtype)
             if mask is not None and mask.dtype == torch.bool and mask.shape == segments.shape:
                 segments.masked_fill_(~mask.cpu(), 0.0)

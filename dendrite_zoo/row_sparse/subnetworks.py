@@ -28,6 +28,11 @@ class ActiveUnits(NamedTuple):
         return ActiveUnits(self.units.index_select(0, contexts), strength)
 
 
+def num_active(density: float, units: int) -> int:
+    """How many units of a layer are active, of which it is the share ``density``."""
+    return max(1, round(density * units))
+
+
 @torch.no_grad()
 def active_units(
     segments: Tensor, context: Tensor, density: float, gate: Gate = "abs_max", mask: Tensor | None = None
@@ -47,7 +52,7 @@ def active_units(
         ActiveUnits(units=tensor([0, 2]), strength=tensor([3., 2.]))
     """
     strength = winning_activations(segments, context, gate, mask)
-    units = strength.topk(max(1, round(density * strength.shape[-1]))).indices.sort().values
+    units = strength.topk(num_active(density, strength.shape[-1])).indices.sort().values
     return ActiveUnits(units, strength.gather(-1, units))
 
 

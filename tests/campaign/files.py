@@ -8,6 +8,7 @@ from typing import Any
 
 import dendrite_zoo
 from dendrite_zoo.hub import build, reading
+from dendrite_zoo.hub.config import FORMAT_VERSION
 from dendrite_zoo.hub.model import class_of
 from tests.campaign.models import Original, of_format_1, originals
 from tests.campaign.mutate import as_text, bomb, change, damage, flipped, instead
@@ -66,7 +67,7 @@ def _build(path: Path) -> None:
         config = json.loads(path.read_bytes())
     except (ValueError, RecursionError):
         return
-    if isinstance(config, dict) and config.get("format_version") == 2:
+    if isinstance(config, dict) and config.get("format_version") == FORMAT_VERSION:
         model_class = class_of(config)
         arguments = {key: value for key, value in config.items() if key not in HEADER}
         if sum(tensor.numel() for tensor in reading.skeleton(model_class, arguments).values()) <= MOST_NUMBERS:

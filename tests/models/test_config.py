@@ -32,7 +32,8 @@ MODELS = {
         "context_dim": 4,
         "num_segments": 2,
     },
-    ActiveDendriteClassifier: {"in_features": 6, "hidden_features": [20, 24], "num_classes": 3, "max_tasks": 4},
+    ActiveDendriteClassifier: {"in_features": 6, "hidden_features": [20, 24], "num_classes": 3, "max_tasks": 4}
+    | {"context": "one-hot"},
     ActiveDendritePolicy: {"tasks": ["reach-v3", "push-v3"], "hidden_features": [20, 24]},
     TwinCritic: {"tasks": ["reach-v3", "push-v3"], "hidden_features": [20, 24]},
 }
@@ -49,6 +50,9 @@ CHANGES = {
     "input_density": {"input_density": 0.35},
     "dendrite_layers": {"dendrite_layers": [0]},
     "segment_seed": {"segment_seed": 7, **BY_CONTEXT},
+    "layer_norm": {"layer_norm": True},
+    "overlap": {"overlap": 0.0, "activation_density": 0.2, "segment_seed": 3, **BY_CONTEXT},
+    "output_scale": {"output_scale": 0.1},
 }
 """Of each option, arguments that set it to another value than any model's default."""
 
@@ -63,8 +67,9 @@ def networks(model):
 
 
 def looks(network):
-    """All that an option can change of a network: its modules, how weights were drawn, and what of them is trained."""
-    return repr(network), [(p.requires_grad, type(p), p.tolist()) for p in network.parameters()]
+    """All that an option can change of a network: modules, how weights were drawn, what is trained, the output."""
+    output = network(torch.linspace(-1, 1, network.config["in_features"]).unsqueeze(0), 0).tolist()
+    return repr(network), output, [(p.requires_grad, type(p), p.tolist()) for p in network.parameters()]
 
 
 def test_every_option_is_tested_here():
@@ -77,10 +82,8 @@ def test_every_model_has_every_option_and_holds_it_in_its_file(model_class, opti
     parameter = inspect.signature(model_class).parameters[option]
     assert parameter.kind is parameter.KEYWORD_ONLY and not isinstance(parameter.annotation, str)
     assert parameter.annotation == typing.get_type_hints(model_class.__init__)[option]
-    before, model = (
-        make(model_class, **(BY_CONTEXT if option == "segment_seed" else {})),
-        make(model_class, **CHANGES[option]),
-    )
+    others = {name: value for name, value in CHANGES[option].items() if name != option}
+    before, model = make(model_class, **others), make(model_class, **CHANGES[option])
     value = CHANGES[option][option]
     assert model.config[option] == value and networks(model)
     for number, (network, default) in enumerate(zip(networks(model), networks(before), strict=True)):

@@ -33,15 +33,21 @@ def dense_and_masked(model, x, context):
     for row, c in zip(x, reference.context_rows(context, len(x), model.output.weight.new_zeros(1, 1, C)), strict=True):
         for layer in model.hidden:
             drive = F.linear(row, layer.weight if layer.mask is None else layer.weight * layer.mask, layer.bias)
+            norm = norm_by_hand if model.config["layer_norm"] else lambda units: units
             if layer.segments is None:
-                row = torch.relu(drive)
+                row = torch.relu(norm(drive))
                 continue
             strength = torch.stack([reference.strength(u, c, layer.gate) for u in layer.segments])
             k = max(1, round(model.config["activation_density"] * len(strength)))
-            active = torch.zeros_like(strength).scatter(0, strength.argsort(descending=True)[:k], 1.0)
-            row = torch.relu(DF.apply_gate(drive, strength, layer.gate)) * active
+            active = strength.argsort(descending=True)[:k]
+            gated = DF.apply_gate(drive, strength, layer.gate)
+            row = torch.zeros_like(strength).scatter(0, active, torch.relu(norm(gated[active])))
         rows.append(model.output(row))
     return torch.stack(rows)
+
+
+def norm_by_hand(units):
+    return (units - units.mean()) / (units.var(correction=0) + 1e-5).sqrt()
 
 
 def contexts(batch):
@@ -68,11 +74,12 @@ def gradients(model, out):
     density=st.sampled_from([0.01, 0.25, 1.0]),
     weight_density=st.sampled_from([0.5, 1.0]),
     dendrite_layers=st.sampled_from([None, [0], [1], []]),
+    layer_norm=st.booleans(),
     seed=st.integers(0, 9),
 )
-def test_equals_the_masked_dense_network(form, gate, batch, density, weight_density, dendrite_layers, seed):
+def test_equals_the_masked_dense_network(form, batch, density, seed, **options):
     torch.manual_seed(seed)
-    model = make(gate=gate, activation_density=density, weight_density=weight_density, dendrite_layers=dendrite_layers)
+    model = make(activation_density=density, **options)
     model, x, context = model.double(), torch.randn(batch, 6).double(), contexts(batch)[form]
     sparse, dense = model(x, context), dense_and_masked(model, x, context)
     torch.testing.assert_close(sparse, dense, atol=1e-6, rtol=1e-5)
@@ -111,8 +118,9 @@ def test_the_gradient_of_a_large_layer_is_sparse_where_contexts_mix():
 
 
 @pytest.mark.parametrize("form", ["codebook", "ids", "rows"])
-def test_computed_as_a_whole_it_is_the_same(form):
-    model, x, context = make().double(), torch.randn(6, 6).double(), contexts(6)[form]
+@pytest.mark.parametrize("layer_norm", [False, True])
+def test_computed_as_a_whole_it_is_the_same(form, layer_norm):
+    model, x, context = make(layer_norm=layer_norm).double(), torch.randn(6, 6).double(), contexts(6)[form]
     grouped, whole = model(x, context), model._forward_masked(x, context)
     torch.testing.assert_close(whole, grouped)
     for ours, theirs in zip(gradients(model, whole), gradients(model, grouped), strict=True):
@@ -257,7 +265,7 @@ def test_bf16_autocast():
 
 @pytest.mark.parametrize("form", ["shared", "codebook", "ids", "rows"])
 def test_compiles_into_one_graph(form):
-    model, x, context = make(), torch.randn(8, 6), contexts(8)[form]
+    model, x, context = make(layer_norm=form == "codebook"), torch.randn(8, 6), contexts(8)[form]
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True, dynamic=True)
     torch.testing.assert_close(compiled(x, context), model(x, context))
     expected = gradients(model, model(x, context))

@@ -29,12 +29,11 @@ def make(**arguments):
     dendrite_layers=st.sampled_from([None, [0], [1], []]),
     one_hot=st.booleans(),
     density=st.sampled_from([0.5, 1.0]),
+    layer_norm=st.booleans(),
 )
-def test_folded_networks_compute_the_same(winners, gate, activation, dendrite_layers, one_hot, density):
+def test_folded_networks_compute_the_same(winners, activation, one_hot, density, **options):
     activation = "k-winners" if winners == "context" else activation
-    model = make(
-        winners=winners, gate=gate, activation=activation, dendrite_layers=dendrite_layers, segment_density=density
-    )
+    model = make(winners=winners, activation=activation, segment_density=density, **options)
     model.double()
     x, index = torch.randn(8, 6).double(), torch.randint(0, 3, (8,))
     codebook = torch.tensor([2, 0, 3]) if one_hot else torch.randn(3, C).double()

@@ -59,13 +59,13 @@ def losses_of(actor_critic, steps):
     density=st.sampled_from([0.1, 0.5]),
     dendrite_layers=st.sampled_from([None, [1]]),
     append_task=st.booleans(),
+    layer_norm=st.booleans(),
     gate=st.sampled_from(GATES),
     owned=st.booleans(),
     seed=st.integers(0, 5),
 )
-def test_losses_and_gradients_equal_the_naive_loop(task, density, dendrite_layers, append_task, gate, owned, seed):
+def test_losses_and_gradients_equal_the_naive_loop(task, density, owned, seed, **options):
     torch.manual_seed(seed)
-    options = {"dendrite_layers": dendrite_layers, "append_task": append_task, "gate": gate}
     policy, critic, slow, log_alpha = networks(activation_density=density, **options)
     steps = batch(task)
     learning = [p for p in (*policy.parameters(), *critic.parameters(), log_alpha) if p.requires_grad]

@@ -1,0 +1,102 @@
+"""What a network reads of an observation: sums and differences of its numbers, by a fixed matrix."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dendrite_zoo._core.checks import wrong_argument
+from dendrite_zoo._core.names import nearest
+
+__all__ = ["Features", "features_of"]
+
+
+class Features(NamedTuple):
+    """Linear features of an observation, ``(observation @ matrix - mean) / scale``.
+
+    Attributes:
+        matrix: ``(O, F)``; None for the numbers of the observation themselves.
+        mean: ``(F,)``.
+        scale: ``(F,)``, in the units of the observation.
+        known: whether mean and scale are those of the features, and not to be measured.
+    """
+
+    matrix: Tensor | None
+    mean: Tensor
+    scale: Tensor
+    known: bool = False
+
+
+def features_of(features: str | Sequence[Sequence[float]] | None, observation_size: int) -> Features:
+    """The features that an argument stands for.
+
+    Args:
+        features: None for the numbers of the observation; a matrix ``(O, F)``; or a name: of Meta-World's observations,
+            ``"metaworld-raw"`` are the 39 numbers in their scales (15 cm around the middle of the table; quaternions by
+            one half), and ``"metaworld"`` has, in place of the frame before, how far hand and objects moved since, in
+            centimetres, and the ways from hand to object, from both to the goal and between the objects, in decimetres.
+        observation_size: O.
+
+    Raises:
+        ValueError: there is no such name, or the matrix is for observations of another size.
+
+    Example:
+        >>> features_of("metaworld", 39).matrix.shape
+        torch.Size([39, 43])
+    """
+    if features is None:
+        return Features(None, torch.zeros(observation_size), torch.ones(observation_size))
+    if not isinstance(features, str):
+        widths = {len(row) for row in features}
+        if len(features) != observation_size or len(widths) != 1 or widths == {0}:
+            got = f"{len(features)} rows of {sorted(widths)} numbers"
+            raise ValueError(
+                f"Expected `observation_features` to be a matrix of {observation_size} rows, one for each number of an "
+                f"observation, each as long as the others, but got {got}. Transpose it, or set `observation_size`."
+            )
+        matrix = torch.tensor(features, dtype=torch.float32)
+        return Features(matrix, torch.zeros(matrix.shape[1]), torch.ones(matrix.shape[1]))
+    if features not in METAWORLD:
+        expected = f"{' or '.join(map(repr, METAWORLD))}, or a matrix"
+        raise wrong_argument("observation_features", expected, features, nearest(features, METAWORLD).strip())
+    if observation_size != 39:
+        remedy = "Give a matrix of your own, or leave it out."
+        expected = f"one for {observation_size} numbers (that of Meta-World is for 39)"
+        raise wrong_argument("observation_features", expected, features, remedy)
+    return _metaworld(relative=features == "metaworld")
+
+
+METAWORLD = ("metaworld", "metaworld-raw")
+
+# Of each frame: the hand, how far the gripper is open, and place and quaternion of two objects.
+HAND, GRIPPER, FIRST, SECOND, TURNS = range(3), 3, range(4, 7), range(11, 14), (*range(7, 11), *range(14, 18))
+BEFORE = 18  # where the frame before begins
+GOAL = range(36, 39)
+CENTRE = (0.0, 0.6, 0.2)  # of the table, in metres
+
+
+def _metaworld(*, relative: bool) -> Features:
+    columns: list[tuple[dict[int, float], float, float]] = []  # coefficients, mean and scale of each feature
+
+    def places(start: int) -> None:
+        for part in (HAND, FIRST, SECOND):
+            columns.extend(({start + i: 1.0}, centre, 0.15) for i, centre in zip(part, CENTRE, strict=True))
+        columns.append(({start + GRIPPER: 1.0}, 0.7, 0.3))
+        columns.extend(({start + i: 1.0}, 0.0, 0.5) for i in TURNS)
+
+    places(0)
+    columns.extend(({i: 1.0}, centre, 0.15) for i, centre in zip(GOAL, CENTRE, strict=True))
+    if relative:
+        moving = [(i, 0.01) for i in (*HAND, *FIRST, *SECOND)] + [(GRIPPER, 0.05)]
+        columns.extend(({i: 1.0, BEFORE + i: -1.0}, 0.0, scale) for i, scale in moving)
+        for end, start in ((FIRST, HAND), (GOAL, FIRST), (GOAL, HAND), (SECOND, FIRST)):
+            columns.extend(({i: 1.0, j: -1.0}, 0.0, 0.1) for i, j in zip(end, start, strict=True))
+    else:
+        places(BEFORE)
+    matrix = torch.zeros(39, len(columns))
+    for column, (coefficients, _, _) in enumerate(columns):
+        for number, coefficient in coefficients.items():
+            matrix[number, column] = coefficient
+    means, scales = (torch.tensor([column[k] for column in columns]) for k in (1, 2))
+    return Features(matrix, means, scales, known=True)
