@@ -42,6 +42,7 @@ class SuccessLogger(Returning):
         seed: of the goals; by default the ``seed`` of the datamodule, else 0.
         max_steps: length of an episode, which in Meta-World ends with success; by default 500 there, else that of the
             environment.
+        action_repeat: how many steps each action is played for; by default as in the datamodule's training, else 1.
         num_processes: of environments.
         fast: faster Python paths of the environments.
         task: the task being trained, see `ForgettingLogger`.
@@ -67,6 +68,7 @@ class SuccessLogger(Returning):
         num_goals: int = 20,
         seed: int | None = None,
         max_steps: int | None = None,
+        action_repeat: int | None = None,
         num_processes: int = 2,
         fast: bool = False,
         task: Task | None = None,
@@ -74,6 +76,8 @@ class SuccessLogger(Returning):
         super().__init__()
         check_integers(1, every_n_steps=1 if every_n_steps is None else every_n_steps)
         self.every_n_steps, self.split, self.num_goals, self.seed = every_n_steps, split, num_goals, seed
+        check_integers(1, action_repeat=1 if action_repeat is None else action_repeat)
+        self.action_repeat = action_repeat
         self.tasks, self.task = None if tasks is None else task_specs(tasks), task
         self.options: dict[str, Any] = {"max_steps": max_steps, "num_processes": num_processes, "fast": fast}
         self._report: SuccessReport | None = None
@@ -166,7 +170,8 @@ class SuccessLogger(Returning):
             goals: dict[str, Any] = {"split": self.split, "num_goals": self.num_goals, "seed": seed}
             specs = self._specs(trainer)
             self._ends_with_success = all(isinstance(spec, MetaWorldTask) for spec in specs)
-            rules: dict[str, Any] = {"stop_at_success": self._ends_with_success, **self.options}
+            repeat = self.action_repeat or getattr(_data(trainer), "action_repeat", 1)
+            rules = {"stop_at_success": self._ends_with_success, "action_repeat": repeat, **self.options}
             self._evaluation = GoalEvaluation(specs, **goals, **rules)
         index = self._indices(trainer, pl_module)
         with getattr(pl_module, "averaged", nullcontext)():  # once, and not for every action

@@ -2,53 +2,23 @@
 
 import warnings
 from dataclasses import replace
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
 from dendrite_zoo._core.checks import check_integers
-from dendrite_zoo.rl.episodes import Order, Split
+from dendrite_zoo.rl.episodes import Order, Split, Step
 from dendrite_zoo.rl.metaworld.tasks import MetaWorldTask, metaworld
 from dendrite_zoo.rl.pool import WorkerPool
 from dendrite_zoo.rl.task_list import Tasks, check_sent, episode_config, equal_sizes, task_specs
 
 __all__ = ["Step", "TaskEnvironments"]
 
-_DECISIVE = ("split", "num_goals", "order", "seed", "max_steps", "stop_at_success", "reward_version")  # of a state
+_DECISIVE = ("split", "num_goals", "order", "seed", "max_steps", "stop_at_success", "action_repeat", "reward_version")
 
 Opened = TypeVar("Opened", bound="TaskEnvironments")
-
-
-class Step(NamedTuple):
-    """The result of one step of all N environments.
-
-    Attributes:
-        observation: to choose the next action by, ``(N, O)``; where an episode ended, the first of the next one.
-        reward: ``(N,)``.
-        success: ``(N,)``, whether the task is solved at this step.
-        truncated: ``(N,)``, whether the episode was cut off after this step. It is a limit of time and not an end of
-            the task: learners bootstrap from ``final_observation``.
-        final_observation: the observation after the action, ``(N, O)``; equal to ``observation`` where no episode
-            ended.
-        goal: ``(N,)``, number of the goal of the episode, -1 where all goals were played before.
-        terminated: ``(N,)``, whether this step led to an end of the task itself, after which no reward comes: the
-            robot fell. Meta-World's tasks have none.
-    """
-
-    observation: NDArray[np.float64]
-    reward: NDArray[np.float64]
-    success: NDArray[np.bool_]
-    truncated: NDArray[np.bool_]
-    final_observation: NDArray[np.float64]
-    goal: NDArray[np.int64]
-    terminated: NDArray[np.bool_]
-
-    @property
-    def ended(self) -> NDArray[np.bool_]:
-        """Where an episode ended with this step, ``(N,)``, whatever ended it."""
-        return self.truncated | self.terminated
 
 
 class TaskEnvironments:
@@ -84,6 +54,8 @@ class TaskEnvironments:
         max_steps: length of an episode, at most 500 in Meta-World, and 500 there by default; else by default that of
             the environment itself.
         stop_at_success: end an episode with its first success: for evaluation.
+        action_repeat: how many steps an action is played for; an episode may end before. Rewards are summed, and
+            ``max_steps`` counts steps.
         reward_version: of Meta-World's rewards, ``"v2"`` or ``"v1"``.
         timeout: seconds to wait for an answer of a process; five times as many while the environments are made.
 
@@ -116,6 +88,7 @@ class TaskEnvironments:
         fast: bool = False,
         max_steps: int | None = None,
         stop_at_success: bool = False,
+        action_repeat: int = 1,
         reward_version: str = "v2",
         timeout: float = 60.0,
     ) -> None:
@@ -125,7 +98,8 @@ class TaskEnvironments:
         check_integers(0, first_env=first_env, num_processes=num_processes)
         self.num_envs = len(self.tasks) * envs_per_task
         common: dict[str, Any] = {"split": split, "order": order, "seed": seed, "stop_at_success": stop_at_success}
-        common |= {"reward_version": reward_version, "stride": envs_per_task, "fast": fast}
+        common |= {"action_repeat": action_repeat, "reward_version": reward_version}
+        common |= {"stride": envs_per_task, "fast": fast}
         each = [episode_config(spec, num_goals, max_steps, common) for spec in self.specs]
         self.config = replace(each[0], env=first_env)
         own = {name: getattr(self.config, name) for name in _DECISIVE}
@@ -239,8 +213,8 @@ class TaskEnvironments:
             ValueError: it is of other tasks, of another number of environments, or of other episodes: goals, seed,
                 length, rewards.
         """
-        settings = self._settings, state["settings"]
-        if other := [name for name, value in self._settings.items() if state["settings"][name] != value]:
+        settings = self._settings, {"action_repeat": 1, **state["settings"]}  # earlier versions do not say it
+        if other := [name for name, value in self._settings.items() if settings[1][name] != value]:
             expected, got = ({name: values[name] for name in other} for values in settings)
             raise ValueError(
                 f"Expected the state of {self.num_envs} environments with {expected}, but got the state of "

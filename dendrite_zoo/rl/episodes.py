@@ -33,6 +33,7 @@ class EpisodeConfig:
         seed: of the goals and of their order.
         max_steps: length of an episode; None for the environment's own.
         stop_at_success: whether an episode ends with the first success.
+        action_repeat: how many steps an action is played for.
         reward_version: Meta-World's name for the reward.
         fast: whether Meta-World's faster Python paths are used.
         spec: what makes the environment; None for Meta-World's of this name.
@@ -51,6 +52,7 @@ class EpisodeConfig:
     seed: int = 0
     max_steps: int | None = 500
     stop_at_success: bool = False
+    action_repeat: int = 1
     reward_version: str = "v2"
     fast: bool = False
     spec: TaskSpec | None = None
@@ -59,7 +61,7 @@ class EpisodeConfig:
         check_choice(get_args(Split), split=self.split)
         check_choice(get_args(Order), order=self.order)
         check_choice(("v1", "v2"), reward_version=self.reward_version)
-        check_integers(1, num_goals=self.num_goals)
+        check_integers(1, num_goals=self.num_goals, action_repeat=self.action_repeat)
         check_integers(0, seed=self.seed)
         if self.max_steps is not None:
             check_integers(1, 500 if self.spec is None else self.spec.most_steps, max_steps=self.max_steps)
@@ -69,18 +71,55 @@ class EpisodeConfig:
 
 
 class StepResult(NamedTuple):
-    """What the environment returned for one action."""
+    """What the environment returned for one action; see `Step`."""
 
     observation: NDArray[np.float64]
     reward: float
     success: bool
     truncated: bool
     terminated: bool
+    success_at_end: bool = False
+    steps: int = 1
 
     @property
     def ended(self) -> bool:
         """Whether the episode ended with this step."""
         return self.truncated or self.terminated
+
+
+class Step(NamedTuple):
+    """The result of one action in each of N environments: of one step, or of ``action_repeat``.
+
+    Attributes:
+        observation: to choose the next action by, ``(N, O)``; where an episode ended, the first of the next one.
+        reward: ``(N,)``, the sum over the action's steps.
+        success: ``(N,)``, whether the task is solved at some of these steps.
+        truncated: ``(N,)``, whether the episode was cut off after this step. It is a limit of time and not an end of
+            the task: learners bootstrap from ``final_observation``.
+        final_observation: the observation after the action, ``(N, O)``; equal to ``observation`` where no episode
+            ended.
+        goal: ``(N,)``, number of the goal of the episode, -1 where all goals were played before.
+        terminated: ``(N,)``, whether this step led to an end of the task itself, after which no reward comes: the
+            robot fell. Meta-World's tasks have none.
+        success_at_end: ``(N,)``, whether the task is solved at the last of the action's steps.
+        steps: ``(N,)``, how many steps were simulated: ``action_repeat``, or fewer where an episode ended; 0 where all
+            goals were played before.
+    """
+
+    observation: NDArray[np.float64]
+    reward: NDArray[np.float64]
+    success: NDArray[np.bool_]
+    truncated: NDArray[np.bool_]
+    final_observation: NDArray[np.float64]
+    goal: NDArray[np.int64]
+    terminated: NDArray[np.bool_]
+    success_at_end: NDArray[np.bool_]
+    steps: NDArray[np.int64]
+
+    @property
+    def ended(self) -> NDArray[np.bool_]:
+        """Where an episode ended with this step, ``(N,)``, whatever ended it."""
+        return self.truncated | self.terminated
 
 
 class Episodes:
@@ -138,21 +177,29 @@ class Episodes:
         return self._seen(self.env.reset(seed=int(seed >> 1))[0])  # 31 bits, which every generator takes
 
     def step(self, action: NDArray[np.float64]) -> StepResult:
-        """Play one step; after the last one of an episode, `begin` the next.
+        """Play an action, ``action_repeat`` steps or to the episode's end; after the last one of it, `begin` the next.
 
         Shape:
             action ``(A,)``.
         """
-        self.observation, reward, success, truncated, terminated = self._play(action)
+        results = [self._step(action)]
+        while len(results) < self.config.action_repeat and not results[-1].ended:
+            results.append(self._step(action))
+        total, last = sum(result.reward for result in results), results[-1]
+        success = any(result.success for result in results)
+        return last._replace(reward=total, success=success, success_at_end=last.success, steps=len(results))
+
+    def _step(self, action: NDArray[np.float64]) -> StepResult:
+        result = self._play(action)
+        self.observation = result.observation
         self.steps += 1
-        limit, stop = self.config.max_steps, success and self.config.stop_at_success
+        limit, stop = self.config.max_steps, result.success and self.config.stop_at_success
         if limit is None and self.steps >= self.spec.most_steps:
             raise RuntimeError(
                 f"Expected an episode of {self.config.task} to end, but it has gone on for {self.steps} steps. Give "
                 "`max_steps`, or wrap the environment: gymnasium.wrappers.TimeLimit(env, max_episode_steps=...)."
             )
-        truncated = truncated or stop or (limit is not None and self.steps >= limit)
-        return StepResult(self.observation, reward, success, truncated, terminated)
+        return result._replace(truncated=result.truncated or stop or (limit is not None and self.steps >= limit))
 
     def _play(self, action: NDArray[np.float64]) -> StepResult:
         self._played.append(np.array(action))

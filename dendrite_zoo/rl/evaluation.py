@@ -9,6 +9,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from rich.progress import Progress
 
+from dendrite_zoo._core.checks import check_integers
 from dendrite_zoo.metrics import bootstrap_interval
 from dendrite_zoo.rl.environments import TaskEnvironments, checked_actions
 from dendrite_zoo.rl.episodes import Split
@@ -41,6 +42,7 @@ class SuccessReport:
         split: the split of the goals.
         max_steps: length of an episode; None for the environments' own.
         returns: the sum of rewards of each episode, ``(T, G)``.
+        action_repeat: how many steps each action was played for.
     """
 
     tasks: tuple[str, ...]
@@ -49,6 +51,7 @@ class SuccessReport:
     split: str
     max_steps: int | None = MAX_STEPS
     returns: NDArray[np.float64] | None = None
+    action_repeat: int = 1
 
     @property
     def metric(self) -> str:
@@ -149,6 +152,8 @@ class SuccessReport:
             "num_goals": self._values.shape[1],
             "max_steps": self.max_steps,
         }
+        if self.action_repeat > 1:
+            record["action_repeat"] = self.action_repeat
         if self.first is None:
             return record | {"task_returns": list(self.per_task.values()), "interval": list(self.interval())}
         record |= {
@@ -173,7 +178,11 @@ class GoalEvaluation(TaskEnvironments):
         ValueError: as `TaskEnvironments`; or some of the tasks say what success is, and others do not.
     """
 
-    def __init__(self, tasks: Tasks, *, split: Split = "test", num_goals: int = 50, **options: Any) -> None:
+    def __init__(
+        self, tasks: Tasks, *, split: Split = "test", num_goals: int = 50, action_repeat: int = 1, **options: Any
+    ) -> None:
+        check_integers(1, action_repeat=action_repeat)
+        self.action_repeat = action_repeat  # steps are played one by one, so that the first success is known exactly
         specs = task_specs(tasks)
         silent = without_success(specs)
         self.has_success = not silent
@@ -190,15 +199,17 @@ class GoalEvaluation(TaskEnvironments):
         config = self.config
         first = np.zeros((len(self.tasks), config.num_goals), dtype=np.int64)
         last, steps, returns = np.zeros(first.shape, dtype=bool), np.zeros_like(first), np.zeros(first.shape)
-        actions = np.zeros((self.num_envs, self.action_size))
+        actions, left = np.zeros((self.num_envs, self.action_size)), np.zeros(self.num_envs, dtype=np.int64)
         self.reset()
         with Progress(transient=True, disable=not progress) as bar:
             shown = bar.add_task("goals", total=first.size)
             while len(busy := np.flatnonzero(~self.finished)):
-                for rows in self._at_once(busy):
+                for rows in self._at_once(busy[left[busy] == 0]):
                     chosen = act(self.observation[rows], self.task_index[rows])
                     actions[rows] = checked_actions(chosen, (len(rows), self.action_size))
+                    left[rows] = self.action_repeat
                 step = self.step(actions)
+                left = np.where(step.ended, 0, left - 1)
                 goal, success = (self.task_index[busy], step.goal[busy]), step.success[busy]
                 steps[goal] += 1
                 returns[goal] += step.reward[busy]
@@ -207,7 +218,8 @@ class GoalEvaluation(TaskEnvironments):
                 bar.advance(shown, int(step.ended.sum()))
         at_end = None if config.stop_at_success or not self.has_success else last
         reached = first if self.has_success else None
-        return SuccessReport(self.tasks, reached, at_end, config.split, config.max_steps, returns)
+        rules = config.split, config.max_steps, returns, self.action_repeat
+        return SuccessReport(self.tasks, reached, at_end, *rules)
 
     def _at_once(self, busy: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         """The rows that the policy is given together: of environments of one's own, those of a task.
@@ -216,7 +228,7 @@ class GoalEvaluation(TaskEnvironments):
         same whatever happens in the other tasks.
         """
         if all(isinstance(spec, MetaWorldTask) for spec in self.specs):
-            return [busy]
+            return [busy] if len(busy) else []
         of_task = self.task_index[busy]
         return [busy[of_task == task] for task in np.unique(of_task)]
 
@@ -237,8 +249,9 @@ def evaluate_policy(
         progress: show a progress bar.
         **options: ``split`` (``"test"`` to report, ``"val"`` to choose models on, or ``"train"``), ``num_goals`` of
             each task (50), ``max_steps`` (500, or the environment's own), ``stop_at_success`` (end episodes with
-            success: faster, but success at the last step stays unknown), and of `TaskEnvironments` ``num_processes``,
-            ``fast`` and ``seed``.
+            success: faster, but success at the last step stays unknown), ``action_repeat`` (how many steps an action
+            is played for, 1; a policy that was trained with more may act at each step, too), and of `TaskEnvironments`
+            ``num_processes``, ``fast`` and ``seed``.
 
     Raises:
         ImportError: the ``[metaworld]`` extra is missing.

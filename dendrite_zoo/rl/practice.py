@@ -28,7 +28,8 @@ class Practice:
         device: of the replay buffer.
 
     Attributes:
-        steps: how many were played in every environment.
+        steps: how many actions were played in every environment.
+        simulated: how many steps were simulated in the latest round, in all environments.
         environments: None until `open`, and after `close`.
         replay: the buffer, in which tasks count from 0.
     """
@@ -44,7 +45,7 @@ class Practice:
         device: torch.device,
     ) -> None:
         self.specs, self.first_task, self.envs_per_task = specs, first_task, envs_per_task
-        self.steps, self.normalize_rewards = 0, normalize_rewards
+        self.steps, self.simulated, self.normalize_rewards = 0, 0, normalize_rewards
         names = [spec.name for spec in specs]
         index = [task for task in range(len(specs)) for _ in range(envs_per_task)]
         self.statistics = EpisodeStatistics(names, index, without_success(specs))
@@ -81,7 +82,7 @@ class Practice:
         Args:
             act: maps observations ``(N, O)``, float32, and tasks ``(N,)``, by their index among all, to actions
                 ``(N, A)``.
-            steps: in every environment.
+            steps: actions in every environment.
 
         Returns:
             As `dendrite_zoo.rl.statistics.EpisodeStatistics.compute`.
@@ -98,6 +99,7 @@ class Practice:
             environments.reset()
         observation = tensor(environments.observation)
         transitions: list[tuple[Tensor, ...]] = []
+        self.simulated = 0
         for _ in range(steps):
             action = act(observation, place + self.first_task).float()  # of which NumPy knows more than of bfloat16
             step = environments.step(action.cpu().numpy())
@@ -105,6 +107,7 @@ class Practice:
             transitions.append((observation, action, tensor(step.reward), next_observation, place, terminated))
             observation = tensor(step.observation) if step.ended.any() else next_observation
             self.statistics.update(step)
+            self.simulated += int(step.steps.sum())
         self.replay.add(*(torch.cat(column) for column in zip(*transitions, strict=True)))
         self.steps += steps
         return self.statistics.compute()

@@ -11,6 +11,8 @@ from dendrite_zoo.rl.episodes import EpisodeConfig, Episodes
 from dendrite_zoo.rl.metaworld import episodes as metaworld
 from dendrite_zoo.rl.metaworld.tasks import MetaWorldTask
 
+RESULTS = ("reward", "success", "success_at_end", "truncated", "terminated", "steps")
+
 
 def table_row(observation_size: int, action_size: int) -> np.dtype[np.void]:
     """The type of a row of the table, for environments of these sizes.
@@ -21,8 +23,9 @@ def table_row(observation_size: int, action_size: int) -> np.dtype[np.void]:
         [
             *((name, np.float64, (action_size,)) for name in ("action", "expert_action")),
             *((name, np.float64, (observation_size,)) for name in ("observation", "final_observation")),
-            *(("reward", np.float64), ("goal", np.int64)),
-            *((name, np.bool_) for name in ("success", "truncated", "terminated", "finished", "busy")),
+            *(("reward", np.float64), ("goal", np.int64), ("steps", np.int64)),
+            *((name, np.bool_) for name in ("success", "success_at_end", "truncated", "terminated")),
+            *((name, np.bool_) for name in ("finished", "busy")),
         ],
         align=True,
     )
@@ -67,12 +70,12 @@ class Shard:
         for row, episodes in self._busy():
             column.goal[row] = episodes.goal
             if episodes.finished:
-                for name in ("reward", "success", "truncated", "terminated"):
+                for name in RESULTS:
                     getattr(column, name)[row] = 0
                 continue
             result = episodes.step(column.action[row])
             column.final_observation[row] = result.observation
-            for name in ("reward", "success", "truncated", "terminated"):
+            for name in RESULTS:
                 getattr(column, name)[row] = getattr(result, name)
             if result.ended:
                 episodes.begin()

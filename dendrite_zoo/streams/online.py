@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dendrite_zoo._core.checks import check_choice, check_integers
 from dendrite_zoo._core.names import nearest
-from dendrite_zoo._core.ranks import gather_states, state_of_rank
+from dendrite_zoo._core.ranks import gather_states, state_of_rank, sum_over_ranks
 from dendrite_zoo.rl import TaskSpec, Transitions, task_specs
 from dendrite_zoo.rl.practice import Practice
 from dendrite_zoo.rl.replay import ReplayBuffer
@@ -22,7 +22,7 @@ __all__ = ["OnlineTasks"]
 
 # The arguments of TaskEnvironments that a user may choose; the others follow from those of OnlineTasks.
 Order = Literal["mixed", "sequential"]
-OPTIONS = ("fast", "max_steps", "num_goals", "num_processes", "reward_version", "timeout")
+OPTIONS = ("action_repeat", "fast", "max_steps", "num_goals", "num_processes", "reward_version", "timeout")
 LATEST = 1000  # observations of each task in a validation
 
 
@@ -43,19 +43,20 @@ class OnlineTasks(TaskDataModule):
     Args:
         tasks: ``"mt10"``, ``"mt50"`` or names of Meta-World's tasks, or a list of `dendrite_zoo.rl.TaskSpec`.
         order: ``"mixed"``, all tasks at once, or ``"sequential"``, one after another.
-        env_steps: number of steps, of all environments in all processes together, rounded up to whole rounds.
+        env_steps: number of steps that are simulated, of all environments in all processes, rounded up to whole rounds.
         epochs: number of epochs, rounded up to as many for each task where these are learned one after another; each
             ends with a validation and a checkpoint.
-        steps_per_round: steps of every environment in a round; the paper's by default.
+        steps_per_round: actions in every environment in a round, a step each unless ``environments`` has an
+            ``action_repeat``; the paper's by default.
         updates_per_round: updates after them.
-        warmup_steps: steps of all environments before the first update (of each task, where these are learned one after
+        warmup_steps: steps, simulated, of all environments before the first update (of each task, where these are learned one after
             another), with uniform actions.
         capacity: steps in the replay buffer of a process.
         envs_per_task: environments of each task in a process.
         normalize_rewards: divide each task's rewards, for learning alone, by their root mean square in what was played
             before its first update, so that tasks with rewards of other scales count alike.
-        environments: further arguments of `dendrite_zoo.rl.TaskEnvironments`: any of ``fast``, ``max_steps``,
-            ``num_goals``, ``num_processes``, ``reward_version`` and ``timeout``.
+        environments: further arguments of `dendrite_zoo.rl.TaskEnvironments`: any of ``action_repeat``, ``fast``,
+            ``max_steps``, ``num_goals``, ``num_processes``, ``reward_version`` and ``timeout``.
         seed: of the goals and their order, from 0.
 
     Attributes:
@@ -63,6 +64,7 @@ class OnlineTasks(TaskDataModule):
         observation_size: numbers in an observation.
         action_size: numbers in an action.
         fast: whether the environments take their faster Python paths.
+        action_repeat: how many steps each action is played for.
         num_envs: number of environments that a process plays at a time.
         rounds: number of rounds that were played.
 
@@ -121,12 +123,13 @@ class OnlineTasks(TaskDataModule):
         _check_options(self._options)
         # the attribute `env_steps` counts the steps played so far
         self.save_hyperparameters({"env_steps": env_steps, "environments": self._options}, logger=False)
-        self.fast = bool(self._options.get("fast"))
+        self.fast, self.action_repeat = bool(self._options.get("fast")), self._options.get("action_repeat", 1)
+        check_integers(1, action_repeat=self.action_repeat)
         self._restart(torch.device("cpu"))
 
     def _restart(self, device: torch.device) -> None:
         """Begin with nothing played."""
-        self.rounds, self._device = 0, device
+        self.rounds, self._cut_steps, self._device = 0, 0, device
         self._begin(0)
 
     def _begin(self, task: int) -> None:
@@ -150,18 +153,18 @@ class OnlineTasks(TaskDataModule):
 
     @property
     def env_steps(self) -> int:
-        """Number of steps that were played, of all environments in all processes."""
-        return self.rounds * self.env_steps_per_round
+        """Number of steps that were simulated, of all environments in all processes."""
+        return self.rounds * self.env_steps_per_round - self._cut_steps
 
     @property
     def task_env_steps(self) -> int:
-        """The same of the current task alone, where tasks are learned one after another."""
+        """The same of the current task alone, where tasks are learned one after another; each action counts in full."""
         return (self.rounds - self._earlier_rounds) * self.env_steps_per_round
 
     @property
     def env_steps_per_round(self) -> int:
-        """Number of steps in a round, of all environments in all processes."""
-        return self.steps_per_round * self.num_envs * self.world_size
+        """Number of steps in a round, of all environments in all processes; fewer where an episode cuts an action."""
+        return self.steps_per_round * self.action_repeat * self.num_envs * self.world_size
 
     @property
     def rounds_per_epoch(self) -> int:
@@ -214,7 +217,7 @@ class OnlineTasks(TaskDataModule):
 
         Args:
             act: maps observations ``(N, O)``, float32, and tasks ``(N,)`` to actions ``(N, A)``.
-            steps: in every environment.
+            steps: actions in every environment.
 
         Returns:
             Of the tasks with episodes that ended: ``success/{task}``, the share of these in which the task was solved
@@ -225,6 +228,10 @@ class OnlineTasks(TaskDataModule):
         """
         played = self.practice.collect(act, steps)
         self.rounds += 1
+        if self.action_repeat > 1:
+            simulated = torch.tensor(self.practice.simulated, device=self._device)
+            sum_over_ranks(simulated)
+            self._cut_steps += steps * self.action_repeat * self.num_envs * self.world_size - int(simulated)
         return played
 
     def sample(self, per_task: int, generator: torch.Generator | None = None) -> Transitions:
@@ -260,7 +267,7 @@ class OnlineTasks(TaskDataModule):
         if own is None:
             return {}
         turn = {"task": self.practice.first_task, "earlier_rounds": self._earlier_rounds}
-        return {"rounds": self.rounds, **turn, "processes": gather_states(own)}
+        return {"rounds": self.rounds, "cut_steps": self._cut_steps, **turn, "processes": gather_states(own)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from a checkpoint.
@@ -273,6 +280,7 @@ class OnlineTasks(TaskDataModule):
             return
         self._go_on_to(state_dict.get("task", 0))  # of earlier versions, which knew all at once alone
         self.rounds, self._earlier_rounds = state_dict["rounds"], state_dict.get("earlier_rounds", 0)
+        self._cut_steps = state_dict.get("cut_steps", 0)
         self.practice.load_state_dict(own, (self.rounds - self._earlier_rounds) * self.steps_per_round)
 
 

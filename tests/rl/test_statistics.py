@@ -15,7 +15,8 @@ def random_steps(count):
     for _ in range(count):
         reward, success, truncated = generator.normal(size=3), generator.random(3) < 0.2, generator.random(3) < 0.3
         terminated = generator.random(3) < 0.1
-        yield Step(nothing, reward, success, truncated, nothing, np.zeros(3, dtype=np.int64), terminated)
+        counts = np.zeros(3, dtype=np.int64), terminated, success, np.ones(3, dtype=np.int64)
+        yield Step(nothing, reward, success, truncated, nothing, *counts)
 
 
 def naive(steps):

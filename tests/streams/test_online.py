@@ -152,7 +152,7 @@ def test_what_is_out_of_range_is_refused():
     [
         ("seed", r"without 'seed': give it as OnlineTasks\(seed=...\)"),
         ("envs_per_task", r"without 'envs_per_task': give it as OnlineTasks\(envs_per_task=...\)"),
-        ("split", "to hold some of fast, max_steps, num_goals, .* but got 'split'"),
+        ("split", "to hold some of action_repeat, fast, max_steps, num_goals, .* but got 'split'"),
         ("order", "but got 'order'"),
         ("stop_at_success", "but got 'stop_at_success'"),
         ("first_env", "but got 'first_env'"),
