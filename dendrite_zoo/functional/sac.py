@@ -54,15 +54,15 @@ def soft_value(q1: Tensor, q2: Tensor, log_prob: Tensor, alpha: Tensor) -> Tenso
     return torch.minimum(q1, q2) - alpha * log_prob
 
 
-def td_target(reward: Tensor, next_value: Tensor, discount: float, terminated: Tensor | None = None) -> Tensor:
+def td_target(reward: Tensor, next_value: Tensor, discount: float | Tensor, terminated: Tensor | None = None) -> Tensor:
     """What a critic should say: ``r + gamma V(s')``, and ``r`` where the task ended (equation 2).
 
     Where an episode's length cut it off, the task has not ended: there is a value beyond.
 
     Args:
-        reward: of the step.
+        reward: of the step, or the discounted sum of several.
         next_value: soft value of where it led.
-        discount: gamma, per step.
+        discount: gamma, per step; or of each row by itself, such as ``gamma^n`` after n steps.
         terminated: where the task ended with the step; None for nowhere.
 
     Shape:
@@ -75,6 +75,8 @@ def td_target(reward: Tensor, next_value: Tensor, discount: float, terminated: T
     """
     if terminated is not None:
         next_value = next_value.masked_fill(terminated, 0.0)
+    if isinstance(discount, Tensor):
+        return torch.addcmul(reward, next_value, discount)
     return torch.add(reward, next_value, alpha=discount)
 
 

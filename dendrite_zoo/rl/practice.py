@@ -50,7 +50,7 @@ class Practice:
         index = [task for task in range(len(specs)) for _ in range(envs_per_task)]
         self.statistics = EpisodeStatistics(names, index, without_success(specs))
         sizes = {"observation_size": specs[0].observation_size, "action_size": specs[0].action_size}
-        self.replay = ReplayBuffer(len(specs), capacity, device=device, **sizes)
+        self.replay = ReplayBuffer(len(specs), capacity, envs_per_task=envs_per_task, device=device, **sizes)
         self.reward_rms = torch.zeros(len(specs), device=device)  # 0: not measured yet
         self.environments: TaskEnvironments | None = None
         self._last_state: dict[str, Any] | None = None  # of environments that were closed
@@ -103,8 +103,11 @@ class Practice:
         for _ in range(steps):
             action = act(observation, place + self.first_task).float()  # of which NumPy knows more than of bfloat16
             step = environments.step(action.cpu().numpy())
-            next_observation, terminated = tensor(step.final_observation), torch.from_numpy(step.terminated)
-            transitions.append((observation, action, tensor(step.reward), next_observation, place, terminated))
+            next_observation, ends = (
+                tensor(step.final_observation),
+                map(torch.from_numpy, (step.terminated, step.ended)),
+            )
+            transitions.append((observation, action, tensor(step.reward), next_observation, place, *ends))
             observation = tensor(step.observation) if step.ended.any() else next_observation
             self.statistics.update(step)
             self.simulated += int(step.steps.sum())
@@ -112,9 +115,15 @@ class Practice:
         self.steps += steps
         return self.statistics.compute()
 
-    def sample(self, per_task: int, generator: torch.Generator | None = None) -> Transitions:
-        """Sample the same number of steps of every task from the replay buffer; tasks by their index among all."""
-        batch = self.replay.sample(per_task, generator)
+    def sample(self, per_task: int, generator: torch.Generator | None = None, **options: Any) -> Transitions:
+        """Sample the same number of steps of every task from the replay buffer; tasks by their index among all.
+
+        Args:
+            per_task: steps of each task.
+            generator: of random numbers.
+            **options: further arguments of `dendrite_zoo.rl.replay.ReplayBuffer.sample`.
+        """
+        batch = self.replay.sample(per_task, generator, **options)
         if self.normalize_rewards:
             if not self.reward_rms.all():
                 self._measure_rewards()

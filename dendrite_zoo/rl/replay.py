@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from dendrite_zoo._core.checks import check_integers
+from dendrite_zoo._core.checks import check_integers, check_range, wrong_argument
 from dendrite_zoo._core.finite import unusable_rows
 
 __all__ = ["Transitions"]
@@ -18,11 +18,13 @@ class Transitions(NamedTuple):
     Attributes:
         observation: ``(B, O)``, before the action.
         action: ``(B, A)``, in [-1, 1].
-        reward: ``(B,)``.
-        next_observation: ``(B, O)``, after the action, also where an episode ended by its length.
+        reward: ``(B,)``; of n steps their discounted sum.
+        next_observation: ``(B, O)``, after the action or the n steps, also where an episode ended by its length.
         task: ``(B,)`` integers.
         terminated: ``(B,)``, whether the task itself ended with the step, so that no reward comes after it; None for
             nowhere.
+        discount: ``(B,)``, factor of the value of ``next_observation``: the discount to the power of the number of
+            steps, and 0 where the task itself ended; None for the learner's own discount of one step.
     """
 
     observation: Tensor
@@ -31,13 +33,14 @@ class Transitions(NamedTuple):
     next_observation: Tensor
     task: Tensor
     terminated: Tensor | None = None
+    discount: Tensor | None = None
 
 
 def as_transitions(batch: Any) -> Transitions:
     """A batch of a loader of one's own as `Transitions`.
 
     Args:
-        batch: five or six tensors in the order of `Transitions`, or a mapping of them by their names.
+        batch: five to seven tensors in the order of `Transitions`, or a mapping of them by their names.
 
     Raises:
         ValueError: it is something else.
@@ -62,20 +65,24 @@ def as_transitions(batch: Any) -> Transitions:
             f"{shapes}."
         )
     ends = None if steps.terminated is None else steps.terminated.bool()
-    return steps._replace(task=steps.task.long(), reward=steps.reward.float(), terminated=ends)
+    factor = None if steps.discount is None else steps.discount.float()
+    return steps._replace(task=steps.task.long(), reward=steps.reward.float(), terminated=ends, discount=factor)
 
 
 class ReplayBuffer:
     """The latest steps of each task, float32, in one tensor: a batch is a single ``index_select``.
 
     Where an episode ends by its length, values are bootstrapped through the truncation (Pardo et al. 2018); where the
-    task itself ends, as when a robot fell, they are not.
+    task itself ends, as when a robot fell, they are not. Returns of n steps are summed when they are sampled, of steps
+    that followed one another in one environment: shorter where an episode ended, and at the latest step.
 
     Args:
         num_tasks: how many tasks share the capacity, in equal parts.
         capacity: steps in all, rounded up to a multiple of ``num_tasks``.
         observation_size: O, the length of an observation.
         action_size: A, the length of an action.
+        envs_per_task: how many environments of each task are stepped in turn: the next step in the same environment is
+            as many rows of its task later.
         device: of the tensor.
 
     Attributes:
@@ -101,15 +108,16 @@ class ReplayBuffer:
         *,
         observation_size: int,
         action_size: int,
+        envs_per_task: int = 1,
         device: torch.device | str = "cpu",
     ) -> None:
-        check_integers(1, num_tasks=num_tasks, capacity=capacity)
+        check_integers(1, num_tasks=num_tasks, capacity=capacity, envs_per_task=envs_per_task)
         check_integers(1, observation_size=observation_size, action_size=action_size)
-        self.num_tasks, self.capacity = num_tasks, -(-capacity // num_tasks)
+        self.num_tasks, self.capacity, self.envs_per_task = num_tasks, -(-capacity // num_tasks), envs_per_task
         self.widths = [observation_size, action_size, 1, observation_size]
         # `empty` touches no memory: usage grows with the steps
         self.rows = torch.empty(num_tasks * self.capacity, sum(self.widths), device=device)
-        self.terminated = torch.zeros(len(self.rows), dtype=torch.bool, device=device)
+        self.terminated, self.ended = torch.zeros(2, len(self.rows), dtype=torch.bool, device=device)
         self.seen = torch.zeros(num_tasks, dtype=torch.long)
 
     def __len__(self) -> int:
@@ -129,6 +137,7 @@ class ReplayBuffer:
         next_observation: Tensor,
         task: Tensor,
         terminated: Tensor | None = None,
+        ended: Tensor | None = None,
     ) -> None:
         """Add steps in the order in which they were made; they replace the oldest steps of their tasks.
 
@@ -139,6 +148,7 @@ class ReplayBuffer:
             next_observation: ``(N, O)``, of the same episode.
             task: ``(N,)`` integers.
             terminated: ``(N,)``, where the task itself ended; None for nowhere.
+            ended: ``(N,)``, where an episode ended, whatever ended it; None for where the task itself did.
         """
         parts = [observation, action, reward.unsqueeze(-1), next_observation]
         shapes = [list(part.shape) for part in parts]
@@ -156,6 +166,7 @@ class ReplayBuffer:
             raise ValueError(f"Expected tasks from 0 to {self.num_tasks - 1}, but got a step of task {most}.")
         ends = torch.zeros(len(task), dtype=torch.bool) if terminated is None else terminated
         ends = ends.to(self.terminated)
+        closing = ends if ended is None else ends | ended.to(ends)
         for j, count in enumerate(counts.tolist()):
             mine = (task == j).nonzero().squeeze(1)[-self.capacity :]
             last = int(self.seen[j]) + count
@@ -163,21 +174,36 @@ class ReplayBuffer:
             slots, mine = slots.to(packed.device), mine.to(packed.device)
             self.rows.index_copy_(0, slots, packed[mine])
             self.terminated.index_copy_(0, slots, ends[mine])
+            self.ended.index_copy_(0, slots, closing[mine])
         self.seen += counts
 
     def sample(
-        self, per_task: int, generator: torch.Generator | None = None, *, tasks: Sequence[int] | None = None
+        self,
+        per_task: int,
+        generator: torch.Generator | None = None,
+        *,
+        tasks: Sequence[int] | None = None,
+        n_step: int = 1,
+        discount: float | None = None,
     ) -> Transitions:
         """Sample the same number of steps of every task, with replacement.
+
+        With a ``discount`` a step's reward is ``r_0 + discount r_1 + ... + discount^(n-1) r_(n-1)``, its
+        ``next_observation`` the one after ``n`` steps, and its ``discount`` what to multiply the value of that by:
+        ``discount^n``, or 0 where the task itself ended. ``n`` is ``n_step``, or less where an episode ended before, or
+        no more has been played yet.
 
         Args:
             per_task: steps of each task.
             generator: of random numbers, on the buffer's device.
             tasks: the tasks to sample of; None for all.
+            n_step: how many rewards a return has.
+            discount: of the reward, per step, from 0 to 1; None leaves ``discount`` of the steps to the learner.
 
         Raises:
-            ValueError: there is no step of a task yet.
+            ValueError: there is no step of a task yet; a number out of range, or ``n_step`` without ``discount``.
         """
+        check_integers(1, n_step=n_step)
         chosen = list(range(self.num_tasks) if tasks is None else tasks)
         sizes = self.sizes[chosen]
         if not sizes.all():
@@ -193,8 +219,28 @@ class ReplayBuffer:
         places = (index + task * self.capacity).flatten()
         observation, action, reward, next_observation = self.rows.index_select(0, places).split(self.widths, dim=1)
         task = task.expand(-1, per_task).flatten()
-        ends = self.terminated.index_select(0, places)
-        return Transitions(observation, action, reward.squeeze(1), next_observation, task, ends)
+        if discount is None:
+            if n_step > 1:
+                raise wrong_argument("discount", "a number from 0 to 1 with n_step above 1", discount)
+            ends = self.terminated.index_select(0, places)
+            return Transitions(observation, action, reward.squeeze(1), next_observation, task, ends)
+        check_range(0, 1, discount=discount)
+        returns, last, factor = self._returns(places, task, n_step, discount)
+        next_observation = self.rows.index_select(0, last)[:, -self.widths[-1] :]
+        ends = self.terminated.index_select(0, last)
+        return Transitions(observation, action, returns, next_observation, task, ends, factor.masked_fill(ends, 0.0))
+
+    def _returns(self, places: Tensor, task: Tensor, n_step: int, discount: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Of some rows ``(B,)`` the sum of n rewards, the row of the last of these, and the discount after it."""
+        powers = torch.tensor([discount**n for n in range(n_step + 1)], device=places.device)
+        start, steps = task * self.capacity, torch.arange(n_step, device=places.device) * self.envs_per_task
+        later = (self.seen.to(places.device)[task] - 1 - (places - start)) % self.capacity  # rows that are newer
+        rows = ((places - start).unsqueeze(1) + steps) % self.capacity + start.unsqueeze(1)
+        follows = steps <= later.unsqueeze(1)
+        follows[:, 1:] &= ~self.ended[rows[:, :-1]].cumsum(1).bool()
+        count = follows.sum(1)
+        rewards = self.rows[rows, sum(self.widths[:2])].where(follows, 0.0)
+        return rewards @ powers[:-1], rows.gather(1, count.unsqueeze(1) - 1).squeeze(1), powers[count]
 
     def observations(self, task: int, count: int) -> Tensor:
         """The latest observations of a task, oldest first.
@@ -218,8 +264,9 @@ class ReplayBuffer:
         return self.rows.index_select(0, slots.to(self.rows.device))
 
     def state_dict(self) -> dict[str, Any]:
-        """The rows in use, where tasks ended, and how many steps of each task were added."""
-        return {"seen": self.seen.clone(), "rows": self._used(self.rows), "terminated": self._used(self.terminated)}
+        """The rows in use, where tasks and episodes ended, and how many steps of each task were added."""
+        used = {name: self._used(getattr(self, name)) for name in ("rows", "terminated", "ended")}
+        return {"seen": self.seen.clone(), **used}
 
     def _used(self, column: Tensor) -> Tensor:
         return torch.cat([column[j * self.capacity :][:size] for j, size in enumerate(self.sizes.tolist())]).cpu()
@@ -236,8 +283,9 @@ class ReplayBuffer:
             expected = f"{self.num_tasks} tasks with at most {self.capacity} steps of {sum(self.widths)} numbers"
             got = f"{len(seen)} tasks and steps of shape {tuple(rows.shape)}. Use the same tasks and `capacity`"
             raise ValueError(f"Expected the state of a buffer of {expected}, but got {got} as before.")
-        ends = state.get("terminated", torch.zeros(len(rows), dtype=torch.bool))  # earlier versions have none
-        for column, values in ((self.rows, rows), (self.terminated, ends)):
+        # earlier versions have no ends: then a return has one reward alone
+        ends = (state.get(name, torch.full((len(rows),), name == "ended")) for name in ("terminated", "ended"))
+        for column, values in zip((self.rows, self.terminated, self.ended), (rows, *ends), strict=True):
             for j, used in enumerate(values.split(sizes)):
                 column[j * self.capacity :][: len(used)] = used.to(column.device)
         self.seen = seen.clone()

@@ -65,11 +65,11 @@ class ActorCritic:
         Args:
             batch: of `dendrite_zoo.rl.replay.ReplayBuffer`.
             noise: gives standard normal numbers of the shape of its argument.
-            discount: of the reward, per step.
+            discount: of the reward, per step, where the batch does not say its own.
             reward_scale: factor of all rewards.
             target_entropy: of the actions, in nats; None for minus their number of dimensions.
         """
-        observation, action, reward, next_observation, task, terminated = batch
+        observation, action, reward, next_observation, task, terminated, factor = batch
         acting, judging, judging_slowly = map(partial(_parts, task=task), (self.policy, self.critic, self.slow_critic))
         alpha = self.log_alpha.exp()[task]
         fixed = alpha.detach()
@@ -77,7 +77,9 @@ class ActorCritic:
             next_action, next_log_prob = self.sample(next_observation, acting, noise)
             q1, q2 = self.slow_critic(next_observation, next_action, judging_slowly)
             next_value = sac.soft_value(q1, q2, next_log_prob, fixed)
-            target = sac.td_target(reward * reward_scale, next_value, discount, terminated)
+            target = sac.td_target(
+                reward * reward_scale, next_value, discount if factor is None else factor, terminated
+            )
         q1, q2 = self.critic(observation, action, judging)
         critic_loss = sac.critic_loss(q1, q2, target)
 

@@ -49,7 +49,7 @@ class OnlineTasks(TaskDataModule):
         steps_per_round: actions in every environment in a round, a step each unless ``environments`` has an
             ``action_repeat``; the paper's by default.
         updates_per_round: updates after them.
-        warmup_steps: steps, simulated, of all environments before the first update (of each task, where these are learned one after
+        warmup_steps: steps of all environments before the first update (of each task, where these are learned one after
             another), with uniform actions.
         capacity: steps in the replay buffer of a process.
         envs_per_task: environments of each task in a process.
@@ -108,9 +108,7 @@ class OnlineTasks(TaskDataModule):
         check_integers(1, capacity=capacity, envs_per_task=envs_per_task)
         check_integers(0, updates_per_round=updates_per_round, warmup_steps=warmup_steps, seed=seed)
         self.order, self.total_env_steps, self.capacity = order, env_steps, capacity
-        self._turns = turns = (
-            self.num_tasks if order == "sequential" else 1
-        )  # how often there is something else to play
+        self._turns = turns = self.num_tasks if order == "sequential" else 1  # how often something else is played
         self.num_envs = self.num_tasks // turns * envs_per_task
         self.epochs_per_task = -(-epochs // turns)
         self.epochs = self.max_epochs = self.epochs_per_task * turns
@@ -234,23 +232,32 @@ class OnlineTasks(TaskDataModule):
             self._cut_steps += steps * self.action_repeat * self.num_envs * self.world_size - int(simulated)
         return played
 
-    def sample(self, per_task: int, generator: torch.Generator | None = None) -> Transitions:
+    def sample(
+        self,
+        per_task: int,
+        generator: torch.Generator | None = None,
+        *,
+        n_step: int = 1,
+        discount: float | None = None,
+    ) -> Transitions:
         """Sample the same number of steps of every task, or of the current one, from the replay buffer.
 
         Args:
             per_task: steps of each task.
             generator: of random numbers, on the buffer's device.
+            n_step: how many rewards a return has, see `dendrite_zoo.rl.replay.ReplayBuffer.sample`.
+            discount: of the reward, per action; the steps then say by what to multiply the value that follows.
         """
-        return self.practice.sample(per_task, generator)
+        return self.practice.sample(per_task, generator, n_step=n_step, discount=discount)
 
     def train_dataloader(self) -> RoundLoader:
         """Return the rounds of an epoch."""
         self.resume_fit()
         if self.order == "sequential":
             self._go_on_to(self.current_task)
-        amount = {"steps": self.steps_per_round, "updates": self.updates_per_round}
+        amount = self.steps_per_round, self.updates_per_round
         warm = self.warmup_steps - self.env_steps_per_round  # with the round that is played next
-        return RoundLoader(self.rounds_per_epoch, lambda: self.task_env_steps >= warm, **amount, epoch=self.epoch)
+        return RoundLoader(self.rounds_per_epoch, lambda: self.task_env_steps >= warm, *amount, epoch=self.epoch)
 
     def val_dataloader(self) -> list[SingleBatch]:
         """Return the latest observations of each task, ``(observation (B, O), task (B,))``, that are in the buffer."""

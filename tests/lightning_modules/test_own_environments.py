@@ -207,7 +207,7 @@ def test_a_loader_of_transitions_is_learned_from_as_it_is():
     for name, weight in by_hand.state_dict().items():
         assert torch.equal(weight, module.state_dict()[name]), name
     with pytest.raises(
-        ValueError, match=r"batches of observation, .* terminated with .* list of the shapes \[\(16, 3\)"
+        ValueError, match=r"batches of observation, .* terminated, discount with .* list of the shapes \[\(16, 3\)"
     ):
         again = Trainer(max_epochs=1, num_sanity_val_steps=0, **QUIET, enable_checkpointing=False)
         again.fit(module, DataLoader(TensorDataset(*transitions()[:3]), batch_size=16), loader)

@@ -64,7 +64,7 @@ class Textbook:
         return before.tanh(), log_prob.sum(1)
 
     def update(self, batch, draws):
-        observation, action, reward, next_observation, task, terminated = batch
+        observation, action, reward, next_observation, task, terminated, _ = batch
         alpha = self.log_alpha.exp()[task]
         with torch.no_grad():
             next_action, next_log_prob = self.act(next_observation, task, draws)

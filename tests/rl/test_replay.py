@@ -59,7 +59,7 @@ def test_every_step_is_drawn_equally_often():
 def test_the_generator_decides_the_draws():
     replay = buffer()
     replay.add(*steps(range(4), [0, 0, 1, 1]))
-    one, two = (replay.sample(50, torch.Generator().manual_seed(3)) for _ in range(2))
+    one, two = (replay.sample(50, torch.Generator().manual_seed(3), n_step=2, discount=0.9) for _ in range(2))
     assert all(a.equal(b) for a, b in zip(one, two, strict=True))
 
 
@@ -73,7 +73,7 @@ def test_a_state_goes_on_as_if_nothing_had_happened(tmp_path):
         held.add(*steps([20, 21, 22], [0, 1, 0]))
     for j in (0, 1):
         assert replay.observations(j, 99).equal(again.observations(j, 99))
-    one, two = (held.sample(50, torch.Generator().manual_seed(3)) for held in (replay, again))
+    one, two = (held.sample(50, torch.Generator().manual_seed(3), n_step=2, discount=0.9) for held in (replay, again))
     assert all(a.equal(b) for a, b in zip(one, two, strict=True))
 
 
@@ -98,6 +98,71 @@ def test_what_does_not_fit_is_refused():
     replay.add(*steps(range(7), 0))
     with pytest.raises(ValueError, match="Use the same tasks and `capacity`"):
         buffer(capacity=4).load_state_dict(replay.state_dict())
+
+
+def naive_return(episode, start, n_step, discount):
+    """Reward, last step and discount of up to ``n_step`` steps of an episode: of (number, reward, terminated)."""
+    steps = episode[start : start + n_step]
+    total = sum(discount**i * reward for i, (_, reward, _) in enumerate(steps))
+    number, _, terminated = steps[-1]
+    return total, number, 0.0 if terminated else discount ** len(steps)
+
+
+@pytest.mark.parametrize("envs_per_task", [1, 3])
+@pytest.mark.parametrize("n_step", [1, 3, 5])
+def test_returns_of_n_steps_are_sums_over_an_episode(envs_per_task, n_step):
+    """Two tasks in a ring that is run through several times, whose size is no multiple of the environments."""
+    options = {"observation_size": 1, "action_size": 1, "envs_per_task": envs_per_task}
+    replay, again = ReplayBuffer(2, 100, **options), ReplayBuffer(2, 100, **options)
+    draws, envs, number = torch.Generator().manual_seed(n_step), 2 * envs_per_task, 0
+    task = torch.arange(2).repeat_interleave(envs_per_task)
+    episodes, open_ = [], [[] for _ in range(envs)]
+    for length in (7, 40, 33, 29):  # of rounds
+        rows = []
+        for _ in range(length):
+            n = torch.arange(number, number + envs, dtype=torch.float32)
+            number += envs
+            reward = torch.randn(envs, generator=draws)
+            ended = torch.rand(envs, generator=draws) < 0.2
+            terminated = ended & (torch.rand(envs, generator=draws) < 0.5)
+            for env in range(envs):
+                open_[env].append((int(n[env]), float(reward[env]), bool(terminated[env])))
+                if ended[env]:
+                    episodes.append(open_[env])
+                    open_[env] = []
+            rows.append((n[:, None], n[:, None] / 10, reward, n[:, None] + 0.5, task, terminated, ended))
+        replay.add(*(torch.cat(column) for column in zip(*rows, strict=True)))
+        again.load_state_dict(replay.state_dict())
+        places = {step[0]: (e, i) for e in [*episodes, *open_] for i, step in enumerate(e)}
+        for held in (replay, again):
+            batch = held.sample(200, torch.Generator().manual_seed(0), n_step=n_step, discount=0.9)
+            assert batch.task.tolist() == [0] * 200 + [1] * 200
+            found = zip(*(part.flatten().tolist() for part in batch), strict=True)
+            for observation, action, total, after, j, terminated, factor in found:
+                expected = naive_return(*places[int(observation)], n_step, 0.9)
+                assert (total, factor) == (pytest.approx(expected[0], abs=1e-5), pytest.approx(expected[2]))
+                assert (action, after) == (pytest.approx(observation / 10), expected[1] + 0.5)
+                assert (terminated, j) == (expected[2] == 0, int(observation) % envs // envs_per_task)
+    single = replay.sample(200, torch.Generator().manual_seed(0))
+    for part, n_steps_part in zip(single[:2], batch[:2], strict=True):
+        assert part.equal(n_steps_part), "the same steps are drawn"
+    assert single.discount is None
+
+
+def test_returns_of_states_of_earlier_versions_have_one_reward():
+    replay, again = buffer(), buffer()
+    replay.add(*steps(range(4), 0))
+    earlier = replay.state_dict()
+    del earlier["ended"], earlier["terminated"]
+    again.load_state_dict(earlier)
+    batch = again.sample(50, tasks=[0], n_step=3, discount=0.5)
+    assert batch.reward.equal(-batch.observation[:, 0]) and (batch.discount == 0.5).all()
+    again.add(*steps(range(4, 7), 0))
+    assert (again.sample(50, tasks=[0], n_step=3, discount=0.5).discount < 0.5).any()
+    with pytest.raises(ValueError, match="Expected `discount` to be a number from 0 to 1 with n_step above 1, but got"):
+        replay.sample(1, tasks=[0], n_step=2)
+    with pytest.raises(ValueError, match="Expected `n_step` to be an integer of at least 1, but got 0"):
+        replay.sample(1, tasks=[0], n_step=0, discount=0.9)
 
 
 def test_where_a_task_ended_stays_with_its_step(tmp_path):

@@ -98,3 +98,23 @@ def test_each_update_sees_the_weights_and_the_tasks_of_its_own(task):
         (losses.critic + losses.actor + losses.alpha).backward()
         optimizer.step()
         ours.follow(0.1)
+
+
+def test_a_row_may_bring_a_discount_of_its_own():
+    """Two rows of three steps and one where the task ended, against the targets written out."""
+    torch.manual_seed(0)
+    policy, critic, slow, log_alpha = networks()
+    steps = batch([0, 1, 2])._replace(terminated=torch.tensor([False, False, True]))
+    factor = torch.tensor([0.9**3, 0.9**3, 0.0]).double()
+    ours = losses_of(ActorCritic(policy, critic, slow, log_alpha), steps._replace(discount=factor))
+    draws = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        mean, log_std = policy(steps.next_observation, steps.task)
+        noise = torch.randn(mean.shape, generator=draws).double()
+        normal = torch.distributions.Normal(mean, log_std.exp())
+        before = mean + log_std.exp() * noise
+        log_prob = (normal.log_prob(before) - torch.log1p(-(before.tanh() ** 2))).sum(1)
+        value = torch.minimum(*slow(steps.next_observation, before.tanh(), steps.task)) - log_prob
+        target = 2.0 * steps.reward + factor * value
+        errors = [(q - target).square().mean() / 2 for q in critic(steps.observation, steps.action, steps.task)]
+    torch.testing.assert_close(ours.critic.detach(), sum(errors))
