@@ -107,11 +107,12 @@ def test_new_tasks_choose_among_the_free_units_and_known_ones_keep_theirs(tmp_pa
 
 
 def test_too_little_room_is_refused_before_and_after():
+    sizes = {"tasks": 11, "units": (20, 66), "activation_density": 0.08}
     with pytest.raises(
-        ValueError, match="`hidden_features` to be at least 66 for 11 tasks with overlap=0.0, but got 60"
+        ValueError, match="`hidden_features` to be at least 22 for 11 tasks with overlap=0.0, but got 20"
     ):
-        make(tasks=11)
-    make(tasks=11, units=(60, 90), dendrite_layers=[1])
+        make(**sizes)
+    make(**sizes, dendrite_layers=[1])  # all units of the first layer are active in every task
     crowded = torch.rand(10, 2, 3)
     with pytest.raises(ValueError, match="Expected 5 units of a layer to be free for a new task, but got 0 of 10"):
         set_apart(set_apart(crowded, 0.0, 0.5, tasks=[0, 1]), 0.0, 0.5, tasks=[2])
