@@ -7,9 +7,11 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
+from dendrite_zoo._core.checks import wrong_argument
 from dendrite_zoo._core.names import places_of
 from dendrite_zoo.lightning_modules.new_tasks import NewTaskModule
 from dendrite_zoo.models.control import ControlModel
+from dendrite_zoo.streams import OnlineTasks
 
 FAR = 20.0
 """No number of an observation is as far from its mean, in units of its scale, in the tasks that set both."""
@@ -133,3 +135,30 @@ def check_sizes(model: nn.Module, data: Any) -> None:
             f"Expected a policy with {expected}, the size that the tasks have, but got {got}. Make it with "
             "observation_size=data.observation_size, action_size=data.action_size."
         )
+
+
+def warn_of_long_warmups(data: OnlineTasks, actor_warmup: int) -> None:
+    """Say so where a fit is over before anything, or the policy, begins to learn."""
+    updates, steps = data.total_updates, data.total_env_steps
+    if data.updates_per_round and not updates:
+        rank_zero_warn(
+            f"Expected `warmup_steps` to be fewer than the env_steps, {steps}, but got {data.warmup_steps}: "
+            "nothing will be learned. Lower `warmup_steps`, or raise `env_steps`."
+        )
+    elif updates and actor_warmup >= updates:
+        rank_zero_warn(
+            f"Expected `actor_warmup` to be fewer than the {updates} updates of this fit, but got {actor_warmup}: "
+            "the policy will not learn. Lower `actor_warmup`, or raise `env_steps`."
+        )
+
+
+def check_critic(policy: nn.Module, critic: nn.Module) -> None:
+    """Refuse a critic of ours that reads something else of an observation than a policy of ours.
+
+    Raises:
+        ValueError: it does.
+    """
+    if isinstance(policy, ControlModel) and isinstance(critic, ControlModel):
+        theirs, got = (model.config["observation_features"] for model in (policy, critic))
+        if theirs != got:
+            raise wrong_argument("critic", "one with the observation_features of the policy", got, "Give them to it.")

@@ -7,7 +7,6 @@ from typing import Any, cast
 
 import numpy.typing as npt
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
 from numpy.random import SeedSequence
 from torch import Tensor, nn
 
@@ -20,17 +19,16 @@ from dendrite_zoo._core.checks import (
     wrong_argument,
 )
 from dendrite_zoo._core.names import say_new_names
+from dendrite_zoo._core.ranks import num_ranks
 from dendrite_zoo.lightning_modules.new_tasks import Learn
-from dendrite_zoo.lightning_modules.policies import PolicyModule
+from dendrite_zoo.lightning_modules.policies import PolicyModule, check_critic, warn_of_long_warmups
 from dendrite_zoo.models import ActiveDendritePolicy, TwinCritic
 from dendrite_zoo.models.loading import as_model, saved_config
 from dendrite_zoo.optim import DendriteAdam
 from dendrite_zoo.rl import ACTION_SIZE
 from dendrite_zoo.rl.replay import Transitions, as_transitions
-from dendrite_zoo.rl.sac import ActorCritic
+from dendrite_zoo.rl.sac import ActorCritic, Losses, means_of
 from dendrite_zoo.streams import OnlineTasks, Round
-
-FIGURES = ("critic_loss", "actor_loss", "entropy")
 
 
 @say_new_names
@@ -60,7 +58,7 @@ class MultiTaskSAC(PolicyModule):
             default a critic formed like the policy.
         batch_size_per_task: steps of each task in a batch.
         lr: learning rate of `dendrite_zoo.optim.DendriteAdam`, 1/step.
-        discount: of the reward, per step.
+        discount: of the reward, per action.
         tau: how far the slow critics follow, per update.
         reward_scale: factor of all rewards; Meta-World's are 0 to 10 a step.
         target_entropy: of the actions, in nats; by default minus their number of dimensions, ``D``. That of uniform
@@ -69,6 +67,9 @@ class MultiTaskSAC(PolicyModule):
         start_std: standard deviation of the policy's actions at the start, before they are squashed, which is set in
             the policy; by default its spread is left as it is.
         actor_warmup: updates at the start in which the critics alone learn.
+        policy_delay: policy and entropy coefficients learn at every so many updates of the critics.
+        alpha_lr: learning rate of the entropy coefficients; None for ``lr``.
+        n_step: how many rewards a return of `OnlineTasks` has, before a critic says what follows.
         kl_coef: weight of the divergence from the policy as it was at the start, in units of the scaled reward; 0
             for none.
         reset_optimizer: start each task with a fresh optimizer, where they are learned one after another.
@@ -110,6 +111,9 @@ class MultiTaskSAC(PolicyModule):
         init_alpha: float = 1.0,
         start_std: float | None = None,
         actor_warmup: int = 0,
+        policy_delay: int = 1,
+        alpha_lr: float | None = None,
+        n_step: int = 1,
         kl_coef: float = 0.0,
         reset_optimizer: bool = True,
         learn: Learn = "all",
@@ -119,8 +123,9 @@ class MultiTaskSAC(PolicyModule):
         arguments = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
         self.automatic_optimization = False
-        check_positive(lr=lr, reward_scale=reward_scale, init_alpha=init_alpha)
-        check_integers(1, batch_size_per_task=batch_size_per_task)
+        check_positive(lr=lr, alpha_lr=lr if alpha_lr is None else alpha_lr)
+        check_positive(reward_scale=reward_scale, init_alpha=init_alpha)
+        check_integers(1, batch_size_per_task=batch_size_per_task, policy_delay=policy_delay, n_step=n_step)
         check_integers(0, actor_warmup=actor_warmup)
         check_range(0, math.inf, kl_coef=kl_coef)
         check_share(discount=discount)
@@ -139,6 +144,7 @@ class MultiTaskSAC(PolicyModule):
                 raise wrong_argument("start_std", "None with learn='new', for all tasks share it", start_std)
             self.model.set_std(start_std)
         self.critic = TwinCritic.like(self.model) if critic is None else as_model(critic, nn.Module, name="critic")
+        check_critic(self.model, self.critic)
         self.slow_critic = copy.deepcopy(self.critic).requires_grad_(False)
         self.start_policy = copy.deepcopy(self.model).requires_grad_(False) if kl_coef > 0 else None
         self.tasks: tuple[str, ...] = tuple(cast(Any, self.model).tasks)
@@ -168,39 +174,26 @@ class MultiTaskSAC(PolicyModule):
         """Refuse data of tasks that the policy does not know, before anything is played."""
         super().setup(stage)
         if stage == "fit" and isinstance(self.datamodule, OnlineTasks):
-            self._warn_of_long_warmups(self.datamodule)
+            warn_of_long_warmups(self.datamodule, self.hparams["actor_warmup"])
 
     def on_fit_start(self) -> None:
         """Normalise by the observations of other data than `OnlineTasks`, where they say theirs."""
         super().on_fit_start()
         observations = getattr(self.datamodule, "observations", None)
-        if observations is not None and not self._is_trained and self.may_change_all:
-            cast(Any, self.model).fit_normalizer(observations.to(self.device))
-            self._share_normalizer()
+        if observations is not None and not self._is_trained:
+            self._normalize(observations.to(self.device))
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Start a task with a fresh optimizer."""
         super().on_train_batch_start(batch, batch_idx)
         self.enter_batch(None if isinstance(batch, Round) else as_transitions(batch).task)
 
-    def _warn_of_long_warmups(self, data: OnlineTasks) -> None:
-        updates, actor_warmup, steps = data.total_updates, self.hparams["actor_warmup"], data.total_env_steps
-        if data.updates_per_round and not updates:
-            rank_zero_warn(
-                f"Expected `warmup_steps` to be fewer than the env_steps, {steps}, but got {data.warmup_steps}: "
-                "nothing will be learned. Lower `warmup_steps`, or raise `env_steps`."
-            )
-        elif updates and actor_warmup >= updates:
-            rank_zero_warn(
-                f"Expected `actor_warmup` to be fewer than the {updates} updates of this fit, but got {actor_warmup}: "
-                "the policy will not learn. Lower `actor_warmup`, or raise `env_steps`."
-            )
-
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """One optimizer for the policy, the critics and the entropy coefficients, a group of parameters each."""
         policy = self.model if self.may_change_all else cast(nn.Module, self.new)
-        groups = [policy.parameters(), self.critic.parameters(), [self.log_alpha]]
-        return DendriteAdam([{"params": list(group)} for group in groups], lr=self.hparams["lr"])
+        lr, alpha_lr = self.hparams["lr"], self.hparams["alpha_lr"]
+        groups: list[dict[str, Any]] = [{"params": list(model.parameters())} for model in (policy, self.critic)]
+        return DendriteAdam([*groups, {"params": [self.log_alpha], "lr": lr if alpha_lr is None else alpha_lr}], lr=lr)
 
     def training_step(self, batch: Round | Sequence[Tensor], batch_idx: int) -> None:
         """Play, then learn; of other data than `OnlineTasks`, learn from the batch."""
@@ -212,24 +205,27 @@ class MultiTaskSAC(PolicyModule):
         played = data.collect(self._uniform if at_random else self.play, batch.steps)
         self.log("env_steps", float(data.env_steps), prog_bar=True)
         if batch.updates:
-            if self.global_step == 0:
-                self._start(data)
+            if self.global_step == 0:  # by what all processes saw
+                seen = [data.replay.observations(task, len(data.replay)) for task in range(data.replay.num_tasks)]
+                self._normalize(cast(Tensor, self.all_gather(torch.cat(seen))).flatten(0, -2))
             played |= self._learn(data, batch.updates)
             self.log("updates", float(self.global_step))
         self.log_dict({f"train/{name}": value for name, value in played.items()})
 
     def _learn_from(self, batch: Any) -> None:
         self._generator = self._generator_of(self.global_step)
-        losses = zip(FIGURES, self.update(as_transitions(batch)), strict=True)
-        self.log_dict({f"train/{name}": value for name, value in losses})
+        losses = means_of([self.update(as_transitions(batch))])
+        self.log_dict({f"train/{name}": value for name, value in losses.items()})
 
     def _learn(self, data: OnlineTasks, updates: int) -> dict[str, float]:
-        sums = torch.zeros(3, device=self.device)
+        n_step, discount = self.hparams["n_step"], self.hparams["discount"]
+        returns: Any = {"n_step": n_step, "discount": discount} if n_step > 1 else {}
+        losses = []
         for _ in range(updates):
-            sums += self.update(data.sample(self.hparams["batch_size_per_task"], self._generator))
-        means = dict(zip(FIGURES, (sums / updates).tolist(), strict=True))
+            batch = data.sample(self.hparams["batch_size_per_task"], self._generator, **returns)
+            losses.append(self.update(batch))
         alphas = dict(zip(self.tasks, self.log_alpha.detach().exp().tolist(), strict=True))
-        return means | {f"entropy_coefficient/{task}": alphas[task] for task in data.tasks}
+        return means_of(losses) | {f"entropy_coefficient/{task}": alphas[task] for task in data.tasks}
 
     def validation_step(self, batch: Sequence[Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Log entropy and value of the observations that were last seen of task ``dataloader_idx``."""
@@ -244,27 +240,29 @@ class MultiTaskSAC(PolicyModule):
         if isinstance(self.datamodule, OnlineTasks):
             self.log_dict({"env_steps": float(self.datamodule.env_steps), "updates": float(self.global_step)})
 
-    def update(self, batch: Transitions) -> Tensor:
+    def update(self, batch: Transitions) -> Losses:
         """Learn from one batch: critics, policy and entropy coefficients in one backward pass and one step.
 
         Args:
             batch: of `dendrite_zoo.rl.replay.ReplayBuffer`.
 
         Returns:
-            Losses of critics and policy, and the policy's entropy, ``(3,)``.
+            The losses, of the critics alone where the policy did not learn.
         """
         self._batch = batch = batch._replace(task=self.in_policy(batch.task))
         options = {name: self.hparams[name] for name in ("discount", "reward_scale", "target_entropy")}
-        losses = self.networks.losses(batch, self._noise, **options)
+        learned = self.global_step - self.hparams["actor_warmup"]
+        alone = learned < 0 or learned % self.hparams["policy_delay"] > 0
+        # Processes wait for the gradients of all parameters.
+        losses = self.networks.losses(batch, self._noise, critics_alone=alone and num_ranks() == 1, **options)
         optimizer = cast(Any, self.optimizers())
-        warm = self.global_step >= self.hparams["actor_warmup"]
-        for group in (optimizer.param_groups[0], optimizer.param_groups[2]):
-            group["lr"] = self.hparams["lr"] if warm else 0.0
-        self.manual_backward(losses.critic + losses.actor + losses.alpha + self.hparams["kl_coef"] * losses.divergence)
+        self.manual_backward(losses.total(self.hparams["kl_coef"]))
+        for parameter in (p for i in (0, 2) for p in optimizer.param_groups[i]["params"] if alone):
+            parameter.grad = None
         optimizer.step()
         optimizer.zero_grad()
         self.networks.follow(self.hparams["tau"])
-        return torch.stack([losses.critic.detach(), losses.actor.detach(), losses.entropy])
+        return losses.learned(critics_alone=alone)
 
     @torch.no_grad()
     def play(self, observation: Tensor, task: Tensor) -> Tensor:
@@ -274,7 +272,17 @@ class MultiTaskSAC(PolicyModule):
     @property
     def _is_trained(self) -> bool:
         asked = self.start_policy is not None or self.hparams["actor_warmup"] > 0
-        return asked or getattr(self.model, "has_normalizer", False)
+        known = getattr(self.model, "has_known_scales", False) and getattr(self.model, "origin", None) is None
+        return asked or (getattr(self.model, "has_normalizer", False) and not known)
+
+    def _normalize(self, observations: Tensor) -> None:
+        """Normalise by what was seen, where the policy has no normaliser of its own; the critics as the policy."""
+        keeps = self._is_trained or getattr(self.model, "has_normalizer", True) or not self.may_change_all
+        if not keeps:
+            cast(Any, self.model).fit_normalizer(observations)
+        normalizer = {name: b for name, b in self.model.named_buffers() if name.startswith("observation_")}
+        for critic in (self.critic, self.slow_critic):
+            critic.load_state_dict(normalizer, strict=False)  # what a critic has of it
 
     def _uniform(self, observation: Tensor, task: Tensor) -> Tensor:
         mean = self.model(observation, self.in_policy(task))[0]
@@ -286,15 +294,3 @@ class MultiTaskSAC(PolicyModule):
     def _generator_of(self, round_: int) -> torch.Generator:
         seed = SeedSequence([self.hparams["seed"], self.global_rank, round_]).generate_state(1)[0]
         return torch.Generator(self.device).manual_seed(int(seed))
-
-    def _start(self, data: OnlineTasks) -> None:
-        """Before the first update: normalise by what all processes saw, the critics as the policy."""
-        if not self._is_trained and self.may_change_all and hasattr(self.model, "fit_normalizer"):
-            seen = [data.replay.observations(task, len(data.replay)) for task in range(data.replay.num_tasks)]
-            cast(Any, self.model).fit_normalizer(cast(Tensor, self.all_gather(torch.cat(seen))).flatten(0, -2))
-        self._share_normalizer()
-
-    def _share_normalizer(self) -> None:
-        normalizer = {name: b for name, b in self.model.named_buffers() if name.startswith("observation_")}
-        for critic in (self.critic, self.slow_critic):
-            critic.load_state_dict(normalizer, strict=False)  # what a critic has of it

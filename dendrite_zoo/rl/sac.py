@@ -1,10 +1,10 @@
 """The losses of soft actor-critic on one batch of several tasks."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ Noise = Callable[[Tensor], Tensor]
 
 
 class Losses(NamedTuple):
-    """What one batch gives, ``()`` each.
+    """What one batch gives, ``()`` each; where the critics alone learn, all but theirs are None.
 
     Attributes:
         critic: loss of both critics.
@@ -28,10 +28,21 @@ class Losses(NamedTuple):
     """
 
     critic: Tensor
-    actor: Tensor
-    alpha: Tensor
-    divergence: Tensor
-    entropy: Tensor
+    actor: Tensor | None = None
+    alpha: Tensor | None = None
+    divergence: Tensor | None = None
+    entropy: Tensor | None = None
+
+    def total(self, kl_coef: float = 0.0) -> Tensor:
+        """The sum of the losses, which have parameters of their own each; the divergence with its weight."""
+        if self.actor is None or self.alpha is None or self.divergence is None:
+            return self.critic
+        return self.critic + self.actor + self.alpha + kl_coef * self.divergence
+
+    def learned(self, *, critics_alone: bool) -> "Losses":
+        """The losses that were learned from, without gradients."""
+        losses: list[Any] = [None if loss is None else loss.detach() for loss in self]
+        return Losses(*losses[:1]) if critics_alone else Losses(*losses)
 
 
 @dataclass
@@ -58,7 +69,14 @@ class ActorCritic:
         return sac.tanh_gaussian(mean, log_std, noise(mean))
 
     def losses(
-        self, batch: Transitions, noise: Noise, *, discount: float, reward_scale: float, target_entropy: float | None
+        self,
+        batch: Transitions,
+        noise: Noise,
+        *,
+        discount: float,
+        reward_scale: float,
+        target_entropy: float | None,
+        critics_alone: bool = False,
     ) -> Losses:
         """The losses on a batch.
 
@@ -68,6 +86,7 @@ class ActorCritic:
             discount: of the reward, per step, where the batch does not say its own.
             reward_scale: factor of all rewards.
             target_entropy: of the actions, in nats; None for minus their number of dimensions.
+            critics_alone: whether they learn alone: then the policy is not computed for its own loss.
         """
         observation, action, reward, next_observation, task, terminated, factor = batch
         acting, judging, judging_slowly = map(partial(_parts, task=task), (self.policy, self.critic, self.slow_critic))
@@ -82,6 +101,8 @@ class ActorCritic:
             )
         q1, q2 = self.critic(observation, action, judging)
         critic_loss = sac.critic_loss(q1, q2, target)
+        if critics_alone:
+            return Losses(critic_loss)
 
         mean, log_std = self.policy(observation, acting)
         own_action, log_prob = sac.tanh_gaussian(mean, log_std, noise(mean))
@@ -119,3 +140,15 @@ class ActorCritic:
 def _parts(module: nn.Module, task: Tensor) -> Tensor | TaskParts:
     """The parts of a model of ours that the tasks of a batch use, for all that is computed in one update."""
     return module.parts(task) if isinstance(module, ControlModel) else task
+
+
+def means_of(losses: Sequence[Losses]) -> dict[str, float]:
+    """The mean loss of the critics and of the policy, and its mean entropy, each over the updates that have one.
+
+    Example:
+        >>> means_of([Losses(torch.tensor(1.0)), Losses(torch.tensor(2.0), *torch.tensor([3.0, 4.0, 5.0, 6.0]))])
+        {'critic_loss': 1.5, 'actor_loss': 3.0, 'entropy': 6.0}
+    """
+    values = {"critic_loss": "critic", "actor_loss": "actor", "entropy": "entropy"}
+    found = {key: [x for one in losses if (x := getattr(one, name)) is not None] for key, name in values.items()}
+    return {key: float(torch.stack(some).mean()) for key, some in found.items() if some}

@@ -51,11 +51,13 @@ def attached(module):
 class Textbook:
     """The same mathematics with an optimizer for each loss, every gradient taken by itself, and a loop over twins."""
 
-    def __init__(self, module, lr=3e-4):
+    def __init__(self, module, lr=3e-4, alpha_lr=None, policy_delay=1):
         self.model, self.critic = copy.deepcopy(module.model), copy.deepcopy(module.critic)
         self.slow, self.log_alpha = copy.deepcopy(module.critic), module.log_alpha.detach().clone().requires_grad_()
         groups = (self.model.parameters(), self.critic.parameters(), [self.log_alpha])
         self.optimizers = [torch.optim.Adam(group, lr=lr) for group in groups]
+        self.optimizers[2].param_groups[0]["lr"] = alpha_lr or lr
+        self.policy_delay, self.updates = policy_delay, 0
 
     def act(self, observation, task, draws):
         mean, log_std = self.model(observation, task)
@@ -71,6 +73,9 @@ class Textbook:
             q1, q2 = self.slow(next_observation, next_action, task)
             target = 2.0 * reward + 0.9 * (torch.min(q1, q2) - alpha * next_log_prob) * (1 - terminated.float())
         losses = [sum(((q - target) ** 2).mean() / 2 for q in self.critic(observation, action, task))]
+        learns, self.updates = self.updates % self.policy_delay == 0, self.updates + 1
+        if not learns:
+            draws = torch.Generator().manual_seed(0)  # of what is not used
         own, log_prob = self.act(observation, task, draws)
         q1, q2 = self.critic(observation, own, task)
         losses.insert(0, (alpha.detach() * log_prob - torch.min(q1, q2)).mean())
@@ -79,7 +84,9 @@ class Textbook:
         for loss, optimizer in zip(losses, self.optimizers, strict=True):
             parameters = optimizer.param_groups[0]["params"]
             gradients.append(torch.autograd.grad(loss, parameters, retain_graph=True))
-        for of_one, optimizer in zip(gradients, self.optimizers, strict=True):
+        for number, (of_one, optimizer) in enumerate(zip(gradients, self.optimizers, strict=True)):
+            if number != 1 and not learns:
+                continue
             for parameter, gradient in zip(optimizer.param_groups[0]["params"], of_one, strict=True):
                 parameter.grad = gradient
             optimizer.step()
@@ -87,14 +94,17 @@ class Textbook:
             slow.data = 0.95 * slow.data + 0.05 * fast.data
 
 
-def test_an_update_is_the_textbooks():
+@pytest.mark.parametrize("options", [{}, {"policy_delay": 2, "alpha_lr": 0.01}])
+def test_an_update_is_the_textbooks(options, monkeypatch):
     plain = {"num_segments": 0, "activation": "relu", "weight_density": 1.0, "append_task": True}
-    module = attached(MultiTaskSAC(small_policy(**plain), discount=0.9, tau=0.05, reward_scale=2.0))
-    textbook = Textbook(module)
+    module = attached(MultiTaskSAC(small_policy(**plain), discount=0.9, tau=0.05, reward_scale=2.0, **options))
+    textbook = Textbook(module, **options)
     for step in range(5):
         module._generator, draws = (torch.Generator().manual_seed(step) for _ in range(2))
+        monkeypatch.setattr(MultiTaskSAC, "global_step", step)  # which a Trainer counts
         experience = batch()
-        module.update(experience)
+        losses = module.update(experience)
+        assert (losses.actor is None) == (losses.entropy is None) == (step % options.get("policy_delay", 1) > 0)
         textbook.update(experience, draws)
     for ours, theirs in (
         (module.model, textbook.model),
@@ -183,6 +193,59 @@ def fit(module, data, ckpt_path=None, **kwargs):
     trainer = Trainer(**{**data.trainer_kwargs(), **defaults, **kwargs})
     trainer.fit(module, data, ckpt_path=ckpt_path)
     return trainer
+
+
+def test_what_is_logged_of_the_policy_is_of_the_updates_in_which_it_learned(monkeypatch):
+    """Of rounds of three updates; the first of them are those of the critics alone, and have none."""
+    update, losses, logged = MultiTaskSAC.update, [], []
+
+    class Note(Callback):
+        def on_train_batch_end(self, trainer, *_):
+            logged.append({k: float(v) for k, v in trainer.logged_metrics.items() if k.startswith("train/")})
+
+    monkeypatch.setattr(MultiTaskSAC, "update", lambda self, batch: losses.append(update(self, batch)) or losses[-1])
+    module = MultiTaskSAC(small_policy(), batch_size_per_task=8, policy_delay=2, actor_warmup=3)
+    fit(module, practice(env_steps=50), callbacks=[Note()], log_every_n_steps=1)
+    assert [loss.actor is not None for loss in losses] == [False] * 3 + [k % 2 == 0 for k in range(12)]
+    for number, row in enumerate(logged[1:]):
+        of_round = losses[3 * number : 3 * number + 3]
+        assert row["train/critic_loss"] == pytest.approx(np.mean([float(loss.critic) for loss in of_round]))
+        for key, name in (("actor_loss", "actor"), ("entropy", "entropy")):
+            values = [float(getattr(loss, name)) for loss in of_round if getattr(loss, name) is not None]
+            assert ("train/" + key in row) == bool(values)
+            assert not values or row["train/" + key] == pytest.approx(np.mean(values))
+
+
+def test_returns_of_several_steps_are_learned_from():
+    seen = []
+
+    class Note(Callback):
+        def on_train_batch_end(self, trainer, pl_module, *_):
+            seen.append(None if pl_module._batch is None else getattr(pl_module._batch, "discount", None))
+
+    fit(MultiTaskSAC(small_policy(), batch_size_per_task=64, n_step=3, discount=0.9), practice(), callbacks=[Note()])
+    powers = sorted({round(float(x), 5) for row in seen[1:] for x in row})
+    assert powers == [0.729, 0.81, 0.9]  # less where an episode ended before
+
+
+def test_features_that_are_known_are_not_measured_and_the_warmup_is_played(tmp_path):
+    policy = small_policy(observation_features="metaworld", observation_clip=10.0)
+    mean, scale = policy.observation_mean.clone(), policy.observation_scale.clone()
+    module = MultiTaskSAC(policy, batch_size_per_task=8, start_std=1e-3)
+    data = practice()
+    fit(module, data)
+    for model in (policy, module.critic, module.slow_critic):
+        assert model.observation_mean.equal(mean) and model.observation_scale.equal(scale)
+        assert model.observation_matrix.shape == (39, 43)
+    assert data.replay.rows[:5, 39:43].std(0).min() > 0.1 > data.replay.rows[15:20, 39:43].std(0).max()
+    policy.save_pretrained(tmp_path)
+    data = practice()
+    fit(MultiTaskSAC(load(tmp_path), batch_size_per_task=8, start_std=1e-3), data)
+    assert data.replay.rows[:5, 39:43].std(0).max() < 0.1, "a trained policy plays from the start"
+    with pytest.raises(
+        ValueError, match="`critic` to be one with the observation_features of the policy, but got None"
+    ):
+        MultiTaskSAC(policy, critic=TwinCritic(TASKS, hidden_features=[8, 8]))
 
 
 def test_actions_in_bfloat16_are_played():
