@@ -79,7 +79,8 @@ class MultiTaskSAC(PolicyModule):
 
     Logs:
         ``env_steps``, ``updates``, ``train/critic_loss``, ``train/actor_loss``, ``train/entropy``,
-        ``train/entropy_coefficient/{task}``; of the episodes that ended in the round ``train/success/{task}``, and
+        ``train/entropy_coefficient/{task}``; of each task's latest 20 episodes, without those with bursts,
+        ``train/success/{task}`` and ``train/success_at_end/{task}``, at any step and at the last, and
         ``train/return/{task}`` and ``train/return/mean``, the mean sum of an episode's rewards, not scaled;
         ``val/task_{j}/entropy`` and ``val/task_{j}/value``, on what was seen last of a task.
 
@@ -202,7 +203,7 @@ class MultiTaskSAC(PolicyModule):
         data: OnlineTasks = self.datamodule
         self._generator = self._generator_of(data.rounds)
         at_random = data.task_env_steps < data.warmup_steps and not self._is_trained
-        played = data.collect(self._uniform if at_random else self.play, batch.steps)
+        played = data.collect(self._uniform if at_random else self.play, batch.steps, at_random=at_random)
         self.log("env_steps", float(data.env_steps), prog_bar=True)
         if batch.updates:
             if self.global_step == 0:  # by what all processes saw

@@ -8,6 +8,7 @@ from dendrite_zoo.rl.collection import *
 from dendrite_zoo.rl.demonstrations import *
 from dendrite_zoo.rl.environments import *
 from dendrite_zoo.rl.evaluation import *
+from dendrite_zoo.rl.exploration import *
 from dendrite_zoo.rl.metaworld.goals import *
 from dendrite_zoo.rl.metaworld.tasks import *
 from dendrite_zoo.rl.recording import *

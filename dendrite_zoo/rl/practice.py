@@ -1,23 +1,23 @@
 """What is practised at a time: some tasks, their environments, and what was played in them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from dendrite_zoo._core.names import nearest
 from dendrite_zoo._core.ranks import sum_over_ranks
-from dendrite_zoo.rl.environments import TaskEnvironments
+from dendrite_zoo.rl.player import Act, Player
 from dendrite_zoo.rl.replay import ReplayBuffer, Transitions
 from dendrite_zoo.rl.spec import TaskSpec
-from dendrite_zoo.rl.statistics import EpisodeStatistics
-from dendrite_zoo.rl.task_list import without_success
+
+# The arguments of TaskEnvironments that a user may choose; the others follow from those of OnlineTasks.
+OPTIONS = ("action_repeat", "fast", "max_steps", "num_goals", "num_processes", "reward_version", "timeout")
 
 
 class Practice:
-    """Environments of some tasks, the statistics of their episodes, and a replay buffer.
+    """Environments of some tasks in which rounds are played, and a replay buffer.
 
     Args:
         specs: the tasks.
@@ -28,9 +28,9 @@ class Practice:
         device: of the replay buffer.
 
     Attributes:
-        steps: how many actions were played in every environment.
-        simulated: how many steps were simulated in the latest round, in all environments.
-        environments: None until `open`, and after `close`.
+        rounds: how many were played.
+        simulated: how many steps were simulated in the latest, in all environments.
+        player: who plays; None until `open`, and after `close`.
         replay: the buffer, in which tasks count from 0.
     """
 
@@ -45,23 +45,21 @@ class Practice:
         device: torch.device,
     ) -> None:
         self.specs, self.first_task, self.envs_per_task = specs, first_task, envs_per_task
-        self.steps, self.simulated, self.normalize_rewards = 0, 0, normalize_rewards
-        names = [spec.name for spec in specs]
-        index = [task for task in range(len(specs)) for _ in range(envs_per_task)]
-        self.statistics = EpisodeStatistics(names, index, without_success(specs))
+        self.rounds, self.simulated, self.normalize_rewards = 0, 0, normalize_rewards
         sizes = {"observation_size": specs[0].observation_size, "action_size": specs[0].action_size}
         self.replay = ReplayBuffer(len(specs), capacity, envs_per_task=envs_per_task, device=device, **sizes)
         self.reward_rms = torch.zeros(len(specs), device=device)  # 0: not measured yet
-        self.environments: TaskEnvironments | None = None
-        self._last_state: dict[str, Any] | None = None  # of environments that were closed
+        self.player: Player | None = None
+        self._last_state: dict[str, Any] | None = None  # of a player that was closed
 
     def open(self, **options: Any) -> None:
         """Make the environments.
 
         Args:
-            **options: further arguments of `dendrite_zoo.rl.TaskEnvironments`.
+            **options: further arguments of `dendrite_zoo.rl.player.Player`.
         """
-        self.environments = TaskEnvironments(self.specs, envs_per_task=self.envs_per_task, **options)
+        device, specs = self.replay.rows.device, self.specs
+        self.player = Player(specs, self.first_task, envs_per_task=self.envs_per_task, device=device, **options)
 
     def close(self, *, keep_state: bool = False) -> None:
         """End the environments.
@@ -69,20 +67,20 @@ class Practice:
         Args:
             keep_state: a `state_dict` can still be taken.
         """
-        if self.environments is not None:
+        if self.player is not None:
             if keep_state:
                 with suppress(RuntimeError):  # they crashed, or were never reset
-                    self._last_state = self.environments.state_dict()
-            self.environments.close()
-            self.environments = None
+                    self._last_state = self.player.state_dict()
+            self.player.close()
+            self.player = None
 
-    def collect(self, act: Callable[[Tensor, Tensor], Tensor], steps: int) -> dict[str, float]:
-        """Play, and add every step to the replay buffer.
+    def collect(self, act: Act, steps: int, *, at_random: bool = False) -> dict[str, float]:
+        """Play a round, and add every step to the replay buffer.
 
         Args:
-            act: maps observations ``(N, O)``, float32, and tasks ``(N,)``, by their index among all, to actions
-                ``(N, A)``.
+            act: see `Act`.
             steps: actions in every environment.
+            at_random: whether these are uniform, in the warm-up.
 
         Returns:
             As `dendrite_zoo.rl.statistics.EpisodeStatistics.compute`.
@@ -90,30 +88,12 @@ class Practice:
         Raises:
             RuntimeError: before `open`, or when a process of the environments crashed.
         """
-        if self.environments is None:
+        if self.player is None:
             raise RuntimeError("There are no environments yet: expected setup() before collect(). Call it once.")
-        environments, device = self.environments, self.replay.rows.device
-        tensor = partial(torch.as_tensor, dtype=torch.float32, device=device)
-        place = torch.from_numpy(environments.task_index).to(device)
-        if self.steps == 0:
-            environments.reset()
-        observation = tensor(environments.observation)
-        transitions: list[tuple[Tensor, ...]] = []
-        self.simulated = 0
-        for _ in range(steps):
-            action = act(observation, place + self.first_task).float()  # of which NumPy knows more than of bfloat16
-            step = environments.step(action.cpu().numpy())
-            next_observation, ends = (
-                tensor(step.final_observation),
-                map(torch.from_numpy, (step.terminated, step.ended)),
-            )
-            transitions.append((observation, action, tensor(step.reward), next_observation, place, *ends))
-            observation = tensor(step.observation) if step.ended.any() else next_observation
-            self.statistics.update(step)
-            self.simulated += int(step.steps.sum())
-        self.replay.add(*(torch.cat(column) for column in zip(*transitions, strict=True)))
-        self.steps += steps
-        return self.statistics.compute()
+        played = self.player.play(act, steps, at_random=at_random)
+        self.replay.add(*played.transitions)
+        self.rounds, self.simulated = self.rounds + 1, played.simulated
+        return played.statistics
 
     def sample(self, per_task: int, generator: torch.Generator | None = None, **options: Any) -> Transitions:
         """Sample the same number of steps of every task from the replay buffer; tasks by their index among all.
@@ -139,7 +119,7 @@ class Practice:
             size = float((sums[0] / sums[1]).sqrt())
             self.reward_rms[place] = size or 1.0
 
-    def latest(self, task: int, count: int) -> Tensor:
+    def latest(self, task: int, count: int) -> torch.Tensor:
         """The latest observations of a task, by its index among all, ``(<= count, O)``; none of those not practised."""
         place = task - self.first_task
         known = 0 <= place < len(self.specs)
@@ -147,25 +127,37 @@ class Practice:
 
     def state_dict(self) -> dict[str, Any] | None:
         """The state of environments and replay buffer, also after `close`; None where environments crashed."""
-        running = self.environments if self.steps else None
-        environments = self._last_state if running is None else running.state_dict()
-        if self.steps and environments is None:
+        running = self.player if self.rounds else None
+        played = self._last_state if running is None else running.state_dict()
+        if self.rounds and played is None:
             return None
         normalizer = {"reward_rms": self.reward_rms.cpu()} if self.normalize_rewards else {}
-        own = {"environments": environments, **self.statistics.state_dict(), "replay": self.replay.state_dict()}
-        return own | normalizer
+        return {**(played or {}), "replay": self.replay.state_dict(), **normalizer}
 
-    def load_state_dict(self, state: dict[str, Any], steps: int) -> None:
+    def load_state_dict(self, state: dict[str, Any], rounds: int) -> None:
         """Continue from a state.
 
         Args:
             state: of `state_dict`.
-            steps: how many had been played in every environment.
+            rounds: how many had been played.
         """
-        self.steps = steps
-        if steps and self.environments is not None:
-            self.environments.load_state_dict(state["environments"])
-        self.statistics.load_state_dict(state)
+        self.rounds = rounds
+        if self.player is not None and rounds:
+            self.player.load_state_dict(state, rounds)
         self.replay.load_state_dict(state["replay"])
         if self.normalize_rewards:
             self.reward_rms = state["reward_rms"].to(self.reward_rms)
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Refuse arguments of the environments that follow from those of `OnlineTasks`, or that there are not.
+
+    Raises:
+        ValueError: there is one.
+    """
+    for name in options:
+        if name in ("seed", "envs_per_task"):
+            raise ValueError(f"Expected `environments` without {name!r}: give it as OnlineTasks({name}=...).")
+        if name not in OPTIONS:
+            known = f"some of {', '.join(OPTIONS)}"
+            raise ValueError(f"Expected `environments` to hold {known}, but got {name!r}.{nearest(name, OPTIONS)}")

@@ -1,16 +1,20 @@
 """Success and return of whole episodes, while many environments are stepped at once."""
 
+from collections import deque
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from dendrite_zoo.rl.environments import Step
 
+LATEST = 20  # episodes of a task
+
 
 class EpisodeStatistics:
-    """Sums over the steps of each episode, and their means over the episodes that ended.
+    """Sums over the steps of each episode, and their means over the latest 20 episodes of each task.
 
     Args:
         tasks: names of the tasks.
@@ -23,37 +27,50 @@ class EpisodeStatistics:
         self._without_success = without_success
         self.solved = np.zeros(len(self._names), dtype=bool)
         self.returns = np.zeros(len(self._names))
-        self._ended: dict[str, list[tuple[float, float]]] = {}  # success and return of episodes, by task
+        # of episodes: success at any step, success at the last, and return
+        self._latest: dict[str, deque[list[float]]] = {task: deque(maxlen=LATEST) for task in tasks}
 
-    def update(self, step: Step) -> None:
-        """Add one step of all environments."""
+    def update(self, step: Step, counts: NDArray[np.bool_] | None = None) -> None:
+        """Add one step of all environments.
+
+        Args:
+            step: what they returned.
+            counts: ``(N,)``, whose episodes are counted; None for all.
+        """
         self.solved |= step.success
         self.returns += step.reward
-        for env in np.flatnonzero(step.ended):
-            episode = float(self.solved[env]), float(self.returns[env])
-            self._ended.setdefault(self._names[env], []).append(episode)
+        for env in np.flatnonzero(step.ended if counts is None else step.ended & counts):
+            episode = [float(of[env]) for of in (self.solved, step.success_at_end, self.returns)]
+            self._latest[self._names[env]].append(episode)
         self.solved[step.ended], self.returns[step.ended] = False, 0.0
 
     def compute(self) -> dict[str, float]:
-        """Means over the episodes that ended since the last call.
+        """Means over the latest 20 episodes of each task, or as many as there were.
 
         Returns:
-            ``success/{task}``, the share of episodes with a success at any step, ``return/{task}``, the mean sum of
-            rewards, and ``return/mean`` over the tasks; empty where no episode ended.
+            ``success/{task}``, the share of episodes with a success at any step, ``success_at_end/{task}``, that of
+            those with success at the last step, ``return/{task}``, the mean sum of rewards, and ``return/mean`` over
+            the tasks; nothing of tasks without an episode that ended.
         """
-        means = {name: np.mean(episodes, axis=0).tolist() for name, episodes in self._ended.items()}
-        self._ended = {}
+        means = {name: np.mean(episodes, axis=0).tolist() for name, episodes in self._latest.items() if episodes}
         solvable = [name for name in means if name not in self._without_success]
         values = {f"success/{name}": means[name][0] for name in solvable}
-        values |= {f"return/{name}": total for name, (_, total) in means.items()}
+        values |= {f"success_at_end/{name}": means[name][1] for name in solvable}
+        values |= {f"return/{name}": total for name, (_, _, total) in means.items()}
         if means:
-            values["return/mean"] = float(np.mean([total for _, total in means.values()]))
+            values["return/mean"] = float(np.mean([total for _, _, total in means.values()]))
         return values
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """The sums of the episodes that have not ended."""
-        return {"solved": torch.from_numpy(self.solved.copy()), "return": torch.from_numpy(self.returns.copy())}
+    def state_dict(self) -> dict[str, Any]:
+        """The sums of the episodes that have not ended, and the latest that have."""
+        latest = [
+            torch.tensor(list(episodes), dtype=torch.float64).reshape(-1, 3) for episodes in self._latest.values()
+        ]
+        sums = {"solved": torch.from_numpy(self.solved.copy()), "return": torch.from_numpy(self.returns.copy())}
+        return {**sums, "latest": latest}
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Continue with the sums of `state_dict`."""
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict`; those of earlier versions have no latest episodes."""
         self.solved, self.returns = state["solved"].numpy().copy(), state["return"].numpy().copy()
+        for name, episodes in zip(self._latest, state.get("latest", ()), strict=False):
+            self._latest[name] = deque(episodes.tolist(), maxlen=LATEST)

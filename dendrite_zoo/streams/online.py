@@ -1,6 +1,6 @@
 """Tasks to be learned online, at once or one after another: the policy that learns from the data also collects them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, get_args
 
@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from dendrite_zoo._core.checks import check_choice, check_integers
-from dendrite_zoo._core.names import nearest
 from dendrite_zoo._core.ranks import gather_states, state_of_rank, sum_over_ranks
-from dendrite_zoo.rl import TaskSpec, Transitions, task_specs
-from dendrite_zoo.rl.practice import Practice
+from dendrite_zoo.rl import Exploration, TaskSpec, Transitions, task_specs
+from dendrite_zoo.rl.player import Act
+from dendrite_zoo.rl.practice import Practice, check_options
 from dendrite_zoo.rl.replay import ReplayBuffer
 from dendrite_zoo.rl.task_list import equal_sizes, without_success
 from dendrite_zoo.streams.datamodule import TaskDataModule
@@ -20,9 +20,7 @@ from dendrite_zoo.streams.rounds import RoundLoader
 
 __all__ = ["OnlineTasks"]
 
-# The arguments of TaskEnvironments that a user may choose; the others follow from those of OnlineTasks.
 Order = Literal["mixed", "sequential"]
-OPTIONS = ("action_repeat", "fast", "max_steps", "num_goals", "num_processes", "reward_version", "timeout")
 LATEST = 1000  # observations of each task in a validation
 
 
@@ -55,6 +53,8 @@ class OnlineTasks(TaskDataModule):
         envs_per_task: environments of each task in a process.
         normalize_rewards: divide each task's rewards, for learning alone, by their root mean square in what was played
             before its first update, so that tasks with rewards of other scales count alike.
+        exploration: random actions that are held, in the warm-up and in bursts after it, see
+            `dendrite_zoo.rl.Exploration`; None for none.
         environments: further arguments of `dendrite_zoo.rl.TaskEnvironments`: any of ``action_repeat``, ``fast``,
             ``max_steps``, ``num_goals``, ``num_processes``, ``reward_version`` and ``timeout``.
         seed: of the goals and their order, from 0.
@@ -95,6 +95,7 @@ class OnlineTasks(TaskDataModule):
         capacity: int = 1_000_000,
         envs_per_task: int = 1,
         normalize_rewards: bool = False,
+        exploration: Exploration | None = None,
         environments: Mapping[str, Any] | None = None,
         seed: int = 0,
     ) -> None:
@@ -116,9 +117,9 @@ class OnlineTasks(TaskDataModule):
             self.metric = "val/return" if without_success(self.specs) else "val/success"
         self.steps_per_round, self.updates_per_round = steps_per_round, updates_per_round
         self.warmup_steps, self.envs_per_task, self.seed = warmup_steps, envs_per_task, seed
-        self.normalize_rewards = normalize_rewards
+        self.normalize_rewards, self.exploration = normalize_rewards, exploration
         self._options = dict(environments or {})
-        _check_options(self._options)
+        check_options(self._options)
         # the attribute `env_steps` counts the steps played so far
         self.save_hyperparameters({"env_steps": env_steps, "environments": self._options}, logger=False)
         self.fast, self.action_repeat = bool(self._options.get("fast")), self._options.get("action_repeat", 1)
@@ -191,12 +192,12 @@ class OnlineTasks(TaskDataModule):
 
     def _open(self) -> None:
         first = self.rank * self.num_envs
-        self.practice.open(first_env=first, seed=self.seed, **self._options)
+        self.practice.open(first_env=first, seed=self.seed, exploration=self.exploration, **self._options)
 
     def _go_on_to(self, task: int) -> None:
         """Practise a task where tasks are learned one after another; the one before is left."""
         if task != self.practice.first_task:
-            opened = self.practice.environments is not None
+            opened = self.practice.player is not None
             self.practice.close()
             self._begin(task)
             if opened:
@@ -210,21 +211,23 @@ class OnlineTasks(TaskDataModule):
         """End the environments' processes: they may have crashed, and cannot be asked for their state."""
         self.practice.close()
 
-    def collect(self, act: Callable[[Tensor, Tensor], Tensor], steps: int) -> dict[str, float]:
+    def collect(self, act: Act, steps: int, *, at_random: bool = False) -> dict[str, float]:
         """Play, and add every step to the replay buffer.
 
         Args:
             act: maps observations ``(N, O)``, float32, and tasks ``(N,)`` to actions ``(N, A)``.
             steps: actions in every environment.
+            at_random: whether they are uniform, in the warm-up, where `Exploration` holds them.
 
         Returns:
-            Of the tasks with episodes that ended: ``success/{task}``, the share of these in which the task was solved
-            at some step; ``return/{task}``, their mean sum of rewards, not scaled; and ``return/mean`` over the tasks.
+            Of the latest 20 episodes that ended of each task, without those with bursts: ``success/{task}`` and
+            ``success_at_end/{task}``, the shares of those with a success at some step and at the last;
+            ``return/{task}``, their mean sum of rewards, not scaled; and ``return/mean`` over the tasks.
 
         Raises:
             RuntimeError: before `setup`, or when a process of the environments crashed.
         """
-        played = self.practice.collect(act, steps)
+        played = self.practice.collect(act, steps, at_random=at_random)
         self.rounds += 1
         if self.action_repeat > 1:
             simulated = torch.tensor(self.practice.simulated, device=self._device)
@@ -283,19 +286,9 @@ class OnlineTasks(TaskDataModule):
             ValueError: it is of another number of processes, or of other environments.
         """
         own = state_of_rank(state_dict["processes"], self.rank, self.world_size, "environments and a replay buffer")
-        if self.practice.environments is None:
+        if self.practice.player is None:
             return
         self._go_on_to(state_dict.get("task", 0))  # of earlier versions, which knew all at once alone
         self.rounds, self._earlier_rounds = state_dict["rounds"], state_dict.get("earlier_rounds", 0)
         self._cut_steps = state_dict.get("cut_steps", 0)
-        self.practice.load_state_dict(own, (self.rounds - self._earlier_rounds) * self.steps_per_round)
-
-
-def _check_options(options: Mapping[str, Any]) -> None:
-    """Refuse arguments of the environments that follow from those of `OnlineTasks`, or that there are not."""
-    for name in options:
-        if name in ("seed", "envs_per_task"):
-            raise ValueError(f"Expected `environments` without {name!r}: give it as OnlineTasks({name}=...).")
-        if name not in OPTIONS:
-            known = f"some of {', '.join(OPTIONS)}"
-            raise ValueError(f"Expected `environments` to hold {known}, but got {name!r}.{nearest(name, OPTIONS)}")
+        self.practice.load_state_dict(own, self.rounds - self._earlier_rounds)

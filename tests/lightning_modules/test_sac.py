@@ -513,7 +513,7 @@ def test_a_trainer_that_disagrees_is_refused():
     data = practice()
     with pytest.raises(ValueError, match=r"OnlineTasks to have max_epochs=2, but got 5; .*=0, but got 2\. Build"):
         fit(MultiTaskSAC(small_policy()), data, max_epochs=5, num_sanity_val_steps=2)
-    assert data.practice.environments is None
+    assert data.practice.player is None
 
 
 @pytest.mark.parametrize(
@@ -543,7 +543,7 @@ def test_the_number_of_processes_stays():
 
 
 def test_a_run_that_ends_leaves_no_environments(whole):
-    assert whole[0].datamodule.practice.environments is None
+    assert whole[0].datamodule.practice.player is None
 
 
 def test_checkpoints_are_written_by_ordinary_means(tmp_path):
@@ -562,7 +562,7 @@ class Kill(Callback):
 
     def on_train_batch_start(self, trainer, *_):
         if trainer.datamodule.rounds == 2:
-            [worker] = trainer.datamodule.practice.environments._pool.workers
+            [worker] = trainer.datamodule.practice.player.environments._pool.workers
             worker.process.kill()
 
 
@@ -571,7 +571,7 @@ def test_data_may_be_learned_from_again():
     data = practice(environments={"num_processes": 1, "max_steps": 7})
     with pytest.raises(RuntimeError, match="ended"):
         fit(MultiTaskSAC(small_policy()), data, callbacks=[Kill()])
-    assert data.practice.environments is None
+    assert data.practice.player is None
     for _ in range(2):
         trainer = fit(MultiTaskSAC(small_policy()), data)
         assert trainer.global_step == 9 and data.env_steps == 40

@@ -69,10 +69,10 @@ def test_success_is_that_of_whole_episodes_across_rounds():
     try:
         still = lambda observation, task: torch.zeros(len(task), 4)  # noqa: E731
         assert practice.collect(still, 5) == {}
-        practice.practice.statistics.solved[:] = [True, False]  # as if task 0 had been solved within these
+        practice.practice.player.statistics.solved[:] = [True, False]  # as if task 0 had been solved within these
         figures = practice.collect(still, 1)
         assert (figures["success/reach-v3"], figures["success/push-v3"]) == (1.0, 0.0)
-        assert practice.practice.statistics.solved.tolist() == [False, False]
+        assert practice.practice.player.statistics.solved.tolist() == [False, False]
     finally:
         practice.teardown()
 
@@ -116,7 +116,7 @@ def test_processes_share_the_goals_in_orders_of_their_own():
     orders, places = [], {}
     for practice.rank in (0, 1):
         practice.setup()
-        environments = practice.practice.environments
+        environments = practice.practice.player.environments
         observation = environments.reset()
         for _ in range(20):
             step = environments.step(torch.zeros(2, 4))
@@ -170,7 +170,7 @@ def test_what_can_be_chosen_reaches_the_environments():
     chosen = {"fast": True, "max_steps": 4, "num_goals": 3, "num_processes": 0, "reward_version": "v1", "timeout": 7.0}
     practice = data(environments=chosen)
     practice.setup()
-    config = practice.practice.environments._pool.configs[0]
+    config = practice.practice.player.environments._pool.configs[0]
     practice.teardown()
     names = ("fast", "max_steps", "num_goals", "reward_version")
     assert {name: getattr(config, name) for name in names} == {name: chosen[name] for name in names}
