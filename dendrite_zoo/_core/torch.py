@@ -129,6 +129,31 @@ def fused_devices() -> Sequence[str]:
     return ("cpu", "cuda", "mps", "xpu") if known is None else known()
 
 
+def keep_precision(module: nn.Module, apply: Callable[..., Any], fn: Callable[[Tensor], Tensor], recurse: bool) -> None:
+    """Move a module, and never round its own buffers; those of float64 stay where they are on a device without it.
+
+    Args:
+        module: whose ``_apply`` calls this.
+        apply: the ``_apply`` that it overrides.
+        fn: as for ``_apply``.
+        recurse: as for ``_apply``.
+    """
+    before = dict(module.named_buffers(recurse=False))
+
+    def moved(tensor: Tensor) -> Tensor:
+        try:
+            return fn(tensor)
+        except TypeError:  # so says MPS
+            if tensor.dtype != torch.float64 or all(tensor is not buffer for buffer in before.values()):
+                raise
+            return tensor
+
+    apply(moved, recurse)
+    for name, after in list(module.named_buffers(recurse=False)):
+        if after.dtype != before[name].dtype:
+            module._buffers[name] = before[name].to(after.device)
+
+
 def full_precision(device: torch.device) -> AbstractContextManager[Any]:
     """No automatic mixed precision, on a device that has any.
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from dendrite_zoo._core.checks import check_integers
 from dendrite_zoo._core.finite import unusable_rows
 from dendrite_zoo._core.ranks import sum_over_ranks
+from dendrite_zoo._core.torch import keep_precision
 from dendrite_zoo.functional.context import Context, check_ids
 
 __all__ = ["TaskContext"]
@@ -76,11 +77,7 @@ class TaskContext(nn.Module):
         return ids
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "TaskContext":
-        buffers = dict(self.named_buffers(recurse=False))
-        super()._apply(fn, recurse)
-        for name, after in list(self.named_buffers(recurse=False)):  # moved, never rounded
-            if after.dtype != buffers[name].dtype:
-                self._buffers[name] = buffers[name].to(after.device)
+        keep_precision(self, super()._apply, fn, recurse)
         return self
 
 
@@ -127,3 +124,18 @@ def flat_rows(x: Tensor, num_features: int) -> Tensor:
         remedy = f"Build the context with num_features={x.shape[1]} (a model with in_features={x.shape[1]})."
         raise ValueError(f"Expected inputs of {num_features} features, but got {x.shape[1]}. {remedy}")
     return x.float()
+
+
+def usable_rows(x: Tensor, num_features: int) -> Tensor:
+    """Inputs ``(B, ...)`` as float32 rows ``(B, num_features)``, to infer the context from.
+
+    Raises:
+        ValueError: rows of another size, or with NaN, infinity or numbers too large.
+    """
+    x = flat_rows(x, num_features)
+    if rows := unusable_rows(x, LARGEST):
+        raise ValueError(
+            f"Expected finite inputs, smaller than {LARGEST:g}, to infer the context from, but got NaN, infinity or "
+            f"larger numbers in rows {rows[:8]} of {len(x)}. Leave such rows out; they belong to no task."
+        )
+    return x

@@ -5,9 +5,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from dendrite_zoo._core.finite import unusable_rows
 from dendrite_zoo._core.torch import full_precision
-from dendrite_zoo.contexts.base import LARGEST, TaskContext, flat_rows, mean_over_ranks
+from dendrite_zoo.contexts.base import TaskContext, flat_rows, mean_over_ranks, usable_rows
 from dendrite_zoo.functional.context import Context
 
 __all__ = ["PrototypeContext", "nearest_prototype"]
@@ -77,12 +76,7 @@ def nearest_prototype(x: Tensor, prototypes: Tensor, known: Tensor) -> Tensor:
         >>> nearest_prototype(torch.ones(1, 2), torch.tensor([[1.0, 1.0], [0.0, 1.0]]), torch.tensor([False, True]))
         tensor([1])
     """
-    x = flat_rows(x, prototypes.shape[1])
-    if rows := unusable_rows(x, LARGEST):
-        raise ValueError(
-            f"Expected finite inputs, smaller than {LARGEST:g}, to infer the context from, but got NaN, infinity or "
-            f"larger numbers in rows {rows[:8]} of {len(x)}. Leave such rows out; they belong to no task."
-        )
+    x = usable_rows(x, prototypes.shape[1])
     with full_precision(x.device):
         # Seen from the smallest prototype, or a common offset would drown their differences in rounding.
         prototypes = prototypes.float()

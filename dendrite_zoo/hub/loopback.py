@@ -26,6 +26,7 @@ class Hub(State):
     Args:
         users: token to the namespaces it may write to, the user's own first.
         datasets: a mirror laid out as ``<org>/<name>/<path>``, served as data sets.
+        models: another one, served as models.
         part_size: larger uploads have several parts.
         port: of the Hub; 0 for any free one.
 
@@ -39,10 +40,11 @@ class Hub(State):
         self,
         users: Mapping[str, Iterable[str]] | None = None,
         datasets: Path | None = None,
+        models: Path | None = None,
         part_size: int = 32 << 20,
         port: int = 0,
     ) -> None:
-        super().__init__(users or {TOKEN: ["me"]}, datasets, part_size)
+        super().__init__(users or {TOKEN: ["me"]}, {"datasets": datasets, "models": models}, part_size)
         handler = type("Bound", (Handler,), {"hub": self})
         self.servers = [ThreadingHTTPServer(("127.0.0.1", number), handler) for number in (port, 0)]
         self.url = f"http://127.0.0.1:{self.servers[0].server_port}"

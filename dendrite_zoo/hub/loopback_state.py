@@ -51,13 +51,13 @@ class State:
 
     Args:
         users: token to the namespaces it may write to, the user's own first.
-        datasets: a mirror laid out as ``<org>/<name>/<path>``, served as data sets.
+        mirrors: by kind, ``"datasets"`` or ``"models"``, a folder laid out as ``<org>/<name>/<path>`` to serve.
         part_size: larger uploads have several parts.
     """
 
     url = storage_url = ""  # of the two servers
 
-    def __init__(self, users: Mapping[str, Iterable[str]], datasets: Path | None, part_size: int) -> None:
+    def __init__(self, users: Mapping[str, Iterable[str]], mirrors: Mapping[str, Path | None], part_size: int) -> None:
         self.users = {token: tuple(names) for token, names in users.items()}
         self.part_size = part_size
         self.repos: dict[str, Repo] = {}  # "models/org/name"
@@ -66,12 +66,17 @@ class State:
         self.log: list[str] = []
         self.faults: list[tuple[str, Fault]] = []
         self.lock = threading.RLock()
-        for folder in sorted(datasets.glob("*/*")) if datasets else []:
-            paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-            files = {str(path.relative_to(folder)): path.read_bytes() for path in paths}
-            self.objects |= {hashlib.sha256(data).hexdigest(): data for data in files.values()}
-            self.repos[f"datasets/{folder.parent.name}/{folder.name}"] = repo = Repo()
-            repo.add(files, "mirror")
+        for kind, mirror in mirrors.items():
+            for folder in sorted(path for path in mirror.glob("*/*") if path.is_dir()) if mirror else []:
+                self.add_mirror(kind, folder)
+
+    def add_mirror(self, kind: str, folder: Path) -> None:
+        """Serve the files of a folder ``<org>/<name>`` as a repo of a kind, ``"datasets"`` or ``"models"``."""
+        paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+        files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+        self.objects |= {hashlib.sha256(data).hexdigest(): data for data in files.values()}
+        self.repos[f"{kind}/{folder.parent.name}/{folder.name}"] = repo = Repo()
+        repo.add(files, "mirror")
 
     def fail(self, where: str, how: int | str, times: int = 1, *, retry_after: int | None = None) -> None:
         """Fail the next requests of one kind.

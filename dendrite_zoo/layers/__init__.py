@@ -1,5 +1,7 @@
-"""Layers with active dendrites, sparse weights and k-winner-take-all: ordinary `torch.nn` modules."""
+"""Layers with active dendrites, sparse weights, k-winners, heads that are solved for: ordinary `torch.nn` modules."""
 
 from dendrite_zoo.layers.dendrites import *
 from dendrite_zoo.layers.kwinners import *
+from dendrite_zoo.layers.random_features import *
+from dendrite_zoo.layers.ridge import *
 from dendrite_zoo.layers.sparse import *

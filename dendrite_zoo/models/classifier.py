@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dendrite_zoo._core.checks import wrong_argument
-from dendrite_zoo.contexts import ClusterContext, OneHotContext, PrototypeContext, TaskContext
+from dendrite_zoo.contexts import ClusterContext, OneHotContext, PrototypeContext, RidgeContext, TaskContext
 from dendrite_zoo.hub import register_model
 from dendrite_zoo.models.config import Arguments, MLPConfig, takes
 from dendrite_zoo.models.folded import FoldedClassifier, FoldedMLP
@@ -18,9 +18,10 @@ from dendrite_zoo.models.segments import DendriteModel
 
 __all__ = ["ActiveDendriteClassifier"]
 
-ContextKind = Literal["prototype", "one-hot", "clusters"]
+ContextKind = Literal["prototype", "ridge", "one-hot", "clusters"]
 CONTEXTS: dict[ContextKind, Callable[[int, int], TaskContext]] = {
     "prototype": PrototypeContext,
+    "ridge": RidgeContext,
     "clusters": ClusterContext,
     "one-hot": lambda in_features, max_tasks: OneHotContext(max_tasks),
 }
@@ -90,7 +91,8 @@ class ActiveDendriteClassifier(TaskClassifier, DendriteModel):
         num_classes: size of the one output that all tasks share.
         max_tasks: how many tasks there is room for.
         num_segments: segments a unit; None for as many as tasks (the paper's choice).
-        context: ``"prototype"`` (mean input of the task), ``"clusters"`` (the same for tasks that nobody announces, see
+        context: ``"prototype"`` (mean input of the task), ``"ridge"`` (task id, found also where tasks look alike, see
+            `dendrite_zoo.contexts.RidgeContext`), ``"clusters"`` (as prototypes, for tasks that nobody announces, see
             `dendrite_zoo.contexts.ClusterContext`) or ``"one-hot"`` (task id, always given).
 
     All options of `dendrite_zoo.models.MLPConfig` are arguments, too.
@@ -113,8 +115,8 @@ class ActiveDendriteClassifier(TaskClassifier, DendriteModel):
     @takes(ClassifierArguments)
     def __init__(self, config: ClassifierArguments) -> None:
         super().__init__(config)
-        one_hot = config.context == "one-hot"
         self.context = CONTEXTS[config.context](config.in_features, config.max_tasks)
+        one_hot = isinstance(self.context, OneHotContext)
         density = (1.0 if one_hot else 0.1) if config.context_density is None else config.context_density
         num_segments = config.max_tasks if config.num_segments is None else config.num_segments
         options = config.options(num_segments=num_segments, context_density=density)
@@ -180,10 +182,12 @@ class ActiveDendriteClassifier(TaskClassifier, DendriteModel):
         """
         if task is not None:
             return nn.Sequential(nn.Flatten(), *cast(nn.Sequential, self.mlp.fold(self._context_of(task))))
-        if not isinstance(self.context, PrototypeContext):
+        if not self.context.inferable:
             remedy = "call fold(task=...), or model.mlp.fold(ids), which maps (x, index)."
             raise ValueError(f"{type(self.context).__name__} cannot be inferred from inputs: {remedy}")
-        return FoldedClassifier(self.context, cast(FoldedMLP, self.mlp.fold(self.context.prototypes)))
+        ids = torch.arange(self.max_tasks, device=self.context.counts.device)
+        contexts = self.context.prototypes if isinstance(self.context, PrototypeContext) else ids
+        return FoldedClassifier(self.context, cast(FoldedMLP, self.mlp.fold(contexts)))
 
     def _context_of(self, task: int) -> Tensor:
         return cast(Tensor, self.context(self.context.counts, task))
@@ -196,8 +200,9 @@ def _make_room(config: Mapping[str, Any], state: dict[str, Tensor], max_tasks: i
         raise wrong_argument(
             "max_tasks", f"at least {learned}, the tasks learned", max_tasks, "No task is ever dropped."
         )
-    for name in [name for name in state if name.startswith("context.")]:
-        added = max(0, max_tasks - known)
-        state[name] = torch.cat([state[name], state[name].new_zeros(added, *state[name].shape[1:])])[:max_tasks]
-    if config["context"] == "one-hot":
+    for name, empty in CONTEXTS[config["context"]](config["in_features"], max_tasks).state_dict().items():
+        held = state.get(f"context.{name}", empty)
+        if held.shape != empty.shape:  # of a number a task
+            state[f"context.{name}"] = torch.cat([held[:max_tasks], empty[len(held) :].to(held)])
+    if config["context"] in ("one-hot", "ridge"):
         make_columns(config, state, known, [task if task < known else None for task in range(max_tasks)])

@@ -140,7 +140,7 @@ def test_bad_input(tmp_path):
         classifier("one-hot")(torch.randn(2, 8))
     with pytest.raises(
         ValueError,
-        match="Expected `context` to be one of 'prototype', 'one-hot', 'clusters', but got 'two-hot'. Did you",
+        match="Expected `context` to be one of 'prototype', 'ridge', 'one-hot', 'clusters', but got 'two-hot'. Did you",
     ):
         classifier("two-hot")
     model.save_pretrained(tmp_path)

@@ -38,7 +38,7 @@ def kind_of(model_type: str) -> Kind:
 
 def _classify(arguments: Arguments) -> str:
     lines = [f"x = torch.rand(8, {arguments['in_features']})  # rows like those it was trained on"]
-    if arguments["context"] == "prototype":
+    if arguments["context"] != "one-hot":
         lines.append("logits = model(x)  # finds the context of each row by itself")
     return "\n".join([*lines, "logits = model(x, task=0)  # takes it as given"])
 

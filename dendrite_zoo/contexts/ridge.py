@@ -1,0 +1,147 @@
+"""Task ids found by a linear discriminant over random features: right where tasks look alike."""
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from dendrite_zoo._core.ranks import all_gather, sum_over_ranks
+from dendrite_zoo._core.torch import full_precision
+from dendrite_zoo.contexts.base import LARGEST, flat_rows, usable_rows
+from dendrite_zoo.contexts.one_hot import OneHotContext
+from dendrite_zoo.layers import RandomFeatures, RidgeHead
+
+__all__ = ["RidgeContext"]
+
+DIRECTIONS = 128  # in which it is measured how far a row lies from its task
+LEVELS = 201  # of the distances of training rows, from the least to the largest
+
+
+class RidgeContext(OneHotContext):
+    r"""The task id as context, found by a linear discriminant (`RidgeHead`) over random ReLU features of an input.
+
+    Running sums over the rows of each task are kept and no rows; when a task starts, it is summed in one pass and the
+    discriminant solved anew. What is known of earlier tasks stays exact, whatever their order. A `PrototypeContext`
+    tells tasks apart by their means alone, this one by what differs at all: where images are rotated or blurred, or
+    come from other data sets, it finds the tasks of many more. Each id chooses its own segments, as in a
+    `OneHotContext`, so that tasks that look alike have contexts that do not.
+
+    Before any task is learned, each row is of task 0. A task that is started again adds its rows to those before.
+
+    Args:
+        num_features: size of an input row.
+        max_tasks: capacity, in tasks; also the size of the context.
+        hidden_features: random features, ``F``. More tell more alike tasks apart; memory grows as ``4 * F ** 2`` bytes
+            (twice that in float64 while it is solved), and the time of a solution as ``F ** 3``.
+        penalty: of the discriminant; see `dendrite_zoo.functional.ridge_discriminant`.
+        seed: of the random features.
+
+    Attributes:
+        features: the `RandomFeatures`.
+        head: the `RidgeHead` whose classes are the tasks.
+
+    Example:
+        >>> x = torch.randn(2, 300, 8)
+        >>> context = RidgeContext(num_features=8, max_tasks=3)
+        >>> context.start_task(0, [x[0]])
+        >>> context.start_task(1, [3 * x[1]])     # the mean of both is 0
+        >>> context.infer(torch.tensor([[0.5] * 8, [5.0] * 8])), context.num_tasks
+        (tensor([0, 1]), 2)
+        >>> context.confidence(torch.tensor([[0.5] * 8, [100.0] * 8])) < 0.01     # the second is of neither
+        tensor([False,  True])
+    """
+
+    inferable = True
+
+    def __init__(
+        self, num_features: int, max_tasks: int, *, hidden_features: int = 2048, penalty: float = 0.1, seed: int = 0
+    ) -> None:
+        super().__init__(max_tasks)
+        self.num_features = num_features
+        self.features = RandomFeatures(num_features, hidden_features, seed=seed)
+        self.head = RidgeHead(hidden_features, max_tasks, penalty=penalty)
+        size = min(DIRECTIONS, num_features)
+        self.centers = nn.Buffer(torch.zeros(max_tasks, size, dtype=torch.float32))
+        self.whitening = nn.Buffer(torch.zeros(max_tasks, size, size, dtype=torch.float32))
+        self.distances = nn.Buffer(torch.zeros(max_tasks, LEVELS, dtype=torch.float32))
+
+    @torch.no_grad()
+    def start_task(self, task: int, batches: Iterable[Tensor]) -> None:
+        """Add the task's inputs to the sums, and solve; see `TaskContext.start_task`."""
+        self.task_ids(task)
+        was_set, seen = self.features.is_set, list[Tensor]()
+
+        def rows() -> Iterator[tuple[Tensor, Tensor]]:
+            for batch in batches:
+                x = flat_rows(batch, self.num_features)
+                x = x.where(x.abs() < LARGEST, torch.nan)  # which the sums refuse
+                yield x, torch.full((len(x),), task, device=x.device)
+
+        def features() -> Iterator[tuple[Tensor, Tensor]]:
+            for x, label in self.features.start(rows(), LARGEST):
+                seen.append(self._directions(x))
+                yield self.features(x), label
+
+        try:
+            self.head.learn(features())
+        except ValueError:
+            if not was_set:
+                self.features.reset()
+            raise
+        self.counts.copy_(self.head.counts)
+        self._set_distances(task, torch.cat(seen) if seen else self.centers[:0])
+
+    @torch.no_grad()
+    def infer(self, x: Tensor) -> Tensor:
+        """The most probable task of each row of ``x`` ``(B, features)``, as ``(B,)`` integers."""
+        return self.head(self.features(usable_rows(x, self.num_features))).argmax(1)
+
+    @torch.no_grad()
+    def confidence(self, x: Tensor, task: int | Tensor | None = None) -> Tensor:
+        """Whether rows are of their task at all: the share of its training rows that were as far from its mean.
+
+        It is small for a row that is of none of the tasks known: below 0.01 for a hundredth of the rows of the task,
+        and, where they have another structure, for most of others. What looks like a part of a task, as digits among
+        clothes do, is not told apart. Distance is that of Mahalanobis in random directions; it was measured on each
+        training row as if that had been left out, when the task was last started.
+
+        Args:
+            x: ``(B, features)``.
+            task: one, or one for each row; inferred where None.
+
+        Returns:
+            ``(B,)``, between 0 and 1.
+        """
+        x = usable_rows(x, self.num_features)
+        ids = (self.infer(x) if task is None else self.task_ids(task).to(x.device)).expand(len(x))
+        found = x.new_zeros(len(x))
+        for one in ids.unique().tolist():
+            rows = ids == one
+            with full_precision(x.device):
+                far = (self._directions(x[rows]) - self.centers[one]) @ self.whitening[one].T
+            below = torch.searchsorted(self.distances[one].contiguous(), far.square().sum(1))
+            found[rows] = 1 - below.to(found) / LEVELS
+        return found if self.counts.any() else torch.zeros_like(found)
+
+    def _directions(self, x: Tensor) -> Tensor:
+        """Standardised rows along random directions, ``(B, directions)``."""
+        with full_precision(x.device):
+            return self.features.standardise(x) @ self.features.random_weight(x.device)[:, : self.centers.shape[1]]
+
+    def _set_distances(self, task: int, u: Tensor) -> None:
+        """Measure how far the rows of a task lie from its mean, each as if it were left out."""
+        u = u.double() if u.device.type != "mps" else u.cpu().double()
+        total, square, rows = u.sum(0), u.T @ u, u.new_tensor(len(u))
+        sum_over_ranks(total, square, rows)
+        mean = total / rows
+        covariance = square / rows - torch.outer(mean, mean)
+        covariance.diagonal().add_(covariance.diagonal().mean().clamp(min=1e-12) * 1e-3)
+        factor = torch.linalg.cholesky(covariance)
+        far = torch.linalg.solve_triangular(factor, (u - mean).T, upper=False).square().sum(0)
+        far = far / (1 - (far / rows).clamp(max=0.99)).square()
+        far = torch.cat([part.to(far) for part in all_gather(far.cpu())]).sort().values
+        levels = torch.linspace(0, len(far) - 1, LEVELS, device=far.device).round().long()
+        self.centers[task] = mean.to(self.centers)
+        eye = torch.eye(len(mean), dtype=factor.dtype, device=factor.device)
+        self.whitening[task] = torch.linalg.solve_triangular(factor, eye, upper=False).to(self.whitening)
+        self.distances[task] = far[levels].to(self.distances)

@@ -1,0 +1,158 @@
+"""Fixed random features: what a linear head needs to separate what is not linearly separable."""
+
+import itertools
+import math
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from dendrite_zoo._core.checks import check_integers, wrong_argument
+from dendrite_zoo._core.finite import unusable_rows
+from dendrite_zoo._core.ranks import all_gather
+from dendrite_zoo._core.rng import random_state
+from dendrite_zoo._core.torch import full_precision, keep_precision
+
+__all__ = ["RandomFeatures"]
+
+ROWS, NUMBERS = 2048, 1 << 24  # of the first rows, by which inputs are standardised
+OUTLIER = 100.0  # times the largest number of a typical row: such a row is left out of them
+FAR = 10.0  # standard deviations: where standardised inputs end, so that one row cannot outweigh all others
+
+Batch = tuple[Tensor, Tensor]
+
+
+class FixedFeatures(nn.Module):
+    """What features have in common that are set by the first rows they see, and stay.
+
+    The buffers stay float32, whatever precision a model is cast to.
+
+    Args:
+        out_features: size of a row of features.
+    """
+
+    def __init__(self, out_features: int) -> None:
+        super().__init__()
+        self.out_features = out_features
+
+    @property
+    def is_set(self) -> bool:
+        """Whether the features are set."""
+        raise NotImplementedError
+
+    def set_by(self, x: Tensor) -> None:
+        """Set the features by rows ``(N, ...)``, N of 1 or more."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def start(self, batches: Iterable[Batch], largest: float = math.inf) -> Iterator[Batch]:
+        """Set the features by the first rows (of all processes), unless they are set; give all batches, from the first.
+
+        Args:
+            batches: inputs and labels.
+            largest: rows with larger numbers, NaN or infinity have no part in it, nor have outliers.
+        """
+        if self.is_set:
+            return iter(batches)
+        rest, first, rows, numbers = iter(batches), list[Batch](), 0, 0
+        for batch in rest:
+            first.append(batch)
+            rows, numbers = rows + len(batch[0]), numbers + batch[0].numel()
+            if rows >= ROWS or numbers >= NUMBERS:
+                break
+        own = torch.cat([x for x, _ in first]).float().cpu() if first else None
+        if parts := [part for part in all_gather(own) if part is not None]:
+            x = torch.cat(parts)
+            keep = torch.ones(len(x), dtype=torch.bool)
+            keep[unusable_rows(x, largest)] = False
+            size = x.flatten(1).abs().amax(1)
+            keep &= size <= OUTLIER * size[keep].median() if keep.any() else keep
+            if keep.any():
+                self.set_by(x[keep])
+        return itertools.chain(first, rest)
+
+    def reset(self) -> None:
+        """Forget by what the features were set."""
+        for buffer in self.buffers():
+            buffer.zero_()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "FixedFeatures":
+        keep_precision(self, super()._apply, fn, recurse)
+        return self
+
+
+class RandomFeatures(FixedFeatures):
+    r"""Random ReLU features of standardised inputs, :math:`h = \max(0, R z + b)` (Rahimi and Recht 2008).
+
+    Inputs are standardised by the first rows that `start` sees: less the mean of each, over a spread that is at least
+    that of a typical one. The random numbers depend on the seed alone, in every release of NumPy, and no file holds
+    them.
+
+    Args:
+        in_features: size of a row, ``I``.
+        out_features: number of features, ``F``.
+        seed: of the random numbers.
+
+    Shape:
+        x ``(B, ...)``, flattened to ``(B, I)``, to ``(B, F)``, float32.
+
+    Raises:
+        ValueError: an argument out of range; in the forward pass, rows of another size, or before the features are set.
+
+    Example:
+        >>> features, x = RandomFeatures(8, 100), torch.randn(64, 8)
+        >>> batches = features.start([(x, torch.zeros(64))])
+        >>> features(x).shape
+        torch.Size([64, 100])
+    """
+
+    def __init__(self, in_features: int, out_features: int, *, seed: int = 0) -> None:
+        check_integers(1, in_features=in_features, out_features=out_features)
+        check_integers(0, seed=seed)
+        super().__init__(out_features)
+        self.in_features, self.seed = in_features, seed
+        self.mean = nn.Buffer(torch.zeros(in_features, dtype=torch.float32))
+        self.scale = nn.Buffer(torch.zeros(in_features, dtype=torch.float32))
+        self._drawn: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def is_set(self) -> bool:
+        """Whether the features are set."""
+        return bool(self.scale.any())
+
+    def set_by(self, x: Tensor) -> None:
+        """Take mean and spread of rows ``(N, I)``."""
+        x = x.flatten(1).double()
+        mean, variance = x.mean(0), x.var(0, correction=0)
+        varied = variance[variance > 0]
+        scale = (variance + (varied.median() if len(varied) else 1.0)).sqrt()
+        length = ((x - mean) / scale).square().mean().sqrt()
+        self.mean.copy_(mean)
+        self.scale.copy_(scale * (length if length > 0 else 1.0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Features of ``x``."""
+        x = x.flatten(1)
+        if x.shape[1] != self.in_features:
+            raise wrong_argument("x", f"rows of {self.in_features} numbers", tuple(x.shape))
+        with full_precision(x.device):
+            weight, bias = self._random(x.device)
+            return torch.addmm(bias, self.standardise(x), weight).relu_()
+
+    def standardise(self, x: Tensor) -> Tensor:
+        """Rows ``(B, I)`` less the mean, over the spread."""
+        return ((x.float() - self.mean) / self.scale.where(self.scale > 0, 1.0)).clamp(-FAR, FAR)
+
+    def random_weight(self, device: torch.device) -> Tensor:
+        """The random matrix ``(I, F)``, whose columns have a length of about 1."""
+        return self._random(device)[0]
+
+    def _random(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Weights ``(I, F)`` and offsets ``(F,)``, drawn once."""
+        if self._drawn is None or self._drawn[0].device != device:
+            with torch.inference_mode(False), torch.device("cpu"):
+                generator = random_state(self.seed)
+                shapes = (self.in_features, self.out_features), (self.out_features,)
+                weight, bias = (torch.from_numpy(generator.standard_normal(shape)).float() for shape in shapes)
+                self._drawn = (weight / math.sqrt(self.in_features)).to(device), bias.to(device)
+        return self._drawn

@@ -1,0 +1,140 @@
+"""The ridge context: sums that do not depend on order, tasks that look alike, strangers, and a life in files."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from dendrite_zoo.contexts import PrototypeContext, RidgeContext
+from dendrite_zoo.models import ActiveDendriteClassifier
+
+SIZE = 12
+
+
+def inputs(task, rows=200):
+    """Tasks of one mean: each is wide in a direction of its own."""
+    return torch.randn(rows, SIZE) * (1 + 4 * torch.eye(SIZE)[task])
+
+
+def learned(tasks=(0, 1, 2), max_tasks=5, seed=0):
+    torch.manual_seed(seed)
+    context = RidgeContext(SIZE, max_tasks, hidden_features=128)
+    for task in tasks:
+        context.start_task(task, inputs(task).split(64))
+    return context
+
+
+def same(a, b):
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def right(context, tasks=(0, 1, 2)):
+    return sum(float((context.infer(inputs(task)) == task).float().mean()) for task in tasks) / len(tasks)
+
+
+def test_tasks_of_one_mean_are_told_apart_where_prototypes_fail():
+    ridge = learned()
+    prototypes = PrototypeContext(SIZE, 5)
+    for task in range(3):
+        prototypes.start_task(task, [inputs(task)])
+    assert right(ridge) > 0.65 > 0.45 > right(prototypes)
+    assert ridge.num_tasks == 3 and ridge.counts.tolist() == [200, 200, 200, 0, 0]
+
+
+def test_the_order_of_tasks_and_their_repetition_change_nothing():
+    torch.manual_seed(0)
+    data = [inputs(task) for task in range(3)]
+    contexts = [RidgeContext(SIZE, 3, hidden_features=64) for _ in range(3)]
+    for context, order in zip(contexts, ([0, 1, 2], [0, 2, 1], [0, 1, 2]), strict=True):
+        for task in order:
+            halves = data[task].chunk(2) if context is contexts[2] else [data[task]]
+            context.start_task(task, [halves[0]])
+    contexts[2].start_task(1, [data[1].chunk(2)[1]])
+    for task in (0, 2):
+        contexts[2].start_task(task, [data[task].chunk(2)[1]])
+    x = torch.cat([inputs(task) for task in range(3)])
+    logits = [context.head(context.features(x)) for context in contexts[:2]]
+    torch.testing.assert_close(logits[0], logits[1], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(contexts[0].head.sums, contexts[1].head.sums)
+    assert torch.equal(contexts[2].counts, contexts[0].counts)
+
+
+def test_random_features_last():
+    context = RidgeContext(3, 2, hidden_features=2)
+    expected = torch.tensor([[-1.0573, -0.1024], [0.0221, -0.2326], [0.0012, -0.0545]])
+    torch.testing.assert_close(context.features.random_weight(torch.device("cpu")), expected, rtol=0, atol=5e-5)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e20, -1e20])
+@pytest.mark.parametrize("task", [0, 1])
+def test_bad_numbers_are_refused_before_anything_changes(value, task):
+    context = learned(range(task))
+    before, new = copy.deepcopy(context.state_dict()), list(inputs(task).split(50))
+    new[2][7, 3] = value
+    with pytest.raises(ValueError, match=r"NaN, infinity or larger numbers in batch 2 \(from 0\), row 7. Nothing was"):
+        context.start_task(task, iter(new))
+    assert same(before, context.state_dict())
+    with pytest.raises(ValueError, match=r"larger numbers in rows \[7\] of 50. Leave such rows out"):
+        context.infer(new[2])
+
+
+@pytest.mark.parametrize("when", [0, 1])
+def test_an_outlier_spoils_no_other_task(when):
+    torch.manual_seed(0)
+    context = RidgeContext(SIZE, 5, hidden_features=128)
+    for task in range(3):
+        x = inputs(task)
+        x[17, 3] = 1e9 if task == when else x[17, 3]
+        context.start_task(task, [x])
+    assert right(context) > 0.65
+
+
+def test_strangers_are_told_apart():
+    context = learned()
+    own = torch.cat([inputs(task, rows=1000) for task in range(3)])
+    false_alarms = (context.confidence(own) < 0.01).float().mean()
+    assert false_alarms < 0.03 and (context.confidence(inputs(4) * 3) < 0.01).float().mean() > 0.6
+    confidence = context.confidence(inputs(1, rows=2000), task=1)  # uniform for rows of the task
+    torch.testing.assert_close(confidence.sort().values, torch.linspace(0, 1, 2000), rtol=0, atol=0.08)
+    assert RidgeContext(SIZE, 2).confidence(own).eq(0).all()
+
+
+def test_before_any_task_and_with_one_every_row_is_of_the_first():
+    assert RidgeContext(SIZE, 3)(inputs(0)).eq(0).all() and learned([0]).infer(inputs(2)).eq(0).all()
+
+
+def test_precision_reload_and_the_meta_device():
+    context, x = learned(), inputs(1)
+    expected = context.infer(x)
+    with torch.device("meta"):
+        empty = RidgeContext(SIZE, 5, hidden_features=128).state_dict()
+    assert {name: x.shape for name, x in empty.items()} == {name: x.shape for name, x in context.state_dict().items()}
+    other = RidgeContext(SIZE, 5, hidden_features=128)
+    other.load_state_dict(context.state_dict())
+    assert torch.equal(other.infer(x), expected)
+    kinds = {name: tensor.dtype for name, tensor in context.state_dict().items()}
+    context.to(torch.bfloat16)
+    assert kinds == {name: tensor.dtype for name, tensor in context.state_dict().items()}
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(context.infer(x), expected)
+    assert torch.equal(torch.compile(context.infer, backend="eager")(x), expected)
+
+
+def test_a_classifier_keeps_it_in_its_artifact_and_grows(tmp_path):
+    torch.manual_seed(0)
+    model = ActiveDendriteClassifier(SIZE, [20], 3, max_tasks=3, context="ridge").eval()
+    for task in range(2):
+        model.context.start_task(task, [inputs(task)])
+    x = torch.cat([inputs(0), inputs(1)])
+    model.save_pretrained(tmp_path)
+    loaded = ActiveDendriteClassifier.from_pretrained(tmp_path)
+    assert torch.equal(loaded(x), model(x)) and torch.equal(loaded(x), loaded(x, task=loaded.context.infer(x)))
+    torch.testing.assert_close(model.fold()(x), model(x))
+    grown = ActiveDendriteClassifier.from_pretrained(tmp_path, max_tasks=SIZE)
+    torch.testing.assert_close(grown(x), model(x))
+    grown.context.start_task(2, [inputs(2)])
+    assert grown.num_tasks == 3 and right(grown.context) > 0.6
+    fewer = ActiveDendriteClassifier.from_pretrained(tmp_path, max_tasks=2)
+    torch.testing.assert_close(fewer(x), model(x))

@@ -1,0 +1,66 @@
+"""The discriminant from running sums: the same as from all rows, computed naively."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dendrite_zoo.functional import ridge_discriminant
+from dendrite_zoo.functional.ridge import add_products, lower_triangle, triangle_size
+
+
+def summed(h, y, classes, parts=1):
+    triangle, onehot = torch.zeros(triangle_size(h.shape[1]), dtype=torch.float64), torch.eye(classes).double()[y]
+    for chunk in h.chunk(parts):
+        add_products(triangle, chunk)
+    return triangle, onehot.T @ h, onehot.sum(0)
+
+
+def naive(h, y, classes, penalty):
+    """Logits of the discriminant from the rows themselves, one class at a time."""
+    means = torch.stack([h[y == k].mean(0) for k in range(classes)])
+    within = (h - means[y]).T @ (h - means[y]) / len(h)
+    within += penalty / len(h) * within.trace() * torch.eye(h.shape[1]).double()
+    inverse, mean = torch.linalg.inv(within), h.mean(0)
+    far = torch.stack([((h - m) @ inverse * (h - m)).sum(1) for m in means], 1)
+    return -(far - ((h - mean) @ inverse * (h - mean)).sum(1, keepdim=True)) / 2
+
+
+@pytest.mark.parametrize("size", [3, 7, 515])
+def test_a_triangle_is_the_lower_half_of_the_products(size):
+    h = torch.randn(20, size, dtype=torch.float64)
+    triangle, _, _ = summed(h, torch.zeros(20, dtype=torch.long), 1, parts=3)
+    torch.testing.assert_close(lower_triangle(triangle, size).tril(), (h.T @ h).tril())
+
+
+@pytest.mark.parametrize(("size", "penalty"), [(5, 0.1), (60, 3.0)])
+def test_logits_are_half_the_distances_from_the_means(size, penalty):
+    torch.manual_seed(0)
+    y = torch.arange(40) % 3
+    h = torch.randn(40, size, dtype=torch.float64) + 3 + y[:, None]
+    weight, bias = ridge_discriminant(*summed(h, y, 3, parts=4), penalty)
+    torch.testing.assert_close(h @ weight.T + bias, naive(h, y, 3, penalty))
+
+
+def test_classes_that_lie_in_a_row_are_all_found():
+    """Where least squares on one-hot labels hides the middle ones."""
+    torch.manual_seed(0)
+    y = torch.arange(600) % 6
+    h = torch.randn(600, 2, dtype=torch.float64) * 0.1 + y[:, None]
+    weight, bias = ridge_discriminant(*summed(h, y, 6), 0.1)
+    assert torch.equal((h @ weight.T + bias).argmax(1), y)
+    offset = torch.cat([h, torch.ones(600, 1)], 1)
+    squares = torch.linalg.lstsq(offset, torch.eye(6).double()[y]).solution
+    assert ((offset @ squares).argmax(1) == y).double().mean() < 0.7
+
+
+def test_a_class_without_rows_never_wins_and_equal_rows_are_no_trouble():
+    h, y = torch.tensor([[1.0, 2.0], [1.0, 2.0], [5.0, 6.0]]).double(), torch.tensor([0, 0, 2])
+    weight, bias = ridge_discriminant(*summed(h, y, 4), 0.1)
+    assert (h @ weight.T + bias).argmax(1).tolist() == [0, 0, 2] and bias[[1, 3]].tolist() == [-1e6, -1e6]
+
+
+def test_sums_that_are_not_finite_are_refused():
+    h = torch.tensor([[1.0, torch.inf], [2.0, 0.0]]).double()
+    with pytest.raises(ValueError, match="Expected finite sums for a discriminant"):
+        ridge_discriminant(*summed(h, torch.tensor([0, 1]), 2), 0.1)
