@@ -17,7 +17,7 @@ from dendrite_zoo.functional import GATES
 from dendrite_zoo.layers import ActiveDendriteLinear
 from dendrite_zoo.models import ActiveDendriteMLP
 from dendrite_zoo.optim import DendriteAdam, clip_gradients_
-from dendrite_zoo.row_sparse import optimizer as optimizer_module
+from dendrite_zoo.row_sparse import row_adam
 from dendrite_zoo.row_sparse.activation_cache import ActivationCache
 from dendrite_zoo.row_sparse.parameter import RowParameter
 
@@ -164,7 +164,7 @@ def test_one_rule_on_both_sides_of_the_crossover(share, sparse, row_dims, eps):
 
 @pytest.mark.parametrize("shape", [(40, 7), (200,)])
 def test_a_parameter_of_several_pieces_moves_as_one(shape, monkeypatch):
-    monkeypatch.setattr(optimizer_module, "PIECE", 50)
+    monkeypatch.setattr(row_adam, "PIECE", 50)
     torch.manual_seed(0)
     ours, theirs = RowParameter(torch.randn(shape), row_dims=1), nn.Parameter(torch.zeros(shape))
     theirs.data.copy_(ours.data)
