@@ -31,7 +31,7 @@ TRAINER = (
 """What of the Trainer's arguments makes another result."""
 OBSERVERS = {
     *("Checkpoint", "DeviceStatsMonitor", "LearningRateMonitor", "ModelSummary", "ProgressBar"),
-    *("SaveConfigCallback", "Timer"),
+    *("SaveConfigCallback", "Thaw", "Timer"),
     *("ForgettingLogger", "HubPublisher", "RunRecorder", "SparsityLogger", "SubnetworkLogger", "SuccessLogger"),
 }
 """Callbacks that change nothing in what is learned."""

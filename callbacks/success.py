@@ -20,9 +20,11 @@ from dendrite_zoo.tasks import Task, has_task
 class SuccessLogger(Returning):
     """Lets a policy play goals of Meta-World, or in environments of your own, and logs the share that it reached.
 
-    It plays one episode on each goal; environments without goals are started in as many ways. Logged are
+    It plays one episode on each goal; environments without goals are started in as many ways. Where the data say which
+    tasks are due, as ``DemonstrationSequence(eval_at=[...])`` does, it plays those. Logged are
     ``success/{task}`` and ``success/mean``. Of environments of your own, whose episodes are played to their end,
-    ``return/{task}`` and ``return/mean`` are logged, too; of those that do not say what success is, these alone. In a
+    ``success_at_end``, ``return/{task}`` and ``return/mean`` are logged, too; of those that do not say what success is,
+    returns alone. In a
     validation of tasks that are learned one after another (``task=``, a ``current_task`` of datamodule or module, or a
     `ForgettingLogger` says which is trained on) ``val/task_{j}/success`` and ``val/task_{j}/return`` are logged in the
     same way, of which ``ForgettingLogger("val/success")`` or ``ForgettingLogger("val/return")`` makes its matrix.
@@ -43,6 +45,8 @@ class SuccessLogger(Returning):
         max_steps: length of an episode, which in Meta-World ends with success; by default 500 there, else that of the
             environment.
         action_repeat: how many steps each action is played for; by default as in the datamodule's training, else 1.
+        to_end: play episodes of Meta-World to their end, too, which takes several times as long, and log the share of
+            goals that are reached at the last step, ``success_at_end/{task}`` and ``success_at_end/mean``.
         num_processes: of environments.
         fast: faster Python paths of the environments.
         task: the task being trained, see `ForgettingLogger`.
@@ -69,6 +73,7 @@ class SuccessLogger(Returning):
         seed: int | None = None,
         max_steps: int | None = None,
         action_repeat: int | None = None,
+        to_end: bool = False,
         num_processes: int = 2,
         fast: bool = False,
         task: Task | None = None,
@@ -78,6 +83,7 @@ class SuccessLogger(Returning):
         self.every_n_steps, self.split, self.num_goals, self.seed = every_n_steps, split, num_goals, seed
         check_integers(1, action_repeat=1 if action_repeat is None else action_repeat)
         self.action_repeat = action_repeat
+        self.to_end = to_end
         self.tasks, self.task = None if tasks is None else task_specs(tasks), task
         self.options: dict[str, Any] = {"max_steps": max_steps, "num_processes": num_processes, "fast": fast}
         self._report: SuccessReport | None = None
@@ -118,7 +124,7 @@ class SuccessLogger(Returning):
                 f"SuccessLogger needs a module that acts, but {type(pl_module).__name__} does not define "
                 "`act_batch(observations, task_index)`. Train one such as BehaviorCloning or MultiTaskSAC."
             )
-        self._indices(trainer, pl_module)
+        self._indices(pl_module, self._specs(trainer))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count from here: a resumed run has steps behind it."""
@@ -154,26 +160,30 @@ class SuccessLogger(Returning):
         values: dict[str, float] = {}
         if trainer.is_global_zero:
             report = self._report = self._evaluate(trainer, pl_module)
-            indices = self._indices(trainer, pl_module) if validating and has_task(trainer, self.task) else ()
+            sequential = validating and has_task(trainer, self.task)
+            indices = self._indices(pl_module, self._due(trainer)) if sequential else ()
             measured = {report.metric: report.per_task}
             if not self._ends_with_success:
                 measured["return"] = report.return_per_task
+            if report.at_end_per_task is not None:
+                measured["success_at_end"] = report.at_end_per_task
             for metric, per_task in measured.items():
                 values |= {f"{metric}/{task}": value for task, value in per_task.items()}
                 values |= {f"val/task_{j}/{metric}": v for j, v in zip(indices, per_task.values(), strict=False)}
-                values[f"{metric}/mean"] = report.mean if metric == report.metric else report.mean_return
+                values[f"{metric}/mean"] = float(np.mean([*per_task.values()]))
         log_metrics(trainer, trainer.strategy.broadcast(values))
 
     def _evaluate(self, trainer: Trainer, pl_module: Any) -> SuccessReport:
-        if self._evaluation is None:
+        specs = self._due(trainer)
+        if self._evaluation is None or self._evaluation.specs != specs:
+            self._close()
             seed = getattr(_data(trainer), "seed", 0) if self.seed is None else self.seed
             goals: dict[str, Any] = {"split": self.split, "num_goals": self.num_goals, "seed": seed}
-            specs = self._specs(trainer)
-            self._ends_with_success = all(isinstance(spec, MetaWorldTask) for spec in specs)
+            self._ends_with_success = not self.to_end and all(isinstance(spec, MetaWorldTask) for spec in specs)
             repeat = self.action_repeat or getattr(_data(trainer), "action_repeat", 1)
             rules = {"stop_at_success": self._ends_with_success, "action_repeat": repeat, **self.options}
             self._evaluation = GoalEvaluation(specs, **goals, **rules)
-        index = self._indices(trainer, pl_module)
+        index = self._indices(pl_module, specs)
         with getattr(pl_module, "averaged", nullcontext)():  # once, and not for every action
             return self._evaluation(lambda observations, task: pl_module.act_batch(observations, index[task]))
 
@@ -186,9 +196,16 @@ class SuccessLogger(Returning):
             )
         return task_specs(tasks)
 
-    def _indices(self, trainer: Trainer, pl_module: LightningModule) -> NDArray[np.int64]:
-        """The numbers that the tasks have in the policy."""
-        names = [spec.name for spec in self._specs(trainer)]
+    def _due(self, trainer: Trainer) -> tuple[TaskSpec, ...]:
+        """The tasks to play now: all, unless the data say which."""
+        specs, data = self._specs(trainer), _data(trainer)
+        if self.tasks is None and (due := getattr(data, "due_tasks", None)) is not None:
+            return tuple(specs[task] for task in due())
+        return specs
+
+    def _indices(self, pl_module: LightningModule, specs: Sequence[TaskSpec]) -> NDArray[np.int64]:
+        """The numbers that tasks have in the policy."""
+        names = [spec.name for spec in specs]
         known = tuple(getattr(getattr(pl_module, "model", None), "tasks", names))
         if missing := [name for name in names if name not in known]:
             raise ValueError(

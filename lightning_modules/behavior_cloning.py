@@ -137,7 +137,7 @@ class BehaviorCloning(PolicyModule):
 
     def configure_callbacks(self) -> list[Callback]:
         """Return the average, which a callback alone can take out of the model where a validation raises."""
-        return [self.average]
+        return [self.average, *super().configure_callbacks()]
 
     def setup(self, stage: str) -> None:
         """Refuse data of tasks that the policy does not know; begin a fit without an average."""

@@ -114,9 +114,11 @@ class NewParts(nn.Module):
         one_hot = context is None or isinstance(context, OneHotContext)
         if not self._subnetworks and not (one_hot and self._segments):
             raise ValueError(
-                f"Expected a network with a part for each task, but got {type(model).__name__} without one. For "
-                "learn='new' build it with one-hot contexts and num_segments of 1 or more (context='one-hot' of a "
-                "classifier), or with winners='context'; or use learn='all'."
+                f"Expected a network with a part for each task, but got {type(model).__name__} without one: a one-hot "
+                "context multiplies a column of the segments that is its task's alone, where any other reaches all of "
+                "them, so that no task could learn without a change of another's. For learn='new' build it with "
+                "one-hot contexts and num_segments of 1 or more (context='one-hot' of a classifier), or with "
+                "winners='context'; or use learn='all'."
             )
         self.own([0])  # whoever copies the module now has as many parameters
         thaw(model)

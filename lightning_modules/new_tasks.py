@@ -6,6 +6,7 @@ from itertools import islice
 from typing import Any, Literal, TypeAlias, cast, get_args
 
 import torch
+from lightning.pytorch import Callback
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -25,6 +26,14 @@ HELD_OUT = 4
 
 TRAINED: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 """The networks that were trained in this process, or that a checkpoint was loaded into."""
+
+
+class Thaw(Callback):
+    """Lets all of a network learn again where a fit ends with an exception, of which modules do not hear."""
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        """Let it learn."""
+        thaw(pl_module.model)
 
 
 class NewTaskModule(TaskModule):
@@ -101,6 +110,10 @@ class NewTaskModule(TaskModule):
         if init_from not in (None, "nearest"):
             self.place_of(init_from)
         self.save_hyperparameters({"learn": learn, "init_from": init_from})
+
+    def configure_callbacks(self) -> list[Callback]:
+        """With ``learn="new"`` a callback that lets all of the network learn again after an exception."""
+        return [] if self.new is None else [Thaw()]
 
     @property
     def network(self) -> nn.Module:

@@ -151,6 +151,8 @@ class HubModel:
         arguments, stored, origin = read(model_class, place, config)
         state = stored
         if changes:
+            with contextlib.suppress(TypeError):  # of what JSON has not, which `adapt` refuses
+                changes = plain(changes)  # Python's numbers for those of NumPy
             arguments, state, fresh = model_class.adapt(arguments, stored, changes)
             compare(skeleton(model_class, arguments), state, place, absent=fresh)
             logger.warning("%s: %s given; started anew: %s", place, sorted(changes), ", ".join(fresh) or "nothing")

@@ -141,9 +141,13 @@ class ControlModel(DendriteModel):
     def fit_normalizer(self, observations: Tensor, *, smallest: float = 1e-2) -> None:
         """Set mean and scale to those of observations ``(N, observation_size)``, or of their features.
 
+        The scale of a number that never changes is 1: where a task to come moves it, as the place of a second object
+        where all tasks had one, it does not drown the others.
+
         Args:
             observations: what the model will see.
-            smallest: no number is divided by less, metres in Meta-World, so that what hardly moves stays small.
+            smallest: no number that changes is divided by less, metres in Meta-World, so that what hardly moves stays
+                small.
 
         Raises:
             ValueError: observations of another shape, or none, or with NaN or infinity; the normaliser is as before.
@@ -151,22 +155,24 @@ class ControlModel(DendriteModel):
         self._check_observations(observations)
         x = self._linear(observations.double())
         self.observation_mean.copy_(x.mean(0))
-        self.observation_scale.copy_(x.std(0, correction=0).clamp(min=smallest))
+        never = x.amin(0) == x.amax(0)
+        self.observation_scale.copy_(x.std(0, correction=0).clamp(min=smallest).where(~never, 1.0))
 
     @torch.no_grad()
     def extend_normalizer(self, observations: Tensor, *, smallest: float = 1e-2) -> list[int]:
         """Set the scale of numbers that were always zero in what the model was normalised by.
 
-        Such a number, as the place of a second object where all tasks had one, has the smallest scale: in a task that
-        moves it, it would drown all others. Its scale becomes its largest size in other observations. Where it stays
-        zero, as it is in the tasks that the model knows, all outputs stay as they are, to the bit.
+        Such a number, as the place of a second object where all tasks had one, has the scale 1, and the smallest in
+        models of version 0.1: in a task that moves it by more, it would drown all others. Its scale becomes its largest
+        size in other observations. Where it stays zero, as it is in the tasks that the model knows, all outputs stay as
+        they are, to the bit.
 
         Args:
             observations: of a new task, ``(N, observation_size)``.
             smallest: as in `fit_normalizer`.
 
         Returns:
-            Which numbers (or features) these are, of those that are other than zero here.
+            Which numbers (or features) these are, of those that are larger here than their scale.
 
         Raises:
             ValueError: as `fit_normalizer`.
@@ -175,14 +181,17 @@ class ControlModel(DendriteModel):
             >>> from dendrite_zoo.models import ActiveDendritePolicy
             >>> policy = ActiveDendritePolicy(["lift"], hidden_features=[8, 8], observation_size=3, action_size=1)
             >>> policy.fit_normalizer(torch.tensor([[1.0, 0.0, 0.0], [3.0, 0.0, 0.0]]))
-            >>> policy.extend_normalizer(torch.tensor([[9.0, 0.5, 0.0]])), policy.observation_scale
-            ([1], tensor([1.0000, 0.5000, 0.0100]))
+            >>> policy.extend_normalizer(torch.tensor([[9.0, 50.0, 0.0]])), policy.observation_scale
+            ([1], tensor([ 1., 50.,  1.]))
         """
         self._check_observations(observations)
         if self.has_known_scales:
             return []
         sizes = self._linear(observations).abs().amax(0).to(self.observation_scale)
-        zero = (self.observation_mean == 0) & (self.observation_scale <= smallest) & (sizes > smallest)
+        unseen = self.observation_scale <= smallest
+        if self.has_normalizer:
+            unseen |= self.observation_scale == 1
+        zero = (self.observation_mean == 0) & unseen & (sizes > self.observation_scale)
         self.observation_scale[zero] = sizes[zero]
         return zero.nonzero().flatten().tolist()
 

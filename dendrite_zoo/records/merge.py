@@ -139,6 +139,7 @@ def _mean_success(records: Sequence[ResultRecord], runs: Sequence[ResultRecord])
     return {
         "interval": list(bootstrap_interval(torch.tensor(first).numpy() > 0)),
         "success_at_last_step": _mean(run.more["success_at_last_step"] for run in runs),
+        "task_success_at_end": _mean(run.more.get("task_success_at_end") for run in runs),
         "steps_to_success": [_mean(filter(None, task)) if any(task) else None for task in steps],
         "first_success": first,
     }

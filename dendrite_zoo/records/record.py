@@ -21,7 +21,7 @@ MAX_TASKS = 2000  # their matrix has as many values as JSON may have, see `dendr
 ContextAtTest = Literal["inferred", "given", "none", "constant"]
 SHARES = {
     *("average_accuracy", "average_accuracy_std", "average_accuracy_per_seed", "accuracy_by_context"),
-    *("task_accuracies", "matrix", "val_fraction", "interval", "success_at_last_step"),
+    *("task_accuracies", "matrix", "val_fraction", "interval", "success_at_last_step", "task_success_at_end"),
 }
 MAX_TEXT = 1 << 16
 NULLABLE = ("average_accuracy_std", "seeds", "matrix", "wall_time_s", "parameters")
@@ -188,6 +188,7 @@ class Further(TypedDict, total=False):
     max_steps: int
     interval: tuple[float, float]
     success_at_last_step: float
+    task_success_at_end: list[float]
     steps_to_success: list[float | None]
     reward_version: str
     updates: int

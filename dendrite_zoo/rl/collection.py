@@ -14,13 +14,15 @@ from rich.progress import Progress
 from dendrite_zoo._core.checks import check_integers, check_range
 from dendrite_zoo._core.rng import random_state
 from dendrite_zoo.rl.demonstrations import Demonstrations
-from dendrite_zoo.rl.environments import checked_actions
+from dendrite_zoo.rl.environments import Step, checked_actions
 from dendrite_zoo.rl.episodes import Split
 from dendrite_zoo.rl.evaluation import Act, GoalEvaluation
-from dendrite_zoo.rl.metaworld.tasks import ACTION_SIZE, MetaWorldTask
+from dendrite_zoo.rl.metaworld.tasks import ACTION_SIZE, LEAVING, MetaWorldTask
 from dendrite_zoo.rl.task_list import Tasks, task_specs
 
 __all__ = ["Disturbance", "collect_demonstrations"]
+
+STEPS_ON = 3  # after the first success: where an expert stopped at the border of it, a policy would stop before
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ def collect_demonstrations(
     fast: bool = False,
     seed: int = 0,
     max_steps: int = 300,
+    steps_after_success: int = 0,
     progress: bool = False,
 ) -> Demonstrations:
     """Play one episode on each of a number of goals, and record the expert's action at each step.
@@ -68,6 +71,11 @@ def collect_demonstrations(
     observations that it meets (DAgger); in blocks of 20 steps the expert acts in its place with the probability
     ``expert_share``. An episode ends with success, where the task says what that is; else every episode counts as
     solved.
+
+    With ``steps_after_success`` it goes on for so many steps, that a policy learns to stay. Where Meta-World's expert
+    leaves a goal that it has reached (`dendrite_zoo.rl.metaworld.tasks.LEAVING`), its action is from the fourth step on
+    to hold still while the task is solved: the hand does not move, and the gripper does what it did. An episode of the
+    experts then counts as solved where its last step succeeds.
 
     Args:
         tasks: ``"mt10"``, ``"mt50"`` or names of Meta-World's tasks, or a list of `TaskSpec`.
@@ -82,6 +90,7 @@ def collect_demonstrations(
         fast: faster Python paths.
         seed: of goals and noise; equal seeds give equal demonstrations.
         max_steps: length of an episode at most.
+        steps_after_success: how long an episode goes on after its first success.
         progress: show a progress bar.
 
     Raises:
@@ -98,9 +107,10 @@ def collect_demonstrations(
     check_integers(1, episodes_per_task=episodes_per_task)
     check_range(0, 1, expert_share=expert_share)
     episodes: Any = {"split": split, "num_goals": episodes_per_task, "seed": seed, "max_steps": max_steps}
+    episodes |= {"stop_at_success": True, "steps_after_success": steps_after_success}
     rows: list[tuple[NDArray[Any], ...]] = []  # observation, expert's action, task and number of the episode
     with (
-        GoalEvaluation(specs, num_processes=num_processes, fast=fast, stop_at_success=True, **episodes) as envs,
+        GoalEvaluation(specs, num_processes=num_processes, fast=fast, **episodes) as envs,
         Progress(transient=True, disable=not progress) as bar,
     ):
         solved = np.full((len(specs), episodes_per_task), not envs.has_success)
@@ -111,12 +121,13 @@ def collect_demonstrations(
             envs.num_envs, generator, disturbance, expert_share, push_size=envs.action_size - has_gripper
         )
         goal = np.arange(envs.num_envs) % envs.config.stride
+        rest = _Rest(np.array([envs.tasks[task] in LEAVING for task in envs.task_index]))
         envs.reset()
         while len(busy := np.flatnonzero(~envs.finished)):
             observation, task = envs.observation[busy], envs.task_index[busy]
             shape = len(busy), envs.action_size
             if expert is None:
-                right = envs.expert_actions()
+                right = rest(envs.expert_actions())
             else:
                 right = np.zeros((envs.num_envs, envs.action_size))
                 right[busy] = np.clip(checked_actions(expert(observation, task), shape), -1, 1)
@@ -126,9 +137,12 @@ def collect_demonstrations(
             action = behavior(action, right, disturbed=goal % 2 == 1)
             rows.append((observation, right[busy], task, task * episodes_per_task + goal[busy]))
             step = envs.step(action)
+            rest.see(step, right)
             if envs.has_success:
-                solved[task, goal[busy]] = step.success[busy]  # of an episode the last one stays
+                reached = step.success if policy is None else rest.since > 0
+                solved[task, goal[busy]] = reached[busy]  # of an episode the last one stays
             goal[step.ended] += envs.config.stride
+            rest.begin(step.ended)
             bar.advance(shown, int(step.ended.sum()))
     observations, actions, index, number = (torch.from_numpy(np.concatenate(x)) for x in zip(*rows, strict=True))
     reached = torch.from_numpy(solved.flatten())[number]
@@ -149,9 +163,37 @@ def collection_config(**arguments: Any) -> dict[str, Any]:
     given.apply_defaults()
     names = ("episodes_per_task", "expert_share", "split", "seed", "max_steps", "disturbance")
     values = {name: given.arguments[name] for name in names}
+    if steps := given.arguments["steps_after_success"]:  # as in files of earlier versions where there are none
+        values["steps_after_success"] = steps
     values["played_by"] = "expert" if given.arguments["policy"] is None else "policy"
     plain = json.dumps(values, default=lambda value: vars(value) if isinstance(value, Disturbance) else int(value))
     return cast(dict[str, Any], json.loads(plain))  # integers of NumPy too
+
+
+class _Rest:
+    """What Meta-World's experts do once they have reached a goal: those that would leave it hold still."""
+
+    def __init__(self, leaves: NDArray[np.bool_]) -> None:
+        self.leaves = leaves
+        self.since = np.zeros(len(leaves), dtype=np.int64)  # steps since the first success, which is 1
+        self.solved = np.zeros(len(leaves), dtype=bool)
+        self.still = np.zeros((len(leaves), ACTION_SIZE))
+
+    def __call__(self, action: NDArray[np.float64]) -> NDArray[np.float64]:
+        holds = self.leaves & self.solved & (self.since > STEPS_ON)
+        return np.where(holds[:, None], self.still, action)
+
+    def begin(self, rows: NDArray[np.bool_]) -> None:
+        """Forget an episode that has ended."""
+        self.since[rows], self.solved[rows] = 0, False
+
+    def see(self, step: Step, action: NDArray[np.float64]) -> None:
+        """Take note of a step, and of what the experts' actions were."""
+        first = step.success & (self.since == 0)
+        if first.any():
+            self.still[first, -1] = action[first, -1]
+        self.solved = step.success
+        self.since = np.where(step.success | (self.since > 0), self.since + 1, 0)
 
 
 class _BehaviorPolicy:

@@ -56,6 +56,7 @@ class TaskEnvironments:
         stop_at_success: end an episode with its first success: for evaluation.
         action_repeat: how many steps an action is played for; an episode may end before. Rewards are summed, and
             ``max_steps`` counts steps.
+        steps_after_success: with ``stop_at_success``, how many steps later it ends.
         reward_version: of Meta-World's rewards, ``"v2"`` or ``"v1"``.
         timeout: seconds to wait for an answer of a process; five times as many while the environments are made.
 
@@ -89,6 +90,7 @@ class TaskEnvironments:
         max_steps: int | None = None,
         stop_at_success: bool = False,
         action_repeat: int = 1,
+        steps_after_success: int = 0,
         reward_version: str = "v2",
         timeout: float = 60.0,
     ) -> None:
@@ -100,6 +102,7 @@ class TaskEnvironments:
         common: dict[str, Any] = {"split": split, "order": order, "seed": seed, "stop_at_success": stop_at_success}
         common |= {"action_repeat": action_repeat, "reward_version": reward_version}
         common |= {"stride": envs_per_task, "fast": fast}
+        common["steps_after_success"] = steps_after_success
         each = [episode_config(spec, num_goals, max_steps, common) for spec in self.specs]
         self.config = replace(each[0], env=first_env)
         own = {name: getattr(self.config, name) for name in _DECISIVE}

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from dendrite_zoo._core.checks import check_choice, check_integers, wrong_argument
 from dendrite_zoo._core.rng import random_state
+from dendrite_zoo.rl.form import StepResult
 from dendrite_zoo.rl.spec import TaskSpec
 
 Split = Literal["train", "val", "test"]
@@ -34,6 +35,7 @@ class EpisodeConfig:
         max_steps: length of an episode; None for the environment's own.
         stop_at_success: whether an episode ends with the first success.
         action_repeat: how many steps an action is played for.
+        steps_after_success: how many steps later it then ends.
         reward_version: Meta-World's name for the reward.
         fast: whether Meta-World's faster Python paths are used.
         spec: what makes the environment; None for Meta-World's of this name.
@@ -53,6 +55,7 @@ class EpisodeConfig:
     max_steps: int | None = 500
     stop_at_success: bool = False
     action_repeat: int = 1
+    steps_after_success: int = 0
     reward_version: str = "v2"
     fast: bool = False
     spec: TaskSpec | None = None
@@ -62,29 +65,12 @@ class EpisodeConfig:
         check_choice(get_args(Order), order=self.order)
         check_choice(("v1", "v2"), reward_version=self.reward_version)
         check_integers(1, num_goals=self.num_goals, action_repeat=self.action_repeat)
-        check_integers(0, seed=self.seed)
+        check_integers(0, seed=self.seed, steps_after_success=self.steps_after_success)
         if self.max_steps is not None:
             check_integers(1, 500 if self.spec is None else self.spec.most_steps, max_steps=self.max_steps)
         if self.stop_at_success and self.order != "each-once":
             expected = "'each-once' with stop_at_success=True: a learner would bootstrap from a wrong observation"
             raise wrong_argument("order", expected, self.order, "Leave `stop_at_success` out.")
-
-
-class StepResult(NamedTuple):
-    """What the environment returned for one action; see `Step`."""
-
-    observation: NDArray[np.float64]
-    reward: float
-    success: bool
-    truncated: bool
-    terminated: bool
-    success_at_end: bool = False
-    steps: int = 1
-
-    @property
-    def ended(self) -> bool:
-        """Whether the episode ended with this step."""
-        return self.truncated or self.terminated
 
 
 class Step(NamedTuple):
@@ -141,6 +127,7 @@ class Episodes:
         self.config = config
         self.env = self._make()
         self.episode, self.steps, self.goal, self.finished = -1, 0, -1, False
+        self.reached_at = 0  # the step of the first success, from 1
 
     def _make(self) -> Any:
         """Make the environment, and set the first ``observation``."""
@@ -166,7 +153,7 @@ class Episodes:
         else:
             goal = random_state(config.seed, config.env, self.episode).randint(config.num_goals)
         self.finished = goal >= config.num_goals
-        self.goal, self.steps = -1 if self.finished else int(goal), 0
+        self.goal, self.steps, self.reached_at = -1 if self.finished else int(goal), 0, 0
         if not self.finished:
             self.observation = self._put_at(self.goal)
 
@@ -174,7 +161,7 @@ class Episodes:
         """Begin an episode at a goal or start, and return its first observation."""
         seed = SeedSequence([self.config.seed, SPLIT_SEEDS[self.config.split], goal]).generate_state(1)[0]
         self._played = []
-        return self._seen(self.env.reset(seed=int(seed >> 1))[0])  # 31 bits, which every generator takes
+        return self.spec.begin(self.env, int(seed >> 1))  # 31 bits, which every generator takes
 
     def step(self, action: NDArray[np.float64]) -> StepResult:
         """Play an action, ``action_repeat`` steps or to the episode's end; after the last one of it, `begin` the next.
@@ -193,7 +180,10 @@ class Episodes:
         result = self._play(action)
         self.observation = result.observation
         self.steps += 1
-        limit, stop = self.config.max_steps, result.success and self.config.stop_at_success
+        if result.success and not self.reached_at:
+            self.reached_at = self.steps
+        limit, since = self.config.max_steps, self.steps - self.reached_at
+        stop = self.config.stop_at_success and self.reached_at > 0 and since >= self.config.steps_after_success
         if limit is None and self.steps >= self.spec.most_steps:
             raise RuntimeError(
                 f"Expected an episode of {self.config.task} to end, but it has gone on for {self.steps} steps. Give "
@@ -203,32 +193,7 @@ class Episodes:
 
     def _play(self, action: NDArray[np.float64]) -> StepResult:
         self._played.append(np.array(action))
-        result = self.env.step(self.spec.played(action))
-        if len(result) != 5:
-            raise ValueError(
-                f"Expected `step` of {self.config.task} to return observation, reward, terminated, truncated and info, "
-                f"as gymnasium's does, but got {len(result)} values. Check the environment."
-            )
-        observation, reward, terminated, truncated, _ = result
-        if np.size(reward) != 1 or np.asarray(reward).dtype.kind not in "biuf" or not np.isfinite(reward):
-            expected = f"the reward of {self.config.task} to be a finite number"
-            raise ValueError(f"Expected {expected}, but got {reward!r}. Check the environment.")
-        success = self.spec.succeeded(*result)
-        reward = float(np.asarray(reward).item())
-        return StepResult(self._seen(observation), reward, success, bool(truncated), bool(terminated))
-
-    def _seen(self, observation: Any) -> NDArray[np.float64]:
-        seen = np.array(observation, dtype=np.float64)
-        if seen.shape != self.observation.shape:
-            expected = f"observations of {self.config.task} of shape {self.observation.shape}, as its space says"
-            raise ValueError(f"Expected {expected}, but got {seen.shape}. Check the environment.")
-        if not np.isfinite(seen).all():
-            expected = f"observations of {self.config.task} to be finite"
-            raise ValueError(f"Expected {expected}, but got {seen.tolist()}. Check the environment.")
-        if self.spec.normalizer is not None:
-            mean, scale = self.spec.normalizer
-            seen = (seen - mean) / scale
-        return seen
+        return self.spec.play(self.env, action)
 
     def expert_action(self) -> NDArray[np.float64]:
         """The action of the task's scripted expert, if it has one.
@@ -261,7 +226,7 @@ class Episodes:
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that changes: the place in the list of goals, and in the episode."""
-        places = {name: getattr(self, name) for name in ("episode", "steps", "goal", "finished")}
+        places = {name: getattr(self, name) for name in ("episode", "steps", "goal", "finished", "reached_at")}
         return {**places, "observation": self.observation.copy(), **self._own_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> bool:
@@ -272,6 +237,7 @@ class Episodes:
         """
         self.episode, self.steps, self.goal = state["episode"], state["steps"], state["goal"]
         self.finished, self.observation = state["finished"], np.array(state["observation"])
+        self.reached_at = state.get("reached_at", 0)  # earlier versions stopped there
         return self.goal < 0 or self._go_on(state)
 
     def _own_state(self) -> dict[str, Any]:

@@ -83,6 +83,11 @@ class SuccessReport:
         return None if self.last is None else float(self.last.mean())
 
     @property
+    def at_end_per_task(self) -> dict[str, float] | None:
+        """The same of each task."""
+        return None if self.last is None else dict(zip(self.tasks, self.last.mean(axis=1).tolist(), strict=True))
+
+    @property
     def steps_to_success(self) -> dict[str, float | None]:
         """Mean number of steps, of the goals that were reached."""
         steps = [float(task[task > 0].mean()) if task.any() else None for task in self._first]
@@ -160,6 +165,7 @@ class SuccessReport:
             "task_accuracies": list(self.per_task.values()),
             "interval": list(self.interval()),
             "success_at_last_step": self.mean_at_last_step,
+            "task_success_at_end": None if self.last is None else self.last.mean(axis=1).tolist(),
             "steps_to_success": list(self.steps_to_success.values()),
             "first_success": self.first.tolist(),
         }

@@ -5,34 +5,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
 from types import ModuleType
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dendrite_zoo._core.checks import check_integers, wrong_argument
+from dendrite_zoo.rl.form import FLATTEN, MAKER, Spaces, StepResult, check_step, spaces_of, takes_a_step
 
 __all__ = ["TaskSpec"]
 
-MAKER = "functools.partial(gymnasium.make, 'Pendulum-v1', g=9.8)"
-
-
-class Spaces(NamedTuple):
-    """What is seen and done in an environment.
-
-    Attributes:
-        observation_size: numbers in an observation.
-        low: the smallest action, ``(A,)``.
-        high: the largest, ``(A,)``.
-        action_type: of the numbers that the environment takes.
-        max_steps: length of an episode by the environment's own limit; None where it has none.
-    """
-
-    observation_size: int
-    low: NDArray[np.float64]
-    high: NDArray[np.float64]
-    action_type: np.dtype[Any]
-    max_steps: int | None
+SUCCESS = "a key of info, or a function (observation, reward, terminated, truncated, info) -> bool"
 
 
 @dataclass(frozen=True)
@@ -58,6 +41,7 @@ class TaskSpec:
 
     Raises:
         ValueError: an argument of another kind; when the environment is first made, one that does not have this form.
+        RuntimeError: when the environment raises an exception; it names the task.
 
     Example:
         >>> import functools, gymnasium
@@ -87,8 +71,9 @@ class TaskSpec:
                 f"one such as {MAKER}."
             )
         if not (success is None or isinstance(success, str) or callable(success)):
-            expected = "a key of info, or a function (observation, reward, terminated, truncated, info) -> bool"
-            raise wrong_argument("success", expected, success)
+            raise wrong_argument("success", SUCCESS, success)
+        if callable(success) and not takes_a_step(success):
+            raise wrong_argument("success", SUCCESS, success, "Give it these five arguments.")
         if self.normalizer is not None:
             numbers = np.array([*self.normalizer[0], *self.normalizer[1]], np.float64)
             if len(self.normalizer[0]) != len(self.normalizer[1]) or not np.isfinite(numbers).all():
@@ -116,14 +101,14 @@ class TaskSpec:
 
     def make(self) -> Any:
         """Make an environment, and see that it has the form that is needed."""
-        env = self.make_env()
-        self.__dict__.setdefault("_spaces", _spaces(self.name, env))
+        env = self._call("make_env", self.make_env)
+        self.__dict__.setdefault("_spaces", spaces_of(self.name, env))
         return env
 
     @cached_property
     def _spaces(self) -> Spaces:
-        env = self.make_env()
-        spaces = _spaces(self.name, env)
+        env = self._call("make_env", self.make_env)
+        spaces = spaces_of(self.name, env)
         getattr(env, "close", lambda: None)()
         return spaces
 
@@ -145,18 +130,89 @@ class TaskSpec:
             [0.69, 0.65, 1.59]
         """
         check_integers(1, steps=steps)
-        draws, env, seen = np.random.RandomState(seed), self.make(), []
+        bare = replace(self, normalizer=None)
+        draws, env, seen = np.random.RandomState(seed), bare.make(), []
         ended, episode = True, 0
         for _ in range(steps):
             if ended:
-                observation, episode = env.reset(seed=seed + episode)[0], episode + 1
-            seen.append(np.array(observation, np.float64))
-            observation, _, terminated, truncated, _ = env.step(self.played(draws.uniform(-1, 1, self.action_size)))
+                observation, episode = bare.begin(env, seed + episode), episode + 1
+            seen.append(observation)
+            observation, *_, truncated, terminated = bare.play(env, draws.uniform(-1, 1, self.action_size))
             ended = terminated or truncated
         getattr(env, "close", lambda: None)()
         mean, scale = np.mean(seen, axis=0), np.std(seen, axis=0)
         scale[scale < 1e-8] = 1.0  # what never changes
         return replace(self, normalizer=(tuple(mean.tolist()), tuple(scale.tolist())))
+
+    def begin(self, env: Any, seed: int) -> NDArray[np.float64]:
+        """Begin an episode in an environment of this task.
+
+        Args:
+            env: as `make` gives it.
+            seed: from which the episode's start follows.
+
+        Returns:
+            The first observation, ``(O,)``.
+
+        Raises:
+            ValueError: what ``reset`` returned is not what gymnasium's does, or not finite.
+        """
+        given = self._call("reset", env.reset, seed=seed)
+        if not isinstance(given, tuple | list) or len(given) != 2:
+            raise ValueError(
+                f"Expected `reset` of {self.name} to return an observation and info, as gymnasium's does, but got "
+                f"{type(given).__name__}. Return the pair (observation, {{}})."
+            )
+        return self._seen(given[0])
+
+    def play(self, env: Any, action: NDArray[np.float64]) -> StepResult:
+        """Play a step in an environment of this task.
+
+        Shape:
+            action ``(A,)``, each from -1 to 1.
+
+        Raises:
+            ValueError: what ``step`` returned is not what gymnasium's does, or not finite, or ``success`` says neither
+                yes nor no.
+        """
+        result = self._call("step", env.step, self.played(action))
+        check_step(self.name, result)
+        observation, reward, terminated, truncated, _ = result
+        success = self.succeeded(*result)
+        reward = float(np.asarray(reward).item())
+        return StepResult(self._seen(observation), reward, success, bool(truncated), bool(terminated))
+
+    def _seen(self, observation: Any) -> NDArray[np.float64]:
+        """An observation as numbers, checked and normalised."""
+        shape = (self.observation_size,)
+        try:
+            seen = np.array(observation, dtype=np.float64)
+        except (TypeError, ValueError):
+            expected = f"observations of {self.name} to be arrays of shape {shape}, as its space says"
+            got = f"{type(observation).__name__}. Declare in `observation_space` what is seen, and {FLATTEN}."
+            raise ValueError(f"Expected {expected}, but got {got}") from None
+        if seen.shape != shape:
+            expected = f"observations of {self.name} of shape {shape}, as its space says"
+            raise ValueError(f"Expected {expected}, but got {seen.shape}. Check the environment.")
+        if not np.isfinite(seen).all():
+            expected = f"observations of {self.name} to be finite"
+            raise ValueError(f"Expected {expected}, but got {seen.tolist()}. Check the environment.")
+        if self.normalizer is not None:
+            mean, scale = self.normalizer
+            seen = (seen - mean) / scale
+        return seen
+
+    def _call(self, what: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call what a user wrote, and name the task where that raises an exception."""
+        try:
+            return function(*args, **kwargs)
+        except ImportError:
+            raise  # which says what to install
+        except Exception as error:
+            raise RuntimeError(
+                f"Expected `{what}` of {self.name} to return without an exception, but it raised "
+                f"{type(error).__name__}: {error}. The traceback above says where."
+            ) from error
 
     def played(self, action: NDArray[np.float64]) -> NDArray[Any]:
         """The action that the environment takes, for one from -1 to 1; what lies outside is clipped.
@@ -185,7 +241,7 @@ class TaskSpec:
         if self.success is None:
             return False
         if callable(self.success):
-            answer = self.success(*result)
+            answer = self._call("success", self.success, *result)
         else:
             _, _, terminated, truncated, info = result
             if self.success not in info and (terminated or truncated):
@@ -216,45 +272,3 @@ def _pickler() -> ModuleType:
     except ImportError:
         return pickle
     return cloudpickle
-
-
-def _is_environment(thing: Any) -> bool:
-    return callable(getattr(thing, "reset", None)) and callable(getattr(thing, "step", None))
-
-
-def _spaces(name: str, env: Any) -> Spaces:
-    """The sizes and bounds of an environment.
-
-    Raises:
-        ValueError: it is none, or what is seen or done in it is something else than a flat array of numbers.
-    """
-    if not _is_environment(env) or isinstance(env, type):
-        got = f"{env!r}" if isinstance(env, type) else type(env).__name__
-        raise ValueError(
-            f"Expected `make_env` of {name} to return a gymnasium.Env, but got {got}. Give one such as {MAKER}."
-        )
-    seen: Any = getattr(env, "observation_space", None)
-    done: Any = getattr(env, "action_space", None)
-    if not _is_flat(seen):
-        raise ValueError(
-            f"Expected the observation space of {name} to be a Box of one dimension, but got {seen}. Wrap the "
-            "environment in `make_env`: gymnasium.wrappers.FlattenObservation(env)."
-        )
-    if not _is_flat(done):
-        raise ValueError(
-            f"Expected the action space of {name} to be a Box of one dimension, but got {done}. Policies here act by "
-            "numbers from -1 to 1; wrap the environment in `make_env` so that it takes such."
-        )
-    low, high = np.asarray(done.low, np.float64), np.asarray(done.high, np.float64)
-    if not (np.isfinite(low) & np.isfinite(high) & (low < high)).all():
-        raise ValueError(
-            f"Expected the actions of {name} to have finite bounds, but got {done}. Wrap the environment in "
-            "`make_env`: gymnasium.wrappers.TransformAction(env, lambda action: ..., gymnasium.spaces.Box(-1, 1, ...))."
-        )
-    limit = getattr(getattr(env, "spec", None), "max_episode_steps", None)
-    return Spaces(seen.shape[0], low, high, done.dtype, limit)
-
-
-def _is_flat(space: Any) -> bool:
-    shape = getattr(space, "shape", None)
-    return hasattr(space, "low") and hasattr(space, "high") and shape is not None and len(shape) == 1 and shape[0] > 0

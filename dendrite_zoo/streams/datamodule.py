@@ -1,12 +1,13 @@
 """What every LightningDataModule of tasks needs of its Trainer."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
+from dendrite_zoo._core.checks import wrong_argument
 from dendrite_zoo._core.ranks import num_ranks
 from dendrite_zoo.tasks import resume_missed_validation
 
@@ -21,11 +22,16 @@ class TaskDataModule(LightningDataModule):
         num_tasks: number of tasks.
         max_epochs: number of epochs of a fit.
         metric: the validation metric of the tasks, which a ForgettingLogger can read; None if there is none.
+        milestones: the tasks after which all tasks seen so far are validated, and after others their own alone; None
+            for all tasks each time.
     """
 
     num_tasks: int
     max_epochs: int
     metric: str | None = None
+    milestones: tuple[int, ...] | None = None
+    current_task: int
+    epochs_per_task: int
 
     @property
     def trainer(self) -> Trainer | None:
@@ -102,7 +108,34 @@ class TaskDataModule(LightningDataModule):
         fits = trainer is not None and trainer.state.fn == TrainerFn.FITTING and trainer.state.stage is not None
         return trainer if fits else None
 
+    def due_tasks(self) -> Iterable[int]:
+        """The tasks to validate now."""
+        return range(self.num_tasks)
+
+    def due_in_turn(self) -> Iterable[int]:
+        """The tasks to validate now, where they are learned one after another: see ``eval_at``."""
+        every, trainer = range(self.num_tasks), self.fitting_trainer
+        if trainer is None:
+            return every
+        task = self.current_task
+        if (trainer.current_epoch + 1) % self.epochs_per_task:
+            return (task,)
+        if self.milestones is None or task == self.num_tasks - 1:
+            return every
+        return range(task + 1) if task in self.milestones else (task,)
+
     def resume_fit(self) -> None:
         """Before loaders are made: have a fit that was resumed repeat a validation that a crash prevented."""
         if self.fitting_trainer is not None:
             resume_missed_validation(self.fitting_trainer)
+
+
+def milestones_of(eval_at: Iterable[int], trained: range) -> tuple[int, ...]:
+    """The argument ``eval_at`` in order, refused where it has a task that is not trained."""
+    if isinstance(eval_at, (int, str)):
+        raise wrong_argument("eval_at", "a list of tasks, such as [4, 9]", eval_at)
+    tasks = set(eval_at)
+    for task in tasks.difference(trained):
+        those = f"tasks that are trained, {trained[0]} to {trained[-1]}"
+        raise ValueError(f"Expected `eval_at` to hold {those}, but got {task!r}. Leave it out.")
+    return tuple(sorted(tasks))

@@ -68,9 +68,9 @@ def load_or_collect(
             f"{path} does not say how it was collected, as files of earlier versions do not. It is assumed to be as "
             f"expected here: {_words(expected)}. If it is not, remove it to have it collected anew."
         )
-    elif other := [name for name in expected if found.get(name) != expected[name]]:
+    elif other := [name for name in {**expected, **found} if found.get(name) != expected.get(name)]:
         raise ValueError(
-            f"Expected {path} to be collected with {_words({name: expected[name] for name in other})}, but got "
+            f"Expected {path} to be collected with {_words({name: expected.get(name) for name in other})}, but got "
             f"{_words({name: found.get(name) for name in other})}. Give the arguments that it was collected with, or "
             "another file or folder, or remove it to have it collected anew."
         )

@@ -1,7 +1,7 @@
 """Robot tasks to be learned by imitation: all at once, or one after another."""
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import cached_property, partial
@@ -18,7 +18,7 @@ from dendrite_zoo._core.names import places_of, say_new_names
 from dendrite_zoo.rl import Demonstrations, Disturbance, TaskSpec, task_specs
 from dendrite_zoo.rl.evaluation import Act
 from dendrite_zoo.rl.task_list import equal_sizes, without_success
-from dendrite_zoo.streams.datamodule import TaskDataModule
+from dendrite_zoo.streams.datamodule import TaskDataModule, milestones_of
 from dendrite_zoo.streams.demonstration_files import folder_of_run, load_or_collect, refuse_rounds
 from dendrite_zoo.streams.loader import DemonstrationLoader, SingleBatch
 
@@ -50,6 +50,8 @@ class DemonstrationMixture(TaskDataModule):
         batch_size_per_task: rows of each task in a batch.
         task_weights: for harder tasks, by name, a factor of ``batch_size_per_task``, an integer from 1.
         val_episodes: episodes of each task to validate on.
+        steps_after_success: how long an episode goes on once it has reached its goal, 50 for instance: a policy that
+            saw no more than the way there leaves again. See `dendrite_zoo.rl.collect_demonstrations`.
         demonstrations: a file of the experts' demonstrations, made if it does not exist; by default in ``folder``.
         folder: of all files; by default ``demonstrations/`` in the folder of the Trainer's logger.
         expert: who shows what to do, such as ``policy.act_batch`` of a policy of these tasks; by default Meta-World's
@@ -78,6 +80,7 @@ class DemonstrationMixture(TaskDataModule):
         batch_size_per_task: int = 64,
         task_weights: Mapping[str, int] | None = None,
         val_episodes: int = 5,
+        steps_after_success: int = 0,
         demonstrations: str | Path | None = None,
         folder: str | Path | None = None,
         expert: Act | None = None,
@@ -93,6 +96,7 @@ class DemonstrationMixture(TaskDataModule):
         check_integers(1, episodes_per_task=episodes_per_task, dagger_episodes=dagger_episodes, epochs=epochs)
         check_integers(1, updates_per_epoch=updates_per_epoch, batch_size_per_task=batch_size_per_task)
         check_integers(1, val_episodes=val_episodes)
+        check_integers(0, steps_after_success=steps_after_success)
         check_integers(0, epochs - 1, dagger_rounds=dagger_rounds)  # a round needs an epoch before it
         self.episodes_per_task, self.dagger_episodes = episodes_per_task, dagger_episodes
         self.dagger_rounds, self.updates_per_epoch = dagger_rounds, updates_per_epoch
@@ -102,6 +106,9 @@ class DemonstrationMixture(TaskDataModule):
             check_choice(self.tasks, task_weights=name)
             check_integers(1, **{f"task_weights[{name!r}]": weight})
         self.counts = [batch_size_per_task * self.task_weights.get(name, 1) for name in self.tasks]
+        self.steps_after_success = steps_after_success
+        # None where it is not used: the recipes of earlier versions stay the same recipes
+        self.save_hyperparameters({"steps_after_success": steps_after_success or None}, logger=False)
         self.val_episodes, self.num_processes, self.fast, self.seed = val_episodes, num_processes, fast, seed
         self.file = None if demonstrations is None else Path(demonstrations)
         self.folder = None if folder is None else Path(folder)
@@ -123,9 +130,11 @@ class DemonstrationMixture(TaskDataModule):
         """How a policy learns from these data, for its card."""
         who = "Meta-World's scripted experts" if self.expert is None else "another policy"
         rounds = f", then {self.dagger_rounds} rounds of DAgger with {self.dagger_episodes} episodes a task each"
+        stay = f" Episodes went on for {self.steps_after_success} steps after success, in which the experts stay."
         return (
             f"Distilled from {who}: {self.episodes_per_task} episodes a task, every second one "
-            f"disturbed{rounds if self.dagger_rounds else ''}. Nothing was learned by reinforcement."
+            f"disturbed{rounds if self.dagger_rounds else ''}.{stay if self.steps_after_success else ''} Nothing was "
+            "learned by reinforcement."
         )
 
     @property
@@ -205,7 +214,8 @@ class DemonstrationMixture(TaskDataModule):
     def _load(self, path: Path, tasks: Sequence[int], **arguments: Any) -> list[Demonstrations]:
         """The solved episodes of some tasks, one part for each."""
         specs, indices, expert = [self.specs[task] for task in tasks], np.array(tasks), self.expert
-        options = {"num_processes": self.num_processes, "fast": self.fast, "seed": self.seed, **arguments}
+        options: dict[str, Any] = {"num_processes": self.num_processes, "fast": self.fast, "seed": self.seed}
+        options |= {"steps_after_success": self.steps_after_success, **arguments}
         if expert is not None:
             options["expert"] = lambda observations, index: expert(observations, indices[index])
         found = load_or_collect(path, specs, self.trainer, **options)
@@ -255,6 +265,8 @@ class DemonstrationSequence(DemonstrationMixture):
             policy knows, are validated alone, on ``val_episodes`` of their experts.
         epochs_per_task: of each task; more than ``dagger_rounds``.
         dagger_rounds: rounds of DAgger for each task.
+        eval_at: the tasks after which a `dendrite_zoo.callbacks.SuccessLogger` plays all tasks seen so far; after the
+            others only the one just trained. All are played after the last. None: all after each.
         **options: for `DemonstrationMixture`.
     """
 
@@ -265,10 +277,12 @@ class DemonstrationSequence(DemonstrationMixture):
         first_task: int = 0,
         epochs_per_task: int = 1,
         dagger_rounds: int = 0,
+        eval_at: Iterable[int] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(tasks, epochs=epochs_per_task, dagger_rounds=dagger_rounds, **options)
         check_integers(0, self.num_tasks - 1, first_task=first_task)
+        self.milestones = None if eval_at is None else milestones_of(eval_at, range(first_task, self.num_tasks))
         self.first_task, self.epochs_per_task = first_task, epochs_per_task
         self.max_epochs = epochs_per_task * (self.num_tasks - first_task)
         self.metric = "val/return" if without_success(self.specs) else "val/success"
@@ -281,6 +295,10 @@ class DemonstrationSequence(DemonstrationMixture):
     def schedule(self, epoch: int) -> tuple[int, int]:
         """The number of an epoch within its task, and the task's number of epochs."""
         return epoch % self.epochs_per_task, self.epochs_per_task
+
+    def due_tasks(self) -> Iterable[int]:
+        """The tasks to play now, see ``eval_at``."""
+        return range(self.num_tasks) if self.milestones is None else self.due_in_turn()
 
     @property
     def _trained(self) -> Sequence[int]:

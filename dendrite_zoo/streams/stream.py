@@ -12,7 +12,7 @@ from torch import Tensor
 from dendrite_zoo._core.checks import check_choice, check_integers, wrong_argument
 from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo.rl import Split
-from dendrite_zoo.streams.datamodule import TaskDataModule
+from dendrite_zoo.streams.datamodule import TaskDataModule, milestones_of
 from dendrite_zoo.streams.loader import TaskLoader
 from dendrite_zoo.streams.sampling import epoch_order, hold_out
 from dendrite_zoo.streams.sources import Source, SourceLike, load_source
@@ -89,7 +89,7 @@ class TaskStream(TaskDataModule):
         if val_fraction is not None and not (isinstance(val_fraction, float) and 0 < val_fraction < 1):
             remedy = "It is a share of the training rows; None validates on the test split."
             raise wrong_argument("val_fraction", "between 0 and 1", val_fraction, remedy)
-        self.milestones = None if eval_at is None else _milestones(eval_at, range(first_task, num_tasks))
+        self.milestones = None if eval_at is None else milestones_of(eval_at, range(first_task, num_tasks))
         self.num_tasks, self.first_task, self.epochs_per_task = int(num_tasks), int(first_task), int(epochs_per_task)
         self.max_epochs = (self.num_tasks - self.first_task) * self.epochs_per_task
         self.batch_size, self.seed, self.val_fraction = int(batch_size), int(seed), val_fraction
@@ -237,7 +237,7 @@ class TaskStream(TaskDataModule):
         """Return a loader for each task; those not due have length 0."""
         self.resume_fit()
         loaders = [self.task_loader(task, "val") for task in range(self.num_tasks)]
-        for task in set(range(self.num_tasks)).difference(self._due()):
+        for task in set(range(self.num_tasks)).difference(self.due_in_turn()):
             loaders[task].rows = loaders[task].rows[:0]
         return loaders
 
@@ -245,30 +245,9 @@ class TaskStream(TaskDataModule):
         """Return a loader of the test split for each task."""
         return [self.task_loader(task, "test") for task in range(self.num_tasks)]
 
-    def _due(self) -> Iterable[int]:
-        """The tasks to validate now."""
-        task, every, trainer = self.current_task, range(self.num_tasks), self.fitting_trainer
-        if trainer is None:
-            return every
-        if (trainer.current_epoch + 1) % self.epochs_per_task:
-            return (task,)
-        if self.milestones is None or task == self.num_tasks - 1:
-            return every
-        return range(task + 1) if task in self.milestones else (task,)
-
     def __repr__(self) -> str:
         source = self.named_source
         name = repr(source) if isinstance(source, str) else f"<{type(source).__name__}>"
         return f"{type(self).__name__}({name}, num_tasks={self.num_tasks}, first_task={self.first_task})"
 
     __str__ = __repr__  # Lightning's own iterates over all loaders
-
-
-def _milestones(eval_at: Iterable[int], trained: range) -> tuple[int, ...]:
-    if isinstance(eval_at, (int, str)):
-        raise wrong_argument("eval_at", "a list of tasks, such as [4, 9]", eval_at)
-    tasks = set(eval_at)
-    for task in tasks.difference(trained):
-        those = f"tasks that are trained, {trained[0]} to {trained[-1]}"
-        raise ValueError(f"Expected `eval_at` to hold {those}, but got {task!r}. Leave it out.")
-    return tuple(sorted(tasks))

@@ -57,10 +57,11 @@ def test_the_plain_control_is_a_plain_mlp_that_reads_its_task():
 
 
 def test_normaliser_is_mean_and_spread_of_what_was_seen():
-    policy = ActiveDendritePolicy(TASKS, hidden_features=[8, 8], observation_size=2, action_size=1)
-    policy.fit_normalizer(torch.tensor([[1.0, 5.0], [3.0, 5.0]]))
-    assert policy.observation_mean.tolist() == [2.0, 5.0]
-    assert policy.observation_scale.tolist() == pytest.approx([1.0, 1e-2])  # what never moves is divided by the least
+    policy = ActiveDendritePolicy(TASKS, hidden_features=[8, 8], observation_size=3, action_size=1)
+    policy.fit_normalizer(torch.tensor([[1.0, 5.0, 0.0], [7.0, 5.0, 0.002]]))
+    assert policy.observation_mean.tolist() == pytest.approx([4.0, 5.0, 0.001])
+    # what hardly moves is divided by the least, and what never does by 1, that it drowns nothing where it moves later
+    assert policy.observation_scale.tolist() == pytest.approx([3.0, 1.0, 1e-2])
 
 
 def test_samples_scatter_around_the_mean_by_the_spread():

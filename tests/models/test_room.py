@@ -129,19 +129,23 @@ def test_a_misspelt_name_is_noticed(tmp_path, caplog):
         dendrite_zoo.load(tmp_path, task=["reach-v3"])
 
 
-def test_numbers_that_were_always_zero_get_the_scale_of_a_task_that_moves_them():
+@pytest.mark.parametrize(("unseen", "size"), [(0.01, 0.4), (1.0, 40.0)])  # the first in models of version 0.1
+def test_numbers_that_were_always_zero_get_the_scale_of_a_task_that_moves_them(unseen, size):
     """In the tasks before they are still zero: there nothing changes, by not a bit."""
     policy = ActiveDendritePolicy(TASKS, hidden_features=[40, 40], num_segments=3)
     known, new = torch.randn(100, 39), torch.randn(50, 39)
     known[:, 11:14], new[:, 11], new[:, 12:14] = 0.0, 0.3, 0.0
-    new[7, 11] = -0.4
+    new[7, 11] = -size
     policy.fit_normalizer(known)
+    policy.observation_scale[11:14] = unseen
     before, scale = policy(known, 1), policy.observation_scale.clone()
     assert policy.extend_normalizer(new) == [11]
-    assert policy.observation_scale[11] == pytest.approx(0.4)
-    scale[11] = 0.4
+    assert policy.observation_scale[11] == pytest.approx(size)
+    scale[11] = size
     assert policy.observation_scale.equal(scale)
     assert all(one.equal(other) for one, other in zip(before, policy(known, 1), strict=True))
     assert policy.extend_normalizer(new) == []
     with pytest.raises(ValueError, match=r"Expected `observations` to be of shape \(N, 39\)"):
         policy.extend_normalizer(new[:, 1:])
+    bare = ActiveDendritePolicy(TASKS, hidden_features=[40, 40], num_segments=3)
+    assert bare.extend_normalizer(new) == [], "what was never normalised is not zero"

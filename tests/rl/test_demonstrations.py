@@ -73,6 +73,19 @@ def test_noise_disturbs_only_the_environments_that_are_named():
     assert 0.3 < repeated < 0.9  # pushes hold for some steps
 
 
+def test_an_expert_that_would_leave_holds_still_and_others_go_on():
+    pytest.importorskip("metaworld")
+    after = {"episodes_per_task": 1, "num_processes": 0, "steps_after_success": 10}
+    data = collect_demonstrations(["push-v3", "drawer-close-v3"], **after)
+    push, drawer = data.of(0), data.of(1)
+    assert push.solved.all() and drawer.solved.all()
+    assert (push.action[-7:, :3] == 0).all() and (push.action[-7:, 3] == push.action[-11, 3]).all()
+    assert (push.action[-11:-7, :3] != 0).any(1).all() and (drawer.action[-10:, :3] != 0).any(1).all()
+    short = collect_demonstrations(["push-v3", "drawer-close-v3"], **{**after, "steps_after_success": 0})
+    for long, part in ((push, short.of(0)), (drawer, short.of(1))):
+        assert len(long) == len(part) + 10 and torch.equal(long.action[:-10], part.action)
+
+
 def test_saved_and_read_again(clean, tmp_path):
     clean.save(tmp_path / "some" / "demonstrations.safetensors")
     again = Demonstrations.load(tmp_path / "some" / "demonstrations.safetensors")
@@ -113,6 +126,7 @@ def test_a_file_says_how_it_was_collected(clean, tmp_path):
         "split": "val",
         "seed": 1,
         "max_steps": 61,
+        "steps_after_success": 5,
     }.items():
         assert collection_config(**{"episodes_per_task": 2, "max_steps": 60, name: value}) != expected
     assert collection_config(num_processes=0, fast=True, progress=True) == collection_config()

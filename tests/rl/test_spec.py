@@ -340,7 +340,7 @@ def test_whole_numbers_are_played_equally_often():
 class Odd(Ledge):
     """Returns what is given."""
 
-    def __init__(self, *result):
+    def __init__(self, result):
         super().__init__()
         self.result = result
 
@@ -356,13 +356,80 @@ class Odd(Ledge):
         ((np.zeros(3), "x", False, False, {}), "the reward of a to be a finite number, but got 'x'"),
         ((np.zeros(3), np.nan, False, False, {}), "the reward of a to be a finite number, but got nan"),
         ((np.full(3, np.inf), 0.0, False, False, {}), r"observations of a to be finite, but got \[inf, inf, inf\]"),
+        (({"at": np.zeros(3)}, 0.0, False, False, {}), r"of shape \(3,\), .* got dict. .*FlattenObservation\(env\)"),
+        ((np.zeros(3), 0.0, False, False, None), "the info that `step` of a returns to be a dictionary, but got None"),
+        (None, "`step` of a to return observation, .*, but got NoneType"),
     ],
 )
 def test_what_a_step_returns_is_checked(result, words):
-    with TaskEnvironments([TaskSpec("a", lambda: Odd(*result))], num_processes=0) as envs:
+    spec = TaskSpec("a", lambda: Odd(result))
+    with TaskEnvironments([spec], num_processes=0) as envs:
         envs.reset()
         with pytest.raises(ValueError, match=words):
             envs.step(np.zeros((1, 2)))
+    with pytest.raises(ValueError, match=words):
+        spec.normalized(steps=3)
+
+
+class Old(Ledge):
+    """Returns no info from reset."""
+
+    def reset(self, *, seed=None):
+        return super().reset(seed=seed)[0]
+
+
+class Deaf(Ledge):
+    """Takes no seed."""
+
+    def reset(self):
+        return super().reset()
+
+
+class Broken(Ledge):
+    """Breaks at the first step."""
+
+    def step(self, action):
+        raise KeyError("hinge")
+
+
+def test_what_a_reset_returns_is_checked():
+    with TaskEnvironments([TaskSpec("a", Old)], num_processes=0) as envs:
+        with pytest.raises(ValueError, match="`reset` of a to return an observation and info, .* but got ndarray"):
+            envs.reset()
+
+
+def test_an_exception_of_an_environment_names_its_task():
+    specs = [TaskSpec("calm", calm), TaskSpec("broken", Broken)]
+    with TaskEnvironments(specs, num_processes=0) as envs:
+        envs.reset()
+        with pytest.raises(RuntimeError, match="`step` of broken to return without an exception, but it raised KeyError: 'hinge'"):
+            envs.step(np.zeros((2, 2)))
+
+
+def test_an_exception_of_what_a_user_wrote_names_its_task():
+    with pytest.raises(RuntimeError, match="`make_env` of a to return without .* it raised ZeroDivisionError"):
+        _ = TaskSpec("a", lambda: 1 / 0).observation_size
+    with pytest.raises(RuntimeError, match="`reset` of a to return .* it raised TypeError: .*'seed'"):
+        TaskSpec("a", Deaf).begin(Deaf(), 0)
+    with pytest.raises(RuntimeError, match="`success` of a to return .* it raised IndexError"):
+        TaskSpec("a", calm, success=lambda seen, *_: seen[9] > 0).succeeded(np.zeros(3), 0.0, False, False, {})
+
+
+@pytest.mark.parametrize("success", [lambda observation: True, lambda a, b, c, d, e, f: True])
+def test_success_takes_what_a_step_returned(success):
+    with pytest.raises(ValueError, match=r"`success` to be a key of info, or a function \(observation, reward, .*five"):
+        TaskSpec("a", calm, success=success)
+
+
+def test_a_dictionary_of_observations_is_to_be_flattened():
+    class Split(Ledge):
+        observation_space = gymnasium.spaces.Dict({"at": gymnasium.spaces.Box(-1, 1, (3,))})
+
+        def __init__(self):
+            self.action_space = gymnasium.spaces.Box(-1, 1, (1,))
+
+    with pytest.raises(ValueError, match=r"Box of one dimension, but got Dict.*FlattenObservation\(env\)"):
+        _ = TaskSpec("a", Split).observation_size
 
 
 @pytest.mark.parametrize("answer", [float("nan"), -0.3, 2])

@@ -24,27 +24,29 @@ def expert(observation, task):
     return np.stack([push, np.where(task == 1, -2.0, 0.5)], axis=1)
 
 
-def by_hand(success):
+def by_hand(success, after):
     """Every step of every episode in a plain loop."""
     rows = []
     for task, make in enumerate([calm, windy]):
         for start in range(3):
-            env, episode, near, ended = make(), [], False, False
+            env, episode, near, ended, reached = make(), [], False, False, None
             seen, _ = env.reset(seed=int(np.random.SeedSequence([0, 0, start]).generate_state(1)[0] >> 1))
-            while not (ended or (near and success)):
+            while not (ended or (success and reached is not None and len(episode) - reached >= after)):
                 action = np.clip(expert(np.float64(seen)[None], np.array([task]))[0], -1, 1)
                 episode.append((seen, action, task))
                 seen, _, fell, late, info = env.step((np.array([-1, 5]) + action * [2, 5]).astype(np.float32))
                 near, ended = info["near"], fell or late
+                reached = len(episode) if near and reached is None else reached
             rows += [(*row, near or not success) for row in episode]
     return [np.array(column) for column in zip(*rows, strict=True)]
 
 
-@pytest.mark.parametrize("success", ["near", None])
-def test_an_expert_of_ones_own_is_followed_step_by_step(success, tmp_path):
-    shown = collect_demonstrations(ledges(success=success), episodes_per_task=3, expert=expert, num_processes=0)
+@pytest.mark.parametrize(("success", "after"), [("near", 0), (None, 0), ("near", 4)])
+def test_an_expert_of_ones_own_is_followed_step_by_step(success, after, tmp_path):
+    options = {"episodes_per_task": 3, "expert": expert, "num_processes": 0, "steps_after_success": after}
+    shown = collect_demonstrations(ledges(success=success), **options)
     order = np.lexsort((*shown.observation.numpy().T, shown.task.numpy()))
-    columns = by_hand(success)
+    columns = by_hand(success, after)
     expected = np.lexsort((*columns[0].astype(np.float32).T, columns[2]))
     for name, column in zip(("observation", "action", "task", "solved"), columns, strict=True):
         np.testing.assert_allclose(getattr(shown, name).numpy()[order], column[expected], atol=1e-6, err_msg=name)

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dendrite_zoo.rl import episodes
-from dendrite_zoo.rl.episodes import EpisodeConfig, StepResult
+from dendrite_zoo.rl.episodes import EpisodeConfig
+from dendrite_zoo.rl.form import StepResult
 from dendrite_zoo.rl.metaworld.goals import goals
 from dendrite_zoo.rl.metaworld.picture import Picture
 from dendrite_zoo.rl.metaworld.tasks import ACTION_SIZE, OBSERVATION_SIZE, metaworld

@@ -43,6 +43,17 @@ MT50: tuple[str, ...] = tuple(
 """The fifty tasks of MT50, in the order of ``metaworld.MT50().train_classes``."""
 
 
+LEAVING = frozenset(
+    """
+    box-close-v3 coffee-button-v3 coffee-push-v3 door-open-v3 faucet-close-v3 handle-press-side-v3 handle-press-v3
+    lever-pull-v3 pick-out-of-hole-v3 plate-slide-side-v3 plate-slide-back-v3 plate-slide-back-side-v3
+    peg-unplug-side-v3 stick-push-v3 stick-pull-v3 push-v3 push-back-v3 shelf-place-v3
+    """.split()
+)
+"""The tasks whose scripted experts leave a goal that they have reached, as seen on goals of training; the others stay,
+or come back by themselves more often than they would hold it."""
+
+
 def task_names(tasks: str | Sequence[str]) -> tuple[str, ...]:
     """Return the names of a benchmark's tasks, or check a list of names.
 

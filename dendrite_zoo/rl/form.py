@@ -1,0 +1,125 @@
+"""The form of an environment, which is gymnasium's: what is seen and done in it, and what a step gives."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+MAKER = "functools.partial(gymnasium.make, 'Pendulum-v1', g=9.8)"
+FLATTEN = "wrap the environment in `make_env`: gymnasium.wrappers.FlattenObservation(env)"
+"""What makes one array of what is seen."""
+
+
+class Spaces(NamedTuple):
+    """What is seen and done in an environment.
+
+    Attributes:
+        observation_size: numbers in an observation.
+        low: the smallest action, ``(A,)``.
+        high: the largest, ``(A,)``.
+        action_type: of the numbers that the environment takes.
+        max_steps: length of an episode by the environment's own limit; None where it has none.
+    """
+
+    observation_size: int
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    action_type: np.dtype[Any]
+    max_steps: int | None
+
+
+def _is_environment(thing: Any) -> bool:
+    return callable(getattr(thing, "reset", None)) and callable(getattr(thing, "step", None))
+
+
+def spaces_of(name: str, env: Any) -> Spaces:
+    """The sizes and bounds of an environment.
+
+    Raises:
+        ValueError: it is none, or what is seen or done in it is something else than a flat array of numbers.
+    """
+    if not _is_environment(env) or isinstance(env, type):
+        got = f"{env!r}" if isinstance(env, type) else type(env).__name__
+        raise ValueError(
+            f"Expected `make_env` of {name} to return a gymnasium.Env, but got {got}. Give one such as {MAKER}."
+        )
+    seen: Any = getattr(env, "observation_space", None)
+    done: Any = getattr(env, "action_space", None)
+    if not _is_flat(seen):
+        raise ValueError(
+            f"Expected the observation space of {name} to be a Box of one dimension, but got {seen}. To make it "
+            f"one, {FLATTEN}."
+        )
+    if not _is_flat(done):
+        raise ValueError(
+            f"Expected the action space of {name} to be a Box of one dimension, but got {done}. Policies here act by "
+            "numbers from -1 to 1; wrap the environment in `make_env` so that it takes such."
+        )
+    low, high = np.asarray(done.low, np.float64), np.asarray(done.high, np.float64)
+    if not (np.isfinite(low) & np.isfinite(high) & (low < high)).all():
+        raise ValueError(
+            f"Expected the actions of {name} to have finite bounds, but got {done}. Wrap the environment in "
+            "`make_env`: gymnasium.wrappers.TransformAction(env, lambda action: ..., gymnasium.spaces.Box(-1, 1, ...))."
+        )
+    limit = getattr(getattr(env, "spec", None), "max_episode_steps", None)
+    return Spaces(seen.shape[0], low, high, done.dtype, limit)
+
+
+def _is_flat(space: Any) -> bool:
+    shape = getattr(space, "shape", None)
+    return hasattr(space, "low") and hasattr(space, "high") and shape is not None and len(shape) == 1 and shape[0] > 0
+
+
+class StepResult(NamedTuple):
+    """What the environment returned for one action; see `dendrite_zoo.rl.episodes.Step`."""
+
+    observation: NDArray[np.float64]
+    reward: float
+    success: bool
+    truncated: bool
+    terminated: bool
+    success_at_end: bool = False
+    steps: int = 1
+
+    @property
+    def ended(self) -> bool:
+        """Whether the episode ended with this step."""
+        return self.truncated or self.terminated
+
+
+def check_step(name: str, result: Any) -> None:
+    """Refuse what ``step`` returned where it is not what gymnasium's returns.
+
+    Args:
+        name: of the task.
+        result: observation, reward, terminated, truncated and info; the observation is not looked at.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if not isinstance(result, tuple | list) or len(result) != 5:
+        got = f"{len(result)} values" if isinstance(result, tuple | list) else type(result).__name__
+        raise ValueError(
+            f"Expected `step` of {name} to return observation, reward, terminated, truncated and info, as "
+            f"gymnasium's does, but got {got}. Check the environment."
+        )
+    _, reward, _, _, info = result
+    if np.size(reward) != 1 or np.asarray(reward).dtype.kind not in "biuf" or not np.isfinite(reward):
+        expected = f"the reward of {name} to be a finite number"
+        raise ValueError(f"Expected {expected}, but got {reward!r}. Check the environment.")
+    if not isinstance(info, Mapping):
+        expected = f"the info that `step` of {name} returns to be a dictionary"
+        raise ValueError(f"Expected {expected}, but got {info!r}. Return {{}} where there is nothing to say.")
+
+
+def takes_a_step(success: Callable[..., Any]) -> bool:
+    """Whether a function can be called by what ``step`` returns; True where its arguments are not known."""
+    try:
+        inspect.signature(success).bind(*range(5))
+    except TypeError:
+        return False
+    except ValueError:  # of one that is not written in Python
+        return True
+    return True
