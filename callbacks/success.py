@@ -13,7 +13,7 @@ from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo.callbacks.mailbox import Returning
 from dendrite_zoo.callbacks.trainer import log_metrics
 from dendrite_zoo.rl import GoalEvaluation, MetaWorldTask, Split, SuccessReport, Tasks, TaskSpec, task_specs
-from dendrite_zoo.tasks import Task, has_task
+from dendrite_zoo.tasks import Task, current_task, has_task
 
 
 @say_new_names
@@ -52,6 +52,8 @@ class SuccessLogger(Returning):
         task: the task being trained, see `ForgettingLogger`.
 
     Attributes:
+        curves: by task, the success at each validation while it was trained, where tasks are learned one after another;
+            with those of runs of a task alone, `dendrite_zoo.metrics.curve_transfer` gives the forward transfer.
         report: of the last evaluation; after a fit in processes that were spawned, that of the first of them.
 
     Raises:
@@ -84,6 +86,7 @@ class SuccessLogger(Returning):
         check_integers(1, action_repeat=1 if action_repeat is None else action_repeat)
         self.action_repeat = action_repeat
         self.to_end = to_end
+        self.curves: dict[int, list[float]] = {}
         self.tasks, self.task = None if tasks is None else task_specs(tasks), task
         self.options: dict[str, Any] = {"max_steps": max_steps, "num_processes": num_processes, "fast": fast}
         self._report: SuccessReport | None = None
@@ -105,11 +108,13 @@ class SuccessLogger(Returning):
         return self._generate_state_key(**about, num_goals=self.num_goals)
 
     def state_dict(self) -> dict[str, Any]:
-        """The last report, in tensors and primitives."""
-        return {"report": None if self.report is None else self.report.to_state()}
+        """The last report and the curves, in tensors and primitives."""
+        curves = {task: list(values) for task, values in self.curves.items()}
+        return {"curves": curves, "report": None if self.report is None else self.report.to_state()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
+        self.curves = {task: list(values) for task, values in state_dict.get("curves", {}).items()}
         state = state_dict["report"]
         self._report = None if state is None else SuccessReport.from_state(state)
 
@@ -162,6 +167,8 @@ class SuccessLogger(Returning):
             report = self._report = self._evaluate(trainer, pl_module)
             sequential = validating and has_task(trainer, self.task)
             indices = self._indices(pl_module, self._due(trainer)) if sequential else ()
+            if sequential and trainer.state.fn == "fit":
+                self._follow(trainer, report)
             measured = {report.metric: report.per_task}
             if not self._ends_with_success:
                 measured["return"] = report.return_per_task
@@ -172,6 +179,12 @@ class SuccessLogger(Returning):
                 values |= {f"val/task_{j}/{metric}": v for j, v in zip(indices, per_task.values(), strict=False)}
                 values[f"{metric}/mean"] = float(np.mean([*per_task.values()]))
         log_metrics(trainer, trainer.strategy.broadcast(values))
+
+    def _follow(self, trainer: Trainer, report: SuccessReport) -> None:
+        """Add a point to the curve of the task that is trained."""
+        task, names = current_task(trainer, self.task), [spec.name for spec in self._specs(trainer)]
+        if report.metric == "success" and task is not None and task < len(names):
+            self.curves.setdefault(task, []).append(report.per_task[names[task]])
 
     def _evaluate(self, trainer: Trainer, pl_module: Any) -> SuccessReport:
         specs = self._due(trainer)

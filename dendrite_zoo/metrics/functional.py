@@ -2,3 +2,4 @@
 
 from dendrite_zoo.functional.accuracy_matrix import *
 from dendrite_zoo.functional.sparsity import *
+from dendrite_zoo.functional.success_curve import *

@@ -74,6 +74,27 @@ def test_the_matrix_is_what_was_reached_after_each_task(run):
     assert json.loads((folder / "matrix.json").read_text())["metric"] == "val/success"
 
 
+def test_the_curve_of_a_task_is_what_was_reached_while_it_was_trained(run):
+    *_, success, reports = run
+    assert success.curves == {0: [reports.rows[0][0]], 1: [reports.rows[1][1]]}
+    again = SuccessLogger()
+    again.load_state_dict(success.state_dict())
+    assert again.curves == success.curves
+
+
+def test_what_is_not_due_is_not_played_and_episodes_go_to_their_end(tmp_path):
+    pytest.importorskip("metaworld")
+    success = SuccessLogger(num_goals=1, max_steps=3, num_processes=0, to_end=True, fast=True)
+    log, reports, data = ForgettingLogger("val/success", verbose=False), Reports(success), stream(tmp_path, eval_at=[])
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    trainer = Trainer(**data.trainer_kwargs(), **quiet, default_root_dir=tmp_path, callbacks=[log, success, reports])
+    trainer.fit(BehaviorCloning(ActiveDendritePolicy(TASKS, hidden_features=[8, 8]), warmup=1), data)
+    assert [len(row) for row in reports.rows] == [1, 2] and log.matrix.isnan().tolist() == [[False, True], [False] * 2]
+    assert success.report.last is not None and "success_at_end/mean" in trainer.callback_metrics
+    with pytest.raises(ValueError, match="`eval_at` to hold tasks that are trained, 0 to 1, but got 2"):
+        stream(tmp_path, eval_at=[2])
+
+
 def test_names_of_tasks_and_mean_are_logged(run):
     trainer, *_, success, _ = run
     metrics = trainer.callback_metrics

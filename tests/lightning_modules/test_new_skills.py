@@ -30,7 +30,7 @@ from tests.lightning_modules.new_skills import (
     train,
     trainer,
 )
-from tests.training import Crash
+from tests.training import Crash, CrashAt
 
 UPDATES = EPOCHS * ROWS // BATCH  # of a task
 pytestmark = pytest.mark.filterwarnings("ignore:The `srun` command", "ignore:.*does not have many workers")
@@ -135,6 +135,17 @@ def test_after_a_fit_that_raised_all_of_the_policy_learns(tmp_path):
     assert not bc.model.mlp.output.weight.equal(before)
     loaded = BehaviorCloning.load_from_checkpoint(tmp_path / "checkpoints" / "last.ckpt")
     assert loaded.hparams["learn"] == "new" and loaded.new is not None
+
+
+def test_after_a_fit_that_raised_a_loop_of_ones_own_trains_all(tmp_path):
+    known_policy(tmp_path / "known")
+    policy = dendrite_zoo.load(tmp_path / "known", tasks=[*KNOWN, "push"])
+    data = Skills(policy.tasks, first_task=2)
+    with pytest.raises(Crash):
+        trainer(data, CrashAt(3), enable_checkpointing=True, default_root_dir=tmp_path).fit(
+            BehaviorCloning(policy, learn="new", warmup=0), data
+        )
+    assert all(parameter.requires_grad for parameter in policy.parameters())
 
 
 @pytest.mark.slow

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from dendrite_zoo.hub import full_config
 from dendrite_zoo.models import ActiveDendriteClassifier, ActiveDendritePolicy, TwinCritic
-from dendrite_zoo.models.loading import as_model, saved_config
+from dendrite_zoo.models.loading import as_model, load, saved_config
 
 
 @pytest.fixture
@@ -34,6 +35,13 @@ def test_a_config_gives_a_new_model_of_the_same_form(model):
     again = as_model(full_config(model), nn.Module)
     assert type(again) is ActiveDendriteClassifier and again.config == model.config
     assert saved_config(model) == full_config(model) and saved_config(nn.Linear(2, 2)) is None
+
+
+def test_numbers_of_numpy_are_numbers(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    assert load(tmp_path, max_tasks=np.int64(7), num_classes=np.int32(4)).max_tasks == 7
+    with pytest.raises(ValueError, match="Expected `max_tasks` to be an integer"):
+        load(tmp_path, max_tasks=object())
 
 
 @pytest.mark.parametrize("kind", [nn.Module, ActiveDendriteClassifier])

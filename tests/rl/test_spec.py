@@ -402,7 +402,7 @@ def test_an_exception_of_an_environment_names_its_task():
     specs = [TaskSpec("calm", calm), TaskSpec("broken", Broken)]
     with TaskEnvironments(specs, num_processes=0) as envs:
         envs.reset()
-        with pytest.raises(RuntimeError, match="`step` of broken to return without an exception, but it raised KeyError: 'hinge'"):
+        with pytest.raises(RuntimeError, match="`step` of broken to return .* it raised KeyError: 'hinge'"):
             envs.step(np.zeros((2, 2)))
 
 
