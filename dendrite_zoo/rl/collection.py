@@ -139,8 +139,8 @@ def collect_demonstrations(
             step = envs.step(action)
             rest.see(step, right)
             if envs.has_success:
-                reached = step.success if policy is None else rest.since > 0
-                solved[task, goal[busy]] = reached[busy]  # of an episode the last one stays
+                done = step.success if policy is None else rest.since > 0
+                solved[task, goal[busy]] = done[busy]  # of an episode the last one stays
             goal[step.ended] += envs.config.stride
             rest.begin(step.ended)
             bar.advance(shown, int(step.ended.sum()))

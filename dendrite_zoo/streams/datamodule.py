@@ -30,8 +30,6 @@ class TaskDataModule(LightningDataModule):
     max_epochs: int
     metric: str | None = None
     milestones: tuple[int, ...] | None = None
-    current_task: int
-    epochs_per_task: int
 
     @property
     def trainer(self) -> Trainer | None:
@@ -112,13 +110,12 @@ class TaskDataModule(LightningDataModule):
         """The tasks to validate now."""
         return range(self.num_tasks)
 
-    def due_in_turn(self) -> Iterable[int]:
-        """The tasks to validate now, where they are learned one after another: see ``eval_at``."""
+    def due_in_turn(self, task: int, epochs_per_task: int) -> Iterable[int]:
+        """The tasks to validate while a task is trained, where they are learned one after another: see ``eval_at``."""
         every, trainer = range(self.num_tasks), self.fitting_trainer
         if trainer is None:
             return every
-        task = self.current_task
-        if (trainer.current_epoch + 1) % self.epochs_per_task:
+        if (trainer.current_epoch + 1) % epochs_per_task:
             return (task,)
         if self.milestones is None or task == self.num_tasks - 1:
             return every

@@ -298,7 +298,9 @@ class DemonstrationSequence(DemonstrationMixture):
 
     def due_tasks(self) -> Iterable[int]:
         """The tasks to play now, see ``eval_at``."""
-        return range(self.num_tasks) if self.milestones is None else self.due_in_turn()
+        if self.milestones is None:
+            return range(self.num_tasks)
+        return self.due_in_turn(self.current_task, self.epochs_per_task)
 
     @property
     def _trained(self) -> Sequence[int]:

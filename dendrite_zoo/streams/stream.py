@@ -237,7 +237,7 @@ class TaskStream(TaskDataModule):
         """Return a loader for each task; those not due have length 0."""
         self.resume_fit()
         loaders = [self.task_loader(task, "val") for task in range(self.num_tasks)]
-        for task in set(range(self.num_tasks)).difference(self.due_in_turn()):
+        for task in set(range(self.num_tasks)).difference(self.due_in_turn(self.current_task, self.epochs_per_task)):
             loaders[task].rows = loaders[task].rows[:0]
         return loaders
 
