@@ -137,8 +137,8 @@ class TaskSpec:
             if ended:
                 observation, episode = bare.begin(env, seed + episode), episode + 1
             seen.append(observation)
-            observation, *_, truncated, terminated = bare.play(env, draws.uniform(-1, 1, self.action_size))
-            ended = terminated or truncated
+            result = bare.play(env, draws.uniform(-1, 1, self.action_size))
+            observation, ended = result.observation, result.ended
         getattr(env, "close", lambda: None)()
         mean, scale = np.mean(seen, axis=0), np.std(seen, axis=0)
         scale[scale < 1e-8] = 1.0  # what never changes
