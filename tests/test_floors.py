@@ -35,7 +35,8 @@ FLOORS = [
     "report",
     "hub",
     "models",
-    "rl.spec",  # a task by its environment, and how its episodes are played; Meta-World's are such tasks
+    "rl.form",  # of an environment; a task by one, and how its episodes are played; Meta-World's are such tasks
+    "rl.spec",
     "rl.episodes",
     "rl.metaworld",
     "rl",
