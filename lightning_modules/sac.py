@@ -25,7 +25,7 @@ from dendrite_zoo.lightning_modules.policies import PolicyModule, check_critic, 
 from dendrite_zoo.models import ActiveDendritePolicy, TwinCritic
 from dendrite_zoo.models.loading import as_model, saved_config
 from dendrite_zoo.optim import DendriteAdam
-from dendrite_zoo.rl import ACTION_SIZE
+from dendrite_zoo.rl import ACTION_SIZE, Acting
 from dendrite_zoo.rl.replay import Transitions, as_transitions
 from dendrite_zoo.rl.sac import ActorCritic, Losses, means_of
 from dendrite_zoo.streams import OnlineTasks, Round
@@ -203,12 +203,13 @@ class MultiTaskSAC(PolicyModule):
         data: OnlineTasks = self.datamodule
         self._generator = self._generator_of(data.rounds)
         at_random = data.task_env_steps < data.warmup_steps and not self._is_trained
-        played = data.collect(self._uniform if at_random else self.play, batch.steps, at_random=at_random)
+        played = data.collect(self._acting(data, at_random), batch.steps, at_random=at_random)
         self.log("env_steps", float(data.env_steps), prog_bar=True)
         if batch.updates:
             if self.global_step == 0:  # by what all processes saw
                 seen = [data.replay.observations(task, len(data.replay)) for task in range(data.replay.num_tasks)]
                 self._normalize(cast(Tensor, self.all_gather(torch.cat(seen))).flatten(0, -2))
+            data.begin_next(self._acting(data), batch.steps)
             played |= self._learn(data, batch.updates)
             self.log("updates", float(self.global_step))
         self.log_dict({f"train/{name}": value for name, value in played.items()})
@@ -285,6 +286,14 @@ class MultiTaskSAC(PolicyModule):
         for critic in (self.critic, self.slow_critic):
             critic.load_state_dict(normalizer, strict=False)  # what a critic has of it
 
+    def _acting(self, data: OnlineTasks, at_random: bool = False) -> Any:
+        """What chooses the actions of the next round; with ``collect_ahead`` it is sent to another process."""
+        if not data.collect_ahead:
+            return self._uniform if at_random else self.play
+        tasks = self.in_policy(torch.arange(data.num_tasks))
+        seed = self._generator_of(data.rounds, 1).initial_seed()
+        return Acting(None if at_random else self.model, tasks, data.action_size, seed)
+
     def _uniform(self, observation: Tensor, task: Tensor) -> Tensor:
         mean = self.model(observation, self.in_policy(task))[0]
         return torch.rand(mean.shape, generator=self._generator, device=mean.device) * 2 - 1
@@ -292,6 +301,6 @@ class MultiTaskSAC(PolicyModule):
     def _noise(self, like: Tensor) -> Tensor:
         return torch.randn(like.shape, generator=self._generator, device=like.device, dtype=like.dtype)
 
-    def _generator_of(self, round_: int) -> torch.Generator:
-        seed = SeedSequence([self.hparams["seed"], self.global_rank, round_]).generate_state(1)[0]
+    def _generator_of(self, round_: int, *purpose: int) -> torch.Generator:
+        seed = SeedSequence([self.hparams["seed"], self.global_rank, round_, *purpose]).generate_state(1)[0]
         return torch.Generator(self.device).manual_seed(int(seed))

@@ -4,6 +4,7 @@ Meta-World needs an extra, ``pip install 'dendrite-zoo[metaworld]'``; other envi
 not.
 """
 
+from dendrite_zoo.rl.acting import *
 from dendrite_zoo.rl.collection import *
 from dendrite_zoo.rl.demonstrations import *
 from dendrite_zoo.rl.environments import *

@@ -68,7 +68,11 @@ class Player:
         self.rounds, self.device = 0, device
 
     def begin(self, act: Act, steps: int) -> None:
-        """Play in the background, of which this player has none: `play` does it all."""
+        """Begin a round beside what else is done: this player does not, and plays when it is waited for."""
+
+    def finish(self) -> Played | None:
+        """The round that was begun: none."""
+        return None
 
     def play(self, act: Act, steps: int, *, at_random: bool = False) -> Played:
         """Play a round.

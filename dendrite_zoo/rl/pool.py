@@ -45,8 +45,9 @@ class WorkerPool:
         self.table = np.frombuffer(memory, dtype=row)
         processes = min(num_processes, len(configs))
         for share in range(processes):  # in turn, since slow tasks stand side by side
-            self.workers.append(Worker(memory, sizes, dict(list(enumerate(configs))[share::processes])))
+            self.workers.append(Worker("dendrite_zoo.rl.shard:shared", memory, sizes))
             own.append(self.workers[-1])
+            self.workers[-1].send("make", dict(list(enumerate(configs))[share::processes]))
         self.wait(5 * timeout)
 
     def request(self, name: str, *arguments: Any) -> list[Any]:
@@ -69,8 +70,9 @@ class WorkerPool:
             return worker.receive(timeout)
         except RuntimeError as error:
             what, *traceback = str(error).partition("\n\n")
-        busy = [self.configs[row].task for row in worker.rows if self.table["busy"][row]]
-        tasks = sorted({self.configs[row].task for row in worker.rows})
+        rows = range(self.workers.index(worker), len(self.configs), len(self.workers))
+        busy = [self.configs[row].task for row in rows if self.table["busy"][row]]
+        tasks = sorted({self.configs[row].task for row in rows})
         at = f"playing {busy[0]}" if busy else f"with {', '.join(tasks)}"
         self.close()
         raise RuntimeError(

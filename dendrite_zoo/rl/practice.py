@@ -8,7 +8,8 @@ import torch
 
 from dendrite_zoo._core.names import nearest
 from dendrite_zoo._core.ranks import sum_over_ranks
-from dendrite_zoo.rl.player import Act, Player
+from dendrite_zoo.rl.ahead import RemotePlayer
+from dendrite_zoo.rl.player import Act, Played, Player
 from dendrite_zoo.rl.replay import ReplayBuffer, Transitions
 from dendrite_zoo.rl.spec import TaskSpec
 
@@ -49,17 +50,22 @@ class Practice:
         sizes = {"observation_size": specs[0].observation_size, "action_size": specs[0].action_size}
         self.replay = ReplayBuffer(len(specs), capacity, envs_per_task=envs_per_task, device=device, **sizes)
         self.reward_rms = torch.zeros(len(specs), device=device)  # 0: not measured yet
-        self.player: Player | None = None
+        self.player: Player | RemotePlayer | None = None
+        self._ahead: Played | None = None  # a round that was played, and not added yet
         self._last_state: dict[str, Any] | None = None  # of a player that was closed
 
-    def open(self, **options: Any) -> None:
+    def open(self, *, collect_ahead: bool = False, **options: Any) -> None:
         """Make the environments.
 
         Args:
+            collect_ahead: whether a process of its own plays.
             **options: further arguments of `dendrite_zoo.rl.player.Player`.
         """
-        device, specs = self.replay.rows.device, self.specs
-        self.player = Player(specs, self.first_task, envs_per_task=self.envs_per_task, device=device, **options)
+        options |= {"envs_per_task": self.envs_per_task}
+        if collect_ahead:
+            self.player = RemotePlayer(self.specs, self.first_task, **options)
+        else:
+            self.player = Player(self.specs, self.first_task, device=self.replay.rows.device, **options)
 
     def close(self, *, keep_state: bool = False) -> None:
         """End the environments.
@@ -70,7 +76,7 @@ class Practice:
         if self.player is not None:
             if keep_state:
                 with suppress(RuntimeError):  # they crashed, or were never reset
-                    self._last_state = self.player.state_dict()
+                    self._last_state = self._state_of(self.player)
             self.player.close()
             self.player = None
 
@@ -90,10 +96,20 @@ class Practice:
         """
         if self.player is None:
             raise RuntimeError("There are no environments yet: expected setup() before collect(). Call it once.")
-        played = self.player.play(act, steps, at_random=at_random)
+        played = self._ahead or self.player.play(act, steps, at_random=at_random)
+        self._ahead = None
         self.replay.add(*played.transitions)
         self.rounds, self.simulated = self.rounds + 1, played.simulated
         return played.statistics
+
+    def begin(self, act: Act, steps: int) -> None:
+        """Begin the next round, for which `collect` waits, where a process of its own plays."""
+        if self._ahead is None and self.player is not None:
+            self.player.begin(act, steps)
+
+    def _state_of(self, player: Player | RemotePlayer) -> dict[str, Any]:
+        self._ahead = self._ahead or player.finish()
+        return {**player.state_dict(), "ahead": None if self._ahead is None else self._ahead._asdict()}
 
     def sample(self, per_task: int, generator: torch.Generator | None = None, **options: Any) -> Transitions:
         """Sample the same number of steps of every task from the replay buffer; tasks by their index among all.
@@ -128,7 +144,7 @@ class Practice:
     def state_dict(self) -> dict[str, Any] | None:
         """The state of environments and replay buffer, also after `close`; None where environments crashed."""
         running = self.player if self.rounds else None
-        played = self._last_state if running is None else running.state_dict()
+        played = self._last_state if running is None else self._state_of(running)
         if self.rounds and played is None:
             return None
         normalizer = {"reward_rms": self.reward_rms.cpu()} if self.normalize_rewards else {}
@@ -142,14 +158,16 @@ class Practice:
             rounds: how many had been played.
         """
         self.rounds = rounds
+        ahead = state.get("ahead")
+        self._ahead = None if ahead is None else Played(**ahead)
         if self.player is not None and rounds:
-            self.player.load_state_dict(state, rounds)
+            self.player.load_state_dict({**state, "replay": None, "ahead": None}, rounds + (ahead is not None))
         self.replay.load_state_dict(state["replay"])
         if self.normalize_rewards:
             self.reward_rms = state["reward_rms"].to(self.reward_rms)
 
 
-def check_options(options: Mapping[str, Any]) -> None:
+def check_options(options: Mapping[str, Any], collect_ahead: bool) -> None:
     """Refuse arguments of the environments that follow from those of `OnlineTasks`, or that there are not.
 
     Raises:
@@ -158,6 +176,11 @@ def check_options(options: Mapping[str, Any]) -> None:
     for name in options:
         if name in ("seed", "envs_per_task"):
             raise ValueError(f"Expected `environments` without {name!r}: give it as OnlineTasks({name}=...).")
+        if name == "num_processes" and collect_ahead:
+            raise ValueError(
+                "Expected `environments` without 'num_processes' with collect_ahead=True: one process plays in all "
+                "environments. Leave it out."
+            )
         if name not in OPTIONS:
             known = f"some of {', '.join(OPTIONS)}"
             raise ValueError(f"Expected `environments` to hold {known}, but got {name!r}.{nearest(name, OPTIONS)}")

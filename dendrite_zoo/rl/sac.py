@@ -89,7 +89,9 @@ class ActorCritic:
             critics_alone: whether they learn alone: then the policy is not computed for its own loss.
         """
         observation, action, reward, next_observation, task, terminated, factor = batch
-        acting, judging, judging_slowly = map(partial(_parts, task=task), (self.policy, self.critic, self.slow_critic))
+        acting, judging, judging_slowly = map(
+            partial(parts_of, task=task), (self.policy, self.critic, self.slow_critic)
+        )
         alpha = self.log_alpha.exp()[task]
         fixed = alpha.detach()
         with torch.no_grad():
@@ -137,7 +139,7 @@ class ActorCritic:
                 parameter.requires_grad_(True)
 
 
-def _parts(module: nn.Module, task: Tensor) -> Tensor | TaskParts:
+def parts_of(module: nn.Module, task: Tensor) -> Tensor | TaskParts:
     """The parts of a model of ours that the tasks of a batch use, for all that is computed in one update."""
     return module.parts(task) if isinstance(module, ControlModel) else task
 

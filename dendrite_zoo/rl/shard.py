@@ -105,3 +105,8 @@ class Shard:
         """Close the environments."""
         for episodes in self._episodes.values():
             episodes.close()
+
+
+def shared(memory: Any, sizes: tuple[int, int]) -> Shard:
+    """The share of a process, whose table lies in memory that the parent shares."""
+    return Shard(np.frombuffer(memory, dtype=table_row(*sizes)))

@@ -256,7 +256,7 @@ class TaskSpec:
 
     def __getstate__(self) -> dict[str, Any]:
         """What is sent to another process: functions by value, where they can be."""
-        module = _pickler()
+        module = pickler()
         sent = {name: module.dumps(getattr(self, name)) for name in ("make_env", "success")}
         return {**vars(self), **sent}
 
@@ -265,7 +265,7 @@ class TaskSpec:
         self.__dict__.update({**state, **received})
 
 
-def _pickler() -> ModuleType:
+def pickler() -> ModuleType:
     """What sends functions: cloudpickle takes lambdas and those of a script, too."""
     try:
         import cloudpickle

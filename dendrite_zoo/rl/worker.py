@@ -1,4 +1,4 @@
-"""A process that runs a share of the environments, and ends in every circumstance."""
+"""A process that answers requests, such as to step a share of the environments, and ends in every circumstance."""
 
 import multiprocessing
 import os
@@ -12,17 +12,13 @@ import time
 import traceback
 import types
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
+from importlib import import_module
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-
-from dendrite_zoo.rl.episodes import EpisodeConfig
-from dendrite_zoo.rl.shard import Shard, table_row
 
 CONTEXT = multiprocessing.get_context("spawn")  # forking a process that has threads, as torch's, may hang
 
@@ -31,31 +27,30 @@ class Worker:
     """A process and the connection to it: one answer to each request.
 
     Args:
-        memory: of the shared table.
-        sizes: of an observation and an action.
-        configs: of the environments that it runs, by their rows of the table.
+        target: a class, or a function that makes an object, ``"module:name"``, whose methods are requested.
+        *arguments: of it, which may be shared memory.
 
     Attributes:
-        rows: of these environments.
         waiting: whether an answer is due.
+        ready: whether there is one within so many seconds.
     """
 
-    def __init__(self, memory: Any, sizes: tuple[int, int], configs: Mapping[int, EpisodeConfig]) -> None:
-        self.rows = list(configs)
+    def __init__(self, target: str, *arguments: Any) -> None:
+        self.waiting = False
         self._connection, theirs = CONTEXT.Pipe()
-        boot = (str(Path(__file__).with_name("boot.py")), {"arguments": (theirs, memory, sizes, os.getpid())}, "worker")
+        told = {"arguments": (theirs, os.getpid(), target, arguments)}
+        boot = (str(Path(__file__).with_name("boot.py")), told, "worker")
         self.process = CONTEXT.Process(target=runpy.run_path, args=boot, name="environments", daemon=True)
         _start(self.process)
-        self._ready: Callable[[float], Any] = self._connection.poll
+        self.ready: Callable[[float], Any] = self._connection.poll
         if os.name == "posix":  # `poll` makes a selector each time, which doubles the time that requests take
             selector = selectors.PollSelector()
             selector.register(self._connection, selectors.EVENT_READ)
-            self._ready = selector.select
+            self.ready = selector.select
         theirs.close()  # else the end of the process would not close the connection
-        self.send("make", configs)
 
     def send(self, request: str, *arguments: Any) -> None:
-        """Request a method of the process's `dendrite_zoo.rl.shard.Shard`; if it ended, `receive` says so."""
+        """Request a method of what the process has; if it ended, `receive` says so."""
         message = pickle.dumps((request, arguments))
         self.waiting = True  # first, so that Ctrl-C in between leaves no answer that is taken for the next request's
         with suppress(OSError):
@@ -70,7 +65,7 @@ class Worker:
             ValueError: an environment is not what was expected; the message says it all.
         """
         try:
-            if not self._ready(timeout):
+            if not self.ready(timeout):
                 raise RuntimeError(f"gave no answer within {timeout:g} s")
             answer, failure = pickle.loads(self._connection.recv_bytes())
         except (EOFError, OSError):
@@ -109,26 +104,27 @@ def _start(process: BaseProcess) -> None:
             mask(signal.SIG_SETMASK, before)
 
 
-def serve(connection: Connection, memory: Any, sizes: tuple[int, int], parent: int) -> None:
+def serve(connection: Connection, parent: int, target: str, arguments: tuple[Any, ...]) -> None:
     """Answer requests, in the new process, until the connection is closed.
 
     Args:
         connection: to the parent.
-        memory: of the shared table.
-        sizes: of an observation and an action.
         parent: the process that sends the requests.
+        target: as for `Worker`.
+        arguments: of it.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     warnings.simplefilter("ignore")  # of gymnasium and Meta-World, for their own users
-    shard = Shard(np.frombuffer(memory, dtype=table_row(*sizes)))
+    module, _, name = target.partition(":")
+    served = getattr(import_module(module), name)(*arguments)
     with suppress(EOFError, OSError):
         while True:
             message = connection.recv_bytes()
             answer = failure = None
             try:
-                request, arguments = pickle.loads(message)
-                answer = getattr(shard, request)(*arguments)
+                request, given = pickle.loads(message)
+                answer = getattr(served, request)(*given)
             except Exception as error:
                 said = isinstance(error, ValueError) and str(error).startswith("Expected ")  # of this package
                 failure = error if said else traceback.format_exc()

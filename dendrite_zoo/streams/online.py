@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dendrite_zoo._core.checks import check_choice, check_integers
 from dendrite_zoo._core.ranks import gather_states, state_of_rank, sum_over_ranks
-from dendrite_zoo.rl import Exploration, TaskSpec, Transitions, task_specs
+from dendrite_zoo.rl import Acting, Exploration, TaskSpec, Transitions, task_specs
 from dendrite_zoo.rl.player import Act
 from dendrite_zoo.rl.practice import Practice, check_options
 from dendrite_zoo.rl.replay import ReplayBuffer
@@ -53,6 +53,8 @@ class OnlineTasks(TaskDataModule):
         envs_per_task: environments of each task in a process.
         normalize_rewards: divide each task's rewards, for learning alone, by their root mean square in what was played
             before its first update, so that tasks with rewards of other scales count alike.
+        collect_ahead: play the next round in a process of its own, by the policy as it is before this round's updates,
+            at the same time as these. Runs are as reproducible, and resume as exactly, as without.
         exploration: random actions that are held, in the warm-up and in bursts after it, see
             `dendrite_zoo.rl.Exploration`; None for none.
         environments: further arguments of `dendrite_zoo.rl.TaskEnvironments`: any of ``action_repeat``, ``fast``,
@@ -95,6 +97,7 @@ class OnlineTasks(TaskDataModule):
         capacity: int = 1_000_000,
         envs_per_task: int = 1,
         normalize_rewards: bool = False,
+        collect_ahead: bool = False,
         exploration: Exploration | None = None,
         environments: Mapping[str, Any] | None = None,
         seed: int = 0,
@@ -117,9 +120,9 @@ class OnlineTasks(TaskDataModule):
             self.metric = "val/return" if without_success(self.specs) else "val/success"
         self.steps_per_round, self.updates_per_round = steps_per_round, updates_per_round
         self.warmup_steps, self.envs_per_task, self.seed = warmup_steps, envs_per_task, seed
-        self.normalize_rewards, self.exploration = normalize_rewards, exploration
+        self.normalize_rewards, self.collect_ahead, self.exploration = normalize_rewards, collect_ahead, exploration
         self._options = dict(environments or {})
-        check_options(self._options)
+        check_options(self._options, collect_ahead)
         # the attribute `env_steps` counts the steps played so far
         self.save_hyperparameters({"env_steps": env_steps, "environments": self._options}, logger=False)
         self.fast, self.action_repeat = bool(self._options.get("fast")), self._options.get("action_repeat", 1)
@@ -191,8 +194,8 @@ class OnlineTasks(TaskDataModule):
         self._open()
 
     def _open(self) -> None:
-        first = self.rank * self.num_envs
-        self.practice.open(first_env=first, seed=self.seed, exploration=self.exploration, **self._options)
+        own: Any = {name: getattr(self, name) for name in ("collect_ahead", "exploration", "seed")}
+        self.practice.open(first_env=self.rank * self.num_envs, **own, **self._options)
 
     def _go_on_to(self, task: int) -> None:
         """Practise a task where tasks are learned one after another; the one before is left."""
@@ -215,14 +218,13 @@ class OnlineTasks(TaskDataModule):
         """Play, and add every step to the replay buffer.
 
         Args:
-            act: maps observations ``(N, O)``, float32, and tasks ``(N,)`` to actions ``(N, A)``.
+            act: maps observations ``(N, O)``, float32, and tasks ``(N,)`` to actions ``(N, A)``; with ``collect_ahead``
+                a `dendrite_zoo.rl.Acting`.
             steps: actions in every environment.
             at_random: whether they are uniform, in the warm-up, where `Exploration` holds them.
 
         Returns:
-            Of the latest 20 episodes that ended of each task, without those with bursts: ``success/{task}`` and
-            ``success_at_end/{task}``, the shares of those with a success at some step and at the last;
-            ``return/{task}``, their mean sum of rewards, not scaled; and ``return/mean`` over the tasks.
+            See `dendrite_zoo.rl.statistics.EpisodeStatistics.compute`; episodes with bursts are left out.
 
         Raises:
             RuntimeError: before `setup`, or when a process of the environments crashed.
@@ -235,13 +237,13 @@ class OnlineTasks(TaskDataModule):
             self._cut_steps += steps * self.action_repeat * self.num_envs * self.world_size - int(simulated)
         return played
 
+    def begin_next(self, act: Acting, steps: int) -> None:
+        """With ``collect_ahead`` begin the round after this one, if the task has one; `collect` waits for it."""
+        if self.collect_ahead and self.rounds - self._earlier_rounds < self.epochs_per_task * self.rounds_per_epoch:
+            self.practice.begin(act, steps)
+
     def sample(
-        self,
-        per_task: int,
-        generator: torch.Generator | None = None,
-        *,
-        n_step: int = 1,
-        discount: float | None = None,
+        self, per_task: int, generator: torch.Generator | None = None, *, n_step: int = 1, discount: float | None = None
     ) -> Transitions:
         """Sample the same number of steps of every task, or of the current one, from the replay buffer.
 
