@@ -20,6 +20,7 @@ from dendrite_zoo.lightning_modules.losses import (
     wrong_shape,
 )
 from dendrite_zoo.lightning_modules.new_tasks import NewTaskModule
+from dendrite_zoo.models import RidgeClassifier
 from dendrite_zoo.models.loading import as_model, saved_config
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -52,6 +53,7 @@ class TaskClassifier(NewTaskModule):
     ) -> None:
         super().__init__()
         self.model = as_model(model, nn.Module)
+        self.untrained = nn.Parameter(torch.zeros(())) if isinstance(self.model, RidgeClassifier) else None
         self.given_context = context
         self._takes_task = _check_context(self.model, context)
         _check_context_at_test(self.context, context_at_test, self._takes_task)

@@ -6,7 +6,6 @@ from itertools import islice
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from dendrite_zoo._core.checks import wrong_argument
@@ -18,11 +17,11 @@ from dendrite_zoo.hub import HubModel
 from dendrite_zoo.lightning_modules.base import cosine
 from dendrite_zoo.lightning_modules.classifier import ContextAtTest, Loss, Metrics, OptimizerFactory, TaskClassifier
 from dendrite_zoo.lightning_modules.finite import batch_named
-from dendrite_zoo.lightning_modules.known_tasks import warn_of_chance
+from dendrite_zoo.lightning_modules.known_tasks import warn_of_chance, warn_of_known_task
 from dendrite_zoo.lightning_modules.losses import unpack
 from dendrite_zoo.lightning_modules.new_classes import warn_of_classes
 from dendrite_zoo.lightning_modules.new_tasks import Learn
-from dendrite_zoo.models import ActiveDendriteClassifier
+from dendrite_zoo.models import ActiveDendriteClassifier, RidgeClassifier
 from dendrite_zoo.tasks import callbacks_task, current_task
 
 Batch = tuple[Tensor, Tensor]
@@ -37,7 +36,8 @@ class ContinualClassifier(TaskClassifier):
     ``ForgettingLogger(epochs_per_task=3)``; else it is task 0. When a task starts, its context is computed in one
     pass over its inputs, and the optimizer starts anew. A context that finds tasks by itself
     (`dendrite_zoo.contexts.ClusterContext`) gets no task: it observes each batch, and the cluster that the batch joins
-    is the ``current_task`` of this module.
+    is the ``current_task`` of this module. A `dendrite_zoo.models.RidgeClassifier` is not trained: it learns a task in
+    one pass when that starts.
 
     With ``loss=`` and ``metrics=`` it trains more than classifiers: a regression, or several labels a row. For a loss
     that needs more than output and target override `loss`, or `training_step`.
@@ -80,7 +80,7 @@ class ContinualClassifier(TaskClassifier):
         ValueError: the model needs a context and none was given; at fit, model and datamodule do not fit together.
 
     Example:
-        >>> from dendrite_zoo.models import ActiveDendriteClassifier
+        >>> from dendrite_zoo.models import ActiveDendriteClassifier, RidgeClassifier
         >>> module = ContinualClassifier(ActiveDendriteClassifier(64, [32], 10, max_tasks=2), lr=1e-3)
         >>> module.configure_optimizers().param_groups[0]["lr"]
         0.001
@@ -146,6 +146,8 @@ class ContinualClassifier(TaskClassifier):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch in the context of the current task."""
+        if self.untrained is not None:  # learned when the task started
+            return self.untrained * 0
         x, y = unpack(batch, "x", "y")
         loss = self.loss(self(x, self.current_task or 0), y)
         self.log("train/loss", loss, prog_bar=True)
@@ -191,8 +193,10 @@ class ContinualClassifier(TaskClassifier):
                 self.cluster_to_task.append(current_task(self.trainer) or 0)
         task = self.current_task or 0
         if task != self.boundary.task:
-            self._say_what_was_learned(task)
+            warn_of_known_task(self, task)
             self._start_context(task)  # first: where its inputs are refused, nothing has changed
+            if isinstance(self.model, RidgeClassifier):
+                self.model.learn(self._batches_of_current_task())
         self.enter_task(task)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -219,7 +223,7 @@ class ContinualClassifier(TaskClassifier):
                 "or set module.current_task before the fit."
             )
         self._labels = None
-        self.context.start_task(task, self._inputs_of_current_task())
+        self.context.start_task(task, (x for x, _ in self._batches_of_current_task()))
 
     def first_tasks(self) -> Sequence[int]:
         """The task being trained."""
@@ -266,13 +270,6 @@ class ContinualClassifier(TaskClassifier):
             raise wrong_argument("init_from", f"'nearest', or the index of a task learned, from 0 to {most}", name)
         return int(name)
 
-    def _say_what_was_learned(self, task: int) -> None:
-        if self.new is not None and self.context is not None and self.context.counts[task] > 0:
-            rank_zero_warn(
-                f"learn='new': task {task} was learned before. What it has for itself is trained again, and its "
-                f"outputs change; those of all others do not. For a new task give first_task={self.context.num_tasks}."
-            )
-
     def _is_context_of(self, task: int, contexts: Tensor) -> Tensor:
         return self._task_of_context(contexts) == task
 
@@ -282,15 +279,15 @@ class ContinualClassifier(TaskClassifier):
         tasks = [*self.cluster_to_task, *range(len(self.cluster_to_task), self.context.max_tasks)]
         return torch.tensor(tasks, device=context.device)[context]
 
-    def _inputs_of_current_task(self) -> Iterator[Tensor]:
+    def _batches_of_current_task(self) -> Iterator[Batch]:
         data = self.datamodule
         loader = second_pass(self.trainer.train_dataloader if data is None else data.train_dataloader())
         batches = self.trainer.num_training_batches  # of a loader without end it is what the Trainer takes
         for batch in islice(loader, None if math.isinf(batches) else int(batches)):
-            moved = transfer_batch(self.trainer, batch)
+            x, y, *_ = transfer_batch(self.trainer, batch)
             if self.new is not None:
-                self._note_labels(*moved[:2])
-            yield moved[0]
+                self._note_labels(x, y)
+            yield x, y
 
     def _note_labels(self, x: Tensor, y: Tensor) -> None:
         """Remember which classes the task about to be trained has."""

@@ -56,6 +56,15 @@ def warn_of_chance(module: "TaskClassifier") -> None:
         )
 
 
+def warn_of_known_task(module: "TaskClassifier", task: int) -> None:
+    """Warn where a task about to be trained alone, by ``learn="new"``, was learned before."""
+    if module.new is not None and module.context is not None and module.context.counts[task] > 0:
+        rank_zero_warn(
+            f"learn='new': task {task} was learned before. What it has for itself is trained again, and its "
+            f"outputs change; those of all others do not. For a new task give first_task={module.context.num_tasks}."
+        )
+
+
 def _ranges(numbers: list[int]) -> str:
     """Ascending integers in words.
 

@@ -82,6 +82,8 @@ class MultiTaskClassifier(TaskClassifier):
             metrics=metrics,
             context_at_test=context_at_test,
         )
+        if self.untrained is not None:
+            raise wrong_argument("model", "one that is trained", "RidgeClassifier", "Call its learn(batches).")
         if isinstance(self.context, FoundContext):
             remedy = "Tasks are given here; ContinualClassifier lets such a context find them."
             raise wrong_argument("context", "a context of given tasks", type(self.context).__name__, remedy)

@@ -31,7 +31,7 @@ class RidgeContext(OneHotContext):
     Args:
         num_features: size of an input row.
         max_tasks: capacity, in tasks; also the size of the context.
-        hidden_features: random features, ``F``. More tell more alike tasks apart; memory grows as ``4 * F ** 2`` bytes
+        random_features: random features, ``F``. More tell more alike tasks apart; memory grows as ``4 * F ** 2`` bytes
             (twice that in float64 while it is solved), and the time of a solution as ``F ** 3``.
         penalty: of the discriminant; see `dendrite_zoo.functional.ridge_discriminant`.
         seed: of the random features.
@@ -54,12 +54,12 @@ class RidgeContext(OneHotContext):
     inferable = True
 
     def __init__(
-        self, num_features: int, max_tasks: int, *, hidden_features: int = 2048, penalty: float = 0.1, seed: int = 0
+        self, num_features: int, max_tasks: int, *, random_features: int = 2048, penalty: float = 0.1, seed: int = 0
     ) -> None:
         super().__init__(max_tasks)
         self.num_features = num_features
-        self.features = RandomFeatures(num_features, hidden_features, seed=seed)
-        self.head = RidgeHead(hidden_features, max_tasks, penalty=penalty)
+        self.features = RandomFeatures(num_features, random_features, seed=seed)
+        self.head = RidgeHead(random_features, max_tasks, penalty=penalty)
         size = min(DIRECTIONS, num_features)
         self.centers = nn.Buffer(torch.zeros(max_tasks, size, dtype=torch.float32))
         self.whitening = nn.Buffer(torch.zeros(max_tasks, size, size, dtype=torch.float32))

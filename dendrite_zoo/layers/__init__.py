@@ -2,6 +2,7 @@
 
 from dendrite_zoo.layers.dendrites import *
 from dendrite_zoo.layers.kwinners import *
+from dendrite_zoo.layers.patch_features import *
 from dendrite_zoo.layers.random_features import *
 from dendrite_zoo.layers.ridge import *
 from dendrite_zoo.layers.sparse import *

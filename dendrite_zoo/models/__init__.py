@@ -6,4 +6,5 @@ from dendrite_zoo.models.critic import *
 from dendrite_zoo.models.loading import *
 from dendrite_zoo.models.mlp import *
 from dendrite_zoo.models.policy import *
+from dendrite_zoo.models.ridge import *
 from dendrite_zoo.models.xdg import *

@@ -36,7 +36,7 @@ class Arguments:
 
     Raises:
         ValueError: naming the first that is wrong: of another type, a size (an ``int``) below 1, a density outside
-            (0, 1], a value that is none of a ``Literal``, or no hidden layers.
+            (0, 1], a value that is none of a ``Literal``, or an empty list of hidden layers.
     """
 
     def __post_init__(self) -> None:
@@ -44,7 +44,7 @@ class Arguments:
             with contextlib.suppress(AttributeError, RuntimeError, TypeError, ValueError):  # then it does not fit
                 setattr(self, name, plain(getattr(self, name)))
             check_value(name, hint, getattr(self, name))
-        layers = vars(self).get("hidden_features", ())
+        layers = vars(self).get("hidden_features", (1,))
         if not layers:
             raise wrong_argument("hidden_features", "the units of at least one hidden layer", layers)
         for units in layers:
@@ -58,7 +58,7 @@ class Arguments:
 def check_value(name: str, hint: Any, value: Any) -> None:
     """Refuse a value of an argument that is of another type, or out of range: a ValueError that names it."""
     if hint is int or (hint == int | None and value is not None):
-        check_integers(0 if name in ("num_segments", "segment_seed") else 1, **{name: value})
+        check_integers(0 if name in ("num_segments", "segment_seed", "seed") else 1, **{name: value})
     elif typing.get_origin(hint) is Literal:
         check_choice(typing.get_args(hint), **{name: value})
     elif not fits(value, hint):

@@ -20,7 +20,7 @@ def inputs(task, rows=200):
 
 def learned(tasks=(0, 1, 2), max_tasks=5, seed=0):
     torch.manual_seed(seed)
-    context = RidgeContext(SIZE, max_tasks, hidden_features=128)
+    context = RidgeContext(SIZE, max_tasks, random_features=128)
     for task in tasks:
         context.start_task(task, inputs(task).split(64))
     return context
@@ -46,7 +46,7 @@ def test_tasks_of_one_mean_are_told_apart_where_prototypes_fail():
 def test_the_order_of_tasks_and_their_repetition_change_nothing():
     torch.manual_seed(0)
     data = [inputs(task) for task in range(3)]
-    contexts = [RidgeContext(SIZE, 3, hidden_features=64) for _ in range(3)]
+    contexts = [RidgeContext(SIZE, 3, random_features=64) for _ in range(3)]
     for context, order in zip(contexts, ([0, 1, 2], [0, 2, 1], [0, 1, 2]), strict=True):
         for task in order:
             halves = data[task].chunk(2) if context is contexts[2] else [data[task]]
@@ -62,7 +62,7 @@ def test_the_order_of_tasks_and_their_repetition_change_nothing():
 
 
 def test_random_features_last():
-    context = RidgeContext(3, 2, hidden_features=2)
+    context = RidgeContext(3, 2, random_features=2)
     expected = torch.tensor([[-1.0573, -0.1024], [0.0221, -0.2326], [0.0012, -0.0545]])
     torch.testing.assert_close(context.features.random_weight(torch.device("cpu")), expected, rtol=0, atol=5e-5)
 
@@ -83,7 +83,7 @@ def test_bad_numbers_are_refused_before_anything_changes(value, task):
 @pytest.mark.parametrize("when", [0, 1])
 def test_an_outlier_spoils_no_other_task(when):
     torch.manual_seed(0)
-    context = RidgeContext(SIZE, 5, hidden_features=128)
+    context = RidgeContext(SIZE, 5, random_features=128)
     for task in range(3):
         x = inputs(task)
         x[17, 3] = 1e9 if task == when else x[17, 3]
@@ -109,9 +109,9 @@ def test_precision_reload_and_the_meta_device():
     context, x = learned(), inputs(1)
     expected = context.infer(x)
     with torch.device("meta"):
-        empty = RidgeContext(SIZE, 5, hidden_features=128).state_dict()
+        empty = RidgeContext(SIZE, 5, random_features=128).state_dict()
     assert {name: x.shape for name, x in empty.items()} == {name: x.shape for name, x in context.state_dict().items()}
-    other = RidgeContext(SIZE, 5, hidden_features=128)
+    other = RidgeContext(SIZE, 5, random_features=128)
     other.load_state_dict(context.state_dict())
     assert torch.equal(other.infer(x), expected)
     kinds = {name: tensor.dtype for name, tensor in context.state_dict().items()}

@@ -43,6 +43,12 @@ def _classify(arguments: Arguments) -> str:
     return "\n".join([*lines, "logits = model(x, task=0)  # takes it as given"])
 
 
+def _from_sums(arguments: Arguments) -> str:
+    shape = arguments["input_shape"]
+    sizes = ", ".join(map(str, [shape] if isinstance(shape, int) else shape))
+    return f"x = torch.rand(8, {sizes})  # like those it learned\nlogits = model(x)"
+
+
 KINDS: dict[str, Kind] = {
     "active-dendrite-classifier": Kind(
         pipeline_tag="image-classification",
@@ -50,6 +56,12 @@ KINDS: dict[str, Kind] = {
         limits=lambda arguments: [
             f"It has room for {arguments['max_tasks']} tasks; a larger `max_tasks=` at loading makes more."
         ],
+    ),
+    "ridge-classifier": Kind(
+        pipeline_tag="image-classification",
+        tags=("continual-learning", "class-incremental-learning"),
+        usage=_from_sums,
+        limits=lambda arguments: ["It tells the classes it has seen apart, and gives one of them for any input."],
     ),
     "active-dendrite-policy": Kind(
         template="policy.md.j2",

@@ -1,0 +1,126 @@
+"""A classifier from running sums: any order, any Trainer, files and more classes."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+
+import dendrite_zoo
+from dendrite_zoo.callbacks import ForgettingLogger
+from dendrite_zoo.lightning_modules import ContinualClassifier, MultiTaskClassifier
+from dendrite_zoo.models import RidgeClassifier
+from dendrite_zoo.streams import SplitTasks
+
+QUIET = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+
+
+def small(shape=(8, 8), classes=10):
+    return RidgeClassifier(shape, classes, random_features=128)
+
+
+def batches(rows=60, classes=3, size=6):
+    y = torch.arange(rows) % classes
+    return [(torch.randn(rows, size) + 2 * torch.eye(size)[y], y)]
+
+
+def same(a, b):
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_classes_one_after_another_in_one_fit(tmp_path):
+    stream = SplitTasks("digits", num_tasks=5, epochs_per_task=2)
+    log, module = ForgettingLogger("val/acc", verbose=False, pictures=False), ContinualClassifier(small())
+    trainer = Trainer(**stream.trainer_kwargs(), **QUIET, callbacks=[log], default_root_dir=tmp_path)
+    trainer.fit(module, stream)
+    assert log.matrix[-1].mean() > 0.95 and trainer.global_step == 20
+    by_hand = small()
+    for task in range(5):
+        by_hand.learn(stream.task_loader(task))
+    assert module.model.head.counts.sum() == 1438
+    x = torch.cat([x for task in range(5) for x, _ in stream.task_loader(task, "test")])
+    torch.testing.assert_close(module.model(x), by_hand(x), rtol=1e-3, atol=1e-2)
+    again = ContinualClassifier.load_from_checkpoint(trainer.checkpoint_callback.best_model_path)
+    assert torch.equal(again.model(x), module.model(x))
+
+
+def test_a_resumed_fit_learns_no_task_twice(tmp_path):
+    stream = SplitTasks("digits", num_tasks=5)
+    first = ContinualClassifier(small())
+    Trainer(**stream.trainer_kwargs(), **QUIET, enable_checkpointing=False).fit(first, stream)
+    stopped = Trainer(**stream.trainer_kwargs(), **QUIET, enable_checkpointing=False, max_steps=3)
+    stopped.fit(ContinualClassifier(small()), stream)
+    stopped.save_checkpoint(tmp_path / "stopped.ckpt")
+    second = ContinualClassifier(small())
+    trainer = Trainer(**stream.trainer_kwargs(), **QUIET, enable_checkpointing=False)
+    trainer.fit(second, stream, ckpt_path=tmp_path / "stopped.ckpt", weights_only=True)
+    assert same(first.model.state_dict(), second.model.state_dict())
+
+
+def test_an_artifact_holds_all_and_grows(tmp_path):
+    torch.manual_seed(0)
+    model, data = RidgeClassifier(6, 3, random_features=64), batches()
+    model.learn(data)
+    model.save_pretrained(tmp_path)
+    loaded = dendrite_zoo.load(tmp_path)
+    x, y = data[0]
+    assert torch.equal(loaded(x), model(x)) and (loaded(x).argmax(1) == y).float().mean() > 0.8
+    grown = dendrite_zoo.load(tmp_path, num_classes=5)
+    torch.testing.assert_close(grown(x)[:, :3], model(x), rtol=1e-4, atol=1e-4)
+    assert (grown(x).argmax(1) < 3).all()
+    grown.learn([(x + 5, torch.full_like(y, 4))])
+    assert (grown(x + 5).argmax(1) == 4).all() and (grown(x).argmax(1) == y).float().mean() > 0.8
+    with pytest.raises(
+        ValueError, match=r"Expected `num_classes` to be at least 3, but got 2. No class is ever dropped"
+    ):
+        dendrite_zoo.load(tmp_path, num_classes=2)
+
+
+def test_precision_and_the_meta_device():
+    model, (x, _) = RidgeClassifier(6, 3, random_features=64), batches()[0]
+    model.learn(batches())
+    kinds = {name: tensor.dtype for name, tensor in model.state_dict().items()}
+    expected = model(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(model(x), expected)
+    model.half()
+    assert {name: tensor.dtype for name, tensor in model.state_dict().items()} == kinds
+    with torch.device("meta"):
+        empty = RidgeClassifier(**model.config).state_dict()
+    assert {name: x.shape for name, x in empty.items()} == {name: x.shape for name, x in model.state_dict().items()}
+
+
+@pytest.mark.parametrize("when", [0, 1])
+def test_what_cannot_be_learned_changes_nothing(when):
+    model, bad = RidgeClassifier(6, 3, random_features=64), batches()
+    for _ in range(when):
+        model.learn(batches())
+    before = copy.deepcopy(model.state_dict())
+    bad.append((bad[0][0].clone().index_fill_(0, torch.tensor([5]), torch.nan), bad[0][1]))
+    with pytest.raises(ValueError, match=r"infinity or larger numbers in batch 1 \(from 0\), row 5. Nothing was"):
+        model.learn(bad)
+    with pytest.raises(ValueError, match=r"Expected labels from 0 to 2, but got 7. Raise `num_classes`"):
+        model.learn([(bad[0][0], bad[0][1] + 5)])
+    with pytest.raises(ValueError, match=r"Expected at least one row to learn from, but got none"):
+        model.learn([])
+    with pytest.raises(ValueError, match=r"Expected `x` to be of shape \(batch, 6\), or one that flattens to it, but"):
+        model.learn([(torch.zeros(2, 7), torch.zeros(2))])
+    assert same(before, model.state_dict())
+
+
+def test_bad_arguments():
+    for shape, said in (
+        ((1, 2, 3, 4), "the size of a row, or the shape"),
+        (0, "an integer of at least 1"),
+        ("8", "int"),
+    ):
+        with pytest.raises(ValueError, match=f"Expected `input_shape` to be .*{said}"):
+            RidgeClassifier(shape, 3)
+    with pytest.raises(ValueError, match="Expected `penalty` to be a number above 0, but got 0"):
+        RidgeClassifier(8, 3, penalty=0.0)
+    with pytest.raises(
+        ValueError, match=r"Expected `model` to be one that is trained, but got 'RidgeClassifier'. Call"
+    ):
+        MultiTaskClassifier(small())
