@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dendrite_zoo._core.torch import runs_eagerly
 from dendrite_zoo.functional.dendrites import Gate, apply_gate
-from dendrite_zoo.row_sparse.parameter import take_rows
+from dendrite_zoo.row_sparse.parameter import Rows, take_rows
 
 GATHER = 8.0
 """What it costs to gather a weight for a group and scatter its gradient, in multiplications of a row by a weight."""
@@ -124,7 +124,7 @@ class Part:
             return
         rows = torch.arange(shape[0], device=used.device).unsqueeze(0) if units is None else units
         ids = rows if inputs is None else rows.unsqueeze(2) * shape[1] + inputs.unsqueeze(1)
-        self.rows, self.ids = (rows, ids) if groups is not None else (rows[0], ids[0])
+        self.rows, self.ids = (Rows(each if groups is not None else each[0]) for each in (rows, ids))
 
     def of(self, weight: Tensor, bias: Tensor | None, mask: Tensor | None = None) -> "PartialLinear":
         """Cut it out of a layer's parameters; a mask multiplies the weight."""

@@ -118,7 +118,42 @@ def once(gradient: Tensor) -> Tensor:
     return gradient if bool((ids[1:] > ids[:-1]).all()) else gradient.coalesce()
 
 
-def take_rows(parameter: Tensor, ids: Tensor, row_dims: int, mask: Tensor | None = None) -> Tensor:
+class Rows:
+    """Numbers of rows, and what follows from them for a gradient: found once, however often they are taken.
+
+    Args:
+        ids: ``(...)``, with repetitions or without.
+    """
+
+    def __init__(self, ids: Tensor) -> None:
+        self.ids = ids
+        self._distinct: tuple[Tensor, Tensor, bool] | None = None
+        self._indices: tuple[Any, Tensor] | None = None
+
+    def sums(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """The distinct rows, in rising order, and of each the sum of its values ``(N, ...)``.
+
+        Example:
+            >>> Rows(torch.tensor([4, 2, 4])).sums(torch.tensor([1.0, 2.0, 3.0]))
+            (tensor([2, 4]), tensor([2., 4.]))
+        """
+        if self._distinct is None:
+            with torch.inference_mode(False):
+                ids = self.ids.reshape(-1)
+                distinct, places = ids.unique(return_inverse=True)
+                all_differ = len(distinct) == len(ids)
+                self._distinct = distinct, places.argsort() if all_differ else places, all_differ
+        distinct, places, all_differ = self._distinct
+        return distinct, values.index_select(0, places) if all_differ else _sums(places, values, len(distinct))
+
+    def indices(self, ids: Tensor, shape: Sequence[int]) -> Tensor:
+        """The indices of these rows in a tensor of whose dimensions the first are of this shape, ``(row_dims, N)``."""
+        if self._indices is None or self._indices[0] != shape:
+            self._indices = shape, _indices(ids, shape)
+        return self._indices[1]
+
+
+def take_rows(parameter: Tensor, ids: Tensor | Rows, row_dims: int, mask: Tensor | None = None) -> Tensor:
     """The rows ``ids`` of a parameter; where its owner wants it, the gradient holds these alone.
 
     Where a mask is zero, so is the parameter; what it leaves out gets no gradient.
@@ -135,7 +170,8 @@ def take_rows(parameter: Tensor, ids: Tensor, row_dims: int, mask: Tensor | None
         tensor([[3., 4.]])
     """
     if _wants_sparse(parameter):
-        return _TakeRows.apply(parameter, ids, mask)
+        return _TakeRows.apply(parameter, ids if isinstance(ids, Rows) else Rows(ids), mask)
+    ids = ids.ids if isinstance(ids, Rows) else ids
     rows = _select(rows_of(parameter, row_dims), ids)
     return rows if mask is None else rows * _factors(mask, ids, row_dims, rows)
 
@@ -190,22 +226,24 @@ def _dot(rows: Tensor, vectors: Tensor) -> Tensor:
 
 class _TakeRows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, parameter: RowParameter, ids: Tensor, mask: Tensor | None) -> Tensor:
-        ctx.save_for_backward(ids, mask)
-        ctx.shape, ctx.row_dims, ctx.several = parameter.shape, parameter.row_dims, ids.ndim > parameter.row_dims
-        return _select(rows_of(parameter, parameter.row_dims), ids)
+    def forward(ctx: Any, parameter: RowParameter, rows: Rows, mask: Tensor | None) -> Tensor:
+        ctx.save_for_backward(mask)
+        ctx.rows, ctx.shape, ctx.row_dims = rows, parameter.shape, parameter.row_dims
+        return _select(rows_of(parameter, parameter.row_dims), rows.ids)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        ids, mask = ctx.saved_tensors
+        (mask,), rows, shape = ctx.saved_tensors, ctx.rows, ctx.shape[: ctx.row_dims]
+        ids, values = rows.ids.reshape(-1), rows_of(grad.contiguous(), rows.ids.ndim)
         if mask is not None:
-            grad = grad * _factors(mask, ids, ctx.row_dims, grad)
-        return (
-            _gradient(ids.reshape(-1), rows_of(grad.contiguous(), ids.ndim), ctx, ids.ndim <= ctx.row_dims),
-            None,
-            None,
-        )
+            values = values * _factors(mask, ids, ctx.row_dims, values)
+        several = rows.ids.ndim > ctx.row_dims
+        if several and _is_most(ids, values, math.prod(shape)):
+            return _sums(ids, values, math.prod(shape)).view(ctx.shape), None, None
+        if several:
+            ids, values = rows.sums(values)
+        return _sparse(rows.indices(ids, shape), values, ctx.shape, True if several else None), None, None
 
 
 class _DotTakenRows(torch.autograd.Function):
@@ -235,17 +273,28 @@ class _DotTakenRows(torch.autograd.Function):
 
 def _gradient(ids: Tensor, values: Tensor, ctx: Any, unique: bool) -> Tensor:
     """The gradient of the rows ``ids``: sparse, but where several parts may overlap and are most of it."""
+    shape = ctx.shape[: ctx.row_dims]
+    if not unique and _is_most(ids, values, math.prod(shape)):
+        return _sums(ids, values, math.prod(shape)).view(ctx.shape)
     if not unique:
-        count = math.prod(ctx.shape[: ctx.row_dims])
-        if len(ids) * (OVERLAP if values.ndim == 1 else 1) > count:
-            return _sums(ids, values, count).view(ctx.shape)
-        ids, places = ids.unique(return_inverse=True)
-        values = _sums(places, values, len(ids))
+        ids, values = Rows(ids).sums(values)
+    return _sparse(_indices(ids, shape), values, ctx.shape, None if unique else True)
+
+
+def _is_most(ids: Tensor, values: Tensor, count: int) -> bool:
+    return len(ids) * (OVERLAP if values.ndim == 1 else 1) > count
+
+
+def _indices(ids: Tensor, shape: Sequence[int]) -> Tensor:
     indices = [ids]
-    for size in reversed(ctx.shape[1 : ctx.row_dims]):  # `torch.unravel_index` takes three to ten times as long
+    for size in reversed(shape[1:]):  # `torch.unravel_index` takes three to ten times as long
         indices[:1] = [indices[0] // size, indices[0] % size]
-    known = None if unique else True  # that rows are sorted, and there once
-    return torch.sparse_coo_tensor(torch.stack(indices), values, ctx.shape, is_coalesced=known, check_invariants=False)
+    return torch.stack(indices)
+
+
+def _sparse(indices: Tensor, values: Tensor, shape: Sequence[int], is_coalesced: bool | None) -> Tensor:
+    """A sparse tensor, of which is known or not that rows are sorted, and there once."""
+    return torch.sparse_coo_tensor(indices, values, shape, is_coalesced=is_coalesced, check_invariants=False)
 
 
 def _sums(places: Tensor, values: Tensor, count: int) -> Tensor:
