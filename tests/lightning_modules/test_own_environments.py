@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -11,8 +13,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from dendrite_zoo.callbacks import ForgettingLogger, SuccessLogger, SynapticIntelligence
 from dendrite_zoo.lightning_modules import MultiTaskSAC
 from dendrite_zoo.models import ActiveDendritePolicy
-from dendrite_zoo.rl import Transitions
+from dendrite_zoo.rl import Exploration, Transitions
 from dendrite_zoo.streams import OnlineTasks, Round
+from tests import processes
 from tests.lightning_modules.practice import Crash, CrashAfter, EveryRound
 from tests.rl.worlds import ledges
 
@@ -36,6 +39,9 @@ def data(order="mixed", success="near", **arguments):
     sizes = {"env_steps": 40, "epochs": 4, "steps_per_round": 5, "updates_per_round": 2, "warmup_steps": 10}
     options = {"environments": {"num_processes": 0}, "capacity": 100, **sizes, **arguments}
     return OnlineTasks(ledges(success=success), order=order, **options)
+
+
+short_rounds = data
 
 
 def policy(**sizes):
@@ -75,7 +81,13 @@ def test_policies_of_other_sizes_are_refused():
 @pytest.mark.parametrize("order", ["mixed", "sequential"])
 def test_a_run_that_was_killed_goes_on_to_the_same_weights(order, tmp_path):
     def module():
-        return MultiTaskSAC(policy(), batch_size_per_task=8, lr=1e-2)
+        return MultiTaskSAC(policy(), batch_size_per_task=8, lr=1e-2, n_step=3)
+
+    def data(order):
+        """As many rounds, of actions that last."""
+        environments = {"num_processes": 0, "action_repeat": 2}
+        sizes = {"env_steps": 80, "warmup_steps": 20, "environments": environments}
+        return short_rounds(order, exploration=Exploration(burst_share=0.5, burst_start=0.5), **sizes)
 
     whole = module()
     fit(whole, data(order))
@@ -227,3 +239,17 @@ def test_the_observations_of_a_datamodule_are_those_to_normalise_by():
     Trainer(max_epochs=1, **QUIET, enable_checkpointing=False).fit(module, Recorded())
     torch.testing.assert_close(module.model.observation_mean, Recorded.observations.mean(0))
     assert torch.equal(module.critic.observation_mean, module.model.observation_mean)
+
+
+@pytest.mark.slow
+def test_two_processes_learn_one_task_after_another(tmp_path):
+    """Each plays in environments of its own; both have the same weights, and the steps of both are counted."""
+    done = processes.run_ddp(Path(__file__).with_name("one_after_another.py"), tmp_path, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    one, two = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    assert one["rounds"] == two["rounds"] == 8 and one["env_steps"] == two["env_steps"]
+    assert 0 < one["env_steps"] == 5 * 2 * 2 * 8 - one["cut"] - two["cut"] < 160
+    assert one["task"] == two["task"] == [1] and one["matrix"].equal(two["matrix"]) and one["matrix"].shape == (2, 2)
+    assert not torch.isclose(one["rows"], two["rows"]).all(1).any(), "each has played for itself"
+    for name, weight in one["weights"].items():
+        assert weight.equal(two["weights"][name]), name
