@@ -28,8 +28,8 @@ class PatchFeatures(FixedFeatures):
 
     A patch :math:`p`, less its mean and over its contrast, meets each filter :math:`w` in whitened coordinates; with
     the threshold :math:`t`, :math:`\max(0, w^\top p - t)` and :math:`\max(0, -w^\top p - t)` are averaged over each of
-    4 x 4 parts of the image. Nothing is trained: filters are patches drawn, by the seed, from the first images that
-    `start` sees.
+    4 x 4 parts of the image; features are the square roots. Nothing is trained: filters are patches drawn, by the seed,
+    from the first images that `start` sees.
 
     Args:
         image_shape: channels, height and width of an image. Images with a side above 32 are reduced to it.
@@ -113,7 +113,7 @@ class PatchFeatures(FixedFeatures):
         contrast = (square - mean.square()).clamp(min=0) + self.noise
         response = F.conv2d(x, self.filters) / contrast.sqrt()
         signs = (F.relu(sign * response - self.threshold) for sign in (1, -1))
-        return torch.cat([F.adaptive_avg_pool2d(part, GRID) for part in signs], 1).flatten(1)
+        return torch.cat([F.adaptive_avg_pool2d(part, GRID) for part in signs], 1).flatten(1).sqrt()
 
     def _resized(self, x: Tensor) -> Tensor:
         return x if tuple(x.shape[2:]) == self.size else F.adaptive_avg_pool2d(x, self.size)

@@ -1,8 +1,11 @@
 """Tasks as LightningDataModules, one after another or all at once, and the data that they are made of."""
 
 from dendrite_zoo.streams.demonstrations import *
+from dendrite_zoo.streams.hub_source import *
+from dendrite_zoo.streams.images import *
 from dendrite_zoo.streams.loader import *
 from dendrite_zoo.streams.mixed import *
+from dendrite_zoo.streams.ngrams import *
 from dendrite_zoo.streams.online import *
 from dendrite_zoo.streams.rounds import *
 from dendrite_zoo.streams.sampling import *

@@ -8,11 +8,9 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dendrite_zoo._core.files import write_atomically
+from dendrite_zoo.streams.cached import Arrays, cached, extra
 
 REPO = "ylecun/mnist"
 REVISION = "77f3279092a1c1579b2250db8eafed0ad422088c"
@@ -46,15 +44,18 @@ def download() -> dict[str, Path]:
         ) from error
 
 
-def local_files(folder: Path) -> dict[str, Path]:
-    """Find the files in a folder with the layout of the Hub's repository.
+def local_files(folder: Path) -> dict[str, Path] | None:
+    """Find the files in a folder with the layout of the Hub's repository; None where it has another.
 
     Raises:
         FileNotFoundError: one of them is missing.
     """
     files = {split: folder / file for split, file in FILES.items()}
+    present = [path for path in files.values() if path.is_file()]
+    if not present:
+        return None
     for path in files.values():
-        if not path.is_file():
+        if path not in present:
             raise FileNotFoundError(
                 f"Expected `source` to be a folder with {' and '.join(FILES.values())}, as the Hub's {REPO}, but there "
                 f"is no {path.relative_to(folder)} in {os.fspath(folder)!r}. Check the path."
@@ -71,16 +72,14 @@ def read(files: dict[str, Path]) -> dict[str, Tensor]:
     Raises:
         ImportError: without pyarrow and pillow.
     """
-    cache = _cache_file(files)
-    if cache.is_file():
-        with suppress(SafetensorError, OSError):
-            return load_file(cache)
-    arrays = {}
-    for split, path in files.items():
-        arrays[f"x_{split}"], arrays[f"y_{split}"] = _decode(path)
-    with suppress(OSError):  # without a cache they are decoded again, which takes seconds
-        write_atomically(cache, lambda part: save_file(arrays, part))
-    return arrays
+
+    def decode() -> Arrays:
+        arrays = {}
+        for split, path in files.items():
+            arrays[f"x_{split}"], arrays[f"y_{split}"] = _decode(path)
+        return arrays
+
+    return cached(files.values(), "mnist", decode)
 
 
 def is_mnist(arrays: dict[str, Tensor]) -> bool:
@@ -91,26 +90,12 @@ def is_mnist(arrays: dict[str, Tensor]) -> bool:
     return content.hexdigest() == CONTENT
 
 
-def _cache_file(files: dict[str, Path]) -> Path:
-    from huggingface_hub.constants import HF_HOME
-
-    identity = hashlib.sha256()
-    for path in files.values():
-        stat = path.resolve().stat()
-        identity.update(f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}\n".encode())
-    return Path(HF_HOME) / "dendrite-zoo" / f"mnist-{identity.hexdigest()[:16]}.safetensors"
-
-
 def _decode(path: Path) -> tuple[Tensor, Tensor]:
-    try:
+    with extra("MNIST"):
         import numpy as np
         import pyarrow as arrow
         import pyarrow.parquet as parquet
         from PIL import Image
-    except ImportError as error:
-        raise ImportError(
-            f"Reading MNIST needs {error.name}, of the [mnist] extra: pip install 'dendrite-zoo[mnist]'"
-        ) from error
 
     try:
         table = parquet.read_table(path, columns=["image", "label"]).combine_chunks()

@@ -36,6 +36,16 @@ def rotation_angle(seed: int, task: int) -> float:
     return 0.0 if task == 0 else float(random_state(seed, task).uniform(0, 180))
 
 
+def task_share(seed: int, task: int) -> float:
+    """Return a number of a task: 0 for task 0, for the others a fixed one from 0 to 1.
+
+    Example:
+        >>> task_share(seed=0, task=0)
+        0.0
+    """
+    return 0.0 if task == 0 else float(random_state(seed, task).uniform(0, 1))
+
+
 def class_order(seed: int, num_classes: int) -> Tensor:
     """Return the order in which tasks take classes: that of the labels for seed 0, for others a fixed permutation.
 

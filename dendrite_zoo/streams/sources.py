@@ -17,12 +17,20 @@ from dendrite_zoo._core.checks import wrong_argument
 from dendrite_zoo._core.names import nearest
 from dendrite_zoo.streams import mnist
 from dendrite_zoo.streams.datasets import is_dataset, read_dataset, splits
+from dendrite_zoo.streams.hub_source import HubSource
+from dendrite_zoo.streams.images import ImageFolder
 from dendrite_zoo.streams.sampling import hold_out
 
 __all__ = ["Source", "load_source"]
 
 NAMES = ("x_train", "y_train", "x_test", "y_test")
 DIGITS = Path(__file__).with_name("digits.safetensors")
+HUB = {  # and the mean and standard deviation of the training pixels, from 0 to 1
+    "fashion-mnist": (HubSource("zalando-datasets/fashion_mnist"), 0.2860, 0.3530),
+    "omniglot": (HubSource("local/omniglot-8-alphabets", size=28), 0.0804, 0.2180),
+    "banking77": (HubSource("PolyAI/banking77", text="text"), 0.0, 1.0),
+}
+SOURCES = ("digits", "mnist", *HUB)
 TEST_SHARE = 0.2  # of the rows, where there are no test data
 DIGITS_MEAN, DIGITS_STD = 0.3057, 0.3761  # of the training pixels, from 0 to 1
 
@@ -88,7 +96,15 @@ class Source:
 
 
 SourceLike: TypeAlias = (
-    str | os.PathLike[str] | Source | Dataset[Any] | Sequence[Tensor] | Sequence[Dataset[Any]] | Mapping[str, Any]
+    str
+    | os.PathLike[str]
+    | Source
+    | HubSource
+    | ImageFolder
+    | Dataset[Any]
+    | Sequence[Tensor]
+    | Sequence[Dataset[Any]]
+    | Mapping[str, Any]
 )
 
 
@@ -99,20 +115,23 @@ def load_source(source: SourceLike) -> Source:
         source: ``"digits"``: 1,438 + 359 images of 8 x 8 pixels, part of the package. They are the UCI
             "Optical Recognition of Handwritten Digits" of E. Alpaydin and C. Kaynak as scikit-learn's
             ``load_digits`` has them, CC BY 4.0, split here. ``"mnist"``: 60,000 + 10,000 images of 28 x 28,
-            the Hub's ``ylecun/mnist``, downloaded once. A folder with the layout of that repository. Or data of your
-            own: tensors ``(x_train, y_train, x_test, y_test)`` or ``(x, y)``, a `torch.utils.data.Dataset` or a pair
-            of them, ``(train, test)``, or what ``datasets.load_dataset`` returns; they are read into memory, once.
-            Without test data a fifth of the rows, of each class alike, is held out for testing. x of any shape is
-            flattened. Float values stay as they are: normalise them yourself. uint8 is scaled from 0 .. 255 to
-            [0, 1]. Labels are integers from 0; float targets, of any shape, are those of a regression or of several
-            labels a row.
+            the Hub's ``ylecun/mnist``, downloaded once; ``"fashion-mnist"``: as many images of clothes;
+            ``"omniglot"``: 242 letters of eight alphabets, 15 + 5 images of each, brought to 28 x 28;
+            ``"banking77"``: 10,003 + 3,080 questions of a bank's customers of 77 kinds, as `hashed_ngrams`. Any other
+            data set of the Hub: a `HubSource`. A folder of images with a folder for each class (see `ImageFolder`), or
+            with the parquet files of a repository. Or data of your own: tensors ``(x_train, y_train, x_test, y_test)``
+            or ``(x, y)``, a `torch.utils.data.Dataset` or a pair of them, ``(train, test)``, or what
+            ``datasets.load_dataset`` returns; they are read into memory, once. Without test data a fifth of the rows,
+            of each class alike, is held out for testing. x of any shape is flattened. Float values stay as they are:
+            normalise them yourself. uint8 is scaled from 0 .. 255 to [0, 1]. Labels are integers from 0; float targets,
+            of any shape, are those of a regression or of several labels a row.
 
     Returns:
         The source.
 
     Raises:
         FileNotFoundError: no such name or folder.
-        ImportError: MNIST without the ``[mnist]`` extra.
+        ImportError: data sets of the Hub or images without the ``[mnist]`` extra.
         TypeError: data of the wrong kind.
         ValueError: tensors that do not fit together, labels out of range.
 
@@ -123,20 +142,42 @@ def load_source(source: SourceLike) -> Source:
     """
     if isinstance(source, Source):
         return source
+    if isinstance(source, (HubSource, ImageFolder)):
+        arrays = source.read()
+        return _from_tensors([arrays[part] for part in NAMES if part in arrays])
     if not isinstance(source, (str, os.PathLike)):
         return _from_tensors(_tensors(source))
     if source == "digits":
         return _from_images(load_file(DIGITS), DIGITS_MEAN * 16, DIGITS_STD * 16, "digits")
-    if source != "mnist" and not Path(source).is_dir():
+    if source == "mnist":
+        return _mnist(mnist.download(), source)
+    if isinstance(source, str) and source in HUB:
+        return _named(source)
+    if not Path(source).is_dir():
         raise FileNotFoundError(
-            f"Expected `source` to be 'digits', 'mnist', a folder that holds {mnist.FILES['train']}, or a tuple "
-            f"({', '.join(NAMES)}), but got {(text := os.fspath(source))!r}."
-            f"{nearest(text, ('digits', 'mnist')) or ' Check the name or the path.'}"
+            f"Expected `source` to be {', '.join(map(repr, SOURCES))}, a folder of images or with files of the Hub, or "
+            f"a tuple ({', '.join(NAMES)}), but got {(text := os.fspath(source))!r}."
+            f"{nearest(text, SOURCES) or ' Check the name or the path.'}"
         )
-    files = mnist.download() if source == "mnist" else mnist.local_files(Path(source))
+    if (files := mnist.local_files(Path(source))) is not None:
+        return _mnist(files, "custom")
+    has_tables = any(Path(source).rglob("*.parquet"))
+    return load_source(HubSource(os.fspath(source)) if has_tables else ImageFolder(source))
+
+
+def _mnist(files: dict[str, Path], name: str) -> Source:
     arrays = mnist.read(files)
-    name = "mnist" if source == "mnist" or mnist.is_mnist(arrays) else "custom"
-    return _from_images(arrays, mnist.MEAN * 255, mnist.STD * 255, name)
+    return _from_images(arrays, mnist.MEAN * 255, mnist.STD * 255, "mnist" if mnist.is_mnist(arrays) else name)
+
+
+def _named(name: str) -> Source:
+    """A data set of the Hub that has a name here; pixels are normalised, as those of MNIST."""
+    given, mean, std = HUB[name]
+    arrays = given.read()
+    if name == "omniglot":
+        arrays |= {split: 255 - arrays[split] for split in ("x_train", "x_test")}  # ink is 1, as in MNIST
+    source = _from_tensors([arrays[part] for part in NAMES])
+    return replace(source, mean=mean * source.std, std=std * source.std, name=name)
 
 
 def _from_images(arrays: dict[str, Tensor], mean: float, std: float, name: str) -> Source:

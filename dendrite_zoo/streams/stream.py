@@ -15,11 +15,9 @@ from dendrite_zoo.rl import Split
 from dendrite_zoo.streams.datamodule import TaskDataModule, milestones_of
 from dendrite_zoo.streams.loader import TaskLoader
 from dendrite_zoo.streams.sampling import epoch_order, hold_out
-from dendrite_zoo.streams.sources import Source, SourceLike, load_source
+from dendrite_zoo.streams.sources import SOURCES, Source, SourceLike, load_source
 
 __all__ = ["TaskStream"]
-
-SOURCES = ("digits", "mnist")
 
 
 @say_new_names
@@ -40,8 +38,8 @@ class TaskStream(TaskDataModule):
     its other epochs just the current task; a loader that is not due has length 0.
 
     Args:
-        source: ``"digits"``, ``"mnist"``, a folder, ``(x_train, y_train, x_test, y_test)`` or a data set of torch; see
-            `load_source`.
+        source: ``"digits"``, ``"mnist"``, ``"fashion-mnist"``, ``"omniglot"``, ``"banking77"``, a `HubSource`, a folder
+            of images, ``(x_train, y_train, x_test, y_test)`` or a data set of torch; see `load_source`.
         num_tasks: T, the number of all tasks; a task is the same for every T.
         first_task: the task that training begins with; those before it are only validated. They are made of the same
             ``source``: of data of your own after the tasks of a pretrained model make a `TaskSequence`.

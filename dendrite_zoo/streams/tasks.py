@@ -1,4 +1,4 @@
-"""Three ways to make many tasks of one data set, and their names, such as ``permuted-mnist``."""
+"""Ways to make many tasks of one data set, and their names, such as ``permuted-mnist``."""
 
 import math
 from functools import lru_cache
@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dendrite_zoo._core.checks import check_choice
-from dendrite_zoo.streams.sampling import class_order, permutation, rotation_angle
-from dendrite_zoo.streams.sources import Source, SourceLike
-from dendrite_zoo.streams.stream import SOURCES, TaskStream
+from dendrite_zoo.streams.sampling import class_order, permutation, rotation_angle, task_share
+from dendrite_zoo.streams.sources import SOURCES, Source, SourceLike
+from dendrite_zoo.streams.stream import TaskStream
 
-__all__ = ["PermutedTasks", "RotatedTasks", "SplitTasks", "benchmark_stream"]
+__all__ = ["BlurredTasks", "ContrastTasks", "PermutedTasks", "RotatedTasks", "SplitTasks", "benchmark_stream"]
 
 
 def rotate(images: Tensor, degrees: float) -> Tensor:
@@ -91,10 +91,75 @@ def _image_shape(source: Source) -> tuple[int, int, int]:
     shape = source.shape if len(source.shape) > 1 else (side, source.num_features // side)
     if shape[-1] != shape[-2] or math.prod(shape) != source.num_features:
         raise ValueError(
-            f"Expected the rows of RotatedTasks to be square images, (..., S, S) or flat with S * S features, but got "
-            f"the shape {source.shape}. Crop or pad them."
+            f"Expected the rows of RotatedTasks and BlurredTasks to be square images, (..., S, S) or flat with S * S "
+            f"features, but got the shape {source.shape}. Crop or pad them."
         )
     return math.prod(shape[:-2]), shape[-2], shape[-1]
+
+
+class BlurredTasks(TaskStream):
+    """Every task blurs the images by a width of its own, the first one not at all: domains that are near to each other.
+
+    The standard deviations of the Gaussian lie between 0 and an eighth of the side (3.5 pixels of 28) and depend on
+    seed and task alone. For the arguments see `TaskStream`; the source must hold square images.
+
+    Example:
+        >>> stream = BlurredTasks("digits", num_tasks=5)
+        >>> x, y = next(iter(stream.task_loader(4, "test")))
+        >>> x.shape
+        torch.Size([256, 64])
+    """
+
+    kind = "blurred"
+
+    def check_source(self, source: Source) -> None:
+        """Refuse a source without square images."""
+        _image_shape(source)
+
+    def transform(self, x: Tensor, task: int) -> Tensor:
+        """Blur the images."""
+        shape = _image_shape(self.source)
+        width = task_share(self.seed, task) * shape[-1] / 8
+        return x if width == 0 else blur(x.unflatten(1, shape), width).flatten(1)
+
+
+class ContrastTasks(TaskStream):
+    """Every task lowers the contrast by a factor of its own, the first one not at all: domains near to each other.
+
+    What an image has above or below its own mean is multiplied by a factor between 0.1 and 1, which depends on seed and
+    task alone. For the arguments see `TaskStream`.
+
+    Example:
+        >>> stream = ContrastTasks("digits", num_tasks=5)
+        >>> x, y = next(iter(stream.task_loader(4, "test")))
+        >>> x.shape
+        torch.Size([256, 64])
+    """
+
+    kind = "contrast"
+
+    def transform(self, x: Tensor, task: int) -> Tensor:
+        """Lower the contrast."""
+        return torch.lerp(x, x.mean(1, keepdim=True), 0.9 * task_share(self.seed, task))
+
+
+def blur(images: Tensor, width: float) -> Tensor:
+    """Blur images by a Gaussian of a standard deviation in pixels; beyond the edge they go on as at the edge.
+
+    Shape:
+        ``(B, C, H, W)`` to ``(B, C, H, W)``.
+
+    Example:
+        >>> blur(torch.eye(3)[None, None] * 4, 0.5).round(decimals=1)[0, 0, 0].tolist()
+        [3.2, 0.8, 0.0]
+    """
+    reach = max(1, math.ceil(3 * width))
+    kernel = torch.exp(-torch.arange(-reach, reach + 1, device=images.device).square() / (2 * width**2))
+    kernel = (kernel / kernel.sum()).to(images.dtype)
+    rows = images.flatten(0, 1).unsqueeze(1)
+    rows = F.conv2d(F.pad(rows, (reach, reach, 0, 0), mode="replicate"), kernel[None, None, None, :])
+    rows = F.conv2d(F.pad(rows, (0, 0, reach, reach), mode="replicate"), kernel[None, None, :, None])
+    return rows.view_as(images)
 
 
 class SplitTasks(TaskStream):
@@ -131,7 +196,8 @@ class SplitTasks(TaskStream):
         return torch.isin(labels, torch.tensor(self.classes(task), device=labels.device))
 
 
-STREAMS: dict[str, type[TaskStream]] = {"permuted": PermutedTasks, "rotated": RotatedTasks, "split": SplitTasks}
+KINDS: list[type[TaskStream]] = [PermutedTasks, RotatedTasks, SplitTasks, BlurredTasks, ContrastTasks]
+STREAMS = {str(stream.kind): stream for stream in KINDS}
 
 
 def benchmark_stream(name: str, num_tasks: int, *, source: SourceLike | None = None, **kwargs: Any) -> TaskStream:

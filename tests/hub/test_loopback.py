@@ -95,3 +95,14 @@ result = [stream.num_features, stream.num_classes, sum(len(y) for _, y in stream
     answer = reader(snippet)
     assert answer.result == [784, 10, 10_000], answer.trace
     assert any("/datasets/ylecun/mnist/resolve/" in line for line in hub.log)
+
+
+def test_a_mirror_of_models_is_served_as_one_of_data_sets(tmp_path):
+    for kind in ("models", "datasets"):
+        path = tmp_path / kind / "org" / "name" / "sub" / "file.txt"
+        path.parent.mkdir(parents=True)
+        path.write_text(kind)
+    (tmp_path / "models" / "README.md").write_text("beside the organisations")
+    with Hub(datasets=tmp_path / "datasets", models=tmp_path / "models") as hub:
+        assert ask(hub, "GET", "/org/name/resolve/main/sub/file.txt", token=None) == (200, b"models")
+        assert ask(hub, "GET", "/datasets/org/name/resolve/main/sub/file.txt", token=None) == (200, b"datasets")

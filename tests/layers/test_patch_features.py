@@ -28,7 +28,7 @@ def test_responses_are_those_of_each_patch(shape):
             patch = (patch - patch.mean()) / (patch.var(correction=0) + layer.noise).sqrt()
             answer = layer.filters.flatten(1) @ patch
             maps[:, i, j] = torch.cat([answer - layer.threshold, -answer - layer.threshold]).relu()
-    pooled = torch.nn.AdaptiveAvgPool2d(4)(maps).flatten()
+    pooled = torch.nn.AdaptiveAvgPool2d(4)(maps).flatten().sqrt()
     torch.testing.assert_close(layer(x)[7], pooled, rtol=1e-4, atol=1e-4)
 
 

@@ -16,7 +16,7 @@ from dendrite_zoo.callbacks import ForgettingLogger, RunRecorder
 from dendrite_zoo.hub.loopback import Hub
 from dendrite_zoo.lightning_modules import ContinualClassifier
 from dendrite_zoo.models import ActiveDendriteClassifier
-from dendrite_zoo.streams import PermutedTasks, load_source, mnist
+from dendrite_zoo.streams import PermutedTasks, cached, load_source, mnist
 from tests.callbacks.strangers import trainer
 
 arrow = pytest.importorskip("pyarrow", reason="needs the [mnist] extra")
@@ -127,7 +127,7 @@ class TestCache:
             Path(path).write_bytes(b"half")
             raise OSError("disk full")
 
-        monkeypatch.setattr(mnist, "save_file", fail)
+        monkeypatch.setattr(cached, "save_file", fail)
         assert load_source(small[0]).num_features == 784
         assert not [path for path in home.rglob("*") if path.is_file()]
 

@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from dendrite_zoo.streams import (
+    BlurredTasks,
+    ContrastTasks,
     PermutedTasks,
     RotatedTasks,
     SplitTasks,
@@ -14,7 +16,8 @@ from dendrite_zoo.streams import (
     permutation,
     rotation_angle,
 )
-from dendrite_zoo.streams.tasks import rotate
+from dendrite_zoo.streams.sampling import task_share
+from dendrite_zoo.streams.tasks import blur, rotate
 
 
 def plain(split="test"):
@@ -84,8 +87,39 @@ class TestRotated:
     @pytest.mark.parametrize("shape", [(5,), (4, 5), (3, 4, 5)])
     def test_images_must_be_square(self, shape):
         x, y = torch.rand(2, *shape), torch.tensor([0, 1])
-        with pytest.raises(ValueError, match=r"Expected the rows of RotatedTasks to be square images.*Crop or pad"):
-            RotatedTasks((x, y, x, y), 2).setup()
+        for stream in (RotatedTasks, BlurredTasks):
+            with pytest.raises(
+                ValueError, match=r"rows of RotatedTasks and BlurredTasks to be square images.*Crop or pad"
+            ):
+                stream((x, y, x, y), 2).setup()
+
+
+class TestBlurredAndContrast:
+    def test_each_pixel_is_the_weighted_mean_of_those_around(self):
+        x = torch.rand(1, 2, 5, 5, dtype=torch.float64)
+        found, width = blur(x, 0.6), 0.6
+        for row in range(5):
+            for column in range(5):
+                total, weights = torch.zeros(2, dtype=torch.float64), 0.0
+                for i in range(-2, 3):
+                    for j in range(-2, 3):
+                        weight = math.exp(-(i * i + j * j) / (2 * width**2))
+                        at = min(max(row + i, 0), 4), min(max(column + j, 0), 4)
+                        total, weights = total + weight * x[0, :, at[0], at[1]], weights + weight
+                torch.testing.assert_close(found[0, :, row, column], total / weights)
+
+    def test_tasks_are_near_to_each_other_and_the_same_for_any_number(self):
+        x, y = torch.rand(6, 3, 8, 8), torch.arange(6) % 2
+        for kind in (BlurredTasks, ContrastTasks):
+            rows = [whole(kind((x, y, x, y), 4, seed=3), task)[0] for task in range(4)]
+            torch.testing.assert_close(rows[0], x.flatten(1))
+            assert torch.equal(whole(kind((x, y, x, y), 9, seed=3), 3)[0], rows[3])
+            assert all(row.std() < x.std() for row in rows[1:])
+            torch.testing.assert_close(rows[2].mean(), rows[0].mean(), atol=0.02, rtol=0)
+        share = task_share(3, 1)
+        contrast = whole(ContrastTasks((x, y, x, y), 2, seed=3), 1)[0]
+        flat = x.flatten(1)
+        torch.testing.assert_close(contrast, flat.mean(1)[:, None] + (1 - 0.9 * share) * (flat - flat.mean(1)[:, None]))
 
 
 class TestSplit:
