@@ -67,7 +67,9 @@ class Acting:
                 f"Expected a policy that can be sent to the process that collects ahead, but got {error}. Give an "
                 "ActiveDendritePolicy or a module of pickle's kind, or leave collect_ahead out."
             ) from None
-        weights = {name: weight.detach().cpu() for name, weight in self.policy.state_dict().items()}
+        weights = {
+            name: w.detach().cpu() if isinstance(w, Tensor) else w for name, w in self.policy.state_dict().items()
+        }
         return recipe, weights, self.tasks.cpu(), self.action_size, self.seed
 
 

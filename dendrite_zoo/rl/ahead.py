@@ -32,8 +32,8 @@ class RemotePlayer:
             metaworld()  # which fails here, and not in the process, where the extra is missing
         check_sent(specs)
         self._names, self._timeout = ", ".join(spec.name for spec in specs), timeout
-        self._actions = CONTEXT.RawValue("q")  # played so far
-        self._worker = Worker("dendrite_zoo.rl.ahead:ServedPlayer", self._actions)
+        self._num_played = CONTEXT.RawValue("q")  # played so far
+        self._worker = Worker("dendrite_zoo.rl.ahead:ServedPlayer", self._num_played)
         self._ask("make", specs, first_task, options, timeout=5 * timeout)
 
     def begin(self, act: Act, steps: int, *, at_random: bool = False) -> None:
@@ -84,8 +84,8 @@ class RemotePlayer:
     def _receive(self, timeout: float) -> Any:
         """Wait, for as long as actions are played."""
         before = -1
-        while not self._worker.ready(timeout) and before != self._actions.value:
-            before = self._actions.value
+        while not self._worker.ready(timeout) and before != self._num_played.value:
+            before = self._num_played.value
         try:
             return self._worker.receive(timeout)
         except RuntimeError as error:
@@ -106,7 +106,7 @@ class ServedPlayer:
 
     def __init__(self, actions: Any) -> None:
         torch.set_num_threads(1)
-        self._actions, self._received = actions, Received()
+        self._num_played, self._received = actions, Received()
 
     def make(self, specs: Sequence[TaskSpec], first_task: int, options: dict[str, Any]) -> None:
         """Make the environments; before all else."""
@@ -117,7 +117,7 @@ class ServedPlayer:
         acting = self._received(*sent)
 
         def act(observation: torch.Tensor, task: torch.Tensor) -> torch.Tensor:
-            self._actions.value += 1
+            self._num_played.value += 1
             return acting(observation, task)
 
         return self._player.play(act, steps, at_random=at_random)
