@@ -63,6 +63,11 @@ class TaskParts(NamedTuple):
     task: Tensor | int
     networks: list[Context | Subnetworks]
 
+    @property
+    def are_cut(self) -> bool:
+        """Whether all are cut out of the networks, whose own parameters are then not asked again."""
+        return all(isinstance(network, Subnetworks) for network in self.networks)
+
     def detach(self) -> "TaskParts":
         """The same, through which gradients pass without reaching the parameters; tasks stay tasks."""
         return TaskParts(self.task, [n.detach() if isinstance(n, Subnetworks) else n for n in self.networks])

@@ -9,6 +9,7 @@ from dendrite_zoo.hub import register_model
 from dendrite_zoo.models.config import takes
 from dendrite_zoo.models.control import ControlArguments, ControlModel, TaskParts
 from dendrite_zoo.models.mlp import ActiveDendriteMLP
+from dendrite_zoo.row_sparse.subnetworks import Subnetworks, cut_out
 
 __all__ = ["TwinCritic"]
 
@@ -79,8 +80,20 @@ class TwinCritic(ControlModel):
         known = set(inspect.signature(cls).parameters) - {"segment_seed"}
         return cls(**{name: value for name, value in policy.config.items() if name in known})
 
+    def parts(self, task: Tensor | int) -> TaskParts:
+        """What may be given in the place of tasks; where they are several, both networks are one product."""
+        chosen, layers = zip(
+            *((each.chosen_parts(task), each.parameters_by_layer) for each in self.networks), strict=True
+        )
+        both = cut_out(chosen, layers, self.networks[0].nonlinearities)
+        return super().parts(task) if both is None else TaskParts(task, [both])
+
     def forward(self, observation: Tensor, action: Tensor, task: Tensor | int | TaskParts) -> tuple[Tensor, Tensor]:
         """What each critic expects of actions: the discounted sum of rewards, and of entropy to come."""
-        task, (first, second) = task if isinstance(task, TaskParts) else (task, [task, task])
-        x = self._inputs(observation, task, action)
+        parts = task if isinstance(task, TaskParts) else TaskParts(task, [task, task])
+        x = self._inputs(observation, parts.task, action)
+        if len(parts.networks) == 1:
+            q1, q2 = cast(Subnetworks, parts.networks[0])(x).squeeze(-1)
+            return q1, q2
+        first, second = parts.networks
         return self.critics[0](x, first).squeeze(1), self.critics[1](x, second).squeeze(1)

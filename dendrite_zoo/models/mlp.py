@@ -20,9 +20,9 @@ from dendrite_zoo.models.config import MLPArguments, takes
 from dendrite_zoo.models.folded import FoldedLayer, FoldedMLP, fold_one
 from dendrite_zoo.models.segments import STATE_FOLLOWS, DendriteModel, drawn_segments
 from dendrite_zoo.row_sparse.context_cache import ContextCache, LastBatch
-from dendrite_zoo.row_sparse.groups import Groups, Part, can_group, check_one_each
+from dendrite_zoo.row_sparse.groups import Groups, Parameters, Part, can_group, check_one_each
 from dendrite_zoo.row_sparse.parameter import make_partial
-from dendrite_zoo.row_sparse.subnetworks import ActiveUnits, Subnetworks, active_units
+from dendrite_zoo.row_sparse.subnetworks import ActiveUnits, Chosen, Subnetworks, active_units, cut_out
 
 __all__ = ["ActiveDendriteMLP"]
 
@@ -120,12 +120,12 @@ class ActiveDendriteMLP(DendriteModel):
         return self.output(x)
 
     def _forward_hidden(self, x: Tensor, context: Any) -> Tensor:
-        for layer, nonlinearity in zip(self.hidden, self._nonlinearities, strict=True):
+        for layer, nonlinearity in zip(self.hidden, self.nonlinearities, strict=True):
             x = nonlinearity(layer(x, context))
         return x
 
     @property
-    def _nonlinearities(self) -> list[Callable[[Tensor], Tensor]]:
+    def nonlinearities(self) -> list[Callable[[Tensor], Tensor]]:
         """What comes after each hidden layer."""
         activations: list[Any] = list(self.activations)
         return [partial(_normed, each) for each in activations] if self.config["layer_norm"] else activations
@@ -225,21 +225,20 @@ class ActiveDendriteMLP(DendriteModel):
             >>> [model(torch.randn(2, 8), parts).shape for _ in range(2)]
             [torch.Size([2, 2]), torch.Size([2, 2])]
         """
-        if self._chosen is None:
-            return context
-        chosen = self._last_batch(context, self._segments, self._choose)
-        if chosen is None:
-            return context
-        index, groups, parts = chosen
-        *hidden, output = parts
-        layers = [
-            part.of(layer.weight, layer.bias, layer.mask) for part, layer in zip(hidden, self._layers, strict=True)
-        ]
-        layers.append(output.of(self.output.weight, self.output.bias))
-        return Subnetworks(layers, self._nonlinearities, index, groups)
+        parts = cut_out([self.chosen_parts(context)], [self.parameters_by_layer], self.nonlinearities)
+        return context if parts is None else parts
 
-    def _choose(self, context: Context) -> tuple[Tensor, Groups | None, list[Part]] | None:
-        """Which context each row is in, the groups of rows, their part of each layer; None where all is computed."""
+    def chosen_parts(self, context: Context) -> Chosen | None:
+        """The parts that the contexts of a batch use; None where all is computed."""
+        return None if self._chosen is None else self._last_batch(context, self._segments, self._choose)
+
+    @property
+    def parameters_by_layer(self) -> list[Parameters]:
+        """Weight, bias and mask of each layer."""
+        layers = [(layer.weight, layer.bias, layer.mask) for layer in self._layers]
+        return [*layers, (self.output.weight, self.output.bias, None)]
+
+    def _choose(self, context: Context) -> Chosen | None:
         contexts, index = distinct_contexts(context, self.config["context_dim"], self.output.weight.device)
         if index is None:
             index = torch.arange(len(contexts), device=contexts.device)
@@ -259,7 +258,7 @@ class ActiveDendriteMLP(DendriteModel):
             chosen = None if strength is None else units
             parts.append(Part(layer.weight.shape, chosen, inputs, groups, strength, layer.gate))
             inputs = chosen
-        return index, groups, [*parts, Part(self.output.weight.shape, None, inputs, groups)]
+        return Chosen(index, groups, [*parts, Part(self.output.weight.shape, None, inputs, groups)])
 
     def _forward_parts(self, x: Tensor, context: Context | Subnetworks | None) -> Tensor:
         if context is None:

@@ -1,7 +1,7 @@
 """The losses of soft actor-critic on one batch of several tasks."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -108,7 +108,7 @@ class ActorCritic:
 
         mean, log_std = self.policy(observation, acting)
         own_action, log_prob = sac.tanh_gaussian(mean, log_std, noise(mean))
-        with self._critic_fixed():
+        with nullcontext() if isinstance(judging, TaskParts) and judging.are_cut else self._critic_fixed():
             q1, q2 = self.critic(observation, own_action, judging.detach())
         entropy = -float(mean.shape[1]) if target_entropy is None else target_entropy
         divergence = torch.zeros((), device=mean.device)

@@ -1,5 +1,6 @@
 """Rows of a batch sorted by the part of a network that they use, and the products of those parts."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from dendrite_zoo._core.torch import runs_eagerly
 from dendrite_zoo.functional.dendrites import Gate, apply_gate
-from dendrite_zoo.row_sparse.parameter import Rows, take_rows
+from dendrite_zoo.row_sparse.taken_rows import Rows, Taken, take_together
 
 GATHER = 8.0
 """What it costs to gather a weight for a group and scatter its gradient, in multiplications of a row by a weight."""
@@ -74,9 +75,9 @@ class Groups:
         """The rows of a batch, group by group."""
         return x if self._back is None else x.index_select(0, self.order)
 
-    def unsort(self, x: Tensor) -> Tensor:
+    def unsort(self, x: Tensor, dim: int = 0) -> Tensor:
         """Sorted rows in the order of the batch."""
-        return x if self._back is None else x.index_select(0, self._back)
+        return x if self._back is None else x.index_select(dim, self._back)
 
 
 class Part:
@@ -128,10 +129,44 @@ class Part:
 
     def of(self, weight: Tensor, bias: Tensor | None, mask: Tensor | None = None) -> "PartialLinear":
         """Cut it out of a layer's parameters; a mask multiplies the weight."""
-        if self.whole:
-            return PartialLinear(self, weight if mask is None else weight * mask.to(weight.dtype), bias)
-        part = take_rows(weight, self.ids, 1 if self.inputs is None else 2, mask)
-        return PartialLinear(self, part, None if bias is None else take_rows(bias, self.rows, 1))
+        return cut([[self]], [[(weight, bias, mask)]])[0]
+
+    @property
+    def row_dims(self) -> int:
+        """How many leading dimensions of the weight number the rows that are taken."""
+        return 1 if self.inputs is None else 2
+
+
+Parameters = tuple[Tensor, Tensor | None, Tensor | None]
+"""Weight, bias and mask of a layer."""
+
+
+def cut(parts: Sequence[Sequence[Part]], layers: Sequence[Sequence[Parameters]]) -> "list[PartialLinear]":
+    """Cut parts out of the layers of a network, or of several networks of one form, whose parts are as many as large.
+
+    Args:
+        parts: of each network, for each of its layers.
+        layers: likewise.
+    """
+    wanted: list[Taken] = []
+    for of_layer, parameters in zip(zip(*parts, strict=True), zip(*layers, strict=True), strict=True):
+        weights, biases, masks = zip(*parameters, strict=True)
+        if not of_layer[0].whole:
+            wanted.append(Taken(weights, [part.ids for part in of_layer], of_layer[0].row_dims, masks))
+            if biases[0] is not None:
+                wanted.append(Taken(biases, [part.rows for part in of_layer], 1, [None] * len(biases)))
+    taken = iter(take_together(wanted))
+    result = []
+    for of_layer, parameters in zip(zip(*parts, strict=True), zip(*layers, strict=True), strict=True):
+        part, (weight, bias, mask) = of_layer[0], parameters[0]
+        if part.whole:
+            weight = weight if mask is None else weight * mask.to(weight.dtype)
+        else:
+            weight, bias = next(taken), None if bias is None else next(taken)
+        strengths = [each.strength for each in of_layer if each.strength is not None]
+        strength = torch.stack(strengths) if len(strengths) > 1 else part.strength
+        result.append(PartialLinear(part, weight, bias, strength))
+    return result
 
 
 @dataclass
@@ -142,18 +177,23 @@ class PartialLinear:
         part: which.
         weight: of the units and inputs of each group, ``(K, u, i)``; or of the whole layer.
         bias: ``(K, u)``, or of the whole layer, or None.
+        strength: of the dendrites, as in ``part``.
+
+    Of ``N`` layers of one form, whose parts are multiplied in one product, these are ``(N, K, ...)``.
 
     Shape:
-        Sorted rows ``(B, i)`` to ``(B, u)``; without groups rows ``(..., i)`` to ``(..., u)``.
+        Sorted rows ``(B, i)`` to ``(B, u)``; without groups rows ``(..., i)`` to ``(..., u)``; of ``N`` layers
+        ``(N, B, i)`` to ``(N, B, u)``.
     """
 
     part: Part
     weight: Tensor
     bias: Tensor | None
+    strength: Tensor | None
 
     def __call__(self, x: Tensor) -> Tensor:
         """Map rows, sorted as the groups are."""
-        part, groups, strength = self.part, self.part.groups, self.part.strength
+        part, groups, strength = self.part, self.part.groups, self.strength
         if groups is None:
             return self._gated(F.linear(x, self.weight, self.bias), None if strength is None else strength[0])
         if part.whole:
@@ -163,25 +203,32 @@ class PartialLinear:
             y = y if part.units is None else y.gather(1, part.units[groups.index])
             return self._gated(y, None if strength is None else strength[groups.index])
         bias = x.new_zeros(1, 1) if self.bias is None else self.bias
+        bias = bias.expand(self.weight.shape[:-1])
         if len(groups.buckets) == 1:
             return self._product(x, self.weight, bias, strength, groups.buckets[0])
-        bias, parts = bias.expand(len(self.weight), -1), []
+        parts = []
         for bucket in groups.buckets:
-            gates = None if strength is None else strength[bucket.groups]
-            parts.append(self._product(x[bucket.rows], self.weight[bucket.groups], bias[bucket.groups], gates, bucket))
-        return torch.cat(parts)
+            of = (..., bucket.groups, slice(None))
+            gates = None if strength is None else strength[of]
+            parts.append(
+                self._product(x[..., bucket.rows, :], self.weight[(*of, slice(None))], bias[of], gates, bucket)
+            )
+        return torch.cat(parts, -2)
 
     def detach(self) -> "PartialLinear":
         """The same, of which nothing learns."""
-        return PartialLinear(self.part, self.weight.detach(), None if self.bias is None else self.bias.detach())
+        bias = None if self.bias is None else self.bias.detach()
+        return PartialLinear(self.part, self.weight.detach(), bias, self.strength)
 
     def _product(self, x: Tensor, weight: Tensor, bias: Tensor, strength: Tensor | None, bucket: Bucket) -> Tensor:
-        count, _, inputs = weight.shape
+        several, (count, units, inputs) = x.shape[:-2], weight.shape[-3:]
         if bucket.places is not None:
-            x = x.new_zeros(count * bucket.size, inputs).index_copy(0, bucket.places, x)
-        y = torch.baddbmm(bias.unsqueeze(1), x.view(count, bucket.size, inputs), weight.transpose(1, 2))
-        y = self._gated(y, None if strength is None else strength.unsqueeze(1)).flatten(0, 1)
-        return y if bucket.places is None else y.index_select(0, bucket.places)
+            x = x.new_zeros(*several, count * bucket.size, inputs).index_copy(-2, bucket.places, x)
+        x, weight = x.reshape(-1, bucket.size, inputs), weight.reshape(-1, units, inputs)
+        y = torch.baddbmm(bias.reshape(-1, 1, units), x, weight.transpose(1, 2))
+        y = self._gated(y, None if strength is None else strength.reshape(-1, 1, units))
+        y = y.view(*several, -1, units)
+        return y if bucket.places is None else y.index_select(-2, bucket.places)
 
     def _gated(self, y: Tensor, strength: Tensor | None) -> Tensor:
         return y if strength is None else apply_gate(y, strength, self.part.gate)

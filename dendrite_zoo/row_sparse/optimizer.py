@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Iterable
-from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from dendrite_zoo._core.torch import fused_devices, sparse_values
 from dendrite_zoo.row_sparse.parameter import RowParameter, once
-from dendrite_zoo.row_sparse.row_adam import MovedRows, pieces_of, update
+from dendrite_zoo.row_sparse.row_adam import KnownRows, pieces_of, update
 
 
 class DendriteAdam(torch.optim.Adam):
@@ -59,7 +58,7 @@ class DendriteAdam(torch.optim.Adam):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
     ) -> None:
-        self._moved: dict[int, MovedRows] = {}
+        self._known: dict[int, KnownRows] = {}
         super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=True)
         self._step_supports_amp_scaling = False  # a GradScaler is to unscale sparse gradients, too, by itself
 
@@ -84,7 +83,7 @@ class DendriteAdam(torch.optim.Adam):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._moved = {}
+        self._known = {}
         for parameter in _with_rows(self.param_groups):
             parameter.owner = self
 
@@ -111,24 +110,18 @@ class DendriteAdam(torch.optim.Adam):
             state["step"] += 1
             by_step.setdefault(float(state["step"]), []).append(parameter)
         for step, parameters in by_step.items():
-            states = [self.state[parameter] for parameter in parameters]
-            moved = [*map(self._moved_rows, parameters, [state["exp_avg"] for state in states])]
-            pieces = map(partial(pieces_of, eps=group["eps"]), parameters, states, moved)
-            update(itertools.chain.from_iterable(pieces), step, group)
-            for known in moved:
-                if known is not None:
-                    known.keep()
+            known = [*map(self._known_rows, parameters)]
+            update(itertools.chain.from_iterable(map(pieces_of, parameters, known)), step, group)
+            for rows in known:
+                rows.keep()
         ordinary = [parameter for parameter in group["params"] if not isinstance(parameter, RowParameter)]
         return super()._init_group({**group, "params": ordinary}, *lists)
 
-    def _moved_rows(self, parameter: RowParameter, mean: Tensor) -> MovedRows | None:
-        """Which rows of a parameter have moments, on a CPU."""
-        if mean.device.type != "cpu":
-            return None
-        moved = self._moved.get(id(parameter))
-        if moved is None or not moved.is_of(mean):
-            moved = self._moved[id(parameter)] = MovedRows(mean, parameter.row_dims)
-        return moved
+    def _known_rows(self, parameter: RowParameter) -> KnownRows:
+        state, known = self.state[parameter], self._known.get(id(parameter))
+        if known is None or not known.are_of(parameter, state):
+            known = self._known[id(parameter)] = KnownRows(parameter, state)
+        return known
 
 
 def _with_rows(groups: Iterable[dict[str, Any]]) -> list[RowParameter]:

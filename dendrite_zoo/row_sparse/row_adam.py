@@ -11,12 +11,15 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 from torch.optim.adam import adam
 
-from dendrite_zoo._core.torch import sparse_values, version_of
+from dendrite_zoo._core.torch import for_each, sparse_indices, sparse_values, version_of
 from dendrite_zoo.row_sparse.activation_cache import ActivationCache
 from dendrite_zoo.row_sparse.parameter import RowParameter, once, row_ids, rows_of
 
 PIECE = 1 << 18
 """Numbers of a weight that are updated at once, so that they stay in the processor's cache with their moments."""
+
+AT_ONCE = 4 * PIECE
+"""Numbers of several small weights that are updated in one call."""
 
 GATHER = {1: 8.0, 2: 2.5}
 """What an update of gathered rows costs, in updates of rows as they lie; by their dimensions, one or more."""
@@ -28,31 +31,58 @@ BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class Piece(NamedTuple):
-    """Rows of weights and of their two moments, the gradient of these rows, and what is to be done after the update."""
+    """Rows of weights and of their two moments, the gradient of these rows, and what is to be done after the update.
+
+    Attributes:
+        rows: of the weights and of both moments.
+        grad: their gradient.
+        after: what then follows.
+        moved: which of the rows have moments, where rows without gradient are still to be looked for.
+    """
 
     rows: list[Tensor]
     grad: Tensor
-    after: Callable[[], None] | None
+    after: Callable[[], None] | None = None
+    moved: Tensor | None = None
 
 
-class MovedRows:
-    """Which rows of a parameter have moments other than zero; the others would stay without a gradient by themselves.
+class KnownRows:
+    """The rows of a parameter and of its two moments, and which of them have moved: moments other than zero.
 
-    On a CPU.
+    The others would stay without a gradient by themselves. They are looked for anew where somebody else has changed the
+    moments, or put others in their place.
     """
 
-    def __init__(self, mean: Tensor, row_dims: int) -> None:
-        self._mean = mean
-        self.rows = other_than_zero(rows_of(mean, row_dims))
+    def __init__(self, parameter: RowParameter, state: dict[str, Any]) -> None:
+        self._mean, self._pointer = state["exp_avg"], parameter.data_ptr()
+        tensors = parameter.detach(), self._mean, state["exp_avg_sq"]
+        self.everything = [rows_of(tensor, parameter.row_dims) for tensor in tensors]
+        self.size = max(1, PIECE * self.everything[0].shape[0] // max(1, parameter.numel()))
+        self.moved = other_than_zero(self.everything[1])
+        splits = [tensor.split(self.size) for tensor in (*self.everything, self.moved)]
+        self.parts = [(list(rows), moved) for *rows, moved in zip(*splits, strict=True)]
+        self._ids: tuple[Tensor, Tensor] | None = None
         self.keep()
+
+    def taken(self, grad: Tensor) -> tuple[Tensor, Tensor]:
+        """The numbers of the rows that a sparse gradient holds, each once, and their gradients.
+
+        Where the rows are those of the last step, as parts that are cut out again and again say, they are known.
+        """
+        indices = sparse_indices(grad)
+        if self._ids is None or self._ids[0].data_ptr() != indices.data_ptr() or self._ids[0].shape != indices.shape:
+            grad = once(grad)
+            self._ids = sparse_indices(grad), row_ids(grad)
+        return self._ids[1], sparse_values(grad)
 
     def keep(self) -> None:
         """After the owner's step: they are known still."""
         self._version = version_of(self._mean)
 
-    def is_of(self, mean: Tensor) -> bool:
-        """Whether the first moments are still the same, and nobody else has changed them."""
-        return mean is self._mean and self._version == version_of(mean)
+    def are_of(self, parameter: RowParameter, state: dict[str, Any]) -> bool:
+        """Whether they are what they were."""
+        same = state["exp_avg"] is self._mean and parameter.data_ptr() == self._pointer
+        return same and self._version == version_of(self._mean)
 
 
 def update(pieces: Iterable[Piece], step: float, group: dict[str, Any]) -> None:
@@ -60,7 +90,7 @@ def update(pieces: Iterable[Piece], step: float, group: dict[str, Any]) -> None:
     some: list[Piece] = []
     numbers = 0
     for piece in pieces:
-        if some and numbers + piece.grad.numel() > PIECE:
+        if some and numbers + piece.grad.numel() > AT_ONCE:
             _adam(some, step, group)
             some, numbers = [], 0
         some.append(piece)
@@ -69,54 +99,72 @@ def update(pieces: Iterable[Piece], step: float, group: dict[str, Any]) -> None:
         _adam(some, step, group)
 
 
-def pieces_of(parameter: RowParameter, state: dict[str, Any], moved: MovedRows | None, eps: float) -> Iterator[Piece]:
+def pieces_of(parameter: RowParameter, known: KnownRows) -> Iterator[Piece]:
     """The rows of a parameter that have a gradient, some at a time."""
     grad, cache = cast(Tensor, parameter.grad), parameter.activation_cache
-    tensors = parameter.detach(), state["exp_avg"], state["exp_avg_sq"]
-    everything = [rows_of(tensor, parameter.row_dims) for tensor in tensors]
-    count = len(everything[0])
-    size = max(1, PIECE * count // max(1, parameter.numel()))
     if not grad.is_sparse:
         cache.invalidate()
         grads = rows_of(grad, parameter.row_dims)
-        if moved is None:
-            yield _masked_piece(everything, grads)
+        if grad.device.type != "cpu":
+            yield _masked_piece(known.everything, grads)
             return
-        for first in range(0, count, size):
-            part = slice(first, first + size)
-            yield _dense_piece([rows[part] for rows in everything], grads[part], moved.rows[part], eps)
+        for (rows, moved), some in zip(known.parts, grads.split(known.size), strict=True):
+            yield Piece(rows, some, moved=moved)
         return
-    grad = once(grad)
-    ids, values = row_ids(grad), sparse_values(grad)
-    cache.check(everything[0])
-    for some, grads in zip(ids.split(size), values.split(size), strict=True):
+    ids, values = known.taken(grad)
+    cache.check(known.everything[0])
+    for some, grads in zip(ids.split(known.size), values.split(known.size), strict=True):
         used = other_than_zero(grads)
         if not bool(used.all()):  # such as those of active units that give nothing for a row of the batch
             some, grads = some[used], grads[used]
-        if moved is not None:
-            moved.rows[some] = True
-        rows = [tensor.index_select(0, some) for tensor in everything]
-        yield Piece(rows, grads, partial(_put, everything, some, rows, cache))
+        known.moved[some] = True
+        rows = [tensor.index_select(0, some) for tensor in known.everything]
+        yield Piece(rows, grads, partial(_put, known.everything, some, rows, cache))
 
 
-def _dense_piece(rows: list[Tensor], grad: Tensor, moved: Tensor, eps: float) -> Piece:
-    """What to update where some rows of a dense gradient may be zero."""
-    used = other_than_zero(grad)
+def _without_resting(pieces: list[Piece], eps: float) -> Iterator[Piece]:
+    """What is to be updated of pieces of which rows may have no gradient: those rows rest."""
+    flat: list[Piece] = []
+    for piece in pieces:
+        if piece.moved is None:
+            yield piece
+        elif piece.grad.ndim == 1:
+            flat.append(piece)
+        else:
+            yield from _look_for_resting([piece], eps)
+    if flat:  # in one pass
+        yield from _look_for_resting(flat, eps)
+
+
+def _look_for_resting(pieces: list[Piece], eps: float) -> Iterator[Piece]:
+    grads, marks = [piece.grad for piece in pieces], [cast(Tensor, piece.moved) for piece in pieces]
+    used, moved = _joined([*map(other_than_zero, grads)]), _joined(marks)
     count = np.count_nonzero(used.numpy())
-    if count == len(used):
-        moved.fill_(True)
-        return Piece(rows, grad, None)
     resting = used.logical_not()
     if eps > 0:  # what has no moments stays by itself
         resting &= moved
-    moved |= used
     still = _places(resting)
-    if GATHER[min(grad.ndim, 2)] * count > len(used) + len(still):
-        after = partial(_put, rows, still, [tensor.index_select(0, still) for tensor in rows])
-        return Piece(rows, grad, after if len(still) else None)
-    ids = _places(used)
-    gathered = [tensor.index_select(0, ids) for tensor in rows]
-    return Piece(gathered, grad.index_select(0, ids), partial(_put, rows, ids, gathered))
+    for_each("copy_", marks, (moved | used).split([grad.shape[0] for grad in grads]))
+    gathers = bool(GATHER[min(grads[0].ndim, 2)] * count <= used.shape[0] + still.shape[0])
+    return _apart(pieces, _places(used) if gathers else still, gathers)
+
+
+def _joined(tensors: list[Tensor]) -> Tensor:
+    return tensors[0] if len(tensors) == 1 else torch.cat(tensors)
+
+
+def _apart(pieces: list[Piece], places: Tensor, gathers: bool) -> Iterator[Piece]:
+    """These places of pieces joined are updated alone, or are those that rest."""
+    starts = np.cumsum([0, *(piece.grad.shape[0] for piece in pieces)])
+    ends = np.searchsorted(places.numpy(), starts)
+    for (rows, grad, _, _), first, begin, end in zip(pieces, starts.tolist(), ends, ends[1:], strict=False):
+        if begin == end and not gathers:
+            yield Piece(rows, grad)
+            continue
+        ids = places[begin:end] - first
+        some = [tensor.index_select(0, ids) for tensor in rows]
+        after = partial(_put, rows, ids, some)
+        yield Piece(some, grad.index_select(0, ids), after) if gathers else Piece(rows, grad, after)
 
 
 def _masked_piece(rows: list[Tensor], grad: Tensor) -> Piece:
@@ -150,6 +198,7 @@ def _put_back(rows: list[Tensor], used: Tensor, old: list[Tensor]) -> None:
 def _adam(pieces: list[Piece], step: float, group: dict[str, Any]) -> None:
     """One step of Adam, with the small number where `torch.optim.SparseAdam` adds it: to the uncorrected root."""
     (beta1, beta2), fused = group["betas"], bool(group["fused"])
+    pieces = [*_without_resting(pieces, group["eps"])]
     weights, means, squares = (list(tensors) for tensors in zip(*(piece.rows for piece in pieces), strict=True))
     before = torch.full((len(weights),), step - 1, device=weights[0].device if fused else "cpu").unbind()
     adam(

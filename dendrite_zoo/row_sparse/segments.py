@@ -10,7 +10,8 @@ from torch import Tensor
 from dendrite_zoo._core.torch import full_precision, runs_eagerly
 from dendrite_zoo.functional.context import Context, distinct_contexts
 from dendrite_zoo.functional.dendrites import Gate, segment_activations, select_winners, winning_segments
-from dendrite_zoo.row_sparse.parameter import RowParameter, dot_taken_rows, rows_of
+from dendrite_zoo.row_sparse.parameter import RowParameter, rows_of
+from dendrite_zoo.row_sparse.taken_rows import dot_taken_rows
 
 FEW = 3
 """Contexts are few where each has so many segments of a unit or more: then most segments win in none of them."""

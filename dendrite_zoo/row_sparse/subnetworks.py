@@ -1,13 +1,14 @@
 """Networks of which each context uses a part: which units, and what that part alone computes."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from dendrite_zoo.functional.dendrites import Gate
-from dendrite_zoo.row_sparse.groups import Groups, PartialLinear, check_one_each
+from dendrite_zoo.row_sparse.groups import Groups, Parameters, Part, PartialLinear, check_one_each, cut
 from dendrite_zoo.row_sparse.segments import winning_activations
 
 
@@ -67,6 +68,7 @@ class Subnetworks:
         activations: between them.
         index: which context each row is in that will be given, ``(B,)``; or ``()`` where there is one for all.
         groups: of these rows; None where all are in one context.
+        several: of how many networks they are; None for one.
     """
 
     def __init__(
@@ -75,20 +77,68 @@ class Subnetworks:
         activations: Iterable[Callable[[Tensor], Tensor]],
         index: Tensor,
         groups: Groups | None,
+        several: int | None = None,
     ) -> None:
         self.layers, self.activations, self.index, self.groups = layers, list(activations), index, groups
+        self.several = several
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Map rows ``(B, in_features)``, each in the context that it has had from the start."""
+        """Map rows ``(B, in_features)``, each in the context that it has had from the start.
+
+        Of several networks the outputs are ``(several, B, out_features)``.
+        """
         if self.index.ndim:
             check_one_each(self.index, x)
         if self.groups is not None:
             x = self.groups.sort(x)
+        if self.several is not None:
+            x = x.expand(self.several, -1, -1)
         for layer, activation in zip(self.layers, self.activations, strict=False):
             x = activation(layer(x))
         x = self.layers[-1](x)
-        return x if self.groups is None else self.groups.unsort(x)
+        return x if self.groups is None else self.groups.unsort(x, dim=-2)
 
     def detach(self) -> "Subnetworks":
         """The same, through which gradients pass without reaching the parameters."""
-        return Subnetworks([layer.detach() for layer in self.layers], self.activations, self.index, self.groups)
+        layers = [layer.detach() for layer in self.layers]
+        return Subnetworks(layers, self.activations, self.index, self.groups, self.several)
+
+
+@dataclass
+class Chosen:
+    """The parts of a network that the contexts of a batch use.
+
+    Attributes:
+        index: which context each row is in, ``(B,)``; or ``()`` where there is one for all.
+        groups: of these rows; None where all are in one context.
+        parts: of each layer.
+    """
+
+    index: Tensor
+    groups: Groups | None
+    parts: list[Part]
+
+
+def cut_out(
+    chosen: Sequence[Chosen | None],
+    layers: Sequence[Sequence[Parameters]],
+    activations: Iterable[Callable[[Tensor], Tensor]],
+) -> Subnetworks | None:
+    """Cut parts out of a network, or of several of one form in the same contexts, which are then one product.
+
+    Args:
+        chosen: of each network; None where all of it is computed.
+        layers: of each network.
+        activations: of all of them.
+
+    Returns:
+        The parts; None where there are none, or where several networks have none that are alike.
+    """
+    known = [each for each in chosen if each is not None]
+    if len(known) < len(chosen):
+        return None
+    index, groups = known[0].index, known[0].groups
+    several = len(known) if len(known) > 1 else None
+    if several and (groups is None or any(part.whole for each in known for part in each.parts)):
+        return None
+    return Subnetworks(cut([each.parts for each in known], layers), activations, index, groups, several)

@@ -190,7 +190,7 @@ def test_subnetworks_with_sparse_gradients_are_consolidated_as_with_dense_ones(t
     found = []
     for dense in (False, True):
         if dense:
-            monkeypatch.setattr("dendrite_zoo.row_sparse.parameter._dense_needed", lambda device: True)
+            monkeypatch.setattr("dendrite_zoo.row_sparse.taken_rows._dense_needed", lambda device: True)
         torch.manual_seed(0)
         model = ActiveDendriteClassifier(
             8, [40, 30], 3, max_tasks=TASKS, num_segments=4, activation_density=0.2, winners="context"

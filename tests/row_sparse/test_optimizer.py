@@ -509,3 +509,24 @@ def test_a_module_of_ones_own_clips_and_gives_the_segments_back_as_the_docstring
     module.training_step((torch.randn(2, 4),)).backward()
     assert not module.layer.segments.grad.is_sparse
     other.step()
+
+
+@pytest.mark.parametrize("change", ["in place", "another tensor"])
+def test_moments_that_somebody_else_has_set_are_not_moved_without_a_gradient(change):
+    parameter = RowParameter(torch.randn(6, 3))
+    optimizer = DendriteAdam([parameter], lr=0.1)
+    for _ in range(2):
+        parameter.grad = torch.zeros(6, 3)
+        parameter.grad[0] = 1.0
+        optimizer.step()
+    state = optimizer.state[parameter]
+    if change == "in place":
+        state["exp_avg"][1] = 1.0  # a row that had none
+    else:
+        state["exp_avg"] = state["exp_avg"].clone()
+        state["exp_avg"][1] = 1.0
+    before = parameter.detach().clone()
+    optimizer.step()
+    assert torch.equal(parameter.detach()[1:], before[1:])
+    assert not torch.equal(parameter.detach()[0], before[0])
+    assert state["exp_avg"][1].eq(1.0).all()

@@ -9,7 +9,7 @@ from torch import distributed, nn
 
 from dendrite_zoo.models import ActiveDendriteMLP
 from dendrite_zoo.optim import DendriteAdam
-from dendrite_zoo.row_sparse import parameter as rows
+from dendrite_zoo.row_sparse import taken_rows as rows
 
 pytestmark = pytest.mark.slow
 STEPS, BATCH = 5, 8

@@ -8,7 +8,8 @@ import io
 import pytest
 import torch
 
-from dendrite_zoo.row_sparse.parameter import RowParameter, dot_taken_rows, take_rows
+from dendrite_zoo.row_sparse.parameter import RowParameter
+from dendrite_zoo.row_sparse.taken_rows import dot_taken_rows, take_rows
 
 
 @pytest.fixture
