@@ -99,21 +99,28 @@ class PatchFeatures(FixedFeatures):
         self.threshold.copy_(THRESHOLD * (patches @ weight.T).std())
         self.filters.copy_((weight - weight.mean(1, keepdim=True)).view_as(self.filters))
 
+    @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
-        """Features of ``x``."""
+        """Features of ``x``, which have no gradient."""
         if math.prod(x.shape[1:]) != math.prod(self.image_shape):
             raise wrong_argument("x", f"images of shape {self.image_shape}", tuple(x.shape))
         with full_precision(x.device):
-            parts = x.reshape(len(x), *self.image_shape).split(256)  # the maps of all filters take memory
+            parts = x.reshape(len(x), *self.image_shape).split(self._rows_at_once(x.device))
             return torch.cat([self._responses(self._resized(part.float())) for part in parts])
+
+    def _rows_at_once(self, device: torch.device) -> int:
+        """So many that the maps of all filters stay in a processor's cache, or in the memory of another device."""
+        numbers = len(self.filters) * math.prod(side - self.patch + 1 for side in self.size)
+        return max(1, (1 << 20 if device.type == "cpu" else 1 << 26) // numbers)
 
     def _responses(self, x: Tensor) -> Tensor:
         x = x - self.mean
         mean, square = (F.avg_pool2d(part, self.patch, 1).mean(1, keepdim=True) for part in (x, x.square()))
-        contrast = (square - mean.square()).clamp(min=0) + self.noise
-        response = F.conv2d(x, self.filters) / contrast.sqrt()
-        signs = (F.relu(sign * response - self.threshold) for sign in (1, -1))
-        return torch.cat([F.adaptive_avg_pool2d(part, GRID) for part in signs], 1).flatten(1).sqrt()
+        contrast = (square - mean.square()).clamp_(min=0) + self.noise
+        response = F.conv2d(x, self.filters).mul_(contrast.rsqrt_())
+        above = F.adaptive_avg_pool2d((response - self.threshold).relu_(), GRID)
+        below = F.adaptive_avg_pool2d(response.neg_().sub_(self.threshold).relu_(), GRID)
+        return torch.cat([above, below], 1).flatten(1).sqrt_()
 
     def _resized(self, x: Tensor) -> Tensor:
         return x if tuple(x.shape[2:]) == self.size else F.adaptive_avg_pool2d(x, self.size)

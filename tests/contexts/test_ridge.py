@@ -138,3 +138,36 @@ def test_a_classifier_keeps_it_in_its_artifact_and_grows(tmp_path):
     assert grown.num_tasks == 3 and right(grown.context) > 0.6
     fewer = ActiveDendriteClassifier.from_pretrained(tmp_path, max_tasks=2)
     torch.testing.assert_close(fewer(x), model(x))
+
+
+def _learn_shares(rank, folder):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    context = RidgeContext(SIZE, 3, random_features=64)
+    for task, x in enumerate(torch.load(f"{folder}/data.pt")):
+        context.start_task(task, x[rank::2].split(16))
+    bad, said = torch.ones(4, SIZE), ""
+    bad[2, 1] = torch.nan if rank else 1.0
+    try:
+        context.start_task(2, [bad])
+    except ValueError as error:
+        said = str(error)
+    torch.save([context.state_dict(), said], f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_sum_what_one_sums(tmp_path):
+    torch.manual_seed(0)
+    data = [inputs(task, rows=101) for task in range(2)]
+    torch.save(data, tmp_path / "data.pt")
+    torch.multiprocessing.spawn(_learn_shares, (str(tmp_path),), nprocs=2)
+    context = RidgeContext(SIZE, 3, random_features=64)
+    for task, x in enumerate(data):
+        context.start_task(task, [x])
+    for rank, expected in enumerate(
+        ("but another one got some", "infinity or larger numbers in batch 0 (from 0), row 2")
+    ):
+        state, said = torch.load(tmp_path / f"{rank}.pt")
+        assert expected in said
+        for name, tensor in context.state_dict().items():
+            torch.testing.assert_close(state[name], tensor, rtol=1e-3, atol=1e-3)

@@ -10,6 +10,7 @@ from lightning.pytorch import Trainer
 
 import dendrite_zoo
 from dendrite_zoo.callbacks import ForgettingLogger
+from dendrite_zoo.hub.publish.card import write_card
 from dendrite_zoo.lightning_modules import ContinualClassifier, MultiTaskClassifier
 from dendrite_zoo.models import RidgeClassifier
 from dendrite_zoo.streams import SplitTasks
@@ -124,3 +125,13 @@ def test_bad_arguments():
         ValueError, match=r"Expected `model` to be one that is trained, but got 'RidgeClassifier'. Call"
     ):
         MultiTaskClassifier(small())
+
+
+def test_its_card_shows_how_it_is_loaded_and_called(tmp_path):
+    model = RidgeClassifier((4, 5), 3, random_features=32)
+    model.learn([(torch.rand(9, 20), torch.arange(9) % 3)])
+    model.save_pretrained(tmp_path)
+    write_card(model, tmp_path, "me/letters")
+    text = (tmp_path / "README.md").read_text()
+    assert "x = torch.rand(8, 4, 5)  # like those it learned\nlogits = model(x)" in text
+    assert "pipeline_tag: image-classification" in text and "class-incremental-learning" in text
