@@ -62,7 +62,8 @@ def test_shipped_policies_reach_the_goals_of_results_json(entry):
         fast=True,
         stop_at_success=True,
     )
-    expected = np.array(own["first_success"])[0, chosen, :goals] > 0
+    first = np.array(own["first_success"]).reshape(-1, policy.num_tasks, 50)  # of a merged record one for each seed
+    expected = first[0, chosen, :goals] > 0
     assert (report.reached != expected).sum() <= 1  # another processor rounds in another way
 
 

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 PART = re.compile(r"<!-- (?P<name>[^>]+) -->\n(?P<content>.*?)<!-- end -->", re.DOTALL)
 NUMBERS_OF_TASKS = (10, 25, 50, 100, 250, 1000)
-ROBOTS = ("mt10", "finetune", "mt50", "continual-5", "mt3-sac")
+ROBOTS = ("experts", "mt10", "finetune", "mt50", "continual-5", "mt3-sac")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -31,7 +31,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def seeds(record: ResultRecord) -> str:
     count = len(record.seeds)
-    return f"{count} seed{'s' * (count > 1)}"
+    return f"{count} seed{'s' * (count > 1)}" if count else "no seed"
 
 
 def mean(record: ResultRecord) -> str:
@@ -121,8 +121,10 @@ def robots_table() -> str:
             lost = "" if record.matrix is None else f"{float(forgetting(record.matrix)):.3f}"
             tasks = f"{record.num_tasks}{', one after another' * bool(lost)}"
             reached = f"{mean(record)} ({seeds(record)}; {low:.3f} to {high:.3f})"
-            rows.append([tasks, record.method, reached, lost, f"{record.parameters:,}"])
-    return table(["tasks", "method", "goals reached", "forgetting", "parameters"], rows)
+            at_end = record.more.get("success_at_last_step")
+            size = f"{record.parameters:,}" if record.parameters else ""
+            rows.append([tasks, record.method, reached, "" if at_end is None else f"{at_end:.3f}", lost, size])
+    return table(["tasks", "method", "goals reached", "at the last step", "forgetting", "parameters"], rows)
 
 
 def multi_task_table() -> str:
@@ -234,6 +236,19 @@ def new_skills_table() -> str:
     )
 
 
+def fifty_skills_table() -> str:
+    """Skills learned one after another: the mean over those learned so far, and what was forgotten."""
+    rows = []
+    for record in read_records(ROOT / "results" / "metaworld" / "continual-50.json"):
+        cells = accuracy_by_tasks(record)
+        so_far = [f"{cells[n]:.3f}" if n in cells else "" for n in (5, 10, 20, 50)]
+        trained = record.more.get("parameters_per_skill")
+        size = f"{record.parameters:,}", "all" if trained is None else f"{trained:,}"
+        rows.append([record.method, seeds(record), *so_far, f"{float(forgetting(record.matrix)):.3f}", *size])
+    head = ["method", "seeds", *(f"{n} skills" for n in (5, 10, 20, 50)), "forgetting", "parameters", "trained a skill"]
+    return table(head, rows)
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "example: fine_tune.py": lambda: example("fine_tune.py"),
     "example: ten_skills.py": lambda: example("ten_skills.py"),
@@ -246,6 +261,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "continual": lambda: continual_table(continual_records()),
     "multi-task": multi_task_table,
     "robots": robots_table,
+    "fifty-skills": fifty_skills_table,
     "pendulum": pendulum_table,
     "walkers": walkers_table,
     "watching": watching_table,
