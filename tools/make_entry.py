@@ -13,6 +13,7 @@ from dendrite_zoo.hub import registry
 from dendrite_zoo.hub.model import HubModel
 from dendrite_zoo.hub.publish.card import write_card
 from dendrite_zoo.hub.publish.kinds import kind_of
+from dendrite_zoo.models.control import ControlModel
 from dendrite_zoo.records import merge_seeds, read_records
 
 
@@ -30,6 +31,8 @@ def make_entry(
     """
     shelf = folder or registry.cards_folder()
     model = HubModel.from_pretrained(source)
+    if isinstance(model, ControlModel):
+        model.clear_unused()
     model.save_pretrained(shelf / name, results=results)
     model.results = results
     write_card(model, shelf / name, name)

@@ -1,6 +1,5 @@
 """What networks that control a body in several tasks have in common: tasks by name, observations normalised."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
@@ -15,15 +14,13 @@ from dendrite_zoo._core.finite import unusable_rows
 from dendrite_zoo._core.names import nearest
 from dendrite_zoo._core.torch import full_precision
 from dendrite_zoo.functional import Context
-from dendrite_zoo.layers.sparse import uniform_
 from dendrite_zoo.models.config import MLPConfig
 from dendrite_zoo.models.mlp import ActiveDendriteMLP
 from dendrite_zoo.models.observations import features_of
-from dendrite_zoo.models.room import make_columns, put_columns
+from dendrite_zoo.models.room import make_columns, make_inputs, say_what_is_left_out
 from dendrite_zoo.models.segments import DendriteModel
+from dendrite_zoo.models.unused import used_numbers, with_unused, without_unused
 from dendrite_zoo.row_sparse.subnetworks import Subnetworks
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
@@ -121,7 +118,7 @@ class ControlModel(DendriteModel):
         if init_from is not None and set(tasks) <= set(known):
             remedy = "Name new tasks in tasks=[...], or leave `init_from` out."
             raise wrong_argument("init_from", "given with new tasks, which start from it", init_from, remedy)
-        _say_what_is_left_out(tasks, known)
+        say_what_is_left_out(tasks, known)
         start = None if init_from is None else known.index(init_from)
         places = [known.index(task) if task in known else start for task in tasks]
         state, config = dict(state), {**config, "overlap": changes.get("overlap", config["overlap"])}
@@ -129,8 +126,30 @@ class ControlModel(DendriteModel):
             check_range(0, 1, overlap=config["overlap"])
         make_columns(config, state, len(known), places)
         if config["append_task"]:
-            _make_inputs(config, state, len(known), places)
+            make_inputs(config, state, len(known), places)
         return {**config, "tasks": tasks}, state, []
+
+    @classmethod
+    def to_file(cls, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Leave out what the seed gives, and weights that no task uses where they are zero (see `clear_unused`)."""
+        return super().to_file(config, without_unused(config, state))
+
+    @classmethod
+    def from_file(cls, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Give the whole state."""
+        return with_unused(config, super().from_file(config, state))
+
+    @torch.no_grad()
+    def clear_unused(self) -> None:
+        """Set weights to zero that no task uses, so that a file need not hold them; nothing else changes.
+
+        They lie between units, chosen by contexts, that are never active together.
+        """
+        for name, _, used in used_numbers(self.config, self.state_dict()):
+            weight = self.get_parameter(name)
+            numbers = weight.new_zeros(weight.numel())
+            numbers[used] = weight.flatten()[used]
+            weight.copy_(numbers.view_as(weight))
 
     @property
     def num_tasks(self) -> int:
@@ -190,12 +209,11 @@ class ControlModel(DendriteModel):
             ([1], tensor([ 1., 50.,  1.]))
         """
         self._check_observations(observations)
-        if self.has_known_scales:
-            return []
         sizes = self._linear(observations).abs().amax(0).to(self.observation_scale)
         unseen = self.observation_scale <= smallest
         if self.has_normalizer:
             unseen |= self.observation_scale == 1
+        unseen &= not self.has_known_scales
         zero = (self.observation_mean == 0) & unseen & (sizes > self.observation_scale)
         self.observation_scale[zero] = sizes[zero]
         return zero.nonzero().flatten().tolist()
@@ -274,22 +292,3 @@ def _check_tasks(tasks: Any) -> None:
     if not named or not tasks or len(set(tasks)) < len(tasks):
         got = list(tasks) if isinstance(tasks, Sequence) else tasks
         raise wrong_argument("tasks", "the names of one task or more, each once", got)
-
-
-def _say_what_is_left_out(tasks: Sequence[str], known: Sequence[str]) -> None:
-    """A misspelt name would be a new task, and the task that is meant would be left out, without a word."""
-    left_out = [task for task in known if task not in tasks]
-    for task in (task for task in tasks if task not in known):
-        if meant := nearest(task, left_out, cutoff=0.8):
-            logger.warning("%r is new to the model, and tasks that it knows are left out.%s", task, meant)
-
-
-def _make_inputs(config: Mapping[str, Any], state: dict[str, Tensor], known: int, places: Sequence[int | None]) -> None:
-    """Give the first layers the inputs of other tasks' one-hot ids, which stand behind the observation."""
-    for name in [name for name in state if name.endswith("hidden.0.weight")]:
-        weight, mask = state[name], name.removesuffix("weight") + "mask"
-        drawn = weight.new_empty(len(weight), sum(place is None for place in places))
-        uniform_(drawn, config["weight_density"] * weight.shape[1])
-        if mask in state:  # each unit sees as many inputs as any other: all of the new ones
-            state[mask] = put_columns(state[mask], torch.ones(drawn.shape, dtype=torch.bool), known, places)
-        state[name] = put_columns(weight, drawn, known, places)

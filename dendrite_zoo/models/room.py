@@ -1,13 +1,17 @@
 """Room for other tasks: what a state holds once a task, where contexts are one-hot."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from dendrite_zoo._core.names import nearest
 from dendrite_zoo.layers.sparse import uniform_
 from dendrite_zoo.models.overlap import set_apart
+
+logger = logging.getLogger(__name__)
 
 
 def make_columns(config: Mapping[str, Any], state: dict[str, Tensor], known: int, places: Sequence[int | None]) -> None:
@@ -38,6 +42,17 @@ def make_columns(config: Mapping[str, Any], state: dict[str, Tensor], known: int
             state[name] = set_apart(state[name].cpu(), config["overlap"], density, gate, new)
 
 
+def make_inputs(config: Mapping[str, Any], state: dict[str, Tensor], known: int, places: Sequence[int | None]) -> None:
+    """Give the first layers the inputs of other tasks' one-hot ids, which stand behind the observation."""
+    for name in [name for name in state if name.endswith("hidden.0.weight")]:
+        weight, mask = state[name], name.removesuffix("weight") + "mask"
+        drawn = weight.new_empty(len(weight), sum(place is None for place in places))
+        uniform_(drawn, config["weight_density"] * weight.shape[1])
+        if mask in state:  # each unit sees as many inputs as any other: all of the new ones
+            state[mask] = put_columns(state[mask], torch.ones(drawn.shape, dtype=torch.bool), known, places)
+        state[name] = put_columns(weight, drawn, known, places)
+
+
 def put_columns(old: Tensor, drawn: Tensor, known: int, places: Sequence[int | None]) -> Tensor:
     """The last ``known`` columns of a tensor, and drawn ones, in a new order; what stands before them stays.
 
@@ -49,3 +64,11 @@ def put_columns(old: Tensor, drawn: Tensor, known: int, places: Sequence[int | N
     new = iter(range(old.shape[-1], old.shape[-1] + drawn.shape[-1]))
     index = [*range(first), *(next(new) if place is None else first + place for place in places)]
     return torch.cat([old, drawn], dim=-1)[..., index].contiguous()
+
+
+def say_what_is_left_out(tasks: Sequence[str], known: Sequence[str]) -> None:
+    """A misspelt name would be a new task, and the task that is meant would be left out, without a word."""
+    left_out = [task for task in known if task not in tasks]
+    for task in (task for task in tasks if task not in known):
+        if meant := nearest(task, left_out, cutoff=0.8):
+            logger.warning("%r is new to the model, and tasks that it knows are left out.%s", task, meant)
