@@ -154,6 +154,11 @@ class OnlineTasks(TaskDataModule):
         return min(self.epoch // self.epochs_per_task, self.num_tasks - 1)
 
     @property
+    def description(self) -> str:
+        """How a policy learns from these data, for its card."""
+        return f"Learned by reinforcement, without demonstrations: {self.env_steps:,} steps of the simulation."
+
+    @property
     def env_steps(self) -> int:
         """Number of steps that were simulated, of all environments in all processes."""
         return self.rounds * self.env_steps_per_round - self._cut_steps
@@ -275,8 +280,7 @@ class OnlineTasks(TaskDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """The state of environments and replay buffer, of all processes; also after the environments were closed."""
-        own = self.practice.state_dict() if self.rounds else None
-        if own is None:
+        if not self.rounds or (own := self.practice.state_dict()) is None:
             return {}
         turn = {"task": self.practice.first_task, "earlier_rounds": self._earlier_rounds}
         return {"rounds": self.rounds, "cut_steps": self._cut_steps, **turn, "processes": gather_states(own)}

@@ -80,13 +80,18 @@ class Card:
             library_name=configs.LIBRARY_NAME,
             license="apache-2.0",
             pipeline_tag=self.kind.pipeline_tag,
-            tags=list(dict.fromkeys([configs.LIBRARY_NAME, *self.kind.tags, *benchmarks])),
+            tags=list(dict.fromkeys([configs.LIBRARY_NAME, *self._tags(), *benchmarks])),
             datasets=list(dict.fromkeys(datasets)) or None,
             base_model=self.base_model or None,
             model_name=self.name,
             eval_results=[result for record in self.own for result in self._eval_results(record)] or None,
         )
         return data.to_dict()
+
+    def _tags(self) -> tuple[str, ...]:
+        """Those of the kind; what has played to learn was no imitation."""
+        played = bool(self.own and self.own[0].get("env_steps"))
+        return tuple("reinforcement-learning" if played and t == "imitation-learning" else t for t in self.kind.tags)
 
     def draw(self, path: Path) -> bool:
         """Draw the accuracy matrix, else the sub-networks; False without either, or with nothing to draw them with."""
