@@ -90,7 +90,8 @@ def update(pieces: Iterable[Piece], step: float, group: dict[str, Any]) -> None:
     some: list[Piece] = []
     numbers = 0
     for piece in pieces:
-        if some and numbers + piece.grad.numel() > AT_ONCE:
+        limit = AT_ONCE if piece.grad.ndim == 1 else PIECE
+        if some and numbers + piece.grad.numel() > limit:
             _adam(some, step, group)
             some, numbers = [], 0
         some.append(piece)

@@ -11,7 +11,7 @@ from dendrite_zoo._core.torch import full_precision, runs_eagerly
 from dendrite_zoo.functional.context import Context, distinct_contexts
 from dendrite_zoo.functional.dendrites import Gate, segment_activations, select_winners, winning_segments
 from dendrite_zoo.row_sparse.parameter import RowParameter, rows_of
-from dendrite_zoo.row_sparse.taken_rows import dot_taken_rows
+from dendrite_zoo.row_sparse.taken_rows import dot_taken_rows, wants_sparse
 
 FEW = 3
 """Contexts are few where each has so many segments of a unit or more: then most segments win in none of them."""
@@ -55,7 +55,8 @@ def winning_activations(
         contexts = contexts.to(segments.dtype)
     with full_precision(segments.device):  # a rounded activation could choose another winner
         few = len(contexts) == 1 or FEW * len(contexts) <= segments.shape[1]
-        strength = (_from_winners if few else _from_all)(segments, contexts, gate, mask)
+        small = wants_sparse(segments) and len(contexts) * segments.shape[0] * segments.shape[1] <= CHUNK
+        strength = (_from_winners if few or small else _from_all)(segments, contexts, gate, mask)
     if index is None:
         return strength
     return strength[0] if index.ndim == 0 else F.embedding(index, strength)
@@ -87,6 +88,8 @@ def _from_winners(segments: Tensor, contexts: Tensor, gate: Gate, mask: Tensor |
         if cache is not None and known is not None:
             cache.watch(ids[0])
             known = known[ids]
+        elif len(contexts) > 1 and mask is None:
+            known = activations.reshape(len(contexts), -1).gather(1, ids)
     if not contexts.is_floating_point():
         contexts = F.one_hot(contexts, segments.shape[-1]).to(segments.dtype)
     strength = dot_taken_rows(segments, ids, contexts, row_dims=2, mask=mask, known=known)

@@ -11,6 +11,9 @@ from dendrite_zoo._core.ranks import num_ranks
 from dendrite_zoo._core.torch import runs_eagerly
 from dendrite_zoo.row_sparse.parameter import RowParameter, rows_of
 
+FULL = 2
+"""A gradient of rows times vectors is dense where it holds more than one row in so many."""
+
 OVERLAP = 4
 """A gradient with repetitions is dense where it holds more than one number in so many, or as many rows as there are."""
 
@@ -66,7 +69,7 @@ def take_rows(parameter: Tensor, ids: Tensor | Rows, row_dims: int, mask: Tensor
         >>> take_rows(torch.tensor([[[1.0, 2.0]], [[3.0, 4.0]]]), torch.tensor([1]), row_dims=2)
         tensor([[3., 4.]])
     """
-    if _wants_sparse(parameter):
+    if wants_sparse(parameter):
         return _TakeRows.apply(parameter, ids if isinstance(ids, Rows) else Rows(ids), mask)
     ids = ids.ids if isinstance(ids, Rows) else ids
     rows = _select(rows_of(parameter, row_dims), ids)
@@ -95,12 +98,13 @@ def dot_taken_rows(
         >>> dot_taken_rows(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[1, 1]]), torch.ones(1, 2), row_dims=1)
         tensor([[7., 7.]])
     """
-    if _wants_sparse(weight) and not vectors.requires_grad:
+    if wants_sparse(weight) and not vectors.requires_grad:
         return _DotTakenRows.apply(weight, ids, vectors, mask, known)
     return _dot(take_rows(weight, ids, row_dims, mask), vectors)
 
 
-def _wants_sparse(parameter: Tensor) -> bool:
+def wants_sparse(parameter: Tensor) -> bool:
+    """Whether gradients of a parameter are to hold some of its rows alone."""
     return isinstance(parameter, RowParameter) and parameter.owner is not None and not _dense_needed(parameter.device)
 
 
@@ -145,7 +149,7 @@ def take_together(wanted: Sequence[Taken]) -> list[Tensor]:
     """
     parameters = [parameter for taken in wanted for parameter in taken.parameters]
     learns = torch.is_grad_enabled() and any(parameter.requires_grad for parameter in parameters)
-    if learns and all(map(_wants_sparse, parameters)):
+    if learns and all(map(wants_sparse, parameters)):
         return list(_TakeTogether.apply(wanted, *parameters))
     results = []
     for taken in wanted:
@@ -229,23 +233,27 @@ class _DotTakenRows(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         ids, vectors, mask = ctx.saved_tensors
+        if len(ids) > 1:
+            return _products(ids, grad, vectors, mask, ctx), None, None, None, None
         if mask is not None:
-            vectors = vectors.unsqueeze(1) * _factors(mask, ids, ctx.row_dims, vectors)  # (K, N, C)
-        elif len(vectors) > 1:
-            vectors = vectors.unsqueeze(1).expand(-1, ids.shape[1], -1)
-        used = grad != 0 if mask is None else (grad != 0) & vectors.any(-1)
-        values = grad[used].unsqueeze(-1) * (vectors if vectors.ndim == 2 else vectors[used])
-        return _gradient(ids[used], values, ctx, unique=len(ids) == 1), None, None, None, None
+            vectors = vectors * _factors(mask, ids[0], ctx.row_dims, vectors)  # (N, C)
+        used = grad[0] != 0 if mask is None else (grad[0] != 0) & vectors.any(-1)
+        values = grad[0][used].unsqueeze(-1) * (vectors if mask is None else vectors[used])
+        ids = _indices(ids[0][used], ctx.shape[: ctx.row_dims])
+        return _sparse(ids, values, ctx.shape, None), None, None, None, None
 
 
-def _gradient(ids: Tensor, values: Tensor, ctx: Any, unique: bool) -> Tensor:
-    """The gradient of the rows ``ids``: sparse, but where several parts may overlap and are most of it."""
+def _products(ids: Tensor, grad: Tensor, vectors: Tensor, mask: Tensor | None, ctx: Any) -> Tensor:
+    """The gradient of rows, of which each line of ids ``(K, N)`` has one once: a product with vectors ``(K, C)``."""
     shape = ctx.shape[: ctx.row_dims]
-    if not unique and _is_most(ids, values, math.prod(shape)):
-        return _sums(ids, values, math.prod(shape)).view(ctx.shape)
-    if not unique:
-        ids, values = Rows(ids).sums(values)
-    return _sparse(_indices(ids, shape), values, ctx.shape, None if unique else True)
+    factors = grad.new_zeros(len(ids), math.prod(shape)).scatter_(1, ids, grad)  # of each vector in each row
+    used = factors.any(0).nonzero().squeeze(1)
+    is_most = FULL * len(used) > factors.shape[1]
+    values = (factors if is_most else factors[:, used]).T @ vectors
+    if mask is not None:
+        rows = rows_of(mask, ctx.row_dims)
+        values *= (rows if is_most else rows[used]).to(values.dtype)
+    return values.view(ctx.shape) if is_most else _sparse(_indices(used, shape), values, ctx.shape, True)
 
 
 def _is_most(ids: Tensor, values: Tensor, count: int) -> bool:
