@@ -11,6 +11,7 @@ from torch.func import functional_call
 from dendrite_zoo._core.torch import has_statistics
 from dendrite_zoo.contexts import OneHotContext, TaskContext
 from dendrite_zoo.layers import ActiveDendriteConv2d, ActiveDendriteLinear
+from dendrite_zoo.lightning_modules.new_subnetworks import with_subnetwork
 from dendrite_zoo.models import ActiveDendriteMLP
 
 Places: TypeAlias = dict[str, tuple[Tensor, Tensor]]
@@ -141,6 +142,9 @@ class NewParts(nn.Module):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the network gives, with the gradient of the parts alone."""
+        values = {part.name: part.of(self.model.get_parameter(part.name)) for part in self._owned}
+        if not kwargs and (own := with_subnetwork(self.model, self.tasks, args, values)) is not None:
+            return self.model(*own)
         merged = {part.name: self._merged(part) for part in self._owned}
         return functional_call(self.model, merged, args, kwargs)
 
