@@ -12,7 +12,7 @@ from torch.utils.data import ConcatDataset, DataLoader
 
 import dendrite_zoo
 from dendrite_zoo.callbacks import SparsityLogger, SubnetworkLogger
-from dendrite_zoo.lightning_modules import BehaviorCloning
+from dendrite_zoo.lightning_modules import BehaviorCloning, new_parts
 from dendrite_zoo.models import ActiveDendritePolicy
 from tests import processes
 from tests.lightning_modules.new_skills import (
@@ -146,6 +146,27 @@ def test_after_a_fit_that_raised_a_loop_of_ones_own_trains_all(tmp_path):
             BehaviorCloning(policy, learn="new", warmup=0), data
         )
     assert all(parameter.requires_grad for parameter in policy.parameters())
+
+
+def test_a_subnetwork_cut_out_learns_as_it_does_within_the_whole_network(monkeypatch):
+    torch.manual_seed(0)
+    options = {"dendrite_layers": None, "winners": "context", "activation_density": 0.3, "weight_density": 1.0}
+    policy = ActiveDendritePolicy(
+        ["a", "b", "c"], hidden_features=[30, 40], observation_size=5, action_size=2, **options
+    )
+    new = new_parts.NewParts(policy)
+    new.own([2], [0, 1])
+    x, found = torch.randn(7, 5), []
+    for _ in range(2):
+        new.zero_grad()
+        mean, log_std = new(x, torch.tensor(2))
+        (mean.square().sum() + log_std.sum()).backward()
+        found.append([mean.detach(), log_std.detach(), *(part.value.grad for part in new.parts)])
+        monkeypatch.setattr(new_parts, "with_subnetwork", lambda *_: None)
+    cut, whole = found
+    assert all(one.equal(other) for one, other in zip(cut, whole, strict=True)) and cut[0].equal(policy(x, 2)[0])
+    for grad, part in zip(cut[2:], new.parts, strict=True):
+        assert grad[~part.free].eq(0).all() and grad.ne(0).any() == part.free.any()
 
 
 @pytest.mark.slow
