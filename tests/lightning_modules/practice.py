@@ -59,13 +59,14 @@ class EveryRound(Checkpoint):
         trainer.save_checkpoint(self.path)
 
 
-def train(folder, crash=None, data=None, **kwargs):
+def train(folder, crash=None, data=None, options=None, **kwargs):
     """Train from the last checkpoint, where there is one, and write ``result-{rank}.pt``."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     torch.set_num_threads(1)
     torch.manual_seed(0)
     folder = Path(folder)
-    module, data = MultiTaskSAC(small_policy(), batch_size_per_task=8, lr=1e-2), practice(max_steps=7, **(data or {}))
+    module = MultiTaskSAC(small_policy(), batch_size_per_task=8, lr=1e-2, **(options or {}))
+    data = practice(max_steps=7, **(data or {}))
     last = folder / "last.ckpt"
     callbacks = [EveryRound(last), *([] if crash is None else [CrashAfter(crash)])]
     defaults = {

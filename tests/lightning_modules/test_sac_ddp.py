@@ -15,7 +15,8 @@ SIZES = {"env_steps": 80, "warmup_steps": 40}  # as many rounds as one process p
 
 
 def start(folder, **options):
-    options = {"data": SIZES, "devices": 2, "strategy": "ddp", **options}
+    learning = {"policy_delay": 2, "n_step": 3}  # processes wait for the gradients of all parameters in all updates
+    options = {"data": SIZES, "devices": 2, "strategy": "ddp", "options": learning, **options}
     return processes.run_ddp(Path(__file__).with_name("practice.py"), folder, json.dumps(options), cwd=folder)
 
 
