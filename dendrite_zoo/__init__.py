@@ -28,11 +28,12 @@ if TYPE_CHECKING:
         rl,
         streams,
     )
-    from dendrite_zoo.models import load
+    from dendrite_zoo.models import add_dendrites, load
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "add_dendrites",
     "callbacks",
     "contexts",
     "functional",
@@ -53,8 +54,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Fetch what is not imported yet (PEP 562)."""
-    if name == "load":
-        return importlib.import_module("dendrite_zoo.models").load
+    if name in ("add_dendrites", "load"):
+        return getattr(importlib.import_module("dendrite_zoo.models"), name)
     if name in __all__:
         return importlib.import_module(f"dendrite_zoo.{name}")
     raise AttributeError(f"module 'dendrite_zoo' has no attribute {name!r}")

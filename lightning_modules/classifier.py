@@ -42,7 +42,7 @@ class TaskClassifier(NewTaskModule):
         model: nn.Module | Mapping[str, Any] | str,
         *,
         context: TaskContext | None,
-        lr: float,
+        lr: float | None,
         optimizer: OptimizerFactory | None,
         lr_schedule: Literal["cosine"] | None,
         label_smoothing: float,
@@ -57,6 +57,7 @@ class TaskClassifier(NewTaskModule):
         self.given_context = context
         self._takes_task = _check_context(self.model, context)
         _check_context_at_test(self.context, context_at_test, self._takes_task)
+        lr = getattr(self.model, "default_lr", 5e-4) if lr is None else lr
         check_positive(lr=lr)
         check_share(label_smoothing=label_smoothing)
         if lr_schedule is not None:
@@ -93,7 +94,7 @@ class TaskClassifier(NewTaskModule):
         try:
             return logits_of(self.network(*arguments, **keywords))
         except RuntimeError as error:
-            if wrong := wrong_shape(self.model, x):
+            if isinstance(x, Tensor) and (wrong := wrong_shape(self.model, x)):
                 raise wrong from error
             raise
 

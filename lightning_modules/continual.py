@@ -8,14 +8,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from dendrite_zoo._core.checks import wrong_argument
 from dendrite_zoo._core.lightning import attached_trainer, second_pass, transfer_batch
 from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo._core.ranks import sum_over_ranks
 from dendrite_zoo.contexts import FoundContext, TaskContext
 from dendrite_zoo.hub import HubModel
+from dendrite_zoo.lightning_modules.adapted import AdaptedTasks
 from dendrite_zoo.lightning_modules.base import cosine
-from dendrite_zoo.lightning_modules.classifier import ContextAtTest, Loss, Metrics, OptimizerFactory, TaskClassifier
+from dendrite_zoo.lightning_modules.classifier import ContextAtTest, Loss, Metrics, OptimizerFactory
 from dendrite_zoo.lightning_modules.finite import batch_named
 from dendrite_zoo.lightning_modules.known_tasks import warn_of_chance, warn_of_known_task
 from dendrite_zoo.lightning_modules.losses import unpack
@@ -28,7 +28,7 @@ Batch = tuple[Tensor, Tensor]
 
 
 @say_new_names
-class ContinualClassifier(TaskClassifier):
+class ContinualClassifier(AdaptedTasks):
     """Trains a network on a stream of tasks, one after another (Iyer et al. 2022, permuted MNIST).
 
     Which task is on comes from the datamodule's ``current_task`` (see `dendrite_zoo.streams`); without one from what is
@@ -47,7 +47,8 @@ class ContinualClassifier(TaskClassifier):
             that maps ``(x, context)``, or ``x`` and ``task=``, integers ``(B,)``; or what `dendrite_zoo.load` takes,
             such as ``"org/repo@revision"``; or the config of a registered model, from which it is built.
         context: where the context comes from (`dendrite_zoo.contexts`); needed where ``model`` takes ``(x, context)``.
-        lr: learning rate of `dendrite_zoo.optim.DendriteAdam`, 1/step.
+        lr: learning rate of `dendrite_zoo.optim.DendriteAdam`, 1/step; by default 5e-4, for
+            `dendrite_zoo.add_dendrites` 5e-3.
         optimizer: makes another optimizer from the parameters, with a learning rate of its own.
         reset_optimizer: forget the optimizer's moments when a task starts, as the paper does.
         lr_schedule: ``"cosine"`` lets the learning rate fall to 0 within each task, along half a cosine; the
@@ -91,7 +92,7 @@ class ContinualClassifier(TaskClassifier):
         model: nn.Module | Mapping[str, Any] | str,
         *,
         context: TaskContext | None = None,
-        lr: float = 5e-4,
+        lr: float | None = None,
         optimizer: OptimizerFactory | None = None,
         reset_optimizer: bool = True,
         lr_schedule: Literal["cosine"] | None = None,
@@ -196,7 +197,7 @@ class ContinualClassifier(TaskClassifier):
             warn_of_known_task(self, task)
             self._start_context(task)  # first: where its inputs are refused, nothing has changed
             if isinstance(self.model, RidgeClassifier):
-                self.model.learn(self._batches_of_current_task())
+                self.model.learn(self.task_batches())
         self.enter_task(task)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -223,7 +224,7 @@ class ContinualClassifier(TaskClassifier):
                 "or set module.current_task before the fit."
             )
         self._labels = None
-        self.context.start_task(task, (x for x, _ in self._batches_of_current_task()))
+        self.context.start_task(task, (x for x, _ in self.task_batches()))
 
     def first_tasks(self) -> Sequence[int]:
         """The task being trained."""
@@ -263,13 +264,6 @@ class ContinualClassifier(TaskClassifier):
         """The validation loader of a task, else that of training."""
         return self.validation_of(task)
 
-    def place_of(self, name: str | int) -> int:
-        """The index of a task, which has no name."""
-        most = 0 if self.context is None else max(0, self.context.num_tasks - 1)
-        if not str(name).isdecimal() or int(name) > most:
-            raise wrong_argument("init_from", f"'nearest', or the index of a task learned, from 0 to {most}", name)
-        return int(name)
-
     def _is_context_of(self, task: int, contexts: Tensor) -> Tensor:
         return self._task_of_context(contexts) == task
 
@@ -279,7 +273,8 @@ class ContinualClassifier(TaskClassifier):
         tasks = [*self.cluster_to_task, *range(len(self.cluster_to_task), self.context.max_tasks)]
         return torch.tensor(tasks, device=context.device)[context]
 
-    def _batches_of_current_task(self) -> Iterator[Batch]:
+    def task_batches(self) -> Iterator[Batch]:
+        """The training batches of the current task, as a step gets them."""
         data = self.datamodule
         loader = second_pass(self.trainer.train_dataloader if data is None else data.train_dataloader())
         batches = self.trainer.num_training_batches  # of a loader without end it is what the Trainer takes

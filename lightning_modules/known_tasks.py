@@ -8,6 +8,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from dendrite_zoo._core.lightning import transfer_batch
 from dendrite_zoo._core.ranks import sum_over_ranks
 from dendrite_zoo.lightning_modules.losses import is_labels, unpack
+from dendrite_zoo.models import AdaptedBackbone
 
 if TYPE_CHECKING:
     from dendrite_zoo.lightning_modules.classifier import TaskClassifier
@@ -58,7 +59,8 @@ def warn_of_chance(module: "TaskClassifier") -> None:
 
 def warn_of_known_task(module: "TaskClassifier", task: int) -> None:
     """Warn where a task about to be trained alone, by ``learn="new"``, was learned before."""
-    if module.new is not None and module.context is not None and module.context.counts[task] > 0:
+    parts = module.new is not None or isinstance(module.model, AdaptedBackbone)
+    if parts and module.context is not None and module.context.counts[task] > 0:
         rank_zero_warn(
             f"learn='new': task {task} was learned before. What it has for itself is trained again, and its "
             f"outputs change; those of all others do not. For a new task give first_task={module.context.num_tasks}."

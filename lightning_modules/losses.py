@@ -1,5 +1,6 @@
 """Losses and targets: what fits together, and what to do where something does not."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch.nn.functional as F
@@ -117,8 +118,11 @@ def unpack(batch: Any, *names: str) -> tuple[Tensor, ...]:
         >>> len(unpack([torch.zeros(2, 3), torch.zeros(2)], "x", "y"))
         2
     """
-    if isinstance(batch, (list, tuple)) and len(batch) == len(names) and all(isinstance(x, Tensor) for x in batch):
-        return tuple(batch)
+    if isinstance(batch, (list, tuple)) and len(batch) == len(names):
+        inputs, *others = batch
+        named = isinstance(inputs, Mapping) and all(isinstance(x, Tensor) for x in inputs.values())  # keyword arguments
+        if (named or isinstance(inputs, Tensor)) and all(isinstance(x, Tensor) for x in others):
+            return tuple(batch)
     got = type(batch).__name__
     if isinstance(batch, (list, tuple)):
         got = f"({', '.join(type(part).__name__ for part in batch)})"

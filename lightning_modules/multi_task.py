@@ -14,6 +14,7 @@ from dendrite_zoo.contexts import FoundContext, TaskContext
 from dendrite_zoo.lightning_modules.base import cosine
 from dendrite_zoo.lightning_modules.classifier import ContextAtTest, Loss, Metrics, OptimizerFactory, TaskClassifier
 from dendrite_zoo.lightning_modules.losses import unpack
+from dendrite_zoo.models import AdaptedBackbone
 
 MixedBatch = tuple[Tensor, Tensor, Tensor]
 
@@ -84,6 +85,11 @@ class MultiTaskClassifier(TaskClassifier):
         )
         if self.untrained is not None:
             raise wrong_argument("model", "one that is trained", "RidgeClassifier", "Call its learn(batches).")
+        if isinstance(self.model, AdaptedBackbone):
+            raise TypeError(
+                "Expected a model that learns several tasks at once, but got a backbone with dendrites, which "
+                "learns one task after another. Give it to ContinualClassifier."
+            )
         if isinstance(self.context, FoundContext):
             remedy = "Tasks are given here; ContinualClassifier lets such a context find them."
             raise wrong_argument("context", "a context of given tasks", type(self.context).__name__, remedy)

@@ -66,6 +66,15 @@ def test_images(tmp_path):
 
 
 @pytest.mark.slow
+def test_backbone(tmp_path):
+    shown = run([sys.executable, ROOT / "examples" / "backbone.py"], tmp_path)
+    scores = {
+        way: [float(x) for x in re.search(rf"^{way} +(.*)$", shown, re.M)[1].split()] for way in ("given", "inferred")
+    }
+    assert min(scores["given"]) > 0.9 and min(scores["inferred"]) > 0.9 and "after loading: True" in shown
+
+
+@pytest.mark.slow
 def test_ten_skills(tmp_path):
     pytest.importorskip("metaworld")
     shown = run([sys.executable, ROOT / "examples" / "ten_skills.py"], tmp_path).splitlines()

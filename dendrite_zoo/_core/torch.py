@@ -123,6 +123,22 @@ def hook_all_modules(before: Callable[..., None], after: Callable[..., None]) ->
     return remove
 
 
+def remove_forward_hooks(module: nn.Module, kinds: tuple[type, ...]) -> None:
+    """Take hooks of some classes away from a module and all that are in it.
+
+    Example:
+        >>> layer = nn.Linear(1, 1)
+        >>> handle = layer.register_forward_hook(nn.Identity())
+        >>> remove_forward_hooks(layer, (nn.Identity,))
+        >>> len(layer._forward_hooks)
+        0
+    """
+    for part in module.modules():
+        for number, hook in list(part._forward_hooks.items()):
+            if isinstance(hook, kinds):
+                del part._forward_hooks[number]
+
+
 def fused_devices() -> Sequence[str]:
     """The types of devices on which torch's optimizers have one kernel for all parameters."""
     known = getattr(torch.utils._foreach_utils, "_get_fused_kernels_supported_devices", None)

@@ -48,6 +48,7 @@ class HubModel:
     Attributes:
         changeable: the arguments that `from_pretrained` may change.
         config: the constructor's arguments, all of them.
+        built_on: ``org/name`` of a model that this one was made on, for its card; or empty.
         results: a list of result records of these weights, or None; written with them.
         origin: where it was loaded from, or None.
 
@@ -70,6 +71,7 @@ class HubModel:
     model_type: ClassVar[str]
     changeable: ClassVar[tuple[str, ...]] = ()
     config: dict[str, Any]
+    built_on: str = ""
     results: Any = None
     origin: Origin | None = None
 
@@ -108,11 +110,21 @@ class HubModel:
         """Build a model for a state that follows; to be overridden where the constructor would compute that in vain."""
         return cls(**config)
 
+    def complete(self, backbone: nn.Module | None) -> None:
+        """Put in what no artifact of the class contains; to be overridden by a class that leaves something out.
+
+        Raises:
+            TypeError: a backbone was given to a model that is whole.
+        """
+        if backbone is not None:
+            raise TypeError(f"{type(self).__name__} takes no `backbone`: its artifact is whole. Leave it out.")
+
     @classmethod
     def from_pretrained(
         cls: type[M],
         x: str | os.PathLike[str],
         *,
+        backbone: nn.Module | None = None,
         revision: str | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         token: str | bool | None = None,
@@ -125,6 +137,8 @@ class HubModel:
 
         Args:
             x: a zoo name, ``org/repo``, ``org/repo@revision``, or a folder (an artifact or a run).
+            backbone: the network that an artifact of dendrites alone was learned on
+                (`dendrite_zoo.models.AdaptedBackbone`).
             revision: branch, tag or commit of the repo.
             cache_dir: where downloads are kept; the Hub client's own cache by default.
             token: for private repos; the Hub client's own by default.
@@ -161,6 +175,7 @@ class HubModel:
         with contextlib.nullcontext() if changes else torch.random.fork_rng(devices=[]):
             model = model_class.blank(arguments)
         fill(cast(nn.Module, model), state, stored)
+        model.complete(backbone)
         model.origin, model.results = origin, None if changes else origin.results
         cast(nn.Module, model).eval()
         return model
@@ -219,7 +234,7 @@ class HubModel:
             results = self.results
         # A model is not its own base: neither the same weights again, nor a new version in the same repo.
         same = unchanged or origin.repo in (None, target)
-        base = origin.base_model if same else str(origin.repo)
+        base = (origin.base_model if same else str(origin.repo)) or self.built_on
         artifact.write(folder, config, state, results=usable_results(results), base_model=base)
 
 

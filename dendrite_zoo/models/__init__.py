@@ -1,5 +1,6 @@
 """Models: networks that load from, and are published to, the Hugging Face Hub."""
 
+from dendrite_zoo.models.adapters import *
 from dendrite_zoo.models.classifier import *
 from dendrite_zoo.models.config import *
 from dendrite_zoo.models.critic import *

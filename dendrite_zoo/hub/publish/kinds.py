@@ -49,7 +49,24 @@ def _from_sums(arguments: Arguments) -> str:
     return f"x = torch.rand(8, {sizes})  # like those it learned\nlogits = model(x)"
 
 
+def _put_on(arguments: Arguments) -> str:
+    lines = ["model.attach(backbone)  # " + (arguments["backbone_name"] or "the network that it was learned on")]
+    if arguments["context"] != "given":
+        lines.append("logits = model(x)  # finds the task of each input by itself")
+    return "\n".join([*lines, "logits = model(x, task=0)  # takes it as given"])
+
+
 KINDS: dict[str, Kind] = {
+    "adapted-backbone": Kind(
+        tags=("continual-learning", "active-dendrites", "adapters"),
+        usage=_put_on,
+        limits=lambda arguments: [
+            "It has no backbone: "
+            + (arguments["backbone_name"] or "a network without a name")
+            + " is to be put in, with "
+            f"the weights whose sha256 is {arguments['backbone_sha256'][:12]}...",
+        ],
+    ),
     "active-dendrite-classifier": Kind(
         pipeline_tag="image-classification",
         usage=_classify,

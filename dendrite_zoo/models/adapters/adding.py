@@ -1,0 +1,103 @@
+"""Putting dendrites on somebody else's network."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from dendrite_zoo.hub.artifact import fingerprint
+from dendrite_zoo.layers.gate import channels_of
+from dendrite_zoo.models.adapters.context import ContextKind
+from dendrite_zoo.models.adapters.head import HeadKind
+from dendrite_zoo.models.adapters.model import AdaptedBackbone
+from dendrite_zoo.models.adapters.probe import Layers, find_layers, probe
+
+__all__ = ["add_dendrites"]
+
+
+def add_dendrites(
+    backbone: nn.Module,
+    *,
+    layers: Layers,
+    num_classes: int,
+    max_tasks: int,
+    head: HeadKind | None = "ridge",
+    context: ContextKind = "ridge",
+    shift: bool = False,
+    name: str | None = None,
+    example: Any = None,
+) -> AdaptedBackbone:
+    r"""Put dendrites on a pretrained network of anybody's, so that it learns task after task and loses none.
+
+    Each task has a segment, and so a gate on each channel of the chosen layers (and with ``shift`` an offset):
+
+    .. math:: y'_c = 2\sigma(s_{tc}) \, y_c + b_{tc}
+
+    Gates begin at 1, and are all that is trained, with a small head; the network is frozen, in place, and stays in eval
+    mode. It is FiLM (Perez et al. 2018) or IA3 (Liu et al. 2022) with a task that is inferred: by the features that the
+    network has without gates. Earlier tasks' outputs, the task given, stay equal to the bit.
+
+    Features are those of several stages: of images the last output of each resolution, of sequences that of some
+    blocks and of the network itself, each averaged over positions (over the ``attention_mask``, where there is one),
+    and for ``"ridge"`` the input itself, made smaller. What a network returns is a tensor, a tuple whose first is one,
+    or an output of transformers, of which ``last_hidden_state`` or ``logits`` are taken.
+
+    Args:
+        backbone: maps inputs to features: a tensor ``(B, ...)``, or a dictionary of keyword arguments. A layer that
+            classifies is better left out, such as by ``num_classes=0`` of timm or ``network.fc = nn.Identity()``.
+        layers: which layers get gates: a type such as ``nn.Conv2d``, a name or a glob such as ``"*.conv2"`` or
+            ``"encoder.layer.*"``, or a list of these; see `find_layers`.
+        num_classes: size of the output that all tasks share; labels of each task are from 0.
+        max_tasks: how many tasks there is room for.
+        head: ``"ridge"``: a linear head is trained with the gates, then `AdaptedBackbone.fit_head` solves another one
+            from random features of gated features and inputs; ``"linear"``: that of the training; None for features.
+        context: where a task comes from, where none is given: ``"ridge"`` (regression on random features),
+            ``"prototype"`` (the nearest mean of features); with ``"given"`` it always is.
+        shift: whether channels get an offset, too.
+        name: what an artifact calls the backbone, such as ``"timm/resnet18.a1_in1k@<commit>"``; by default what timm
+            or transformers call it.
+        example: a batch of inputs, to see the sizes of features; by default one is made up.
+
+    Raises:
+        ValueError: no layer is meant by ``layers``; the network does not run on the example; an argument out of range.
+
+    Example:
+        >>> backbone = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        >>> model = add_dendrites(backbone, layers=nn.Conv2d, num_classes=10, max_tasks=5, head="linear")
+        >>> model.start_task(0, [torch.rand(32, 1, 28, 28)])
+        >>> model(torch.rand(4, 1, 28, 28), task=0).shape, model(torch.rand(4, 1, 28, 28)).shape
+        (torch.Size([4, 10]), torch.Size([4, 10]))
+    """
+    if not isinstance(backbone, nn.Module):
+        raise TypeError(f"Expected `backbone` to be a torch.nn.Module, but got {type(backbone).__name__}.")
+    backbone.eval()
+    found = find_layers(backbone, layers)
+    seen = probe(backbone, example)
+    if idle := [name for name in found if name not in seen.called]:
+        raise ValueError(
+            f"Expected layers that {type(backbone).__name__} calls, but got {', '.join(idle[:5])}, which it does not "
+            "when it runs: a gate there would have no effect. Leave them out of `layers`."
+        )
+    model = AdaptedBackbone(
+        layers={name: channels_of(layer).number for name, layer in found.items()},  # type: ignore[union-attr]
+        stages={name: list(stage) for name, stage in seen.stages.items()},
+        num_classes=num_classes,
+        max_tasks=max_tasks,
+        head=head,
+        context=context,
+        shift=shift,
+        input_features=seen.input_features if head == "ridge" else 0,
+        backbone_name=_name_of(backbone) if name is None else name,
+        backbone_sha256=fingerprint(backbone.state_dict()),
+    )
+    device = next((p.device for p in backbone.parameters()), torch.device("cpu"))
+    return model.to(device).attach(backbone)
+
+
+def _name_of(backbone: nn.Module) -> str:
+    """What timm or transformers call a network, where it is of one of them."""
+    said = getattr(backbone, "pretrained_cfg", None)
+    if isinstance(said, Mapping) and said.get("hf_hub_id"):
+        return str(said["hf_hub_id"])
+    return str(getattr(getattr(backbone, "config", None), "name_or_path", "") or "")

@@ -1,0 +1,69 @@
+"""Which task an input of a backbone with dendrites is of: inferred from the features that it has without gates."""
+
+from collections.abc import Iterable
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from dendrite_zoo.contexts import OneHotContext, PrototypeContext, RidgeContext, TaskContext
+from dendrite_zoo.contexts.base import mean_over_ranks
+
+ContextKind = Literal["ridge", "prototype", "given"]
+LEAST, MOST = 512, 2048
+"""Random features of a ridge context: as many as there are features, between these."""
+
+
+class Learner(Protocol):
+    """A model with features of inputs, that begins with a task; an `AdaptedBackbone`."""
+
+    def features(self, x: Any) -> Tensor: ...  # noqa: D102
+
+    def start_task(self, task: int, batches: Iterable[Any]) -> None: ...  # noqa: D102
+
+
+class AdapterContext(OneHotContext):
+    """The task of an input, found by another context from the features of a backbone without gates.
+
+    Args:
+        kind: ``"ridge"`` or ``"prototype"``; with ``"given"`` a task cannot be inferred.
+        num_features: of a row of features.
+        max_tasks: capacity, in tasks.
+        model: whose backbone gives the features.
+
+    Attributes:
+        inner: the context over features; None where tasks are given.
+    """
+
+    def __init__(self, kind: ContextKind, num_features: int, max_tasks: int, model: "Learner") -> None:
+        super().__init__(max_tasks)
+        self.inferable = kind != "given"  # type: ignore[misc]
+        self._model = (model,)  # no submodule: it is the one that this context is in
+        self.inner: TaskContext | None = None
+        if kind == "prototype":
+            self.inner = PrototypeContext(num_features, max_tasks)
+        elif kind == "ridge":
+            hidden = min(MOST, max(LEAST, num_features))
+            self.inner = RidgeContext(num_features, max_tasks, random_features=hidden)
+
+    def start_task(self, task: int, batches: Iterable[Any]) -> None:
+        """Have the model begin with a task; see `AdaptedBackbone.start_task`."""
+        self._model[0].start_task(task, batches)
+
+    def learn(self, task: int, features: Iterable[Tensor]) -> None:
+        """Take in the features of a task, ``(B, num_features)`` a batch; refused ones change nothing."""
+        if self.inner is None:
+            self.counts[task] = mean_over_ranks(features)[1]
+        else:
+            self.inner.start_task(task, features)
+            self.counts.copy_(self.inner.counts)
+
+    @torch.no_grad()
+    def infer(self, x: Any) -> Tensor:
+        """The task of each input, as ``(B,)`` integers."""
+        if self.inner is None:
+            raise ValueError(
+                "Expected a `task`, for context='given' infers none, but got None. Call model(x, task=...), or build "
+                "the model with context='ridge'."
+            )
+        return self.inner.infer(self._model[0].features(x))

@@ -1,0 +1,199 @@
+"""Features from several stages of a network, as rows."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+MOST_INPUTS, LARGEST_SIDE = 3072, 32
+"""Numbers of an input that are features, at most: as many as those of an image of 32 by 32 in three colours."""
+
+KEYS = ("last_hidden_state", "logits", "pooler_output", "feature_maps", "hidden_states", "out", "features")
+
+
+class Stage(NamedTuple):
+    """Where features are taken from.
+
+    Attributes:
+        features: how many.
+        dim: the dimension of the output that counts them; others but the first are averaged over.
+    """
+
+    features: int
+    dim: int
+
+
+class Tap:
+    """A forward hook that keeps what a module gives, until it is taken."""
+
+    def __init__(self) -> None:
+        self.output: Any = None
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        """Keep the output."""
+        self.output = output
+
+    def take(self) -> Any:
+        """What was kept; it is kept no longer."""
+        output, self.output = self.output, None
+        return output
+
+
+class FeatureExtractor(nn.Module):
+    """A network and the features of its stages, in one row an input.
+
+    Args:
+        backbone: the network.
+        stages: by name of a module, what its output has; ``""`` is the network itself.
+        input_features: how many numbers of the input can follow the features.
+
+    Shape:
+        a tensor ``(B, ...)``, or a dictionary of keyword arguments, to ``(B, features)`` float32.
+
+    Example:
+        >>> network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> FeatureExtractor(network, {"1": Stage(8, 1), "": Stage(2, 1)})(torch.rand(3, 4)).shape
+        torch.Size([3, 10])
+    """
+
+    def __init__(self, backbone: nn.Module, stages: Mapping[str, Stage], input_features: int = 0) -> None:
+        super().__init__()
+        self.backbone, self.stages, self.input_features = backbone, dict(stages), input_features
+        self._taps = {name: Tap() for name in stages if name}
+        for name, tap in self._taps.items():
+            backbone.get_submodule(name).register_forward_hook(tap)
+
+    def of(self, backbone: nn.Module) -> "FeatureExtractor":
+        """The same of another network."""
+        return FeatureExtractor(backbone, self.stages, self.input_features)
+
+    def forward(self, x: Any, *, inputs: bool = False) -> Tensor:
+        """The features of a batch; with ``inputs`` numbers of the input follow."""
+        rows = num_rows(x)
+        output = call(self.backbone, x)
+        mask = x.get("attention_mask") if isinstance(x, Mapping) else None
+        outputs = {name: tap.take() for name, tap in self._taps.items()} | {"": output}
+        parts = [pooled(as_features(outputs[name]), stage, mask) for name, stage in self.stages.items()]
+        if any(len(part) != rows for part in parts):
+            got = [tuple(part.shape) for part in parts]
+            raise ValueError(
+                f"Expected features of {rows} inputs, one row an input, but the backbone gives {got}. Wrap it in a "
+                "module that returns (batch, features)."
+            )
+        if inputs and self.input_features:
+            parts.append(numbers_of(x, self.input_features))
+        return torch.cat(parts, 1)
+
+    def train(self, mode: bool = True) -> "FeatureExtractor":
+        """Leave the network in eval mode: its dropout is off, and the statistics of its norms stay."""
+        return super().train(False)
+
+
+def call(backbone: nn.Module, x: Any) -> Any:
+    """What a network gives for its input: a tensor, or a dictionary of keyword arguments."""
+    return backbone(**x) if isinstance(x, Mapping) else backbone(x)
+
+
+def as_features(output: Any) -> Tensor:
+    """The tensor in what a network returns: itself, ``last_hidden_state`` or ``logits``, or the first of a tuple.
+
+    Raises:
+        TypeError: there is none.
+    """
+    if isinstance(output, Tensor):
+        return output
+    if isinstance(output, Mapping):
+        for key in KEYS:
+            if output.get(key) is not None:
+                return as_features(output[key])
+        output = tuple(output.values())
+    elif hasattr(output, "last_hidden_state") or hasattr(output, "logits"):
+        return as_features(getattr(output, "last_hidden_state", None) or output.logits)
+    if isinstance(output, (tuple, list)) and output:
+        return as_features(output[0])
+    raise TypeError(f"Expected a backbone that returns a tensor of features, but got {type(output).__name__}.")
+
+
+def pooled(output: Tensor, stage: Stage, mask: Tensor | None = None) -> Tensor:
+    """Features ``(B, features)``: the mean over all other dimensions; over the tokens of a mask alone, if there is one.
+
+    Raises:
+        ValueError: the output has another number of features.
+    """
+    if output.ndim <= stage.dim or output.shape[stage.dim] != stage.features:
+        expected = f"{stage.features} features in dimension {stage.dim}"
+        raise ValueError(
+            f"Expected {expected} of what the backbone gives, as when the dendrites were added, but got "
+            f"{tuple(output.shape)}. Give inputs of the kind that it had then, or add_dendrites(..., example=x)."
+        )
+    others = [dim for dim in range(1, output.ndim) if dim != stage.dim]
+    if not others:
+        return output.float()
+    if mask is not None and output.ndim == 3 and stage.dim == 2 and mask.shape == output.shape[:2]:
+        share = mask.to(torch.float32) / mask.sum(1, keepdim=True, dtype=torch.float32).clamp(min=1)
+        return torch.einsum("bt,btf->bf", share, output.float())
+    return output.float().mean(others)
+
+
+def num_rows(x: Any) -> int:
+    """How many inputs there are in a batch: a tensor ``(B, ...)``, or a dictionary of such.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    tensors = list(x.values()) if isinstance(x, Mapping) else [x]
+    first = next((t for t in tensors if isinstance(t, Tensor)), None)
+    if first is None or first.ndim == 0:
+        raise TypeError(
+            f"Expected inputs as a tensor (batch, ...) or a dictionary of such, but got {type(x).__name__}."
+        )
+    return len(first)
+
+
+def rows_of(x: Any, index: Tensor) -> Any:
+    """Some rows of a batch."""
+    count = num_rows(x)
+    return map_tensors(lambda t: t[index.to(t.device)] if t.ndim and len(t) == count else t, x)
+
+
+def count_numbers(x: Any) -> int:
+    """How many numbers of an input can be features: those of a row, or of an image made smaller; 0 of anything else.
+
+    Example:
+        >>> count_numbers(torch.rand(2, 3, 224, 224)), count_numbers(torch.rand(2, 12)), count_numbers("text")
+        (3072, 12, 0)
+    """
+    if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim not in (2, 4) or x.shape[1] > MOST_INPUTS:
+        return 0
+    side = int((MOST_INPUTS / x.shape[1]) ** 0.5)
+    return x.shape[1] * (min(side, LARGEST_SIDE, *x.shape[2:]) ** 2 if x.ndim == 4 else 1)
+
+
+def numbers_of(x: Any, count: int) -> Tensor:
+    """So many numbers of inputs, ``(B, count)``: rows as they are, images brought to one size, whatever theirs is.
+
+    Raises:
+        ValueError: the inputs are of another kind.
+
+    Example:
+        >>> numbers_of(torch.rand(2, 3, 224, 160), count=3072).shape
+        torch.Size([2, 3072])
+    """
+    if isinstance(x, Tensor) and x.ndim == 4:
+        side = round((count / x.shape[1]) ** 0.5)
+        x = nn.functional.adaptive_avg_pool2d(x.float(), (side, side)).flatten(1)
+    if not isinstance(x, Tensor) or x.shape[1:] != (count,):
+        got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+        raise ValueError(
+            f"Expected inputs of {count} numbers, as when the dendrites were added, but got {got}. Give "
+            "add_dendrites(..., example=x) inputs of the kind to come."
+        )
+    return x.float()
+
+
+def map_tensors(fn: Any, x: Any) -> Any:
+    """A batch of which each tensor is changed by a function."""
+    if isinstance(x, Mapping):
+        return {key: fn(value) if isinstance(value, Tensor) else value for key, value in x.items()}
+    return fn(x) if isinstance(x, Tensor) else x

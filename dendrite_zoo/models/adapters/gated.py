@@ -1,0 +1,287 @@
+"""A backbone, the gates on its channels, and what they make of an input."""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar, get_args
+
+import torch
+from torch import Tensor, nn
+
+from dendrite_zoo._core.checks import check_choice, check_integers, wrong_argument
+from dendrite_zoo._core.torch import runs_eagerly
+from dendrite_zoo.hub import HubModel
+from dendrite_zoo.hub.artifact import fingerprint
+from dendrite_zoo.hub.resolve import REPO
+from dendrite_zoo.layers.gate import ChannelGate, channels_of
+from dendrite_zoo.models.adapters.builders import build_backbone
+from dendrite_zoo.models.adapters.context import AdapterContext, ContextKind
+from dendrite_zoo.models.adapters.features import FeatureExtractor, Stage, map_tensors, num_rows, rows_of
+from dendrite_zoo.models.adapters.head import HeadKind, TaskHeads
+from dendrite_zoo.models.adapters.state import add_hooks
+
+logger = logging.getLogger(__name__)
+
+G = TypeVar("G", bound="GatedBackbone")
+
+
+class GatedBackbone(HubModel, nn.Module):
+    """What an `AdaptedBackbone` is and computes."""
+
+    changeable = ("max_tasks",)
+    default_lr = 5e-3
+    """The learning rate of `dendrite_zoo.lightning_modules.ContinualClassifier`, where none is given."""
+
+    def __init__(
+        self,
+        *,
+        layers: dict[str, int],
+        stages: dict[str, list[int]],
+        num_classes: int,
+        max_tasks: int,
+        head: HeadKind | None = "ridge",
+        context: ContextKind = "ridge",
+        shift: bool = False,
+        input_features: int = 0,
+        backbone_name: str = "",
+        backbone_sha256: str = "",
+    ) -> None:
+        super().__init__()
+        check_integers(1, num_classes=num_classes, max_tasks=max_tasks)
+        if head is not None:
+            check_choice(get_args(HeadKind), head=head)
+        check_choice(get_args(ContextKind), context=context)
+        self.config = {
+            **{"layers": dict(layers), "stages": {name: list(stage) for name, stage in stages.items()}},
+            **{"num_classes": num_classes, "max_tasks": max_tasks, "head": head, "context": context, "shift": shift},
+            **{"input_features": input_features, "backbone_name": backbone_name, "backbone_sha256": backbone_sha256},
+        }
+        repo = backbone_name.partition("@")[0]
+        self.built_on = repo if REPO.fullmatch(repo) else ""
+        blocks = [stage[0] for stage in stages.values()]
+        self.num_features, channels = sum(blocks), sum(layers.values())
+        linear = [num_classes * self.num_features, num_classes] if head else [0, 0]
+        self._sizes = [channels, channels * shift, *linear]
+        self.column = nn.Parameter(torch.zeros(sum(self._sizes)))
+        self.columns = nn.Buffer(torch.zeros(max_tasks, sum(self._sizes)))
+        self.status = nn.Buffer(torch.zeros(max_tasks, dtype=torch.uint8))
+        self.backbone_id = nn.Buffer(torch.tensor(list(bytes.fromhex(backbone_sha256)), dtype=torch.uint8))
+        self.heads = TaskHeads(head, blocks, input_features, num_classes, max_tasks)
+        self.context = AdapterContext(context, self.num_features, max_tasks, self)
+        self.learning: int | None = None
+        self.extractor: FeatureExtractor | None = None
+        self._gates: dict[str, ChannelGate] = {}
+        add_hooks(self)
+
+    # What it is.
+
+    @property
+    def backbone(self) -> nn.Module:
+        """The network that the dendrites are on.
+
+        Raises:
+            ValueError: there is none yet.
+        """
+        return self._extractor().backbone
+
+    @property
+    def num_classes(self) -> int:
+        """Size of the output."""
+        return int(self.config["num_classes"])
+
+    @property
+    def max_tasks(self) -> int:
+        """How many tasks there is room for."""
+        return self.context.max_tasks
+
+    @property
+    def num_tasks(self) -> int:
+        """How many tasks were learned."""
+        return self.context.num_tasks
+
+    def attach(self: G, backbone: nn.Module) -> G:
+        """Put in the network that an artifact names; it is frozen, in place, and stays in eval mode.
+
+        Raises:
+            ValueError: it is another one than the dendrites were learned on.
+        """
+        expected, found = self.config["backbone_sha256"], fingerprint(backbone.state_dict())
+        if found != expected:
+            named = f"{self.config['backbone_name'] or 'the backbone'} (sha256 {expected[:12]}...)"
+            raise ValueError(
+                f"Expected {named}, where these dendrites were learned, but got {type(backbone).__name__} of other "
+                f"weights (sha256 {found[:12]}...). Build it as it was built then, with the same weights and precision."
+            )
+        modules = dict(backbone.named_modules())
+        for name, number in self.config["layers"].items():
+            channels = channels_of(modules[name]) if name in modules else None
+            if channels is None or channels.number != number:
+                raise wrong_argument("backbone", f"a network whose layer {name!r} has {number} channels", channels)
+        for name in self.config["layers"]:
+            self._gates[name] = ChannelGate(channels_of(modules[name]).dim)  # type: ignore[union-attr]
+            modules[name].register_forward_hook(self._gates[name])
+        for module in modules.values():
+            if isinstance(module, nn.TransformerEncoder):
+                module.use_nested_tensor = False  # its layers do not take them where they have hooks
+        stages = {name: Stage(*stage) for name, stage in self.config["stages"].items()}
+        backbone.requires_grad_(False)
+        self.extractor = FeatureExtractor(backbone, stages, self.config["input_features"]).to(self.column.device).eval()
+        return self
+
+    def complete(self, backbone: nn.Module | None) -> None:
+        """Attach the backbone that is given, else one that is registered; without either there is a warning."""
+        backbone = build_backbone(self.config["backbone_name"]) if backbone is None else backbone
+        if backbone is not None:
+            self.attach(backbone)
+        else:
+            logger.warning("%s", self._missing())
+
+    def start_task(self, task: int, batches: Iterable[Any]) -> None:
+        """Begin with a task."""
+        raise NotImplementedError
+
+    # What it computes.
+
+    def features(self, x: Any, task: int | None = None, *, inputs: bool = False) -> Tensor:
+        """Features ``(B, F)`` of inputs, as gated in a task, or without gates where it is None.
+
+        Args:
+            x: as for `forward`.
+            task: a task.
+            inputs: whether numbers of the inputs follow, ``(B, F + I)``.
+        """
+        extractor = self._extractor()
+        if task is None:
+            features: Tensor = extractor(x, inputs=inputs)
+        else:
+            with self._gated(task):
+                features = extractor(x, inputs=inputs)
+        return features
+
+    def forward(self, x: Any, task: int | Tensor | None = None) -> Tensor:
+        """Logits ``(B, num_classes)``, or normalised gated features ``(B, F)`` with ``head=None``.
+
+        Args:
+            x: inputs as the backbone takes them: a tensor ``(B, ...)``, or a dictionary of keyword arguments.
+            task: one, or one for each row ``(B,)``; inferred where None.
+
+        Raises:
+            ValueError: there is no backbone, or no such task; or the task cannot be inferred.
+        """
+        if isinstance(task, int) and not isinstance(task, bool) and 0 <= task < self.max_tasks:
+            return self._output(x, task)
+        ids = self.context.infer(x) if task is None else self.context.task_ids(task)
+        distinct = ids.reshape(-1).unique().tolist()
+        if ids.ndim and len(ids) != num_rows(x):
+            raise wrong_argument("task", f"one task, or one for each of {num_rows(x)} rows", tuple(ids.shape))
+        if len(distinct) == 1:
+            return self._output(x, distinct[0])
+        parts = [self._output(rows_of(x, (ids == one).nonzero().flatten()), one) for one in distinct]
+        order = torch.cat([(ids == one).nonzero().flatten() for one in distinct])
+        return torch.cat(parts)[order.argsort().to(parts[0].device)]
+
+    def _extractor(self) -> FeatureExtractor:
+        if self.extractor is None:
+            raise ValueError(f"Expected a model with its backbone, but got one without. {self._missing()}")
+        return self.extractor
+
+    def _missing(self) -> str:
+        name = self.config["backbone_name"] or "a backbone without a name"
+        remedy = "Load it with dendrite_zoo.load(..., backbone=network), or call model.attach(network)."
+        return f"The dendrites were learned on {name}, which an artifact does not contain. {remedy}"
+
+    @contextmanager
+    def _gated(self, task: int, *, graph: bool = False) -> Iterator[Mapping[str, ChannelGate]]:
+        """The gates as they are in a task."""
+        gates, shifts, *_ = self._parts(task, graph)
+        sizes = list(self.config["layers"].values())
+        added: Any = shifts.split(sizes) if self.config["shift"] else [None] * len(sizes)
+        try:
+            for gate, factor, shift in zip(
+                self._gates.values(), (2 * gates.sigmoid()).split(sizes), added, strict=True
+            ):
+                gate.factor, gate.shift = factor, shift
+            yield self._gates
+        finally:
+            for gate in self._gates.values():
+                gate.factor = gate.shift = None
+
+    def _output(self, x: Any, task: int) -> Tensor:
+        learns = task == self.learning and torch.is_grad_enabled()
+        if learns and self.training:
+            return self._compute(x, task, graph=True, trains=True)
+        # Without a graph, else a task would be computed by other kernels while it is the one that learns.
+        output = self._compute(x, task)
+        if torch.is_grad_enabled() and runs_eagerly():
+            if learns:
+                output = _Again.apply(output, self.column, lambda: self._compute(x, task, graph=True))
+            elif self.training:
+                output = _NotLearning.apply(output, self.column, task, self.learning)
+        return output
+
+    def _compute(self, x: Any, task: int, *, graph: bool = False, trains: bool = False) -> Tensor:
+        extractor = self._extractor()
+        with self._gated(task, graph=graph):
+            z = extractor(x, inputs=self.heads.takes_inputs and not trains)
+        output: Tensor = self.heads(z, task, self._linear(task, graph=graph), trains=trains)
+        return output
+
+    def _linear(self, task: int, *, graph: bool = False) -> tuple[Tensor, Tensor] | None:
+        *_, weight, bias = self._parts(task, graph)
+        return None if self.config["head"] is None else (weight.view(self.num_classes, -1), bias)
+
+    def _parts(self, task: int, graph: bool) -> tuple[Tensor, ...]:
+        """Gates, shifts, and weight and bias of the linear head of a task; with a graph where they are to learn."""
+        column = self.column if task == self.learning else self.columns[task]
+        return (column if graph else column.detach()).split(self._sizes)
+
+    def _moved(self, x: Any) -> Any:
+        device = self.column.device
+        if isinstance(x, (tuple, list)):
+            return [self._moved(part) for part in x]
+        return map_tensors(lambda tensor: tensor.to(device), x)
+
+    def train(self: G, mode: bool = True) -> G:
+        """Set the mode of all but the backbone, which stays in eval mode."""
+        super().train(mode)
+        if self.extractor is not None:
+            self.extractor.eval()
+        return self
+
+    @torch.no_grad()
+    def merge(self) -> None:
+        """Write the column that learns to its place among the columns; ``state_dict()`` does so, too."""
+        if self.learning is not None:
+            self.columns[self.learning] = self.column
+
+
+class _Again(torch.autograd.Function):
+    """Leaves an output that was computed without a graph as it is, and computes it again where there is a gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, output: Tensor, column: Tensor, compute: Callable[[], Tensor]) -> Tensor:
+        ctx.column, ctx.compute = column, compute
+        return output.view_as(output)
+
+    @staticmethod
+    def backward(ctx: Any, *grad: Tensor) -> Any:
+        with torch.enable_grad():
+            (own,) = torch.autograd.grad(ctx.compute(), ctx.column, grad)
+        return grad[0], own, None
+
+
+class _NotLearning(torch.autograd.Function):
+    """Leaves the output of a task that does not learn as it is, and says so where something is to learn from it."""
+
+    @staticmethod
+    def forward(ctx: Any, output: Tensor, column: Tensor, task: int, learning: int | None) -> Tensor:
+        ctx.task, ctx.learning = task, learning
+        return output.view_as(output)
+
+    @staticmethod
+    def backward(ctx: Any, *grad: Tensor) -> Any:
+        now = "none does" if ctx.learning is None else f"task {ctx.learning} does"
+        raise RuntimeError(
+            f"Expected a loss of the task that learns, but got one of task {ctx.task}, while {now}. Tasks are learned "
+            f"one after another: call model.start_task({ctx.task}, batches_of_inputs) before it is trained."
+        )

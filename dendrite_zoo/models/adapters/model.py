@@ -1,0 +1,196 @@
+"""Dendrites on a network of anybody's: a gate on each channel, of each task its own."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dendrite_zoo._core.checks import wrong_argument
+from dendrite_zoo._core.ranks import sum_over_ranks
+from dendrite_zoo.hub import register_model
+from dendrite_zoo.hub.artifact import fingerprint
+from dendrite_zoo.layers import RidgeHead
+from dendrite_zoo.models.adapters.features import rows_of
+from dendrite_zoo.models.adapters.folding import FoldedBackbone, folded_backbone
+from dendrite_zoo.models.adapters.gated import GatedBackbone
+from dendrite_zoo.models.adapters.state import LEARNS, with_room
+
+__all__ = ["AdaptedBackbone"]
+
+
+FIRST_ROWS = 2048  # of a task, by which its features are normalised
+
+
+@register_model("adapted-backbone")
+class AdaptedBackbone(GatedBackbone):
+    """A pretrained network with a gate on each channel of some layers, which `dendrite_zoo.add_dendrites` makes.
+
+    Its arguments describe what was learned, and no network: an artifact names its backbone, which `attach` puts in, and
+    contains what was learned alone. So does ``state_dict()``, as long as the backbone is frozen.
+
+    Args:
+        layers: by name of a gated layer its channels.
+        stages: by name of a module that features are taken from (``""`` is the network itself), how many, and the
+            dimension that counts them.
+        num_classes: size of the output that all tasks share.
+        max_tasks: how many tasks there is room for.
+        head: see `dendrite_zoo.add_dendrites`, as for ``context`` and ``shift``.
+        context: where the task comes from.
+        shift: whether channels are shifted, too.
+        input_features: numbers of the input that a ridge head takes features of.
+        backbone_name: such as ``"timm/resnet18.a1_in1k@<commit>"``; may be empty.
+        backbone_sha256: over names, shapes and bytes of its weights.
+
+    Attributes:
+        column: gates, shifts and linear head of the task that learns: all that is trained.
+        columns: those of all tasks, ``(max_tasks, ...)``.
+        learning: the task that learns, or None.
+        context: finds the task of an input, and knows which were learned.
+
+    Raises:
+        ValueError: an argument out of range.
+    """
+
+    @torch.no_grad()
+    def start_task(self, task: int, batches: Iterable[Any]) -> None:
+        """Begin with a task: compute its context in one pass over its inputs; its column is what is trained from now.
+
+        Args:
+            task: its index.
+            batches: its training inputs, each as the backbone takes them.
+
+        Raises:
+            ValueError: there is no room for the task, there are no inputs, or some are not finite: then nothing has
+                changed.
+        """
+        task = int(self.context.task_ids(task))
+        takes = self.heads.takes_inputs
+        rows = (self.features(self._moved(x), inputs=takes) for x in batches)
+        first = list(_first(rows, FIRST_ROWS))
+        self.context.learn(task, (z[:, : self.num_features] for z in chain(first, rows)))
+        self.heads.normalise(task, first)
+        self.merge()
+        self.column.copy_(self.columns[task])
+        self.column.grad, self.learning = None, task
+        self.status.zero_()[task] = LEARNS
+
+    @torch.no_grad()
+    def start_from(self, start: int | None, task: int) -> None:
+        """Let the task that learns start from another one's gates and shifts; from gates of 1 where None."""
+        if task != self.learning:
+            raise wrong_argument("task", f"the one that learns, {self.learning}", task)
+        self.column.zero_()
+        if start is not None:
+            gates = sum(self._sizes[:2])
+            self.column[:gates] = self.columns[start, :gates]
+
+    @torch.no_grad()
+    def nearest_task(self, candidates: Sequence[int | None], batches: Sequence[tuple[Any, Tensor]]) -> int | None:
+        """The task whose gates suit the one that learns best: by the accuracy of a linear head on every other batch.
+
+        Args:
+            candidates: tasks, or None for gates of 1, which wins a draw where it stands first.
+            batches: of inputs and labels; a single one is halved.
+
+        Raises:
+            ValueError: labels out of range, or no batches.
+        """
+        task = self.learning
+        if task is None:
+            raise ValueError("Expected a task that learns, but got none. Call model.start_task(task, inputs) first.")
+        batches = [self._moved(batch) for batch in batches]
+        if len(batches) == 1:
+            halves = torch.arange(len(batches[0][1]))
+            batches = [(rows_of(x, part), y[part]) for x, y in batches for part in (halves[::2], halves[1::2])]
+        found: list[float] = []
+        for candidate in candidates:
+            z = [(self.features(x, candidate), labels(y)) for x, y in batches]
+            head = RidgeHead(self.num_features, self.num_classes).to(self.column.device)
+            head.learn((self.heads.normalised(f, task), y) for f, y in z[::2])
+            right = [head(self.heads.normalised(f, task)).argmax(1) == y for f, y in z[1::2]]
+            count = torch.stack([torch.cat(right).sum(), torch.tensor(sum(map(len, right)), device=self.column.device)])
+            sum_over_ranks(count)
+            found.append(float(count[0] / count[1]))
+        return candidates[found.index(max(found))]
+
+    @torch.no_grad()
+    def fit_head(self, task: int, batches: Iterable[tuple[Any, Tensor]]) -> None:
+        """Solve the ridge head of a task, in one pass over its data, with its gates as they are; trained ones or not.
+
+        Until it is called again, or the task begins anew, it takes the place of the linear head that was trained.
+
+        Args:
+            task: a task that was started.
+            batches: its training data, pairs of inputs and labels.
+
+        Raises:
+            ValueError: the head is another; labels are out of range, or there are none.
+        """
+        task = int(self.context.task_ids(task))
+        if self.config["head"] != "ridge":
+            raise wrong_argument("head", "'ridge' to be solved", self.config["head"])
+        if not self.context.counts[task]:
+            raise ValueError(
+                f"Expected a task that was started, but got {task}. Call model.start_task({task}, inputs)."
+            )
+        self.heads.fit(task, ((self.features(x, task, inputs=True), labels(y)) for x, y in map(self._moved, batches)))
+
+    @torch.no_grad()
+    def fold(self, task: int) -> FoldedBackbone:
+        """A network without gates that computes what this one does in a task: they are in its weights.
+
+        Its attribute ``backbone`` is the plain network alone.
+
+        Example:
+            >>> from torch import nn
+            >>> from dendrite_zoo import add_dendrites
+            >>> network = nn.Sequential(nn.Linear(4, 8), nn.ReLU())
+            >>> add_dendrites(network, layers="0", num_classes=2, max_tasks=3).fold(task=0).backbone
+            Sequential(
+              (0): Linear(in_features=4, out_features=8, bias=True)
+              (1): ReLU()
+            )
+        """
+        task = int(self.context.task_ids(task))
+        with self._gated(task) as gates:
+            backbone = folded_backbone(self.backbone, gates)
+        return FoldedBackbone(self._extractor().of(backbone), self.heads.one(task), self._linear(task)).eval()
+
+    @classmethod
+    def adapt(
+        cls, config: dict[str, Any], state: dict[str, Tensor], changes: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Tensor], list[str]]:
+        """Load with another ``max_tasks``: tasks that were learned stay as they are."""
+        new = {**config, **changes}
+        return new, with_room(state, cls(**new).state_dict(), new["max_tasks"]), []
+
+    def _save(self, *args: Any) -> None:
+        if self.extractor is not None and all(p.dtype == torch.float32 for p in self.parameters()):
+            if fingerprint(self.backbone.state_dict()) != self.config["backbone_sha256"]:
+                raise ValueError(
+                    "Expected the backbone as it was when the dendrites were added, for an artifact has none, "
+                    "but got other weights. Save the backbone by itself, and add dendrites to it anew."
+                )
+        super()._save(*args)
+
+
+def labels(y: Tensor) -> Tensor:
+    """Labels ``(B,)`` as they are; a ValueError where they are none."""
+    if y.is_floating_point() or y.ndim != 1:
+        got = f"{y.dtype} of shape {tuple(y.shape)}"
+        raise ValueError(
+            f"Expected class labels, integers of shape (batch,), for head='ridge', but got {got}. For other targets "
+            "build the model with head='linear'."
+        )
+    return y
+
+
+def _first(rows: Iterator[Tensor], count: int) -> Iterator[Tensor]:
+    """Batches of rows, until there are so many."""
+    for z in rows:
+        yield z
+        count -= len(z)
+        if count <= 0:
+            return

@@ -1,0 +1,103 @@
+"""What training dendrites on somebody's backbone takes beside the training of any network."""
+
+import warnings
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any, get_args
+
+from torch import Tensor, nn
+
+from dendrite_zoo._core.checks import check_choice, wrong_argument
+from dendrite_zoo.lightning_modules.classifier import TaskClassifier
+from dendrite_zoo.lightning_modules.new_tasks import Learn
+from dendrite_zoo.models import AdaptedBackbone
+
+HELD_OUT = 16
+"""Training batches by which the task to start from is chosen: every other one is held out."""
+
+
+class AdaptedTasks(TaskClassifier):
+    """A `TaskClassifier` that trains dendrites on a backbone (`dendrite_zoo.add_dendrites`), too.
+
+    The column of the current task is all that is trained. A ridge head is solved for it before each validation of a
+    fit, and when an epoch ends, in one pass over the task's training data.
+    """
+
+    _solved_at: tuple[int, int] | None = None
+
+    @property
+    def adapted(self) -> AdaptedBackbone | None:
+        """The model, where it is a backbone with dendrites."""
+        return self.model if isinstance(self.model, AdaptedBackbone) else None
+
+    def task_batches(self) -> Iterator[tuple[Any, Tensor]]:
+        """The training batches of the current task, as a step gets them."""
+        raise NotImplementedError
+
+    def choose_learning(self, learn: Learn, init_from: str | int | None, **parts: Any) -> None:
+        """As for any network; dendrites on a frozen backbone train nothing but what is new in any case."""
+        if (model := self.adapted) is None:
+            super().choose_learning(learn, init_from, **parts)
+            return
+        check_choice(get_args(Learn), learn=learn)
+        if learn == "new" and model.extractor is not None and any(p.requires_grad for p in model.backbone.parameters()):
+            remedy = "Call model.backbone.requires_grad_(False)."
+            raise wrong_argument("learn", "'all' with a backbone that is trained", learn, remedy)
+        if init_from not in (None, "nearest"):
+            self.place_of(init_from)
+        self.save_hyperparameters({"learn": learn, "init_from": init_from})
+
+    def place_of(self, name: str | int) -> int:
+        """The index of a task, which has no name."""
+        most = 0 if self.context is None else max(0, self.context.num_tasks - 1)
+        if not str(name).isdecimal() or int(name) > most:
+            raise wrong_argument("init_from", f"'nearest', or the index of a task learned, from 0 to {most}", name)
+        return int(name)
+
+    def trained_parameters(self) -> list[nn.Parameter]:
+        """Those of an optimizer: of dendrites on a backbone what is not frozen."""
+        parameters = super().trained_parameters()
+        return parameters if self.adapted is None else [p for p in parameters if p.requires_grad]
+
+    def enter_task(self, task: int | None) -> int | None:
+        """Take note of the task of a batch; let the column of another one start where ``init_from`` says."""
+        started = super().enter_task(task)
+        if started is not None and (model := self.adapted) is not None:
+            for optimizer in self.trainer.optimizers:
+                optimizer.state.pop(model.column, None)  # the moments are those of another task
+            if (init_from := self.hparams["init_from"]) is not None:
+                start = self._nearest_task(model, started) if init_from == "nearest" else self.place_of(init_from)
+                model.start_from(start, started)
+                self.started_from[started] = start
+        return started
+
+    def on_fit_start(self) -> None:
+        """Keep Lightning from warning of the backbone, whose modules are in eval mode for good reason."""
+        super().on_fit_start()
+        if self.adapted is not None and self.adapted.extractor is not None:
+            count = sum(1 for _ in self.adapted.extractor.modules())
+            warnings.filterwarnings("ignore", message=rf"Found {count} module\(s\) in eval mode")
+
+    def on_validation_start(self) -> None:
+        """Solve the head of the current task, in a fit."""
+        self._solve_head()
+
+    def on_train_epoch_end(self) -> None:
+        """Solve the head of the current task, where no validation did."""
+        self._solve_head()
+
+    def _solve_head(self) -> None:
+        model, state = self.adapted, self.trainer.state
+        if model is None or model.learning is None or state.fn != "fit" or self.trainer.sanity_checking:
+            return
+        now = model.learning, self.trainer.global_step
+        if model.config["head"] == "ridge" and now != self._solved_at:
+            model.fit_head(model.learning, self.task_batches())
+            self._solved_at = now
+
+    def _nearest_task(self, model: AdaptedBackbone, task: int) -> int | None:
+        """The earlier task with whose gates a head does best on held-out batches; None for gates of 1."""
+        known = model.context.counts.nonzero().flatten().tolist()
+        candidates = [None, *(other for other in known if other != task)]
+        batches = list(islice(self.task_batches(), HELD_OUT))
+        return model.nearest_task(candidates, batches) if len(candidates) > 1 else None

@@ -1,0 +1,172 @@
+"""A backbone with dendrites in `ContinualClassifier`, and in a module of somebody's."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import dendrite_zoo
+from dendrite_zoo import add_dendrites
+from dendrite_zoo.callbacks import ForgettingLogger
+from dendrite_zoo.lightning_modules import ContinualClassifier, MultiTaskClassifier, evaluate_contexts
+from dendrite_zoo.models import register_backbone
+from dendrite_zoo.models.adapters import builders
+from dendrite_zoo.streams import TaskSequence
+from tests.lightning_modules.quiet import QUIET, fit
+
+
+def images(task, seed=0, rows=40):
+    """Which half of the image is brighter; each task on another ground."""
+    generator = torch.Generator().manual_seed(task + 10 * seed)
+    y = torch.randint(2, (rows,), generator=generator)
+    x = 0.2 * torch.rand(rows, 1, 6, 6, generator=generator) + 0.25 * task
+    for image, label in zip(x, y, strict=True):
+        image[:, :, 3 * label : 3 * label + 3] += 0.5
+    return x, y
+
+
+def stream(tasks=2, epochs=2, **options):
+    sources = [(*images(task), *images(task, seed=1)) for task in range(tasks)]
+    return TaskSequence(sources, epochs_per_task=epochs, batch_size=10, flatten=False, **options)
+
+
+def backbone():
+    torch.manual_seed(0)
+    parts = nn.Conv2d(1, 12, 3), nn.BatchNorm2d(12), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten()
+    return nn.Sequential(*parts)
+
+
+def adapted(**options):
+    options = {"layers": nn.BatchNorm2d, "num_classes": 2, "max_tasks": 3, "head": "linear", **options}
+    return add_dendrites(backbone(), name="org/backbone@abc", **options)
+
+
+X = torch.cat([images(task)[0] for task in range(3)])
+
+
+@torch.no_grad()
+def outputs(model, task):
+    return model.eval()(X, task=task)
+
+
+@pytest.mark.parametrize("learn", ["all", "new"])
+def test_tasks_are_learned_one_after_another_and_none_is_lost(learn, tmp_path):
+    model, log = adapted(context="prototype"), ForgettingLogger("val/acc", verbose=False, pictures=False)
+    module = ContinualClassifier(model, learn=learn)
+    assert module.hparams["lr"] == 5e-3
+    fit(module, stream(epochs=6), callbacks=[log])
+    matrix = log.matrix
+    assert matrix[1, 0] == matrix[0, 0] and matrix[0, 0] > 0.9 and matrix[1, 1] > 0.9
+    first = outputs(model, 0)
+    module = ContinualClassifier(model, learn=learn, lr=0.1, label_smoothing=0.1)
+    fit(module, stream(tasks=3, first_task=2), precision="bf16-mixed")
+    assert torch.equal(outputs(model, 0), first) and model.num_tasks == 3
+    scores = evaluate_contexts(model, stream(tasks=3), enable_progress_bar=False, accelerator="cpu")
+    assert min(scores["context"]) > 0.9 and scores["inferred"] == pytest.approx(scores["given"], abs=0.1)
+
+
+def test_the_ridge_head_is_solved_before_a_task_is_validated():
+    model = adapted(head="ridge", context="given", max_tasks=2)
+    module = ContinualClassifier(model, context_at_test="given", lr=1e-9)
+    trainer = fit(module, stream(epochs=1))
+    assert trainer.callback_metrics["val/task_1/acc"] > 0.9, "of gates and a linear head that learned nothing"
+    solved = model.heads.ridge_weight.clone()
+    x, y = images(1)
+    model.fit_head(1, [(x, y)])
+    torch.testing.assert_close(model.heads.ridge_weight, solved, rtol=1e-2, atol=1e-3)
+    with pytest.warns(UserWarning, match="task 1 was learned before"):
+        fit(ContinualClassifier(model, context_at_test="given"), stream(first_task=1), limit_val_batches=0)
+    assert bool(model.heads.is_solved.all()) and not torch.equal(model.heads.ridge_weight, solved)
+
+
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
+def test_a_run_that_is_resumed_goes_on_to_the_bit(tmp_path):
+    def module():
+        return ContinualClassifier(adapted(context="prototype"))
+
+    def trained(**options):
+        torch.manual_seed(1)
+        made = module()
+        save = ModelCheckpoint(tmp_path, every_n_train_steps=6, save_top_k=-1, filename="{step}")
+        fit(made, stream(), **{"callbacks": [save], "enable_checkpointing": True, **options})
+        return made
+
+    whole = trained()
+    checkpoints = sorted(tmp_path.glob("*.ckpt"))
+    assert max(path.stat().st_size for path in checkpoints) < 40_000 and len(checkpoints) == 2
+    for path in checkpoints:
+        made = module()
+        fit(made, stream(), ckpt_path=path)
+        for task in (0, 1):
+            assert torch.equal(outputs(made.model, task), outputs(whole.model, task))
+
+
+def test_a_checkpoint_and_an_artifact_load_on_the_backbone(tmp_path, monkeypatch):
+    monkeypatch.setattr(builders, "BUILDERS", {})
+    module = ContinualClassifier(adapted(head="ridge", context="ridge"))
+    trainer = fit(module, stream(epochs=1))
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    module.model.eval().save_pretrained(tmp_path / "model")
+    again = ContinualClassifier.load_from_checkpoint(tmp_path / "a.ckpt", model=adapted(head="ridge", context="ridge"))
+    assert torch.equal(outputs(again.model, 1), outputs(module.model, 1))
+    without = ContinualClassifier.load_from_checkpoint(tmp_path / "a.ckpt")
+    with pytest.raises(ValueError, match="learned on org/backbone@abc, which an artifact does not contain"):
+        outputs(without.model, 0)
+    register_backbone("org/backbone", backbone)
+    loaded = dendrite_zoo.load(tmp_path / "model", max_tasks=5)
+    assert torch.equal(outputs(loaded, 0), outputs(module.model, 0)) and loaded.max_tasks == 5
+    assert torch.equal(loaded(X), module.model(X))
+    fit(ContinualClassifier(loaded), stream(tasks=3, epochs=1, first_task=2))
+    assert torch.equal(outputs(loaded, 0), outputs(module.model, 0)) and loaded.num_tasks == 3
+
+
+def test_a_task_starts_where_init_from_says():
+    model = adapted(context="given")
+    module = ContinualClassifier(model, context_at_test="given", init_from="nearest")
+    fit(module, stream(tasks=3, epochs=1))
+    assert module.started_from[0] is None and set(module.started_from) == {0, 1, 2}
+    module = ContinualClassifier(model, context_at_test="given", init_from=1, lr=1e-9)
+    with pytest.warns(UserWarning, match="task 2 was learned before"):
+        fit(module, stream(tasks=3, epochs=1, first_task=2))
+    torch.testing.assert_close(model.column[:12], model.columns[1, :12])
+    with pytest.raises(ValueError, match="the index of a task learned, from 0 to 2"):
+        ContinualClassifier(model, context_at_test="given", init_from=7)
+
+
+def test_what_cannot_be_learned_is_refused():
+    model = adapted(context="given")
+    model.backbone.requires_grad_(True)
+    with pytest.raises(ValueError, match="'all' with a backbone that is trained"):
+        ContinualClassifier(model, context_at_test="given", learn="new")
+    with pytest.raises(TypeError, match="learns one task after another"):
+        MultiTaskClassifier(adapted(), context_at_test="given")
+
+
+def test_a_module_of_somebody_else():
+    class Mine(LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.model, self.task = adapted(context="prototype"), 0
+
+        def training_step(self, batch, batch_idx):
+            x, y = batch
+            return F.cross_entropy(self.model(x, task=self.task), y)
+
+        def configure_optimizers(self):
+            return torch.optim.AdamW(self.parameters(), lr=0.05, weight_decay=0.1)
+
+    module, before = Mine(), []
+    for task in range(2):
+        loader = DataLoader(TensorDataset(*images(task)), batch_size=10)
+        module.task = task
+        module.model.start_task(task, (x for x, _ in loader))
+        with pytest.warns(UserWarning, match="in eval mode"):
+            Trainer(max_epochs=8, log_every_n_steps=1, **QUIET).fit(module, loader)
+        before.append(outputs(module.model, task))
+    for task in range(2):
+        x, y = images(task)
+        assert torch.equal(outputs(module.model, task), before[task])
+        assert (module.model(x).argmax(1) == y).float().mean() > 0.9

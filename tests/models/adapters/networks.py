@@ -1,0 +1,50 @@
+"""Small backbones: a network of convolutions with batch norm, one of attention, an MLP."""
+
+import torch
+from torch import nn
+
+
+class Convolutions(nn.Module):
+    """Images ``(B, 3, H, W)`` to 16 features, over two resolutions."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU(inplace=True))
+        self.body = nn.Sequential(nn.Conv2d(8, 16, 3, 2, 1), nn.BatchNorm2d(16), nn.ReLU(inplace=True))
+        self.drop = nn.Dropout(0.5)
+
+    def forward(self, x):
+        return self.drop(self.body(self.stem(x))).mean((2, 3))
+
+
+class Attention(nn.Module):
+    """Tokens ``(B, T)`` to a sequence ``(B, T, 16)``."""
+
+    def __init__(self):
+        super().__init__()
+        self.tokens = nn.Embedding(20, 16)
+        layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 3)
+
+    def forward(self, ids, attention_mask=None):
+        padding = None if attention_mask is None else attention_mask == 0
+        return {"last_hidden_state": self.encoder(self.tokens(ids), src_key_padding_mask=padding)}
+
+
+def made(kind, seed=0):
+    """A backbone with statistics and weights of its own."""
+    torch.manual_seed(seed)
+    network = kind()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2.0)
+            nn.init.normal_(module.weight, 1.0, 0.2)
+    return network
+
+
+def mlp():
+    return nn.Sequential(nn.Linear(12, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU())
+
+
+IMAGES, TOKENS = torch.rand(24, 3, 12, 12), torch.randint(20, (24, 9))

@@ -1,0 +1,98 @@
+"""Which layers are meant, and what the features of a network are."""
+
+import pytest
+import torch
+from torch import nn
+
+from dendrite_zoo import add_dendrites
+from dendrite_zoo.models.adapters.probe import find_layers, probe
+from tests.models.adapters.networks import Attention, Convolutions, made, mlp
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        (nn.Conv2d, ["stem.0", "body.0"]),
+        (nn.BatchNorm2d, ["stem.1", "body.1"]),
+        ("body", ["body.0"]),  # what is in it; norms where there is nothing else
+        ("*.1", ["stem.1", "body.1"]),
+        (["stem.1", nn.Conv2d], ["stem.0", "stem.1", "body.0"]),
+        ("*", ["stem.0", "body.0"]),
+    ],
+)
+def test_layers_by_type_name_and_glob(layers, expected):
+    assert list(find_layers(made(Convolutions), layers)) == expected
+
+
+def test_an_attention_stands_for_the_layer_that_it_never_calls():
+    assert "encoder.layers.0.self_attn" in find_layers(made(Attention), "*")
+    assert list(find_layers(made(Attention), nn.Linear)) == [
+        f"encoder.layers.{i}.linear{j}" for i in range(3) for j in (1, 2)
+    ]
+
+
+@pytest.mark.parametrize("layers", ["stem.7", nn.Linear, "layer*"])
+def test_no_such_layer_lists_those_there_are(layers):
+    with pytest.raises(ValueError, match=r"Conv2d stem\.0, body\.0; BatchNorm2d stem\.1, body\.1"):
+        find_layers(made(Convolutions), layers)
+
+
+def test_layers_of_another_kind():
+    with pytest.raises(TypeError, match="module types, names or globs, but got 3"):
+        find_layers(made(Convolutions), 3)
+
+
+def test_stages_of_images_are_the_last_outputs_of_each_resolution():
+    assert probe(made(Convolutions).eval()).stages == {"stem": (8, 1), "drop": (16, 1)}
+
+
+def test_stages_of_sequences_are_blocks_and_the_output():
+    assert probe(made(Attention).eval()).stages == {
+        "encoder.layers.0": (16, 2),
+        "encoder.layers.1": (16, 2),
+        "": (16, 2),
+    }
+
+
+def test_of_an_mlp_it_is_the_output():
+    assert probe(mlp().eval()).stages == {"": (32, 1)} and probe(mlp().eval()).input_features == 12
+
+
+def test_a_network_that_runs_on_no_made_up_input():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 8)
+
+        def forward(self, pair):
+            return self.layer(pair["a"] + pair["b"]) if isinstance(pair, dict) else pair.missing
+
+    with pytest.raises(ValueError, match="made up by the kind of its first layer, but got AttributeError.*example=x"):
+        add_dendrites(Two(), layers="layer", num_classes=2, max_tasks=2)
+
+
+def test_a_layer_that_is_never_called():
+    network = mlp()
+    network.spare = nn.Linear(32, 3)
+    network.forward = lambda x: network[3](network[2](network[1](network[0](x))))
+    with pytest.raises(ValueError, match="but got spare, which it does not"):
+        add_dendrites(network, layers=nn.Linear, num_classes=2, max_tasks=2)
+
+
+def test_an_output_that_is_no_features():
+    class Summed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 8)
+
+        def forward(self, x):
+            return self.layer(x).sum()
+
+    with pytest.raises(ValueError, match=r"features of shape \(2, ...\), but got an output without one"):
+        add_dendrites(Summed(), layers="layer", num_classes=2, max_tasks=2)
+
+
+def test_numbers_for_the_example_are_drawn_apart_from_those_of_the_user():
+    network, state = mlp().eval(), torch.get_rng_state()
+    probe(network)
+    assert torch.equal(torch.get_rng_state(), state)
