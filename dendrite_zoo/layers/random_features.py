@@ -151,8 +151,9 @@ class RandomFeatures(FixedFeatures):
         """Weights ``(I, F)`` and offsets ``(F,)``, drawn once."""
         if self._drawn is None or self._drawn[0].device != device:
             with torch.inference_mode(False), torch.device("cpu"):
-                generator = random_state(self.seed)
-                shapes = (self.in_features, self.out_features), (self.out_features,)
-                weight, bias = (torch.from_numpy(generator.standard_normal(shape)).float() for shape in shapes)
-                self._drawn = (weight / math.sqrt(self.in_features)).to(device), bias.to(device)
+                generator, weight = random_state(self.seed), torch.empty(self.in_features, self.out_features)
+                for rows in weight.split(1024):  # drawn in double precision
+                    rows.copy_(torch.from_numpy(generator.standard_normal(tuple(rows.shape))))
+                bias = torch.from_numpy(generator.standard_normal(self.out_features)).float()
+                self._drawn = weight.div_(math.sqrt(self.in_features)).to(device), bias.to(device)
         return self._drawn

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,13 @@ MIRROR = "DENDRITE_ZOO_DATASETS"
 TESTS = ("test", "validation", "valid", "val")
 CONVERTED = "refs/convert/parquet"
 SHARD = re.compile(r"(?P<split>.+?)(-\d{5}-of-\d{5}(-[0-9a-f]+)?)?\.parquet")
+
+
+def mirrored(repo: str) -> Path | None:
+    """The folder of a repo in the mirror that ``DENDRITE_ZOO_DATASETS`` names; None where there is none."""
+    mirror = None if "HF_ENDPOINT" in os.environ else os.environ.get(MIRROR)
+    folder = Path(mirror or "", repo)
+    return folder if mirror and folder.is_dir() else None
 
 
 @dataclass(frozen=True)
@@ -106,30 +114,46 @@ class HubSource:
 
     def files(self) -> dict[str, list[Path]]:
         """The parquet files of the splits ``"train"`` and, where there is one, ``"test"``; downloaded where needed."""
-        if (folder := self._folder()) is not None:
-            names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*.parquet"))]
-            return {split: [folder / name for name in found] for split, found in self._chosen(names).items()}
-        for revision in ["main", CONVERTED] if self.revision is None else [self.revision]:
-            names = sorted(name for name in self._ask("list_repo_files", revision) if name.endswith(".parquet"))
+        folder = self._folder()
+        for revision in ["main", CONVERTED] if self.revision is None and folder is None else [self.revision or "main"]:
+            if folder is None:
+                names = self._listed(revision)
+            else:
+                names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*.parquet"))]
             if names:
                 break
-        chosen = self._chosen(names)
-        return {split: [Path(self._ask("hf_hub_download", revision, x)) for x in chosen[split]] for split in chosen}
+        place = (lambda name: self._ask("hf_hub_download", revision, name)) if folder is None else folder.joinpath
+        return {split: [Path(place(name)) for name in found] for split, found in self._chosen(names).items()}
 
     def _folder(self) -> Path | None:
         """The folder that holds the repo's files, where it need not be downloaded."""
-        mirror = None if "HF_ENDPOINT" in os.environ else os.environ.get(MIRROR)
-        places = [Path(self.repo).expanduser(), *([Path(mirror) / self.repo] if mirror else [])]
-        return next((place for place in places if place.is_dir()), None)
+        own = Path(self.repo).expanduser()
+        return own if own.is_dir() else mirrored(self.repo)
+
+    def _listed(self, revision: str) -> list[str]:
+        """The parquet files of the repo; where the Hub cannot be asked, those that were downloaded before."""
+        try:
+            names = self._ask("list_repo_files", revision)
+        except ConnectionError:
+            from huggingface_hub import snapshot_download
+
+            with suppress(Exception):  # of many kinds, all of which mean that there are none
+                found = snapshot_download(self.repo, repo_type="dataset", revision=revision, local_files_only=True)
+                names = [path.relative_to(found).as_posix() for path in Path(found).rglob("*.parquet")]
+                if names:
+                    return sorted(names)
+            raise
+        return sorted(name for name in names if name.endswith(".parquet"))
 
     def _ask(self, function: str, revision: str, *arguments: str) -> Any:
         import huggingface_hub
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
+        no_answer: Any = HfHubHTTPError.__bases__[0]  # of httpx or httpx2, whichever the client uses
         try:
             ask = getattr(huggingface_hub, function)
             return ask(self.repo, *arguments, repo_type="dataset", revision=revision)
-        except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        except (OSError, HFValidationError, no_answer) as error:
             said = " ".join(str(error).split())[:300]
             raise ConnectionError(
                 f"The Hub's data set {self.repo!r} could not be downloaded: {said} Check the name and the connection, "

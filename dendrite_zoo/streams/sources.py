@@ -17,7 +17,7 @@ from dendrite_zoo._core.checks import wrong_argument
 from dendrite_zoo._core.names import nearest
 from dendrite_zoo.streams import mnist
 from dendrite_zoo.streams.datasets import is_dataset, read_dataset, splits
-from dendrite_zoo.streams.hub_source import HubSource
+from dendrite_zoo.streams.hub_source import HubSource, mirrored
 from dendrite_zoo.streams.images import ImageFolder
 from dendrite_zoo.streams.sampling import hold_out
 
@@ -150,7 +150,8 @@ def load_source(source: SourceLike) -> Source:
     if source == "digits":
         return _from_images(load_file(DIGITS), DIGITS_MEAN * 16, DIGITS_STD * 16, "digits")
     if source == "mnist":
-        return _mnist(mnist.download(), source)
+        folder = mirrored(mnist.REPO)
+        return _mnist((folder and mnist.local_files(folder)) or mnist.download(), source)
     if isinstance(source, str) and source in HUB:
         return _named(source)
     if not Path(source).is_dir():

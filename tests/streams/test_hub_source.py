@@ -199,10 +199,13 @@ def test_the_hub_is_asked_once_and_its_own_copy_in_parquet_is_taken(tmp_path):
         environment = {**os.environ, **hub.environment(tmp_path / "home"), "DENDRITE_ZOO_DATASETS": str(tmp_path)}
         command = [sys.executable, "-W", "error::ResourceWarning", "-c", SCRIPT]
         said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.splitlines()
-        assert said[0] == f"{images[:6].sum()} {images[:6].sum()}"
-        assert len([request for request in hub.log if request.startswith("GET /storage")]) == 2, "train and test"
-        assert said[1].startswith("The Hub's data set 'local/omniglot-8-alphabets' could not be downloaded: ")
-        assert said[1].endswith("in DENDRITE_ZOO_DATASETS: <folder>/local/omniglot-8-alphabets/<its files>.")
+    assert said[0] == f"{images[:6].sum()} {images[:6].sum()}"
+    assert len([request for request in hub.log if request.startswith("GET /storage")]) == 2, "train and test"
+    assert said[1].startswith("The Hub's data set 'local/omniglot-8-alphabets' could not be downloaded: ")
+    assert said[1].endswith("in DENDRITE_ZOO_DATASETS: <folder>/local/omniglot-8-alphabets/<its files>.")
+    environment["HF_HUB_OFFLINE"] = "1"
+    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert said[0] == f"{images[:6].sum()} {images[:6].sum()}", "without the Hub they are found in its cache"
 
 
 @pytest.mark.skipif(not (MIRROR / "PolyAI").is_dir(), reason=f"no copy of the data sets under {MIRROR}")
