@@ -150,8 +150,7 @@ def load_source(source: SourceLike) -> Source:
     if source == "digits":
         return _from_images(load_file(DIGITS), DIGITS_MEAN * 16, DIGITS_STD * 16, "digits")
     if source == "mnist":
-        folder = mirrored(mnist.REPO)
-        return _mnist((folder and mnist.local_files(folder)) or mnist.download(), source)
+        return _mnist(_mnist_files(), source)
     if isinstance(source, str) and source in HUB:
         return _named(source)
     if not Path(source).is_dir():
@@ -164,6 +163,12 @@ def load_source(source: SourceLike) -> Source:
         return _mnist(files, "custom")
     has_tables = any(Path(source).rglob("*.parquet"))
     return load_source(HubSource(os.fspath(source)) if has_tables else ImageFolder(source))
+
+
+def _mnist_files() -> dict[str, Path]:
+    folder = mirrored(mnist.REPO)
+    files = None if folder is None else mnist.local_files(folder)
+    return mnist.download() if files is None else files
 
 
 def _mnist(files: dict[str, Path], name: str) -> Source:
