@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 PART = re.compile(r"<!-- (?P<name>[^>]+) -->\n(?P<content>.*?)<!-- end -->", re.DOTALL)
 NUMBERS_OF_TASKS = (10, 25, 50, 100, 250, 1000)
-ROBOTS = ("experts", "mt10", "finetune", "mt50", "continual-5", "mt3-sac")
+ROBOTS = ("experts", "mt10", "finetune", "mt50", "continual-5", "continual-50", "mt3-sac")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -243,9 +243,10 @@ def fifty_skills_table() -> str:
         cells = accuracy_by_tasks(record)
         so_far = [f"{cells[n]:.3f}" if n in cells else "" for n in (5, 10, 20, 50)]
         trained = record.more.get("parameters_per_skill")
-        size = f"{record.parameters:,}", "all" if trained is None else f"{trained:,}"
+        size = f"{record.parameters:,}", "all" if trained is None else f"at most {trained:,}"
         rows.append([record.method, seeds(record), *so_far, f"{float(forgetting(record.matrix)):.3f}", *size])
-    head = ["method", "seeds", *(f"{n} skills" for n in (5, 10, 20, 50)), "forgetting", "parameters", "trained a skill"]
+    counts = [f"{n} skills" for n in (5, 10, 20, 50)]
+    head = ["method", "seeds", *counts, "forgetting", "parameters", "of which a skill trains"]
     return table(head, rows)
 
 
