@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 PART = re.compile(r"<!-- (?P<name>[^>]+) -->\n(?P<content>.*?)<!-- end -->", re.DOTALL)
 NUMBERS_OF_TASKS = (10, 25, 50, 100, 250, 1000)
-ROBOTS = ("experts", "mt10", "finetune", "mt50", "continual-5", "continual-50", "mt3-sac")
+ROBOTS = ("experts", "mt10", "finetune", "mt10-scratch", "mt50", "continual-5", "continual-50", "mt3-sac")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
