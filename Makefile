@@ -60,10 +60,12 @@ MNIST ?= mnist
 BENCHMARKS ?= training_step mixed_contexts stream inference imports callbacks environments policy sac many_contexts growth sac_subnetworks fit watching
 bench: .venv/.dev  ## the benchmarks, into benchmarks/results (ten minutes, 12 GB of memory)
 	mkdir -p benchmarks/results
-	for name in $(BENCHMARKS); do \
-		test $$name = stream && source="--source $(MNIST)" || source=; \
-		$(BIN)/python benchmarks/$$name.py $$source | tee benchmarks/results/$$name.json; done
-	$(BIN)/python benchmarks/picture.py
+	failed=; for name in $(BENCHMARKS); do \
+		test $$name = stream && source="--source $(MNIST)" || source=; new=benchmarks/results/$$name.json.new; \
+		$(BIN)/python benchmarks/$$name.py $$source > $$new && mv $$new benchmarks/results/$$name.json \
+			|| { rm -f $$new; failed="$$failed $$name"; }; done; \
+	$(BIN)/python benchmarks/picture.py; \
+	test -z "$$failed" || { echo "failed, their results are the earlier ones:$$failed"; exit 1; }
 
 # Three seeds of each recipe; a zoo entry takes the weights of seed 0. tools/sweep.py says what else it can do.
 zoo: .venv/.dev  ## train the models of the zoo and their controls anew (some hours on two cores)

@@ -20,9 +20,15 @@ from dendrite_zoo.models import ActiveDendriteMLP
 
 sys.path.append(str(Path(__file__).parents[1]))  # at the end: an installed dendrite_zoo wins over the tree's
 
+from tests.memory import peak_bytes  # noqa: E402
 from tests.reference import naive_layer  # noqa: E402
 
+__all__ = ["THREADS", "NaiveMLP", "compare", "dense_mlp", "emit", "in_turn", "peak_bytes", "training_step"]
+
 THREADS = 2
+
+SETTLING = (1 << 25) - (1 << 16)
+"""Bytes of the largest block by which glibc raises what it keeps."""
 
 
 def in_turn(cases: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
@@ -32,6 +38,7 @@ def in_turn(cases: dict[str, Callable[[], object]], rounds: int) -> dict[str, li
     time: the one before it left the caches to itself.
     """
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    torch.empty(SETTLING // 4)  # once freed, glibc keeps what is freed after it: no case pays for memory given back
     for case in cases.values():
         case()
     seconds: dict[str, list[float]] = {name: [] for name in cases}

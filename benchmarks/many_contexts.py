@@ -10,15 +10,12 @@ contexts that are new in each batch; tasks inferred from prototypes against one 
 from __future__ import annotations
 
 import argparse
-import resource
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
 
 import torch
 import torch.nn.functional as F
-from harness import compare, dense_mlp, emit, in_turn, training_step
+from harness import compare, dense_mlp, emit, in_turn, peak_bytes, training_step
 from torch import Tensor, nn
 
 from dendrite_zoo.models import ActiveDendriteClassifier, ActiveDendriteMLP
@@ -119,38 +116,30 @@ def inference(rounds: int) -> None:
 
 
 def memory() -> None:
-    """The peak of a process that trains with 256 contexts, above one that has built the network and its optimizer."""
-    peaks = {}
-    for case in ("built", "parts", "dense"):
-        command = [sys.executable, __file__, "--memory", case]
-        peaks[case] = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    more = {case: round(peaks[case] / 1024 - peaks["built"] / 1024, 1) for case in ("parts", "dense")}
-    value = more["parts"] / max(more["dense"], 0.1)
-    emit(NAME, "memory of a step, K = 256 / of a dense MLP of that width", value, "<= 1", megabytes=more)
-
-
-def peak(case: str) -> None:
-    """Print the peak memory of this process, in KiB, after three steps."""
+    """The most that a training step allocates at once, with 256 contexts and in a dense MLP."""
     parts, plain = network("context"), dense_mlp(FEATURES, WIDTH, WIDTH, 10)
-    steps = {"parts": step(parts, DendriteAdam(parts.parameters()), 256)}
     x, y = torch.randn(BATCH, FEATURES), torch.randint(10, (BATCH,))
     adam = torch.optim.Adam(plain.parameters(), fused=True)
-    steps["dense"] = training_step(plain, adam, F.cross_entropy, y, x)
-    for _ in range(3 if case in steps else 0):
-        steps[case]()
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    steps = {
+        "K = 256": step(parts, DendriteAdam(parts.parameters()), 256),
+        "dense MLP": training_step(plain, adam, F.cross_entropy, y, x),
+    }
+    peaks = {}
+    for name, case in steps.items():
+        for _ in range(3):
+            case()
+        peaks[name] = peak_bytes(case)
+    value = peaks["K = 256"] / peaks["dense MLP"]
+    megabytes = {name: round(peak / 2**20, 2) for name, peak in peaks.items()}
+    emit(NAME, "memory of a step, K = 256 / of a dense MLP of that width", value, "<= 1", megabytes=megabytes)
 
 
 def main() -> None:
     """Print a line for each comparison."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--memory", help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    if args.memory:
-        peak(args.memory)
-        return
     optimizers(args.rounds)
     subnetworks(args.rounds)
     inference(args.rounds)

@@ -19,7 +19,8 @@ RESULTS = Path(__file__).parent / "results"
 def main() -> None:
     """A row for each ratio: the value as a dot, the target as a mark, what lies between them as a line."""
     lines = [json.loads(line) for path in sorted(RESULTS.glob("*.json")) for line in path.read_text().splitlines()]
-    lines = [line for line in lines if "target" in line and " / " in line["name"]][::-1]  # ratios alone
+    ratios = [line for line in lines if "target" in line and " / " in line["name"] and line["value"] > 0]
+    lines = ratios[::-1]
     figure, axes = plt.subplots(figsize=(10, 0.42 * len(lines) + 1.4), layout="constrained")
     for row, line in enumerate(lines):
         sign, target = line["target"].split()[0], float(line["target"].split()[1])
@@ -32,7 +33,8 @@ def main() -> None:
     axes.set_yticks(range(len(lines)), [f"{line['benchmark']}: {line['name']}" for line in lines], fontsize=8)
     axes.set_xscale("log")
     axes.set_xlabel("ratio of the two times, median over pairs measured in turn (logarithmic)")
-    axes.set_title("What the benchmarks found (dot) and what was aimed at (mark); red: missed", loc="left", fontsize=10)
+    words = "What the benchmarks found (dot) and what was aimed at (mark); red: missed"
+    figure.suptitle(words, x=0.01, ha="left", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="x", color="#e6e6e6")
     axes.set_axisbelow(True)

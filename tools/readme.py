@@ -176,6 +176,29 @@ def watching_table() -> str:
     return table(["network", "batch", "takes longer by (quartiles)"], rows)
 
 
+def benchmarks_table() -> str:
+    """What was aimed at in each benchmark, and what was found."""
+    rows = []
+    for file in sorted((ROOT / "benchmarks" / "results").glob("*.json")):
+        for one in map(json.loads, file.read_text(encoding="utf-8").splitlines()):
+            if "limit_percent" in one:
+                name, value, target = (
+                    f"{one['callbacks']}, percent of a fit",
+                    one["overhead_percent"],
+                    one["limit_percent"],
+                )
+                asked, met = f"<= {target:g}", value <= target
+            elif "target" in one:
+                name, value, asked, met = one["name"], one["value"], one["target"], one["met"]
+            else:
+                continue
+            spread = " to ".join(f"{quartile:.3g}" for quartile in one.get("quartiles", ()))
+            found = f"{value:.3g}" + (f" ({spread})" if spread else "")
+            words = asked.replace("<=", "at most").replace(">=", "at least")
+            rows.append([one["benchmark"], name, found, words, "" if met else "**missed**"])
+    return table(["benchmark", "ratio of", "found (quartiles)", "aimed at", ""], rows)
+
+
 def reliability() -> dict[str, Any]:
     """What `make campaign` counted."""
     file = ROOT / "results" / "reliability.json"
@@ -266,6 +289,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "pendulum": pendulum_table,
     "walkers": walkers_table,
     "watching": watching_table,
+    "benchmarks": benchmarks_table,
     "reliability": reliability_table,
     "reliability: checks": checks_table,
     "reliability: errors": errors_list,

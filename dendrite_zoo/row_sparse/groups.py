@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dendrite_zoo._core.torch import runs_eagerly
 from dendrite_zoo.functional.dendrites import Gate, apply_gate
-from dendrite_zoo.row_sparse.taken_rows import Rows, Taken, take_together
+from dendrite_zoo.row_sparse.taken_rows import Rows, Taken, masked, take_together
 
 GATHER = 8.0
 """What it costs to gather a weight for a group and scatter its gradient, in multiplications of a row by a weight."""
@@ -160,7 +160,7 @@ def cut(parts: Sequence[Sequence[Part]], layers: Sequence[Sequence[Parameters]])
     for of_layer, parameters in zip(zip(*parts, strict=True), zip(*layers, strict=True), strict=True):
         part, (weight, bias, mask) = of_layer[0], parameters[0]
         if part.whole:
-            weight = weight if mask is None else weight * mask.to(weight.dtype)
+            weight = masked(weight, mask)
         else:
             weight, bias = next(taken), None if bias is None else next(taken)
         strengths = [each.strength for each in of_layer if each.strength is not None]

@@ -76,6 +76,13 @@ def take_rows(parameter: Tensor, ids: Tensor | Rows, row_dims: int, mask: Tensor
     return rows if mask is None else rows * _factors(mask, ids, row_dims, rows)
 
 
+def masked(weight: Tensor, mask: Tensor | None) -> Tensor:
+    """A whole weight of which a mask, where it is zero, lets no gradient pass, as `take_rows` does for rows."""
+    if mask is None:
+        return weight
+    return _MaskedGradient.apply(weight, mask) if wants_sparse(weight) else weight * mask.to(weight.dtype)
+
+
 def dot_taken_rows(
     weight: Tensor, ids: Tensor, vectors: Tensor, row_dims: int, mask: Tensor | None = None, known: Tensor | None = None
 ) -> Tensor:
@@ -157,6 +164,18 @@ def take_together(wanted: Sequence[Taken]) -> list[Tensor]:
         some = [take_rows(parameter, rows, taken.row_dims, mask) for parameter, rows, mask in each]
         results.append(some[0] if len(some) == 1 else torch.stack(some))
     return results
+
+
+class _MaskedGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, mask: Tensor) -> Tensor:
+        ctx.save_for_backward(mask)
+        return weight.view_as(weight)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return ctx.saved_tensors[0].to(grad.dtype).mul_(grad), None
 
 
 class _TakeTogether(torch.autograd.Function):
