@@ -134,9 +134,10 @@ def remove_forward_hooks(module: nn.Module, kinds: tuple[type, ...]) -> None:
         0
     """
     for part in module.modules():
-        for number, hook in list(part._forward_hooks.items()):
-            if isinstance(hook, kinds):
-                del part._forward_hooks[number]
+        for hooks in (part._forward_hooks, part._forward_pre_hooks):
+            for number, hook in list(hooks.items()):
+                if isinstance(getattr(hook, "__self__", hook), kinds):
+                    del hooks[number]
 
 
 def fused_devices() -> Sequence[str]:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dendrite_zoo._core.torch import in_backward
+from dendrite_zoo._core.torch import in_backward, runs_eagerly
 
 __all__ = ["ChannelGate", "channels_of", "fold_gate"]
 
@@ -102,8 +102,76 @@ class ChannelGate:
         assert self.factor is not None
         dim = self.dim if self.dim >= 0 else output.ndim + self.dim
         shape = [-1] + [1] * (output.ndim - dim - 1)
+        if torch.is_grad_enabled() and self.factor.requires_grad and runs_eagerly():
+            scaled: Tensor = _Scaled.apply(output, self.factor, self.shift, dim)
+            return scaled
         gated = output * self.factor.to(output.dtype).view(shape)
         return gated if self.shift is None else gated + self.shift.to(output.dtype).view(shape)
+
+
+class _Scaled(torch.autograd.Function):
+    """Scales and shifts channels; what the gradient of the gates needs is kept in half the memory.
+
+    That gradient is a sum over batch and positions, in which the rounding of bfloat16 is lost; what goes on to earlier
+    layers is not rounded.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, output: Tensor, factor: Tensor, shift: Tensor | None, dim: int) -> Tensor:
+        ctx.others = [other for other in range(output.ndim) if other != dim]
+        ctx.shape = [-1] + [1] * (output.ndim - dim - 1)
+        ctx.save_for_backward(output.to(torch.bfloat16) if output.dtype == torch.float32 else output, factor)
+        gated = output * factor.to(output.dtype).view(ctx.shape)
+        return gated if shift is None else gated.add_(shift.to(output.dtype).view(ctx.shape))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        (grad,), (output, factor) = grads, ctx.saved_tensors
+        earlier = grad * factor.to(grad.dtype).view(ctx.shape) if ctx.needs_input_grad[0] else None
+        own = (grad * output).sum(ctx.others, dtype=torch.float32).to(factor.dtype)
+        added = grad.sum(ctx.others, dtype=torch.float32).to(factor.dtype) if ctx.needs_input_grad[2] else None
+        return earlier, own, added, None
+
+
+class FrozenNorm:
+    """Hooks of a batch norm that learns nothing: its gradient is a product by constants, and takes no memory."""
+
+    def __init__(self) -> None:
+        self.input: Tensor | None = None
+
+    def before(self, norm: nn.Module, args: tuple[Any, ...]) -> Any:
+        """Take the input out of the graph, for the norm would keep it."""
+        x = args[0] if args else None
+        frozen = not norm.training and getattr(norm, "running_var", None) is not None
+        frozen = frozen and not any(p.requires_grad for p in norm.parameters())
+        if frozen and isinstance(x, Tensor) and x.requires_grad and torch.is_grad_enabled() and runs_eagerly():
+            self.input = x
+            return (x.detach(), *args[1:])
+        return None
+
+    def __call__(self, norm: Any, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        """Put the output into the graph."""
+        x, self.input = self.input, None
+        if x is None:
+            return None
+        scale = (norm.running_var + norm.eps).rsqrt()
+        scale = (scale if norm.weight is None else scale * norm.weight).view(-1, *[1] * (output.ndim - 2))
+        normal: Tensor = _Normal.apply(x, scale.to(output.dtype), [output])
+        return normal
+
+
+class _Normal(torch.autograd.Function):
+    """What a batch norm gave, as a function of its input."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, computed: list[Tensor]) -> Tensor:
+        ctx.save_for_backward(scale)
+        return computed.pop()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        (scale,) = ctx.saved_tensors
+        return grads[0] * scale, None, None
 
 
 class ChannelAffine(nn.Module):

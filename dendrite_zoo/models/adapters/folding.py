@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dendrite_zoo._core.torch import remove_forward_hooks
-from dendrite_zoo.layers.gate import ChannelGate, fold_gate
+from dendrite_zoo.layers.gate import ChannelGate, FrozenNorm, fold_gate
 from dendrite_zoo.models.adapters.features import FeatureExtractor, Tap
 from dendrite_zoo.models.adapters.head import TaskHeads
 
@@ -48,7 +48,7 @@ def folded_backbone(backbone: nn.Module, gates: Mapping[str, ChannelGate]) -> nn
         gates: by name of a layer, with their factors.
     """
     plain = copy.deepcopy(backbone)
-    remove_forward_hooks(plain, (ChannelGate, Tap))
+    remove_forward_hooks(plain, (ChannelGate, FrozenNorm, Tap))
     for name, gate in gates.items():
         parent, _, last = name.rpartition(".")
         setattr(plain.get_submodule(parent), last, fold_gate(plain.get_submodule(name), gate))

@@ -13,7 +13,7 @@ from dendrite_zoo._core.torch import runs_eagerly
 from dendrite_zoo.hub import HubModel
 from dendrite_zoo.hub.artifact import fingerprint
 from dendrite_zoo.hub.resolve import REPO
-from dendrite_zoo.layers.gate import ChannelGate, channels_of
+from dendrite_zoo.layers.gate import BATCH_NORMS, ChannelGate, FrozenNorm, channels_of
 from dendrite_zoo.models.adapters.builders import build_backbone
 from dendrite_zoo.models.adapters.context import AdapterContext, ContextKind
 from dendrite_zoo.models.adapters.features import FeatureExtractor, Stage, map_tensors, num_rows, rows_of
@@ -123,6 +123,10 @@ class GatedBackbone(HubModel, nn.Module):
         for module in modules.values():
             if isinstance(module, nn.TransformerEncoder):
                 module.use_nested_tensor = False  # its layers do not take them where they have hooks
+            if type(module) in BATCH_NORMS:
+                frozen = FrozenNorm()
+                module.register_forward_pre_hook(frozen.before)
+                module.register_forward_hook(frozen, prepend=True)
         stages = {name: Stage(*stage) for name, stage in self.config["stages"].items()}
         backbone.requires_grad_(False)
         self.extractor = FeatureExtractor(backbone, stages, self.config["input_features"]).to(self.column.device).eval()
