@@ -98,3 +98,12 @@ def test_the_readme_is_a_page() -> None:
 def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), target
+
+
+def test_a_number_of_the_real_data_table_is_the_mean_over_tasks() -> None:
+    shown = {row["method"]: row for row in rows(ROOT / "docs" / "results.md", "real-data")}
+    records = json.loads((ROOT / "results" / "real-data.json").read_text(encoding="utf-8"))
+    for record in records:
+        value = float(shown[record["method"]][record["benchmark"].removeprefix("split-")].split()[0])
+        assert value == pytest.approx(statistics.fmean(record["task_accuracies"]), abs=6e-4)
+    assert {"mean", "ridge", "naive", "replay"} <= shown.keys()

@@ -138,6 +138,17 @@ def multi_task_table() -> str:
     return table(head, [[method, *(row.get(name, "") for name in columns)] for method, row in cells.items()])
 
 
+def real_data_table() -> str:
+    """Streams of real data with classes of their own: mean accuracy over tasks after the last one."""
+    records = read_records(ROOT / "results" / "real-data.json")
+    cells: dict[str, dict[str, str]] = defaultdict(dict)
+    for record in records:
+        cells[record.method][record.benchmark] = f"{mean(record)} ({seeds(record)})"
+    columns = list(dict.fromkeys(record.benchmark for record in records))
+    rows = [[method, *(row.get(name, "") for name in columns)] for method, row in cells.items()]
+    return table(["method", *(name.removeprefix("split-") for name in columns)], rows)
+
+
 def own_environments(name: str) -> dict[str, Any]:
     """What was measured in environments of one's own."""
     file = ROOT / "results" / "own-environments" / f"{name}.json"
@@ -284,6 +295,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "zoo": zoo_table,
     "continual": lambda: continual_table(continual_records()),
     "multi-task": multi_task_table,
+    "real-data": real_data_table,
     "robots": robots_table,
     "fifty-skills": fifty_skills_table,
     "pendulum": pendulum_table,
