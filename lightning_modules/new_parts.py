@@ -33,7 +33,7 @@ class Frozen(list[nn.Parameter | nn.Module]):
         return Frozen()
 
 
-class Part(nn.Module):
+class NewPart(nn.Module):
     """Some numbers of a parameter, as a parameter of their own; no state dict contains it.
 
     Args:
@@ -169,7 +169,7 @@ class NewParts(nn.Module):
         places = self._places()
         if [(part.name, len(part.value)) for part in self._parts] != [(n, len(ids)) for n, (ids, _) in places.items()]:
             named = ((name, len(ids), self.model.get_parameter(name)) for name, (ids, _) in places.items())
-            self.parts = nn.ModuleList(Part(name, size, like.detach()) for name, size, like in named)
+            self.parts = nn.ModuleList(NewPart(name, size, like.detach()) for name, size, like in named)
         for part, (ids, free) in zip(self._parts, places.values(), strict=True):
             part.ids, part.free = ids, free
             part.value.copy_(self._flat(part).index_select(0, ids))
@@ -221,11 +221,11 @@ class NewParts(nn.Module):
         vars(self.model).setdefault(FROZEN, Frozen()).extend(parts)
 
     @property
-    def _owned(self) -> list[Part]:
+    def _owned(self) -> list[NewPart]:
         return [] if self.is_whole else self._parts
 
     @property
-    def _parts(self) -> list[Part]:
+    def _parts(self) -> list[NewPart]:
         return list(self.parts)  # type: ignore[arg-type]
 
     @property
@@ -239,10 +239,10 @@ class NewParts(nn.Module):
         layers = ((name, part) for name, part in self.model.named_modules() if isinstance(part, kinds))
         return [f"{name}.segments".lstrip(".") for name, layer in layers if layer.segments is not None]
 
-    def _flat(self, part: Part) -> Tensor:
+    def _flat(self, part: NewPart) -> Tensor:
         return self.model.get_parameter(part.name).detach().view(-1)
 
-    def _merged(self, part: Part) -> Tensor:
+    def _merged(self, part: NewPart) -> Tensor:
         parameter = self.model.get_parameter(part.name)
         return parameter.detach().view(-1).index_copy(0, part.ids, part.of(parameter)).view_as(parameter)
 
