@@ -105,6 +105,8 @@ class SuccessLogger(Returning):
         """The name under which a checkpoint keeps the report."""
         names = None if self.tasks is None else tuple(spec.name for spec in self.tasks)
         about = {"every_n_steps": self.every_n_steps, "tasks": names, "split": self.split, "seed": self.seed}
+        further = {"action_repeat": self.action_repeat, "to_end": self.to_end or None}  # which earlier versions lack
+        about |= {name: value for name, value in further.items() if value is not None}
         return self._generate_state_key(**about, num_goals=self.num_goals)
 
     def state_dict(self) -> dict[str, Any]:
@@ -166,9 +168,9 @@ class SuccessLogger(Returning):
         if trainer.is_global_zero:
             report = self._report = self._evaluate(trainer, pl_module)
             sequential = validating and has_task(trainer, self.task)
-            indices = self._indices(pl_module, self._due(trainer)) if sequential else ()
+            numbers = self._numbers(trainer, pl_module) if sequential else {}
             if sequential and trainer.state.fn == "fit":
-                self._follow(trainer, report)
+                self._follow(trainer, report, numbers)
             measured = {report.metric: report.per_task}
             if not self._ends_with_success:
                 measured["return"] = report.return_per_task
@@ -176,15 +178,22 @@ class SuccessLogger(Returning):
                 measured["success_at_end"] = report.at_end_per_task
             for metric, per_task in measured.items():
                 values |= {f"{metric}/{task}": value for task, value in per_task.items()}
-                values |= {f"val/task_{j}/{metric}": v for j, v in zip(indices, per_task.values(), strict=False)}
+                values |= {f"val/task_{numbers[name]}/{metric}": v for name, v in per_task.items() if name in numbers}
                 values[f"{metric}/mean"] = float(np.mean([*per_task.values()]))
         log_metrics(trainer, trainer.strategy.broadcast(values))
 
-    def _follow(self, trainer: Trainer, report: SuccessReport) -> None:
+    def _follow(self, trainer: Trainer, report: SuccessReport, numbers: dict[str, int]) -> None:
         """Add a point to the curve of the task that is trained."""
-        task, names = current_task(trainer, self.task), [spec.name for spec in self._specs(trainer)]
-        if report.metric == "success" and task is not None and task < len(names):
-            self.curves.setdefault(task, []).append(report.per_task[names[task]])
+        task = current_task(trainer, self.task)
+        for name, success in report.per_task.items():
+            if report.metric == "success" and task is not None and numbers.get(name) == task:
+                self.curves.setdefault(task, []).append(success)
+
+    def _numbers(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, int]:
+        """By name, the numbers that tasks have in the data; where these name none, in the policy."""
+        own = [spec.name for spec in self._specs(trainer)]
+        names = getattr(_data(trainer), "tasks", None) or getattr(getattr(pl_module, "model", None), "tasks", own)
+        return {str(name): number for number, name in enumerate(names)}
 
     def _evaluate(self, trainer: Trainer, pl_module: Any) -> SuccessReport:
         specs = self._due(trainer)

@@ -153,12 +153,13 @@ def warn_of_long_warmups(data: OnlineTasks, actor_warmup: int) -> None:
 
 
 def check_critic(policy: nn.Module, critic: nn.Module) -> None:
-    """Refuse a critic of ours that reads something else of an observation than a policy of ours.
+    """Refuse a critic of ours that is for other tasks or reads something else than a policy of ours.
 
     Raises:
         ValueError: it does.
     """
     if isinstance(policy, ControlModel) and isinstance(critic, ControlModel):
-        theirs, got = (model.config["observation_features"] for model in (policy, critic))
-        if theirs != got:
-            raise wrong_argument("critic", "one with the observation_features of the policy", got, "Give them to it.")
+        for name in ("tasks", "observation_size", "action_size", "observation_features"):
+            theirs, got = (model.config[name] for model in (policy, critic))
+            if theirs != got:
+                raise wrong_argument("critic", f"one with the {name} of the policy", got, "Give them to it.")

@@ -129,6 +129,8 @@ class MultiTaskSAC(PolicyModule):
         check_integers(1, batch_size_per_task=batch_size_per_task, policy_delay=policy_delay, n_step=n_step)
         check_integers(0, actor_warmup=actor_warmup)
         check_range(0, math.inf, kl_coef=kl_coef)
+        if kl_coef > 0 and alpha_lr is not None:
+            raise wrong_argument("alpha_lr", "None with kl_coef, for the coefficients stay as they are", alpha_lr)
         check_share(discount=discount)
         check_density(tau=tau)
         self.model = as_model(model, nn.Module)
@@ -158,6 +160,7 @@ class MultiTaskSAC(PolicyModule):
         configs = {"model": saved_config(self.model), "critic": saved_config(self.critic)}
         self.save_hyperparameters({**arguments, **configs})
         self._generator: torch.Generator | None = None
+        self._began_trained = False
 
     def forward(self, observation: Tensor, task: Tensor) -> Tensor:
         """The policy's mean actions."""
@@ -174,8 +177,25 @@ class MultiTaskSAC(PolicyModule):
     def setup(self, stage: str) -> None:
         """Refuse data of tasks that the policy does not know, before anything is played."""
         super().setup(stage)
-        if stage == "fit" and isinstance(self.datamodule, OnlineTasks):
+        if stage != "fit":
+            return
+        known = getattr(self.model, "has_known_scales", False) and getattr(self.model, "origin", None) is None
+        self._began_trained = getattr(self.model, "has_normalizer", False) and not known
+        if isinstance(self.datamodule, OnlineTasks):
             warn_of_long_warmups(self.datamodule, self.hparams["actor_warmup"])
+        elif (n_step := self.hparams["n_step"]) > 1:
+            remedy = "Sum the rewards of several steps in them, with the `discount` of what follows."
+            raise wrong_argument("n_step", "1 with other data than OnlineTasks, batches as they are", n_step, remedy)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add whether the policy was trained before the fit, which decides who plays warm-ups to come."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["began_trained"] = self._began_trained
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Continue from `on_save_checkpoint`."""
+        super().on_load_checkpoint(checkpoint)
+        self._began_trained = checkpoint.get("began_trained", self._began_trained)  # earlier versions do not say it
 
     def on_fit_start(self) -> None:
         """Normalise by the observations of other data than `OnlineTasks`, where they say theirs."""
@@ -273,9 +293,7 @@ class MultiTaskSAC(PolicyModule):
 
     @property
     def _is_trained(self) -> bool:
-        asked = self.start_policy is not None or self.hparams["actor_warmup"] > 0
-        known = getattr(self.model, "has_known_scales", False) and getattr(self.model, "origin", None) is None
-        return asked or (getattr(self.model, "has_normalizer", False) and not known)
+        return self._began_trained or self.start_policy is not None or self.hparams["actor_warmup"] > 0
 
     def _normalize(self, observations: Tensor) -> None:
         """Normalise by what was seen, where the policy has no normaliser of its own; the critics as the policy."""

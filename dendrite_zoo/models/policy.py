@@ -123,13 +123,13 @@ class ActiveDendritePolicy(ControlModel):
         """Give every action, before it is squashed, the same standard deviation, whatever the observation.
 
         Raises:
-            ValueError: with ``log_std_bound="tanh"``, it is not between the bounds.
+            ValueError: it is not between the bounds of ``log_std_range``.
         """
         output, size, log_std = self.mlp.output, self.config["action_size"], math.log(std)
+        low, high = self.config["log_std_range"]
+        if not low < log_std < high:  # nothing is learned beyond
+            raise wrong_argument("std", f"between {math.exp(low):.2g} and {math.exp(high):.2g}", std)
         if self.config["log_std_bound"] == "tanh":
-            low, high = self.config["log_std_range"]
-            if not low < log_std < high:
-                raise wrong_argument("std", f"between {math.exp(low):.2g} and {math.exp(high):.2g}", std)
             log_std = math.atanh(2 * (log_std - low) / (high - low) - 1)
         output.weight[size:] = 0
         output.bias[size:] = log_std

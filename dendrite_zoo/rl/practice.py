@@ -6,9 +6,11 @@ from typing import Any
 
 import torch
 
+from dendrite_zoo._core.checks import wrong_argument
 from dendrite_zoo._core.names import nearest
 from dendrite_zoo._core.ranks import sum_over_ranks
 from dendrite_zoo.rl.ahead import RemotePlayer
+from dendrite_zoo.rl.exploration import Exploration
 from dendrite_zoo.rl.player import Act, Played, Player
 from dendrite_zoo.rl.replay import ReplayBuffer, Transitions
 from dendrite_zoo.rl.spec import TaskSpec
@@ -167,12 +169,14 @@ class Practice:
             self.reward_rms = state["reward_rms"].to(self.reward_rms)
 
 
-def check_options(options: Mapping[str, Any], collect_ahead: bool) -> None:
+def check_options(options: Mapping[str, Any], collect_ahead: bool, exploration: Exploration | None) -> None:
     """Refuse arguments of the environments that follow from those of `OnlineTasks`, or that there are not.
 
     Raises:
         ValueError: there is one.
     """
+    if not isinstance(exploration, Exploration | None):
+        raise wrong_argument("exploration", "an Exploration, such as Exploration(burst_share=0.35)", exploration)
     for name in options:
         if name in ("seed", "envs_per_task"):
             raise ValueError(f"Expected `environments` without {name!r}: give it as OnlineTasks({name}=...).")

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from dendrite_zoo._core.checks import check_integers, check_range, wrong_argument
 from dendrite_zoo._core.finite import unusable_rows
+from dendrite_zoo._core.torch import full_precision
 
 __all__ = ["Transitions"]
 
@@ -240,7 +241,9 @@ class ReplayBuffer:
         follows[:, 1:] &= ~self.ended[rows[:, :-1]].cumsum(1).bool()
         count = follows.sum(1)
         rewards = self.rows[rows, sum(self.widths[:2])].where(follows, 0.0)
-        return rewards @ powers[:-1], rows.gather(1, count.unsqueeze(1) - 1).squeeze(1), powers[count]
+        with full_precision(places.device):
+            returns = rewards @ powers[:-1]
+        return returns, rows.gather(1, count.unsqueeze(1) - 1).squeeze(1), powers[count]
 
     def observations(self, task: int, count: int) -> Tensor:
         """The latest observations of a task, oldest first.

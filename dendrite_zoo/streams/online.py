@@ -122,7 +122,7 @@ class OnlineTasks(TaskDataModule):
         self.warmup_steps, self.envs_per_task, self.seed = warmup_steps, envs_per_task, seed
         self.normalize_rewards, self.collect_ahead, self.exploration = normalize_rewards, collect_ahead, exploration
         self._options = dict(environments or {})
-        check_options(self._options, collect_ahead)
+        check_options(self._options, collect_ahead, exploration)
         # the attribute `env_steps` counts the steps played so far
         self.save_hyperparameters({"env_steps": env_steps, "environments": self._options}, logger=False)
         self.fast, self.action_repeat = bool(self._options.get("fast")), self._options.get("action_repeat", 1)

@@ -71,6 +71,11 @@ def test_what_was_played_is_what_is_learned_from():
     assert module.model.has_normalizer
 
 
+def test_exploration_is_no_mapping():
+    with pytest.raises(ValueError, match="Expected `exploration` to be an Exploration, .* but got {'burst_share'"):
+        data(exploration={"burst_share": 0.3})
+
+
 def test_policies_of_other_sizes_are_refused():
     with pytest.raises(
         ValueError, match="observation_size=3, action_size=2, the size .* got observation_size=39, action"
@@ -96,7 +101,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_weights(order, tmp_path):
         last = tmp_path / f"{crash}.ckpt"
         with pytest.raises(Crash):
             fit(module(), data(order), EveryRound(last), CrashAfter(crash))
-        resumed, stream = module(), data(order)
+        resumed, stream = MultiTaskSAC.load_from_checkpoint(last) if crash % 2 == 0 else module(), data(order)
         fit(resumed, stream, ckpt_path=last)
         assert stream.rounds == rounds
         for name, weight in whole.state_dict().items():
@@ -144,7 +149,9 @@ def test_each_task_has_a_warmup_and_a_buffer_of_its_own():
         def on_train_batch_start(self, trainer, pl_module, batch, *_):
             rounds.append((batch, len(stream.replay), stream.task_env_steps))
 
-    fit(MultiTaskSAC(policy(), batch_size_per_task=8), stream, Noted(None))
+    fit(MultiTaskSAC(policy(), batch_size_per_task=8, start_std=1e-3), stream, Noted(None))
+    actions = stream.replay.rows[:20, 3:5].unflatten(0, (4, 5))  # of the second task: all rounds but the last at random
+    assert (actions.std(1).mean(1) > 0.2).tolist() == [True, True, True, False]
     of_one = [(Round(5, 0), 0, 0), (Round(5, 0), 5, 5), (Round(5, 2), 10, 10), (Round(5, 2), 15, 15)]
     assert rounds == of_one * 2 and stream.total_updates == 2 * 2 * 2 and stream.env_steps == 40
 
@@ -223,6 +230,8 @@ def test_a_loader_of_transitions_is_learned_from_as_it_is():
     ):
         again = Trainer(max_epochs=1, num_sanity_val_steps=0, **QUIET, enable_checkpointing=False)
         again.fit(module, DataLoader(TensorDataset(*transitions()[:3]), batch_size=16), loader)
+    with pytest.raises(ValueError, match="Expected `n_step` to be 1 with other data than OnlineTasks, .*, but got 3"):
+        again.fit(MultiTaskSAC(policy(), n_step=3), loader, loader)
 
 
 def test_the_observations_of_a_datamodule_are_those_to_normalise_by():
@@ -239,6 +248,23 @@ def test_the_observations_of_a_datamodule_are_those_to_normalise_by():
     Trainer(max_epochs=1, **QUIET, enable_checkpointing=False).fit(module, Recorded())
     torch.testing.assert_close(module.model.observation_mean, Recorded.observations.mean(0))
     assert torch.equal(module.critic.observation_mean, module.model.observation_mean)
+
+
+def test_the_matrix_counts_tasks_as_the_data_do(tmp_path):
+    """The policy has them in another order, and one more."""
+    torch.manual_seed(0)
+    sizes = {"observation_size": 3, "action_size": 2, "hidden_features": [8, 8]}
+    success, rows = SuccessLogger(num_goals=2, num_processes=0), []
+    log = ForgettingLogger("val/success", folder=tmp_path, pictures=False, verbose=False)
+
+    class Noted(CrashAfter):
+        def on_validation_end(self, trainer, pl_module):
+            rows.append(list(success.report.per_task.values()))
+
+    module = MultiTaskSAC(ActiveDendritePolicy(("windy", "other", "calm"), **sizes), batch_size_per_task=8)
+    fit(module, data("sequential", epochs=2), success, log, Noted(None))
+    assert list(success.report.per_task) == ["calm", "windy"]
+    torch.testing.assert_close(log.matrix, torch.tensor(rows))
 
 
 @pytest.mark.slow

@@ -246,6 +246,12 @@ def test_features_that_are_known_are_not_measured_and_the_warmup_is_played(tmp_p
         ValueError, match="`critic` to be one with the observation_features of the policy, but got None"
     ):
         MultiTaskSAC(policy, critic=TwinCritic(TASKS, hidden_features=[8, 8]))
+    for name, value in {"tasks": TASKS[::-1], "observation_size": 38, "action_size": 3}.items():
+        critic = TwinCritic(**{"tasks": TASKS, "hidden_features": [8, 8], name: value})
+        with pytest.raises(ValueError, match=f"`critic` to be one with the {name} of the policy, but got"):
+            MultiTaskSAC(small_policy(), critic=critic)
+    with pytest.raises(ValueError, match="Expected `alpha_lr` to be None with kl_coef"):
+        MultiTaskSAC(small_policy(), kl_coef=1.0, alpha_lr=1e-3)
 
 
 def test_actions_in_bfloat16_are_played():

@@ -204,6 +204,8 @@ def test_a_standard_deviation_for_all_actions():
     mean, log_std = policy(observations, torch.tensor([0, 1, 2]))
     assert torch.equal(mean, before)
     torch.testing.assert_close(log_std.exp(), torch.full_like(mean, 0.25))
+    with pytest.raises(ValueError, match="Expected `std` to be between 0.05 and 1, but got 2.0"):
+        make(log_std_range=(-3, 0)).set_std(2.0)
 
 
 def test_whether_it_was_normalised():

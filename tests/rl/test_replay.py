@@ -181,3 +181,12 @@ def test_where_a_task_ended_stays_with_its_step(tmp_path):
     del earlier["terminated"]
     again.load_state_dict(earlier)
     assert len(again.sample(60, tasks=[1]).task.unique()) == 1
+
+
+def test_returns_are_not_rounded_in_mixed_precision():
+    held = buffer(1, 100)
+    held.add(*steps(range(1000, 1100), 0))
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = held.sample(50, torch.Generator().manual_seed(0), n_step=3, discount=0.9)
+    batch = held.sample(50, torch.Generator().manual_seed(0), n_step=3, discount=0.9)
+    assert mixed.reward.dtype == torch.float32 and torch.equal(mixed.reward, batch.reward)
