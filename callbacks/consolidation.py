@@ -88,6 +88,11 @@ class Consolidation(Returning, ABC, Generic[R]):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse two callbacks that would read each other's gradients, and a module that changes nothing learned."""
         hparams = getattr(pl_module, "hparams", None)
+        if getattr(pl_module, "untrained", None) is not None:
+            raise ValueError(
+                f"Expected a network that is trained for {type(self).__name__}, but got RidgeClassifier, which is "
+                "solved for and forgets nothing. Leave the callback out."
+            )
         if isinstance(hparams, Mapping) and hparams.get("learn") == "new":
             raise ValueError(
                 f"Expected a module without learn='new' for {type(self).__name__}, but got {type(pl_module).__name__}: "

@@ -55,6 +55,8 @@ class TaskClassifier(NewTaskModule):
         self.model = as_model(model, nn.Module)
         self.untrained = nn.Parameter(torch.zeros(())) if isinstance(self.model, RidgeClassifier) else None
         self.given_context = context
+        if self.untrained is not None:
+            _check_untrained(context=context, optimizer=optimizer, lr_schedule=lr_schedule, smoothing=label_smoothing)
         self._takes_task = _check_context(self.model, context)
         _check_context_at_test(self.context, context_at_test, self._takes_task)
         lr = getattr(self.model, "default_lr", 5e-4) if lr is None else lr
@@ -168,6 +170,15 @@ def ways_at_test(context: TaskContext) -> list[ContextAtTest]:
     """In which ways the context of an input can be had at test."""
     impossible = {"inferred": not context.inferable, "given": isinstance(context, FoundContext)}
     return [way for way in get_args(ContextAtTest) if not impossible.get(way)]
+
+
+def _check_untrained(smoothing: float, **arguments: Any) -> None:
+    """Refuse what would have no effect on a model that is not trained."""
+    for name, value in {**arguments, "label_smoothing": smoothing or None}.items():
+        if value is not None:
+            got = type(value).__name__ if isinstance(value, nn.Module) or callable(value) else value
+            remedy = "It is solved for, not trained, and takes no context."
+            raise wrong_argument(name, "left out for RidgeClassifier", got, remedy)
 
 
 def _check_context(model: nn.Module, context: TaskContext | None) -> bool:

@@ -177,6 +177,8 @@ class ContinualClassifier(AdaptedTasks):
             )
         if isinstance(self.context, FoundContext):
             self.cluster_to_task += range(len(self.cluster_to_task), self.context.num_tasks)
+        if self.untrained is not None and self.trainer.ckpt_path is None:
+            self.boundary.task = None  # each fit has rows to learn, be it of the same task
         if self.boundary.task is None:
             warn_of_chance(self)
 

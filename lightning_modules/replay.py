@@ -111,6 +111,8 @@ class ReplayClassifier(ContinualClassifier):
     def __init__(self, model: nn.Module | Mapping[str, Any] | str, *, buffer_size: int = 500, **kwargs: Any) -> None:
         check_integers(1, buffer_size=buffer_size)
         super().__init__(model, **kwargs)
+        if self.untrained is not None:
+            raise wrong_argument("model", "one that is trained", "RidgeClassifier", "ContinualClassifier takes it.")
         if self._takes_task or not getattr(self.context, "inferable", True):
             got = "a model that takes `task`" if self.context is None else type(self.context).__name__
             raise ValueError(

@@ -122,6 +122,10 @@ class RidgeHead(nn.Module):
         if h.ndim != 2 or h.shape[1] != self.in_features or y.shape != h.shape[:1]:
             got = f"{tuple(h.shape)} and {tuple(y.shape)} in batch {number} (from 0)"
             return f"Expected features (batch, {self.in_features}) and labels (batch,), but got {got}."
+        if y.is_floating_point():
+            return (
+                f"Expected integers as labels, but got {y.dtype} in batch {number} (from 0). Convert them with .long()."
+            )
         if bad := unusable_rows(h, LARGEST):
             where = f"batch {number} (from 0), row {bad[0]}"
             remedy = "Nothing was learned from the data. Leave such rows out, or mend them."

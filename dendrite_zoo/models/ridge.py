@@ -123,18 +123,24 @@ class RidgeClassifier(HubModel, nn.Module):
             batches: ``(x, y)``, such as a DataLoader gives.
 
         Raises:
+            TypeError: batches are no pairs of tensors.
             ValueError: there are no rows; rows of another size, NaN, infinity or numbers too large, labels out of
-                range: then nothing has changed.
+                range or no integers: then nothing has changed.
         """
         was_set = self.features.is_set
 
         def pairs() -> Iterator[tuple[Tensor, Tensor]]:
-            for x, y in batches:
-                yield self._checked(x), y
+            for number, batch in enumerate(batches):
+                if not _is_pair(batch):
+                    expected = "pairs of tensors, inputs and labels, such as [(x, y)]"
+                    where = f"{type(batch).__name__} as batch {number} (from 0)"
+                    raise TypeError(f"Expected batches of {expected} or a DataLoader gives, but got {where}.")
+                x = self._checked(batch[0])
+                yield x.where(x.isfinite(), torch.nan) if x.is_floating_point() else x, batch[1]  # the sums refuse NaN
 
         try:
             self.head.learn((self.features(x), y) for x, y in self.features.start(pairs()))
-        except ValueError:
+        except (TypeError, ValueError):
             if not was_set:
                 self.features.reset()
             raise
@@ -148,3 +154,7 @@ class RidgeClassifier(HubModel, nn.Module):
         if math.prod(x.shape[1:]) != (shape if isinstance(shape, int) else math.prod(shape)):
             raise wrong_argument("x", f"of shape (batch, {shape}), or one that flattens to it", tuple(x.shape))
         return x
+
+
+def _is_pair(batch: Any) -> bool:
+    return isinstance(batch, (tuple, list)) and len(batch) == 2 and all(isinstance(part, Tensor) for part in batch)

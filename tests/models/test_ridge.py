@@ -7,11 +7,13 @@ import copy
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from torch.utils.data import DataLoader
 
 import dendrite_zoo
-from dendrite_zoo.callbacks import ForgettingLogger
+from dendrite_zoo.callbacks import ElasticWeightConsolidation, ForgettingLogger, SynapticIntelligence
+from dendrite_zoo.contexts import OneHotContext
 from dendrite_zoo.hub.publish.card import write_card
-from dendrite_zoo.lightning_modules import ContinualClassifier, MultiTaskClassifier
+from dendrite_zoo.lightning_modules import ContinualClassifier, MultiTaskClassifier, ReplayClassifier
 from dendrite_zoo.models import RidgeClassifier
 from dendrite_zoo.streams import SplitTasks
 
@@ -135,3 +137,65 @@ def test_its_card_shows_how_it_is_loaded_and_called(tmp_path):
     text = (tmp_path / "README.md").read_text()
     assert "x = torch.rand(8, 4, 5)  # like those it learned\nlogits = model(x)" in text
     assert "pipeline_tag: image-classification" in text and "class-incremental-learning" in text
+
+
+@pytest.mark.parametrize(
+    ("batch", "error", "said"),
+    [
+        (
+            (torch.zeros(2, 6), torch.tensor([0.5, 1.5])),
+            ValueError,
+            r"integers as labels, but got torch.float32 in batch",
+        ),
+        (
+            (torch.zeros(2, 6).numpy(), torch.tensor([0, 1])),
+            TypeError,
+            r"pairs of tensors, .* but got tuple as batch 1",
+        ),
+        (torch.zeros(2, 6), TypeError, r"such as \[\(x, y\)\] or a DataLoader gives, but got Tensor as batch 1"),
+        (
+            {"x": torch.zeros(2, 6), "y": torch.tensor([0, 1])},
+            TypeError,
+            r"pairs of tensors, .* but got dict as batch 1",
+        ),
+        ((torch.full((2, 6), torch.inf), torch.tensor([0, 1])), ValueError, r"infinity or larger numbers in batch 1"),
+    ],
+)
+def test_what_is_no_pair_of_inputs_and_labels_is_refused(batch, error, said):
+    model = RidgeClassifier(6, 3, random_features=64)
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(error, match=f"^Expected .*{said}"):
+        model.learn([*batches(), batch])
+    assert same(before, model.state_dict())
+
+
+def test_each_fit_has_rows_to_learn():
+    stream = SplitTasks("digits", num_tasks=5)
+    module, by_hand = ContinualClassifier(small()), small()
+    for task in (0, 3):
+        rows = DataLoader(list(stream.task_loader(task)), batch_size=None)
+        trainer = Trainer(max_epochs=1, **QUIET, enable_checkpointing=False, num_sanity_val_steps=0)
+        trainer.fit(module, rows, rows)  # no one says which task it is
+        by_hand.learn(rows)
+    assert torch.equal(module.model.head.counts, by_hand.head.counts)
+    assert same(module.model.state_dict(), by_hand.state_dict())
+
+
+def test_what_has_no_effect_on_it_is_refused():
+    for name, value in {
+        "context": OneHotContext(3),
+        "optimizer": torch.optim.Adam,
+        "lr_schedule": "cosine",
+        "label_smoothing": 0.1,
+    }.items():
+        with pytest.raises(
+            ValueError, match=f"Expected `{name}` to be left out for RidgeClassifier, but got .* not train"
+        ):
+            ContinualClassifier(small(), **{name: value})
+    with pytest.raises(ValueError, match="Expected `model` to be one that is trained, but got 'RidgeClassifier'"):
+        ReplayClassifier(small())
+    for callback in (SynapticIntelligence(), ElasticWeightConsolidation()):
+        with pytest.raises(
+            ValueError, match=f"Expected a network that is trained for {type(callback).__name__}, but got"
+        ):
+            callback.on_fit_start(Trainer(**QUIET), ContinualClassifier(small()))
