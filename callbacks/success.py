@@ -190,10 +190,11 @@ class SuccessLogger(Returning):
                 self.curves.setdefault(task, []).append(success)
 
     def _numbers(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, int]:
-        """By name, the numbers that tasks have in the data; where these name none, in the policy."""
-        own = [spec.name for spec in self._specs(trainer)]
-        names = getattr(_data(trainer), "tasks", None) or getattr(getattr(pl_module, "model", None), "tasks", own)
-        return {str(name): number for number, name in enumerate(names)}
+        """By name, the numbers that tasks have in the data; where these name none that is played, in the policy."""
+        own, names = [spec.name for spec in self._specs(trainer)], getattr(_data(trainer), "tasks", None) or ()
+        if not set(own) & set(names):
+            names = getattr(getattr(pl_module, "model", None), "tasks", own)
+        return {name: number for number, name in enumerate(names)}
 
     def _evaluate(self, trainer: Trainer, pl_module: Any) -> SuccessReport:
         specs = self._due(trainer)
