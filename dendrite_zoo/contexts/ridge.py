@@ -121,7 +121,7 @@ class RidgeContext(OneHotContext):
                 far = (self._directions(x[rows]) - self.centers[one]) @ self.whitening[one].T
             below = torch.searchsorted(self.distances[one].contiguous(), far.square().sum(1))
             found[rows] = 1 - below.to(found) / LEVELS
-        return found if self.counts.any() else torch.zeros_like(found)
+        return found.where(self.counts[ids] > 0, 0.0)
 
     def _directions(self, x: Tensor) -> Tensor:
         """Standardised rows along random directions, ``(B, directions)``."""

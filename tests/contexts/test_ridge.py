@@ -99,6 +99,7 @@ def test_strangers_are_told_apart():
     confidence = context.confidence(inputs(1, rows=2000), task=1)  # uniform for rows of the task
     torch.testing.assert_close(confidence.sort().values, torch.linspace(0, 1, 2000), rtol=0, atol=0.08)
     assert RidgeContext(SIZE, 2).confidence(own).eq(0).all()
+    assert context.confidence(own, task=3).eq(0).all()  # a task that was never learned
 
 
 def test_before_any_task_and_with_one_every_row_is_of_the_first():
