@@ -254,6 +254,17 @@ def new_tasks_table() -> str:
     return table(["a further task trains", "mean accuracy", "forgetting", "the first task", "the last"], rows)
 
 
+def backbone_sequence_table() -> str:
+    """Data sets one after another on a frozen backbone: what was trained, and what it reaches."""
+    rows = []
+    for record in read_records(ROOT / "results" / "backbone-sequence.json"):
+        accuracies = [f"{one:.3f}" for one in record.task_accuracies]
+        trained = f"{record.more['trained_per_task']:,}"
+        rows.append([record.method, record.context_at_test, *accuracies, mean(record), trained])
+    names = ["MNIST", "Fashion-MNIST", "Omniglot"]
+    return table(["method", "task", *names, "mean", "trained a task"], rows)
+
+
 def new_skills_table() -> str:
     """The success of skills that were added to a policy one by one."""
     (record,) = read_records(ROOT / "results" / "metaworld" / "new-skills.json")
@@ -296,6 +307,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "continual": lambda: continual_table(continual_records()),
     "multi-task": multi_task_table,
     "real-data": real_data_table,
+    "backbone-sequence": backbone_sequence_table,
     "robots": robots_table,
     "fifty-skills": fifty_skills_table,
     "pendulum": pendulum_table,
