@@ -5,8 +5,8 @@
 MIRROR holds copies of repositories of the Hub: ``datasets/ylecun/mnist``, ``datasets/zalando-datasets/fashion_mnist``,
 ``datasets/local/omniglot-8-alphabets`` and ``models/local/resnet20-cifar10``, a ResNet-20 that was trained on CIFAR-10.
 MNIST, Fashion-MNIST and the 242 letters of Omniglot, 32 x 32, one after another, labels from 0 in each, 2,000 training
-and 1,000 test images a task. Learning rates are those of a sketch on other data sets. The defaults of the ridge head and
-context were chosen on test images of these data sets: their rows flatter a little.
+and 1,000 test images a task. Learning rates are those of a sketch on other data sets. The defaults of the ridge head
+and context were chosen on test images of these data sets: their rows flatter a little.
 """
 
 import argparse
