@@ -61,7 +61,7 @@ def test_an_old_name_is_answered_with_the_new_one(cls, old, new):
 
 def test_signatures_are_those_of_the_classes_themselves():
     parameters = inspect.signature(ContinualClassifier).parameters
-    assert parameters["lr"].default == 5e-4 and parameters["lr"].kind is inspect.Parameter.KEYWORD_ONLY
+    assert parameters["lr"].default is None and parameters["lr"].kind is inspect.Parameter.KEYWORD_ONLY
     with pytest.raises(TypeError, match="^SynapticIntelligence has no argument `widths`. It takes si_lambda, eps"):
         callbacks.SynapticIntelligence(widths=3)
 

@@ -389,7 +389,7 @@ def test_a_misspelt_word_of_the_command_is_one_line(words, said, capsys):
         ("--data.init_args.num_tasks ten", "Expected `data.num_tasks` to be int, but got ten."),
         ("--trainer.max_steps x", "Expected `trainer.max_steps` to be int, but got x."),
         ("--trainer.precision 16-ture", "'bf16' or null, but got 16-ture. Did you mean '16-true'?"),
-        ("--model.init_args.lr x", "Expected `model.lr` to be float, but got x."),
+        ("--model.init_args.lr x", "Expected `model.lr` to be float or null, but got x."),
         ("--seed_everything x", "Expected `seed_everything` to be bool or int, but got x."),
     ],
 )
