@@ -241,7 +241,7 @@ def test_a_larger_capacity_keeps_what_was_learned(model, tmp_path):
 def test_a_change_that_no_one_knows_is_refused(model, tmp_path):
     model.save_pretrained(tmp_path)
     with pytest.raises(
-        TypeError, match="Toy.from_pretrained has no argument `wings`. It takes num_classes, max_tasks, revi"
+        TypeError, match="Toy.from_pretrained has no argument `wings`. It takes num_classes, max_tasks, backbone, revi"
     ):
         Toy.from_pretrained(tmp_path, wings=2)
     with pytest.raises(TypeError, match="Toy.from_pretrained has no argument `max_task`. Did you mean 'max_tasks'?"):
