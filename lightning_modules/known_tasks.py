@@ -9,6 +9,7 @@ from dendrite_zoo._core.lightning import transfer_batch
 from dendrite_zoo._core.ranks import sum_over_ranks
 from dendrite_zoo.lightning_modules.losses import is_labels, unpack
 from dendrite_zoo.models import AdaptedBackbone
+from dendrite_zoo.tasks import current_task
 
 if TYPE_CHECKING:
     from dendrite_zoo.lightning_modules.classifier import TaskClassifier
@@ -64,6 +65,17 @@ def warn_of_known_task(module: "TaskClassifier", task: int) -> None:
         rank_zero_warn(
             f"learn='new': task {task} was learned before. What it has for itself is trained again, and its "
             f"outputs change; those of all others do not. For a new task give first_task={module.context.num_tasks}."
+        )
+
+
+def warn_of_silence(module: "TaskClassifier") -> None:
+    """Warn where a module is fitted again, and nobody says of which task the rows are."""
+    if module.trainer.ckpt_path is None and module.context is not None and current_task(module.trainer) is None:
+        task = module.boundary.task
+        rank_zero_warn(
+            f"{type(module).__name__}: nothing says which task this fit trains, so it goes on with task {task}, as the "
+            f"fit before. For the next task set `module.current_task = {(task or 0) + 1}` before the fit, or train all "
+            "tasks in one fit, with TaskSequence([...]) as the datamodule."
         )
 
 

@@ -4,13 +4,15 @@ import warnings
 
 import pytest
 import torch
+from lightning.pytorch import Trainer
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from dendrite_zoo.lightning_modules import ContinualClassifier
 from dendrite_zoo.lightning_modules.known_tasks import _ranges
 from dendrite_zoo.models import ActiveDendriteClassifier
 from dendrite_zoo.streams import PermutedTasks, TaskSequence, load_source
-from tests.lightning_modules.quiet import fit
+from tests.lightning_modules.quiet import QUIET, fit
 
 
 def own_data(seed=0):
@@ -81,3 +83,19 @@ def test_training_is_the_same_with_and_without_it(monkeypatch):
 
 def test_ranges_in_words():
     assert [_ranges(x) for x in ([3], [0, 1, 2, 5], [1, 3, 4])] == ["3", "0 to 2, 5", "1, 3 to 4"]
+
+
+def test_a_second_fit_of_which_nobody_says_the_task_says_so():
+    x, y, *_ = own_data()
+    loader = DataLoader(TensorDataset(x, y), batch_size=40)
+
+    def again(module):
+        Trainer(max_epochs=1, log_every_n_steps=1, **QUIET).fit(module, loader, loader)
+
+    module = ContinualClassifier(ActiveDendriteClassifier(64, [16], 4, max_tasks=3))
+    again(module)
+    with pytest.warns(UserWarning, match=r"goes on with task 0, .* set `module.current_task = 1` before the fit"):
+        again(module)
+    module.current_task = 1
+    again(module)  # warnings are errors
+    assert module.model.num_tasks == 2
