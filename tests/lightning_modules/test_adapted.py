@@ -54,7 +54,10 @@ def outputs(model, task):
 
 @pytest.mark.parametrize("learn", ["all", "new"])
 def test_tasks_are_learned_one_after_another_and_none_is_lost(learn, tmp_path):
-    model, log = adapted(context="prototype"), ForgettingLogger("val/acc", verbose=False, pictures=False)
+    model, log = (
+        adapted(context="prototype"),
+        ForgettingLogger("val/acc", folder=tmp_path, verbose=False, pictures=False),
+    )
     module = ContinualClassifier(model, learn=learn)
     assert module.hparams["lr"] == 5e-3
     fit(module, stream(epochs=6), callbacks=[log])
