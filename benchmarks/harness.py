@@ -23,9 +23,18 @@ sys.path.append(str(Path(__file__).parents[1]))  # at the end: an installed dend
 from tests.memory import peak_bytes  # noqa: E402
 from tests.reference import naive_layer  # noqa: E402
 
-__all__ = ["THREADS", "NaiveMLP", "compare", "dense_mlp", "emit", "in_turn", "peak_bytes", "training_step"]
+__all__ = ["QUIET", "THREADS", "NaiveMLP", "compare", "dense_mlp", "emit", "in_turn", "peak_bytes", "training_step"]
 
 THREADS = 2
+
+QUIET = {
+    "accelerator": "cpu",
+    "enable_checkpointing": False,
+    "enable_model_summary": False,
+    "enable_progress_bar": False,
+    "logger": False,
+}
+"""Of a Trainer that prints and writes nothing."""
 
 SETTLING = (1 << 25) - (1 << 16)
 """Bytes of the largest block by which glibc raises what it keeps."""

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import Literal
 
 import torch
+from harness import QUIET
 from lightning.pytorch import Trainer, seed_everything
 from torch import Tensor, nn
 
@@ -29,13 +30,6 @@ from dendrite_zoo.streams import MixedTasks, PermutedTasks, TaskSequence, load_s
 
 TASKS, BATCH = 30, 64
 LEARNING_RATES = (3e-3, 1e-2, 3e-2)
-QUIET = {
-    "accelerator": "cpu",
-    "enable_checkpointing": False,
-    "enable_model_summary": False,
-    "enable_progress_bar": False,
-    "logger": False,
-}
 
 
 class TaskMLP(nn.Module):

@@ -15,6 +15,7 @@ import time
 import warnings
 from typing import Any
 
+from harness import QUIET
 from lightning.pytorch import Trainer, seed_everything
 
 from dendrite_zoo.callbacks import ForgettingLogger
@@ -29,13 +30,6 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "columns": (COLUMNS, {"learn": "new", "lr": 1e-2, "init_from": "nearest"}),
     "subnetworks": (SUBNETWORKS, {"learn": "new", "lr": 3e-3}),
     "all": (SUBNETWORKS, {"learn": "all", "lr": 1e-3}),
-}
-QUIET = {
-    "accelerator": "cpu",
-    "enable_checkpointing": False,
-    "enable_model_summary": False,
-    "enable_progress_bar": False,
-    "logger": False,
 }
 
 

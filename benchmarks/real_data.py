@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from harness import QUIET
 from lightning.pytorch import Callback, Trainer, seed_everything
 from torch import Tensor, nn
 
@@ -38,13 +39,6 @@ STREAMS = [*(f"split-{name}" for name in SPLITS), *(f"{name}-fashion-mnist" for 
 METHODS = ["mean", "ridge", "naive", "replay", "SI", "EWC", "dendrites, prototypes", "dendrites, ridge"]
 LEARNING_RATE = 1e-3
 FEW = 20  # passes of a network over a task of Omniglot or Banking77, which have a few thousand rows
-QUIET = {
-    "accelerator": "cpu",
-    "enable_checkpointing": False,
-    "enable_model_summary": False,
-    "enable_progress_bar": False,
-    "logger": False,
-}
 
 
 class NearestMean(nn.Module):

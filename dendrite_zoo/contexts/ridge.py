@@ -102,7 +102,7 @@ class RidgeContext(OneHotContext):
 
         It is small for a row that is of none of the tasks known: below 0.01 for a hundredth of the rows of the task,
         and, where they have another structure, for most of others. What looks like a part of a task, as digits among
-        clothes do, is not told apart. Distance is that of Mahalanobis in random directions; it was measured on each
+        clothes do, is not recognised. Distance is that of Mahalanobis in random directions; it was measured on each
         training row as if that had been left out, when the task was last started.
 
         Args:

@@ -13,7 +13,7 @@ __all__ = ["ridge_discriminant"]
 
 TRIES = 12
 UNSEEN = -1e6  # the logit of a class without rows
-BLOCK = 512  # rows of the triangle that are summed, held and read together
+BLOCK = 512  # rows of the triangle that are summed, stored and read together
 
 
 def triangle_blocks(size: int) -> Iterator[tuple[slice, slice, slice]]:

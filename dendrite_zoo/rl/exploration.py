@@ -1,4 +1,4 @@
-"""Random actions that are held for a while, in the warm-up and in bursts, beside those of a policy that learns."""
+"""Random actions that last for a while, in the warm-up and in bursts, beside those of a policy that learns."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +19,7 @@ SHORTEST, LONGEST = 3, 10  # actions of a burst
 class Exploration:
     """What a learner plays beside its policy's own actions: random ones that last.
 
-    Random actions that change with each step cancel out, and a robot hardly moves. In the warm-up an action is held
+    Random actions that change with each step cancel out, and a robot hardly moves. In the warm-up an action lasts
     until, with the probability ``new_action``, the next one is drawn. After it, in a share of the episodes, a policy's
     actions are interrupted by bursts: one uniform action, 3 to 10 times in a row, which leads out of where a policy is
     content with little reward. Both are learned from as all else that is played; the statistics of training leave
@@ -95,7 +95,7 @@ class Explorer:
         self.has_bursts[ended], self.left[ended] = chosen[ended], 0
 
     def state_dict(self) -> dict[str, Any]:
-        """What is being held, and where there are bursts."""
+        """The actions that last, and where there are bursts."""
         return {name: torch.from_numpy(getattr(self, name).copy()) for name in ("held", "left", "has_bursts")}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -38,8 +38,8 @@ class Worker:
     def __init__(self, target: str, *arguments: Any) -> None:
         self.waiting = False
         self._connection, theirs = CONTEXT.Pipe()
-        told = {"arguments": (theirs, os.getpid(), target, arguments)}
-        boot = (str(Path(__file__).with_name("boot.py")), told, "worker")
+        given = {"arguments": (theirs, os.getpid(), target, arguments)}
+        boot = (str(Path(__file__).with_name("boot.py")), given, "worker")
         self.process = CONTEXT.Process(target=runpy.run_path, args=boot, name="environments", daemon=True)
         _start(self.process)
         self.ready: Callable[[float], Any] = self._connection.poll

@@ -20,7 +20,7 @@ EXTENSIONS = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".ppm", ".pgm", 
 SPLITS = {"train": ("train", "training"), "test": ("test", "testing", "validation", "valid", "val")}
 GREY, COLOUR = ("1", "L", "LA"), ("P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LAB")
 BILINEAR: Any = 2  # as pillow calls it; it averages where it makes smaller
-MAX_NUMBERS = 2**33  # of all pixels together, which are held in memory
+MAX_NUMBERS = 2**33  # of all pixels together, which are kept in memory
 
 Arrays = dict[str, Tensor]
 

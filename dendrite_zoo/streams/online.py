@@ -55,7 +55,7 @@ class OnlineTasks(TaskDataModule):
             before its first update, so that tasks with rewards of other scales count alike.
         collect_ahead: play the next round in a process of its own, by the policy as it is before this round's updates,
             at the same time as these. Runs are as reproducible, and resume as exactly, as without.
-        exploration: random actions that are held, in the warm-up and in bursts after it, see
+        exploration: random actions that last, in the warm-up and in bursts after it, see
             `dendrite_zoo.rl.Exploration`; None for none.
         environments: further arguments of `dendrite_zoo.rl.TaskEnvironments`: any of ``action_repeat``, ``fast``,
             ``max_steps``, ``num_goals``, ``num_processes``, ``reward_version`` and ``timeout``.
