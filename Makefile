@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format format-check lint types doctest floors hub-floor strangers bench zoo campaign figures clean links
+.PHONY: help demo test check docs format format-check lint types doctest floors hub-floor strangers bench zoo campaign figures clean links
 
 # The first python that torch's pinned version has wheels for.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10 python3.14 python; do \
@@ -46,6 +46,10 @@ doctest: .venv/.dev
 
 floors: .venv/.dev
 	$(BIN)/python -m pytest -q tests/test_floors.py
+
+# Offline once .venv stands. A broken link, an unknown reference or a page in no table of contents is an error.
+docs: .venv/.docs  ## the site, into build/docs: open build/docs/index.html
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -d build/doctrees docs build/docs
 
 hub-floor: .venv/.dev  ## the Hub tests on the oldest huggingface-hub that is supported
 	$(BIN)/python -m pip install --quiet --upgrade --target build/hub-floor 'huggingface-hub==1.31.*'
@@ -97,6 +101,11 @@ clean:  ## remove the environment, builds and caches (not runs/)
 .venv/.dev: .venv/pyvenv.cfg pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[mnist,report,metaworld,dev]'
 	touch $@ .venv/.demo
+
+.venv/.docs: .venv/.dev
+	$(BIN)/python -c 'import sys; sys.exit("The site is built with Python 3.11 or later." if sys.version_info < (3, 11) else 0)'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $@
 
 .venv-strangers/.done: tests/strangers/requirements.txt pyproject.toml | links
 	$(PYTHON) -m venv .venv-strangers

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import json
 import re
 import statistics
+import types
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+import dendrite_zoo
 from dendrite_zoo.records import ResultRecord
 from tools import readme
 
@@ -108,3 +112,25 @@ def test_a_number_of_the_real_data_table_is_the_mean_over_tasks() -> None:
         value = float(shown[record["method"]][record["benchmark"].removeprefix("split-")].split()[0])
         assert value == pytest.approx(statistics.fmean(record["task_accuracies"]), abs=6e-4)
     assert {"mean", "ridge", "naive", "replay"} <= shown.keys()
+
+
+def public(module: types.ModuleType) -> dict[str, object]:
+    """What ``from module import *`` gives, modules left out."""
+    names: dict[str, object] = {}
+    exec(f"from {module.__name__} import *", names)
+    return {name: thing for name, thing in names.items() if name[0] != "_" and not isinstance(thing, types.ModuleType)}
+
+
+def test_every_public_name_is_documented() -> None:
+    """Each package has its page of the API; each name a docstring, as have its methods (ruff asks for those)."""
+    packages = [name for name in dendrite_zoo.__all__ if isinstance(getattr(dendrite_zoo, name), types.ModuleType)]
+    listed = (ROOT / "docs" / "api" / "index.md").read_text(encoding="utf-8").splitlines()
+    missing = []
+    for package in [*packages, "tasks"]:
+        page = ROOT / "docs" / "api" / f"{package}.md"
+        assert "```{public-names} dendrite_zoo." + package in page.read_text(encoding="utf-8")
+        assert package in listed
+        for name, thing in public(importlib.import_module(f"dendrite_zoo.{package}")).items():
+            if (inspect.isclass(thing) or inspect.isroutine(thing)) and not inspect.getdoc(thing):
+                missing.append(f"{package}.{name}")
+    assert not missing

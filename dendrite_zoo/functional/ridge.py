@@ -56,7 +56,7 @@ def ridge_discriminant(triangle: Tensor, sums: Tensor, counts: Tensor, penalty: 
 
     With the means :math:`m_k` of the classes, their mean :math:`m` over rows, and the covariance within classes
 
-    .. math:: S = \frac{1}{N} \Big(\sum h h^\top - \sum_k n_k m_k m_k^\top\Big), \quad
+    .. math:: S = \frac{1}{N} \left(\sum h h^\top - \sum_k n_k m_k m_k^\top\right), \quad
         \lambda = \frac{\text{penalty}}{N} \operatorname{tr} S,
 
     the logits are :math:`w_k^\top (h - m) - \tfrac12 w_k^\top (m_k - m)`, :math:`w_k = (S + \lambda I)^{-1} (m_k - m)`:

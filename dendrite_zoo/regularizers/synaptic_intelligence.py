@@ -19,11 +19,11 @@ __all__ = ["SynapticIntelligence"]
 class SynapticIntelligence(QuadraticPenalty):
     r"""Importance of weights from the path that they took (Zenke, Poole and Ganguli 2017, eq. 3-5).
 
-    While a task is learned, each step adds what each weight did for the loss, :math:`\omega \mathrel{+}= -g
+    While a task is learned, each step adds what each weight did for the loss, :math:`\omega \leftarrow \omega - g
     \Delta\theta`: ``g`` is the gradient of the task's loss alone, :math:`\Delta\theta` the step as it was taken, by
     any optimizer, clipped or not. When the task ends,
 
-    .. math:: \Omega \mathrel{+}= \frac{\max(\omega, 0)}{(\theta - \theta^*)^2 + \xi}, \quad
+    .. math:: \Omega \leftarrow \Omega + \frac{\max(\omega, 0)}{(\theta - \theta^*)^2 + \xi}, \quad
         \theta^* \leftarrow \theta, \quad \omega \leftarrow 0,
 
     and from then on the penalty :math:`c \sum \Omega (\theta - \theta^*)^2` is part of the loss.
