@@ -11,6 +11,8 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
+from lightning.pytorch.strategies import DDPStrategy
+
 IMPORTED = [
     "lightning.pytorch",
     "matplotlib.pyplot",
@@ -21,6 +23,18 @@ IMPORTED = [
 CONTEXT = multiprocessing.get_context(None if sys.platform == "win32" else "forkserver")
 if sys.platform != "win32":
     CONTEXT.set_forkserver_preload(IMPORTED)
+
+
+class _Forked(DDPStrategy):
+    def connect(self, model):
+        for tensor in (*model.parameters(), *model.buffers()):  # Lightning parts the memory of "spawn" alone
+            tensor.data = tensor.data.clone()
+        super().connect(model)
+
+
+def two_processes():
+    """The arguments of a Trainer of two processes (gloo, CPU): ``"ddp_spawn"``, but neither imports the library anew."""
+    return {"devices": 2, "strategy": _Forked(start_method=CONTEXT.get_start_method())}
 
 
 class Done(NamedTuple):

@@ -20,6 +20,7 @@ from dendrite_zoo.models import ActiveDendriteClassifier
 from dendrite_zoo.optim import DendriteAdam
 from dendrite_zoo.streams import PermutedTasks
 from tests.callbacks.strangers import trainer
+from tests.processes import two_processes
 from tests.training import Crash, CrashAt, data
 
 pytestmark = [
@@ -337,9 +338,9 @@ def test_two_processes_give_what_one_gives(tmp_path):
     for world in (1, 2):
         si = SynapticIntelligence(STRENGTH, include="net.0.*")
         ewc = ElasticWeightConsolidation(STRENGTH, include="net.3.*", data=sample_by_sample)
-        strategy = {"strategy": "ddp_spawn"} if world > 1 else {}
+        processes = two_processes() if world > 1 else {}
         callbacks = [si, ewc, Save(tmp_path)]
-        run = trainer(tmp_path, callbacks, epochs=TASKS, devices=world, limit_val_batches=0, **strategy)
+        run = trainer(tmp_path, callbacks, epochs=TASKS, limit_val_batches=0, **processes)
         run.fit(net := Net(), stream())
         states = [callback.state_dict()["regularizer"] for callback in (si, ewc)]  # in the process that asks
         held = [(net.parameters(), state["importance"].values(), state["anchor"].values()) for state in states]

@@ -13,6 +13,7 @@ from torchmetrics.classification import MulticlassF1Score
 from dendrite_zoo.callbacks import ForgettingLogger, SparsityLogger
 from tests.callbacks.learners import TASKS, Learner, knows, train_loader, val_loader
 from tests.callbacks.strangers import ReluNet, Tasks, trainer
+from tests.processes import two_processes
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
@@ -96,8 +97,8 @@ def run(folder, world, module=Frozen):
     folder.mkdir(exist_ok=True)
     log = ForgettingLogger(task=epoch, verbose=False)
     callbacks = [log, SparsityLogger(), Dump(folder, world)]
-    strategy = {"strategy": "ddp_spawn"} if world > 1 else {}
-    fit = trainer(folder / str(world), callbacks, epochs=2, devices=world, **strategy)
+    processes = two_processes() if world > 1 else {}
+    fit = trainer(folder / str(world), callbacks, epochs=2, **processes)
     fit.fit(module, data)
     return callbacks[:2]
 

@@ -8,6 +8,7 @@ from dendrite_zoo.lightning_modules import MultiTaskClassifier
 from dendrite_zoo.models import ActiveDendriteClassifier
 from dendrite_zoo.streams import MixedTasks, PermutedTasks, TaskSequence
 from tests.lightning_modules.quiet import fit
+from tests.processes import two_processes
 from tests.streams.toy import tensors
 
 
@@ -25,7 +26,7 @@ def run(**kwargs):
 
 @pytest.mark.slow
 def test_two_processes_are_one():
-    (one, weights), (two, of_two) = run(devices=1), run(devices=2, strategy="ddp_spawn")
+    (one, weights), (two, of_two) = run(devices=1), run(**two_processes())
     assert set(one) == {f"val/task_{task}/{name}" for task in range(3) for name in ("acc", "f1")}
     assert two == pytest.approx(one, abs=1e-6)
     for name, tensor in weights.items():

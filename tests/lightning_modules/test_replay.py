@@ -17,6 +17,7 @@ from dendrite_zoo.lightning_modules.replay import Reservoir
 from dendrite_zoo.models import ActiveDendriteMLP
 from dendrite_zoo.models.xdg import XdGClassifier
 from dendrite_zoo.streams import PermutedTasks
+from tests.processes import two_processes
 from tests.training import Crash, CrashAt
 
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory")
@@ -134,7 +135,7 @@ def test_each_process_goes_on_with_its_own_memory(tmp_path):
         module = ReplayClassifier(network(), buffer_size=20)
         callbacks = [saving, Held(tmp_path / name), *([] if checkpoint else [CrashAt(4)])]
         with pytest.raises(ProcessRaisedException) if checkpoint is None else nullcontext():
-            fit(module, callbacks, checkpoint, epochs=1, devices=2, strategy="ddp_spawn", **small)
+            fit(module, callbacks, checkpoint, epochs=1, **two_processes(), **small)
     start = [torch.load(tmp_path / "second" / f"start_{rank}.pt") for rank in range(2)]
     assert not torch.equal(start[0][0], start[1][0]), "each its own"
     alone = ReplayClassifier(network(), buffer_size=20)

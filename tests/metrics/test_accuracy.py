@@ -222,7 +222,7 @@ def test_two_processes_give_what_one_gives():
         port = free.getsockname()[1]
     with mp.Manager() as manager:
         results = manager.dict()
-        mp.spawn(process, args=(port, results), nprocs=2)
+        mp.start_processes(process, (port, results), nprocs=2, start_method="forkserver")
         got = dict(results)
     tasks, matrix = TaskAccuracy(TASKS), Forgetting(TASKS)
     for preds, target, task in batches():
