@@ -33,7 +33,7 @@ class _Forked(DDPStrategy):
 
 
 def two_processes():
-    """The arguments of a Trainer of two processes (gloo, CPU): ``"ddp_spawn"``, but neither imports the library anew."""
+    """The arguments of a Trainer of two processes: as ``"ddp_spawn"``, but neither imports the library anew."""
     return {"devices": 2, "strategy": _Forked(start_method=CONTEXT.get_start_method())}
 
 

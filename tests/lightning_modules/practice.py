@@ -1,8 +1,6 @@
-"""A small run of soft actor-critic from start to end, for processes of their own, too."""
+"""A small run of soft actor-critic from start to end."""
 
-import json
 import logging
-import sys
 from pathlib import Path
 
 import torch
@@ -59,8 +57,24 @@ class EveryRound(Checkpoint):
         trainer.save_checkpoint(self.path)
 
 
+class Result(Callback):
+    """Writes what this process ends with, ``result-{rank}.pt``."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def on_fit_end(self, trainer, pl_module):
+        state = trainer.optimizers[0].state_dict()["state"]
+        moments = {f"{i}.{name}": torch.as_tensor(value) for i, s in state.items() for name, value in s.items()}
+        data = trainer.datamodule
+        replay = {f"replay.{name}": tensor for name, tensor in data.replay.state_dict().items()}
+        weights = {name: tensor.clone() for name, tensor in pl_module.state_dict().items()}
+        counts = {"env_steps": torch.tensor(data.env_steps), "updates": torch.tensor(trainer.global_step)}
+        torch.save({**weights, **moments, **replay, **counts}, self.folder / f"result-{trainer.global_rank}.pt")
+
+
 def train(folder, crash=None, data=None, options=None, **kwargs):
-    """Train from the last checkpoint, where there is one, and write ``result-{rank}.pt``."""
+    """Train from the last checkpoint, where there is one."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -68,7 +82,7 @@ def train(folder, crash=None, data=None, options=None, **kwargs):
     module = MultiTaskSAC(small_policy(), batch_size_per_task=8, lr=1e-2, **(options or {}))
     data = practice(max_steps=7, **(data or {}))
     last = folder / "last.ckpt"
-    callbacks = [EveryRound(last), *([] if crash is None else [CrashAfter(crash)])]
+    callbacks = [EveryRound(last), Result(folder), *([] if crash is None else [CrashAfter(crash)])]
     defaults = {
         **data.trainer_kwargs(),
         "accelerator": "cpu",
@@ -80,18 +94,8 @@ def train(folder, crash=None, data=None, options=None, **kwargs):
     }
     trainer = Trainer(**{**defaults, **kwargs}, callbacks=callbacks)
     trainer.fit(module, data, ckpt_path=last if last.exists() else None)
-    state = trainer.optimizers[0].state_dict()["state"]
-    moments = {f"{i}.{name}": torch.as_tensor(value) for i, s in state.items() for name, value in s.items()}
-    replay = {f"replay.{name}": tensor for name, tensor in data.replay.state_dict().items()}
-    weights = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    counts = {"env_steps": torch.tensor(data.env_steps), "updates": torch.tensor(trainer.global_step)}
-    torch.save({**weights, **moments, **replay, **counts}, folder / f"result-{trainer.global_rank}.pt")
     return trainer
 
 
 def result(folder, rank=0):
     return torch.load(Path(folder) / f"result-{rank}.pt", weights_only=True)
-
-
-if __name__ == "__main__":
-    train(sys.argv[1], **json.loads(sys.argv[2]))

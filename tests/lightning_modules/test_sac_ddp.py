@@ -1,13 +1,11 @@
 """Two real processes: each plays in environments of its own, both learn the same networks."""
 
-import json
-from pathlib import Path
-
 import pytest
 import torch
+from torch.multiprocessing import ProcessRaisedException
 
-from tests import processes
-from tests.lightning_modules.practice import result
+from tests.lightning_modules.practice import result, train
+from tests.processes import two_processes
 
 pytest.importorskip("metaworld")
 pytestmark = pytest.mark.slow
@@ -16,15 +14,13 @@ SIZES = {"env_steps": 80, "warmup_steps": 40}  # as many rounds as one process p
 
 def start(folder, **options):
     learning = {"policy_delay": 2, "n_step": 3}  # processes wait for the gradients of all parameters in all updates
-    options = {"data": SIZES, "devices": 2, "strategy": "ddp", "options": learning, **options}
-    return processes.run_ddp(Path(__file__).with_name("practice.py"), folder, json.dumps(options), cwd=folder)
+    train(folder, data=SIZES, options=learning, **two_processes(), **options)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
-    run = start(folder)
-    assert run.returncode == 0, run.stderr
+    start(folder)
     return folder
 
 
@@ -48,10 +44,9 @@ def test_both_shared_in_the_mean_of_observations(folder):
 
 
 def test_a_resumed_run_is_the_uninterrupted_one_to_the_bit(folder, tmp_path):
-    crashed = start(tmp_path, crash=2)
-    assert crashed.returncode != 0 and "Crash" in crashed.stderr
-    resumed = start(tmp_path)
-    assert resumed.returncode == 0, resumed.stderr
+    with pytest.raises(ProcessRaisedException, match="Crash"):
+        start(tmp_path, crash=2)
+    start(tmp_path)
     for rank in (0, 1):
         whole, again = result(folder, rank), result(tmp_path, rank)
         for name in whole:

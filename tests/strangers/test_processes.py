@@ -57,7 +57,7 @@ def main(how, callbacks, kind=Net):
     seed_everything(0)
     net = kind(how)
     trainer = Trainer(
-        max_epochs=6, reload_dataloaders_every_n_epochs=1, accelerator="cpu", devices=2, strategy=sys.argv[1],
+        max_epochs=6, reload_dataloaders_every_n_epochs=1, accelerator="cpu", devices=2, strategy="ddp",
         logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
         callbacks=callbacks,
     )
@@ -95,9 +95,8 @@ RUNS = """
 
 if __name__ == "__main__":
     from dendrite_zoo.callbacks import ForgettingLogger, SparsityLogger
-    if sys.argv[2:] == ["bare"]:
-        main("bare", [])
-    for how in ("synced", "unsynced", "metric", "uneven") if sys.argv[1] == "ddp" else ("synced",):
+    main("bare", [])
+    for how in ("synced", "unsynced", "metric", "uneven"):
         log = ForgettingLogger("val/acc", epochs_per_task=2, pictures=False, verbose=False)
         main(how, [log, SparsityLogger()], Uneven if how == "uneven" else Net)
 """
@@ -105,15 +104,12 @@ if __name__ == "__main__":
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    folders = {}
-    for strategy in ("ddp", "ddp_spawn"):
-        folder = folders[strategy] = tmp_path_factory.mktemp(strategy)
-        (folder / "script.py").write_text(SCRIPT + UNEVEN + RUNS)
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-        command = [folder / "script.py", strategy, *(["bare"] if strategy == "ddp" else [])]
-        done = processes.run(command, cwd=folder, env=environment)
-        assert done.returncode == 0, done.stderr
-    return folders
+    folder = tmp_path_factory.mktemp("ddp")
+    (folder / "script.py").write_text(SCRIPT + UNEVEN + RUNS)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = processes.run([folder / "script.py"], cwd=folder, env=environment)
+    assert done.returncode == 0, done.stderr
+    return folder
 
 
 def of_task(j):
@@ -128,18 +124,15 @@ def predictions(weights, x):
     return (hidden @ weights["net.2.weight"].T + weights["net.2.bias"]).argmax(1)
 
 
-CASES = [("ddp", "synced"), ("ddp", "unsynced"), ("ddp", "metric"), ("ddp_spawn", "synced")]
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(("strategy", "how"), CASES)
-def test_two_processes(strategy, how, results):
+@pytest.mark.parametrize("how", ["synced", "unsynced", "metric"])
+def test_two_processes(how, results):
     """The matrix is there where the script asks for it, and is that of all samples."""
-    bare, ours = torch.load(results["ddp"] / "bare.pt"), torch.load(results[strategy] / f"{how}.pt")
+    bare, ours = torch.load(results / "bare.pt"), torch.load(results / f"{how}.pt")
     assert all(torch.equal(value, ours["weights"][name]) for name, value in bare["weights"].items())
     expected = torch.empty(3, 3)
     for i in range(3):
-        weights = torch.load(results["ddp"] / f"bare-{2 * i + 1}.pt")
+        weights = torch.load(results / f"bare-{2 * i + 1}.pt")
         for j in range(3):
             x, y = of_task(j)
             expected[i, j] = (predictions(weights, x) == y).float().mean()
@@ -152,8 +145,8 @@ def test_two_processes(strategy, how, results):
 @pytest.mark.slow
 def test_uneven_rows(results):
     """What Lightning reports is what stands in the matrix; of an odd number of rows in all its mean is not theirs."""
-    ours = torch.load(results["ddp"] / "uneven.pt")
-    weights = torch.load(results["ddp"] / "uneven-5.pt")
+    ours = torch.load(results / "uneven.pt")
+    weights = torch.load(results / "uneven-5.pt")
     for j, rows in enumerate([12, 11, 8]):
         value = float(ours["matrix"][2, j])
         assert value == ours["logged"][f"val/acc/dataloader_idx_{j}"]
