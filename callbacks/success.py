@@ -8,7 +8,7 @@ import numpy as np
 from lightning.pytorch import LightningModule, Trainer
 from numpy.typing import NDArray
 
-from dendrite_zoo._core.checks import check_integers
+from dendrite_zoo._core.checks import check_flags, check_integers
 from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo.callbacks.mailbox import Returning
 from dendrite_zoo.callbacks.trainer import log_metrics
@@ -84,6 +84,7 @@ class SuccessLogger(Returning):
         check_integers(1, every_n_steps=1 if every_n_steps is None else every_n_steps)
         self.every_n_steps, self.split, self.num_goals, self.seed = every_n_steps, split, num_goals, seed
         check_integers(1, action_repeat=1 if action_repeat is None else action_repeat)
+        check_flags(to_end=to_end, fast=fast)
         self.action_repeat = action_repeat
         self.to_end = to_end
         self.curves: dict[int, list[float]] = {}

@@ -12,7 +12,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from dendrite_zoo._core.checks import check_choice, check_integers, check_positive, check_share
+from dendrite_zoo._core.checks import check_choice, check_flags, check_integers, check_positive, check_share
 from dendrite_zoo._core.lightning import attached_trainer
 from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo.lightning_modules.base import cosine
@@ -101,6 +101,7 @@ class BehaviorCloning(PolicyModule):
         check_integers(0, warmup=warmup)
         check_positive(lr=lr)
         check_share(ema_decay=ema_decay)
+        check_flags(reset_optimizer=reset_optimizer)
         self.model = as_model(model, ActiveDendritePolicy)
         self.tasks = self.model.tasks
         self.average = WeightAverage(self)

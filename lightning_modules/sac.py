@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dendrite_zoo._core.checks import (
     check_density,
+    check_flags,
     check_integers,
     check_positive,
     check_range,
@@ -132,6 +133,7 @@ class MultiTaskSAC(PolicyModule):
         if kl_coef > 0 and alpha_lr is not None:
             raise wrong_argument("alpha_lr", "None with kl_coef, for the coefficients stay as they are", alpha_lr)
         check_share(discount=discount)
+        check_flags(reset_optimizer=reset_optimizer)
         check_density(tau=tau)
         self.model = as_model(model, nn.Module)
         size = self.model.config["action_size"] if isinstance(self.model, ActiveDendritePolicy) else ACTION_SIZE

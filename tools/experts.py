@@ -12,20 +12,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from metaworld.policies import ENV_POLICY_MAP
 from numpy.typing import NDArray
 
 from dendrite_zoo._core.environment import versions
 from dendrite_zoo._core.files import to_json, write_atomically
 from dendrite_zoo.records import ResultRecord, read_records
 from dendrite_zoo.rl import evaluate_policy
+from dendrite_zoo.rl.metaworld.experts import expert_of
 from dendrite_zoo.rl.metaworld.tasks import task_names
 
 
 def record(benchmark: str, goals: int, processes: int) -> ResultRecord:
     """Play the test goals of a benchmark."""
     tasks, started = task_names(benchmark), time.monotonic()
-    experts = [ENV_POLICY_MAP[task]() for task in tasks]
+    experts = [expert_of(task) for task in tasks]
 
     def act(observations: NDArray[Any], index: NDArray[Any]) -> NDArray[Any]:
         seen = zip(observations, index, strict=True)
@@ -37,7 +37,7 @@ def record(benchmark: str, goals: int, processes: int) -> ResultRecord:
         **report.to_record(),
         method="scripted experts",
         command=shlex.join(["python", "tools/experts.py", *sys.argv[1:]]),
-        description="Meta-World's own scripted experts, which see what the policies see. Nothing was learned.",
+        description="Scripted experts, Meta-World's but for soccer, which see what the policies see. Nothing was learned.",
         versions=versions("metaworld", "mujoco"),
         wall_time_s=round(time.monotonic() - started, 1),
     )

@@ -102,6 +102,22 @@ def check_share(**arguments: float) -> None:
     _check(arguments, "a number from 0 to below 1", lambda x: 0 <= x < 1)
 
 
+def check_flags(**arguments: bool) -> None:
+    """Refuse what is neither True nor False, such as ``"no"``, which Python takes for true.
+
+    Raises:
+        ValueError: one of them is wrong; the message names that one alone.
+
+    Example:
+        >>> check_flags(fast=True, collect_ahead="no")
+        Traceback (most recent call last):
+        ValueError: Expected `collect_ahead` to be True or False, but got 'no'.
+    """
+    for name, value in arguments.items():
+        if type(value).__name__ not in ("bool", "bool_"):  # NumPy's too, in both of its names
+            raise wrong_argument(name, "True or False", value)
+
+
 def _check(arguments: Mapping[str, Any], expected: str, is_right: Callable[[Any], bool], kind: type = Real) -> None:
     for name, value in arguments.items():
         if isinstance(value, bool) or not isinstance(value, kind) or not is_right(value):

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.random import SeedSequence
 from numpy.typing import NDArray
 
-from dendrite_zoo._core.checks import check_choice, check_integers, wrong_argument
+from dendrite_zoo._core.checks import check_choice, check_flags, check_integers, wrong_argument
 from dendrite_zoo._core.rng import random_state
 from dendrite_zoo.rl.form import StepResult
 from dendrite_zoo.rl.spec import TaskSpec
@@ -64,6 +64,7 @@ class EpisodeConfig:
         check_choice(get_args(Split), split=self.split)
         check_choice(get_args(Order), order=self.order)
         check_choice(("v1", "v2"), reward_version=self.reward_version)
+        check_flags(stop_at_success=self.stop_at_success, fast=self.fast)
         check_integers(1, num_goals=self.num_goals, action_repeat=self.action_repeat)
         check_integers(0, seed=self.seed, steps_after_success=self.steps_after_success)
         if self.max_steps is not None:

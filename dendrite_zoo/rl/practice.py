@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from dendrite_zoo._core.checks import wrong_argument
+from dendrite_zoo._core.checks import check_flags, wrong_argument
 from dendrite_zoo._core.names import nearest
 from dendrite_zoo._core.ranks import sum_over_ranks
 from dendrite_zoo.rl.ahead import RemotePlayer
@@ -169,14 +169,21 @@ class Practice:
             self.reward_rms = state["reward_rms"].to(self.reward_rms)
 
 
-def check_options(options: Mapping[str, Any], collect_ahead: bool, exploration: Exploration | None) -> None:
-    """Refuse arguments of the environments that follow from those of `OnlineTasks`, or that there are not.
+def environment_options(
+    given: Mapping[str, Any] | None, collect_ahead: bool, exploration: Exploration | None
+) -> dict[str, Any]:
+    """The arguments of the environments that a user has chosen; none of those that follow from `OnlineTasks`.
 
     Raises:
-        ValueError: there is one.
+        ValueError: it names one of those, or one that there is not, or is no mapping.
     """
     if not isinstance(exploration, Exploration | None):
         raise wrong_argument("exploration", "an Exploration, such as Exploration(burst_share=0.35)", exploration)
+    if not isinstance(given, Mapping | None):
+        expected = "arguments of TaskEnvironments by name, such as {'fast': True}"
+        raise wrong_argument("environments", expected, given, "Leave it out for none.")
+    options = dict(given or {})
+    check_flags(fast=options.get("fast", False))
     for name in options:
         if name in ("seed", "envs_per_task"):
             raise ValueError(f"Expected `environments` without {name!r}: give it as OnlineTasks({name}=...).")
@@ -188,3 +195,4 @@ def check_options(options: Mapping[str, Any], collect_ahead: bool, exploration: 
         if name not in OPTIONS:
             known = f"some of {', '.join(OPTIONS)}"
             raise ValueError(f"Expected `environments` to hold {known}, but got {name!r}.{nearest(name, OPTIONS)}")
+    return options

@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from dendrite_zoo._core.checks import check_choice, check_integers
+from dendrite_zoo._core.checks import check_choice, check_flags, check_integers
 from dendrite_zoo._core.names import places_of, say_new_names
 from dendrite_zoo.rl import Demonstrations, Disturbance, TaskSpec, task_specs
 from dendrite_zoo.rl.evaluation import Act
@@ -96,6 +96,7 @@ class DemonstrationMixture(TaskDataModule):
         check_integers(1, episodes_per_task=episodes_per_task, dagger_episodes=dagger_episodes, epochs=epochs)
         check_integers(1, updates_per_epoch=updates_per_epoch, batch_size_per_task=batch_size_per_task)
         check_integers(1, val_episodes=val_episodes)
+        check_flags(fast=fast)
         check_integers(0, steps_after_success=steps_after_success)
         check_integers(0, epochs - 1, dagger_rounds=dagger_rounds)  # a round needs an epoch before it
         self.episodes_per_task, self.dagger_episodes = episodes_per_task, dagger_episodes
@@ -128,7 +129,8 @@ class DemonstrationMixture(TaskDataModule):
     @property
     def description(self) -> str:
         """How a policy learns from these data, for its card."""
-        who = "Meta-World's scripted experts" if self.expert is None else "another policy"
+        ours = ", soccer's of one of ours" if "soccer-v3" in self.tasks else ""
+        who = f"Meta-World's scripted experts{ours}" if self.expert is None else "another policy"
         rounds = f", then {self.dagger_rounds} rounds of DAgger with {self.dagger_episodes} episodes a task each"
         stay = f" Episodes went on for {self.steps_after_success} steps after success, in which the experts stay."
         return (

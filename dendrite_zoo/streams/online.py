@@ -7,11 +7,11 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from dendrite_zoo._core.checks import check_choice, check_integers
+from dendrite_zoo._core.checks import check_choice, check_flags, check_integers
 from dendrite_zoo._core.ranks import gather_states, state_of_rank, sum_over_ranks
 from dendrite_zoo.rl import Acting, Exploration, TaskSpec, Transitions, task_specs
 from dendrite_zoo.rl.player import Act
-from dendrite_zoo.rl.practice import Practice, check_options
+from dendrite_zoo.rl.practice import Practice, environment_options
 from dendrite_zoo.rl.replay import ReplayBuffer
 from dendrite_zoo.rl.task_list import equal_sizes, without_success
 from dendrite_zoo.streams.datamodule import TaskDataModule
@@ -108,6 +108,7 @@ class OnlineTasks(TaskDataModule):
         self.num_tasks = len(self.tasks)
         self.observation_size, self.action_size = equal_sizes(self.specs)
         check_choice(get_args(Order), order=order)
+        check_flags(normalize_rewards=normalize_rewards, collect_ahead=collect_ahead)
         check_integers(1, env_steps=env_steps, epochs=epochs, steps_per_round=steps_per_round)
         check_integers(1, capacity=capacity, envs_per_task=envs_per_task)
         check_integers(0, updates_per_round=updates_per_round, warmup_steps=warmup_steps, seed=seed)
@@ -121,8 +122,7 @@ class OnlineTasks(TaskDataModule):
         self.steps_per_round, self.updates_per_round = steps_per_round, updates_per_round
         self.warmup_steps, self.envs_per_task, self.seed = warmup_steps, envs_per_task, seed
         self.normalize_rewards, self.collect_ahead, self.exploration = normalize_rewards, collect_ahead, exploration
-        self._options = dict(environments or {})
-        check_options(self._options, collect_ahead, exploration)
+        self._options = environment_options(environments, collect_ahead, exploration)
         # the attribute `env_steps` counts the steps played so far
         self.save_hyperparameters({"env_steps": env_steps, "environments": self._options}, logger=False)
         self.fast, self.action_repeat = bool(self._options.get("fast")), self._options.get("action_repeat", 1)

@@ -143,6 +143,14 @@ def test_what_is_out_of_range_is_refused():
     for name in ("updates_per_round", "warmup_steps", "seed"):
         with pytest.raises(ValueError, match=f"Expected `{name}` to be an integer of at least 0, but got -1[.]$"):
             data(**{name: -1})
+    for name in ("collect_ahead", "normalize_rewards"):
+        with pytest.raises(ValueError, match=f"Expected `{name}` to be True or False, but got 'no'[.]$"):
+            data(**{name: "no"})
+    with pytest.raises(ValueError, match="Expected `fast` to be True or False, but got 'yes'"):
+        data(environments={"fast": "yes"})
+    for wrong in (5, "fast", ["fast"]):
+        with pytest.raises(ValueError, match="Expected `environments` to be arguments of TaskEnvironments by name"):
+            data(environments=wrong)
     with pytest.raises(RuntimeError, match="expected setup"):
         data().collect(lambda observation, task: torch.zeros(2, 4), 1)
 

@@ -2,7 +2,6 @@
 
 import functools
 import warnings
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 from dendrite_zoo.rl import episodes
 from dendrite_zoo.rl.episodes import EpisodeConfig
 from dendrite_zoo.rl.form import StepResult
+from dendrite_zoo.rl.metaworld.experts import expert_of
 from dendrite_zoo.rl.metaworld.goals import goals
 from dendrite_zoo.rl.metaworld.picture import Picture
 from dendrite_zoo.rl.metaworld.tasks import ACTION_SIZE, OBSERVATION_SIZE, metaworld
@@ -46,10 +46,10 @@ class Episodes(episodes.Episodes):
 
     @functools.cached_property
     def _expert(self) -> Any:
-        return import_module("metaworld.policies").ENV_POLICY_MAP[self.config.task]()
+        return expert_of(self.config.task)
 
     def expert_action(self) -> NDArray[np.float64]:
-        """Return the action of Meta-World's scripted expert for the current observation.
+        """Return the action of the task's scripted expert for the current observation.
 
         Shape:
             ``(4,)``, clipped to [-1, 1]; zeros when all goals were played.
