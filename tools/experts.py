@@ -37,7 +37,7 @@ def record(benchmark: str, goals: int, processes: int) -> ResultRecord:
         **report.to_record(),
         method="scripted experts",
         command=shlex.join(["python", "tools/experts.py", *sys.argv[1:]]),
-        description="Scripted experts, Meta-World's but for soccer, which see what the policies see. Nothing was learned.",
+        description="Scripted experts, Meta-World's but for soccer. They see what policies see. Nothing was learned.",
         versions=versions("metaworld", "mujoco"),
         wall_time_s=round(time.monotonic() - started, 1),
     )
