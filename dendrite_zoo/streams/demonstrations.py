@@ -129,8 +129,7 @@ class DemonstrationMixture(TaskDataModule):
     @property
     def description(self) -> str:
         """How a policy learns from these data, for its card."""
-        ours = ", soccer's of one of ours" if "soccer-v3" in self.tasks else ""
-        who = f"Meta-World's scripted experts{ours}" if self.expert is None else "another policy"
+        who = "scripted experts" if self.expert is None else "another policy"
         rounds = f", then {self.dagger_rounds} rounds of DAgger with {self.dagger_episodes} episodes a task each"
         stay = f" Episodes went on for {self.steps_after_success} steps after success, in which the experts stay."
         return (

@@ -1,4 +1,4 @@
-"""Who shows Meta-World's tasks: its own scripted experts, and one of ours where its own is hard to imitate."""
+"""Who shows Meta-World's tasks: its own scripted experts, and ours where those miss goals or cannot stay there."""
 
 from importlib import import_module
 from typing import Any, Protocol
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from dendrite_zoo.rl.metaworld.tasks import metaworld
 
-__all__ = ["expert_of"]
+__all__ = ["OWN", "expert_of"]
 
 OPEN, CLOSED = -1.0, 1.0
 """The gripper's force."""
@@ -51,6 +51,47 @@ class SoccerExpert:
         return np.append(np.clip(10 * (to - hand), -1, 1), force)
 
 
+class PressExpert:
+    """Presses a handle down to the goal, and stays where it is pressed so far.
+
+    Meta-World's own presses on, as far as the handle goes.
+
+    Args:
+        beside: how far the hand is in front of the handle's middle, in metres.
+
+    Example:
+        >>> PressExpert().get_action(np.zeros(39)).shape
+        (4,)
+    """
+
+    stiffness, damping = 25.0, 50.0
+    """Of the hand's height, by how far the handle is from the goal, and by how fast it moves."""
+
+    def __init__(self, beside: float = 0.0) -> None:
+        self.beside = np.array([0.0, beside, 0.0])
+
+    def get_action(self, observation: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Over the handle, then down to it, and as far as the goal."""
+        hand, handle, before, goal = observation[:3], observation[4:7], observation[22:25], observation[-3:]
+        to = handle - self.beside
+        move = 25 * (to - hand)
+        if np.linalg.norm((hand - to)[:2]) > 0.02:
+            move[2] += 25 * 0.2
+        elif hand[2] > handle[2] + 0.1:
+            move[2] = -1.0
+        else:
+            move[2] = self.stiffness * (goal - handle)[2] - self.damping * (handle - before)[2]
+        return np.append(np.clip(move, -1, 1), OPEN)
+
+
+OWN: dict[str, Expert] = {
+    "soccer-v3": SoccerExpert(),
+    "handle-press-v3": PressExpert(beside=0.02),
+    "handle-press-side-v3": PressExpert(),
+}
+"""The experts of ours, by task; they remember nothing."""
+
+
 def expert_of(task: str) -> Expert:
     """Make the expert that shows a task.
 
@@ -61,6 +102,7 @@ def expert_of(task: str) -> Expert:
         ImportError: the ``[metaworld]`` extra is missing.
     """
     metaworld()
-    own: dict[str, Any] = {"soccer-v3": SoccerExpert}
-    made: Expert = (own.get(task) or import_module("metaworld.policies").ENV_POLICY_MAP[task])()
+    if (own := OWN.get(task)) is not None:
+        return own
+    made: Expert = import_module("metaworld.policies").ENV_POLICY_MAP[task]()
     return made

@@ -1,4 +1,4 @@
-"""Scripted experts: our own for soccer, Meta-World's for all else."""
+"""Scripted experts: our own for three tasks, Meta-World's for all else."""
 
 import numpy as np
 import pytest
@@ -8,13 +8,14 @@ pytest.importorskip("metaworld")
 from metaworld.policies import ENV_POLICY_MAP
 
 from dendrite_zoo.rl import collect_demonstrations
-from dendrite_zoo.rl.metaworld.experts import SoccerExpert, expert_of
+from dendrite_zoo.rl.metaworld.experts import OWN, PressExpert, SoccerExpert, expert_of
 from dendrite_zoo.rl.metaworld.tasks import MT50
 
 
-def test_all_but_soccer_are_metaworlds():
-    for task in MT50:
-        assert isinstance(expert_of(task), SoccerExpert if task == "soccer-v3" else ENV_POLICY_MAP[task])
+def test_all_but_three_are_metaworlds():
+    assert len(OWN) == 3
+    for task in set(MT50) - set(OWN):
+        assert type(expert_of(task)) is ENV_POLICY_MAP[task]
 
 
 @pytest.mark.parametrize(
@@ -32,9 +33,24 @@ def test_what_the_expert_for_soccer_does(hand, opened, action):
     np.testing.assert_allclose(SoccerExpert().get_action(observation), action, atol=1e-12)
 
 
-def test_it_reaches_its_goals_and_stays():
-    shown = collect_demonstrations(
-        ["soccer-v3"], episodes_per_task=3, num_processes=0, fast=True, seed=3, steps_after_success=20
-    )
+@pytest.mark.parametrize(
+    ("hand", "before", "action"),
+    [
+        ((0.0, 0.6, 0.1), 0.1, (0, 1, 1, -1)),  # to 20 cm over the handle, at (0, 0.68, 0.1)
+        ((0.0, 0.675, 0.24), 0.1, (0, 0.125, -1, -1)),  # down to it
+        ((0.0, 0.68, 0.16), 0.1, (0, 0, -0.5, -1)),  # the goal is 2 cm lower
+        ((0.0, 0.68, 0.16), 0.104, (0, 0, -0.3, -1)),  # the handle moves down by 4 mm a step
+    ],
+)
+def test_what_the_expert_for_handles_does(hand, before, action):
+    observation = np.zeros(39)
+    observation[:3], observation[4:7], observation[-3:] = hand, (0, 0.7, 0.1), (0, 0.7, 0.08)
+    observation[22:25] = 0, 0.7, before
+    np.testing.assert_allclose(PressExpert(beside=0.02).get_action(observation), action, atol=1e-9)
+
+
+def test_they_reach_their_goals_and_stay():
+    options = {"num_processes": 0, "fast": True, "seed": 3, "steps_after_success": 40}
+    shown = collect_demonstrations(list(OWN), episodes_per_task=2, **options)
     assert shown.solved.all()  # the last step succeeds, too
-    assert 3 * 50 < len(shown) < 3 * 110
+    assert 6 * 65 < len(shown) < 6 * 130
