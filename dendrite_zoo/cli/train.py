@@ -12,6 +12,7 @@ from pickle import UnpicklingError
 from typing import Any
 
 from jsonargparse import Namespace, get_loader
+from jsonargparse.typing import NonNegativeInt
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -138,6 +139,8 @@ class TrainingCLI(LightningCLI):
         parser.add_argument("--resume", type=str, help="Go on with the run in this folder, such as runs/NAME.")
         parser.add_argument("--name", type=str, help="Name of the run, its folder runs/NAME; default: the config's.")
         parser.add_argument("--method", type=str, help="Line of a results table it belongs to; default: its name.")
+        about = "Test goals of each task a policy plays when its fit ends; 0 for none."
+        parser.add_argument("--test_goals", type=NonNegativeInt, default=50, help=about)
         for key in SET_BY_DATA:
             parser.link_arguments("data", f"trainer.{key}", _trainer_argument(key), apply_on="instantiate")
 
@@ -250,11 +253,13 @@ class TrainingCLI(LightningCLI):
     def _evaluated(self, model: Any, sequential: bool) -> dict[str, Any]:
         """What is measured once training has ended."""
         data = self.datamodule
-        if isinstance(model, ActiveDendritePolicy) and self.trainer.is_global_zero:
+        goals = self.config[str(self.subcommand)].test_goals
+        if isinstance(model, ActiveDendritePolicy) and self.trainer.is_global_zero and goals:
             own = [spec for spec in getattr(data, "specs", ()) if not isinstance(spec, MetaWorldTask)]
             if without_success(own):
                 return {}  # a record is of shares from 0 to 1
-            report = evaluate_policy(model.eval(), own or None, fast=getattr(data, "fast", False), progress=True)
+            options: dict[str, Any] = {"num_goals": goals, "fast": getattr(data, "fast", False), "progress": True}
+            report = evaluate_policy(model.eval(), own or None, **options)
             libraries = ("gymnasium",) if own else ("metaworld", "mujoco")
             record = report.to_record(sequential=sequential) | {"versions": versions(*libraries)}
             if isinstance(data, OnlineTasks):
