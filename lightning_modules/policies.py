@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from dendrite_zoo._core.checks import wrong_argument
 from dendrite_zoo._core.names import places_of
+from dendrite_zoo.lightning_modules.new_parts import thaw
 from dendrite_zoo.lightning_modules.new_tasks import NewTaskModule
 from dendrite_zoo.models.control import ControlModel
 from dendrite_zoo.streams import OnlineTasks
@@ -105,6 +106,18 @@ class PolicyModule(NewTaskModule):
         every = self._places is not None and sorted(self._places.tolist()) == [*range(len(self.tasks))]
         loaded = getattr(self.model, "origin", None) is not None
         return loaded or not every or getattr(self.datamodule, "first_task", 0) > 0
+
+    def parameters_by_task(self) -> list[int]:
+        """With ``learn="new"``, after a fit, how many numbers each of the data's tasks but the first trained."""
+        new, every = self.new, range(len(self.tasks))
+        if new is None:
+            return []
+        order, counts = list(every) if self._places is None else self._places.tolist(), []
+        for number in range(1, len(order)):
+            new.own([order[number]], [task for task in every if task not in order[number:]])
+            counts.append(new.num_parameters)
+        thaw(self.model)
+        return counts
 
     def place_of(self, name: str | int) -> int:
         """The number of a task in the policy."""

@@ -1,5 +1,7 @@
 """``dendrite-zoo evaluate``: how well a model does what it has learned."""
 
+import statistics
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,13 +9,16 @@ from jsonargparse import ArgumentParser
 from rich.console import Console
 from rich.table import Table
 
+from dendrite_zoo._core.redact import typed_command
 from dendrite_zoo.lightning_modules import evaluate_contexts
 from dendrite_zoo.models import ActiveDendritePolicy, load
+from dendrite_zoo.records import ResultRecord, write_records
 from dendrite_zoo.report import save_gif, write_record
-from dendrite_zoo.rl import evaluate_policy, record_policy
+from dendrite_zoo.rl import SuccessReport, evaluate_policy, record_policy
 from dendrite_zoo.streams import TaskStream, benchmark_stream
 
-CLASSIFIER_OPTIONS, POLICY_OPTIONS = ("benchmark", "num_tasks", "data"), ("goals", "processes", "gif")
+CLASSIFIER_OPTIONS = "benchmark", "num_tasks", "data"
+POLICY_OPTIONS = "goals", "processes", "gif", "record", "stop_at_success"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -27,6 +32,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--json", dest="json_file", type=Path, help="Write the scores there, too.")
     add("--goals", type=int, help="Of a policy: test goals of each task, one episode each (default: 50).")
     add("--processes", type=int, help="Of a policy: worker processes; 0 for this one alone (default: 2).")
+    add(
+        "--stop-at-success", action="store_true", default=None, help="Of a policy: end episodes there, which is faster."
+    )
+    add("--record", type=Path, help="Of a policy: write the record of its run there, with these scores in it.")
     add("--gif", type=Path, help="Of a policy: draw its skills at work into this file, too (it takes OpenGL).")
 
 
@@ -78,21 +87,58 @@ def _stream(
 
 
 def _policy(
-    name: str, model: Any, goals: int = 50, processes: int = 2, seed: int = 0, gif: Path | None = None
+    name: str,
+    model: Any,
+    *,
+    goals: int = 50,
+    processes: int = 2,
+    seed: int = 0,
+    gif: Path | None = None,
+    stop_at_success: bool = False,
+    record: Path | None = None,
 ) -> dict[str, Any]:
     options: dict[str, Any] = {"seed": seed, "fast": True, "progress": True}
+    learned = None if record is None else _record_of(name, model)  # first: what is missing is said at once
     if gif is not None:  # first: what cannot be drawn is said at once
         save_gif(record_policy(model, **options), gif)
         Console().print(f"Wrote {gif}: the first test goal of each task.")
+    options["stop_at_success"] = stop_at_success
     report = evaluate_policy(model, num_goals=goals, num_processes=processes, **options)
     table = Table("task", "success", "at the last step", "steps", title=f"{name}: {goals} test goals a task")
-    assert report.last is not None
-    for task, last in zip(report.tasks, report.last.mean(axis=1), strict=True):
-        steps = report.steps_to_success[task]
-        table.add_row(task, f"{report.per_task[task]:.2f}", f"{last:.2f}", "·" if steps is None else f"{steps:.0f}")
+    at_end = report.at_end_per_task or {}
+    for task in report.tasks:
+        last, steps = at_end.get(task), report.steps_to_success[task]
+        shown = ["·" if last is None else f"{last:.2f}", "·" if steps is None else f"{steps:.0f}"]
+        table.add_row(task, f"{report.per_task[task]:.2f}", *shown)
     table.add_section()
     low, high = report.interval()
-    table.add_row("mean", f"{report.mean:.3f} ({low:.3f} to {high:.3f})", f"{report.mean_at_last_step:.3f}")
+    last = report.mean_at_last_step
+    table.add_row("mean", f"{report.mean:.3f} ({low:.3f} to {high:.3f})", "·" if last is None else f"{last:.3f}")
     Console().print(table)
     Console().print("Success at any step of an episode of 500; in brackets the 95 % interval over goals.")
+    if learned is not None and record is not None:
+        write_records([_measured_again(learned, report)], record)
     return {"seed": seed, "mean": report.mean, **report.to_record()}
+
+
+def _record_of(name: str, model: Any) -> ResultRecord:
+    """The record of the run that a model is of."""
+    if not model.results:
+        raise ValueError(
+            f"Expected a model with the record of its run for --record, but {name} has none. Leave it out."
+        )
+    record = ResultRecord.from_json(model.results[0], name)
+    if len(record.seeds) > 1:
+        got = f"the merged record of seeds {', '.join(map(str, record.seeds))}"
+        raise ValueError(f"Expected the record of one run for --record, but {name} has {got}. Evaluate a run's folder.")
+    return record
+
+
+def _measured_again(record: ResultRecord, report: SuccessReport) -> ResultRecord:
+    """The record of a run, with what was just measured, and both commands."""
+    scores = report.to_record(sequential=record.matrix is not None)
+    named = {name: scores.pop(name) for name in ("benchmark", "context_at_test", "task_accuracies")}
+    ran = (record.command or "").partition(" && dendrite-zoo evaluate")[0]
+    command = " && ".join(filter(None, [ran, typed_command("dendrite-zoo")]))
+    mean = statistics.fmean(named["task_accuracies"])
+    return replace(record, **named, average_accuracy=mean, command=command, more=record.more | scores)

@@ -36,6 +36,7 @@ from dendrite_zoo.cli.recipes import describe, expand, recipes
 from dendrite_zoo.cli.run_logger import RunLogger
 from dendrite_zoo.hub import HubModel
 from dendrite_zoo.lightning_modules import ContinualClassifier, evaluate_contexts
+from dendrite_zoo.lightning_modules.policies import PolicyModule
 from dendrite_zoo.models import ActiveDendritePolicy
 from dendrite_zoo.records import write_records
 from dendrite_zoo.rl import MetaWorldTask, evaluate_policy
@@ -262,6 +263,8 @@ class TrainingCLI(LightningCLI):
             report = evaluate_policy(model.eval(), own or None, **options)
             libraries = ("gymnasium",) if own else ("metaworld", "mujoco")
             record = report.to_record(sequential=sequential) | {"versions": versions(*libraries)}
+            if sequential:
+                record |= self._of_sequence()
             if isinstance(data, OnlineTasks):
                 record |= {"env_steps": data.env_steps, "curve": run_folder.success_curve(self.run_folder)}
             return record
@@ -271,6 +274,13 @@ class TrainingCLI(LightningCLI):
         context = getattr(self.model, "given_context", None)
         scores = evaluate_contexts(model, data, context=context, enable_progress_bar=False)
         return {"accuracy_by_context": {way: statistics.fmean(tasks) for way, tasks in scores.items()}}
+
+    def _of_sequence(self) -> dict[str, Any]:
+        """How many numbers a skill trained, and how many goals the matrix is of."""
+        counts = self.model.parameters_by_task() if isinstance(self.model, PolicyModule) else []
+        trained = {"parameters_per_skill": max(counts), "parameters_by_skill": counts} if counts else {}
+        logger = find_callback(self.trainer, SuccessLogger)
+        return trained if logger is None else trained | {"goals_of_matrix": logger.num_goals}
 
 
 def _recipe(config: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 import time
 
 import pytest
@@ -17,6 +18,7 @@ from dendrite_zoo.cli.main import main
 from dendrite_zoo.cli.recipes import recipes
 from dendrite_zoo.hub import registry
 from dendrite_zoo.models import ActiveDendriteClassifier, ActiveDendritePolicy
+from dendrite_zoo.records import ResultRecord, read_records
 from dendrite_zoo.streams import PermutedTasks
 from tests import processes
 from tests.cli.conftest import RECIPE, run
@@ -477,6 +479,37 @@ def test_evaluate_plays_the_goals_of_a_policy(tmp_path):
     assert "Expected options for a policy, but got --num-tasks, --data" in said
     said = run("evaluate", "permuted-digits", "--goals", 3, cwd=tmp_path, code=1)
     assert "Expected options for a classifier, but got --goals" in said
+
+
+def test_a_policys_record_has_what_was_measured_again(tmp_path, monkeypatch):
+    pytest.importorskip("metaworld")
+    run = {
+        "benchmark": "metaworld-continual-1",
+        "method": "m",
+        "context_at_test": "given",
+        "seed": 0,
+        "matrix": [[1.0]],
+    }
+    record = ResultRecord.from_run([1.0], command="dendrite-zoo fit --config mine", goals_of_matrix=5, **run)
+    policy = ActiveDendritePolicy(["reach-v3"], hidden_features=[16, 16])
+    policy.save_pretrained(tmp_path / "policy", results=[record.to_json()])
+    typed = ["evaluate", str(tmp_path / "policy"), "--goals=1", "--processes=0", "--stop-at-success"]
+    typed.append(f"--record={tmp_path / 'again.json'}")
+    for _ in range(2):  # the second command stands in the place of the first
+        monkeypatch.setattr(sys, "argv", ["dendrite-zoo", *typed])
+        main()
+        (again,) = read_records(tmp_path / "again.json")
+        policy.save_pretrained(tmp_path / "policy", results=[again.to_json()])
+    assert again.average_accuracy < 1.0 and again.matrix == [[1.0]] and again.seeds == [0]
+    assert again.more["num_goals"] == 1 and again.more["success_at_last_step"] is None
+    assert again.more["goals_of_matrix"] == 5 and again.benchmark == "metaworld-continual-1"
+    assert again.command.startswith("dendrite-zoo fit --config mine && dendrite-zoo evaluate /")
+    assert again.command.count("evaluate") == 1
+    policy.save_pretrained(tmp_path / "blank")
+    with pytest.raises(
+        SystemExit, match="Expected a model with the record of its run for --record, but .*blank has none"
+    ):
+        main(["evaluate", str(tmp_path / "blank"), "--record=x.json"])
 
 
 def test_a_policy_has_no_test_split(tmp_path):

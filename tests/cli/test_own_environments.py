@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+import dendrite_zoo
 from tests.cli.conftest import run
 
 pytest.importorskip("gymnasium")
@@ -23,6 +24,7 @@ def upright(observation, reward, terminated, truncated, info):
     return observation[0] > 0
 """
 RECIPE = """
+test_goals: 3
 trainer:
   accelerator: cpu
   enable_progress_bar: false
@@ -35,6 +37,7 @@ model:
       class_path: dendrite_zoo.models.ActiveDendritePolicy
       init_args: {tasks: [moon, earth], observation_size: 3, action_size: 1, hidden_features: [8, 8]}
     batch_size_per_task: 8
+    learn: new
 data:
   class_path: OnlineTasks
   init_args:
@@ -60,3 +63,7 @@ def test_a_recipe_names_environments_by_import_paths(tmp_path):
     [record] = json.loads((tmp_path / "runs/own/results.json").read_text())
     assert (record["benchmark"], record["num_tasks"]) == ("own-continual-2", 2)
     assert len(record["task_accuracies"]) == 2 and "gymnasium" in record["versions"]
+    assert record["num_goals"] == 3 and record["goals_of_matrix"] == 4
+    segments = [x for name, x in dendrite_zoo.load(tmp_path / "runs/own").named_parameters() if "segments" in name]
+    assert record["parameters_by_skill"] == [sum(x.numel() // 2 for x in segments)]  # a column of two
+    assert record["parameters_per_skill"] == record["parameters_by_skill"][0]
