@@ -169,9 +169,7 @@ class Practice:
             self.reward_rms = state["reward_rms"].to(self.reward_rms)
 
 
-def environment_options(
-    given: Mapping[str, Any] | None, collect_ahead: bool, exploration: Exploration | None
-) -> dict[str, Any]:
+def environment_options(given: Any, collect_ahead: bool, exploration: Exploration | None) -> dict[str, Any]:
     """The arguments of the environments that a user has chosen; none of those that follow from `OnlineTasks`.
 
     Raises:
