@@ -263,8 +263,7 @@ class TrainingCLI(LightningCLI):
             report = evaluate_policy(model.eval(), own or None, **options)
             libraries = ("gymnasium",) if own else ("metaworld", "mujoco")
             record = report.to_record(sequential=sequential) | {"versions": versions(*libraries)}
-            if sequential:
-                record |= self._of_sequence()
+            record |= self._of_sequence(sequential)
             if isinstance(data, OnlineTasks):
                 record |= {"env_steps": data.env_steps, "curve": run_folder.success_curve(self.run_folder)}
             return record
@@ -275,8 +274,10 @@ class TrainingCLI(LightningCLI):
         scores = evaluate_contexts(model, data, context=context, enable_progress_bar=False)
         return {"accuracy_by_context": {way: statistics.fmean(tasks) for way, tasks in scores.items()}}
 
-    def _of_sequence(self) -> dict[str, Any]:
-        """How many numbers a skill trained, and how many goals the matrix is of."""
+    def _of_sequence(self, sequential: bool) -> dict[str, Any]:
+        """Of skills one after another: how many numbers each trained, and how many goals the matrix is of."""
+        if not sequential:
+            return {}
         counts = self.model.parameters_by_task() if isinstance(self.model, PolicyModule) else []
         trained = {"parameters_per_skill": max(counts), "parameters_by_skill": counts} if counts else {}
         logger = find_callback(self.trainer, SuccessLogger)
