@@ -13,9 +13,9 @@ from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 from dendrite_zoo.hub.loopback_routes import Handler
-from dendrite_zoo.hub.loopback_state import Repo, State
+from dendrite_zoo.hub.loopback_state import IDENTITY, Repo, State
 
-__all__ = ["TOKEN", "Hub", "Repo"]
+__all__ = ["IDENTITY", "TOKEN", "Hub", "Repo"]
 
 TOKEN = "hf_loopback"
 

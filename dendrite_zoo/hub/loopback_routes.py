@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from dendrite_zoo.hub.loopback_http import Connection, Refusal, route
-from dendrite_zoo.hub.loopback_state import LARGE, Files, Repo, entry
+from dendrite_zoo.hub.loopback_state import IDENTITY, LARGE, Files, Repo, entry
 
 DATE = "2022-01-01T00:00:00.000Z"
 
@@ -18,7 +18,7 @@ class Handler(Connection):
     """The routes, each named as `Hub.fail` has it."""
 
     def names(self) -> tuple[str, ...]:
-        """Give the namespaces of whoever asks."""
+        """Give the namespaces of whoever asks; of a trusted publisher's token the one repo that it is for."""
         token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
         if token and token not in self.hub.users:
             raise Refusal(401, "Invalid credentials in Authorization header")
@@ -27,7 +27,7 @@ class Handler(Connection):
     def repo(self, kind: str, id: str, right: str = "see") -> Repo:
         """Find a repo that whoever asks may ``"see"``, ``"read"`` the files of, or ``"write"`` to."""
         names, repo = self.names(), self.hub.repos.get(f"{kind}/{id}")
-        mine, denied = id.partition("/")[0] in names, 403 if names else 401
+        mine, denied = bool({id.partition("/")[0], id} & set(names)), 403 if names else 401
         if repo is None or (repo.private and not mine):
             raise Refusal(404 if names else 401, "Repository not found", "RepoNotFound")
         if right == "write" and not mine:
@@ -49,6 +49,17 @@ class Handler(Connection):
         if not user:
             raise Refusal(401, "Invalid credentials in Authorization header")
         self.reply({"type": "user", "name": user, "orgs": [{"name": name} for name in orgs]})
+
+    @route("POST /oauth/token")
+    def _exchange(self) -> None:
+        """Give a trusted publisher a token of one repo, which must exist."""
+        asked = json.loads(self.body)
+        repo = str(asked["resource"])
+        if asked["subject_token"] != IDENTITY or f"models/{repo}" not in self.hub.repos:
+            raise Refusal(400, "invalid_grant")
+        token = f"hf_jwt_{repo}"
+        self.hub.users[token] = (repo,)
+        self.reply({"access_token": token, "token_type": "bearer", "expires_in": 3600})
 
     @route("POST /api/repos/create")
     def _create(self) -> None:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from dendrite_zoo.hub.artifact import git_hash
 
 LARGE = (".safetensors", ".png", ".parquet")  # what is kept as LFS objects
+IDENTITY = "loopback_identity"  # of a CI job that every repo has as its trusted publisher
 Files = dict[str, bytes]
 
 

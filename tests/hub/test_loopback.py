@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dendrite_zoo.hub.loopback import Hub
+from dendrite_zoo.hub.loopback import IDENTITY, Hub
 from tests.hub.conftest import ALICE, BOB
 
 MIRROR = Path(os.environ.get("DENDRITE_ZOO_DATASETS", Path(__file__).parents[2].parent / "shared/hub/datasets"))
@@ -50,6 +50,21 @@ def test_an_upload_must_be_what_it_was_announced_as(toy):
     assert ask(toy, "PUT", f"{toy.storage_url}/objects/{oid}", data, None)[0] == 200
     assert commit(toy, line)[0] == 200
     assert ask(toy, "GET", "/alice/toy/resolve/main/model.safetensors", token=None) == (200, data)
+
+
+def test_a_trusted_publisher_gets_a_token_of_one_repo(toy):
+    asked = {"subject_token": IDENTITY, "resource": "alice/toy"}
+    assert ask(toy, "POST", "/oauth/token", {**asked, "subject_token": "somebody"}, token=None)[0] == 400
+    assert ask(toy, "POST", "/oauth/token", {**asked, "resource": "alice/none"}, token=None)[0] == 400
+    assert ask(toy, "POST", "/oauth/token", {**asked, "resource": "alice"}, token=None)[0] == 400
+    assert ask(toy, "POST", "/api/repos/create", {"name": "other", "organization": "alice"})[0] == 200
+    status, answer = ask(toy, "POST", "/oauth/token", asked, token=None)
+    token = json.loads(answer)["access_token"]
+    line = {"key": "file", "value": {"path": "a", "content": ""}}
+    assert status == 200 and commit(toy, line, token=token)[0] == 200
+    header = json.dumps({"key": "header", "value": {"summary": "test"}}).encode()
+    assert ask(toy, "POST", "/api/models/alice/other/commit/main", header, token)[0] == 403
+    assert ask(toy, "POST", "/api/repos/create", {"name": "third", "organization": "alice"}, token)[0] == 403
 
 
 def test_a_stale_parent_is_refused(toy):

@@ -11,6 +11,7 @@ import torch
 from huggingface_hub import ModelCard
 
 from dendrite_zoo.hub import artifact, build, full_config, registry
+from dendrite_zoo.hub.loopback import IDENTITY
 from dendrite_zoo.hub.publish import publish
 from dendrite_zoo.hub.publish.merge import own_text
 from tests.hub.conftest import ALICE, RESULT, filled
@@ -422,6 +423,31 @@ def test_the_whole_zoo_can_be_interrupted_and_run_again(hub, alice, reader, shel
     answer = reader(shelve + LOAD, x="toy-b", shelf=shelf, cache=tmp_path / "cache")
     (tmp_path / "toy-b").rename(shelf / "toy-b" / artifact.WEIGHTS)
     assert answer.result == outputs(shelf / "toy-b"), answer.error
+
+
+TRUSTED = """
+import os
+from pathlib import Path
+from tools.publish_all import publish_all
+os.environ["HF_OIDC_ID_TOKEN"] = $identity
+try:
+    result = [r and r.changed for _, r in publish_all("lab", trusted=True, folder=Path($shelf))]
+finally:
+    del os.environ["HF_OIDC_ID_TOKEN"], os.environ["HF_OIDC_RESOURCE"]
+"""
+
+
+def test_ci_publishes_the_zoo_as_a_trusted_publisher(hub, alice, shelf):
+    """Without a token: each repo has one of its own, for which a person made the repo before."""
+    refused = alice(TRUSTED, identity=IDENTITY, shelf=shelf).error
+    assert "Expected lab/toy-a to trust this job" in refused and "invalid_grant" in refused and not hub.repos
+    for name in ("toy-a", "toy-b"):
+        Toy(64, 10).save_pretrained(shelf / name)  # without results no picture is drawn
+        alice(f"from huggingface_hub import HfApi; HfApi().create_repo('lab/{name}')")
+    answer = alice(TRUSTED, identity=IDENTITY, shelf=shelf)
+    assert answer.result == [True, True, None], answer.error
+    pinned = registry.entries(shelf)
+    assert all(pinned[name].revision == hub.repos[f"models/lab/{name}"].tags["v1"] for name in ("toy-a", "toy-b"))
 
 
 def test_a_changed_entry_is_released_anew(hub, alice, shelf):
