@@ -8,28 +8,26 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-RELATIVE = r"(?![a-z][a-z+.-]*:|#)"  # no scheme, and no place on the page itself
-LINK = re.compile(rf"(?P<picture>!?)\[(?P<text>[^\]]*)\]\({RELATIVE}(?P<path>[^)\s]+)\)")
-ATTRIBUTE = re.compile(rf"""(?P<name>\bsrc|\bsrcset|\bhref)="{RELATIVE}(?P<path>[^"]+)\"""")
+RELATIVE = r"(?![a-z][a-z+.-]*:|#)[^)\s\"]+"  # no scheme, and no place on the page itself
+TARGET = re.compile(rf"""(?P<before>\]\(|\b(?:src|srcset|href)=")(?P<path>{RELATIVE})(?=[)"])""")
+PICTURES = (".gif", ".jpg", ".png", ".svg")
 
 
 def absolute_links(text: str, repository: str, revision: str) -> str:
-    """Markdown whose links lead to the repository at a revision, from anywhere.
+    """Markdown whose links and pictures are found from anywhere; what stands in code stays as it is.
 
     Args:
         text: with links relative to the root of the repository.
         repository: its address on GitHub.
         revision: a tag, a branch or a commit.
     """
-    page, file = f"{repository}/blob/{revision}/", f"{repository}/raw/{revision}/"
 
-    def link(match: re.Match[str]) -> str:
-        return f"{match['picture']}[{match['text']}]({file if match['picture'] else page}{match['path']})"
+    def target(match: re.Match[str]) -> str:
+        kind = "raw" if match["path"].endswith(PICTURES) else "blob"
+        return f"{match['before']}{repository}/{kind}/{revision}/{match['path']}"
 
-    def attribute(match: re.Match[str]) -> str:
-        return f'{match["name"]}="{page if match["name"] == "href" else file}{match["path"]}"'
-
-    return ATTRIBUTE.sub(attribute, LINK.sub(link, text))
+    parts = re.split(r"(^```.*?^```$)", text, flags=re.DOTALL | re.MULTILINE)  # every second one is code
+    return "".join(part if n % 2 else TARGET.sub(target, part) for n, part in enumerate(parts))
 
 
 def with_urls(pyproject: str, repository: str) -> str:
