@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check docs format format-check lint types doctest floors hub-floor strangers bench zoo campaign figures clean links
+.PHONY: help demo test check docs format format-check lint types doctest floors hub-floor strangers bench zoo campaign figures release-dry-run clean links
 
 # The first python that torch's pinned version has wheels for.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10 python3.14 python; do \
@@ -88,6 +88,10 @@ campaign: .venv/.dev  ## damage, faults and kills by the thousand, into docs/rel
 figures: .venv/.dev  ## all results in tables and figures, beside the published numbers
 	$(BIN)/dendrite-zoo report results/continual/*.json --figures results/continual
 	$(BIN)/dendrite-zoo report results/continual/permuted-mnist-10.json results/sweeps/*.json --figures results/sweeps
+
+# Options: make release-dry-run RELEASE='--pythons 3.11 --goals 1 --namespace me'
+release-dry-run: | links  ## rehearse a release: build, install, publish to a loopback Hub, measure; says how to do it for real
+	$(PYTHON) -m tools.release $(RELEASE)
 
 clean:  ## remove the environment, builds and caches (not runs/)
 	rm -rf .venv .venv-strangers build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

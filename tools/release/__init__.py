@@ -1,0 +1,1 @@
+"""A release, rehearsed on one machine: `python -m tools.release`."""
