@@ -88,10 +88,7 @@ def oldest(report: Report, python: Path, sdist: Path, wheel: Path, extras: str, 
     code = "from importlib.metadata import version; print(version('torch'))"
     torch = report.run(python, "-c", code).split()[-1]
     places = {"UV_FIND_LINKS": "PIP_FIND_LINKS", "UV_EXTRA_INDEX_URL": "PIP_EXTRA_INDEX_URL"}
-    environment = {
-        **os.environ,
-        **{ours: os.environ[theirs] for ours, theirs in places.items() if theirs in os.environ},
-    }
+    told = {ours: os.environ[theirs] for ours, theirs in places.items() if theirs in os.environ}
     wanted = [f"{sdist}[{extras}]", f"torch=={torch}", *floors(wheel, extras)]
     how = ["--quiet", "--python", python, "--resolution", "lowest-direct"]
     report.run(uv, "pip", "install", *how, *wanted, environment={**os.environ, **told})
