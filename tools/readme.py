@@ -63,9 +63,9 @@ def zoo_table() -> str:
         context = f"context {own.context_at_test}"
         shown = "; ".join(f"{record.method}: {mean(record)} ({seeds(record)})" for record in controls)
         card = f"[`{entry.name}`](model_cards/{entry.name}/README.md)"
-        size = "not built" if entry.not_built else f"{entry.size / 1e6:.1f} MB"
+        size = f"`{entry.build}`" if entry.not_built else f"{entry.size / 1e6:.1f} MB"
         rows.append([card, entry.trained_on, f"{mean(own)} ({seeds(own)}, {context})", shown, size])
-    return table(["name", "trained on", "mean accuracy or success", "controls", "size"], rows)
+    return table(["name", "trained on", "mean accuracy or success", "controls", "size, or how to train it"], rows)
 
 
 def continual_records() -> list[ResultRecord]:

@@ -33,5 +33,6 @@ def run(hub: bool) -> None:
     console.print(table)
     for entry in known:
         if entry.not_built:
-            console.print(f"\n{entry.name} ({entry.headline}) is not in the package. Train it, then load runs/NAME:")
+            lead = f"\n{entry.name} ({entry.headline}) is not published yet. Train it, then load {entry.run}:"
+            console.print(lead, soft_wrap=True, highlight=False)
             console.print(f"  {entry.build}", soft_wrap=True, highlight=False)

@@ -28,7 +28,7 @@ class Entry:
         files: path to ``{"sha256": ..., "size": ...}``; empty where the weights are not built yet.
         trained_on: the stream of tasks, for people.
         headline: the result, for people.
-        build: the command that trains it.
+        build: the command that trains it, the recipe's name last.
     """
 
     name: str
@@ -54,7 +54,12 @@ class Entry:
         """How to get the weights of an entry that is neither bundled nor published; else empty."""
         if self.bundled or (self.repo is not None and self.revision is not None):
             return ""
-        return f"{self.name!r} is not built: its weights are not published yet. Build it with: {self.build}"
+        return f"The weights of {self.name!r} are not published yet. Train it: `{self.build}`. Then load {self.run!r}."
+
+    @property
+    def run(self) -> str:
+        """Where the model lies that ``build`` trains."""
+        return f"runs/{self.build.split()[-1]}" if self.build else ""
 
     @property
     def size(self) -> int:

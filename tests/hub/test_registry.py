@@ -43,9 +43,11 @@ def test_an_unknown_name_names_the_nearest(shelf):
         HubModel.from_pretrained("permuted-digit")
 
 
-def test_an_unpublished_entry_names_the_command_that_builds_it(shelf):
-    registry.record(registry.Entry("permuted-mnist", build="dendrite-zoo fit --config permuted-mnist.yaml"))
-    with pytest.raises(FileNotFoundError, match="dendrite-zoo fit --config permuted-mnist.yaml"):
+def test_an_unpublished_entry_names_the_command_that_builds_it_and_what_to_load_then(shelf):
+    registry.record(
+        registry.Entry("permuted-mnist", build="dendrite-zoo fit --config one && dendrite-zoo fit --config two")
+    )
+    with pytest.raises(FileNotFoundError, match="`dendrite-zoo fit --config one .* two`. Then load 'runs/two'"):
         HubModel.from_pretrained("permuted-mnist")
 
 
