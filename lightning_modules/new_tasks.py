@@ -113,7 +113,10 @@ class NewTaskModule(TaskModule):
 
     def configure_callbacks(self) -> list[Callback]:
         """With ``learn="new"`` a callback that lets all of the network learn again after an exception."""
-        return [] if self.new is None else [Thaw()]
+        trainer = attached_trainer(self)
+        known = [] if trainer is None else trainer.callbacks  # type: ignore[attr-defined]
+        there = any(isinstance(callback, Thaw) for callback in known)  # of an earlier validate or fit
+        return [] if self.new is None or there else [Thaw()]
 
     @property
     def network(self) -> nn.Module:

@@ -6,9 +6,12 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
+import dendrite_zoo
 from dendrite_zoo.lightning_modules import BehaviorCloning, ContinualClassifier, MultiTaskSAC, ReplayClassifier
+from dendrite_zoo.lightning_modules.new_tasks import Thaw
 from dendrite_zoo.models import ActiveDendriteClassifier, ActiveDendritePolicy
 from dendrite_zoo.streams import PermutedTasks
+from tests.lightning_modules.quiet import QUIET
 
 
 def classifier(kind=ContinualClassifier, **arguments):
@@ -82,3 +85,14 @@ def test_gradients_of_segments_are_clipped_in_every_module():
     after = [p.grad.to_dense() for p in module.parameters() if p.grad is not None]
     for now, then in zip(after, before, strict=True):
         torch.testing.assert_close(now, then / length, rtol=1e-4, atol=1e-7)
+
+
+def test_validating_and_fitting_with_one_trainer_says_nothing_of_callbacks_in_the_way(caplog):
+    """What lets the network learn again after an exception is there once, also where a Trainer runs twice."""
+    module = ContinualClassifier(dendrite_zoo.load("permuted-digits"), learn="new")
+    stream = PermutedTasks("digits", num_tasks=11, first_task=10, epochs_per_task=1)
+    trainer = Trainer(**stream.trainer_kwargs(), limit_train_batches=1, limit_val_batches=1, **QUIET)
+    with caplog.at_level("INFO", logger="lightning.pytorch"):
+        trainer.validate(module, stream, verbose=False)
+        trainer.fit(module, stream)
+    assert "override" not in caplog.text and sum(isinstance(one, Thaw) for one in trainer.callbacks) == 1
