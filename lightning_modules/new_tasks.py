@@ -1,7 +1,7 @@
 """What LightningModules share that can train the parts of a network that a new task has for itself alone."""
 
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import Any, Literal, TypeAlias, cast, get_args
 
@@ -49,8 +49,6 @@ class NewTaskModule(TaskModule):
     """
 
     model: nn.Module
-    has_held_out = True
-    """Whether there are data to choose by what a task starts from, before it is trained."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,6 +78,11 @@ class NewTaskModule(TaskModule):
         """Batches of one of those tasks, to choose by what it starts from."""
         raise NotImplementedError
 
+    def misfit_of(self, task: int) -> Callable[[], Tensor | float]:
+        """How badly the network does in one of those tasks, as it is at each call: its loss of the first batches."""
+        batches = [transfer_batch(self.trainer, batch) for batch in islice(self.held_out(task), HELD_OUT)]
+        return lambda: sum(self.loss_of(batch) for batch in batches)
+
     def place_of(self, name: str | int) -> int:
         """The number of a task in the network by its name."""
         raise NotImplementedError
@@ -104,9 +107,6 @@ class NewTaskModule(TaskModule):
         if init_from is not None and (self.new is None or not self.new.has_columns):
             where = "with learn='new', where tasks have columns of segments (not with winners='context')"
             raise wrong_argument("init_from", f"None but {where}", init_from, "Leave it out.")
-        if init_from == "nearest" and not self.has_held_out:
-            expected = "the name of a task, for there are no data to choose the nearest one by"
-            raise wrong_argument("init_from", expected, init_from)
         if init_from not in (None, "nearest"):
             self.place_of(init_from)
         self.save_hyperparameters({"learn": learn, "init_from": init_from})
@@ -243,15 +243,14 @@ class NewTaskModule(TaskModule):
 
     @torch.no_grad()
     def _nearest(self, new: NewParts, task: int) -> int | None:
-        """The earlier task whose columns fit batches of a new one best; None for zeros."""
-        candidates = [None, *self.earlier_tasks()]
-        batches = [transfer_batch(self.trainer, batch) for batch in islice(self.held_out(task), HELD_OUT)]
-        losses = torch.zeros(len(candidates), device=self.device)
+        """The earlier task whose columns fit a new one best; None for zeros."""
+        candidates, misfit = [None, *self.earlier_tasks()], self.misfit_of(task)
+        misfits = torch.zeros(len(candidates), device=self.device)
         for number, candidate in enumerate(candidates):
             new.start_from(candidate, task)
-            losses[number] = sum(self.loss_of(batch) for batch in batches)
-        sum_over_ranks(losses)
-        return candidates[int(losses.argmin())]
+            misfits[number] = misfit()
+        sum_over_ranks(misfits)
+        return candidates[int(misfits.argmin())]
 
     def _replace_parameters(self) -> None:
         """Have the optimizer train the parts alone."""

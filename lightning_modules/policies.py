@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
@@ -12,7 +13,12 @@ from dendrite_zoo._core.names import places_of
 from dendrite_zoo.lightning_modules.new_parts import thaw
 from dendrite_zoo.lightning_modules.new_tasks import NewTaskModule
 from dendrite_zoo.models.control import ControlModel
+from dendrite_zoo.rl import evaluate_policy
+from dendrite_zoo.rl.evaluation import Act
 from dendrite_zoo.streams import OnlineTasks
+
+PLAYED = 3
+"""Episodes by which the task to start from is chosen, where there are no data."""
 
 FAR = 20.0
 """No number of an observation is as far from its mean, in units of its scale, in the tasks that set both."""
@@ -148,6 +154,27 @@ def check_sizes(model: nn.Module, data: Any) -> None:
             f"Expected a policy with {expected}, the size that the tasks have, but got {got}. Make it with "
             "observation_size=data.observation_size, action_size=data.action_size."
         )
+
+
+def mean_return(act: Act, task: int, name: str, data: OnlineTasks) -> float:
+    """The mean sum of rewards that a policy has in a few episodes of a task, on goals or starts of validation.
+
+    Args:
+        act: from observations ``(N, O)`` and the policy's task indices ``(N,)`` to actions ``(N, A)``.
+        task: its number in the policy.
+        name: of the task.
+        data: whose environments are played.
+    """
+    spec = data.specs[data.tasks.index(name)]
+    report = evaluate_policy(
+        lambda observations, index: act(observations, np.full_like(index, task)),
+        [spec],
+        split="val",
+        num_goals=PLAYED,
+        num_processes=0,
+        **{"fast": data.fast, "action_repeat": data.action_repeat, "max_steps": data.max_steps, "seed": data.seed},
+    )
+    return report.mean_return
 
 
 def warn_of_long_warmups(data: OnlineTasks, actor_warmup: int) -> None:

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import numpy.typing as npt
@@ -22,7 +22,7 @@ from dendrite_zoo._core.checks import (
 from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo._core.ranks import num_ranks
 from dendrite_zoo.lightning_modules.new_tasks import Learn
-from dendrite_zoo.lightning_modules.policies import PolicyModule, check_critic, warn_of_long_warmups
+from dendrite_zoo.lightning_modules.policies import PolicyModule, check_critic, mean_return, warn_of_long_warmups
 from dendrite_zoo.models import ActiveDendritePolicy, TwinCritic
 from dendrite_zoo.models.loading import as_model, saved_config
 from dendrite_zoo.optim import DendriteAdam
@@ -75,7 +75,9 @@ class MultiTaskSAC(PolicyModule):
             for none.
         reset_optimizer: start each task with a fresh optimizer, where they are learned one after another.
         learn: as in `BehaviorCloning`; with ``"new"`` the critics, which no task uses to act, learn as a whole.
-        init_from: with ``learn="new"``, the name of the task whose column a new one starts from.
+        init_from: with ``learn="new"``, what a new task's column starts from: the name of a task, or ``"nearest"`` for
+            the one whose column has the highest mean return in three episodes of the new task, or zeros; these steps do
+            not count in ``env_steps``. By default it starts as it is.
         seed: of the random numbers.
 
     Logs:
@@ -97,7 +99,6 @@ class MultiTaskSAC(PolicyModule):
     """
 
     context_at_test = "given"
-    has_held_out = False
 
     def __init__(
         self,
@@ -185,6 +186,9 @@ class MultiTaskSAC(PolicyModule):
         self._began_trained = getattr(self.model, "has_normalizer", False) and not known
         if isinstance(self.datamodule, OnlineTasks):
             warn_of_long_warmups(self.datamodule, self.hparams["actor_warmup"])
+        elif self.hparams["init_from"] == "nearest":
+            expected = "the name of a task with other data than OnlineTasks, whose environments are not known"
+            raise wrong_argument("init_from", expected, "nearest")
         elif (n_step := self.hparams["n_step"]) > 1:
             remedy = "Sum the rewards of several steps in them, with the `discount` of what follows."
             raise wrong_argument("n_step", "1 with other data than OnlineTasks, batches as they are", n_step, remedy)
@@ -250,6 +254,10 @@ class MultiTaskSAC(PolicyModule):
             losses.append(self.update(batch))
         alphas = dict(zip(self.tasks, self.log_alpha.detach().exp().tolist(), strict=True))
         return means_of(losses) | {f"entropy_coefficient/{task}": alphas[task] for task in data.tasks}
+
+    def misfit_of(self, task: int) -> Callable[[], float]:
+        """Minus the mean return, for before a task is played there are no data of it."""
+        return lambda: -mean_return(self.act_batch, task, self.tasks[task], self.datamodule)
 
     def validation_step(self, batch: Sequence[Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Log entropy and value of the observations that were last seen of task ``dataloader_idx``."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from functools import partial
+
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
@@ -9,10 +12,12 @@ from lightning.pytorch import Callback, Trainer
 import dendrite_zoo
 from dendrite_zoo.lightning_modules import MultiTaskSAC
 from dendrite_zoo.models import ActiveDendritePolicy
+from dendrite_zoo.rl import TaskSpec, evaluate_policy
 from dendrite_zoo.streams import OnlineTasks
 from tests.lightning_modules.practice import Crash, CrashAfter, EveryRound
 
 pytest.importorskip("metaworld")
+gymnasium = pytest.importorskip("gymnasium")
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory")
 KNOWN, NEW = ["reach-v3", "drawer-close-v3"], ["push-v3", "door-close-v3"]
 X = torch.randn(30, 39, generator=torch.Generator().manual_seed(0))
@@ -141,9 +146,53 @@ def test_some_of_a_policys_tasks_by_name(tmp_path):
 def test_wrong_arguments(tmp_path):
     known_policy(tmp_path)
     policy = dendrite_zoo.load(tmp_path)
-    with pytest.raises(ValueError, match="Expected `init_from` to be the name of a task, for there are no data"):
-        MultiTaskSAC(policy, learn="new", init_from="nearest")
     with pytest.raises(ValueError, match="Expected `start_std` to be None with learn='new'"):
         MultiTaskSAC(policy, learn="new", start_std=0.1)
     with pytest.raises(ValueError, match="tasks of the policy.*but got 'reachv3'. Did you mean 'reach-v3'"):
         MultiTaskSAC(policy, learn="new", init_from="reachv3")
+
+
+def test_a_new_task_starts_from_the_column_that_has_the_best_return(tmp_path):
+    """Pendulums: each candidate, zeros among them, by a copy of the policy whose column is written by hand."""
+    torch.manual_seed(0)
+    names, sizes = ["heavy", "light", "new"], {"observation_size": 3, "action_size": 1, "hidden_features": [16, 16]}
+    policy = ActiveDendritePolicy(names[:2], num_segments=3, dendrite_layers=None, **sizes)
+    for name, weight in policy.named_parameters():
+        if name.endswith("segments"):
+            weight.data.mul_(100)  # so that columns make a difference
+    policy.fit_normalizer(torch.randn(50, 3))
+    policy.save_pretrained(tmp_path)
+    policy = dendrite_zoo.load(tmp_path, tasks=names)
+    make = partial(gymnasium.make, "Pendulum-v1", g=3.0, max_episode_steps=30)
+    returns = {}
+    for start in (None, "heavy", "light"):
+        copied = copy.deepcopy(policy)
+        for name, weight in copied.named_parameters():
+            if name.endswith("segments"):
+                weight.data[..., 2] = 0.0 if start is None else weight.data[..., names.index(start)]
+        report = evaluate_policy(copied, [TaskSpec("new", make)], split="val", num_goals=3, num_processes=0)
+        returns[start] = report.mean_return
+    assert max(returns.values()) - sorted(returns.values())[1] > 1
+    best = max(returns, key=returns.get)
+    data = OnlineTasks(
+        [TaskSpec("new", make)],
+        env_steps=20,
+        epochs=1,
+        steps_per_round=10,
+        updates_per_round=1,
+        warmup_steps=0,
+        environments={"num_processes": 0},
+    )
+    module = MultiTaskSAC(policy, batch_size_per_task=8, learn="new", init_from="nearest", lr=1e-9)
+    fit(module, data)
+    assert module.started_from == {2: None if best is None else names.index(best)}
+    assert data.env_steps == 20
+    for name, weight in policy.named_parameters():
+        if name.endswith("segments"):
+            torch.testing.assert_close(
+                weight[..., 2], 0 * weight[..., 2] if best is None else weight[..., names.index(best)]
+            )
+    other = MultiTaskSAC(dendrite_zoo.load(tmp_path, tasks=names), learn="new", init_from="nearest")
+    with pytest.raises(ValueError, match="name of a task with other data than OnlineTasks, whose environments are not"):
+        other.trainer = Trainer(logger=False)
+        other.setup("fit")
