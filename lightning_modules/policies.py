@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from dendrite_zoo._core.checks import wrong_argument
@@ -166,15 +167,13 @@ def mean_return(act: Act, task: int, name: str, data: OnlineTasks) -> float:
         data: whose environments are played.
     """
     spec = data.specs[data.tasks.index(name)]
-    report = evaluate_policy(
-        lambda observations, index: act(observations, np.full_like(index, task)),
-        [spec],
-        split="val",
-        num_goals=PLAYED,
-        num_processes=0,
-        **{"fast": data.fast, "action_repeat": data.action_repeat, "max_steps": data.max_steps, "seed": data.seed},
-    )
-    return report.mean_return
+    rules: dict[str, Any] = {name: getattr(data, name) for name in ("fast", "action_repeat", "seed")}
+    rules |= {"num_processes": 0, "max_steps": data.hparams["environments"].get("max_steps")}
+
+    def in_policy(observations: NDArray[Any], index: NDArray[Any]) -> ArrayLike:
+        return act(observations, np.full_like(index, task))
+
+    return evaluate_policy(in_policy, [spec], split="val", num_goals=PLAYED, **rules).mean_return
 
 
 def warn_of_long_warmups(data: OnlineTasks, actor_warmup: int) -> None:

@@ -67,7 +67,6 @@ class OnlineTasks(TaskDataModule):
         action_size: numbers in an action.
         fast: whether the environments take their faster Python paths.
         action_repeat: how many steps each action is played for.
-        max_steps: length of an episode at most, None for the environments' own.
         num_envs: number of environments that a process plays at a time.
         rounds: number of rounds that were played.
 
@@ -128,7 +127,6 @@ class OnlineTasks(TaskDataModule):
         self.save_hyperparameters({"env_steps": env_steps, "environments": self._options}, logger=False)
         self.fast, self.action_repeat = bool(self._options.get("fast")), self._options.get("action_repeat", 1)
         check_integers(1, action_repeat=self.action_repeat)
-        self.max_steps: int | None = self._options.get("max_steps")
         self._restart(torch.device("cpu"))
 
     def _restart(self, device: torch.device) -> None:
