@@ -107,7 +107,7 @@ class ForgettingLogger(OwnState):
         self._filler = MatrixFiller(self._reader, self._record, self._progress)
         self._mailbox = Mailbox()
         self._output: Path | None = None
-        self._fresh, self._was_dry = self.state_dict(), False
+        self._fresh, self._was_dry, self.reads_gradients = self.state_dict(), False, False
 
     @property
     def record(self) -> AccuracyRecord:

@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import numpy.typing as npt
@@ -19,6 +20,7 @@ from dendrite_zoo._core.checks import (
     check_share,
     wrong_argument,
 )
+from dendrite_zoo._core.lightning import looks_between_updates
 from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo._core.ranks import num_ranks
 from dendrite_zoo.lightning_modules.new_tasks import Learn
@@ -49,6 +51,11 @@ class MultiTaskSAC(PolicyModule):
     ``actor_warmup``, keeps its normaliser and plays from the start, without a warm-up of uniform actions. By default
     the skills of a trained policy, such as ``"metaworld-mt10"``, are gone after a few hundred updates: with ``kl_coef=
     10.0, start_std=0.1, actor_warmup=250`` it stays near to what it was (imitation taught no spread).
+
+    Where winners are chosen by the context, a round of `OnlineTasks` trains what its tasks use of the networks as
+    compact parameters, and puts it back when the round ends: the same up to rounding, in little more than half of
+    the time. With a callback that is called with gradients, hooks of the optimizer or several processes, the networks
+    are trained themselves.
 
     Random numbers follow from ``seed``, process and round alone, so that a resumed run draws what it would have drawn.
 
@@ -249,9 +256,10 @@ class MultiTaskSAC(PolicyModule):
         n_step, discount = self.hparams["n_step"], self.hparams["discount"]
         returns: Any = {"n_step": n_step, "discount": discount} if n_step > 1 else {}
         losses = []
-        for _ in range(updates):
-            batch = data.sample(self.hparams["batch_size_per_task"], self._generator, **returns)
-            losses.append(self.update(batch))
+        with self._compact() if updates > 1 else nullcontext():
+            for _ in range(updates):
+                batch = data.sample(self.hparams["batch_size_per_task"], self._generator, **returns)
+                losses.append(self.update(batch))
         alphas = dict(zip(self.tasks, self.log_alpha.detach().exp().tolist(), strict=True))
         return means_of(losses) | {f"entropy_coefficient/{task}": alphas[task] for task in data.tasks}
 
@@ -295,6 +303,19 @@ class MultiTaskSAC(PolicyModule):
         optimizer.zero_grad()
         self.networks.follow(self.hparams["tau"])
         return losses.learned(critics_alone=alone)
+
+    def _compact(self) -> AbstractContextManager[Any]:
+        """Train what the tasks use alone, where nobody looks at gradients or weights between two updates."""
+        optimizer = self.trainer.optimizers[0]
+        if num_ranks() > 1 or type(optimizer) is not DendriteAdam or looks_between_updates(self, optimizer):
+            return nullcontext()
+        return self.networks.compact(optimizer)
+
+    def on_before_backward(self, loss: Tensor) -> None:
+        """Stop where the loss is not finite; the message is of the weights as they are."""
+        if not bool(loss.isfinite()):
+            self.networks.put_back()
+        super().on_before_backward(loss)
 
     @torch.no_grad()
     def play(self, observation: Tensor, task: Tensor) -> Tensor:

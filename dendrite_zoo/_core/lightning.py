@@ -5,8 +5,9 @@ import copy
 from importlib.metadata import version
 from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.optim import Optimizer
 from torchmetrics import Metric
 
@@ -43,6 +44,23 @@ def second_pass(loader: Any) -> Any:
     if getattr(loader, "persistent_workers", False):
         loader._iterator = None
     return loader
+
+
+def looks_between_updates(module: LightningModule, optimizer: Optimizer) -> bool:
+    """Whether a module, its callbacks or hooks are called with gradients, or after a step, before a batch has ended.
+
+    A callback with an attribute ``reads_gradients`` that is False looks at nothing there.
+    """
+    hooks = "on_after_backward", "on_before_optimizer_step", "on_before_zero_grad"
+    callbacks: list[Any] = [c for c in module.trainer.callbacks if getattr(c, "reads_gradients", True)]  # type: ignore[attr-defined]
+    owners = [(module, LightningModule), *((callback, Callback) for callback in callbacks)]
+    if any(is_overridden(hook, owner, kind) for owner, kind in owners for hook in hooks):
+        return True
+    of_steps = "_optimizer_step_pre_hooks", "_optimizer_step_post_hooks"
+    of_gradients = "_backward_hooks", "_post_accumulate_grad_hooks"
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    asked = [(optimizer, of_steps), *((parameter, of_gradients) for parameter in parameters)]
+    return any(getattr(owner, name, None) for owner, names in asked for name in names)
 
 
 def logging_step(trainer: Trainer) -> int:

@@ -20,7 +20,9 @@ from dendrite_zoo.models.observations import features_of
 from dendrite_zoo.models.room import make_columns, make_inputs, say_what_is_left_out
 from dendrite_zoo.models.segments import DendriteModel
 from dendrite_zoo.models.unused import used_numbers, with_unused, without_unused
+from dendrite_zoo.row_sparse.groups import Take
 from dendrite_zoo.row_sparse.subnetworks import Subnetworks
+from dendrite_zoo.row_sparse.taken_rows import take_together
 
 
 @dataclass(kw_only=True)
@@ -242,7 +244,7 @@ class ControlModel(DendriteModel):
         """Its networks, which all have the task as their context."""
         raise NotImplementedError
 
-    def parts(self, task: Tensor | int) -> TaskParts:
+    def parts(self, task: Tensor | int, take: Take = take_together) -> TaskParts:
         """What may be given in the place of tasks, so that their parts of the networks are cut out once, not each time.
 
         For several batches in the same tasks between two steps of an optimizer.
@@ -254,7 +256,7 @@ class ControlModel(DendriteModel):
             >>> policy(observation, policy.parts(task))[0].equal(policy(observation, task)[0])
             True
         """
-        return TaskParts(task, [network.subnetworks(task) for network in self.networks])
+        return TaskParts(task, [network.subnetworks(task, take) for network in self.networks])
 
     def normalized(self, observation: Tensor) -> Tensor:
         """What is read of observations ``(..., observation_size)``: numbers or features, normalised, ``(..., F)``.

@@ -9,7 +9,9 @@ from dendrite_zoo.hub import register_model
 from dendrite_zoo.models.config import takes
 from dendrite_zoo.models.control import ControlArguments, ControlModel, TaskParts
 from dendrite_zoo.models.mlp import ActiveDendriteMLP
+from dendrite_zoo.row_sparse.groups import Take
 from dendrite_zoo.row_sparse.subnetworks import Subnetworks, cut_out
+from dendrite_zoo.row_sparse.taken_rows import take_together
 
 __all__ = ["TwinCritic"]
 
@@ -80,13 +82,13 @@ class TwinCritic(ControlModel):
         known = set(inspect.signature(cls).parameters) - {"segment_seed"}
         return cls(**{name: value for name, value in policy.config.items() if name in known})
 
-    def parts(self, task: Tensor | int) -> TaskParts:
+    def parts(self, task: Tensor | int, take: Take = take_together) -> TaskParts:
         """What may be given in the place of tasks; where they are several, both networks are one product."""
         chosen, layers = zip(
             *((each.chosen_parts(task), each.parameters_by_layer) for each in self.networks), strict=True
         )
-        both = cut_out(chosen, layers, self.networks[0].nonlinearities)
-        return super().parts(task) if both is None else TaskParts(task, [both])
+        both = cut_out(chosen, layers, self.networks[0].nonlinearities, take)
+        return super().parts(task, take) if both is None else TaskParts(task, [both])
 
     def forward(self, observation: Tensor, action: Tensor, task: Tensor | int | TaskParts) -> tuple[Tensor, Tensor]:
         """What each critic expects of actions: the discounted sum of rewards, and of entropy to come."""

@@ -20,9 +20,10 @@ from dendrite_zoo.models.config import MLPArguments, takes
 from dendrite_zoo.models.folded import FoldedLayer, FoldedMLP, fold_one
 from dendrite_zoo.models.segments import STATE_FOLLOWS, DendriteModel, drawn_segments
 from dendrite_zoo.row_sparse.context_cache import ContextCache, LastBatch
-from dendrite_zoo.row_sparse.groups import Groups, Parameters, Part, can_group, check_one_each
+from dendrite_zoo.row_sparse.groups import Groups, Parameters, Part, Take, can_group, check_one_each
 from dendrite_zoo.row_sparse.parameter import make_partial
 from dendrite_zoo.row_sparse.subnetworks import ActiveUnits, Chosen, Subnetworks, active_units, cut_out
+from dendrite_zoo.row_sparse.taken_rows import take_together
 
 __all__ = ["ActiveDendriteMLP"]
 
@@ -213,7 +214,7 @@ class ActiveDendriteMLP(DendriteModel):
             found = iter(self._chosen(contexts, self._segments, choose, used))
         return [ActiveUnits(next(found), None if layer.segments is None else next(found)) for layer in self._layers]
 
-    def subnetworks(self, context: Context) -> Context | Subnetworks:
+    def subnetworks(self, context: Context, take: Take = take_together) -> Context | Subnetworks:
         """What may be given to ``forward`` in the place of a context, so that its part is cut out once, not each time.
 
         For batches in the same contexts between two steps of an optimizer; with ``winners="activation"``, and where
@@ -225,7 +226,7 @@ class ActiveDendriteMLP(DendriteModel):
             >>> [model(torch.randn(2, 8), parts).shape for _ in range(2)]
             [torch.Size([2, 2]), torch.Size([2, 2])]
         """
-        parts = cut_out([self.chosen_parts(context)], [self.parameters_by_layer], self.nonlinearities)
+        parts = cut_out([self.chosen_parts(context)], [self.parameters_by_layer], self.nonlinearities, take)
         return context if parts is None else parts
 
     def chosen_parts(self, context: Context) -> Chosen | None:

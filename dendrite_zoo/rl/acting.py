@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dendrite_zoo.models.loading import as_model, saved_config
-from dendrite_zoo.rl.sac import parts_of
+from dendrite_zoo.rl.compact import parts_of
 from dendrite_zoo.rl.spec import pickler
 
 __all__ = ["Acting"]

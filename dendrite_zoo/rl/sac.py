@@ -2,15 +2,16 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from dendrite_zoo.functional import sac
-from dendrite_zoo.models.control import ControlModel, TaskParts
+from dendrite_zoo.models.control import TaskParts
+from dendrite_zoo.optim import DendriteAdam
+from dendrite_zoo.rl.compact import CompactTraining, follow, parts_of
 from dendrite_zoo.rl.replay import Transitions
 
 Noise = Callable[[Tensor], Tensor]
@@ -62,6 +63,7 @@ class ActorCritic:
     slow_critic: nn.Module
     log_alpha: Tensor
     start_policy: nn.Module | None = None
+    _compact: CompactTraining | None = field(default=None, init=False, repr=False)
 
     def sample(self, observation: Tensor, task: Tensor | TaskParts, noise: Noise) -> tuple[Tensor, Tensor]:
         """Actions ``(B, A)`` and their log-densities ``(B,)``."""
@@ -89,9 +91,7 @@ class ActorCritic:
             critics_alone: whether they learn alone: then the policy is not computed for its own loss.
         """
         observation, action, reward, next_observation, task, terminated, factor = batch
-        acting, judging, judging_slowly = map(
-            partial(parts_of, task=task), (self.policy, self.critic, self.slow_critic)
-        )
+        acting, judging, judging_slowly = self._parts(task)
         alpha = self.log_alpha.exp()[task]
         fixed = alpha.detach()
         with torch.no_grad():
@@ -122,9 +122,38 @@ class ActorCritic:
 
     def follow(self, rate: float) -> None:
         """Let the slow critic follow by a share of the distance; what does not learn, such as fixed segments, stays."""
-        pairs = zip(self.slow_critic.parameters(), self.critic.parameters(), strict=True)
-        slow, learning = zip(*[(slow, fast) for slow, fast in pairs if fast.requires_grad], strict=True)
-        sac.polyak_(slow, learning, rate)
+        if self._compact is None:
+            follow(zip(self.slow_critic.parameters(), self.critic.parameters(), strict=True), rate)
+        else:
+            self._compact.follow(rate)
+
+    @contextmanager
+    def compact(self, optimizer: DendriteAdam) -> Iterator[None]:
+        """For a number of updates train what their tasks use of the networks alone, see `CompactTraining`.
+
+        What is computed stays the same, up to rounding. Meanwhile the networks are as they were before; at the end, or
+        where it is broken off, they and the optimizer are as if they had been trained themselves.
+
+        Args:
+            optimizer: of policy and critics.
+        """
+        self._compact = CompactTraining(optimizer, [self.policy, self.critic, self.slow_critic])
+        try:
+            yield
+        finally:
+            self.put_back()
+            self._compact = None
+
+    def put_back(self) -> None:
+        """Within `compact`, have the networks as they would be without it; they are trained themselves from then on."""
+        if self._compact is not None:
+            self._compact.end()
+
+    def _parts(self, task: Tensor) -> list[Any]:
+        """What policy, critics and slow critics take in the place of tasks, for all that is computed in one update."""
+        if self._compact is not None:
+            return self._compact.parts(task)
+        return [parts_of(model, task) for model in (self.policy, self.critic, self.slow_critic)]
 
     @contextmanager
     def _critic_fixed(self) -> Iterator[None]:
@@ -137,11 +166,6 @@ class ActorCritic:
         finally:
             for parameter in learning:
                 parameter.requires_grad_(True)
-
-
-def parts_of(module: nn.Module, task: Tensor) -> Tensor | TaskParts:
-    """The parts of a model of ours that the tasks of a batch use, for all that is computed in one update."""
-    return module.parts(task) if isinstance(module, ControlModel) else task
 
 
 def means_of(losses: Sequence[Losses]) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """Rows of a batch sorted by the part of a network that they use, and the products of those parts."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -141,12 +141,19 @@ Parameters = tuple[Tensor, Tensor | None, Tensor | None]
 """Weight, bias and mask of a layer."""
 
 
-def cut(parts: Sequence[Sequence[Part]], layers: Sequence[Sequence[Parameters]]) -> "list[PartialLinear]":
+Take = Callable[[Sequence[Taken]], list[Tensor]]
+"""Takes rows out of parameters, as `dendrite_zoo.row_sparse.taken_rows.take_together`."""
+
+
+def cut(
+    parts: Sequence[Sequence[Part]], layers: Sequence[Sequence[Parameters]], take: Take = take_together
+) -> "list[PartialLinear]":
     """Cut parts out of the layers of a network, or of several networks of one form, whose parts are as many as large.
 
     Args:
         parts: of each network, for each of its layers.
         layers: likewise.
+        take: takes the rows out of the parameters.
     """
     wanted: list[Taken] = []
     for of_layer, parameters in zip(zip(*parts, strict=True), zip(*layers, strict=True), strict=True):
@@ -155,7 +162,7 @@ def cut(parts: Sequence[Sequence[Part]], layers: Sequence[Sequence[Parameters]])
             wanted.append(Taken(weights, [part.ids for part in of_layer], of_layer[0].row_dims, masks))
             if biases[0] is not None:
                 wanted.append(Taken(biases, [part.rows for part in of_layer], 1, [None] * len(biases)))
-    taken = iter(take_together(wanted))
+    taken = iter(take(wanted))
     result = []
     for of_layer, parameters in zip(zip(*parts, strict=True), zip(*layers, strict=True), strict=True):
         part, (weight, bias, mask) = of_layer[0], parameters[0]

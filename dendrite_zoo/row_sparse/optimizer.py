@@ -97,6 +97,11 @@ class DendriteAdam(torch.optim.Adam):
             if owner is not None and owner.param_groups is self.param_groups:  # so too if Lightning has wrapped it
                 parameter.owner = None
 
+    def forget(self, parameter: Tensor) -> dict[str, Any]:
+        """Forget a parameter that is in no group any more; return its moments."""
+        self._known.pop(id(parameter), None)
+        return dict(self.state.pop(parameter, {}))
+
     def _init_group(self, group: dict[str, Any], *lists: Any) -> Any:
         """Update the rows of a group, and leave its ordinary parameters to torch."""
         by_step: dict[float, list[RowParameter]] = {}

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from dendrite_zoo.functional.dendrites import Gate
-from dendrite_zoo.row_sparse.groups import Groups, Parameters, Part, PartialLinear, check_one_each, cut
+from dendrite_zoo.row_sparse.groups import Groups, Parameters, Part, PartialLinear, Take, check_one_each, cut
 from dendrite_zoo.row_sparse.segments import winning_activations
+from dendrite_zoo.row_sparse.taken_rows import take_together
 
 
 class ActiveUnits(NamedTuple):
@@ -123,6 +124,7 @@ def cut_out(
     chosen: Sequence[Chosen | None],
     layers: Sequence[Sequence[Parameters]],
     activations: Iterable[Callable[[Tensor], Tensor]],
+    take: Take = take_together,
 ) -> Subnetworks | None:
     """Cut parts out of a network, or of several of one form in the same contexts, which are then one product.
 
@@ -130,6 +132,7 @@ def cut_out(
         chosen: of each network; None where all of it is computed.
         layers: of each network.
         activations: of all of them.
+        take: takes the rows out of the parameters.
 
     Returns:
         The parts; None where there are none, or where several networks have none that are alike.
@@ -141,4 +144,4 @@ def cut_out(
     several = len(known) if len(known) > 1 else None
     if several and (groups is None or any(part.whole for each in known for part in each.parts)):
         return None
-    return Subnetworks(cut([each.parts for each in known], layers), activations, index, groups, several)
+    return Subnetworks(cut([each.parts for each in known], layers, take), activations, index, groups, several)

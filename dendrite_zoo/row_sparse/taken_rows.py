@@ -73,7 +73,7 @@ def take_rows(parameter: Tensor, ids: Tensor | Rows, row_dims: int, mask: Tensor
         return _TakeRows.apply(parameter, ids if isinstance(ids, Rows) else Rows(ids), mask)
     ids = ids.ids if isinstance(ids, Rows) else ids
     rows = _select(rows_of(parameter, row_dims), ids)
-    return rows if mask is None else rows * _factors(mask, ids, row_dims, rows)
+    return rows if mask is None else rows * factors(mask, ids, row_dims, rows)
 
 
 def masked(weight: Tensor, mask: Tensor | None) -> Tensor:
@@ -123,8 +123,8 @@ def _select(rows: Tensor, ids: Tensor) -> Tensor:
     return rows.index_select(0, ids.reshape(-1)).unflatten(0, ids.shape)
 
 
-def _factors(mask: Tensor, ids: Tensor, row_dims: int, like: Tensor) -> Tensor:
-    """The rows of a mask as numbers, which multiply several times as fast as bools."""
+def factors(mask: Tensor, ids: Tensor, row_dims: int, like: Tensor) -> Tensor:
+    """The rows of a mask as numbers of the type of a tensor, which multiply several times as fast as bools."""
     return _select(rows_of(mask, row_dims), ids).to(like.dtype)
 
 
@@ -213,7 +213,7 @@ def _gradient_of(rows: Rows, grad: Tensor, shape: torch.Size, row_dims: int, mas
     """The gradient of a parameter of which these rows were taken."""
     ids, values = rows.ids.reshape(-1), rows_of(grad.contiguous(), rows.ids.ndim)
     if mask is not None:
-        values = values * _factors(mask, ids, row_dims, values)
+        values = values * factors(mask, ids, row_dims, values)
     several = rows.ids.ndim > row_dims
     if several and _is_most(ids, values, math.prod(shape[:row_dims])):
         return _sums(ids, values, math.prod(shape[:row_dims])).view(shape)
@@ -246,7 +246,7 @@ class _DotTakenRows(torch.autograd.Function):
         if known is not None:
             return known.clone()
         rows = _select(rows_of(parameter, parameter.row_dims), ids)
-        return _dot(rows if mask is None else rows.mul_(_factors(mask, ids, parameter.row_dims, rows)), vectors)
+        return _dot(rows if mask is None else rows.mul_(factors(mask, ids, parameter.row_dims, rows)), vectors)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -255,7 +255,7 @@ class _DotTakenRows(torch.autograd.Function):
         if len(ids) > 1:
             return _products(ids, grad, vectors, mask, ctx), None, None, None, None
         if mask is not None:
-            vectors = vectors * _factors(mask, ids[0], ctx.row_dims, vectors)  # (N, C)
+            vectors = vectors * factors(mask, ids[0], ctx.row_dims, vectors)  # (N, C)
         used = grad[0] != 0 if mask is None else (grad[0] != 0) & vectors.any(-1)
         values = grad[0][used].unsqueeze(-1) * (vectors if mask is None else vectors[used])
         ids = _indices(ids[0][used], ctx.shape[: ctx.row_dims])

@@ -73,16 +73,16 @@ class Result(Callback):
         torch.save({**weights, **moments, **replay, **counts}, self.folder / f"result-{trainer.global_rank}.pt")
 
 
-def train(folder, crash=None, data=None, options=None, **kwargs):
+def train(folder, crash=None, data=None, options=None, policy=None, callbacks=(), **kwargs):
     """Train from the last checkpoint, where there is one."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     torch.set_num_threads(1)
     torch.manual_seed(0)
     folder = Path(folder)
-    module = MultiTaskSAC(small_policy(), batch_size_per_task=8, lr=1e-2, **(options or {}))
+    module = MultiTaskSAC(small_policy(**(policy or {})), batch_size_per_task=8, lr=1e-2, **(options or {}))
     data = practice(max_steps=7, **(data or {}))
     last = folder / "last.ckpt"
-    callbacks = [EveryRound(last), Result(folder), *([] if crash is None else [CrashAfter(crash)])]
+    callbacks = [*callbacks, EveryRound(last), Result(folder), *([] if crash is None else [CrashAfter(crash)])]
     defaults = {
         **data.trainer_kwargs(),
         "accelerator": "cpu",

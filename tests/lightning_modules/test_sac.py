@@ -408,6 +408,51 @@ def test_a_resumed_run_is_the_uninterrupted_one_to_the_bit(whole, tmp_path, roun
         assert found[name].equal(expected[name]), name
 
 
+class Updates(Callback):
+    """Notes whether the policy's own weights changed between two updates of a round."""
+
+    def __init__(self):
+        self.changed, self.round, self.weight = [], -1, None
+
+    def on_before_backward(self, trainer, module, loss):
+        weight, before = module.model.mlp.hidden[1].weight.detach().clone(), self.weight
+        if trainer.datamodule.rounds == self.round:
+            self.changed.append(not weight.equal(before))
+        self.round, self.weight = trainer.datamodule.rounds, weight
+
+
+class Looks(Updates):
+    """Wants to see the gradients of the network itself."""
+
+    def on_after_backward(self, trainer, module):
+        assert module.critic.critics[0].hidden[1].weight.grad is not None
+
+
+@pytest.mark.parametrize("order", ["mixed", "sequential"])
+def test_rounds_train_what_their_tasks_use_unless_somebody_looks(tmp_path, order):
+    """Both to the same weights and moments; a crash changes nothing."""
+    parts = {"hidden_features": [40, 40], "activation_density": 0.1, "overlap": 0.0, "dendrite_layers": None}
+    run = {
+        "policy": {"winners": "context", "layer_norm": True, **parts},
+        "options": {"policy_delay": 2, "reset_optimizer": False},
+        "data": {"order": order, **({"warmup_steps": 10, "env_steps": 60} if order == "sequential" else {})},
+    }
+    results, changed = [], []
+    for name, watch in {"compact": Updates(), "whole": Looks()}.items():
+        (tmp_path / name).mkdir()
+        trainer = train(tmp_path / name, callbacks=[watch], **run)
+        results.append(result(tmp_path / name))
+        changed.append(set(watch.changed))
+    assert trainer.global_step >= 9
+    assert changed == [{False}, {False, True}]  # where the critics learn alone, the policy stays as it is
+    torch.testing.assert_close(*results, rtol=1e-5, atol=1e-6)
+    (tmp_path / "crashed").mkdir()
+    with pytest.raises(Crash):
+        train(tmp_path / "crashed", crash=2, **run)
+    train(tmp_path / "crashed", **run)
+    torch.testing.assert_close(result(tmp_path / "crashed"), results[0], rtol=0, atol=0)
+
+
 class CrashInValidation(Callback):
     """Notes every validation, and ends a run before the one after so many rounds."""
 

@@ -1,0 +1,139 @@
+"""Rows taken out of parameters as parameters of their own, which are trained in their place and put back."""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from dendrite_zoo.row_sparse.optimizer import DendriteAdam
+from dendrite_zoo.row_sparse.parameter import RowParameter, rows_of
+from dendrite_zoo.row_sparse.taken_rows import Taken, factors
+
+
+class CompactRows:
+    """Rows of parameters, each once, in one parameter.
+
+    Args:
+        taken: which rows of which parameters.
+
+    Attributes:
+        parameters: those that the rows are of.
+        value: the rows, ``(N, ...)``; of several parameters one after another.
+
+    Example:
+        >>> weight = RowParameter(torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]))
+        >>> rows = CompactRows(Taken([weight], [Rows(torch.tensor([[0, 2], [2, 2]]))], 1, [None]))
+        >>> rows.value.tolist(), rows().shape
+        ([[1.0, 2.0], [5.0, 6.0]], torch.Size([2, 2, 2]))
+    """
+
+    def __init__(self, taken: Taken) -> None:
+        self.parameters, self._row_dims = list(taken.parameters), taken.row_dims
+        self._ids = [rows.ids.reshape(-1) for rows in taken.rows]
+        found = [ids.unique(return_inverse=True) for ids in self._ids]
+        self._index: Tensor | None = None  # of the value, where rows are taken more than once
+        if any(len(distinct) < len(ids) for (distinct, _), ids in zip(found, self._ids, strict=True)):
+            self._ids, places = [distinct for distinct, _ in found], [place for _, place in found]
+            starts = torch.tensor([0, *map(len, self._ids)]).cumsum(0).tolist()
+            self._index = torch.cat([place + start for place, start in zip(places, starts, strict=False)])
+        first, several = self.parameters[0], [len(self.parameters)] if len(self.parameters) > 1 else []
+        self._shape = (*several, *taken.rows[0].ids.shape, *first.shape[self._row_dims :])
+        masks = [(m, rows.ids) for m, rows in zip(taken.masks, taken.rows, strict=True) if m is not None]
+        parts = [factors(mask, ids, self._row_dims, first) for mask, ids in masks]
+        self._mask = torch.stack(parts).view(self._shape) if parts else None
+        self.value = RowParameter(self.of(self.parameters), first.requires_grad)
+
+    def __call__(self) -> Tensor:
+        """The rows as they were taken, see `dendrite_zoo.row_sparse.taken_rows.take_together`."""
+        rows = self.value if self._index is None else self.value.index_select(0, self._index)
+        rows = rows.view(self._shape)
+        return rows if self._mask is None else rows * self._mask
+
+    def are_alike(self, optimizer: Optimizer) -> bool:
+        """Whether all of the parameters learn, or none, and an optimizer has made as many steps with each."""
+        return len({(p.requires_grad, float(optimizer.state.get(p, {}).get("step", 0))) for p in self.parameters}) == 1
+
+    def of(self, tensors: Iterable[Tensor]) -> Tensor:
+        """The same rows of tensors that are shaped as the parameters."""
+        pairs = zip(tensors, self._ids, strict=True)
+        return torch.cat([rows_of(tensor.detach(), self._row_dims).index_select(0, ids) for tensor, ids in pairs])
+
+    def write(self, value: Tensor, tensors: Iterable[Tensor]) -> None:
+        """Write rows into tensors that are shaped as the parameters."""
+        parts = value.detach().split([len(ids) for ids in self._ids])
+        for part, tensor, ids in zip(parts, tensors, self._ids, strict=True):
+            rows_of(tensor.detach(), self._row_dims).index_copy_(0, ids, part)
+
+
+class Compact:
+    """Takes rows as `dendrite_zoo.row_sparse.taken_rows.take_together`, and again and again the same ones.
+
+    Attributes:
+        rows: that were taken.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, ...], CompactRows] = {}
+
+    @property
+    def rows(self) -> list[CompactRows]:
+        """What was taken."""
+        return list(self._known.values())
+
+    def __call__(self, wanted: Sequence[Taken]) -> list[Tensor]:
+        """Take rows out of parameters; of the same parameters the same rows as the first time."""
+        keys = [tuple(map(id, taken.parameters)) for taken in wanted]
+        for key, taken in zip(keys, wanted, strict=True):
+            if key not in self._known:
+                self._known[key] = CompactRows(taken)
+        return [self._known[key]() for key in keys]
+
+    @torch.no_grad()
+    def put_back(self) -> None:
+        """Write all rows into the parameters that they were taken out of."""
+        for rows in self.rows:
+            rows.write(rows.value, rows.parameters)
+
+
+class Exchange:
+    """Has an optimizer train compact rows in the place of the parameters that they were taken out of.
+
+    They have the moments of the same rows; `end` writes these back.
+
+    Args:
+        optimizer: of these parameters.
+        rows: of parameters that are alike in it; those of others are let alone.
+    """
+
+    def __init__(self, optimizer: DendriteAdam, rows: Iterable[CompactRows]) -> None:
+        self.optimizer = optimizer
+        self._parameters = [group["params"] for group in optimizer.param_groups]
+        taken = {id(parameter): each for each in rows for parameter in each.parameters}
+        self._rows: list[CompactRows] = []
+        for group, parameters in zip(optimizer.param_groups, self._parameters, strict=True):
+            found = {id(each): each for p in parameters if (each := taken.get(id(p))) is not None}
+            rest = [parameter for parameter in parameters if id(parameter) not in taken]
+            group["params"] = [each.value for each in found.values()] + rest
+            self._rows += found.values()
+        for each in self._rows:
+            states = [optimizer.state.get(parameter, {}) for parameter in each.parameters]
+            optimizer.state[each.value] = {
+                name: value.clone() if name == "step" else each.of(state[name] for state in states)
+                for name, value in states[0].items()
+            }
+
+    @torch.no_grad()
+    def end(self) -> None:
+        """Have the optimizer train the parameters again, with the moments that the rows have by now."""
+        for group, parameters in zip(self.optimizer.param_groups, self._parameters, strict=True):
+            group["params"] = parameters
+        for rows in self._rows:
+            for name, value in self.optimizer.forget(rows.value).items():
+                states = [self.optimizer.state[parameter] for parameter in rows.parameters]
+                if name == "step":
+                    for state in states:
+                        state[name] = value.clone()
+                else:
+                    pairs = zip(states, rows.parameters, strict=True)
+                    rows.write(value, [state.setdefault(name, torch.zeros_like(p)) for state, p in pairs])
