@@ -1,38 +1,34 @@
 """Data sets learned one after another by a frozen backbone with dendrites, and by what one does otherwise.
 
-    python benchmarks/backbone_sequence.py MIRROR [--seeds 0] [--epochs 3] [--out results/backbone-sequence.json]
+    python benchmarks/backbone_sequence.py WEIGHTS [--backbone resnet20] [--seeds 0 1] [--methods ...]
 
-MIRROR holds copies of repositories of the Hub: ``datasets/ylecun/mnist``, ``datasets/zalando-datasets/fashion_mnist``,
-``datasets/local/omniglot-8-alphabets`` and ``models/local/resnet20-cifar10``, a ResNet-20 that was trained on CIFAR-10.
-MNIST, Fashion-MNIST and the 242 letters of Omniglot, 32 x 32, one after another, labels from 0 in each, 2,000 training
-and 1,000 test images a task. Learning rates are those of a sketch on other data sets. The defaults of the ridge head
-and context were chosen on test images of these data sets: their rows flatter a little.
+WEIGHTS is the ``model.safetensors`` of a backbone: ``resnet20``, a ResNet-20 trained on CIFAR-10, for images of
+32 x 32, or timm's ``tf_efficientnet_lite0``, of ImageNet, here for 64 x 64. MNIST, Fashion-MNIST, the 242 letters of
+Omniglot and UCI's digits, one after another, labels from 0 in each: 5,000 training and 2,000 test images a task, as far
+as there are so many. Three passes, and of the small sets more: twenty over Omniglot's 3,630 images, ten over 1,438
+digits. Learning rates are those of a sketch on other data sets, and nothing was chosen here.
+
+Each method is written to the file of its seed when it ends, and is not run again; the records of all seeds are merged.
 """
 
 import argparse
-import io
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dendrite_zoo import add_dendrites
-from dendrite_zoo.records import ResultRecord, merge_seeds, write_records
+from dendrite_zoo.records import ResultRecord, merge_seeds, read_records, write_records
+from dendrite_zoo.streams import load_source
 
-TASKS = {
-    "mnist": "datasets/ylecun/mnist",
-    "fashion-mnist": "datasets/zalando-datasets/fashion_mnist",
-    "omniglot": "datasets/local/omniglot-8-alphabets",
-}
-TRAIN, TEST, BATCH = 2000, 1000, 64
+PASSES = {"mnist": 3, "fashion-mnist": 3, "omniglot": 20, "digits": 10}
+TRAIN, TEST, BATCH = 5000, 2000, 64
 MEAN, STD = (torch.tensor(x).view(3, 1, 1) for x in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
 
 
@@ -41,20 +37,22 @@ class Task(NamedTuple):
     y: Tensor
     x_test: Tensor
     y_test: Tensor
+    passes: int
 
 
 # ---- data and network
 
 
-def read(folder: Path, split: str, most: int, rng: np.random.RandomState) -> tuple[Tensor, Tensor]:
-    """Images ``(N, 3, 32, 32)``, bright on dark, as the network knows them, and labels."""
-    (file,) = sorted(folder.rglob(f"*{split}*.parquet"))
-    columns = pq.read_table(file, columns=["image", "label"]).to_pydict()
-    chosen = rng.permutation(len(columns["label"]))[:most]
-    images = (Image.open(io.BytesIO(columns["image"][i]["bytes"])).convert("L").resize((32, 32), 2) for i in chosen)
-    x = torch.from_numpy(np.stack([np.asarray(image) for image in images])).float()[:, None] / 255
-    x = 1 - x if "omniglot" in str(folder) else x
-    return (x.expand(-1, 3, -1, -1) - MEAN) / STD, torch.tensor(columns["label"])[torch.from_numpy(chosen)]
+def read(name: str, side: int, rng: np.random.RandomState) -> Task:
+    """Images ``(N, 3, side, side)``, bright on dark, and labels, of a random part of a data set."""
+    source = load_source(name)
+    shape, bright = source.image_shape, 16.0 if name == "digits" else 255.0
+    parts: list[Tensor] = []
+    for x, y, most in ((source.x_train, source.y_train, TRAIN), (source.x_test, source.y_test, TEST)):
+        rows = torch.from_numpy(rng.permutation(len(y))[:most])
+        images = F.interpolate(x[rows].float().view(-1, *shape) / bright, (side, side), mode="bilinear")
+        parts += [(images.expand(-1, 3, -1, -1) - MEAN) / STD, y[rows]]
+    return Task(*parts, PASSES[name])
 
 
 class Block(nn.Module):
@@ -86,11 +84,26 @@ class ResNet20(nn.Module):
         return self.layer3(self.layer2(self.layer1(F.relu(self.bn1(self.conv1(x)))))).mean((2, 3))
 
 
-def backbone(mirror: Path) -> ResNet20:
-    network = ResNet20()
-    state = load_file(mirror / "models/local/resnet20-cifar10/model.safetensors")
+def resnet20(weights: Path) -> nn.Module:
+    network, state = ResNet20(), load_file(weights)
     network.load_state_dict({name: tensor for name, tensor in state.items() if not name.startswith("linear")})
     return network
+
+
+def efficientnet(weights: Path) -> nn.Module:
+    import timm
+
+    overlay = {"file": str(weights)}
+    name = "tf_efficientnet_lite0.in1k"
+    network: nn.Module = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=0)
+    return network
+
+
+BACKBONES: dict[str, tuple[Callable[[Path], nn.Module], int, int]] = {
+    "resnet20": (resnet20, 64, 32),
+    "efficientnet": (efficientnet, 1280, 64),
+}
+"""How it is built, its features, and the side of its images."""
 
 
 # ---- learning
@@ -100,13 +113,13 @@ def batches(task: Task) -> list[tuple[Tensor, Tensor]]:
     return list(zip(task.x.split(500), task.y.split(500), strict=True))
 
 
-def fit(network: nn.Module, output: Callable[[Tensor], Tensor], task: Task, epochs: int, lr: float) -> None:
+def fit(network: nn.Module, output: Callable[[Tensor], Tensor], task: Task, lr: float) -> None:
     """Train what requires a gradient, by Adam whose learning rate falls to 0."""
     optimizer = torch.optim.Adam([p for p in network.parameters() if p.requires_grad], lr=lr)
-    steps = epochs * -(-len(task.x) // BATCH)
+    steps = task.passes * -(-len(task.x) // BATCH)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     network.train()
-    for _ in range(epochs):
+    for _ in range(task.passes):
         for rows in torch.randperm(len(task.x)).split(BATCH):
             optimizer.zero_grad()
             F.cross_entropy(output(task.x[rows]), task.y[rows]).backward()
@@ -121,40 +134,66 @@ def accuracy(output: Callable[[Tensor], Tensor], task: Task) -> float:
     return float((torch.cat(found) == task.y_test).double().mean())
 
 
-Result = dict[str, Any]
+def classes(tasks: list[Task]) -> int:
+    return 1 + max(int(task.y.max()) for task in tasks)
 
 
-def dendrites(network: nn.Module, tasks: list[Task], epochs: int, *, train: bool, shift: bool = False) -> Result:
+class Case(NamedTuple):
+    """What a method is given, and where it writes."""
+
+    make: Callable[[], nn.Module]
+    features: int
+    tasks: list[Task]
+    folder: Path
+
+
+class Found(NamedTuple):
+    method: str
+    context: str
+    accuracies: list[float]
+    more: dict[str, Any]
+
+
+def dendrites(case: Case, *, train: bool, shift: bool = False) -> list[Found]:
     """Gates (and shifts) trained a task, with its linear head, then a ridge head; what it reaches with each."""
-    model = add_dendrites(network, layers=nn.BatchNorm2d, num_classes=classes(tasks), max_tasks=len(tasks), shift=shift)
+    tasks = case.tasks
+    options = {"num_classes": classes(tasks), "max_tasks": len(tasks), "shift": shift}
+    model = add_dendrites(case.make(), layers=nn.BatchNorm2d, **options)
     linear, before = [], []
     for number, task in enumerate(tasks):
         model.start_task(number, task.x.split(500))
         if train:
-            fit(model, lambda x, t=number: model(x, task=t), task, epochs, model.default_lr)
+            fit(model, lambda x, t=number: model(x, task=t), task, model.default_lr)
             linear.append(accuracy(lambda x, t=number: model(x, task=t), task))
         model.fit_head(number, batches(task))
         model.eval()
         before.append(outputs(model, task, number))
+        print(f"  task {number}: linear {linear[-1:]}, ridge {share_right(before[-1], task):.4f}", flush=True)
     after = [outputs(model, task, number) for number, task in enumerate(tasks)]
     with torch.no_grad():
         found = [torch.cat([model.context.infer(x) for x in task.x_test.split(500)]) for task in tasks]
     inferred = [outputs(model, task, ids) for task, ids in zip(tasks, found, strict=True)]
-    right = [ids == number for number, ids in enumerate(found)]
-    return {
-        "linear": linear,
-        "given": [share_right(*pair) for pair in zip(after, tasks, strict=True)],
-        "inferred": [share_right(*pair) for pair in zip(inferred, tasks, strict=True)],
-        "more": {
-            "task_inferred": [float(one.double().mean()) for one in right],
-            "task_inferred_mean": float(torch.cat(right).double().mean()),
-            "largest_change_of_earlier_outputs": max(
-                float((a - b).abs().max()) for a, b in zip(before, after, strict=True)
-            ),
-            "gates_per_task": sum(model.config["layers"].values()) * (1 + shift) if train else 0,
-            "trained_per_task": model.column.numel() if train else 0,
-        },
+    right = [(ids == number).double() for number, ids in enumerate(found)]
+    given = [share_right(*pair) for pair in zip(after, tasks, strict=True)]
+    unknown = [share_right(*pair) for pair in zip(inferred, tasks, strict=True)]
+    changes = [float((a - b).abs().max()) for a, b in zip(before, after, strict=True)]
+    more = {
+        "task_inferred": [float(one.mean()) for one in right],
+        "task_inferred_mean": float(torch.cat(right).mean()),
+        "largest_change_of_earlier_outputs": max(changes),
+        "forgetting_inferred": max(0.0, float(np.mean(given) - np.mean(unknown))),
+        "gates_per_task": sum(model.config["layers"].values()) * (1 + shift) if train else 0,
+        "trained_per_task": model.column.numel() if train else 0,
     }
+    name = "gates and shifts" if shift else "gates"
+    if not train:
+        return [Found("ridge alone", "given", given, more), Found("ridge alone", "inferred", unknown, more)]
+    model.save_pretrained(case.folder / name.replace(" ", "-"))
+    return [
+        Found(f"{name}, linear head", "given", linear, more),
+        Found(f"{name}, then ridge", "given", given, more),
+        Found(f"{name}, then ridge", "inferred", unknown, more),
+    ]
 
 
 @torch.no_grad()
@@ -168,99 +207,91 @@ def share_right(logits: Tensor, task: Task) -> float:
     return float((logits.argmax(1) == task.y_test).double().mean())
 
 
-def classes(tasks: list[Task]) -> int:
-    return 1 + max(int(task.y.max()) for task in tasks)
-
-
-def probe(network: nn.Module, tasks: list[Task], epochs: int) -> list[float]:
-    """A linear head a task on the network's own output, trained for ten times as many epochs."""
-    network.eval()
-    found = []
-    for task in tasks:
+def probe(case: Case) -> list[Found]:
+    """A linear head a task on the network's own output, trained for ten times as many passes."""
+    network, found = case.make().eval(), []
+    for task in case.tasks:
         with torch.no_grad():
             x, x_test = (torch.cat([network(x) for x in part.split(500)]) for part in (task.x, task.x_test))
-        head = nn.Linear(64, classes(tasks))
-        rows = Task(x, task.y, x_test, task.y_test)
-        fit(head, head, rows, 10 * epochs, 5e-3)
+        mean, std = x.mean(0), x.std(0).clamp(min=1e-3)
+        rows = Task((x - mean) / std, task.y, (x_test - mean) / std, task.y_test, 10 * task.passes)
+        head = nn.Linear(case.features, classes(case.tasks))
+        fit(head, head, rows, 5e-3)
         found.append(accuracy(head, rows))
-    return found
+    more = {"trained_per_task": (case.features + 1) * classes(case.tasks)}
+    return [Found("linear probe", "given", found, more)]
 
 
-def fine_tuned(mirror: Path, tasks: list[Task], epochs: int) -> tuple[list[float], list[float]]:
-    """Accuracy of a copy of the network a task, and of one that learns task after task with one head."""
-    alone, one = [], None
-    for task in tasks:
-        copied = nn.Sequential(backbone(mirror), nn.Linear(64, classes(tasks)))
-        fit(copied, copied, task, epochs, 1e-3)
-        alone.append(accuracy(copied, task))
-        if one is None:
-            one = copied  # which has learned the first task
-        else:
-            fit(one, one, task, epochs, 1e-3)
-    assert one is not None
-    return alone, [accuracy(one, task) for task in tasks]
+def fine_tuned(case: Case, *, one: bool) -> list[Found]:
+    """A copy of the network a task; or one that learns task after task, with one head."""
+    found, network = [], None
+    for task in case.tasks:
+        if network is None or not one:
+            network = nn.Sequential(case.make(), nn.Linear(case.features, classes(case.tasks)))
+        fit(network, network, task, 1e-3)
+        found.append(accuracy(network, task))
+        print(f"  {found[-1]:.4f}", flush=True)
+    assert network is not None
+    more: dict[str, Any] = {"trained_per_task": sum(p.numel() for p in network.parameters())}
+    if not one:
+        return [Found("a fine-tuned copy a task", "given", found, more)]
+    more["when_learned"] = found
+    return [Found("fine-tuned one after another", "none", [accuracy(network, task) for task in case.tasks], more)]
 
 
-def run(mirror: Path, seed: int, epochs: int) -> Iterator[ResultRecord]:
-    """All methods with one seed."""
-    rng = np.random.RandomState(seed)
-    pairs = [(read(mirror / f, "train", TRAIN, rng), read(mirror / f, "test", TEST, rng)) for f in TASKS.values()]
-    tasks = [Task(*train, *test) for train, test in pairs]
+METHODS: dict[str, Callable[[Case], list[Found]]] = {
+    "ridge": lambda case: dendrites(case, train=False),
+    "gates": lambda case: dendrites(case, train=True),
+    "copies": lambda case: fine_tuned(case, one=False),
+    "probe": probe,
+    "one": lambda case: fine_tuned(case, one=True),
+    "shifts": lambda case: dendrites(case, train=True, shift=True),
+}
 
-    def made(method: str, context: str, accuracies: list[float], started: float, **more: Any) -> ResultRecord:
-        print(f"{method}, {context}: {[round(a, 4) for a in accuracies]}", more, flush=True)
-        return ResultRecord.from_run(
-            accuracies,
+
+def run(case: Case, method: str, seed: int, benchmark: str, config: dict[str, Any]) -> list[ResultRecord]:
+    """One method with one seed."""
+    torch.manual_seed(seed)
+    started = time.process_time()
+    records = []
+    for found in METHODS[method](case):
+        one = ResultRecord.from_run(
+            found.accuracies,
             seed=seed,
-            benchmark="-".join(TASKS),
-            method=method,
-            context_at_test=context,
-            command="python benchmarks/backbone_sequence.py MIRROR",
+            benchmark=benchmark,
+            method=found.method,
+            context_at_test=found.context,
+            command="python benchmarks/backbone_sequence.py WEIGHTS",
             wall_time_s=round(time.process_time() - started, 1),
-            config={"method": method, "epochs": epochs, "train": TRAIN},
-            **more,
+            config={"method": found.method, "train": TRAIN, "passes": [t.passes for t in case.tasks], **config},
+            **found.more,
         )
-
-    def start() -> float:
-        torch.manual_seed(seed)
-        return time.process_time()
-
-    begun = start()
-    alone = dendrites(backbone(mirror), tasks, epochs, train=False)
-    for context in ("given", "inferred"):
-        yield made("ridge alone", context, alone[context], begun, **alone["more"])
-    begun = start()
-    ours = dendrites(backbone(mirror), tasks, epochs, train=True)
-    yield made("gates, linear head", "given", ours["linear"], begun, **ours["more"])
-    for context in ("given", "inferred"):
-        yield made("gates, then ridge", context, ours[context], begun, **ours["more"])
-    begun = start()
-    copies, sequence = fine_tuned(mirror, tasks, epochs)
-    numbers = sum(p.numel() for p in backbone(mirror).parameters()) + 65 * classes(tasks)
-    yield made("a fine-tuned copy a task", "given", copies, begun, trained_per_task=numbers)
-    yield made("fine-tuned one after another", "none", sequence, begun, trained_per_task=numbers)
-    begun = start()
-    probed = probe(backbone(mirror), tasks, epochs)
-    yield made("linear probe", "given", probed, begun, trained_per_task=65 * classes(tasks))
-    begun = start()
-    film = dendrites(backbone(mirror), tasks, epochs, train=True, shift=True)
-    yield made("gates and shifts, linear head", "given", film["linear"], begun, **film["more"])
-    for context in ("given", "inferred"):
-        yield made("gates and shifts, then ridge", context, film[context], begun, **film["more"])
+        print(f"{found.method}, {found.context}: {one.average_accuracy:.4f}", found.accuracies, found.more, flush=True)
+        records.append(one)
+    return records
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("mirror", type=Path)
+    parser.add_argument("weights", type=Path)
+    parser.add_argument("--backbone", choices=BACKBONES, default="resnet20")
+    parser.add_argument("--tasks", nargs="+", choices=PASSES, default=list(PASSES))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--runs", type=Path, default=Path("runs/backbone-sequence"))
     parser.add_argument("--out", type=Path, default=Path("results/backbone-sequence.json"))
     options = parser.parse_args()
-    done: list[ResultRecord] = []
+    make, features, side = BACKBONES[options.backbone]
     for seed in options.seeds:
-        for one in run(options.mirror, seed, options.epochs):
-            done.append(one)
-            write_records(merge_seeds(done), options.out)  # what was won is not lost
+        rng, folder = np.random.RandomState(seed), options.runs / f"{options.backbone}-{seed}"
+        tasks = [read(name, side, rng) for name in options.tasks]
+        case = Case(lambda: make(options.weights), features, tasks, folder)
+        for method in options.methods:
+            if not (file := folder / f"{method}.json").is_file():
+                config = {"backbone": options.backbone}
+                write_records(run(case, method, seed, "-".join(options.tasks), config), file)
+    files = [file for method in METHODS for file in sorted(options.runs.glob(f"{options.backbone}-*/{method}.json"))]
+    write_records(merge_seeds(record for file in files for record in read_records(file)), options.out)
 
 
 if __name__ == "__main__":

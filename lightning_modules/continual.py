@@ -48,7 +48,7 @@ class ContinualClassifier(AdaptedTasks):
             such as ``"org/repo@revision"``; or the config of a registered model, from which it is built.
         context: where the context comes from (`dendrite_zoo.contexts`); needed where ``model`` takes ``(x, context)``.
         lr: learning rate of `dendrite_zoo.optim.DendriteAdam`, 1/step; by default 5e-4, for
-            `dendrite_zoo.add_dendrites` 5e-3.
+            `dendrite_zoo.add_dendrites` 5e-3, less where more than twenty layers have gates.
         optimizer: makes another optimizer from the parameters, with a learning rate of its own.
         reset_optimizer: forget the optimizer's moments when a task starts, as the paper does.
         lr_schedule: ``"cosine"`` lets the learning rate fall to 0 within each task, along half a cosine; the

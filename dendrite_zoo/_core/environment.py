@@ -18,6 +18,13 @@ def versions(*more: str) -> dict[str, str]:
     return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in packages}
 
 
+def memory() -> float:
+    """The memory of the machine in bytes; infinite where the system does not say."""
+    names = ("SC_PHYS_PAGES", "SC_PAGE_SIZE")
+    known = all(name in getattr(os, "sysconf_names", ()) for name in names)
+    return float(os.sysconf(names[0]) * os.sysconf(names[1])) if known else float("inf")
+
+
 def hardware() -> str:
     """The machine in a few words: processor, cores, accelerator."""
     processor = platform.processor() or platform.machine()

@@ -6,6 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from dendrite_zoo._core.batches import input_batches
 from dendrite_zoo._core.checks import check_integers
 from dendrite_zoo._core.finite import unusable_rows
 from dendrite_zoo._core.ranks import sum_over_ranks
@@ -49,6 +50,7 @@ class TaskContext(nn.Module):
         """Take in the inputs of a task that is about to be learned, in one pass over ``batches``.
 
         Raises:
+            TypeError: ``batches`` are no tensors, one after another.
             ValueError: ``task`` lies beyond the capacity, there are no inputs, or some are not finite or too large:
                 then nothing has changed.
         """
@@ -88,7 +90,7 @@ def mean_over_ranks(batches: Iterable[Tensor]) -> tuple[Tensor, int]:
         ValueError: in all ranks, where one of them has a batch with NaN, infinity or a number too large.
     """
     total, device, wrong = torch.zeros(1, dtype=torch.float64), torch.device("cpu"), ""
-    for number, x in enumerate(batches):
+    for number, x in enumerate(input_batches(batches)):
         if rows := unusable_rows(x, LARGEST):
             wrong = f"batch {number} (from 0) of the task, row {rows[0]}"
         batch_sum = x.flatten(1).sum(0, dtype=torch.float32).cpu().double()
@@ -117,8 +119,11 @@ def flat_rows(x: Tensor, num_features: int) -> Tensor:
     """Inputs ``(B, ...)`` as float32 rows ``(B, num_features)``.
 
     Raises:
-        ValueError: rows of another size.
+        ValueError: no real numbers; or rows of another size.
     """
+    if not isinstance(x, Tensor) or x.ndim < 2 or x.is_complex():
+        got = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+        raise ValueError(f"Expected inputs as a tensor (batch, {num_features}) of real numbers, but got {got}.")
     x = x.flatten(1)
     if x.shape[1] != num_features:
         remedy = f"Build the context with num_features={x.shape[1]} (a model with in_features={x.shape[1]})."

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
+from dendrite_zoo._core.batches import input_batches
 from dendrite_zoo.contexts.base import TaskContext, mean_over_ranks
 
 __all__ = ["OneHotContext"]
@@ -30,7 +31,7 @@ class OneHotContext(TaskContext):
     def start_task(self, task: int, batches: Iterable[Tensor]) -> None:
         """Count the inputs of a task; see `TaskContext.start_task`."""
         self.task_ids(task)
-        self.counts[task] = mean_over_ranks(x[:, :1] for x in batches)[1]
+        self.counts[task] = mean_over_ranks(x[:, :1] for x in input_batches(batches))[1]
 
     def infer(self, x: Tensor) -> Tensor:
         """Raise a ValueError: an input does not tell its task id."""

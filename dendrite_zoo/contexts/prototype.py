@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from dendrite_zoo._core.batches import input_batches
 from dendrite_zoo._core.torch import full_precision
 from dendrite_zoo.contexts.base import TaskContext, flat_rows, mean_over_ranks, usable_rows
 from dendrite_zoo.functional.context import Context
@@ -45,7 +46,7 @@ class PrototypeContext(TaskContext):
     def start_task(self, task: int, batches: Iterable[Tensor]) -> None:
         """Set the task's prototype to the mean of its inputs; see `TaskContext.start_task`."""
         self.task_ids(task)
-        mean, self.counts[task] = mean_over_ranks(flat_rows(x, self.context_dim) for x in batches)
+        mean, self.counts[task] = mean_over_ranks(flat_rows(x, self.context_dim) for x in input_batches(batches))
         self.prototypes[task] = mean.to(self.prototypes)
 
     @torch.no_grad()

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
+from dendrite_zoo._core.batches import input_batches
+from dendrite_zoo._core.checks import wrong_argument
 from dendrite_zoo._core.ranks import all_gather, sum_over_ranks
 from dendrite_zoo._core.torch import full_precision
 from dendrite_zoo.contexts.base import LARGEST, flat_rows, usable_rows
@@ -35,6 +37,7 @@ class RidgeContext(OneHotContext):
             (twice that in float64 while it is solved), and the time of a solution as ``F ** 3``.
         penalty: of the discriminant; see `dendrite_zoo.functional.ridge_discriminant`.
         seed: of the random features.
+        whiten: for inputs that are features of a network; see `dendrite_zoo.layers.RandomFeatures`.
 
     Attributes:
         features: the `RandomFeatures`.
@@ -54,11 +57,18 @@ class RidgeContext(OneHotContext):
     inferable = True
 
     def __init__(
-        self, num_features: int, max_tasks: int, *, random_features: int = 2048, penalty: float = 0.1, seed: int = 0
+        self,
+        num_features: int,
+        max_tasks: int,
+        *,
+        random_features: int = 2048,
+        penalty: float = 0.1,
+        seed: int = 0,
+        whiten: bool = False,
     ) -> None:
         super().__init__(max_tasks)
         self.num_features = num_features
-        self.features = RandomFeatures(num_features, random_features, seed=seed)
+        self.features = RandomFeatures(num_features, random_features, seed=seed, whiten=whiten)
         self.head = RidgeHead(random_features, max_tasks, penalty=penalty)
         size = min(DIRECTIONS, num_features)
         self.centers = nn.Buffer(torch.zeros(max_tasks, size, dtype=torch.float32))
@@ -72,7 +82,7 @@ class RidgeContext(OneHotContext):
         was_set, seen = self.features.is_set, list[Tensor]()
 
         def rows() -> Iterator[tuple[Tensor, Tensor]]:
-            for batch in batches:
+            for batch in input_batches(batches):
                 x = flat_rows(batch, self.num_features)
                 x = x.where(x.abs() < LARGEST, torch.nan)  # which the sums refuse
                 yield x, torch.full((len(x),), task, device=x.device)
@@ -84,7 +94,7 @@ class RidgeContext(OneHotContext):
 
         try:
             self.head.learn(features())
-        except ValueError:
+        except (TypeError, ValueError):
             if not was_set:
                 self.features.reset()
             raise
@@ -111,9 +121,15 @@ class RidgeContext(OneHotContext):
 
         Returns:
             ``(B,)``, between 0 and 1.
+
+        Raises:
+            ValueError: a row has NaN, infinity or numbers too large; or there is another number of tasks.
         """
         x = usable_rows(x, self.num_features)
-        ids = (self.infer(x) if task is None else self.task_ids(task).to(x.device)).expand(len(x))
+        ids = self.infer(x) if task is None else self.task_ids(task).to(x.device)
+        if ids.ndim and len(ids) != len(x):
+            raise wrong_argument("task", f"one task, or one for each of {len(x)} rows", tuple(ids.shape))
+        ids = ids.expand(len(x))
         found = x.new_zeros(len(x))
         for one in ids.unique().tolist():
             rows = ids == one

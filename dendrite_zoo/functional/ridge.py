@@ -37,18 +37,56 @@ def triangle_size(size: int) -> int:
     return sum(place.stop - place.start for place, _, _ in triangle_blocks(size))
 
 
-def add_products(triangle: Tensor, h: Tensor) -> None:
-    """Add ``h.T @ h`` of rows ``(N, F)`` to a matrix that lies as in `triangle_blocks`, in place."""
-    for place, rows, columns in triangle_blocks(h.shape[1]):
-        triangle[place] += (h[:, rows].T @ h[:, columns]).flatten().to(triangle)
+def block_rows(triangle: Tensor, size: int) -> list[tuple[slice, Tensor]]:
+    """Which rows each block of `triangle_blocks` has, and those rows up to the end of their diagonal, as views."""
+    return [
+        (rows, triangle[place].view(rows.stop - rows.start, columns.stop))
+        for place, rows, columns in triangle_blocks(size)
+    ]
 
 
-def lower_triangle(triangle: Tensor, size: int) -> Tensor:
-    """The matrix ``(size, size)`` that lies as in `triangle_blocks`; only its lower triangle is filled."""
-    matrix = triangle.new_zeros(size, size).mT  # column by column, as LAPACK works in without a copy
-    for place, rows, columns in triangle_blocks(size):
-        matrix[rows, columns] = triangle[place].view(rows.stop - rows.start, columns.stop)
-    return matrix
+def add_products(triangle: Tensor, h: Tensor, alpha: float = 1.0) -> None:
+    """Add ``alpha * h.T @ h`` of rows ``(N, F)`` to a matrix that lies as in `triangle_blocks`, in place."""
+    for rows, block in block_rows(triangle, h.shape[1]):
+        block.add_((h[:, rows].T @ h[:, : rows.stop]).to(triangle), alpha=alpha)
+
+
+def diagonals(triangle: Tensor, size: int) -> list[Tensor]:
+    """The diagonal of such a matrix, block by block, as views."""
+    return [block[:, rows].diagonal() for rows, block in block_rows(triangle, size)]
+
+
+def factor(triangle: Tensor, size: int) -> bool:
+    """Turn such a matrix into its Cholesky factor, in its own memory; False where it has none.
+
+    Example:
+        >>> triangle = torch.tensor([4.0, 2.0, 2.0, 5.0])     # (2, 2): one block
+        >>> factor(triangle, 2), triangle
+        (True, tensor([2., 0., 1., 2.]))
+    """
+    blocks = block_rows(triangle, size)
+    for number, (rows, block) in enumerate(blocks):
+        for left, other in blocks[:number]:
+            block[:, left].addmm_(block[:, : left.start], other[:, : left.start].T, alpha=-1)
+            block[:, left] = torch.linalg.solve_triangular(other[:, left].T, block[:, left], upper=True, left=False)
+        own = block[:, rows].addmm_(block[:, : rows.start], block[:, : rows.start].T, alpha=-1)
+        found, info = torch.linalg.cholesky_ex(own)
+        if int(info):
+            return False
+        own.copy_(found)
+    return True
+
+
+def solve(triangle: Tensor, x: Tensor) -> Tensor:
+    """Solve ``L @ L.T @ y = x`` for ``x`` ``(F, K)``, in its place, by a factor ``L`` as `factor` gives it."""
+    blocks = block_rows(triangle, len(x))
+    for rows, block in blocks:
+        right = x[rows].addmm_(block[:, : rows.start], x[: rows.start], alpha=-1)
+        right.copy_(torch.linalg.solve_triangular(block[:, rows], right, upper=False))
+    for rows, block in reversed(blocks):
+        right = x[rows].copy_(torch.linalg.solve_triangular(block[:, rows].T, x[rows], upper=True))
+        x[: rows.start].addmm_(block[:, : rows.start].T, right, alpha=-1)
+    return x
 
 
 def ridge_discriminant(triangle: Tensor, sums: Tensor, counts: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
@@ -91,25 +129,19 @@ def ridge_discriminant(triangle: Tensor, sums: Tensor, counts: Tensor, penalty: 
     offsets = (means - mean) * seen[:, None]
     weight, scaled = torch.zeros_like(sums), sums / counts.clamp(min=1).sqrt()[:, None]
     for _ in range(TRIES):  # a penalty below the rounding of the sums may leave a matrix that is not definite
-        matrix = lower_triangle(triangle, len(mean)).addmm_(scaled.T, scaled, alpha=-1).div_(rows)
-        spread = float(matrix.diagonal().sum())
+        matrix = triangle.clone()
+        add_products(matrix, scaled, alpha=-1)
+        diagonal = diagonals(matrix.div_(rows), len(mean))
+        spread = float(sum(part.sum() for part in diagonal))
         if not math.isfinite(spread):
             raise ValueError("Expected finite sums for a discriminant, but got NaN or infinity. Start again.")
-        if spread <= 0:  # the rows of each class are equal
-            matrix.diagonal().add_(1.0)
-        matrix.diagonal().add_(spread * penalty / rows)
-        if _factor(matrix):
-            half = torch.linalg.solve_triangular(matrix, offsets.T, upper=False)
-            weight = torch.linalg.solve_triangular(matrix.mT, half, upper=True).T
+        more = spread * penalty / float(rows)
+        for part in diagonal:
+            part.add_(more if spread > 0 else 1.0)  # 1 where the rows of each class are equal
+        if factor(matrix, len(mean)):
+            weight = solve(matrix, offsets.T.contiguous()).T
             break
         penalty *= 10
-        del matrix  # before the next one takes as much memory
+        del matrix, diagonal, part  # before the next one takes as much memory
     bias = -(weight * (mean + offsets / 2)).sum(1)
     return weight, bias.where(seen, UNSEEN)
-
-
-def _factor(matrix: Tensor) -> bool:
-    """Turn the lower triangle of a matrix into its Cholesky factor, in its own memory; False where it has none."""
-    info = torch.empty((), dtype=torch.int32, device=matrix.device)
-    torch.linalg.cholesky_ex(matrix, out=(matrix, info))
-    return int(info) == 0

@@ -17,7 +17,9 @@ __all__ = ["RandomFeatures"]
 
 ROWS, NUMBERS = 2048, 1 << 24  # of the first rows, by which inputs are standardised
 OUTLIER = 100.0  # times the largest number of a typical row: such a row is left out of them
-FAR = 10.0  # standard deviations: where standardised inputs end, so that one row cannot outweigh all others
+DIRECTIONS, ITERATIONS = 256, 4  # along which rows vary most; of the search for them
+SHRINKAGE, FEW_ROWS = 0.01, 0.1  # of the mean variance, added to that along each; and more of it where rows are few
+FAR = 10.0  # standard deviations, beyond which standardised inputs grow as a logarithm: one row cannot outweigh all
 
 Batch = tuple[Tensor, Tensor]
 
@@ -81,17 +83,30 @@ class FixedFeatures(nn.Module):
         return self
 
 
+def principal_directions(z: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Variances along the principal directions of centred rows ``(N, I)``, and those directions ``(I, count)``."""
+    start = torch.from_numpy(random_state(0).standard_normal((z.shape[1], count))).to(z)
+    found = torch.linalg.qr(start).Q
+    for _ in range(ITERATIONS if count < z.shape[1] else 0):
+        found = torch.linalg.qr(z.T @ (z @ found)).Q
+    along = z @ found
+    values, vectors = torch.linalg.eigh(along.T @ along / len(z))
+    return values.clamp(min=0), found @ vectors
+
+
 class RandomFeatures(FixedFeatures):
     r"""Random ReLU features of standardised inputs, :math:`h = \max(0, R z + b)` (Rahimi and Recht 2008).
 
     Inputs are standardised by the first rows that `start` sees: less the mean of each, over a spread that is at least
-    that of a typical one. The random numbers depend on the seed alone, in every release of NumPy, and no file holds
-    them.
+    that of a typical one; what lies more than ten of it away, as rows of later tasks may, is drawn near by a logarithm.
+    The random numbers depend on the seed alone, in every release of NumPy, and no file holds them.
 
     Args:
         in_features: size of a row, ``I``.
         out_features: number of features, ``F``.
         seed: of the random numbers.
+        whiten: whether the directions in which the first rows vary most are made to vary as the others: right for
+            features of a network, which are correlated.
 
     Shape:
         x ``(B, ...)``, flattened to ``(B, I)``, to ``(B, F)``, float32.
@@ -106,13 +121,18 @@ class RandomFeatures(FixedFeatures):
         torch.Size([64, 100])
     """
 
-    def __init__(self, in_features: int, out_features: int, *, seed: int = 0) -> None:
+    def __init__(self, in_features: int, out_features: int, *, seed: int = 0, whiten: bool = False) -> None:
         check_integers(1, in_features=in_features, out_features=out_features)
         check_integers(0, seed=seed)
         super().__init__(out_features)
         self.in_features, self.seed = in_features, seed
         self.mean = nn.Buffer(torch.zeros(in_features, dtype=torch.float32))
         self.scale = nn.Buffer(torch.zeros(in_features, dtype=torch.float32))
+        self.whiten = whiten
+        if whiten:
+            count = min(DIRECTIONS, in_features)
+            self.directions = nn.Buffer(torch.zeros(in_features, count, dtype=torch.float32))
+            self.reduced = nn.Buffer(torch.zeros(count, dtype=torch.float32))
         self._drawn: tuple[Tensor, Tensor] | None = None
 
     @property
@@ -126,9 +146,23 @@ class RandomFeatures(FixedFeatures):
         mean, variance = x.mean(0), x.var(0, correction=0)
         varied = variance[variance > 0]
         scale = (variance + (varied.median() if len(varied) else 1.0)).sqrt()
-        length = ((x - mean) / scale).square().mean().sqrt()
+        z = (x - mean) / scale
+        if self.whiten and bool(z.any()):
+            z = self._whiten_by(z)
+        length = z.square().mean().sqrt()
         self.mean.copy_(mean)
         self.scale.copy_(scale * (length if length > 0 else 1.0))
+
+    def _whiten_by(self, z: Tensor) -> Tensor:
+        """Note the principal directions of rows ``(N, I)`` and by how much rows are made shorter along each."""
+        count, total = self.directions.shape[1], z.square().mean(0).sum()
+        values, directions = principal_directions(z, count)
+        rest = (total - values.sum()) / (self.in_features - count) if count < self.in_features else values.min()
+        added = total / self.in_features * (SHRINKAGE + FEW_ROWS * self.in_features / len(z))
+        reduced = 1 - ((rest + added) / (values + added)).clamp(0, 1).sqrt()
+        self.directions.copy_(directions)
+        self.reduced.copy_(reduced)
+        return z - z @ directions * reduced @ directions.T
 
     def forward(self, x: Tensor) -> Tensor:
         """Features of ``x``."""
@@ -140,8 +174,12 @@ class RandomFeatures(FixedFeatures):
             return torch.addmm(bias, self.standardise(x), weight).relu_()
 
     def standardise(self, x: Tensor) -> Tensor:
-        """Rows ``(B, I)`` less the mean, over the spread."""
-        return ((x.float() - self.mean) / self.scale.where(self.scale > 0, 1.0)).clamp(-FAR, FAR)
+        """Rows ``(B, I)`` less the mean, over the spread; beyond ten of it the logarithm of what is more."""
+        z = (x.float() - self.mean) / self.scale.where(self.scale > 0, 1.0)
+        if self.whiten:
+            z = torch.addmm(z, z @ self.directions * self.reduced, self.directions.T, alpha=-1)
+        near = z.clamp(-FAR, FAR)
+        return near + (z - near).abs().log1p() * z.sign()
 
     def random_weight(self, device: torch.device) -> Tensor:
         """The random matrix ``(I, F)``, whose columns have a length of about 1."""

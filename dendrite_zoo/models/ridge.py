@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dendrite_zoo._core.batches import labelled_batches
 from dendrite_zoo._core.checks import check_positive, wrong_argument
 from dendrite_zoo.hub import HubModel, register_model
 from dendrite_zoo.layers import PatchFeatures, RandomFeatures, RidgeHead
+from dendrite_zoo.layers.patch_features import PER_FILTER
 from dendrite_zoo.models.config import Arguments, check_value, takes
 
 __all__ = ["RidgeClassifier"]
@@ -35,6 +37,10 @@ class RidgeArguments(Arguments):
             raise wrong_argument("input_shape", expected, self.input_shape)
         for size in shape:
             check_value("input_shape", int, size)
+        if len(shape) == 3 and shape[0] > 4 >= shape[2]:
+            raise wrong_argument("input_shape", "channels first, (C, H, W)", self.input_shape, "Permute the images.")
+        if len(shape) > 1 and self.random_features % PER_FILTER:
+            raise wrong_argument("random_features", f"a multiple of {PER_FILTER} for images", self.random_features)
 
 
 @register_model("ridge-classifier")
@@ -130,13 +136,9 @@ class RidgeClassifier(HubModel, nn.Module):
         was_set = self.features.is_set
 
         def pairs() -> Iterator[tuple[Tensor, Tensor]]:
-            for number, batch in enumerate(batches):
-                if not _is_pair(batch):
-                    expected = "pairs of tensors, inputs and labels, such as [(x, y)]"
-                    where = f"{type(batch).__name__} as batch {number} (from 0)"
-                    raise TypeError(f"Expected batches of {expected} or a DataLoader gives, but got {where}.")
-                x = self._checked(batch[0])
-                yield x.where(x.isfinite(), torch.nan) if x.is_floating_point() else x, batch[1]  # the sums refuse NaN
+            for x, y in labelled_batches(batches):
+                x = self._checked(x)
+                yield x.where(x.isfinite(), torch.nan) if x.is_floating_point() else x, y  # the sums refuse NaN
 
         try:
             self.head.learn((self.features(x), y) for x, y in self.features.start(pairs()))
@@ -151,10 +153,8 @@ class RidgeClassifier(HubModel, nn.Module):
 
     def _checked(self, x: Tensor) -> Tensor:
         shape = self.config["input_shape"]
+        if not isinstance(x, Tensor):
+            raise TypeError(f"Expected `x` to be a tensor (batch, {shape}), but got {type(x).__name__}.")
         if math.prod(x.shape[1:]) != (shape if isinstance(shape, int) else math.prod(shape)):
             raise wrong_argument("x", f"of shape (batch, {shape}), or one that flattens to it", tuple(x.shape))
         return x
-
-
-def _is_pair(batch: Any) -> bool:
-    return isinstance(batch, (tuple, list)) and len(batch) == 2 and all(isinstance(part, Tensor) for part in batch)

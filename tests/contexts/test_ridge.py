@@ -172,3 +172,28 @@ def test_two_processes_sum_what_one_sums(tmp_path):
         assert expected in said
         for name, tensor in context.state_dict().items():
             torch.testing.assert_close(state[name], tensor, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("batches", "error", "said"),
+    [
+        (torch.zeros(4, SIZE), TypeError, r"batches of inputs, but got a tensor. Put it into a list: \[x\]"),
+        ([(torch.zeros(4, SIZE), torch.zeros(4))], TypeError, r"but got \(Tensor, Tensor\) as batch 0 .*x for x, _ in"),
+        (None, TypeError, "but got NoneType. Give a list or a DataLoader"),
+        ([torch.zeros(SIZE)], ValueError, r"a tensor \(batch, 12\) of real numbers, but got torch.float32 of shape"),
+        ([torch.zeros(4, SIZE).numpy()], TypeError, "but got ndarray as batch 0"),
+    ],
+)
+@pytest.mark.parametrize("kind", [RidgeContext, PrototypeContext])
+def test_what_is_no_batch_of_inputs_is_refused(kind, batches, error, said):
+    context = kind(SIZE, 3)
+    with pytest.raises(error, match=f"^Expected .*{said}"):
+        context.start_task(0, batches)
+    assert context.num_tasks == 0
+    with pytest.raises(ValueError, match="real numbers, but got ndarray"):
+        context.infer(torch.zeros(2, SIZE).numpy())
+
+
+def test_confidence_in_a_task_for_each_row():
+    with pytest.raises(ValueError, match=r"one task, or one for each of 50 rows, but got \(2,\)"):
+        learned().confidence(inputs(0, rows=50), task=torch.tensor([0, 1]))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dendrite_zoo.functional import ridge_discriminant
-from dendrite_zoo.functional.ridge import add_products, lower_triangle, triangle_size
+from dendrite_zoo.functional.ridge import add_products, block_rows, factor, solve, triangle_size
 
 
 def summed(h, y, classes, parts=1):
@@ -26,11 +26,29 @@ def naive(h, y, classes, penalty):
     return -(far - ((h - mean) @ inverse * (h - mean)).sum(1, keepdim=True)) / 2
 
 
-@pytest.mark.parametrize("size", [3, 7, 515])
-def test_a_triangle_is_the_lower_half_of_the_products(size):
+def lower(triangle, size):
+    """The lower triangle as a matrix."""
+    matrix = torch.zeros(size, size, dtype=triangle.dtype)
+    for rows, block in block_rows(triangle, size):
+        matrix[rows, : rows.stop] = block
+    return matrix.tril()
+
+
+@pytest.mark.parametrize("size", [3, 7, 515, 1100])
+def test_a_triangle_is_the_lower_half_of_the_products_and_is_factored_in_its_place(size):
+    torch.manual_seed(0)
     h = torch.randn(20, size, dtype=torch.float64)
     triangle, _, _ = summed(h, torch.zeros(20, dtype=torch.long), 1, parts=3)
-    torch.testing.assert_close(lower_triangle(triangle, size).tril(), (h.T @ h).tril())
+    torch.testing.assert_close(lower(triangle, size), (h.T @ h).tril())
+    for rows, block in block_rows(triangle, size):
+        block[:, rows].diagonal().add_(1.0)
+    assert factor(triangle, size)
+    matrix, x = h.T @ h + torch.eye(size), torch.randn(size, 4, dtype=torch.float64)
+    torch.testing.assert_close(lower(triangle, size), torch.linalg.cholesky(matrix))
+    torch.testing.assert_close(solve(triangle, x.clone()), torch.linalg.solve(matrix, x))
+    for _, block in block_rows(triangle, size):
+        block.neg_()
+    assert not factor(triangle, size)
 
 
 @pytest.mark.parametrize(("size", "penalty"), [(5, 0.1), (60, 3.0)])

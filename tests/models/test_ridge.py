@@ -106,6 +106,8 @@ def test_what_cannot_be_learned_changes_nothing(when):
         model.learn(bad)
     with pytest.raises(ValueError, match=r"Expected labels from 0 to 2, but got 7. Raise `num_classes`"):
         model.learn([(bad[0][0], bad[0][1] + 5)])
+    with pytest.raises(ValueError, match=r"Expected labels from 0 to 2, but got -1. Number classes from 0"):
+        model.learn([(bad[0][0], bad[0][1] - 1)])
     with pytest.raises(ValueError, match=r"Expected at least one row to learn from, but got none"):
         model.learn([])
     with pytest.raises(ValueError, match=r"Expected `x` to be of shape \(batch, 6\), or one that flattens to it, but"):
@@ -121,6 +123,10 @@ def test_bad_arguments():
     ):
         with pytest.raises(ValueError, match=f"Expected `input_shape` to be .*{said}"):
             RidgeClassifier(shape, 3)
+    with pytest.raises(ValueError, match=r"`input_shape` to be channels first, \(C, H, W\), but got \[28, 28, 3\]"):
+        RidgeClassifier((28, 28, 3), 3)
+    with pytest.raises(ValueError, match="`random_features` to be a multiple of 32 for images, but got 100"):
+        RidgeClassifier((8, 8), 3, random_features=100)
     with pytest.raises(ValueError, match="Expected `penalty` to be a number above 0, but got 0"):
         RidgeClassifier(8, 3, penalty=0.0)
     with pytest.raises(
@@ -150,7 +156,7 @@ def test_its_card_shows_how_it_is_loaded_and_called(tmp_path):
         (
             (torch.zeros(2, 6).numpy(), torch.tensor([0, 1])),
             TypeError,
-            r"pairs of tensors, .* but got tuple as batch 1",
+            r"pairs of tensors, .* but got \(ndarray, Tensor\) as batch 1",
         ),
         (torch.zeros(2, 6), TypeError, r"such as \[\(x, y\)\] or a DataLoader gives, but got Tensor as batch 1"),
         (

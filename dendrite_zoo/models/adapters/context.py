@@ -10,7 +10,7 @@ from dendrite_zoo.contexts import OneHotContext, PrototypeContext, RidgeContext,
 from dendrite_zoo.contexts.base import mean_over_ranks
 
 ContextKind = Literal["ridge", "prototype", "given"]
-LEAST, MOST = 512, 2048
+LEAST, MOST = 1024, 2048
 """Random features of a ridge context: as many as there are features, between these."""
 
 
@@ -44,7 +44,7 @@ class AdapterContext(OneHotContext):
             self.inner = PrototypeContext(num_features, max_tasks)
         elif kind == "ridge":
             hidden = min(MOST, max(LEAST, num_features))
-            self.inner = RidgeContext(num_features, max_tasks, random_features=hidden)
+            self.inner = RidgeContext(num_features, max_tasks, random_features=hidden, whiten=True)
 
     def start_task(self, task: int, batches: Iterable[Any]) -> None:
         """Have the model begin with a task; see `AdaptedBackbone.start_task`."""

@@ -29,8 +29,6 @@ class GatedBackbone(HubModel, nn.Module):
     """What an `AdaptedBackbone` is and computes."""
 
     changeable = ("max_tasks",)
-    default_lr = 5e-3
-    """The learning rate of `dendrite_zoo.lightning_modules.ContinualClassifier`, where none is given."""
 
     def __init__(
         self,
@@ -74,6 +72,14 @@ class GatedBackbone(HubModel, nn.Module):
         add_hooks(self)
 
     # What it is.
+
+    @property
+    def default_lr(self) -> float:
+        """The learning rate of `dendrite_zoo.lightning_modules.ContinualClassifier`, where none is given.
+
+        5e-3, less for more than twenty layers, whose gates all act on the output, one after another.
+        """
+        return min(5e-3, 0.1 / len(self.config["layers"]))
 
     @property
     def backbone(self) -> nn.Module:
@@ -178,8 +184,8 @@ class GatedBackbone(HubModel, nn.Module):
         distinct = ids.reshape(-1).unique().tolist()
         if ids.ndim and len(ids) != num_rows(x):
             raise wrong_argument("task", f"one task, or one for each of {num_rows(x)} rows", tuple(ids.shape))
-        if len(distinct) == 1:
-            return self._output(x, distinct[0])
+        if len(distinct) < 2:  # none in an empty batch
+            return self._output(x, *(distinct or [0]))
         parts = [self._output(rows_of(x, (ids == one).nonzero().flatten()), one) for one in distinct]
         order = torch.cat([(ids == one).nonzero().flatten() for one in distinct])
         return torch.cat(parts)[order.argsort().to(parts[0].device)]

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dendrite_zoo._core.batches import input_batches, labelled_batches
 from dendrite_zoo._core.checks import wrong_argument
 from dendrite_zoo._core.ranks import sum_over_ranks
 from dendrite_zoo.hub import register_model
@@ -62,12 +63,13 @@ class AdaptedBackbone(GatedBackbone):
             batches: its training inputs, each as the backbone takes them.
 
         Raises:
-            ValueError: there is no room for the task, there are no inputs, or some are not finite: then nothing has
-                changed.
+            TypeError: ``batches`` are no inputs, one batch after another.
+            ValueError: there is no room for the task, there are no inputs, some are not finite, or the backbone does
+                not take them: then nothing has changed.
         """
         task = int(self.context.task_ids(task))
         takes = self.heads.takes_inputs
-        rows = (self.features(self._moved(x), inputs=takes) for x in batches)
+        rows = (self._first_features(self._moved(x), takes) for x in input_batches(batches))
         first = list(_first(rows, FIRST_ROWS))
         self.context.learn(task, (z[:, : self.num_features] for z in chain(first, rows)))
         self.heads.normalise(task, first)
@@ -75,6 +77,17 @@ class AdaptedBackbone(GatedBackbone):
         self.column.copy_(self.columns[task])
         self.column.grad, self.learning = None, task
         self.status.zero_()[task] = LEARNS
+
+    def _first_features(self, x: Any, inputs: bool) -> Tensor:
+        try:
+            return self.features(x, inputs=inputs)
+        except RuntimeError as error:
+            shown = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else f"keywords {', '.join(x)}"
+            remedy = "Give inputs as it was trained on, images as normalised floats (batch, channels, height, width)."
+            said = str(error).partition("\n")[0]
+            raise ValueError(
+                f"Expected inputs that {type(self.backbone).__name__} takes, but got {shown}: {said}. {remedy}"
+            ) from error
 
     @torch.no_grad()
     def start_from(self, start: int | None, task: int) -> None:
@@ -135,7 +148,8 @@ class AdaptedBackbone(GatedBackbone):
             raise ValueError(
                 f"Expected a task that was started, but got {task}. Call model.start_task({task}, inputs)."
             )
-        self.heads.fit(task, ((self.features(x, task, inputs=True), labels(y)) for x, y in map(self._moved, batches)))
+        pairs = map(self._moved, labelled_batches(batches))
+        self.heads.fit(task, ((self.features(x, task, inputs=True), labels(y)) for x, y in pairs))
 
     @torch.no_grad()
     def fold(self, task: int) -> FoldedBackbone:

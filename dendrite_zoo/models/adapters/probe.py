@@ -48,6 +48,8 @@ def find_layers(backbone: nn.Module, layers: Layers) -> dict[str, nn.Module]:
         if not named:
             raise _not_found(one, backbone, known)
         found |= set(named)
+    if not found:
+        raise _not_found(layers, backbone, known)
     return {name: layer for name, layer in known.items() if name in found}
 
 

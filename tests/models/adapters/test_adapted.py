@@ -325,3 +325,27 @@ def test_inputs_by_keyword_and_tokens_that_are_padding():
     other_padding[:, 6:] = 0
     same = model({"ids": other_padding, "attention_mask": mask}, task=0)
     torch.testing.assert_close(same, model(x, task=0), rtol=1e-3, atol=1e-3)
+
+
+def test_what_is_no_batch_of_a_task_is_refused():
+    model, x = adapted("convolutions", head="ridge")
+    for batches, error, said in (
+        (x, TypeError, "batches of inputs, but got a tensor"),
+        ([(x, LABELS)], TypeError, r"but got \(Tensor, Tensor\) as batch 0"),
+        ([(255 * x).byte()], ValueError, "inputs that Convolutions takes, but got torch.uint8 of shape .* normalised"),
+    ):
+        with pytest.raises(error, match=f"^Expected .*{said}"):
+            model.start_task(0, batches)
+    assert model.num_tasks == 0
+    model.start_task(0, [x])
+    with pytest.raises(TypeError, match="pairs of tensors, inputs and labels, .* but got Tensor as batch 0"):
+        model.fit_head(0, (x, LABELS))
+    assert model(x[:0]).shape == model(x[:0], task=torch.zeros(0).long()).shape == (0, 3)
+
+
+def test_the_learning_rate_falls_with_the_number_of_layers():
+    deep = nn.Sequential(*[nn.Linear(4, 4) for _ in range(50)])
+    model = add_dendrites(deep, layers="*", num_classes=2, max_tasks=1)
+    assert model.default_lr == pytest.approx(0.1 / 50) and adapted("mlp")[0].default_lr == 5e-3
+    with pytest.raises(ValueError, match=r"Expected `layers` to name layers of Sequential, but got \[\]"):
+        add_dendrites(deep, layers=[], num_classes=2, max_tasks=1)

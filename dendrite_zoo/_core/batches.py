@@ -1,0 +1,68 @@
+"""Batches that somebody gives: what is none is refused before anything is computed from it."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from torch import Tensor
+
+
+def input_batches(batches: Any) -> Iterator[Any]:
+    """Batches of inputs, tensors or dictionaries of them, one after another.
+
+    Args:
+        batches: an iterable of them.
+
+    Raises:
+        TypeError: it is no iterable, or a tensor, whose rows would pass for batches; or a batch is something else.
+
+    Example:
+        >>> import torch
+        >>> next(input_batches(torch.rand(3, 4)))
+        Traceback (most recent call last):
+        TypeError: Expected batches of inputs, but got a tensor. Put it into a list: [x].
+    """
+    for number, x in enumerate(_iterated(batches, "batches of inputs", "[x]")):
+        if not _is_input(x):
+            got = f"{_named(x)} as batch {number} (from 0)"
+            remedy = "Give the inputs alone, as tensors: (x for x, _ in loader)."
+            raise TypeError(f"Expected batches of inputs, but got {got}. {remedy}")
+        yield x
+
+
+def labelled_batches(batches: Any) -> Iterator[tuple[Any, Tensor]]:
+    """Batches of inputs with their labels, one after another.
+
+    Raises:
+        TypeError: they are no iterable, or a batch is no pair.
+
+    Example:
+        >>> import torch
+        >>> x, y = next(labelled_batches([(torch.rand(3, 4), torch.zeros(3))]))
+        >>> x.shape, y.shape
+        (torch.Size([3, 4]), torch.Size([3]))
+    """
+    expected = "pairs of tensors, inputs and labels, such as [(x, y)] or a DataLoader gives"
+    for number, batch in enumerate(_iterated(batches, f"batches of {expected}", "[(x, y)]")):
+        is_pair = isinstance(batch, (tuple, list)) and len(batch) == 2
+        if not is_pair or not _is_input(batch[0]) or not isinstance(batch[1], Tensor):
+            raise TypeError(f"Expected batches of {expected}, but got {_named(batch)} as batch {number} (from 0).")
+        yield batch[0], batch[1]
+
+
+def _is_input(x: Any) -> bool:
+    return isinstance(x, (Tensor, Mapping))
+
+
+def _iterated(batches: Any, expected: str, remedy: str) -> Iterable[Any]:
+    if isinstance(batches, Tensor):
+        raise TypeError(f"Expected {expected}, but got a tensor. Put it into a list: {remedy}.")
+    if not isinstance(batches, Iterable):
+        raise TypeError(f"Expected {expected}, but got {type(batches).__name__}. Give a list or a DataLoader.")
+    return batches
+
+
+def _named(batch: Any) -> str:
+    """What a batch is, and what its parts are."""
+    if isinstance(batch, (tuple, list)) and 0 < len(batch) <= 4:
+        return f"({', '.join(type(part).__name__ for part in batch)})"
+    return type(batch).__name__
