@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from rich.console import Console
 
 from dendrite_zoo._core.files import read_json
 from dendrite_zoo.metrics import AccuracyMatrix
-from dendrite_zoo.report import matrix_record, matrix_table, plot_matrix, summary_table, write_record
+from dendrite_zoo.report import matrix_record, matrix_table, plot_matrix, read_matrix, summary_table, write_record
 
 Counts = Mapping[int, int | None] | None  # task -> number of samples, None where it is unknown
 
@@ -124,20 +123,16 @@ class AccuracyRecord(AccuracyMatrix):
     def read_rows(self, folder: Path, before: int) -> dict[str, Any] | None:
         """What ``matrix.json`` has of the rows before a task, for `from_state`; None where it has none."""
         try:
-            file = read_json(self.path(folder))
-            if (file["metric"], file.get("mode", "max")) != (self.metric, self.mode):
-                return None
-            matrix = [[math.nan if x is None else float(x) for x in row] for row in [file["baseline"], *file["matrix"]]]
-            samples, first_task = [None if x is None else int(x) for x in file["samples"]], int(file["first_task"])
-        except (OSError, ValueError, KeyError, TypeError):
+            file = read_matrix(self.path(folder))
+        except (OSError, ValueError):
             return None
-        T = len(samples)
-        if not 0 < before <= T or {T} != {len(matrix) - 1, *map(len, matrix)} or not 0 <= first_task < T:
+        if (file["metric"], file["mode"]) != (self.metric, self.mode) or not 0 < before <= len(file["samples"]):
             return None
-        values = torch.tensor(matrix)
-        values[before + 1 :] = math.nan
-        state = {"baseline": values[0], "matrix": values[1:], "samples": samples, "first_task": first_task}
-        return None if values[1:].isnan().all() else state
+        matrix = file["R"].float()
+        matrix[before:] = math.nan
+        state = {"baseline": file["baseline"].float(), "matrix": matrix}
+        about = {name: file[name] for name in ("samples", "first_task")}
+        return None if matrix.isnan().all() else state | about
 
     def to_state(self) -> dict[str, Any]:
         """Tensors and primitives, for a callback's state."""

@@ -55,6 +55,7 @@ HEAVY = {
     "lightning": (["_core.lightning", "tasks", *UPSTAIRS], "early"),
     "huggingface_hub": (["_core", "hub", *UPSTAIRS], "late"),
     "matplotlib": (["report"], "late"),
+    "vl_convert": (["report"], "late"),
     "pyarrow": (["streams"], "late"),
     "PIL": (["report", "streams"], "late"),
     "metaworld": (["rl", "rl.metaworld"], "late"),
@@ -212,7 +213,8 @@ def test_every_library_is_declared() -> None:
     for found in IMPORTS:
         library = found.name.split(".")[0]
         if library and library != "dendrite_zoo" and library not in sys.stdlib_module_names:
-            distributions = {name.lower().replace("_", "-") for name in homes.get(library, [library])}
+            named = homes.get(library, [library, f"{library}-python"])  # of one that is not installed
+            distributions = {name.lower().replace("_", "-") for name in named}
             if not distributions & (always if found.early else set(names.values())):
                 wrong.append(f"{found}: {library} is not declared in pyproject.toml")
     assert not wrong, "\n".join(wrong)

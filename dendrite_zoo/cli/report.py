@@ -1,37 +1,67 @@
-"""``dendrite-zoo report``: the results of several runs, side by side."""
+"""``dendrite-zoo report``: the results of several runs, side by side, and a page to look at them."""
 
+from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 
 from jsonargparse import ArgumentParser
 from rich.console import Console
 
+from dendrite_zoo.hub import registry
 from dendrite_zoo.records import ResultRecord, merge_seeds, read_records, write_records
-from dendrite_zoo.report import accuracy_by, plot_accuracy, results_table
+from dendrite_zoo.report import accuracy_by, plot_accuracy, read_runs, results_table, write_page
 from dendrite_zoo.report.curves import By, Swept
+
+PAGE = "report.html"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """The options of the command."""
-    parser.add_argument("runs", nargs="+", type=Path, help="Run folders, or JSON files of result records.")
+    of = "Run folders, JSON files of result records, or names of the zoo."
+    parser.add_argument("runs", nargs="+", type=Path, help=of)
     parser.add_argument("--json", dest="json_file", type=Path, help="Write the merged records there, too.")
     drawn = "Draw accuracy by tasks, segments and density there, beside published numbers."
     parser.add_argument("--figures", type=Path, help=drawn)
+    page = f"Write a page to look at: {PAGE} in the run folder; of files or several runs, in the current folder."
+    parser.add_argument("--html", action="store_true", help=page)
 
 
-def run(runs: list[Path], json_file: Path | None, figures: Path | None) -> None:
-    """Print a table for each benchmark; write the records, and draw every figure that they have points for."""
-    records = merge_seeds(record for run in runs for record in read_records(run))
-    names = dict.fromkeys(record.benchmark for record in records)  # in their order
-    benchmarks = {name: [record for record in records if record.benchmark == name] for name in names}
+def run(runs: list[Path], json_file: Path | None, figures: Path | None, html: bool) -> None:
+    """Print a table for each benchmark; write the records, the page, and every figure that they have points for."""
+    console, places = Console(), [_place(run) for run in runs]
+    shown = [one for place in places for one in read_runs(place)] if html else []  # of which some may not have ended
+    ended = [one.record for one in shown if one.record is not None]
+    records = merge_seeds(ended if html else chain.from_iterable(map(read_records, places)))
+    benchmarks = _by_benchmark(records)
     for of_one in benchmarks.values():
-        Console().print(results_table(of_one))
+        console.print(results_table(of_one))
     if json_file:
         write_records(records, json_file)
-    for benchmark, of_one in benchmarks.items() if figures else ():
-        for by in _axes(of_one):
-            path = Path(f"{figures}/accuracy-by-{by.replace('_', '-')}{f'-{benchmark}' * (len(benchmarks) > 1)}.png")
-            plot_accuracy(of_one, by, path)
-            Console().print(f"{path}", soft_wrap=True)
+    for path in _draw(benchmarks, figures) if figures else ():
+        console.print(f"{path}", soft_wrap=True)
+    if html:
+        path = write_page(shown, runs[0] / PAGE if len(runs) == 1 and runs[0].is_dir() else PAGE)
+        console.print(f"{path}  {path.stat().st_size / 1e6:.1f} MB; open it in a browser", soft_wrap=True)
+
+
+def _by_benchmark(records: list[ResultRecord]) -> dict[str, list[ResultRecord]]:
+    names = dict.fromkeys(record.benchmark for record in records)  # in their order
+    return {name: [record for record in records if record.benchmark == name] for name in names}
+
+
+def _draw(benchmarks: Mapping[str, list[ResultRecord]], folder: Path) -> Iterator[Path]:
+    """Draw the curves of each benchmark; give the paths."""
+    for benchmark, records in benchmarks.items():
+        for by in _axes(records):
+            path = Path(f"{folder}/accuracy-by-{by.replace('_', '-')}{f'-{benchmark}' * (len(benchmarks) > 1)}.png")
+            plot_accuracy(records, by, path)
+            yield path
+
+
+def _place(run: Path) -> Path:
+    """The folder or file of a run; of a name of the zoo, its folder in this package."""
+    entry = None if run.exists() else registry.entries().get(str(run))
+    return run if entry is None else entry.folder
 
 
 def _axes(records: list[ResultRecord]) -> list[By]:

@@ -1,13 +1,11 @@
 """What a run leaves behind: ``runs/<name>/`` with its metrics, matrix, checkpoints and model."""
 
-import csv
 import math
 import os
 import shutil
 import signal
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +23,6 @@ from dendrite_zoo.cli.run_logger import RunLogger
 
 LAST = Path("checkpoints", "last.ckpt")
 BEFORE = LAST.with_name(PREVIOUS)
-CURVE = ("env_steps", "updates", "success")
 RUN_FILES = ("metrics.csv", "matrix.json", "matrix.png", LAST, BEFORE)
 LEFT_OVER = ("metrics.csv.new", "checkpoints/*.part", ".writing-*", "model/.writing-*")
 """What a kill may leave of a file that was being written."""
@@ -94,25 +91,6 @@ def differences(before: Any, now: Any, at: str = "") -> list[str]:
     if not (isinstance(before, dict) and isinstance(now, dict)):
         return [] if before == now else [f"{at}: {before}, now {now}"]
     return [text for key, old in before.items() for text in differences(old, now.get(key), f"{at}.{key}".lstrip("."))]
-
-
-def success_curve(folder: Path) -> list[dict[str, float]]:
-    """Read from ``metrics.csv`` how success rose with the steps played, a point an epoch.
-
-    Args:
-        folder: of a run of `dendrite_zoo.streams.OnlineTasks` with a `SuccessLogger`; without one there are no points.
-
-    Returns:
-        ``env_steps``, ``updates`` and every ``success/...`` of each evaluation.
-    """
-    if not (folder / "metrics.csv").is_file():
-        return []
-    points: dict[str, dict[str, float]] = defaultdict(dict)
-    with open(folder / "metrics.csv", newline="") as file:
-        for row in csv.DictReader(file):  # of an epoch that a crash made run twice the last values count
-            wanted = {name: float(x) for name, x in row.items() if name.partition("/")[0] in CURVE and x}
-            points[row["epoch"]].update(wanted)
-    return [point for point in points.values() if {"env_steps", "updates", "success/mean"} <= point.keys()]
 
 
 @contextmanager

@@ -38,7 +38,7 @@ from dendrite_zoo.hub import HubModel
 from dendrite_zoo.lightning_modules import ContinualClassifier, evaluate_contexts
 from dendrite_zoo.lightning_modules.policies import PolicyModule
 from dendrite_zoo.models import ActiveDendritePolicy
-from dendrite_zoo.records import write_records
+from dendrite_zoo.records import success_curve, write_records
 from dendrite_zoo.rl import MetaWorldTask, evaluate_policy
 from dendrite_zoo.rl.task_list import without_success
 from dendrite_zoo.streams import OnlineTasks, PermutedTasks, TaskStream
@@ -265,7 +265,7 @@ class TrainingCLI(LightningCLI):
             record = report.to_record(sequential=sequential) | {"versions": versions(*libraries)}
             record |= self._of_sequence(sequential)
             if isinstance(data, OnlineTasks):
-                record |= {"env_steps": data.env_steps, "curve": run_folder.success_curve(self.run_folder)}
+                record |= {"env_steps": data.env_steps, "curve": success_curve(self.run_folder)}
             return record
         classes = isinstance(data, TaskStream) and data.num_classes is not None
         if isinstance(model, ActiveDendritePolicy) or not classes or self.trainer.world_size > 1:

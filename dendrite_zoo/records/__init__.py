@@ -2,4 +2,5 @@
 
 from dendrite_zoo.records.files import *
 from dendrite_zoo.records.merge import *
+from dendrite_zoo.records.metrics_file import *
 from dendrite_zoo.records.record import *

@@ -8,11 +8,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from dendrite_zoo._core.files import nan_to_null, write_json
+from dendrite_zoo._core.files import nan_to_null, read_json, write_json
 from dendrite_zoo.functional.accuracy_matrix import as_values
 from dendrite_zoo.metrics import forgetting_per_task, learned_part, summarize
 
-__all__ = ["matrix_record", "write_record"]
+__all__ = ["matrix_record", "read_matrix", "write_record"]
+
+MAX_TEXT = 200
 
 
 def matrix_record(
@@ -67,6 +69,40 @@ def matrix_record(
     }
 
 
+def read_matrix(path: str | Path) -> dict[str, Any]:
+    """Read the accuracy matrix of a file that `matrix_record` made.
+
+    Args:
+        path: of a ``matrix.json``.
+
+    Returns:
+        ``R``, ``baseline``, ``metric``, ``mode``, ``first_task`` and ``samples``: what `matrix_record` takes.
+
+    Raises:
+        OSError: there is no such file.
+        ValueError: it holds something else.
+
+    Shape:
+        ``R``: ``(T, T)``, and ``baseline``: ``(T,)``, both float64, NaN where not measured; ``samples``: ``T`` numbers.
+    """
+    file = read_json(path)
+    try:
+        metric, mode, first_task = str(file["metric"]), file.get("mode", "max"), int(file["first_task"])
+        R, baseline = (as_doubles(file[name]) for name in ("matrix", "baseline"))
+        samples = [None if count is None else int(count) for count in file["samples"]]
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+        got = f"{type(error).__name__}: {str(error)[:MAX_TEXT]}"
+        raise ValueError(f"Expected {path} to hold an accuracy matrix as a run writes it, but got {got}.") from None
+    T = len(samples)
+    right = R.shape == (T, T) and baseline.shape == (T,) and 0 <= first_task < T
+    if not right or mode not in ("max", "min") or len(metric) > MAX_TEXT:
+        got = f"{tuple(R.shape)}, {tuple(baseline.shape)}, first task {first_task}, mode {mode!r:.80}"
+        expected = f"a matrix (T, T), a baseline (T,) and a first task of {T} tasks, mode 'max' or 'min'"
+        raise ValueError(f"Expected {path} to hold {expected}, but got {got}.")
+    known = {"metric": metric, "mode": mode, "first_task": first_task, "samples": samples}
+    return {"R": R, "baseline": baseline, **known}
+
+
 def write_record(record: dict[str, Any] | list[dict[str, Any]], path: str | Path) -> Path:
     """Write records as JSON, one row of a matrix a line; the file appears whole or not at all.
 
@@ -81,6 +117,24 @@ def write_record(record: dict[str, Any] | list[dict[str, Any]], path: str | Path
         ValueError: the record holds a NaN, which JSON cannot say.
     """
     return write_json(path, record)
+
+
+def as_doubles(x: Any) -> Tensor:
+    """Numbers of JSON, in lists, as a float64 tensor; NaN for None.
+
+    Raises:
+        TypeError: something is no number.
+        ValueError: rows have different lengths.
+    """
+    return torch.tensor(_floats(x), dtype=torch.float64)
+
+
+def _floats(x: Any) -> Any:
+    if isinstance(x, list):
+        return [*map(_floats, x)]
+    if isinstance(x, bool | str):
+        raise TypeError(f"{x!r:.80} is no number")
+    return math.nan if x is None else float(x)
 
 
 def _exact(x: Any) -> Tensor:

@@ -172,10 +172,19 @@ def results_table(records: Sequence[ResultRecord]) -> Table:
     benchmark, metric = records[0].benchmark, records[0].more.get("metric", "accuracy")
     rest = [Column(name, no_wrap=True) for name in ("tasks", "context", metric, "seeds", "published")]
     table = _table(f"{benchmark}: mean {metric} over all tasks after the last", Column("method"), *rest)
+    for row in result_rows(records):
+        table.add_row(*row)
+    return table
+
+
+def result_rows(records: Sequence[ResultRecord]) -> list[list[str]]:
+    """The cells of `results_table`: method, tasks, context, mean and spread, seeds, what was published."""
+    rows = []
     for record in sorted(records, key=lambda record: (record.num_tasks, -record.average_accuracy)):
         spread = record.average_accuracy_std
-        known = published_accuracy(record.method).get(record.num_tasks) if benchmark == PUBLISHED_FOR else None
-        table.add_row(
+        of_task = published_accuracy(record.method) if record.benchmark == PUBLISHED_FOR else {}
+        known = of_task.get(record.num_tasks)
+        row = [
             ", ".join([record.method, *_differences(record, records)])
             + ", on held-out training data" * (record.val_fraction is not None),
             str(record.num_tasks),
@@ -183,8 +192,9 @@ def results_table(records: Sequence[ResultRecord]) -> Table:
             f"{record.average_accuracy:.4f}" + ("" if spread is None else f" ± {spread:.4f}"),
             ", ".join(map(str, record.seeds)),
             "" if known is None else f"{known:.4f}",
-        )
-    return table
+        ]
+        rows.append(row)
+    return rows
 
 
 def plain_name(name: str, mode: str = "max") -> str:

@@ -14,10 +14,11 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from dendrite_zoo.cli.run_folder import LastCheckpoint, resumable, run_callbacks, start_run, success_curve
+from dendrite_zoo.cli.run_folder import LastCheckpoint, resumable, run_callbacks, start_run
 from dendrite_zoo.cli.run_logger import RunLogger
 from dendrite_zoo.lightning_modules import ContinualClassifier
 from dendrite_zoo.models import ActiveDendriteClassifier
+from dendrite_zoo.records import success_curve
 from dendrite_zoo.streams import PermutedTasks
 
 
