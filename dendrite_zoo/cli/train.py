@@ -260,6 +260,7 @@ class TrainingCLI(LightningCLI):
             if without_success(own):
                 return {}  # a record is of shares from 0 to 1
             options: dict[str, Any] = {"num_goals": goals, "fast": getattr(data, "fast", False), "progress": True}
+            options["num_processes"] = getattr(data, "num_processes", 2)
             report = evaluate_policy(model.eval(), own or None, **options)
             libraries = ("gymnasium",) if own else ("metaworld", "mujoco")
             record = report.to_record(sequential=sequential) | {"versions": versions(*libraries)}

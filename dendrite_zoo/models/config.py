@@ -119,7 +119,8 @@ class MLPConfig(Arguments):
         check_integers(0, 2**31 - 1, segment_seed=self.segment_seed or 0)  # as in a config.json
         last = len(vars(self)["hidden_features"]) - 1
         if any(layer not in range(last + 1) for layer in self.dendrite_layers or ()):
-            raise wrong_argument("dendrite_layers", f"hidden layers from 0 to {last}", self.dendrite_layers)
+            expected, remedy = f"hidden layers from 0 to {last}", "Give dendrite_layers=None for all of them."
+            raise wrong_argument("dendrite_layers", expected, self.dendrite_layers, remedy)
         if self.winners == "context":
             remedy = "Or leave `winners` out."
             if self.activation != "k-winners":

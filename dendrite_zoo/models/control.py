@@ -42,7 +42,7 @@ class ControlArguments(MLPConfig):
     observation_clip: float | None = None
 
     def __post_init__(self) -> None:
-        _check_tasks(self.tasks)
+        self.tasks = _names(self.tasks)
         features: Any = self.observation_features
         if isinstance(features, np.ndarray | Tensor):
             self.observation_features = features.tolist()
@@ -111,9 +111,7 @@ class ControlModel(DendriteModel):
         left, give another ``overlap``, too.
         """
         known, init_from = list(config["tasks"]), changes.get("init_from")
-        tasks = changes.get("tasks", known)
-        _check_tasks(tasks)
-        tasks = [str(task) for task in tasks]
+        tasks = [str(task) for task in _names(changes.get("tasks", known))]
         if init_from is not None and init_from not in known:
             expected = f"one of the tasks of the model, {', '.join(known)}"
             raise wrong_argument("init_from", expected, init_from, nearest(str(init_from), known).strip())
@@ -287,10 +285,13 @@ class ControlModel(DendriteModel):
         return torch.cat(parts, dim=1)
 
 
-def _check_tasks(tasks: Any) -> None:
+def _names(tasks: Any) -> list[str]:
+    """The names of tasks, each given by its name or as a `dendrite_zoo.rl.TaskSpec`."""
     if isinstance(tasks, str):
-        raise wrong_argument("tasks", "a list of names", tasks, f"Write [{tasks!r}] for one task.")
-    named = isinstance(tasks, Sequence) and all(isinstance(task, str) and task for task in tasks)
-    if not named or not tasks or len(set(tasks)) < len(tasks):
-        got = list(tasks) if isinstance(tasks, Sequence) else tasks
-        raise wrong_argument("tasks", "the names of one task or more, each once", got)
+        remedy = f"Write [{tasks!r}] for one task, dendrite_zoo.rl.task_names({tasks!r}) for those of a benchmark."
+        raise wrong_argument("tasks", "a list of names", tasks, remedy)
+    names: list[Any] = [getattr(task, "name", task) for task in tasks] if isinstance(tasks, Sequence) else []
+    wrong = [name for name in names if not isinstance(name, str) or not name or names.count(name) > 1]
+    if wrong or not names:
+        raise wrong_argument("tasks", "the names of one task or more, each once", wrong or tasks)
+    return names

@@ -52,7 +52,7 @@ class ActiveDendritePolicy(ControlModel):
     these alone train it with ``learn="new"``, as `dendrite_zoo.lightning_modules.BehaviorCloning` does.
 
     Args:
-        tasks: names of the tasks, in the order of their indices.
+        tasks: names of the tasks, or `dendrite_zoo.rl.TaskSpec`, in the order of their indices.
         observation_size: numbers in an observation.
         action_size: numbers in an action, each in [-1, 1].
         hidden_features: units of each hidden layer.

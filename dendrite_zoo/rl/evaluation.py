@@ -15,7 +15,7 @@ from dendrite_zoo.rl.environments import TaskEnvironments, checked_actions
 from dendrite_zoo.rl.episodes import Split
 from dendrite_zoo.rl.metaworld.tasks import MAX_STEPS, MT10, MT50, MetaWorldTask
 from dendrite_zoo.rl.spec import TaskSpec
-from dendrite_zoo.rl.task_list import Tasks, task_specs, without_success
+from dendrite_zoo.rl.task_list import Tasks, check_policy, task_specs, without_success
 
 __all__ = ["GoalEvaluation", "SuccessReport", "evaluate_policy"]
 
@@ -278,6 +278,7 @@ def acting(policy: Act | Policy, tasks: Tasks | None) -> tuple[Act, tuple[TaskSp
     specs = task_specs(known if tasks is None else tasks)
     if known is None:
         return act, specs
+    check_policy(policy, specs)
     names = [spec.name for spec in specs]
     if unknown := ", ".join(name for name in names if name not in known):
         raise ValueError(f"Expected `tasks` to be some of the policy's, {', '.join(known)}, but got {unknown}.")

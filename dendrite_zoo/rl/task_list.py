@@ -72,6 +72,22 @@ def equal_sizes(specs: Sequence[TaskSpec]) -> tuple[int, int]:
     return sizes
 
 
+def check_policy(policy: Any, specs: Sequence[TaskSpec]) -> None:
+    """Refuse environments of other sizes than a policy says that it is for.
+
+    Raises:
+        ValueError: they are.
+    """
+    config, sizes = getattr(policy, "config", {}), equal_sizes(specs)
+    own = config.get("observation_size", sizes[0]), config.get("action_size", sizes[1])
+    if own != sizes:
+        words = "{} numbers in an observation and {} in an action"
+        raise ValueError(
+            f"Expected environments with {words.format(*own)}, as the policy has, but got {specs[0].name} with "
+            f"{words.format(*sizes)}. Train a policy with observation_size={sizes[0]}, action_size={sizes[1]} for it."
+        )
+
+
 def episode_config(
     spec: TaskSpec, num_goals: int | None, max_steps: int | None, common: dict[str, Any]
 ) -> EpisodeConfig:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import dendrite_zoo
 from dendrite_zoo.models import ActiveDendritePolicy, TwinCritic
+from dendrite_zoo.rl import TaskSpec
 
 TASKS = ["reach-v3", "push-v3", "drawer-close-v3"]
 MLP = {"num_segments": 0, "activation": "relu", "weight_density": 1.0, "append_task": True}
@@ -172,6 +173,20 @@ def test_one_bad_observation_of_many_is_refused():
 def test_no_observations_have_no_actions():
     for none in ([], np.zeros(0, dtype=int), torch.zeros(0)):
         assert make().act_batch(np.zeros((0, 39)), none).shape == (0, 4)
+
+
+def test_tasks_given_as_the_environments_lists_have_them(tmp_path):
+    """By name, or as what has a name; the file has names."""
+    made = TaskSpec("moon", lambda: None)
+    policy = ActiveDendritePolicy(["reach-v3", made], hidden_features=[8, 8])
+    assert policy.tasks == ("reach-v3", "moon") and policy.config["tasks"] == ["reach-v3", "moon"]
+    policy.save_pretrained(tmp_path)
+    more = dendrite_zoo.load(tmp_path, tasks=[made, TaskSpec("mars", lambda: None), "reach-v3"])
+    assert more.tasks == ("moon", "mars", "reach-v3")
+    with pytest.raises(ValueError, match=r"each once, but got \['moon', 'moon'\]"):
+        ActiveDendritePolicy(["reach-v3", made, made], hidden_features=[8, 8])
+    with pytest.raises(ValueError, match=r"dendrite_zoo.rl.task_names\('mt10'\) for those of a benchmark"):
+        ActiveDendritePolicy("mt10", hidden_features=[8, 8])
 
 
 def test_tasks_by_name_or_index():

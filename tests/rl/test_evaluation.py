@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from dendrite_zoo.models import ActiveDendritePolicy
+from dendrite_zoo.rl import record_policy
 from dendrite_zoo.rl.evaluation import GoalEvaluation, SuccessReport, evaluate_policy
 from dendrite_zoo.rl.metaworld.episodes import EpisodeConfig, Episodes
+from tests.rl.worlds import ledges
 
 FIRST = np.array([[3, 0, 8], [0, 0, 2]])
 
@@ -110,3 +113,12 @@ def test_what_is_no_policy(act, tasks, words):
     pytest.importorskip("metaworld")
     with pytest.raises(ValueError, match=words):
         evaluate_policy(act, tasks, num_goals=2, num_processes=0)
+
+
+def test_a_policy_of_other_sizes_is_refused_before_it_plays():
+    pytest.importorskip("gymnasium")
+    policy = ActiveDendritePolicy(["calm", "windy"], observation_size=3, action_size=1, hidden_features=[8, 8])
+    words = "with 3 numbers in an observation and 1 in an action, .* but got calm with 3 .* and 2 in an action. Train a"
+    for play in (evaluate_policy, record_policy):
+        with pytest.raises(ValueError, match=words):
+            play(policy, ledges())
