@@ -22,6 +22,7 @@ class CompactRows:
         value: the rows, ``(N, ...)``; of several parameters one after another.
 
     Example:
+        >>> from dendrite_zoo.row_sparse.taken_rows import Rows
         >>> weight = RowParameter(torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]))
         >>> rows = CompactRows(Taken([weight], [Rows(torch.tensor([[0, 2], [2, 2]]))], 1, [None]))
         >>> rows.value.tolist(), rows().shape

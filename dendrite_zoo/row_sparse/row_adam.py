@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 from torch.optim.adam import adam
 
-from dendrite_zoo._core.torch import for_each, sparse_indices, sparse_values, version_of
+from dendrite_zoo._core.torch import sparse_indices, sparse_values, version_of
 from dendrite_zoo.row_sparse.activation_cache import ActivationCache
 from dendrite_zoo.row_sparse.parameter import RowParameter, once, row_ids, rows_of
 
@@ -123,60 +123,46 @@ def pieces_of(parameter: RowParameter, known: KnownRows) -> Iterator[Piece]:
         yield Piece(rows, grads, partial(_put, known.everything, some, rows, cache))
 
 
-def _without_resting(pieces: list[Piece], eps: float) -> Iterator[Piece]:
-    """What is to be updated of pieces of which rows may have no gradient: those rows rest."""
-    flat: list[Piece] = []
-    for piece in pieces:
-        if piece.moved is None:
-            yield piece
-        elif piece.grad.ndim == 1:
-            flat.append(piece)
-        else:
-            yield from _look_for_resting([piece], eps)
-    if flat:  # in one pass
-        yield from _look_for_resting(flat, eps)
+def _without_resting(piece: Piece, eps: float) -> Piece:
+    """What is to be updated of a piece of which rows may have no gradient: those rows rest."""
+    if piece.moved is None:
+        return piece
+    rows, grad, moved = piece.rows, piece.grad, piece.moved.numpy()
+    zero = zero_rows(grad)
+    before = moved[zero]
+    moved.fill(True)
+    moved[zero] = before
+    still = zero[before] if eps > 0 else zero  # what has no moments stays by itself
+    count, used = len(moved), len(moved) - len(zero)
+    gathers = GATHER[min(grad.ndim, 2)] * used <= count + len(still)
+    if not gathers and len(still) == 0:
+        return Piece(rows, grad)
+    ids = torch.from_numpy(np.delete(np.arange(count), zero) if gathers else still)
+    some = [tensor.index_select(0, ids) for tensor in rows]
+    after = partial(_put, rows, ids, some)
+    return Piece(some, grad.index_select(0, ids), after) if gathers else Piece(rows, grad, after)
 
 
-def _look_for_resting(pieces: list[Piece], eps: float) -> Iterator[Piece]:
-    grads, marks = [piece.grad for piece in pieces], [cast(Tensor, piece.moved) for piece in pieces]
-    used, moved = _joined([*map(other_than_zero, grads)]), _joined(marks)
-    count = np.count_nonzero(used.numpy())
-    resting = used.logical_not()
-    if eps > 0:  # what has no moments stays by itself
-        resting &= moved
-    still = _places(resting)
-    for_each("copy_", marks, (moved | used).split([grad.shape[0] for grad in grads]))
-    gathers = bool(GATHER[min(grads[0].ndim, 2)] * count <= used.shape[0] + still.shape[0])
-    return _apart(pieces, _places(used) if gathers else still, gathers)
+def zero_rows(grad: Tensor) -> Any:
+    """Which rows ``(N, ...)`` are all zero, as an array.
 
-
-def _joined(tensors: list[Tensor]) -> Tensor:
-    return tensors[0] if len(tensors) == 1 else torch.cat(tensors)
-
-
-def _apart(pieces: list[Piece], places: Tensor, gathers: bool) -> Iterator[Piece]:
-    """These places of pieces joined are updated alone, or are those that rest."""
-    starts = np.cumsum([0, *(piece.grad.shape[0] for piece in pieces)])
-    ends = np.searchsorted(places.numpy(), starts)
-    for (rows, grad, _, _), first, begin, end in zip(pieces, starts.tolist(), ends, ends[1:], strict=False):
-        if begin == end and not gathers:
-            yield Piece(rows, grad)
-            continue
-        ids = places[begin:end] - first
-        some = [tensor.index_select(0, ids) for tensor in rows]
-        after = partial(_put, rows, ids, some)
-        yield Piece(some, grad.index_select(0, ids), after) if gathers else Piece(rows, grad, after)
+    Example:
+        >>> zero_rows(torch.tensor([[0.0, -0.0], [0.0, torch.nan], [1.0, 0.0]]))
+        array([0])
+    """
+    first = grad if grad.ndim == 1 else grad.flatten(1)[:, 0]
+    zero = np.flatnonzero((first == 0).numpy())
+    if grad.ndim == 1 or len(zero) == 0:
+        return zero
+    if 4 * len(zero) > len(first):
+        return np.flatnonzero(~other_than_zero(grad).numpy())
+    return zero[~other_than_zero(grad.index_select(0, torch.from_numpy(zero))).numpy()]
 
 
 def _masked_piece(rows: list[Tensor], grad: Tensor) -> Piece:
     """The same on a device where the number of rows is not known without waiting."""
     used = other_than_zero(grad).view(-1, *[1] * (grad.ndim - 1))
     return Piece(rows, grad, partial(_put_back, rows, used, [tensor.clone() for tensor in rows]))
-
-
-def _places(marked: Tensor) -> Tensor:
-    """Where ``(N,)`` is true, as `Tensor.nonzero` says, which takes five times as long."""
-    return torch.from_numpy(np.flatnonzero(marked.numpy()))
 
 
 def _put(everything: list[Tensor], ids: Tensor, rows: list[Tensor], cache: ActivationCache | None = None) -> None:
@@ -199,7 +185,7 @@ def _put_back(rows: list[Tensor], used: Tensor, old: list[Tensor]) -> None:
 def _adam(pieces: list[Piece], step: float, group: dict[str, Any]) -> None:
     """One step of Adam, with the small number where `torch.optim.SparseAdam` adds it: to the uncorrected root."""
     (beta1, beta2), fused = group["betas"], bool(group["fused"])
-    pieces = [*_without_resting(pieces, group["eps"])]
+    pieces = [_without_resting(piece, group["eps"]) for piece in pieces]
     weights, means, squares = (list(tensors) for tensors in zip(*(piece.rows for piece in pieces), strict=True))
     before = torch.full((len(weights),), step - 1, device=weights[0].device if fused else "cpu").unbind()
     adam(
