@@ -18,6 +18,8 @@ from dendrite_zoo.hub import config as configs
 CONFIG, WEIGHTS, RESULTS, CARD, PICTURE = "config.json model.safetensors results.json README.md matrix.png".split()
 SKILLS = "skills.gif"
 """A policy at work, by ``dendrite-zoo evaluate NAME --gif``; where it lies beside a model, the card shows it."""
+PAGE = "report.html"
+"""The figures of a model's records as a page, see `dendrite_zoo.report.page_html`; the card links to it."""
 MAX_CARD = 1 << 22  # bytes of a README.md
 ALTERED = "is truncated or altered: restore it, or download or train the model again."
 
@@ -138,7 +140,7 @@ def write(
         files[RESULTS] = to_json(results) + "\n"
     fresh = not os.path.exists(folder)
     try:
-        write_together(folder, files, stale=(RESULTS, PICTURE, SKILLS))
+        write_together(folder, files, stale=(RESULTS, PICTURE, SKILLS, PAGE))
     except (OSError, SafetensorError) as error:
         if fresh and os.path.isdir(folder) and not any(folder.iterdir()):
             folder.rmdir()

@@ -20,6 +20,7 @@ from dendrite_zoo.hub.publish.kinds import kind_of
 from dendrite_zoo.hub.publish.merge import front, merge, read_card
 from dendrite_zoo.hub.results import usable_results
 from dendrite_zoo.metrics import forgetting_per_task, learned_part, summarize, weight_sparsity
+from dendrite_zoo.records import ResultRecord
 
 logger = logging.getLogger(__name__)
 
@@ -46,13 +47,20 @@ class Card:
         self.config = {**header, **self.arguments}
         self.state = model.to_file(self.arguments, cast(nn.Module, model).state_dict())
         self.size = sum(parameter.numel() for parameter in cast(nn.Module, model).parameters())
-        self.results = [_printable(record) for record in usable_results(model.results) or []]
+        self.records = usable_results(model.results) or []
+        self.results = [_printable(record) for record in self.records]
         self.own = [record for record in self.results if record.get("method") == self.results[0].get("method")]
         rows = self.own[0].get("matrix") if self.own else None
         self.matrix = torch.tensor([[math.nan if x is None else x for x in row] for row in rows]) if rows else None
 
-    def text(self, *, picture: bool, skills: bool = False) -> str:
-        """Give the whole README.md; the arguments say whether ``matrix.png`` and ``skills.gif`` lie beside it."""
+    def text(self, *, picture: bool, skills: bool = False, page: int = 0) -> str:
+        """Give the whole README.md.
+
+        Args:
+            picture: whether ``matrix.png`` lies beside it.
+            skills: whether ``skills.gif`` does.
+            page: size of the ``report.html`` beside it in bytes; 0 for none.
+        """
         import jinja2
 
         loader = jinja2.PackageLoader("dendrite_zoo.hub.publish")
@@ -65,6 +73,7 @@ class Card:
             "layers": self._layers(),
             "picture": picture,
             "skills": skills,
+            "page": page,
         }
         nonzero = sum(int(t.count_nonzero()) for t in self.state.values() if t.is_floating_point())
         body = environment.get_template(self.kind.template).render(vars(self), **measured, nonzero=nonzero)
@@ -107,6 +116,17 @@ class Card:
             logger.warning("the card goes without its picture: %s", error)
             return False
         return self.matrix is not None or bool(subnetworks)
+
+    def write_page(self, path: Path) -> int:
+        """Write a page to look at the records; give its bytes, 0 where there are none or nothing to draw with."""
+        from dendrite_zoo.report import Run, write_page
+
+        try:
+            runs = [Run.of_record(record) for record in map(ResultRecord.from_json, self.records)]
+            return write_page(runs, path).stat().st_size if runs else 0
+        except (ImportError, ValueError) as error:
+            logger.warning("the card goes without its page: %s", error)
+            return 0
 
     def _eval_results(self, record: Mapping[str, Any]) -> list[Any]:
         from huggingface_hub import EvalResult

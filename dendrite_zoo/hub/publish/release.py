@@ -187,7 +187,9 @@ def _operations(ours: Mapping[str, Path | bytes], there: Mapping[str, str | None
 
     changed = [name for name, content in ours.items() if not _is(content, there.get(name))]
     stale = [
-        name for name in (artifact.RESULTS, artifact.PICTURE, artifact.SKILLS) if name in there and name not in ours
+        name
+        for name in (artifact.RESULTS, artifact.PICTURE, artifact.SKILLS, artifact.PAGE)
+        if name in there and name not in ours
     ]
     return [CommitOperationAdd(name, ours[name]) for name in changed] + [CommitOperationDelete(name) for name in stale]
 

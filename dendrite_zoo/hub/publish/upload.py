@@ -60,11 +60,11 @@ def publish(
         source = repo_id if revision == "main" else f"{repo_id}@{revision}"
         header = configs.read(folder / artifact.CONFIG)
         card = Card(model, header, name=repo_id, source=source, base_model=base if base != repo_id else "")
-        picture, skills = Path(drawn) / artifact.PICTURE, folder / artifact.SKILLS
-        text = card.text(picture=card.draw(picture), skills=skills.is_file())
+        picture, page, skills = Path(drawn) / artifact.PICTURE, Path(drawn) / artifact.PAGE, folder / artifact.SKILLS
+        text = card.text(picture=card.draw(picture), page=card.write_page(page), skills=skills.is_file())
         paths = [folder / name for name in (artifact.CONFIG, artifact.WEIGHTS)]
         paths += [folder / artifact.RESULTS] if model.results else []
-        files = {path.name: path for path in (*paths, picture, skills) if path.is_file()}
+        files = {path.name: path for path in (*paths, picture, page, skills) if path.is_file()}
         mine = read_card(folder / artifact.CARD)
         if dry_run:
             return Release.of(repo_id, files, merge(mine, text))

@@ -12,6 +12,7 @@ from dendrite_zoo.hub.publish import publish
 from dendrite_zoo.hub.publish.card import Card
 from dendrite_zoo.hub.publish.merge import merge, own_text, pieces
 from dendrite_zoo.models import ActiveDendritePolicy
+from dendrite_zoo.report.page import html
 from tests.hub.conftest import RESULT
 from tests.hub.toy import Toy
 from tools.make_entry import make_entry
@@ -122,6 +123,15 @@ def test_a_record_without_figures_makes_a_card_all_the_same(results, tmp_path):
 def test_the_picture_is_drawn(tmp_path):
     assert card().draw(tmp_path / "matrix.png")
     assert (tmp_path / "matrix.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_page_with_the_records_numbers_is_linked_where_it_was_written(tmp_path, monkeypatch):
+    assert "report.html" not in card().text(picture=False)
+    assert "](report.html): one file of 1.0 MB;" in card().text(picture=False, page=982_377)
+    monkeypatch.setattr(html, "_javascript", lambda: "")  # of the charts, which takes seconds to put together
+    size = card().write_page(path := tmp_path / "report.html")
+    assert size == path.stat().st_size and f'value="{RESULT["average_accuracy"]}"' in path.read_text()
+    assert card([]).write_page(path) == card([{"benchmark": "b"}]).write_page(path) == 0  # no records, no whole one
 
 
 def test_text_of_a_record_ends_no_part_and_no_row_of_the_card():

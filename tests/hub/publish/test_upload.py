@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import time
+from importlib.util import find_spec
 
 import pytest
 import torch
@@ -37,7 +38,9 @@ def head(hub, repo="alice/toy"):
 def test_publish_and_load_in_another_process(hub, alice, reader, model, tmp_path):
     commit, tag, changed, url, files = alice(PUBLISH, source=model, repo="alice/toy").result
     assert (tag, changed, url) == ("v1", True, f"{hub.url}/alice/toy/tree/{commit}")
-    assert files == ["README.md", "config.json", "matrix.png", "model.safetensors", "results.json"]
+    page = ["report.html"] * (find_spec("vl_convert") is not None)
+    assert files == ["README.md", "config.json", "matrix.png", "model.safetensors", *page, "results.json"]
+    assert [name in head(hub)["README.md"].decode() for name in ("matrix.png", "report.html")] == [True, bool(page)]
     for x in ("alice/toy", "alice/toy@v1", f"alice/toy@{commit}"):
         assert reader(LOAD, x=x, cache=tmp_path / "cache").result == outputs(model)
     assert head(hub)["model.safetensors"] == (model / "model.safetensors").read_bytes()
