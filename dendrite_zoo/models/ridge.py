@@ -64,7 +64,8 @@ class RidgeClassifier(HubModel, nn.Module):
         seed: of the features.
 
     Shape:
-        x ``(B, ...)`` to logits ``(B, num_classes)``, whose softmax is a probability.
+        x ``(B, ...)`` to logits ``(B, num_classes)``, whose softmax is a probability. uint8 pixels are scaled to
+        [0, 1], as in streams.
 
     Raises:
         ValueError: an argument out of range.
@@ -157,4 +158,4 @@ class RidgeClassifier(HubModel, nn.Module):
             raise TypeError(f"Expected `x` to be a tensor (batch, {shape}), but got {type(x).__name__}.")
         if math.prod(x.shape[1:]) != (shape if isinstance(shape, int) else math.prod(shape)):
             raise wrong_argument("x", f"of shape (batch, {shape}), or one that flattens to it", tuple(x.shape))
-        return x
+        return x / 255 if x.dtype == torch.uint8 else x  # as streams scale pixels

@@ -20,6 +20,7 @@ def is_dataset(source: Any) -> bool:
         (True, False, False)
     """
     plain = isinstance(source, (tuple, list, Tensor, np.ndarray, Mapping, IterableDataset))
+    plain = plain or hasattr(source, "to_numpy")  # a table or a column of pandas or polars
     return not plain and hasattr(source, "__getitem__") and hasattr(source, "__len__")
 
 
@@ -33,6 +34,41 @@ def splits(source: Mapping[str, Any]) -> tuple[Any, ...]:
         got = ", ".join(map(repr, source))
         raise ValueError(f"Expected a split 'train' in the data set, but got {got}. Name one of them so.")
     return source["train"], *(source[name] for name in [name for name in TEST if name in source][:1])
+
+
+def read_array(values: Any, name: str) -> Tensor:
+    """Numbers of any kind as a tensor: a tensor, an array, lists, a table or a column of pandas.
+
+    Args:
+        values: the numbers.
+        name: of the argument, for errors; labels begin with "y".
+
+    Raises:
+        TypeError: there are no numbers, but text or nothing that can be read.
+
+    Example:
+        >>> read_array([[1.0, 2.0]], "x")
+        tensor([[1., 2.]])
+        >>> read_array(np.array(["cat", "dog"]), "y_train")
+        Traceback (most recent call last):
+            ...
+        TypeError: Expected `y_train` to hold numbers, but got text, such as 'cat'. Number the classes from 0: ...
+    """
+    try:
+        if isinstance(values, Tensor):
+            return values
+        array = np.asarray(values)
+        if array.dtype == object:  # columns of several types, all of them numbers
+            array = array.astype(np.float32)
+        return torch.as_tensor(array if array.flags.writeable else array.copy())  # pandas gives what is only to read
+    except (TypeError, ValueError, RuntimeError) as error:
+        text = next((value for value in np.asarray(values, dtype=object).flat if isinstance(value, str)), None)
+        if text is None:
+            raise TypeError(f"Expected `{name}` to hold numbers, but got {type(values).__name__}: {error}.") from None
+        remedy = "Give each text column one column of 0 and 1 for each of its values, such as by pandas.get_dummies."
+        if name.startswith("y"):
+            remedy = "Number the classes from 0: names, y = numpy.unique(y, return_inverse=True)."
+        raise TypeError(f"Expected `{name}` to hold numbers, but got text, such as {text!r}. {remedy}") from None
 
 
 def read_dataset(dataset: Any) -> tuple[Tensor, Tensor]:

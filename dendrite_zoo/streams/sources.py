@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from dendrite_zoo._core.checks import wrong_argument
 from dendrite_zoo._core.names import nearest
 from dendrite_zoo.streams import mnist
-from dendrite_zoo.streams.datasets import is_dataset, read_dataset, splits
+from dendrite_zoo.streams.datasets import is_dataset, read_array, read_dataset, splits
 from dendrite_zoo.streams.hub_source import HubSource, mirrored
 from dendrite_zoo.streams.images import ImageFolder
 from dendrite_zoo.streams.sampling import hold_out
@@ -205,11 +205,8 @@ def _tensors(source: Any) -> Sequence[Tensor]:
         raise TypeError(f"Expected `source` to be {expected}, but got {found}. Pass one of these.")
     if all(map(is_dataset, parts)):
         return [torch.as_tensor(part) for dataset in parts for part in read_dataset(dataset)]
-    try:
-        return [torch.as_tensor(part) for part in parts]
-    except (TypeError, ValueError, RuntimeError) as error:
-        got = ", ".join(type(part).__name__ for part in parts)
-        raise TypeError(f"Expected `source` to hold tensors or arrays, but got {got}: {error}.") from error
+    names = NAMES if len(parts) == 4 else ("x", "y")
+    return [read_array(part, name) for part, name in zip(parts, names, strict=False)]
 
 
 def _from_tensors(tensors: Sequence[Tensor]) -> Source:
@@ -248,8 +245,14 @@ def _check_split(x: Tensor, y: Tensor, split: str) -> None:
     if x.ndim < 2 or x.numel() == 0:
         raise ValueError(f"Expected `x_{split}` to have the shape (rows, ...), not empty, but got {tuple(x.shape)}.")
     for name, values in ((f"x_{split}", x), (f"y_{split}", y)):
-        if values.is_floating_point() and not bool(values.isfinite().all()):
-            raise ValueError(f"Expected `{name}` to hold finite numbers, but got NaN or infinity. Clean the data.")
+        if values.is_floating_point() and not bool((finite := values.isfinite()).all()):
+            bad = ~finite.flatten(1) if finite.ndim > 1 else ~finite[:, None]
+            got = f"NaN or infinity in {int(bad.any(1).sum())} of {len(bad)} rows"
+            if values.ndim == 2:
+                columns = bad.any(0).nonzero().flatten().tolist()
+                got += f", in {'columns' if len(columns) > 1 else 'column'} {', '.join(map(str, columns[:8]))}"
+            remedy = "Leave these rows out, or fill them in, for instance with the mean of the column."
+            raise ValueError(f"Expected `{name}` to hold finite numbers, but got {got}. {remedy}")
     if y.is_complex() or y.dtype == torch.bool:
         raise TypeError(f"Expected `y_{split}` to hold integers or floats, but got {y.dtype}. Use .long() or .float().")
     if len(y) != len(x) if y.is_floating_point() and y.ndim else y.shape != (len(x),):

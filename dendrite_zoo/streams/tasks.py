@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dendrite_zoo._core.checks import check_choice
+from dendrite_zoo._core.checks import check_choice, wrong_argument
 from dendrite_zoo.streams.sampling import class_order, permutation, rotation_angle, task_share
 from dendrite_zoo.streams.sources import SOURCES, Source, SourceLike
 from dendrite_zoo.streams.stream import TaskStream
@@ -167,7 +167,7 @@ class SplitTasks(TaskStream):
 
     Classes are in the order of their labels for seed 0, for other seeds in a fixed random order. Labels
     stay as they are: all tasks share one head (class-incremental learning). For the arguments see
-    `TaskStream`; the number of classes must be a multiple of ``num_tasks``.
+    `TaskStream`. Where the classes do not divide evenly, the first tasks have one more, as in `numpy.array_split`.
 
     Example:
         >>> stream = SplitTasks("digits", num_tasks=5)
@@ -178,18 +178,16 @@ class SplitTasks(TaskStream):
     kind = "split"
 
     def check_source(self, source: Source) -> None:
-        """Refuse classes that do not divide into tasks."""
+        """Refuse more tasks than classes."""
         if source.num_classes is None:
             raise ValueError("Expected integer labels for SplitTasks, but got float targets. Use .long().")
-        if source.num_classes % (tasks := self.num_tasks):
-            classes = f"the {source.num_classes} classes"
-            raise ValueError(f"Expected `num_tasks` to divide {classes} evenly, but got {tasks}. Change it.")
+        if source.num_classes < self.num_tasks:
+            expected = f"at most {source.num_classes}, the number of classes"
+            raise wrong_argument("num_tasks", expected, self.num_tasks, "Lower it.")
 
     def classes(self, task: int) -> list[int]:
         """The classes of a task."""
-        num_classes = self.num_classes or 0
-        count = num_classes // self.num_tasks
-        return class_order(self.seed, num_classes)[task * count : (task + 1) * count].tolist()
+        return class_order(self.seed, self.num_classes or 0).tensor_split(self.num_tasks)[task].tolist()
 
     def task_rows(self, task: int, labels: Tensor) -> Tensor:
         """Choose the rows of the task's classes."""

@@ -205,3 +205,11 @@ def test_what_has_no_effect_on_it_is_refused():
             ValueError, match=f"Expected a network that is trained for {type(callback).__name__}, but got"
         ):
             callback.on_fit_start(Trainer(**QUIET), ContinualClassifier(small()))
+
+
+def test_pixels_of_a_byte_are_those_of_a_stream():
+    """A photo as it is read, and the same scaled as `SplitTasks` gives it, are one input."""
+    pixels = torch.randint(256, (40, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    model = RidgeClassifier((8, 8), num_classes=2, random_features=64)
+    model.learn([(pixels / 255, torch.arange(40) % 2)])
+    assert torch.equal(model(pixels), model(pixels / 255))

@@ -89,3 +89,42 @@ def test_a_data_set_without_an_index_is_refused():
 
     with pytest.raises(TypeError, match="a Dataset that can be indexed, but got Stream"):
         load_source(Stream())
+
+
+class TestATable:
+    """Columns of several types, as a CSV has them."""
+
+    def test_text_is_refused_with_what_to_do(self):
+        y = np.array(["sick", "well", "well"])
+        with pytest.raises(TypeError, match=r"`y` to hold numbers, but got text, such as 'sick'.*numpy.unique\(y"):
+            load_source((np.zeros((3, 2), "float32"), y))
+        x = np.array([[1.0, "yes"], [2.0, "no"], [3.0, "no"]], dtype=object)
+        with pytest.raises(TypeError, match="`x` to hold numbers, but got text, such as 'yes'.*pandas.get_dummies"):
+            load_source((x, np.arange(3)))
+        with pytest.raises(TypeError, match="`x_test` to hold numbers, but got text, such as 'a'"):
+            load_source((x[:, :1].astype(float), np.arange(3), [["a"]] * 3, np.arange(3)))
+
+    def test_numbers_of_several_types_are_read(self):
+        x = np.array([[1, True], [2.5, False]] * 5, dtype=object)
+        source = load_source((x, [0, 1] * 5))
+        assert sorted(source.x_train[:, 0].unique().tolist()) == [1.0, 2.5] and source.x_train.dtype == torch.float32
+
+    def test_an_array_that_is_only_to_read(self):
+        x = np.ones((10, 2), "float32")
+        x.flags.writeable = False
+        assert load_source((x, [0, 1] * 5)).x_train.shape == (8, 2)  # warnings are errors
+
+    def test_missing_values_are_counted_and_their_columns_named(self):
+        x = np.ones((10, 4), "float32")
+        x[2, 1] = x[2, 3] = x[7, 3] = np.nan
+        with pytest.raises(ValueError, match="NaN or infinity in 2 of 10 rows, in columns 1, 3. Leave these rows out"):
+            load_source((x, np.arange(10) % 2))
+
+    def test_a_data_frame_is_a_table_of_numbers(self):
+        pandas = pytest.importorskip("pandas")
+        frame = pandas.DataFrame({"age": [30.0, 40.0] * 5, "smoker": [True, False] * 5, "kind": ["b", "a"] * 5})
+        source = load_source((frame[["age", "smoker"]], frame["kind"].astype("category").cat.codes))
+        assert {tuple(row) for row in source.x_train.tolist()} == {(30.0, 1.0), (40.0, 0.0)}
+        assert set(source.y_train.tolist()) == {0, 1}
+        with pytest.raises(TypeError, match="`y` to hold numbers, but got text, such as 'b'"):
+            load_source((frame[["age"]], frame["kind"]))

@@ -174,7 +174,7 @@ class TestTensors:
             load_source(tensors()[:3])
         with pytest.raises(TypeError, match=f"{expected} set"):
             load_source({1})
-        with pytest.raises(TypeError, match="to hold tensors or arrays, but got Tensor, str"):
+        with pytest.raises(TypeError, match="`y` to hold numbers, but got text, such as 'labels'"):
             load_source((torch.zeros(3, 2), "labels"))
 
     def test_float_targets_are_no_classes_and_keep_their_shape(self):

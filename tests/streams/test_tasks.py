@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -145,9 +146,15 @@ class TestSplit:
         train, held_out = (len(whole(stream, 1, split)[1]) for split in ("train", "val"))
         assert train + held_out == int((load_source("digits").y_train >= 5).sum())
 
-    def test_classes_must_divide_into_tasks(self):
-        with pytest.raises(ValueError, match="Expected `num_tasks` to divide the 10 classes evenly, but got 3. Change"):
-            SplitTasks("digits", 3).setup()
+    def test_where_classes_do_not_divide_evenly_the_first_tasks_have_one_more(self):
+        stream = SplitTasks("digits", 3, seed=2)
+        stream.setup()
+        order = sum((SplitTasks("digits", 10, seed=2).classes(task) for task in range(10)), [])
+        assert [stream.classes(task) for task in range(3)] == [part.tolist() for part in np.array_split(order, 3)]
+
+    def test_more_tasks_than_classes_are_refused(self):
+        with pytest.raises(ValueError, match="`num_tasks` to be at most 10, the number of classes, but got 11"):
+            SplitTasks("digits", 11).setup()
 
 
 def test_a_stream_of_ones_own_goes_by_its_name():
