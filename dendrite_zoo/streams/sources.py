@@ -244,15 +244,8 @@ def _check_split(x: Tensor, y: Tensor, split: str) -> None:
         raise TypeError(f"Expected `x_{split}` to be float, or uint8 pixels, but got {x.dtype}. Use .float().")
     if x.ndim < 2 or x.numel() == 0:
         raise ValueError(f"Expected `x_{split}` to have the shape (rows, ...), not empty, but got {tuple(x.shape)}.")
-    for name, values in ((f"x_{split}", x), (f"y_{split}", y)):
-        if values.is_floating_point() and not bool((finite := values.isfinite()).all()):
-            bad = ~finite.flatten(1) if finite.ndim > 1 else ~finite[:, None]
-            got = f"NaN or infinity in {int(bad.any(1).sum())} of {len(bad)} rows"
-            if values.ndim == 2:
-                columns = bad.any(0).nonzero().flatten().tolist()
-                got += f", in {'columns' if len(columns) > 1 else 'column'} {', '.join(map(str, columns[:8]))}"
-            remedy = "Leave these rows out, or fill them in, for instance with the mean of the column."
-            raise ValueError(f"Expected `{name}` to hold finite numbers, but got {got}. {remedy}")
+    _check_finite(x, f"x_{split}")
+    _check_finite(y, f"y_{split}")
     if y.is_complex() or y.dtype == torch.bool:
         raise TypeError(f"Expected `y_{split}` to hold integers or floats, but got {y.dtype}. Use .long() or .float().")
     if len(y) != len(x) if y.is_floating_point() and y.ndim else y.shape != (len(x),):
@@ -261,3 +254,15 @@ def _check_split(x: Tensor, y: Tensor, split: str) -> None:
         raise wrong_argument(f"y_{split}", expected, tuple(y.shape), remedy)
     if not y.is_floating_point() and y.min() < 0:
         raise ValueError(f"Expected `y_{split}` to hold labels from 0, but got {int(y.min())}. Number classes from 0.")
+
+
+def _check_finite(values: Tensor, name: str) -> None:
+    if not values.is_floating_point() or bool((finite := values.isfinite()).all()):
+        return
+    bad = ~finite.reshape(len(finite), -1)
+    got = f"NaN or infinity in {int(bad.any(1).sum())} of {len(bad)} rows"
+    if values.ndim == 2:
+        columns = bad.any(0).nonzero().flatten().tolist()
+        got += f", in {'columns' if len(columns) > 1 else 'column'} {', '.join(map(str, columns[:8]))}"
+    remedy = "Leave these rows out, or fill them in, for instance with the mean of the column."
+    raise ValueError(f"Expected `{name}` to hold finite numbers, but got {got}. {remedy}")
