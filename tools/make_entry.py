@@ -10,6 +10,7 @@ from typing import Any
 
 import dendrite_zoo.models  # noqa: F401  (which registers its classes)
 from dendrite_zoo.hub import registry
+from dendrite_zoo.hub.artifact import WEIGHTS
 from dendrite_zoo.hub.model import HubModel
 from dendrite_zoo.hub.publish.card import write_card
 from dendrite_zoo.hub.publish.kinds import kind_of
@@ -18,7 +19,13 @@ from dendrite_zoo.records import merge_seeds, read_records
 
 
 def make_entry(
-    name: str, source: str | Path, results: list[dict[str, Any]], *, build: str, folder: Path | None = None
+    name: str,
+    source: str | Path,
+    results: list[dict[str, Any]],
+    *,
+    build: str,
+    folder: Path | None = None,
+    weights: bool = True,
 ) -> registry.Entry:
     """Put a trained model into ``model_cards/`` and into the registry; run in a checkout, before a release.
 
@@ -28,6 +35,7 @@ def make_entry(
         results: the records its card shows, the model's own first.
         build: the command that trains it.
         folder: another ``model_cards`` than the package's.
+        weights: whether they come with the package; those of some megabytes do not.
     """
     shelf = folder or registry.cards_folder()
     model = HubModel.from_pretrained(source)
@@ -36,6 +44,8 @@ def make_entry(
     model.save_pretrained(shelf / name, results=results)
     model.results = results
     write_card(model, shelf / name, name)
+    if not weights:
+        (shelf / name / WEIGHTS).unlink()
     first, metric = results[0], kind_of(model.model_type).metric
     entry = replace(
         registry.entries(shelf).get(name, registry.Entry(name)),
@@ -55,10 +65,12 @@ def main() -> None:
     parser.add_argument("source", help="the run whose weights are taken")
     parser.add_argument("results", nargs="*", help="more runs, or JSON files of records; the entry's own come first")
     parser.add_argument("--recipe", help="what trains it, for those who lack its weights (default: NAME)")
+    parser.add_argument("--no-weights", action="store_true", help="leave them out: they are too large for the package")
     given = parser.parse_args()
     records = merge_seeds(record for run in given.results or [given.source] for record in read_records(run))
     build = f"dendrite-zoo fit --config {given.recipe or given.name}"
-    entry = make_entry(given.name, given.source, [record.to_json() for record in records], build=build)
+    results = [record.to_json() for record in records]
+    entry = make_entry(given.name, given.source, results, build=build, weights=not given.no_weights)
     print(f"{entry.name}: {entry.headline}, {entry.size / 1e6:.1f} MB")
 
 
