@@ -1,9 +1,9 @@
 """Every block of code in README and docs runs, in the order of its page: `make docs` runs this before it builds.
 
 A block of Python sees what the blocks before it on its page have made, and what prelude.py has. A comment that no
-reader sees, ``<!-- setup``, holds what stands for a reader's own data and networks, and makes training short. Commands run,
-too. ``<!-- not run: why -->`` above a block leaves it out. Whole examples, ``<!-- example: ... -->``, are run by
-tests/test_examples.py.
+reader sees, ``<!-- setup``, holds what stands for a reader's own data and networks, and makes training short.
+Commands run, too. ``<!-- not run: why -->`` above a block leaves it out. Whole examples, ``<!-- example: ... -->``,
+are run by tests/test_examples.py.
 """
 
 from __future__ import annotations
