@@ -170,7 +170,7 @@ def test_nan_in_results_is_written_as_null(model, tmp_path):
         ([{"sparsity": {"layer": [1]}}], "`sparsity`"),
         ([{"subnetworks": {"layers": {"a": {}}}}], "`subnetworks`"),
         ([{"benchmark": "x" * 100_000}], "`benchmark`.* at most 65536 characters"),
-        ([{"matrix": np.zeros((3000, 3000))}], "`num_tasks`.* from 1 to 2000, but got 3000"),
+        ([{"matrix": np.zeros((3000, 1))}], "`num_tasks`.* from 1 to 2000, but got 3000"),
         ([{}] * 1001, "at most 1000 result records, but got 1001"),
         ([{"mine": object()}], "got one of type object"),
         ([{"mine": {(1, 2): 3}}], "keys must be str"),
