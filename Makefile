@@ -49,7 +49,7 @@ floors: .venv/.dev
 
 # Offline once .venv stands. Code that fails, a broken link, an unknown reference or a page in no table of contents is an error.
 docs: .venv/.docs  ## run the code of all pages, and build the site: open build/docs/index.html
-	$(BIN)/python -m pytest -q docs
+	$(BIN)/python -m pytest -q -n 2 docs
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -d build/doctrees docs build/docs
 
 hub-floor: .venv/.dev  ## the Hub tests on the oldest huggingface-hub that is supported
