@@ -10,12 +10,13 @@ from rich.console import Console
 from rich.table import Table
 
 from dendrite_zoo._core.redact import typed_command
+from dendrite_zoo.cli.import_paths import made_by
 from dendrite_zoo.lightning_modules import evaluate_contexts
-from dendrite_zoo.models import ActiveDendritePolicy, load
+from dendrite_zoo.models import ActiveDendritePolicy, AdaptedBackbone, load
 from dendrite_zoo.records import ResultRecord, write_records
 from dendrite_zoo.report import save_gif, write_record
 from dendrite_zoo.rl import SuccessReport, evaluate_policy, record_policy
-from dendrite_zoo.streams import TaskStream, benchmark_stream
+from dendrite_zoo.streams import TaskSequence, TaskStream, benchmark_stream
 
 CLASSIFIER_OPTIONS = "benchmark", "num_tasks", "data"
 POLICY_OPTIONS = "goals", "processes", "gif", "record", "stop_at_success"
@@ -28,6 +29,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--benchmark", help="Such as permuted-digits (default: what the model was trained on).")
     add("--num-tasks", type=int, help="How many tasks (default: those it has learned).")
     add("--seed", type=int, help="Seed of the stream (default: the one it learned), or of a policy's goals (0).")
+    add("--backbone", help="What builds the network that dendrites are on: a function, such as my_networks.resnet.")
     add("--data", help="A local folder to take the data from.")
     add("--json", dest="json_file", type=Path, help="Write the scores there, too.")
     add("--goals", type=int, help="Of a policy: test goals of each task, one episode each (default: 50).")
@@ -41,7 +43,12 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(model: str, json_file: Path | None, **options: Any) -> None:
     """Print a table of scores, and write them to a file where one is given."""
-    loaded = load(model)
+    backbone = options.pop("backbone", None)
+    loaded = load(model, **({} if backbone is None else {"backbone": made_by(backbone, "--backbone")}))
+    if isinstance(loaded, AdaptedBackbone) and loaded.extractor is None:
+        named = loaded.config["backbone_name"] or "a backbone without a name"
+        got = f"none, and {model} was learned on {named}, which it does not contain"
+        raise ValueError(f"Expected `--backbone`, a function that builds it, but got {got}.")
     policy = isinstance(loaded, ActiveDendritePolicy)
     kind, others = ("policy", CLASSIFIER_OPTIONS) if policy else ("classifier", POLICY_OPTIONS)
     given = {name: value for name, value in options.items() if value is not None}
@@ -83,7 +90,14 @@ def _stream(
         raise ValueError(f"Expected `{missing}`, because {name} does not say it. See dendrite-zoo evaluate --help")
     if seed is None:  # other permutations are other tasks
         seed = next(iter(learned.get("stream_seeds") or ()), 0)
-    return benchmark_stream(benchmark.removeprefix("mixed-"), num_tasks, seed=seed, source=data)
+    return _named_stream(benchmark, num_tasks, source=data, seed=seed, flatten=not isinstance(model, AdaptedBackbone))
+
+
+def _named_stream(benchmark: str, num_tasks: int, *, source: str | None, **options: Any) -> TaskStream:
+    """The stream of a benchmark, or data sets one after another: ``mnist+fashion-mnist``."""
+    if "+" in benchmark and source is None:
+        return TaskSequence(benchmark.split("+")[:num_tasks], **options)
+    return benchmark_stream(benchmark.removeprefix("mixed-"), num_tasks, source=source, **options)
 
 
 def _policy(

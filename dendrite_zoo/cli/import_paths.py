@@ -4,6 +4,8 @@ import inspect
 import sys
 import typing
 from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import jsonargparse
@@ -47,6 +49,34 @@ def check_import_paths(config: Any) -> None:
                 raise ValueError(f"Expected `{key}` to be a class of torch.optim.Optimizer, but got {path}. {ADVICE}")
         elif named is not None and not (isinstance(made, type) and (made is named or issubclass(made, nn.Module))):
             raise ValueError(f"Expected `{key}` to be a class, but got {path}, which is none. {ADVICE}")
+
+
+def made_by(path: str, option: str) -> nn.Module:
+    """The network that a function gives, which somebody names on a command line; its module may lie where that runs.
+
+    Args:
+        path: of the function, such as ``my_networks.resnet``.
+        option: that names it, for the error.
+
+    Raises:
+        ValueError: there is no such function, or it gives no network.
+    """
+    module, _, name = path.replace(":", ".").rpartition(".")
+    folder = str(Path.cwd())
+    sys.path.insert(0, folder)
+    try:
+        function = getattr(import_module(module), name) if module else None
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"Expected `{option}` to name a function, such as my_networks.resnet, but got {error}."
+        ) from None
+    finally:
+        sys.path.remove(folder)
+    made = function() if callable(function) else function
+    if not isinstance(made, nn.Module):
+        got = f"{path}, which gives {type(made).__name__}"
+        raise ValueError(f"Expected `{option}` to name a function that returns a torch.nn.Module, but got {got}.")
+    return made
 
 
 def _class_paths(config: Any, key: str = "") -> Iterator[tuple[str, str]]:

@@ -19,7 +19,7 @@ from dendrite_zoo.cli.recipes import recipes
 from dendrite_zoo.hub import registry
 from dendrite_zoo.models import ActiveDendriteClassifier, ActiveDendritePolicy
 from dendrite_zoo.records import ResultRecord, read_records
-from dendrite_zoo.streams import PermutedTasks
+from dendrite_zoo.streams import PermutedTasks, TaskSequence
 from tests import processes
 from tests.cli.conftest import RECIPE, run
 
@@ -465,6 +465,46 @@ def test_evaluate_takes_the_permutations_that_were_learned(finished_run):
     assert scores["seed"] == 5 and scores["inferred"] == pytest.approx(record["task_accuracies"], abs=1e-6)
     run("evaluate", "runs/other", "--seed", 0, "--json", "scores.json", cwd=finished_run)
     assert json.loads((finished_run / "scores.json").read_text())["inferred"][1] < scores["inferred"][1] - 0.1
+
+
+NETWORK = """import torch
+from torch import nn
+
+def small():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten())
+
+number = 3
+"""
+
+
+def test_evaluate_puts_a_backbone_in(tmp_path, monkeypatch):
+    """Against the accuracy counted by hand."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_networks.py").write_text(NETWORK)
+    made = {}
+    exec(NETWORK, made)
+    options = {"layers": "0", "num_classes": 10, "max_tasks": 2, "head": "ridge", "context": "prototype"}
+    model = dendrite_zoo.add_dendrites(made["small"](), name="my/network", example=torch.rand(2, 1, 8, 8), **options)
+    stream = TaskSequence(["digits", "digits"], flatten=False)
+    for task in range(2):
+        model.start_task(task, (x for x, _ in stream.task_loader(task)))
+        model.fit_head(task, stream.task_loader(task))
+    model.eval().save_pretrained(tmp_path / "model")
+    typed = ["evaluate", "./model", "--benchmark", "digits+digits", "--json", "scores.json"]
+    with pytest.raises(
+        SystemExit, match="Expected `--backbone`, a function that builds it, but got none, and ./model was"
+    ):
+        main(typed)
+    for name, said in {"my_networks.other": "has no attribute 'other'", "my_networks.number": "gives int"}.items():
+        with pytest.raises(SystemExit, match=f"Expected `--backbone` to name a function.*{said}"):
+            main([*typed, "--backbone", name])
+    main([*typed, "--backbone", "my_networks.small"])
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    pairs = [(model(x, task=0).argmax(1), y) for x, y in stream.task_loader(0, "test")]
+    right = float(torch.cat([(found == y).float() for found, y in pairs]).mean())
+    assert scores["benchmark"] == "digits+digits" and right > 0.8
+    assert scores["given"][0] == pytest.approx(right, abs=1e-3)
 
 
 def test_evaluate_plays_the_goals_of_a_policy(tmp_path):

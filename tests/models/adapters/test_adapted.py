@@ -349,3 +349,41 @@ def test_the_learning_rate_falls_with_the_number_of_layers():
     assert model.default_lr == pytest.approx(0.1 / 50) and adapted("mlp")[0].default_lr == 5e-3
     with pytest.raises(ValueError, match=r"Expected `layers` to name layers of Sequential, but got \[\]"):
         add_dendrites(deep, layers=[], num_classes=2, max_tasks=1)
+
+
+def _learned(x, own, wrap=lambda model: model):
+    """What comes of two tasks that are learned by a share of every batch."""
+    model, _ = adapted("convolutions", head="ridge", context="prototype", shift=True)
+    wrapped = wrap(model)
+    for task, inputs in enumerate((x, other(x))):
+        model.start_task(task, [inputs[own]])
+        wrapped.train()
+        optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+        for _ in range(5):
+            optimizer.zero_grad()
+            F.cross_entropy(wrapped(inputs[own], task=task), LABELS[own]).backward()
+            optimizer.step()
+        model.fit_head(task, [(inputs[own], LABELS[own])])
+    nearest = model.nearest_task([0, None], [(x[own], LABELS[own])])
+    with torch.no_grad():
+        return model.eval().state_dict() | {"given": model(x, task=0), "inferred": model(other(x))}, nearest
+
+
+def _learn_shares(rank, folder):
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    found = _learned(torch.load(f"{folder}/x"), slice(rank, None, 2), nn.parallel.DistributedDataParallel)
+    torch.save(found, f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_learns(tmp_path):
+    torch.save(IMAGES, tmp_path / "x")
+    torch.multiprocessing.spawn(_learn_shares, (str(tmp_path),), nprocs=2)
+    (first, start), (second, same) = (torch.load(tmp_path / name) for name in ("0.pt", "1.pt"))
+    expected, nearest = _learned(IMAGES, slice(None))
+    assert first.keys() == expected.keys() and start == same == nearest
+    for name, tensor in expected.items():
+        assert torch.equal(first[name], second[name]), name
+        torch.testing.assert_close(first[name], tensor, rtol=1e-3, atol=1e-3, msg=name)
