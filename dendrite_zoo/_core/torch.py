@@ -1,7 +1,7 @@
 """Corners of torch that have private names only, and what holds in a version that lacks one."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -32,6 +32,17 @@ def for_each(operation: str, *arguments: Sequence[Tensor] | float, **keywords: f
         columns = (itertools.repeat(given) if isinstance(given, (int, float)) else given for given in arguments)
         results = [getattr(first, operation)(*others, **keywords) for first, *others in zip(*columns, strict=False)]
     return None if operation.endswith("_") else list(results)
+
+
+def lying_in(modules: Iterable[nn.Module]) -> list[Any]:
+    """The modules and parameters that lie in each of some modules itself, many times as fast as ``named_parameters``.
+
+    Example:
+        >>> layer = nn.Linear(1, 1)
+        >>> [part is own for part, own in zip(lying_in([nn.Sequential(layer), layer]), [layer, *layer.parameters()])]
+        [True, True, True]
+    """
+    return [part for module in modules for parts in (module._modules, module._parameters) for part in parts.values()]
 
 
 def has_statistics(module: nn.Module) -> bool:

@@ -1,6 +1,7 @@
 """What networks that control a body in several tasks have in common: tasks by name, observations normalised."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from dendrite_zoo._core.checks import check_positive, check_range, wrong_argument
 from dendrite_zoo._core.finite import unusable_rows
 from dendrite_zoo._core.names import nearest
-from dendrite_zoo._core.torch import full_precision
+from dendrite_zoo._core.torch import full_precision, is_mixed_precision
 from dendrite_zoo.functional import Context
 from dendrite_zoo.models.config import MLPConfig
 from dendrite_zoo.models.mlp import ActiveDendriteMLP
@@ -272,7 +273,8 @@ class ControlModel(DendriteModel):
     def _linear(self, observation: Tensor) -> Tensor:
         if self.observation_matrix is None:
             return observation
-        with full_precision(observation.device):  # differences of centimetres
+        mixed = is_mixed_precision(observation.device)
+        with full_precision(observation.device) if mixed else nullcontext():  # differences of centimetres
             return observation @ self.observation_matrix.to(observation.dtype)
 
     def _inputs(self, observation: Tensor, task: Tensor | int, *others: Tensor) -> Tensor:

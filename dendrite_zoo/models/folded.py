@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterable
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dendrite_zoo.contexts import TaskContext
 from dendrite_zoo.functional import active_layer_norm
 from dendrite_zoo.layers import ActiveDendriteLinear
-from dendrite_zoo.row_sparse.activation_cache import mark
+from dendrite_zoo.row_sparse.activation_cache import Marks
 from dendrite_zoo.row_sparse.subnetworks import ActiveUnits
 
 
@@ -157,13 +157,12 @@ class FoldedCache:
     def clear(self) -> None:
         """Forget all of them."""
         self._folded: dict[int, nn.Sequential] = {}
-        self._marks: list[Any] = []
+        self._marks: Marks | None = None
 
     def get(self, network: nn.Module, task: int, fold: Callable[[], nn.Sequential]) -> nn.Sequential:
         """What ``fold`` makes of a network in a task; a network in training is folded each time."""
-        marks = [mark(parameter) for parameter in network.parameters()]
-        if network.training or marks != self._marks:
-            self._folded, self._marks = {}, marks
+        if network.training or self._marks is None or not self._marks.hold_for(network):
+            self._folded, self._marks = {}, Marks(network)
         if task not in self._folded:
             with torch.inference_mode(False):
                 self._folded[task] = fold()

@@ -77,7 +77,7 @@ def test_samples_scatter_around_the_mean_by_the_spread():
     assert policy(torch.zeros(1, 39), torch.tensor(0))[1][0, 1] == -20.0
 
 
-@pytest.mark.parametrize("change", ["train", "in place", "load", "fused", "fused in eval", "data", "noise"])
+@pytest.mark.parametrize("change", ["train", "in place", "load", "fused", "fused in eval", "data", "noise", "parameter", "layer"])
 def test_what_was_folded_is_dropped_when_weights_change(change):
     policy = make()
     before = policy.act(np.ones(39), 0)
@@ -93,6 +93,10 @@ def test_what_was_folded_is_dropped_when_weights_change(change):
                 mine.copy_(theirs)
     elif change == "load":
         policy.load_state_dict(other.state_dict())
+    elif change == "parameter":
+        policy.mlp.output.bias = torch.nn.Parameter(policy.mlp.output.bias.detach() + 0.1)
+    elif change == "layer":
+        policy.mlp.output = other.mlp.output
     elif change == "data":
         for parameter in policy.parameters():
             parameter.data.mul_(0.9)
