@@ -77,7 +77,9 @@ def test_samples_scatter_around_the_mean_by_the_spread():
     assert policy(torch.zeros(1, 39), torch.tensor(0))[1][0, 1] == -20.0
 
 
-@pytest.mark.parametrize("change", ["train", "in place", "load", "fused", "fused in eval", "data", "noise", "parameter", "layer"])
+@pytest.mark.parametrize(
+    "change", ["train", "in place", "load", "fused", "fused in eval", "data", "noise", "parameter", "layer"]
+)
 def test_what_was_folded_is_dropped_when_weights_change(change):
     policy = make()
     before = policy.act(np.ones(39), 0)
