@@ -126,10 +126,13 @@ def _accuracy(measured: dict[str, Any], own: dict[str, Any]) -> str:
 
 def _goals(measured: dict[str, Any], own: dict[str, Any]) -> str:
     """Of a policy: which of the first goals it reaches, beside which it reached."""
-    goals = measured["num_goals"]
+    goals, first = measured["num_goals"], own["first_success"]
+    first = (
+        first[0] if isinstance(first[0][0], list) else first
+    )  # of several seeds, the first one's weights are shipped
     pairs = [
         (now > 0, then > 0)
-        for now_of_task, of_task in zip(measured["first_success"], own["first_success"], strict=False)  # of seed 0
+        for now_of_task, of_task in zip(measured["first_success"], first, strict=True)
         for now, then in zip(now_of_task, of_task[:goals], strict=True)
     ]
     other, reached = sum(now != then for now, then in pairs), sum(now for now, _ in pairs)

@@ -43,7 +43,7 @@ class Report:
             ending, note = "passed", work()
         except Skipped as reason:
             ending, note = "skipped", str(reason)
-        except (Failed, OSError, ValueError, KeyError) as reason:
+        except Exception as reason:  # the later steps say more
             ending, note = "FAILED", f"{reason}" if isinstance(reason, Failed) else f"{type(reason).__name__}: {reason}"
         self.rows.append((name, ending, time.monotonic() - start, note))
         print(f"  {ending}: {note}", flush=True)
