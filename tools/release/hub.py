@@ -129,7 +129,7 @@ def _goals(measured: dict[str, Any], own: dict[str, Any]) -> str:
     goals, first = measured["num_goals"], own["first_success"]
     first = (
         first[0] if isinstance(first[0][0], list) else first
-    )  # of several seeds, the first one's weights are shipped
+    )  # the shipped one of several seeds
     pairs = [
         (now > 0, then > 0)
         for now_of_task, of_task in zip(measured["first_success"], first, strict=True)
