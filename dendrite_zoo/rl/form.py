@@ -55,7 +55,8 @@ def spaces_of(name: str, env: Any) -> Spaces:
     if not _is_flat(done):
         raise ValueError(
             f"Expected the action space of {name} to be a Box of one dimension, but got {done}. Policies here act by "
-            "numbers from -1 to 1; wrap the environment in `make_env` so that it takes such."
+            "numbers from -1 to 1; wrap the environment in `make_env` so that it takes such. For one of n choices: "
+            "gymnasium.wrappers.TransformAction(env, lambda action: action.argmax(), Box(-1, 1, (n,)))."
         )
     low, high = np.asarray(done.low, np.float64), np.asarray(done.high, np.float64)
     if not (np.isfinite(low) & np.isfinite(high) & (low < high)).all():

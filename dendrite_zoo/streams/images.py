@@ -135,6 +135,11 @@ class ImageFolder:
         }
         return found if "train" in found else {"train": root}
 
+    @property
+    def classes(self) -> list[str]:
+        """What each label is called: the names of the classes' folders, in their order."""
+        return list(class_files(self.splits()["train"]))
+
     def read(self) -> Arrays:
         """The images and labels of each split: ``x_train (N, ...)`` uint8, ``y_train (N,)``, and of the test split.
 

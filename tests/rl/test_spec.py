@@ -219,7 +219,7 @@ box = gymnasium.spaces.Box
         (lambda: broken(observation_space=gymnasium.spaces.Discrete(3)).action_size, "FlattenObservation"),
         (
             lambda: broken(action_space=gymnasium.spaces.Discrete(3)).action_size,
-            r"Box of one .*, but got Discrete\(3\)",
+            r"Box of one .*, but got Discrete\(3\).*TransformAction\(env, lambda action: action.argmax\(\), ",
         ),
         (lambda: broken(action_space=box(-np.inf, 1, (2,))).action_size, "finite bounds, but got Box.*TransformAction"),
         (lambda: task_specs([TaskSpec("a", calm), TaskSpec("a", windy)]), r"different names, but got \['a', 'a'\]"),
@@ -451,3 +451,20 @@ def test_a_normalizer_is_one(normalizer, words):
         TaskSpec("a", calm, normalizer=normalizer)
     with pytest.raises(ValueError, match="`steps` to be"):
         TaskSpec("a", calm).normalized(steps=0)
+
+
+def test_one_of_n_choices_is_the_largest_of_n_numbers():
+    """As the error says: a pole that is followed stands for a while, one that is pushed on falls at once."""
+
+    def cart():
+        choices = gymnasium.spaces.Box(-1, 1, (2,))
+        return gymnasium.wrappers.TransformAction(gymnasium.make("CartPole-v1"), lambda a: a.argmax(), choices)
+
+    def follow(observations, tasks, sign=1):
+        right = sign * observations[:, 2:3]  # the angle
+        return np.concatenate([-right, right], axis=1).clip(-1, 1)
+
+    tasks = [TaskSpec("cart", cart)]
+    steps = evaluate_policy(follow, tasks, num_goals=4, num_processes=0).return_per_task["cart"]
+    fallen = evaluate_policy(functools.partial(follow, sign=-1), tasks, num_goals=4, num_processes=0)
+    assert steps > 25 > 12 > fallen.return_per_task["cart"]

@@ -85,6 +85,7 @@ def test_a_folder_of_images_as_torchvision_reads_it(tmp_path):
     assert (source.x_train.numpy() == images[order].transpose(0, 3, 1, 2).reshape(8, -1)).all()
     assert source.y_train.tolist() == [0] * 4 + [1] * 4 and source.image_shape == (3, 6, 6) and len(source.x_test) == 4
     small = load_source(ImageFolder(tmp_path, size=(3, 2)))
+    assert ImageFolder(tmp_path).classes == ["class 0", "class 1"]
     assert small.shape == (3, 3, 2) and abs(small.x_train.float().mean() - images[order].mean()) < 2
 
 

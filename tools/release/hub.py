@@ -127,9 +127,7 @@ def _accuracy(measured: dict[str, Any], own: dict[str, Any]) -> str:
 def _goals(measured: dict[str, Any], own: dict[str, Any]) -> str:
     """Of a policy: which of the first goals it reaches, beside which it reached."""
     goals, first = measured["num_goals"], own["first_success"]
-    first = (
-        first[0] if isinstance(first[0][0], list) else first
-    )  # the shipped one of several seeds
+    first = first[0] if isinstance(first[0][0], list) else first  # the shipped one of several seeds
     pairs = [
         (now > 0, then > 0)
         for now_of_task, of_task in zip(measured["first_success"], first, strict=True)
