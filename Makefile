@@ -3,7 +3,7 @@
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check docs format format-check lint types doctest floors hub-floor strangers bench zoo campaign figures release-dry-run clean links
+.PHONY: help demo test check docs notebooks format format-check lint types doctest floors hub-floor strangers bench zoo campaign figures release-dry-run clean links
 
 # The first python that torch's pinned version has wheels for.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10 python3.14 python; do \
@@ -51,6 +51,9 @@ floors: .venv/.dev
 docs: .venv/.docs  ## run the code of all pages, and build the site: open build/docs/index.html
 	$(BIN)/python -m pytest -q -n 2 docs
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -d build/doctrees docs build/docs
+
+notebooks: .venv/.docs  ## run the notebooks of the site, and compare what they print with what they hold (two minutes)
+	$(BIN)/python tools/notebooks.py --check
 
 hub-floor: .venv/.dev  ## the Hub tests on the oldest huggingface-hub that is supported
 	$(BIN)/python -m pip install --quiet --upgrade --target build/hub-floor 'huggingface-hub==1.31.*'
