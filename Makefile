@@ -50,7 +50,7 @@ floors: .venv/.dev
 # Offline once .venv stands. Code that fails, a broken link, an unknown reference or a page in no table of contents is an error.
 docs: .venv/.docs  ## run the code of all pages, and build the site: open build/docs/index.html
 	$(BIN)/python -m pytest -q -n 2 docs
-	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -d build/doctrees docs build/docs
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet --fresh-env -d build/doctrees docs build/docs
 
 notebooks: .venv/.docs  ## run the notebooks of the site, and compare what they print with what they hold (two minutes)
 	$(BIN)/python tools/notebooks.py --check

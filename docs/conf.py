@@ -41,6 +41,7 @@ html_math_renderer = "mathml"
 toc_object_entries_show_parents = "hide"
 
 html_theme = "furo"
+pygments_dark_style = "github-dark"
 html_title = f"dendrite-zoo {release}"
 html_static_path = ["static"]
 html_css_files = ["site.css"]

@@ -14,6 +14,7 @@ from typing import Any
 
 from docutils import nodes
 from docutils.statemachine import StringList
+from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
@@ -103,8 +104,22 @@ def name_of_ours(app: Sphinx, env: Any, node: Any, contnode: Any) -> Any:
     return env.get_domain("py").resolve_xref(env, node["refdoc"], app.builder, "obj", full, node, contnode)
 
 
+def link_names(app: Sphinx, doctree: nodes.document) -> None:
+    """Lead `ForgettingLogger` and `dendrite_zoo.load` in the text of a page to where they are documented."""
+    full_names = {full: full for full in documented().values()} | {"dendrite_zoo.load": "dendrite_zoo.models.load"}
+    for full in documented().values():
+        if (name := full.rpartition(".")[2])[0].isupper():
+            full_names.setdefault(name, full)  # of two, the callback rather than the regularizer
+    for literal in list(doctree.findall(nodes.literal)):
+        full = full_names.get(literal.astext())
+        if full and isinstance(literal.parent, nodes.paragraph):
+            target = {"refdomain": "py", "reftype": "obj", "reftarget": full, "refdoc": app.env.docname}
+            literal.replace_self(addnodes.pending_xref("", literal.deepcopy(), **target))
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("public-names", PublicNames)
     app.connect("autodoc-process-bases", public_bases)
     app.connect("missing-reference", name_of_ours)
+    app.connect("doctree-read", link_names)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
