@@ -266,11 +266,11 @@ class NewParts(nn.Module):
         places: Places = {}
         of_task = {task: dict(self._active(task)) for task in (*self.tasks, *self.earlier)}
         for name in of_task[self.tasks[0]]:
-            parameter = self.model.get_parameter(name)
-            used = torch.zeros(parameter.numel(), dtype=torch.bool, device=parameter.device)
+            used = torch.zeros_like(self.model.get_parameter(name), dtype=torch.bool).view(-1)
             for task in self.earlier:
                 used[of_task[task][name]] = True
-            ids = torch.cat([of_task[task][name] for task in self.tasks]).unique()
+            ids = torch.cat([of_task[task][name] for task in self.tasks])
+            ids = ids if len(self.tasks) == 1 else ids.unique()  # which waits for a device
             places[name] = ids, ~used[ids]
         return places
 

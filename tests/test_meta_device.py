@@ -178,3 +178,14 @@ def test_lightning_modules_of_control(winners):
     learn(sac, loss)
     sac.networks.follow(0.1)
     learn(cloning, lambda: cloning.training_step((batch.observation, batch.action, batch.task), 0))
+
+
+@pytest.mark.filterwarnings("ignore:You are trying to `self.log")
+@pytest.mark.parametrize("winners", ["activation", "context"])
+def test_a_new_task_begins(winners):
+    with META:
+        policy = ActiveDendritePolicy(["a", "b"], hidden_features=[16, 16], winners=winners, dendrite_layers=None)
+        cloning = BehaviorCloning(policy, learn="new")
+        batch = torch.randn(B, 39), torch.randn(B, 4), ids(B)
+    cloning.new.own([1], earlier=[0])
+    step([cloning.new], lambda: cloning.training_step(batch, 0))
