@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from backbone_sequence import ResNet20
-from harness import compare, in_turn
+from harness import compare, emit, in_turn
 from torch import Tensor, nn
 
 from dendrite_zoo import add_dendrites
@@ -81,11 +81,9 @@ def main() -> None:
         of_gates = lambda x, model=model: model(x, task=0)  # noqa: E731
         memory = {"gates": megabytes(model, of_gates, x), "full": megabytes(whole, whole, x)}
         seconds = in_turn({"gates": step(model, of_gates, x), "full": step(whole, whole, x)}, rounds=5)
-        ratio = memory["gates"] / memory["full"]
-        print(f"{name}: {memory}, ratio {ratio:.3f}", flush=True)
-        compare(
-            f"{name}: a step of gates / of full fine-tuning", seconds, "gates", "full", memory_ratio=round(ratio, 3)
-        )
+        benchmark, shown = f"backbone_step, {name}", {kind: round(value, 1) for kind, value in memory.items()}
+        emit(benchmark, "memory: gates / full", memory["gates"] / memory["full"], "<= 0.8", megabytes=shown)
+        compare(benchmark, seconds, "gates", "full", "<= 1")
 
 
 if __name__ == "__main__":
