@@ -17,6 +17,8 @@ class Kind:
         tags: under which the Hub lists it.
         task: what it was trained for.
         metric: how that is measured.
+        idea: why it forgets little, in words that follow a colon.
+        learning: how it learns on, a sentence.
         usage: from the constructor's arguments to lines of Python that follow ``model = dendrite_zoo.load(...)``, where
             the template leaves that open.
         limits: from the constructor's arguments to sentences on what the model cannot do, beside the template's.
@@ -27,6 +29,14 @@ class Kind:
     tags: tuple[str, ...] = ("continual-learning", "active-dendrites")
     task: str = "Continual learning"
     metric: str = "accuracy"
+    idea: str = (
+        "active dendrites choose which few units\nanswer for each task, so that learning one task leaves the others "
+        "intact\n([Iyer et al. 2022](https://arxiv.org/abs/2201.00042))."
+    )
+    learning: str = (
+        "To fine-tune it, give it to `ContinualClassifier` or to any loop of your own; what it knows of its tasks "
+        "comes with it."
+    )
     usage: Callable[[Arguments], str] = lambda arguments: "print(model)"
     limits: Callable[[Arguments], list[str]] = lambda arguments: []
 
@@ -59,6 +69,8 @@ def _put_on(arguments: Arguments) -> str:
 KINDS: dict[str, Kind] = {
     "adapted-backbone": Kind(
         tags=("continual-learning", "active-dendrites", "adapters"),
+        idea="each task has gates of its own on the channels\nof a frozen backbone, so that learning one task leaves "
+        "the others intact.",
         usage=_put_on,
         limits=lambda arguments: [
             "It has no backbone: "
@@ -77,6 +89,10 @@ KINDS: dict[str, Kind] = {
     "ridge-classifier": Kind(
         pipeline_tag="image-classification",
         tags=("continual-learning", "class-incremental-learning"),
+        idea="it is solved for from running sums over all rows\nthat it ever saw, so that nothing is trained and "
+        "nothing forgotten.",
+        learning="To teach it more, call `model.learn(loader)`; its sums come with it. "
+        "`dendrite_zoo.load(..., num_classes=...)` makes\nroom for more classes.",
         usage=_from_sums,
         limits=lambda arguments: ["It tells the classes it has seen apart, and gives one of them for any input."],
     ),
