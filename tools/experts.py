@@ -22,7 +22,7 @@ from dendrite_zoo.rl.metaworld.experts import expert_of
 from dendrite_zoo.rl.metaworld.tasks import task_names
 
 
-def record(benchmark: str, goals: int, processes: int) -> ResultRecord:
+def record(benchmark: str, goals: int, processes: int, stop: bool) -> ResultRecord:
     """Play the test goals of a benchmark."""
     tasks, started = task_names(benchmark), time.monotonic()
     experts = [expert_of(task) for task in tasks]
@@ -31,8 +31,8 @@ def record(benchmark: str, goals: int, processes: int) -> ResultRecord:
         seen = zip(observations, index, strict=True)
         return np.stack([np.clip(experts[task].get_action(observation), -1, 1) for observation, task in seen])
 
-    report = evaluate_policy(act, tasks, num_goals=goals, num_processes=processes, fast=True)
-    print(f"{benchmark}: {report.mean:.3f}, at the last step {report.mean_at_last_step:.3f}", flush=True)
+    report = evaluate_policy(act, tasks, num_goals=goals, num_processes=processes, fast=True, stop_at_success=stop)
+    print(f"{benchmark}: {report.mean:.3f}, at the last step {report.mean_at_last_step}", flush=True)
     return ResultRecord.from_run(
         **report.to_record(),
         method="scripted experts",
@@ -50,11 +50,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/metaworld/experts.json"))
     parser.add_argument("--goals", type=int, default=50, help="of each task")
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--stop-at-success", action="store_true", help="faster; success at the end stays unknown")
     options = parser.parse_args()
     warnings.simplefilter("ignore")  # that the experts' constants may be too high: hence the clip
     for benchmark in options.benchmarks:
         known = {one.benchmark: one for one in (read_records(options.out) if options.out.is_file() else [])}
-        played = record(benchmark, options.goals, options.processes)
+        played = record(benchmark, options.goals, options.processes, options.stop_at_success)
         every = {**known, played.benchmark: played}
         write_atomically(options.out, to_json([every[name].to_json() for name in sorted(every)]))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dendrite_zoo.hub.registry import entries
-from dendrite_zoo.metrics import forgetting
+from dendrite_zoo.metrics import forgetting, learning_accuracy
 from dendrite_zoo.records import ResultRecord, read_records
 from dendrite_zoo.report import PUBLISHED, accuracy_by_tasks, published_accuracy
 
@@ -289,9 +289,10 @@ def fifty_skills_table() -> str:
         so_far = [f"{cells[n]:.3f}" if n in cells else "" for n in (5, 10, 20, 50)]
         trained = record.more.get("parameters_per_skill")
         size = f"{record.parameters:,}", "all" if trained is None else f"at most {trained:,}"
-        rows.append([record.method, seeds(record), *so_far, f"{float(forgetting(record.matrix)):.3f}", *size])
+        kept = [f"{float(of(record.matrix)):.3f}" for of in (learning_accuracy, forgetting)]
+        rows.append([record.method, seeds(record), *so_far, *kept, *size])
     counts = [f"{n} skills" for n in (5, 10, 20, 50)]
-    head = ["method", "seeds", *counts, "forgetting", "parameters", "of which a skill trains"]
+    head = ["method", "seeds", *counts, "each when learned", "forgetting", "parameters", "of which a skill trains"]
     return table(head, rows)
 
 
