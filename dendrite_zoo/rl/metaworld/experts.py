@@ -21,29 +21,35 @@ class Expert(Protocol):
         """The action ``(4,)`` for an observation ``(39,)``."""
 
 
-class SoccerExpert:
-    """Takes the ball and drags it to the goal.
+class DragExpert:
+    """Takes a ball or a puck and drags it to the goal.
 
-    Meta-World's own pushes it by a touch at a time, from one side or the other, which is too fine to be imitated.
+    Meta-World's own pushes the ball by a touch at a time, from one side or the other, which is too fine to be imitated,
+    and loses a puck in one of ten.
+
+    Args:
+        low: how far over the middle of the object the hand grips, in metres.
 
     Example:
-        >>> SoccerExpert().get_action(np.zeros(39)).shape
+        >>> DragExpert().get_action(np.zeros(39)).shape
         (4,)
     """
 
     above = np.array([0.0, 0.0, 0.13])
-    """The hand over the ball before it is lowered, in metres; it grips ``low`` over the ball's middle."""
+    """The hand over the object before it is lowered, in metres."""
 
-    low = np.array([0.0, 0.0, 0.02])
     gripped = 0.7
-    """How far the gripper is open at most, of 1, once it has the ball."""
+    """How far the gripper is open at most, of 1, once it has the object."""
+
+    def __init__(self, low: float = 0.02) -> None:
+        self.low = np.array([0.0, 0.0, low])
 
     def get_action(self, observation: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Over the ball, down, grip, and to the goal."""
-        hand, opened, ball, goal = observation[:3], observation[3], observation[4:7], observation[-3:]
-        beside, at = float(np.linalg.norm((hand - ball)[:2])), ball + self.low
+        """Over the object, down, grip, and to the goal."""
+        hand, opened, thing, goal = observation[:3], observation[3], observation[4:7], observation[-3:]
+        beside, at = float(np.linalg.norm((hand - thing)[:2])), thing + self.low
         if beside > 0.04 or (beside > 0.02 and opened > self.gripped + 0.1):
-            to, force = ball + self.above, OPEN
+            to, force = thing + self.above, OPEN
         elif hand[2] > at[2] + 0.015 and opened > self.gripped + 0.05:
             to, force = at, OPEN
         else:
@@ -85,7 +91,8 @@ class PressExpert:
 
 
 OWN: dict[str, Expert] = {
-    "soccer-v3": SoccerExpert(),
+    "soccer-v3": DragExpert(),
+    "push-back-v3": DragExpert(low=0.03),
     "handle-press-v3": PressExpert(beside=0.02),
     "handle-press-side-v3": PressExpert(),
 }

@@ -47,7 +47,7 @@ LEAVING = frozenset(
     """
     box-close-v3 coffee-button-v3 coffee-push-v3 door-open-v3 faucet-close-v3 lever-pull-v3 pick-out-of-hole-v3
     plate-slide-side-v3 plate-slide-back-v3 plate-slide-back-side-v3 peg-unplug-side-v3 stick-push-v3 stick-pull-v3
-    push-v3 push-back-v3 shelf-place-v3
+    push-v3 shelf-place-v3
     """.split()
 )
 """The tasks whose scripted experts leave a goal that they have reached, as seen on goals of training; the others stay,

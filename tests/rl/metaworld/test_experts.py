@@ -1,4 +1,4 @@
-"""Scripted experts: our own for three tasks, Meta-World's for all else."""
+"""Scripted experts: our own for four tasks, Meta-World's for all else."""
 
 import numpy as np
 import pytest
@@ -8,12 +8,12 @@ pytest.importorskip("metaworld")
 from metaworld.policies import ENV_POLICY_MAP
 
 from dendrite_zoo.rl import collect_demonstrations
-from dendrite_zoo.rl.metaworld.experts import OWN, PressExpert, SoccerExpert, expert_of
+from dendrite_zoo.rl.metaworld.experts import OWN, PressExpert, DragExpert, expert_of
 from dendrite_zoo.rl.metaworld.tasks import MT50
 
 
-def test_all_but_three_are_metaworlds():
-    assert len(OWN) == 3
+def test_all_but_four_are_metaworlds():
+    assert len(OWN) == 4
     for task in set(MT50) - set(OWN):
         assert type(expert_of(task)) is ENV_POLICY_MAP[task]
 
@@ -27,10 +27,10 @@ def test_all_but_three_are_metaworlds():
         ((0.0, 0.65, 0.05), 0.5, (0.5, 1, 0, 1)),  # to the goal at (0.05, 0.85), at this height
     ],
 )
-def test_what_the_expert_for_soccer_does(hand, opened, action):
+def test_what_the_expert_for_balls_does(hand, opened, action):
     observation = np.zeros(39)
     observation[:3], observation[3], observation[4:7], observation[-3:] = hand, opened, (0, 0.65, 0.03), (0.05, 0.85, 0)
-    np.testing.assert_allclose(SoccerExpert().get_action(observation), action, atol=1e-12)
+    np.testing.assert_allclose(DragExpert().get_action(observation), action, atol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -53,4 +53,4 @@ def test_they_reach_their_goals_and_stay():
     options = {"num_processes": 0, "fast": True, "seed": 3, "steps_after_success": 40}
     shown = collect_demonstrations(list(OWN), episodes_per_task=2, **options)
     assert shown.solved.all()  # the last step succeeds, too
-    assert 6 * 65 < len(shown) < 6 * 130
+    assert 8 * 65 < len(shown) < 8 * 140
