@@ -8,7 +8,7 @@ pytest.importorskip("metaworld")
 from metaworld.policies import ENV_POLICY_MAP
 
 from dendrite_zoo.rl import collect_demonstrations
-from dendrite_zoo.rl.metaworld.experts import OWN, PressExpert, DragExpert, expert_of
+from dendrite_zoo.rl.metaworld.experts import OWN, DragExpert, PressExpert, expert_of
 from dendrite_zoo.rl.metaworld.tasks import MT50
 
 
