@@ -27,7 +27,8 @@ def predict(name: str) -> None:
         action = model.act([0.0] * model.config["observation_size"], model.tasks[0])
         check(action.shape == (model.config["action_size"],), f"{name}: an action of shape {action.shape}")
     else:
-        logits = model(torch.rand(3, model.config["in_features"]))
+        shape = model.config.get("input_shape", model.config.get("in_features"))
+        logits = model(torch.rand(3, *([shape] if isinstance(shape, int) else shape)))
         check(logits.isfinite().all().item() and len(logits) == 3, f"{name}: logits {logits}")
 
 
