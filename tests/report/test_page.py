@@ -220,6 +220,19 @@ def test_a_thousand_tasks_fit_into_a_page():
     assert len(page.tables["Each task when learned, and now"]) == 1001
 
 
+def test_a_matrix_in_which_nothing_was_measured_yet():
+    page = Page(page_html([Run(name="run", matrices=[{"R": torch.full((3, 3), NAN), "metric": "val/acc"}])]))
+    assert not page.values and "nothing was measured yet" in page.said
+
+
+def test_a_task_may_have_any_name(tmp_path):
+    (tmp_path / "metrics.csv").write_text("step,success/x,success/step,success/mean\n5,1.0,0.5,0.75\n9,,0.25,0.25\n")
+    page = Page(page_html(read_runs(tmp_path)))
+    head, *rows = page.tables["Success while it was trained"]
+    assert head == ["step", "mean", "x", "step"]
+    assert rows == [["5", ".7500", "1.0000", ".5000"], ["9", ".2500", "·", ".2500"]]
+
+
 def test_several_runs_stand_below_a_table(tmp_path):
     for seed in (0, 1):
         write_records([record(method=f"m{seed}", matrix=None)], tmp_path / f"{seed}.json")

@@ -67,8 +67,8 @@ def test_the_page_in_a_browser(tmp_path):
     layers = {"sparsity": sparsity, "subnetworks": subnetwork_record({"hidden": rates})}
     record = ResultRecord.from_run(matrix[-1], seed=0, matrix=matrix, **known, **layers)
     points = [
-        {"x": 1.0, "reach": 0.5, "push": 0.0, "<b>pull": 0.0, "mean": 0.25},
-        {"x": 2.0, "reach": 1.0, "mean": 0.5},
+        (1.0, {"reach": 0.5, "push": 0.0, "<b>pull": 0.0, "mean": 0.25}),
+        (2.0, {"reach": 1.0, "mean": 0.5}),
     ]
     run = Run.of_record(record)
     page = write_page([Run(**{**vars(run), "points": points})], tmp_path / "report.html")

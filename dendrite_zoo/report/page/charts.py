@@ -22,7 +22,6 @@ def _by_width(narrow: int, wide: int) -> Spec:
 
 CONFIG: Spec = {
     "background": None,
-    "autosize": {"type": "fit-x", "contains": "padding"},
     "font": "system-ui, sans-serif",
     "view": {"stroke": None},
     "axis": {
@@ -76,7 +75,7 @@ def heat_map(names: Sequence[str], rows: Sequence[str], low: float, high: float,
             {"calculate": NAMED.replace("value", "t"), "as": "task"},
             {"calculate": "rows[datum.a]", "as": "row"},
         ],
-        "height": {"step": 22 if len(rows) <= 24 else 9},
+        "height": _height(len(rows)),
         "encoding": {
             "x": _ordinal("t", "task", NAMED, -90 if max(map(len, names)) > 4 else 0),
             "y": _ordinal("a", "after task", "rows[datum.value]"),
@@ -132,7 +131,7 @@ def dots(names: Sequence[str], series: Sequence[str], title: str, zero: bool) ->
     return {
         "params": [{"name": "names", "value": list(names)}],
         "transform": [{"calculate": "names[datum.n]", "as": "name"}],
-        "height": {"step": 22},
+        "height": 22 * len(names),
         "mark": {"type": "point", "filled": True, "size": 80, "opacity": 0.9},
         "encoding": {
             "y": {**_ordinal("n", None, NAMED), "axis": {"grid": True, "labelExpr": NAMED, "labelOverlap": True}},
@@ -148,19 +147,19 @@ def dots(names: Sequence[str], series: Sequence[str], title: str, zero: bool) ->
     }
 
 
-def winners(names: Sequence[str]) -> Spec:
-    """Units ``u`` of a layer ``l`` by tasks ``t``: the share ``v`` of a task's inputs for which a unit was active.
+def winners(names: Sequence[str], tasks: int) -> Spec:
+    """Units ``u`` of a layer ``l`` by some tasks ``t``: the share ``v`` of a task's inputs that a unit was active for.
 
     Where a task is ``chosen``, the others are faint.
     """
     return {
         "params": [{"name": "names", "value": list(names)}, _chosen(), {"name": "layer", "value": 0}],
         "transform": [{"filter": "datum.l === layer"}, {"calculate": "names[datum.t]", "as": "task"}],
-        "height": {"step": 20 if len(names) <= 24 else 9},
+        "height": _height(tasks),
         "mark": "rect",
         "encoding": {
             "x": {
-                **{"field": "u", "type": "ordinal", "title": "units, ordered by the task that they win most for"},
+                **{"field": "u", "type": "ordinal", "title": "units, ordered by task"},
                 "axis": {"labels": False, "ticks": False, "domain": False},
             },
             "y": _ordinal("t", None, NAMED),
@@ -168,7 +167,7 @@ def winners(names: Sequence[str]) -> Spec:
                 **{
                     "field": "v",
                     "type": "quantitative",
-                    "title": "share of the task's inputs that a unit is active for",
+                    "title": "share of inputs",
                 },
                 "scale": {"scheme": "viridis", "domain": [0, 1]},
             },
@@ -182,7 +181,7 @@ def winners(names: Sequence[str]) -> Spec:
     }
 
 
-def overlaps(names: Sequence[str]) -> Spec:
+def overlaps(names: Sequence[str], tasks: int) -> Spec:
     """The share ``v`` of active units that the ``chosen`` task ``t`` has in common with each ``o``, by layer ``l``."""
     shared: Spec = {
         "mark": {"type": "bar"},
@@ -207,7 +206,7 @@ def overlaps(names: Sequence[str]) -> Spec:
             {"filter": "datum.l === layer && datum.t === max(chosen, 0)"},
             {"calculate": "names[datum.o]", "as": "other"},
         ],
-        "height": {"step": 20 if len(names) <= 24 else 9},
+        "height": _height(tasks),
         "layer": [shared, by_chance],
     }
 
@@ -238,6 +237,11 @@ def curves(names: Sequence[str], x: str, y: str) -> Spec:
 def _ordinal(field: str, title: str | None, label: str, angle: int = 0) -> Spec:
     axis: Spec = {"labelExpr": label, "labelOverlap": True, "labelAngle": angle, "ticks": False, "domain": False}
     return {"field": field, "type": "ordinal", "title": title, "axis": axis}
+
+
+def _height(rows: int) -> int:
+    """Of so many rows: high enough for a finger where they are few."""
+    return rows * (22 if rows <= 24 else 9)
 
 
 def _chosen() -> Spec:

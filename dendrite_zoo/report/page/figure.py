@@ -72,7 +72,7 @@ def task_names(run: Run, count: int) -> list[str]:
 
 def curve_names(run: Run) -> list[str]:
     """The tasks that the curves over training are of, as they stand there."""
-    return list(dict.fromkeys(name for point in run.points for name in point if name not in ("x", "mean")))
+    return list(dict.fromkeys(name for _, values in run.points for name in values if name != "mean"))
 
 
 def part(shown: int, of: int, what: str) -> str:

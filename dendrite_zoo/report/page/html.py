@@ -105,7 +105,7 @@ def page_html(runs: Sequence[Run]) -> str:
     sections = [_section(number, run, sources) for number, run in enumerate(runs[:MOST_RUNS])]
     records = [run.record for run in runs if run.record is not None]
     page = {
-        "title": short(runs[0].name) if len(runs) == 1 else f"{len(runs)} runs",
+        "title": _title(runs, records),
         "version": dendrite_zoo.__version__,
         "comparison": _comparison(records) if len(records) > 1 else {},
         "not_drawn": len(runs) - len(sections),
@@ -113,6 +113,13 @@ def page_html(runs: Sequence[Run]) -> str:
     }
     scripts = {"sources": _json(sources), "config": _json(CONFIG), "library": library}
     return environment.get_template("page.html.j2").render(page, **scripts)
+
+
+def _title(runs: Sequence[Run], records: Sequence[ResultRecord]) -> str:
+    if len(runs) == 1:
+        return short(runs[0].name)
+    benchmarks = {record.benchmark for record in records}
+    return f"{len(runs)} runs" + (f" of {short(*benchmarks)}" if len(benchmarks) == 1 else "")
 
 
 @functools.cache
@@ -162,7 +169,8 @@ def _drawn(figure: Figure, sources: list[Columns]) -> dict[str, Any]:
     """A figure as the template takes it; data that several charts share stand once in the page."""
     number = next((n for n, source in enumerate(sources) if source is figure.data), len(sources))
     sources += [figure.data] * (number == len(sources))
-    spec = {**figure.spec, "width": "container", "description": figure.alt}
+    width = {"width": "container", "autosize": {"type": "fit-x", "contains": "padding"}}
+    spec = {**figure.spec, **width, "description": figure.alt}
     return {**vars(figure), "chart": _json({"spec": spec, "source": number, "said": figure.said})}
 
 

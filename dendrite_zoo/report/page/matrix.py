@@ -50,7 +50,7 @@ def matrix_figures(run: Run) -> list[Figure]:
 
 def _heat_map(of: Matrix) -> list[Figure]:
     shown = spread(range(len(of.R)), MOST_TASKS)
-    rows = spread(shown_rows(of.R, MOST_ROWS), MOST_ROWS)
+    rows = spread(shown_rows(of.R, MOST_ROWS), MOST_ROWS) or [0]
     labels = ["before" if i == of.first_task - 1 else of.names[i] for i in rows]
     cells = of.R[rows]
     if not of.untrained.isnan().all():

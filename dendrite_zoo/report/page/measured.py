@@ -59,23 +59,23 @@ def curve_figures(run: Run) -> list[Figure]:
     if not number:
         return []
     names, points = sorted(number, key=lambda name: number[name]), spread(run.points, MOST_POINTS)
-    shown, has_mean = spread(names, MOST_CURVES), any("mean" in point for point in run.points)
+    shown, has_mean = spread(names, MOST_CURVES), any("mean" in values for _, values in run.points)
     data = [
-        {"x": point["x"], "t": number.get(name, -1), "v": point[name], "said": decimal(point[name], 4)}
+        {"x": x, "t": number.get(name, -1), "v": values[name], "said": decimal(values[name], 4)}
         for name in [*shown, "mean"]
-        for point in points
-        if math.isfinite(point.get(name, math.nan))
+        for x, values in points
+        if math.isfinite(values.get(name, math.nan))
     ]
-    x, columns = run.x.replace("_", " "), [*["mean"] * has_mean, *shown]
-    rows = [[f"{point['x']:.0f}", *(decimal(point.get(name, math.nan), 4) for name in columns)] for point in points]
-    last = next((f" The mean ends at {decimal(p['mean'], 4)}." for p in reversed(run.points) if "mean" in p), "")
+    axis, columns = run.x.replace("_", " "), [*["mean"] * has_mean, *shown]
+    rows = [[f"{x:.0f}", *(decimal(values.get(name, math.nan), 4) for name in columns)] for x, values in points]
+    last = next((f" The mean ends at {decimal(p['mean'], 4)}." for _, p in reversed(run.points) if "mean" in p), "")
     rest = part(len(shown), len(names), "tasks") + part(len(points), len(run.points), "evaluations")
     figure = Figure(
         title=f"{run.measured.capitalize()} while it was trained",
-        alt=f"Curves of the {run.measured} of {len(names)} tasks over {x}.{last}",
-        spec=charts.curves([short(name) for name in names], x, run.measured),
+        alt=f"Curves of the {run.measured} of {len(names)} tasks over {axis}.{last}",
+        spec=charts.curves([short(name) for name in names], axis, run.measured),
         data=charts.columns(data),
-        head=[x, *map(short, columns)],
+        head=[axis, *map(short, columns)],
         rows=rows,
         caption=f"{'The thick line is the mean. ' * has_mean}The task that you choose, or point at, stands out.{rest}",
         chooses=True,

@@ -27,8 +27,8 @@ class Run:
         matrices: the accuracy matrix of each `ForgettingLogger`, as `dendrite_zoo.report.read_matrix` gives it.
         sparsity: layer to metric to value, as a `SparsityLogger` recorded it last.
         subnetworks: what a `SubnetworkLogger` recorded, see `dendrite_zoo.report.subnetwork_record`.
-        points: of the curves of tasks, of robots their success: ``x`` and the values by the name of the task, in order.
-        x: what ``x`` counts, such as ``"env_steps"``.
+        points: of the curves of tasks, of robots their success: how far training was, and the values by task, in order.
+        x: what says how far training was, such as ``"env_steps"``.
         measured: what the values of ``points`` are.
         config: the text of ``config.yaml``.
     """
@@ -38,7 +38,7 @@ class Run:
     matrices: Sequence[Mapping[str, Any]] = ()
     sparsity: Mapping[str, Mapping[str, float | None]] = field(default_factory=dict)
     subnetworks: Mapping[str, Any] | None = None
-    points: Sequence[Mapping[str, float]] = ()
+    points: Sequence[tuple[float, Mapping[str, float]]] = ()
     x: str = "step"
     measured: str = "success"
     config: str | None = None
@@ -48,7 +48,7 @@ class Run:
         """A run of which the record is all that is known."""
         metric = record.more.get("metric") or "accuracy"
         matrix = [{"R": as_doubles(record.matrix), "metric": metric}] if record.matrix else []
-        points = [{"x": point["env_steps"], **_under("success/", point)} for point in _curve(record.more.get("curve"))]
+        points = [(point["env_steps"], _under("success/", point)) for point in _curve(record.more.get("curve"))]
         return cls(
             name=name or record.method,
             record=record,
@@ -115,7 +115,7 @@ def _metrics(file: Path) -> dict[str, Any]:
             layers[layer.removeprefix("model.")][metric] = value
     found: dict[str, Any] = {"sparsity": layers} if layers else {}
     if curve := success_curve(file.parent):
-        points = [{"x": point["env_steps"], **_under("success/", point)} for point in curve]
+        points = [(point["env_steps"], _under("success/", point)) for point in curve]
         return found | {"points": points, "x": "env_steps"}
     for prefix, end, measured in (("success/", "", "success"), ("val/task_", "/acc", "accuracy")):
         if points := list(_over_steps(file, prefix, end)):
@@ -123,13 +123,13 @@ def _metrics(file: Path) -> dict[str, Any]:
     return found
 
 
-def _over_steps(file: Path, prefix: str, end: str) -> Iterator[dict[str, float]]:
+def _over_steps(file: Path, prefix: str, end: str) -> Iterator[tuple[float, dict[str, float]]]:
     def wanted(name: str) -> bool:
         return name == "step" or name.startswith(prefix) and name.endswith(end)
 
     for row in read_metrics(file, wanted):
         if "step" in row and (values := _under(prefix, row)):
-            yield {"x": row["step"], **{name.removesuffix(end): value for name, value in values.items()}}
+            yield row["step"], {name.removesuffix(end): value for name, value in values.items()}
 
 
 def _under(prefix: str, point: Mapping[str, float]) -> dict[str, float]:

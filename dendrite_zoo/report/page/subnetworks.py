@@ -84,16 +84,18 @@ def subnetwork_figures(run: Run) -> list[Figure]:
     names, shown = task_names(run, count), spread(range(count), MOST_TASKS)
     rest = part(len(shown), count, "tasks") + part(len(layers), len(known), "layers")
     of_layers = [(layer, [t for t in shown if t < len(layer.rates)]) for layer in layers]
-    return [_winners(of_layers, names, rest), _overlaps(of_layers, names, shown)]
+    return [_winners(of_layers, names, shown, rest), _overlaps(of_layers, names, shown)]
 
 
-def _winners(layers: Sequence[tuple[Layer, list[int]]], names: Sequence[str], rest: str) -> Figure:
+def _winners(
+    layers: Sequence[tuple[Layer, list[int]]], names: Sequence[str], shown: Sequence[int], rest: str
+) -> Figure:
     said = [{t: layer.say(t, names) for t in tasks} for layer, tasks in layers]
     sizes = ", ".join(f"{layer.name} with {layer.units} units" for layer, _ in layers)
     return Figure(
         title="Which units win for which task",
         alt=f"Heat map of the units that are active for each of {len(names)} tasks, of the layers {sizes}.",
-        spec=charts.winners(names),
+        spec=charts.winners(names, len(shown)),
         data=charts.columns(
             [{"l": n, **cell} for n, (layer, tasks) in enumerate(layers) for cell in layer.cells(tasks)]
         ),
@@ -101,7 +103,8 @@ def _winners(layers: Sequence[tuple[Layer, list[int]]], names: Sequence[str], re
         rows=[
             [layer.name, names[t], words[t]] for (layer, tasks), words in zip(layers, said, strict=True) for t in tasks
         ],
-        caption=f"Up to {MOST_UNITS} units of a layer, evenly spaced. Choose a task, or point at its row.{rest}",
+        caption="Bright: the unit is active for most inputs of the task. Units are ordered by the task that they are "
+        f"most active for; up to {MOST_UNITS} of a layer are shown. Choose a task, or point at its row.{rest}",
         chooses=True,
         layers=[layer.name for layer, _ in layers],
         said=said,
@@ -113,7 +116,7 @@ def _overlaps(layers: Sequence[tuple[Layer, list[int]]], names: Sequence[str], s
         title="What the task shares with the others",
         alt="Bars of the share of active units that the chosen task has in common with each task; the dashed line is "
         "what tasks share by chance.",
-        spec=charts.overlaps(names),
+        spec=charts.overlaps(names, len(shown)),
         data=charts.columns(
             [{"l": n, **pair} for n, (layer, tasks) in enumerate(layers) for pair in layer.pairs(tasks)]
         ),

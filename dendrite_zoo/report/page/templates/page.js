@@ -32,7 +32,7 @@ for (const run of document.querySelectorAll("section.run")) {
     const known = { said, words: chart.parentElement.querySelector(".said"), names: params.map((param) => param.name) };
     views.push(known);
     try {
-      const options = { mode: "vega-lite", renderer: "svg", actions: false, config };
+      const options = { mode: "vega-lite", renderer: "svg", actions: false, logLevel: 1, config };
       known.view = (await vegaEmbed(chart, { ...spec, data: { values: sources[source] } }, options)).view;
       if ("chooses" in chart.dataset) {
         const point = (event, item) => {
