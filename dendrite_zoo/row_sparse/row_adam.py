@@ -129,6 +129,9 @@ def _without_resting(piece: Piece, eps: float) -> Piece:
         return piece
     rows, grad, moved = piece.rows, piece.grad, piece.moved.numpy()
     zero = zero_rows(grad)
+    if len(zero) == 0:
+        moved.fill(True)
+        return Piece(rows, grad)
     before = moved[zero]
     moved.fill(True)
     moved[zero] = before
