@@ -76,7 +76,8 @@ def test_policies_reach_what_was_asked_of_them(entry):
     own = json.loads((entry.folder / "results.json").read_text(encoding="utf-8"))[0]
     least = {"metaworld-mt10": 0.975, "metaworld-mt50": 0.965, "metaworld-mt10-scratch": 0.95}[entry.name]
     assert own["average_accuracy"] >= least and own["num_goals"] == 50 and own["max_steps"] == 500
-    assert entry.name != "metaworld-mt10" or min(own["task_accuracies"]) >= 0.85
+    weakest = {"metaworld-mt10": 0.85, "metaworld-mt50": 0.80, "metaworld-mt10-scratch": 0.90}[entry.name]
+    assert min(own["task_accuracies"]) >= weakest
 
 
 @pytest.mark.parametrize("entry", BUNDLED, ids=lambda entry: entry.name)
