@@ -105,7 +105,7 @@ def one_task(names: Sequence[str], rows: Sequence[str], metric: str) -> Spec:
     }
 
 
-def lines(x: str, y: str, series: Sequence[str]) -> Spec:
+def lines(x: str, y: str, series: Sequence[str], zero: bool = True) -> Spec:
     """Values ``v`` over a number ``n``, which has a ``label``: a line for each of the series ``s``."""
     scale = {"domain": list(series), "range": SERIES[: len(series)]}
     return {
@@ -113,7 +113,7 @@ def lines(x: str, y: str, series: Sequence[str]) -> Spec:
         "mark": {"type": "line", "point": {"size": 40}},
         "encoding": {
             "x": {"field": "n", "type": "quantitative", "title": x, "axis": {"grid": False, "tickMinStep": 1}},
-            "y": {"field": "v", "type": "quantitative", "title": y},
+            "y": {"field": "v", "type": "quantitative", "title": y, "scale": {"zero": zero}},
             "color": {"field": "s", "type": "nominal", "title": None, "scale": scale},
             "tooltip": [
                 {"field": "s", "title": " "},

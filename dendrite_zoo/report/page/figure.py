@@ -59,7 +59,7 @@ def of_series(
         {"n": n, "label": names[n], "s": s, "v": v, "said": decimal(v, 4)} for n, s, v in points if math.isfinite(v)
     ]
     few = len(names) <= MOST_DOTS
-    spec = charts.dots(names, list(series), axis, zero) if few else charts.lines(head[0], axis, list(series))
+    spec = charts.dots(names, list(series), axis, zero) if few else charts.lines(head[0], axis, list(series), zero)
     return Figure(title=title, alt=alt, spec=spec, data=charts.columns(data), head=head, rows=rows, caption=caption)
 
 

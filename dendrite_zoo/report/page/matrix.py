@@ -63,7 +63,9 @@ def _heat_map(of: Matrix) -> list[Figure]:
         ]
     )
     low, high = _scale([v for *_, v in places if math.isfinite(v)], of.mode)
-    rest = part(len(shown), len(of.R), "tasks") + part(len(labels), int((~of.R.isnan()).any(1).sum()), "rows")
+    rest = part(len(shown), len(of.R), "tasks")
+    if len(rows) < (~of.R.isnan()).any(1).sum():
+        rest += f" Of the rows, up to {MOST_ROWS} in which more than one task was measured are shown."
     columns = [of.names[j] for j in shown]
     matrix = Figure(
         title=f"{of.metric} on each task after each task was learned",
