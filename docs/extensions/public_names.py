@@ -9,6 +9,8 @@ import importlib
 import inspect
 import pkgutil
 import types
+import typing
+from abc import ABC
 from functools import cache
 from typing import Any
 
@@ -77,7 +79,8 @@ class PublicNames(SphinxDirective):
 
 
 def public_bases(app: Sphinx, name: str, obj: type, options: Any, bases: list[type]) -> None:
-    """For a base class that is not public, its own bases."""
+    """For a base class that is not public, its own bases; none that say nothing to a user."""
+    bases[:] = [typing.get_origin(base) or base for base in bases]
     for base in list(bases):
         if inspect.isclass(base) and base.__module__.startswith("dendrite_zoo.") and id(base) not in documented():
             place = bases.index(base)
@@ -85,7 +88,7 @@ def public_bases(app: Sphinx, name: str, obj: type, options: Any, bases: list[ty
             public_bases(app, name, base, options, inner)
             bases[place : place + 1] = [one for one in inner if one not in (*bases, object)]
     bases[:] = [base for base in bases if not any(base in one.__mro__[1:] for one in bases if inspect.isclass(one))]
-    bases[:] = bases or [object]
+    bases[:] = [base for base in bases if base not in (ABC, typing.Generic)] or [object]
 
 
 def name_of_ours(app: Sphinx, env: Any, node: Any, contnode: Any) -> Any:
