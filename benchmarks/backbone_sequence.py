@@ -99,11 +99,11 @@ def efficientnet(weights: Path) -> nn.Module:
     return network
 
 
-BACKBONES: dict[str, tuple[Callable[[Path], nn.Module], int, int]] = {
-    "resnet20": (resnet20, 64, 32),
-    "efficientnet": (efficientnet, 1280, 64),
+BACKBONES: dict[str, tuple[Callable[[Path], nn.Module], int, int, type[nn.Module]]] = {
+    "resnet20": (resnet20, 64, 32, nn.BatchNorm2d),
+    "efficientnet": (efficientnet, 1280, 64, nn.Conv2d),
 }
-"""How it is built, its features, and the side of its images."""
+"""How it is built, its features, the side of its images, and the layers that get gates."""
 
 
 # ---- learning
@@ -143,6 +143,7 @@ class Case(NamedTuple):
 
     make: Callable[[], nn.Module]
     features: int
+    layers: type[nn.Module]
     tasks: list[Task]
     folder: Path
 
@@ -158,7 +159,7 @@ def dendrites(case: Case, *, train: bool, shift: bool = False) -> list[Found]:
     """Gates (and shifts) trained a task, with its linear head, then a ridge head; what it reaches with each."""
     tasks = case.tasks
     options = {"num_classes": classes(tasks), "max_tasks": len(tasks), "shift": shift}
-    model = add_dendrites(case.make(), layers=nn.BatchNorm2d, **options)
+    model = add_dendrites(case.make(), layers=case.layers, **options)
     linear, before = [], []
     for number, task in enumerate(tasks):
         model.start_task(number, task.x.split(500))
@@ -281,11 +282,11 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs/backbone-sequence"))
     parser.add_argument("--out", type=Path, default=Path("results/backbone-sequence.json"))
     options = parser.parse_args()
-    make, features, side = BACKBONES[options.backbone]
+    make, features, side, layers = BACKBONES[options.backbone]
     for seed in options.seeds:
         rng, folder = np.random.RandomState(seed), options.runs / f"{options.backbone}-{seed}"
         tasks = [read(name, side, rng) for name in options.tasks]
-        case = Case(lambda: make(options.weights), features, tasks, folder)
+        case = Case(lambda: make(options.weights), features, layers, tasks, folder)
         for method in options.methods:
             if not (file := folder / f"{method}.json").is_file():
                 config = {"backbone": options.backbone}
