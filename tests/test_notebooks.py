@@ -41,6 +41,7 @@ def test_every_notebook_is_a_page():
 def test_what_a_notebook_promises_stands_in_its_outputs():
     lines = {path.stem: printed(read(path)) for path in NOTEBOOKS}
     assert f"equal to the bit, by task: {[True] * 10}" in lines["fine-tune"]
+    assert "the backbone is as it was: True" in lines["backbone"]
     assert "largest change of an action in the ten tasks before: 0.0" in lines["robot-skills"]
 
 
