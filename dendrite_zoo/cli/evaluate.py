@@ -83,7 +83,8 @@ def _stream(
     """The tasks that a model has learned, but for what is given."""
     learned: dict[str, Any] = next((r for r in model.results or () if benchmark in (None, r.get("benchmark"))), {})
     benchmark = learned.get("benchmark", "") if benchmark is None else benchmark
-    num_tasks = getattr(model, "num_tasks", 0) or None if num_tasks is None else num_tasks
+    if num_tasks is None:  # a model of sums alone knows classes, and its record the tasks
+        num_tasks = getattr(model, "num_tasks", 0) or learned.get("num_tasks")
     own_data = benchmark.endswith("-custom") and data is None
     if not benchmark or num_tasks is None or own_data:
         missing = "--benchmark" if not benchmark else "--num-tasks" if num_tasks is None else "--data"

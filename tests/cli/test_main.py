@@ -17,9 +17,9 @@ import dendrite_zoo
 from dendrite_zoo.cli.main import main
 from dendrite_zoo.cli.recipes import recipes
 from dendrite_zoo.hub import registry
-from dendrite_zoo.models import ActiveDendriteClassifier, ActiveDendritePolicy
+from dendrite_zoo.models import ActiveDendriteClassifier, ActiveDendritePolicy, RidgeClassifier
 from dendrite_zoo.records import ResultRecord, read_records
-from dendrite_zoo.streams import PermutedTasks, TaskSequence
+from dendrite_zoo.streams import PermutedTasks, SplitTasks, TaskSequence
 from tests import processes
 from tests.cli.conftest import RECIPE, run
 
@@ -453,6 +453,21 @@ def test_evaluate_gives_all_three_ways(finished_run):
     assert "Expected `num_tasks` to be an integer of at least 1, but got 0" in said
     said = run("evaluate", "runs/tiny", "--benchmark", "permuted-custom", cwd=finished_run, code=1)
     assert "Expected `--data`, because runs/tiny does not say it" in said
+
+
+def test_evaluate_of_a_model_that_knows_no_tasks_takes_those_of_its_record(tmp_path):
+    """As the zoo's `RidgeClassifier`, which knows classes alone."""
+    model, stream = RidgeClassifier((8, 8), num_classes=10, random_features=64), SplitTasks("digits", num_tasks=5)
+    for task in range(5):
+        model.learn(stream.task_loader(task))
+    model.save_pretrained(
+        tmp_path / "model", results=[{"benchmark": "split-digits", "num_tasks": 5, "method": "ridge"}]
+    )
+    main(["evaluate", str(tmp_path / "model"), "--json", str(tmp_path / "scores.json")])
+    scores = json.loads((tmp_path / "scores.json").read_text())["none"]
+    for task in range(5):
+        x, y = next(iter(stream.task_loader(task, "test")))
+        assert scores[task] == pytest.approx(float((model(x).argmax(1) == y).double().mean()), abs=1e-6)
 
 
 def test_evaluate_takes_the_permutations_that_were_learned(finished_run):
