@@ -129,7 +129,7 @@ def _javascript() -> str:
         import vl_convert
     except ImportError as error:
         raise ImportError("A page needs the [report] extra: pip install 'dendrite-zoo[report]'") from error
-    script: str = vl_convert.javascript_bundle(None)
+    script: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
     return script.replace("</script", r"<\/script").replace("<!--", r"<\!--")
 
 
