@@ -58,8 +58,8 @@ def read_array(values: Any, name: str) -> Tensor:
         if isinstance(values, Tensor):
             return values
         array = np.asarray(values)
-        if array.dtype == object:  # columns of several types, all of them numbers
-            array = array.astype(np.float32)
+        if array.dtype == object or isinstance(values, list | tuple) and array.dtype.kind == "f":
+            array = array.astype(np.float32)  # columns of several types, all of them numbers; or Python's, as in torch
         return torch.as_tensor(array if array.flags.writeable else array.copy())  # pandas gives what is only to read
     except (TypeError, ValueError, RuntimeError) as error:
         text = next((value for value in np.asarray(values, dtype=object).flat if isinstance(value, str)), None)
