@@ -500,7 +500,7 @@ def test_a_checkpoint_after_the_fit_is_that_of_its_last_round(whole, tmp_path):
     trainer.save_checkpoint(tmp_path / "after.ckpt")
     after, last = (
         torch.load(path, weights_only=True)["OnlineTasks"]
-        for path in (tmp_path / "after.ckpt", trainer.callbacks[0].path)
+        for path in (tmp_path / "after.ckpt", trainer.checkpoint_callback.path)
     )
     [after], [last] = after["processes"], last["processes"]
     assert after.keys() == last.keys() and after["replay"]["rows"].equal(last["replay"]["rows"])

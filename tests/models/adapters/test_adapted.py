@@ -380,7 +380,7 @@ def _learn_shares(rank, folder):
 @pytest.mark.slow
 def test_two_processes_learn_what_one_learns(tmp_path):
     torch.save(IMAGES, tmp_path / "x")
-    torch.multiprocessing.spawn(_learn_shares, (str(tmp_path),), nprocs=2)
+    torch.multiprocessing.start_processes(_learn_shares, (str(tmp_path),), nprocs=2, start_method="forkserver")
     (first, start), (second, same) = (torch.load(tmp_path / name) for name in ("0.pt", "1.pt"))
     expected, nearest = _learned(IMAGES, slice(None))
     assert first.keys() == expected.keys() and start == same == nearest
