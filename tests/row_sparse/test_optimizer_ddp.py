@@ -38,6 +38,8 @@ def process(rank, folder, winners):
     model = nn.parallel.DistributedDataParallel(make(winners))
     train(model, slice(rank, None, 2))
     torch.save(model.module.state_dict(), f"{folder}/{rank}.pt")
+    distributed.barrier()  # a process whose partner has left, or whose gradients outlive the group, may hang at its end
+    del model
     distributed.destroy_process_group()
 
 
