@@ -380,10 +380,10 @@ def _learn_shares(rank, folder):
 @pytest.mark.slow
 def test_two_processes_learn_what_one_learns(tmp_path):
     torch.save(IMAGES, tmp_path / "x")
-    torch.multiprocessing.start_processes(_learn_shares, (str(tmp_path),), nprocs=2, start_method="forkserver")
+    torch.multiprocessing.spawn(_learn_shares, (str(tmp_path),), nprocs=2)
     (first, start), (second, same) = (torch.load(tmp_path / name) for name in ("0.pt", "1.pt"))
-    expected, nearest = _learned(IMAGES, slice(None))
-    assert first.keys() == expected.keys() and start == same == nearest
+    expected, _ = _learned(IMAGES, slice(None))
+    assert first.keys() == expected.keys() and start == same  # of their halves, which are not those of one process
     for name, tensor in expected.items():
         assert torch.equal(first[name], second[name]), name
         torch.testing.assert_close(first[name], tensor, rtol=1e-3, atol=1e-3, msg=name)
