@@ -30,6 +30,7 @@ class CompactTraining:
         self._task: Tensor | None = None  # of all batches
         self._taken: list[Compact] = []  # of each model
         self._exchange: Exchange | None = None
+        self._following: list[tuple[Tensor, Tensor]] = []  # what follows at each update, and what it follows
         self._left = 1.0  # of the distance between slow critics and critics where nothing learns
 
     def parts(self, task: Tensor) -> list[Any]:
@@ -49,6 +50,10 @@ class CompactTraining:
             self._exchange = Exchange(self.optimizer, rows)
         else:
             self._taken = []
+        self._following = self._pairs(are_taken=False)
+        if self._taken:
+            pairs = zip(self._taken[2].rows, self._taken[1].rows, strict=True)
+            self._following += [(slow.value, critic.value) for slow, critic in pairs]
 
     def _cut(self, task: Tensor) -> list[Any]:
         takes: Sequence[Take] = self._taken or [take_together for _ in self.models]
@@ -56,9 +61,7 @@ class CompactTraining:
 
     def follow(self, rate: float) -> None:
         """Let the slow critics follow; what the tasks do not use follows at the end."""
-        _, critic, slow = self._taken or [Compact()] * 3
-        compact = [(a.value, b.value) for a, b in zip(slow.rows, critic.rows, strict=True)]
-        follow([*compact, *self._pairs(are_taken=False)], rate)
+        follow(self._following, rate)
         self._left *= 1 - rate
 
     def end(self) -> None:
@@ -70,6 +73,7 @@ class CompactTraining:
         for each in self._taken:
             each.put_back()
         self._taken = []
+        self._following = self._pairs(are_taken=False)
 
     def _pairs(self, *, are_taken: bool) -> list[tuple[Tensor, Tensor]]:
         """The parameters of the slow critics, and those that they follow: of which rows were taken, or the others."""
