@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from lightning.pytorch.strategies import DDPStrategy
 
 IMPORTED = [
@@ -35,6 +36,11 @@ class _Forked(DDPStrategy):
 def two_processes():
     """The arguments of a Trainer of two processes: as ``"ddp_spawn"``, but neither imports the library anew."""
     return {"devices": 2, "strategy": _Forked(start_method=CONTEXT.get_start_method())}
+
+
+def in_two(function, *arguments):
+    """Run ``function(rank, *arguments)`` to the end in two processes."""
+    torch.multiprocessing.start_processes(function, arguments, nprocs=2, start_method=CONTEXT.get_start_method())
 
 
 class Done(NamedTuple):

@@ -11,6 +11,7 @@ from dendrite_zoo.contexts import ClusterContext, HotellingContext
 from dendrite_zoo.contexts.clustering import spread_and_rank
 from dendrite_zoo.contexts.hotelling import f_cdf, hotelling_test
 from dendrite_zoo.streams import PermutedTasks, SplitTasks
+from tests.processes import in_two
 
 FEATURES = 30
 
@@ -105,7 +106,7 @@ def _observe_shares(rank, folder):
 def test_two_processes_find_what_one_finds(tmp_path):
     batches = [correlated(rows, shift) for rows, shift in ((65, 0.0), (64, 1.0), (33, 0.0))]
     torch.save(batches, tmp_path / "batches.pt")
-    torch.multiprocessing.start_processes(_observe_shares, (str(tmp_path),), nprocs=2, start_method="forkserver")
+    in_two(_observe_shares, str(tmp_path))
     context = ClusterContext(FEATURES, 3)
     expected = [context.observe(x) for x in batches]
     for rank in range(2):

@@ -9,6 +9,7 @@ import torch
 
 from dendrite_zoo.contexts import PrototypeContext, RidgeContext
 from dendrite_zoo.models import ActiveDendriteClassifier
+from tests.processes import in_two
 
 SIZE = 12
 
@@ -161,7 +162,7 @@ def test_two_processes_sum_what_one_sums(tmp_path):
     torch.manual_seed(0)
     data = [inputs(task, rows=101) for task in range(2)]
     torch.save(data, tmp_path / "data.pt")
-    torch.multiprocessing.start_processes(_learn_shares, (str(tmp_path),), nprocs=2, start_method="forkserver")
+    in_two(_learn_shares, str(tmp_path))
     context = RidgeContext(SIZE, 3, random_features=64)
     for task, x in enumerate(data):
         context.start_task(task, [x])

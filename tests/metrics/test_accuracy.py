@@ -21,6 +21,7 @@ from dendrite_zoo.metrics import (
     LearningAccuracy,
     TaskAccuracy,
 )
+from tests.processes import in_two
 
 torch.set_num_threads(1)
 TASKS, CLASSES = 3, 5
@@ -222,7 +223,7 @@ def test_two_processes_give_what_one_gives():
         port = free.getsockname()[1]
     with mp.Manager() as manager:
         results = manager.dict()
-        mp.start_processes(process, (port, results), nprocs=2, start_method="forkserver")
+        in_two(process, port, results)
         got = dict(results)
     tasks, matrix = TaskAccuracy(TASKS), Forgetting(TASKS)
     for preds, target, task in batches():

@@ -10,6 +10,7 @@ from torch import distributed, nn
 from dendrite_zoo.models import ActiveDendriteMLP
 from dendrite_zoo.optim import DendriteAdam
 from dendrite_zoo.row_sparse import taken_rows as rows
+from tests.processes import in_two
 
 pytestmark = pytest.mark.slow
 STEPS, BATCH = 5, 8
@@ -45,7 +46,7 @@ def process(rank, folder, winners):
 
 @pytest.mark.parametrize("winners", ["activation", "context"])
 def test_two_processes_train_as_one(winners, tmp_path, monkeypatch):
-    torch.multiprocessing.start_processes(process, (tmp_path, winners), nprocs=2, start_method="forkserver")
+    in_two(process, tmp_path, winners)
     monkeypatch.setattr(rows, "_dense_needed", lambda device: True)
     model = make(winners)
     train(model)
