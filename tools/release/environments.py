@@ -23,8 +23,8 @@ def interpreter(version: str) -> Path | None:
     places = [*sorted(pyenv.glob(f"{version}.*/bin/python")), shutil.which(f"python{version}"), sys.executable]
     code = "import sys, venv, ensurepip; print('{}.{}'.format(*sys.version_info))"
     for place in filter(None, places):
-        told = subprocess.run([place, "-c", code], capture_output=True, text=True, check=False)
-        if told.stdout.strip() == version:
+        answer = subprocess.run([place, "-c", code], capture_output=True, text=True, check=False)
+        if answer.stdout.strip() == version:
             return Path(place)
     return None
 
@@ -87,11 +87,11 @@ def oldest(report: Report, python: Path, sdist: Path, wheel: Path, extras: str, 
     """Install the sdist with each direct dependency at its floor, but for torch."""
     code = "from importlib.metadata import version; print(version('torch'))"
     torch = report.run(python, "-c", code).split()[-1]
-    places = {"UV_FIND_LINKS": "PIP_FIND_LINKS", "UV_EXTRA_INDEX_URL": "PIP_EXTRA_INDEX_URL"}
-    told = {ours: os.environ[theirs] for ours, theirs in places.items() if theirs in os.environ}
+    names = {"UV_FIND_LINKS": "PIP_FIND_LINKS", "UV_EXTRA_INDEX_URL": "PIP_EXTRA_INDEX_URL"}
+    places = {ours: os.environ[theirs] for ours, theirs in names.items() if theirs in os.environ}
     wanted = [f"{sdist}[{extras}]", f"torch=={torch}", *floors(wheel, extras)]
     how = ["--quiet", "--python", python, "--resolution", "lowest-direct"]
-    report.run(uv, "pip", "install", *how, *wanted, environment={**os.environ, **told})
+    report.run(uv, "pip", "install", *how, *wanted, environment={**os.environ, **places})
     return smoke(report, python)
 
 

@@ -40,9 +40,9 @@ def served(python: Path, work: Path, datasets: Path | None) -> Iterator[dict[str
         line = next((line for line in process.stdout if line.startswith("export ")), None)
         if line is None:
             raise Failed(f"dendrite-zoo hub ended with {process.wait()}")
-        told = dict(word.split("=", 1) for word in shlex.split(line)[1:])
+        theirs = dict(word.split("=", 1) for word in shlex.split(line)[1:])
         ours = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "PYTHONPATH"))}
-        yield {**ours, **told, "HF_HUB_DISABLE_PROGRESS_BARS": "1", "OMP_NUM_THREADS": "2"}
+        yield {**ours, **theirs, "HF_HUB_DISABLE_PROGRESS_BARS": "1", "OMP_NUM_THREADS": "2"}
     finally:
         process.terminate()
         process.wait()
