@@ -79,7 +79,7 @@ class RidgeContext(OneHotContext):
     def start_task(self, task: int, batches: Iterable[Tensor]) -> None:
         """Add the task's inputs to the sums, and solve; see `TaskContext.start_task`."""
         self.task_ids(task)
-        was_set, seen = self.features.is_set, list[Tensor]()
+        seen = list[Tensor]()
 
         def rows() -> Iterator[tuple[Tensor, Tensor]]:
             for batch in input_batches(batches):
@@ -92,12 +92,8 @@ class RidgeContext(OneHotContext):
                 seen.append(self._directions(x))
                 yield self.features(x), label
 
-        try:
+        with self.features.set_by_accepted_rows():
             self.head.learn(features())
-        except (TypeError, ValueError):
-            if not was_set:
-                self.features.reset()
-            raise
         self.counts.copy_(self.head.counts)
         self._set_distances(task, torch.cat(seen) if seen else self.centers[:0])
 

@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -73,10 +74,17 @@ class FixedFeatures(nn.Module):
                 self.set_by(x[keep])
         return itertools.chain(first, rest)
 
-    def reset(self) -> None:
-        """Forget by what the features were set."""
-        for buffer in self.buffers():
-            buffer.zero_()
+    @contextmanager
+    def set_by_accepted_rows(self) -> Iterator[None]:
+        """Have rows that are refused meanwhile, by a TypeError or a ValueError, not set the features."""
+        was_set = self.is_set
+        try:
+            yield
+        except (TypeError, ValueError):
+            if not was_set:
+                for buffer in self.buffers():
+                    buffer.zero_()
+            raise
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "FixedFeatures":
         keep_precision(self, super()._apply, fn, recurse)

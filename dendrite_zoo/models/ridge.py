@@ -134,19 +134,14 @@ class RidgeClassifier(HubModel, nn.Module):
             ValueError: there are no rows; rows of another size, NaN, infinity or numbers too large, labels out of
                 range or no integers: then nothing has changed.
         """
-        was_set = self.features.is_set
 
         def pairs() -> Iterator[tuple[Tensor, Tensor]]:
             for x, y in labelled_batches(batches):
                 x = self._checked(x)
                 yield x.where(x.isfinite(), torch.nan) if x.is_floating_point() else x, y  # the sums refuse NaN
 
-        try:
+        with self.features.set_by_accepted_rows():
             self.head.learn((self.features(x), y) for x, y in self.features.start(pairs()))
-        except (TypeError, ValueError):
-            if not was_set:
-                self.features.reset()
-            raise
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits ``(B, num_classes)``."""
