@@ -161,7 +161,7 @@ class BehaviorCloning(PolicyModule):
         if self._resumed:
             self.average.reset({name: weight.to(self.device) for name, weight in self._resumed.items()})
             self._resumed = {}
-        if self.may_change_all:
+        if self.may_change_all and model.config["output_bias"]:
             model.set_std(0.1)
 
     def on_train_start(self) -> None:

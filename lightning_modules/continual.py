@@ -123,7 +123,8 @@ class ContinualClassifier(AdaptedTasks):
         if learn == "new" and isinstance(self.context, FoundContext):
             got = f"'new' with {type(self.context).__name__}, which finds tasks while they are trained"
             raise ValueError(f"Expected `learn` to be 'all', but got {got}. Use PrototypeContext, or learn='all'.")
-        head = ("mlp.output.weight", "mlp.output.bias") if isinstance(self.model, ActiveDendriteClassifier) else None
+        own = isinstance(self.model, ActiveDendriteClassifier)
+        head = [name for name, _ in self.model.named_parameters() if own and name.startswith("mlp.output.")]
         self.choose_learning(learn, init_from, context=self.context, head=head)
 
     @property
@@ -250,7 +251,9 @@ class ContinualClassifier(AdaptedTasks):
         if not isinstance(self.model, ActiveDendriteClassifier):
             return None
         output = self.model.mlp.output
-        untrained = ~output.weight.detach().any(1) & (output.bias.detach() == 0)
+        untrained = ~output.weight.detach().any(1)
+        if output.bias is not None:
+            untrained &= output.bias.detach() == 0
         if self._labels is None:
             return untrained.long()
         sum_over_ranks(self._labels)

@@ -80,7 +80,7 @@ class NewParts(nn.Module):
     Args:
         model: the network.
         context: where its contexts come from; None where they are one-hot ids.
-        head: the names of weight and bias of an output layer with a row a class, or none.
+        head: the names of the parameters of an output layer with a row a class, or none.
 
     Attributes:
         tasks: whose parts these are.
@@ -102,7 +102,7 @@ class NewParts(nn.Module):
     """
 
     def __init__(
-        self, model: nn.Module, context: TaskContext | None = None, *, head: tuple[str, str] | None = None
+        self, model: nn.Module, context: TaskContext | None = None, *, head: Sequence[str] = ()
     ) -> None:
         super().__init__()
         self._model, self._context = (model,), (context,)  # no submodules: they are those of the LightningModule
@@ -254,7 +254,7 @@ class NewParts(nn.Module):
             for name in self._segments:
                 ids = self._columns(name, self.tasks)
                 places[name] = ids, torch.ones_like(ids, dtype=torch.bool)
-        for name in self._head or ():
+        for name in self._head:
             parameter = self.model.get_parameter(name)
             classes = torch.zeros(len(parameter), dtype=torch.long) if self.classes is None else self.classes
             ids, free = places.get(name) or (_places_in(parameter, ...), torch.zeros(1, dtype=torch.bool))

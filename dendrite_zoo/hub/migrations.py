@@ -53,9 +53,15 @@ def to_format_3(config: Config, state: State, defaults: Mapping[str, Any]) -> tu
     return {**{name: value for name, value in FORMAT_2_DEFAULTS.items() if name in defaults}, **config}, state
 
 
+def to_format_4(config: Config, state: State, defaults: Mapping[str, Any]) -> tuple[Config, State]:
+    """Networks of format 3 have a bias in their output layer."""
+    return {**({"output_bias": True} if "output_bias" in defaults else {}), **config}, state
+
+
 MIGRATIONS: dict[int, Callable[[Config, State, Mapping[str, Any]], tuple[Config, State]]] = {
     1: to_format_2,
     2: to_format_3,
+    3: to_format_4,
 }
 """Format version ``v`` to the function that turns its (config, state) into those of ``v + 1``."""
 

@@ -136,7 +136,8 @@ class ActiveDendriteClassifier(TaskClassifier, DendriteModel):
         """
         new, state, fresh = {**config, **changes}, dict(state), []
         ClassifierArguments(**new)  # which checks them
-        added, output = new["num_classes"] - config["num_classes"], ["mlp.output.weight", "mlp.output.bias"]
+        added = new["num_classes"] - config["num_classes"]
+        output = [name for name in ("mlp.output.weight", "mlp.output.bias") if name in state]
         if added < 0:
             fresh = output
             state = {name: tensor for name, tensor in state.items() if name not in fresh}

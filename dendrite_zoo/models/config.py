@@ -97,6 +97,8 @@ class MLPConfig(Arguments):
             too: 0 for disjoint subnetworks. Among the other units the dendrites choose as ever. None for as many as
             it happens to be.
         output_scale: factor of the initial weights of the output layer.
+        output_bias: whether the output layer has a bias. It is the one number that all tasks share where each has
+            units of its own, and then it moves with whichever task changes most: leave it out there.
     """
 
     num_segments: int | None = None
@@ -113,6 +115,7 @@ class MLPConfig(Arguments):
     layer_norm: bool = False
     overlap: float | None = None
     output_scale: float = 1.0
+    output_bias: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -15,16 +15,17 @@ from dendrite_zoo.row_sparse.activation_cache import Marks
 from dendrite_zoo.row_sparse.subnetworks import ActiveUnits
 
 
-def plain_linear(weight: Tensor, bias: Tensor) -> nn.Linear:
-    """A linear layer of these weights, as a copy.
+def plain_linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    """A linear layer of these weights, with a bias or without, as a copy.
 
     Example:
         >>> plain_linear(torch.ones(2, 3), torch.ones(2))
         Linear(in_features=3, out_features=2, bias=True)
     """
-    layer = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
     layer.weight = nn.Parameter(weight.detach().clone())
-    layer.bias = nn.Parameter(bias.detach().clone())
+    if bias is not None:
+        layer.bias = nn.Parameter(bias.detach().clone())
     return layer
 
 

@@ -72,7 +72,7 @@ class ActiveDendriteMLP(DendriteModel):
         self.hidden = nn.ModuleList(self._hidden_layer(config, number, *pair) for number, pair in pairs)
         paper, density = config.activation == "k-winners" and config.winners == "activation", config.activation_density
         self.activations = nn.ModuleList(KWinners(density=density) if paper else nn.ReLU() for _ in self.hidden)
-        self.output = nn.Linear(sizes[-1], config.out_features)
+        self.output = nn.Linear(sizes[-1], config.out_features, bias=config.output_bias)
         uniform_(self.output.weight, fan_in=config.active_inputs * sizes[-1] / config.output_scale**2)
         self._chosen: ContextCache | None = None
         if config.winners == "context":

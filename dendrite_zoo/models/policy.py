@@ -123,8 +123,11 @@ class ActiveDendritePolicy(ControlModel):
         """Give every action, before it is squashed, the same standard deviation, whatever the observation.
 
         Raises:
-            ValueError: it is not between the bounds of ``log_std_range``.
+            ValueError: it is not between the bounds of ``log_std_range``; or the output layer has no bias to set.
         """
+        if not self.config["output_bias"]:
+            remedy = "Give output_bias=True, or let the deviations be learned from where they start."
+            raise wrong_argument("output_bias", "True, where all deviations are set", False, remedy)
         output, size, log_std = self.mlp.output, self.config["action_size"], math.log(std)
         low, high = self.config["log_std_range"]
         if not low < log_std < high:  # nothing is learned beyond

@@ -53,6 +53,7 @@ CHANGES = {
     "layer_norm": {"layer_norm": True},
     "overlap": {"overlap": 0.0, "activation_density": 0.2, "segment_seed": 3, **BY_CONTEXT},
     "output_scale": {"output_scale": 0.1},
+    "output_bias": {"output_bias": False},
 }
 """Of each option, arguments that set it to another value than any model's default."""
 
