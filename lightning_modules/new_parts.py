@@ -101,9 +101,7 @@ class NewParts(nn.Module):
         [('hidden.0.segments', torch.Size([100]))]
     """
 
-    def __init__(
-        self, model: nn.Module, context: TaskContext | None = None, *, head: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, model: nn.Module, context: TaskContext | None = None, *, head: Sequence[str] = ()) -> None:
         super().__init__()
         self._model, self._context = (model,), (context,)  # no submodules: they are those of the LightningModule
         self._head = head

@@ -137,7 +137,7 @@ class ActiveDendriteClassifier(TaskClassifier, DendriteModel):
         new, state, fresh = {**config, **changes}, dict(state), []
         ClassifierArguments(**new)  # which checks them
         added = new["num_classes"] - config["num_classes"]
-        output = [name for name in ("mlp.output.weight", "mlp.output.bias") if name in state]
+        output = [name for name in state if name.startswith("mlp.output.")]
         if added < 0:
             fresh = output
             state = {name: tensor for name, tensor in state.items() if name not in fresh}

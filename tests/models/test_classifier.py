@@ -96,8 +96,9 @@ def test_no_rows_have_no_logits():
         assert model(torch.zeros(0, 8)).shape == model(torch.zeros(0, 8), task=1).shape == (0, 3)
 
 
-def test_more_classes_leave_the_others_as_they_are(tmp_path):
-    model, x = classifier(), torch.randn(6, 8)
+@pytest.mark.parametrize("bias", [True, False])
+def test_more_classes_leave_the_others_as_they_are(tmp_path, bias):
+    model, x = classifier(output_bias=bias), torch.randn(6, 8)
     model.save_pretrained(tmp_path)
     larger = ActiveDendriteClassifier.from_pretrained(tmp_path, num_classes=5)
     assert larger.num_classes == 5

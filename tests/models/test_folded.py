@@ -30,6 +30,7 @@ def make(**arguments):
     one_hot=st.booleans(),
     density=st.sampled_from([0.5, 1.0]),
     layer_norm=st.booleans(),
+    output_bias=st.booleans(),
 )
 def test_folded_networks_compute_the_same(winners, activation, one_hot, density, **options):
     activation = "k-winners" if winners == "context" else activation

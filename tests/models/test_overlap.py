@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 
 import pytest
@@ -14,6 +15,7 @@ from dendrite_zoo.functional import GATES
 from dendrite_zoo.hub import artifact
 from dendrite_zoo.models import ActiveDendriteClassifier, ActiveDendriteMLP, ActiveDendritePolicy
 from dendrite_zoo.models.overlap import set_apart
+from dendrite_zoo.optim import DendriteAdam
 from dendrite_zoo.row_sparse.subnetworks import active_units
 
 TASKS = ["a", "b", "c"]
@@ -36,6 +38,29 @@ def test_disjoint_subnetworks_share_nothing(gate):
         assert all(len(part) == size for part in parts)
         assert not any(one & other for one, other in itertools.combinations(parts, 2))
         assert set.union(*parts) == set(range(10 * size)), "which is all there are"
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_disjoint_subnetworks_learn_apart_where_the_output_has_no_bias(bias):
+    model = make(output_bias=bias)
+    assert (model.output.bias is not None) == bias
+    x, optimizer = torch.randn(8, 5), DendriteAdam(model.parameters(), lr=0.1)
+    alone = [copy.deepcopy(model) for _ in range(2)]
+    task = torch.tensor([0, 1]).repeat(4)
+
+    def learn(network, optimizer, rows):
+        optimizer.zero_grad()
+        (network(x[rows], task[rows]) - 3).square().sum().backward()
+        optimizer.step()
+
+    together = [slice(0, 8)], [slice(0, 8, 2)], [slice(1, 8, 2)]
+    optimizers = optimizer, *(DendriteAdam(each.parameters(), lr=0.1) for each in alone)
+    for network, own, batches in zip([model, *alone], optimizers, together, strict=True):
+        for _ in range(3):
+            learn(network, own, *batches)
+    for number, network in enumerate(alone):
+        same = torch.allclose(network(x, number), model(x, number), atol=1e-5)
+        assert same == (not bias), "with a bias for all, it was moved by the other task, too"
 
 
 @settings(max_examples=25, deadline=None)

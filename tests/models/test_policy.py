@@ -28,7 +28,12 @@ def make(**arguments):
 @settings(max_examples=15, deadline=None)
 @given(
     kind=st.sampled_from(
-        [{}, {"dendrite_layers": None, "winners": "context"}, {"gate": "bias", "weight_density": 0.5}, MLP]
+        [
+            {},
+            {"dendrite_layers": None, "winners": "context", "output_bias": False},
+            {"gate": "bias", "weight_density": 0.5},
+            MLP,
+        ]
     ),
     task=st.integers(0, 2),
 )
@@ -227,6 +232,8 @@ def test_a_standard_deviation_for_all_actions():
     torch.testing.assert_close(log_std.exp(), torch.full_like(mean, 0.25))
     with pytest.raises(ValueError, match="Expected `std` to be between 0.05 and 1, but got 2.0"):
         make(log_std_range=(-3, 0)).set_std(2.0)
+    with pytest.raises(ValueError, match="Expected `output_bias` to be True, where all deviations are set, but got F"):
+        make(output_bias=False).set_std(0.25)
 
 
 def test_whether_it_was_normalised():
