@@ -17,6 +17,7 @@ from dendrite_zoo.rl.demonstrations import Demonstrations
 from dendrite_zoo.rl.environments import Step, checked_actions
 from dendrite_zoo.rl.episodes import Split
 from dendrite_zoo.rl.evaluation import Act, GoalEvaluation
+from dendrite_zoo.rl.metaworld.experts import own_experts
 from dendrite_zoo.rl.metaworld.tasks import ACTION_SIZE, LEAVING, MetaWorldTask
 from dendrite_zoo.rl.task_list import Tasks, task_specs
 
@@ -102,8 +103,8 @@ def collect_demonstrations(
         Ross, Gordon and Bagnell 2011, A Reduction of Imitation Learning ... to No-Regret Online Learning,
         https://arxiv.org/abs/1011.0686.
     """
-    config = collection_config(**locals())
-    specs = task_specs(tasks)
+    arguments, specs = locals(), task_specs(tasks)
+    config = collection_config(**{**arguments, "tasks": specs})
     check_integers(1, episodes_per_task=episodes_per_task)
     check_range(0, 1, expert_share=expert_share)
     episodes: Any = {"split": split, "num_goals": episodes_per_task, "seed": seed, "max_steps": max_steps}
@@ -152,6 +153,8 @@ def collect_demonstrations(
 def collection_config(**arguments: Any) -> dict[str, Any]:
     """The arguments that decide the demonstrations, except for the tasks and a policy's weights, as JSON values.
 
+    An expert that was given goes by its name, and those of Meta-World's tasks by theirs where they are ours.
+
     Args:
         **arguments: of `collect_demonstrations`; its defaults for those left out.
 
@@ -165,9 +168,20 @@ def collection_config(**arguments: Any) -> dict[str, Any]:
     values = {name: given.arguments[name] for name in names}
     if steps := given.arguments["steps_after_success"]:  # as in files of earlier versions where there are none
         values["steps_after_success"] = steps
+    if expert := _expert(given.arguments["expert"], given.arguments.get("tasks")):
+        values["expert"] = expert
     values["played_by"] = "expert" if given.arguments["policy"] is None else "policy"
     plain = json.dumps(values, default=lambda value: vars(value) if isinstance(value, Disturbance) else int(value))
     return cast(dict[str, Any], json.loads(plain))  # integers of NumPy too
+
+
+def _expert(given: Act | None, tasks: Tasks | None) -> str | dict[str, str] | None:
+    """Who shows the tasks; None if it is Meta-World's own expert of each."""
+    if given is not None:
+        given = inspect.unwrap(given)
+        return str(getattr(given, "__qualname__", type(given).__qualname__))
+    specs = () if tasks is None else task_specs(tasks)
+    return own_experts(spec.name for spec in specs if isinstance(spec, MetaWorldTask)) or None
 
 
 class _Rest:

@@ -62,7 +62,7 @@ def load_or_collect(
             f"Expected demonstrations of {', '.join(tasks)}, but got those of {', '.join(demonstrations.tasks)} in "
             f"{path}. Give another file or folder."
         )
-    found, expected = demonstrations.config, collection_config(**arguments)
+    found, expected = demonstrations.config, collection_config(tasks=specs, **arguments)
     if found is None:
         rank_zero_warn(
             f"{path} does not say how it was collected, as files of earlier versions do not. It is assumed to be as "

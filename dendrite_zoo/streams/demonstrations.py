@@ -4,7 +4,7 @@ import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property, partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -55,14 +55,15 @@ class DemonstrationMixture(TaskDataModule):
         demonstrations: a file of the experts' demonstrations, made if it does not exist; by default in ``folder``.
         folder: of all files; by default ``demonstrations/`` in the folder of the Trainer's logger.
         expert: who shows what to do, such as ``policy.act_batch`` of a policy of these tasks; by default Meta-World's
-            scripted experts.
+            scripted experts. Files name it, as ``ActiveDendritePolicy.act_batch``.
         num_processes: of environments.
         fast: faster Python paths of the environments.
         seed: of goals, noise and the order of rows; of everything but the weights.
 
     Raises:
         ValueError: an argument out of range, an unknown task, a task whose expert solved no episode, or a file of other
-            tasks or collected with other arguments; at fit, a Trainer without the arguments of `trainer_kwargs`.
+            tasks, or collected with other arguments or by another expert; at fit, a Trainer without the arguments of
+            `trainer_kwargs`.
         FileExistsError: a new fit finds the rounds of an earlier one.
         FileNotFoundError: a resumed run does not find a round that it collected.
         ImportError: the ``[metaworld]`` extra is missing.
@@ -218,7 +219,7 @@ class DemonstrationMixture(TaskDataModule):
         options: dict[str, Any] = {"num_processes": self.num_processes, "fast": self.fast, "seed": self.seed}
         options |= {"steps_after_success": self.steps_after_success, **arguments}
         if expert is not None:
-            options["expert"] = lambda observations, index: expert(observations, indices[index])
+            options["expert"] = wraps(expert, updated=())(lambda seen, index: expert(seen, indices[index]))
         found = load_or_collect(path, specs, self.trainer, **options)
         found = replace(found, tasks=self.tasks, task=torch.tensor(tasks)[found.task])
         return [found.select(found.solved & (found.task == task)) for task in tasks]

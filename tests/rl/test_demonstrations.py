@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from dendrite_zoo.rl import demonstrations
 from dendrite_zoo.rl.collection import Disturbance, _BehaviorPolicy, collect_demonstrations, collection_config
 from dendrite_zoo.rl.demonstrations import Demonstrations
+from dendrite_zoo.rl.metaworld.experts import DragExpert
 
 TASKS = ("reach-v3", "drawer-close-v3")
 
@@ -127,9 +129,26 @@ def test_a_file_says_how_it_was_collected(clean, tmp_path):
         "seed": 1,
         "max_steps": 61,
         "steps_after_success": 5,
+        "expert": DragExpert().get_action,
+        "tasks": ["soccer-v3"],  # which an expert of the library's shows
     }.items():
         assert collection_config(**{"episodes_per_task": 2, "max_steps": 60, name: value}) != expected
-    assert collection_config(num_processes=0, fast=True, progress=True) == collection_config()
+    assert collection_config(num_processes=0, fast=True, progress=True, tasks=["reach-v3"]) == collection_config()
+
+
+def test_a_file_says_whose_actions_are_shown():
+    def shown_by(**arguments):
+        return collection_config(**arguments).get("expert")
+
+    assert shown_by(tasks="mt10") is None  # Meta-World's own experts
+    of_ours = shown_by(tasks="mt50")
+    assert set(of_ours) == {"handle-press-side-v3", "handle-press-v3", "push-back-v3", "soccer-v3"}
+    assert of_ours["push-back-v3"] == "DragExpert(low=0.03, above=0.13, gripped=0.7)"  # each number that decides
+    method = DragExpert().get_action
+    assert shown_by(tasks="mt50", expert=method) == "DragExpert.get_action"
+    assert shown_by(expert=functools.wraps(method)(lambda *_: None)) == "DragExpert.get_action"
+    assert shown_by(expert=functools.partial(method)) == "partial"
+    assert shown_by(expert=lambda *_: None).endswith("says_whose_actions_are_shown.<locals>.<lambda>")
 
 
 def test_errors_say_what_is_wrong(clean, tmp_path):

@@ -79,6 +79,11 @@ def test_processes_share_every_batch():
         loader(world_size=3)
 
 
+def still(observation, task):
+    """An expert that does nothing."""
+    return observation[:, :4] * 0
+
+
 def saved(folder, expert=None, **arguments):
     """As if collected for a DemonstrationMixture of these arguments."""
     configs = {
@@ -162,6 +167,16 @@ def test_files_that_were_collected_otherwise_are_refused(tmp_path):
         setup(val_episodes=2)
     saved(tmp_path, expert={"disturbance": None})
     with pytest.raises(ValueError, match="with disturbance={'noise': 0.2.*, but got disturbance=None"):
+        setup()
+    saved(tmp_path)
+    with pytest.raises(ValueError, match="experts.* with expert='.*still', but got expert=None[.] Give the arguments"):
+        setup(expert=still)
+    tasks = ("reach-v3", "soccer-v3")
+    saved(tmp_path, tasks=tasks)  # as if Meta-World's own expert had shown both
+    with pytest.raises(ValueError, match="with expert={'soccer-v3': 'DragExpert.low=0.02, .* but got expert=None"):
+        DemonstrationMixture(tasks, folder=tmp_path).setup()
+    saved(tmp_path, expert={"expert": still})
+    with pytest.raises(ValueError, match="with expert=None, but got expert='.*still'"):
         setup()
     saved(tmp_path)
     made_up().save(tmp_path / "experts.safetensors")

@@ -1,5 +1,7 @@
 """Who shows Meta-World's tasks: its own scripted experts, and ours where those miss goals or cannot stay there."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -8,7 +10,7 @@ from numpy.typing import NDArray
 
 from dendrite_zoo.rl.metaworld.tasks import metaworld
 
-__all__ = ["OWN", "expert_of"]
+__all__ = ["OWN", "expert_of", "own_experts"]
 
 OPEN, CLOSED = -1.0, 1.0
 """The gripper's force."""
@@ -21,6 +23,7 @@ class Expert(Protocol):
         """The action ``(4,)`` for an observation ``(39,)``."""
 
 
+@dataclass(frozen=True)
 class DragExpert:
     """Takes a ball or a puck and drags it to the goal.
 
@@ -29,27 +32,24 @@ class DragExpert:
 
     Args:
         low: how far over the middle of the object the hand grips, in metres.
+        above: how far over the object the hand is before it is lowered, in metres.
+        gripped: how far the gripper is open at most, of 1, once it has the object.
 
     Example:
         >>> DragExpert().get_action(np.zeros(39)).shape
         (4,)
     """
 
-    above = np.array([0.0, 0.0, 0.13])
-    """The hand over the object before it is lowered, in metres."""
-
-    gripped = 0.7
-    """How far the gripper is open at most, of 1, once it has the object."""
-
-    def __init__(self, low: float = 0.02) -> None:
-        self.low = np.array([0.0, 0.0, low])
+    low: float = 0.02
+    above: float = 0.13
+    gripped: float = 0.7
 
     def get_action(self, observation: NDArray[np.float64]) -> NDArray[np.float64]:
         """Over the object, down, grip, and to the goal."""
         hand, opened, thing, goal = observation[:3], observation[3], observation[4:7], observation[-3:]
-        beside, at = float(np.linalg.norm((hand - thing)[:2])), thing + self.low
+        beside, at = float(np.linalg.norm((hand - thing)[:2])), thing + (0.0, 0.0, self.low)
         if beside > 0.04 or (beside > 0.02 and opened > self.gripped + 0.1):
-            to, force = thing + self.above, OPEN
+            to, force = thing + (0.0, 0.0, self.above), OPEN
         elif hand[2] > at[2] + 0.015 and opened > self.gripped + 0.05:
             to, force = at, OPEN
         else:
@@ -57,6 +57,7 @@ class DragExpert:
         return np.append(np.clip(10 * (to - hand), -1, 1), force)
 
 
+@dataclass(frozen=True)
 class PressExpert:
     """Presses a handle down to the goal, and stays where it is pressed so far.
 
@@ -64,22 +65,22 @@ class PressExpert:
 
     Args:
         beside: how far the hand is in front of the handle's middle, in metres.
+        stiffness: of the hand's height, by how far the handle is from the goal.
+        damping: of the hand's height, by how fast the handle moves.
 
     Example:
         >>> PressExpert().get_action(np.zeros(39)).shape
         (4,)
     """
 
-    stiffness, damping = 25.0, 50.0
-    """Of the hand's height, by how far the handle is from the goal, and by how fast it moves."""
-
-    def __init__(self, beside: float = 0.0) -> None:
-        self.beside = np.array([0.0, beside, 0.0])
+    beside: float = 0.0
+    stiffness: float = 25.0
+    damping: float = 50.0
 
     def get_action(self, observation: NDArray[np.float64]) -> NDArray[np.float64]:
         """Over the handle, then down to it, and as far as the goal."""
         hand, handle, before, goal = observation[:3], observation[4:7], observation[22:25], observation[-3:]
-        to = handle - self.beside
+        to = handle - (0.0, self.beside, 0.0)
         move = 25 * (to - hand)
         if np.linalg.norm((hand - to)[:2]) > 0.02:
             move[2] += 25 * 0.2
@@ -96,7 +97,17 @@ OWN: dict[str, Expert] = {
     "handle-press-v3": PressExpert(beside=0.02),
     "handle-press-side-v3": PressExpert(),
 }
-"""The experts of ours, by task; they remember nothing."""
+"""The experts of ours, by task; they remember nothing. Files of demonstrations name them with all of their numbers."""
+
+
+def own_experts(tasks: Iterable[str]) -> dict[str, str]:
+    """Which of some tasks an expert of ours shows, and which.
+
+    Example:
+        >>> own_experts(["reach-v3", "handle-press-side-v3"])
+        {'handle-press-side-v3': 'PressExpert(beside=0.0, stiffness=25.0, damping=50.0)'}
+    """
+    return {task: repr(OWN[task]) for task in tasks if task in OWN}
 
 
 def expert_of(task: str) -> Expert:
