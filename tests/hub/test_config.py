@@ -14,7 +14,7 @@ from tests.hub.toy import Toy
 GOOD = {
     "library_name": "dendrite-zoo",
     "library_version": "0.1.0",
-    "format_version": 3,
+    "format_version": configs.FORMAT_VERSION,
     "model_type": "toy",
     "in_features": 4,
     "num_classes": 2,
@@ -38,7 +38,7 @@ def test_a_good_config_builds_the_model():
         ({"library_name": None}, "library_name None"),
         ({"library_version": None}, "library_version None; expected one such as '0.1.0'"),
         ({"library_version": "1" * 100}, "library_version '1+...1+'"),
-        ({"format_version": 4}, "Upgrade: pip install -U dendrite-zoo"),
+        ({"format_version": configs.FORMAT_VERSION + 1}, "Upgrade: pip install -U dendrite-zoo"),
         ({"format_version": True}, "format_version True"),
         ({"format_version": "1"}, "format_version '1'"),
         ({"format_version": 0}, "format_version 0"),

@@ -115,7 +115,7 @@ def test_a_smaller_head_starts_anew_and_says_so(tmp_path, caplog):
     model.save_pretrained(tmp_path)
     with caplog.at_level(logging.INFO, "dendrite_zoo"):
         other = ActiveDendriteClassifier.from_pretrained(tmp_path, num_classes=2)
-    assert other.num_classes == 2 and "mlp.output.weight, mlp.output.bias" in caplog.text
+    assert other.num_classes == 2 and "mlp.output.bias, mlp.output.weight" in caplog.text
     assert torch.equal(other.mlp.hidden[0].weight, model.mlp.hidden[0].weight)
 
 
