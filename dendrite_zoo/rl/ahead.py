@@ -36,13 +36,14 @@ class RemotePlayer:
         self._worker = Worker("dendrite_zoo.rl.ahead:ServedPlayer", self._num_played)
         self._ask("make", specs, first_task, options, timeout=5 * timeout)
 
-    def begin(self, act: Act, steps: int, *, at_random: bool = False) -> None:
+    def begin(self, act: Act, steps: int, *, at_random: bool = False, places: list[int] | None = None) -> None:
         """Begin to play a round, for which `finish` waits.
 
         Args:
             act: an `Acting`.
             steps: actions in every environment.
             at_random: as in `Player.play`.
+            places: likewise.
 
         Raises:
             ValueError: ``act`` is another function, or has a policy that cannot be sent.
@@ -52,16 +53,16 @@ class RemotePlayer:
                 f"Expected `act` to be a dendrite_zoo.rl.Acting where rounds are collected ahead, as another process "
                 f"plays them, but got {type(act).__name__}. Give one, or leave collect_ahead out."
             )
-        self._worker.send("play", act.sent(), steps, at_random)
+        self._worker.send("play", act.sent(), steps, at_random, places)
 
     def finish(self) -> Played | None:
         """Wait for the round that was begun; None where there is none."""
         return self._receive(self._timeout) if self._worker.waiting else None
 
-    def play(self, act: Act, steps: int, *, at_random: bool = False) -> Played:
+    def play(self, act: Act, steps: int, *, at_random: bool = False, places: list[int] | None = None) -> Played:
         """Wait for the round that was begun, or play one now, see `Player.play`."""
         if not self._worker.waiting:
-            self.begin(act, steps, at_random=at_random)
+            self.begin(act, steps, at_random=at_random, places=places)
         return self._receive(self._timeout)
 
     def state_dict(self) -> dict[str, Any]:
@@ -112,7 +113,7 @@ class ServedPlayer:
         """Make the environments; before all else."""
         self._player = Player(specs, first_task, **options, num_processes=0, device=torch.device("cpu"))
 
-    def play(self, sent: tuple[Any, ...], steps: int, at_random: bool) -> Played:
+    def play(self, sent: tuple[Any, ...], steps: int, at_random: bool, places: list[int] | None) -> Played:
         """Play a round."""
         acting = self._received(*sent)
 
@@ -120,7 +121,7 @@ class ServedPlayer:
             self._num_played.value += 1
             return acting(observation, task)
 
-        return self._player.play(act, steps, at_random=at_random)
+        return self._player.play(act, steps, at_random=at_random, places=places)
 
     def state_dict(self) -> dict[str, Any]:
         """See `Player.state_dict`."""

@@ -146,11 +146,12 @@ class TaskEnvironments:
         self._started = True
         return self.observation
 
-    def step(self, actions: ArrayLike) -> Step:
+    def step(self, actions: ArrayLike, resting: NDArray[np.bool_] | None = None) -> Step:
         """Apply one action in each environment; where an episode ends, the next begins at once.
 
-        Shape:
-            ``(N, A)``, from -1 to 1.
+        Args:
+            actions: ``(N, A)``, from -1 to 1.
+            resting: ``(N,)``, which environments stay where they are, with no step; None for none.
 
         Raises:
             ValueError: actions of another shape, or not finite; no environment has moved.
@@ -158,7 +159,7 @@ class TaskEnvironments:
         """
         actions = checked_actions(actions, (self.num_envs, self.action_size))
         self._pool.wait()  # an answer left over from an interrupt may still read the table
-        self._table["action"] = actions
+        self._table["action"], self._table["resting"] = actions, False if resting is None else resting
         self._request("step")
         return Step(*(self._table[name].copy() for name in Step._fields))
 

@@ -90,7 +90,7 @@ class Step(NamedTuple):
             robot fell. Meta-World's tasks have none.
         success_at_end: ``(N,)``, whether the task is solved at the last of the action's steps.
         steps: ``(N,)``, how many steps were simulated: ``action_repeat``, or fewer where an episode ended; 0 where all
-            goals were played before.
+            goals were played before, or the environment rests.
     """
 
     observation: NDArray[np.float64]

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,11 +25,15 @@ class Played(NamedTuple):
         transitions: the columns that `dendrite_zoo.rl.replay.ReplayBuffer.add` takes.
         statistics: as `dendrite_zoo.rl.statistics.EpisodeStatistics.compute`.
         simulated: how many steps were simulated, in all environments.
+        solved: of each task, whether it is solved by now, see `EpisodeStatistics.which_are_solved`.
+        places: the tasks that were played, counted from 0; None for all.
     """
 
     transitions: list[Tensor]
     statistics: dict[str, float]
     simulated: int
+    solved: list[bool]
+    places: list[int] | None
 
 
 class Player:
@@ -67,20 +72,21 @@ class Player:
         self.task = self.place + first_task
         self.rounds, self.device = 0, device
 
-    def begin(self, act: Act, steps: int) -> None:
+    def begin(self, act: Act, steps: int, *, places: list[int] | None = None) -> None:
         """Begin a round beside what else is done: this player does not, and plays when it is waited for."""
 
     def finish(self) -> Played | None:
         """The round that was begun: none."""
         return None
 
-    def play(self, act: Act, steps: int, *, at_random: bool = False) -> Played:
+    def play(self, act: Act, steps: int, *, at_random: bool = False, places: list[int] | None = None) -> Played:
         """Play a round.
 
         Args:
             act: chooses the actions.
             steps: actions in every environment.
             at_random: whether ``act`` gives uniform actions, in the warm-up.
+            places: the tasks to play, counted from 0; None for all.
         """
         environments, explorer = self.environments, self.explorer
         tensor = partial(torch.as_tensor, dtype=torch.float32, device=self.device)
@@ -89,25 +95,28 @@ class Player:
         if explorer is not None:
             explorer.begin_round(self.rounds + 1)
         observation, simulated = tensor(environments.observation), 0
+        resting = None if places is None else ~np.isin(environments.task_index, places)
+        played = slice(None) if resting is None else torch.from_numpy(~resting).to(self.device)
         transitions: list[tuple[Tensor, ...]] = []
         for _ in range(steps):
             action = act(observation, self.task).float()  # of which NumPy knows more than of bfloat16
             if explorer is not None:
                 action = tensor(explorer(action.cpu().double().numpy(), at_random))
-            step = environments.step(action.cpu().numpy())
+            step = environments.step(action.cpu().numpy(), resting)
             next_observation, ends = (
                 tensor(step.final_observation),
                 map(torch.from_numpy, (step.terminated, step.ended)),
             )
-            transitions.append((observation, action, tensor(step.reward), next_observation, self.place, *ends))
+            columns = observation, action, tensor(step.reward), next_observation, self.place, *ends
+            transitions.append(tuple(column[played] for column in columns))
             observation = tensor(step.observation) if step.ended.any() else next_observation
             simulated += int(step.steps.sum())
             self.statistics.update(step, None if explorer is None else ~explorer.has_bursts)
             if explorer is not None:
                 explorer.end_episodes(step.ended, at_random)
         self.rounds += 1
-        columns = [torch.cat(column) for column in zip(*transitions, strict=True)]
-        return Played(columns, self.statistics.compute(), simulated)
+        together = [torch.cat(column) for column in zip(*transitions, strict=True)]
+        return Played(together, self.statistics.compute(), simulated, self.statistics.which_are_solved(), places)
 
     def state_dict(self) -> dict[str, Any]:
         """The state of environments, statistics and exploration."""

@@ -8,7 +8,7 @@ import torch
 
 from dendrite_zoo._core.checks import check_flags, wrong_argument
 from dendrite_zoo._core.names import nearest
-from dendrite_zoo._core.ranks import sum_over_ranks
+from dendrite_zoo._core.ranks import num_ranks, sum_over_ranks
 from dendrite_zoo.rl.ahead import RemotePlayer
 from dendrite_zoo.rl.exploration import Exploration
 from dendrite_zoo.rl.player import Act, Played, Player
@@ -28,11 +28,13 @@ class Practice:
         envs_per_task: environments of each task.
         capacity: steps in the replay buffer.
         normalize_rewards: divide each task's rewards by their root mean square before its first sample.
+        solved_every: in every so many rounds a task is practised that is solved; 1 for each.
         device: of the replay buffer.
 
     Attributes:
         rounds: how many were played.
-        simulated: how many steps were simulated in the latest, in all environments.
+        places: the tasks that were played in the latest, counted from 0; None for all.
+        simulated: how many steps were simulated in the latest, in all environments of all processes.
         player: who plays; None until `open`, and after `close`.
         replay: the buffer, in which tasks count from 0.
     """
@@ -45,10 +47,16 @@ class Practice:
         envs_per_task: int,
         capacity: int,
         normalize_rewards: bool,
+        solved_every: int = 1,
         device: torch.device,
     ) -> None:
+        if solved_every > 1 and num_ranks() > 1:
+            several = f"1 with {num_ranks()} processes, which learn the same tasks at a time"
+            raise wrong_argument("solved_every", several, solved_every)
         self.specs, self.first_task, self.envs_per_task = specs, first_task, envs_per_task
         self.rounds, self.simulated, self.normalize_rewards = 0, 0, normalize_rewards
+        self.solved_every, self.solved = solved_every, [False] * len(specs)
+        self.places: list[int] | None = None
         sizes = {"observation_size": specs[0].observation_size, "action_size": specs[0].action_size}
         self.replay = ReplayBuffer(len(specs), capacity, envs_per_task=envs_per_task, device=device, **sizes)
         self.reward_rms = torch.zeros(len(specs), device=device)  # 0: not measured yet
@@ -98,30 +106,42 @@ class Practice:
         """
         if self.player is None:
             raise RuntimeError("There are no environments yet: expected setup() before collect(). Call it once.")
-        played = self._ahead or self.player.play(act, steps, at_random=at_random)
+        played = self._ahead or self.player.play(act, steps, at_random=at_random, places=self._due())
         self._ahead = None
         self.replay.add(*played.transitions)
-        self.rounds, self.simulated = self.rounds + 1, played.simulated
+        simulated = torch.tensor(played.simulated, device=self.replay.rows.device)
+        sum_over_ranks(simulated)
+        self.rounds, self.simulated = self.rounds + 1, int(simulated)
+        self.places, self.solved = played.places, played.solved
+        if self.solved_every > 1:
+            practised = len(self.specs if played.places is None else played.places)
+            return {"practised": float(practised), **played.statistics}
         return played.statistics
+
+    def _due(self) -> list[int] | None:
+        """The tasks to be practised in the next round: those not solved, and of the others each in its turn."""
+        turn = [(self.rounds + place) % self.solved_every == 0 for place in range(len(self.specs))]
+        due = [place for place, solved in enumerate(self.solved) if turn[place] or not solved]
+        return due if 0 < len(due) < len(self.specs) else None
 
     def begin(self, act: Act, steps: int) -> None:
         """Begin the next round, for which `collect` waits, where a process of its own plays."""
         if self._ahead is None and self.player is not None:
-            self.player.begin(act, steps)
+            self.player.begin(act, steps, places=self._due())
 
     def _state_of(self, player: Player | RemotePlayer) -> dict[str, Any]:
         self._ahead = self._ahead or player.finish()
         return {**player.state_dict(), "ahead": None if self._ahead is None else self._ahead._asdict()}
 
     def sample(self, per_task: int, generator: torch.Generator | None = None, **options: Any) -> Transitions:
-        """Sample the same number of steps of every task from the replay buffer; tasks by their index among all.
+        """Sample as many steps of each task that was played in the latest round; tasks by their index among all.
 
         Args:
             per_task: steps of each task.
             generator: of random numbers.
             **options: further arguments of `dendrite_zoo.rl.replay.ReplayBuffer.sample`.
         """
-        batch = self.replay.sample(per_task, generator, **options)
+        batch = self.replay.sample(per_task, generator, tasks=self.places, **options)
         if self.normalize_rewards:
             if not self.reward_rms.all():
                 self._measure_rewards()
@@ -150,7 +170,7 @@ class Practice:
         if self.rounds and played is None:
             return None
         normalizer = {"reward_rms": self.reward_rms.cpu()} if self.normalize_rewards else {}
-        return {**(played or {}), "replay": self.replay.state_dict(), **normalizer}
+        return {**(played or {}), "replay": self.replay.state_dict(), **normalizer, "solved_tasks": self.solved}
 
     def load_state_dict(self, state: dict[str, Any], rounds: int) -> None:
         """Continue from a state.
@@ -161,7 +181,8 @@ class Practice:
         """
         self.rounds = rounds
         ahead = state.get("ahead")
-        self._ahead = None if ahead is None else Played(**ahead)
+        self._ahead = None if ahead is None else Played(**{"solved": self.solved, "places": None, **ahead})
+        self.solved = list(state.get("solved_tasks", self.solved))  # earlier versions practise all in each round
         if self.player is not None and rounds:
             self.player.load_state_dict({**state, "replay": None, "ahead": None}, rounds + (ahead is not None))
         self.replay.load_state_dict(state["replay"])

@@ -25,7 +25,7 @@ def table_row(observation_size: int, action_size: int) -> np.dtype[np.void]:
             *((name, np.float64, (observation_size,)) for name in ("observation", "final_observation")),
             *(("reward", np.float64), ("goal", np.int64), ("steps", np.int64)),
             *((name, np.bool_) for name in ("success", "success_at_end", "truncated", "terminated")),
-            *((name, np.bool_) for name in ("finished", "busy")),
+            *((name, np.bool_) for name in ("finished", "resting", "busy")),
         ],
         align=True,
     )
@@ -65,11 +65,12 @@ class Shard:
             episodes.restart()
 
     def step(self) -> None:
-        """Apply the actions in the table; where an episode ends, begin the next."""
+        """Apply the actions in the table, but in environments that rest; where an episode ends, begin the next."""
         column = self._column
         for row, episodes in self._busy():
             column.goal[row] = episodes.goal
-            if episodes.finished:
+            if episodes.finished or column.resting[row]:
+                column.final_observation[row] = episodes.observation
                 for name in RESULTS:
                     getattr(column, name)[row] = 0
                 continue

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from dendrite_zoo.rl.environments import Step
 
 LATEST = 20  # episodes of a task
+SOLVED = 0.95  # of these, where a task counts as solved
 
 
 class EpisodeStatistics:
@@ -60,6 +61,11 @@ class EpisodeStatistics:
         if means:
             values["return/mean"] = float(np.mean([total for _, _, total in means.values()]))
         return values
+
+    def which_are_solved(self) -> list[bool]:
+        """Of each task, whether 19 of its latest 20 episodes ended with success."""
+        full = [episodes if len(episodes) == LATEST else () for episodes in self._latest.values()]
+        return [sum(at_end for _, at_end, _ in episodes) >= SOLVED * LATEST for episodes in full]
 
     def state_dict(self) -> dict[str, Any]:
         """The sums of the episodes that have not ended, and the latest that have."""

@@ -7,8 +7,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from dendrite_zoo._core.checks import check_choice, check_flags, check_integers
-from dendrite_zoo._core.ranks import gather_states, state_of_rank, sum_over_ranks
+from dendrite_zoo._core.checks import check_choice, check_flags, check_integers, wrong_argument
+from dendrite_zoo._core.ranks import gather_states, state_of_rank
 from dendrite_zoo.rl import Acting, Exploration, TaskSpec, Transitions, task_specs
 from dendrite_zoo.rl.player import Act
 from dendrite_zoo.rl.practice import Practice, environment_options
@@ -33,15 +33,15 @@ class OnlineTasks(TaskDataModule):
     own, with the same goals in another order.
 
     With ``order="sequential"`` tasks are learned one after another in the one fit, each for an equal share of the steps
-    and epochs: its own environments are played, after a warm-up of its own, and steps of earlier tasks are gone from
-    the buffer. ``current_task`` says which; `dendrite_zoo.callbacks.SuccessLogger` measures all of them at each
-    validation, and ``ForgettingLogger("val/success")``, or of tasks without success ``ForgettingLogger("val/return")``,
-    makes a matrix of it.
+    and epochs, with environments, a warm-up and a buffer of its own. ``current_task`` says which;
+    `dendrite_zoo.callbacks.SuccessLogger` measures all of them at each validation, and
+    ``ForgettingLogger("val/success")``, or ``"val/return"`` of tasks without success, makes a matrix of it.
 
     Args:
         tasks: ``"mt10"``, ``"mt50"`` or names of Meta-World's tasks, or a list of `dendrite_zoo.rl.TaskSpec`.
         order: ``"mixed"``, all tasks at once, or ``"sequential"``, one after another.
-        env_steps: number of steps that are simulated, of all environments in all processes, rounded up to whole rounds.
+        env_steps: number of steps that are simulated, of all environments in all processes, rounded up to whole rounds;
+            they are fewer where solved tasks rest, or an episode cuts an action.
         epochs: number of epochs, rounded up to as many for each task where these are learned one after another; each
             ends with a validation and a checkpoint.
         steps_per_round: actions in every environment in a round, a step each unless ``environments`` has an
@@ -53,6 +53,8 @@ class OnlineTasks(TaskDataModule):
         envs_per_task: environments of each task in a process.
         normalize_rewards: divide each task's rewards, for learning alone, by their root mean square in what was played
             before its first update, so that tasks with rewards of other scales count alike.
+        solved_every: a task of which 19 of the latest 20 episodes (without those with bursts) ended with success is
+            practised in every so many rounds alone: time goes to the others (cf. Sharma et al. 2018, arXiv 1702.06053).
         collect_ahead: play the next round in a process of its own, by the policy as it is before this round's updates,
             at the same time as these. Runs are as reproducible, and resume as exactly, as without.
         exploration: random actions that last, in the warm-up and in bursts after it, see
@@ -97,6 +99,7 @@ class OnlineTasks(TaskDataModule):
         capacity: int = 1_000_000,
         envs_per_task: int = 1,
         normalize_rewards: bool = False,
+        solved_every: int = 1,
         collect_ahead: bool = False,
         exploration: Exploration | None = None,
         environments: Mapping[str, Any] | None = None,
@@ -109,8 +112,8 @@ class OnlineTasks(TaskDataModule):
         self.observation_size, self.action_size = equal_sizes(self.specs)
         check_choice(get_args(Order), order=order)
         check_flags(normalize_rewards=normalize_rewards, collect_ahead=collect_ahead)
-        check_integers(1, env_steps=env_steps, epochs=epochs, steps_per_round=steps_per_round)
-        check_integers(1, capacity=capacity, envs_per_task=envs_per_task)
+        check_integers(1, env_steps=env_steps, epochs=epochs, steps_per_round=steps_per_round, capacity=capacity)
+        check_integers(1, envs_per_task=envs_per_task, solved_every=solved_every)
         check_integers(0, updates_per_round=updates_per_round, warmup_steps=warmup_steps, seed=seed)
         self.order, self.total_env_steps, self.capacity = order, env_steps, capacity
         self._turns = turns = self.num_tasks if order == "sequential" else 1  # how often something else is played
@@ -119,9 +122,12 @@ class OnlineTasks(TaskDataModule):
         self.epochs = self.max_epochs = self.epochs_per_task * turns
         if order == "sequential":
             self.metric = "val/return" if without_success(self.specs) else "val/success"
+            if solved_every > 1:
+                raise wrong_argument("solved_every", "1 with order='sequential', one task at a time", solved_every)
         self.steps_per_round, self.updates_per_round = steps_per_round, updates_per_round
         self.warmup_steps, self.envs_per_task, self.seed = warmup_steps, envs_per_task, seed
-        self.normalize_rewards, self.collect_ahead, self.exploration = normalize_rewards, collect_ahead, exploration
+        self.normalize_rewards, self.solved_every = normalize_rewards, solved_every
+        self.collect_ahead, self.exploration = collect_ahead, exploration
         self._options = environment_options(environments, collect_ahead, exploration)
         # the attribute `env_steps` counts the steps played so far
         self.save_hyperparameters({"env_steps": env_steps, "environments": self._options}, logger=False)
@@ -138,7 +144,8 @@ class OnlineTasks(TaskDataModule):
         """Begin with nothing played of a task, or of all of them."""
         self._earlier_rounds = self.rounds
         specs = self.specs if self.order == "mixed" else self.specs[task : task + 1]
-        options: Any = {name: getattr(self, name) for name in ("envs_per_task", "capacity", "normalize_rewards")}
+        names = ("envs_per_task", "capacity", "normalize_rewards", "solved_every")
+        options: Any = {name: getattr(self, name) for name in names}
         self.practice = Practice(specs, task, device=self._device, **options)
 
     @property
@@ -170,7 +177,7 @@ class OnlineTasks(TaskDataModule):
 
     @property
     def env_steps_per_round(self) -> int:
-        """Number of steps in a round, of all environments in all processes; fewer where an episode cuts an action."""
+        """Number of steps in a round, of all environments in all processes, at most."""
         return self.steps_per_round * self.action_repeat * self.num_envs * self.world_size
 
     @property
@@ -236,10 +243,7 @@ class OnlineTasks(TaskDataModule):
         """
         played = self.practice.collect(act, steps, at_random=at_random)
         self.rounds += 1
-        if self.action_repeat > 1:
-            simulated = torch.tensor(self.practice.simulated, device=self._device)
-            sum_over_ranks(simulated)
-            self._cut_steps += steps * self.action_repeat * self.num_envs * self.world_size - int(simulated)
+        self._cut_steps += steps * self.action_repeat * self.num_envs * self.world_size - self.practice.simulated
         return played
 
     def begin_next(self, act: Acting, steps: int) -> None:
@@ -247,18 +251,15 @@ class OnlineTasks(TaskDataModule):
         if self.collect_ahead and self.rounds - self._earlier_rounds < self.epochs_per_task * self.rounds_per_epoch:
             self.practice.begin(act, steps)
 
-    def sample(
-        self, per_task: int, generator: torch.Generator | None = None, *, n_step: int = 1, discount: float | None = None
-    ) -> Transitions:
-        """Sample the same number of steps of every task, or of the current one, from the replay buffer.
+    def sample(self, per_task: int, generator: torch.Generator | None = None, **returns: Any) -> Transitions:
+        """Sample the same number of steps of each task that was played in the latest round, from the replay buffer.
 
         Args:
             per_task: steps of each task.
             generator: of random numbers, on the buffer's device.
-            n_step: how many rewards a return has, see `dendrite_zoo.rl.replay.ReplayBuffer.sample`.
-            discount: of the reward, per action; the steps then say by what to multiply the value that follows.
+            **returns: ``n_step`` and ``discount`` of `dendrite_zoo.rl.replay.ReplayBuffer.sample`.
         """
-        return self.practice.sample(per_task, generator, n_step=n_step, discount=discount)
+        return self.practice.sample(per_task, generator, **returns)
 
     def train_dataloader(self) -> RoundLoader:
         """Return the rounds of an epoch."""

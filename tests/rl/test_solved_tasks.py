@@ -1,0 +1,137 @@
+"""Tasks that are solved are practised less often: counted round by round, and learned from alike."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import Checkpoint
+
+from dendrite_zoo.lightning_modules import MultiTaskSAC
+from dendrite_zoo.models import ActiveDendritePolicy
+from dendrite_zoo.rl import TaskSpec
+from dendrite_zoo.rl.statistics import EpisodeStatistics
+from dendrite_zoo.streams import OnlineTasks
+from tests.rl.test_ahead import Weights, fit
+from tests.rl.worlds import Ledge
+
+pytest.importorskip("gymnasium")
+pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory", "ignore:.*does not have many workers")
+
+
+class Easy(Ledge):
+    """Is solved whatever is done."""
+
+    def step(self, action):
+        *result, _ = super().step(action)
+        return (*result, {"near": True})
+
+
+class Hard(Ledge):
+    """Never is."""
+
+    def step(self, action):
+        *result, _ = super().step(action)
+        return (*result, {"near": False})
+
+
+def easy():
+    return Easy(length=2)
+
+
+def hard():
+    return Hard(length=2)
+
+
+def data(**arguments):
+    """Rounds of three episodes of two steps in each task."""
+    specs = [TaskSpec(name, make, success="near") for name, make in (("easy", easy), ("hard", hard))]
+    sizes = {"env_steps": 12 * 12, "epochs": 3, "steps_per_round": 6, "updates_per_round": 3, "warmup_steps": 24}
+    return OnlineTasks(specs, **{"environments": {"num_processes": 0}, "capacity": 1000, **sizes, **arguments})
+
+
+def still(observation, task):
+    return torch.zeros(len(task), 2)
+
+
+def test_of_a_tasks_latest_twenty_episodes_nineteen_end_with_success():
+    statistics = EpisodeStatistics(["a", "b"], [0, 1])
+    latest = statistics._latest
+    assert statistics.which_are_solved() == [False, False], "nothing was played"
+    latest["a"].extend([[1.0, 1.0, 0.0]] * 19)
+    assert statistics.which_are_solved() == [False, False], "too few to know"
+    latest["a"].append([1.0, 0.0, 0.0])  # solved on the way alone
+    assert statistics.which_are_solved() == [True, False]
+    latest["a"].append([1.0, 0.0, 0.0])
+    assert statistics.which_are_solved() == [False, False], "18 of 20"
+
+
+def test_what_is_solved_rests_and_what_is_not_is_played_as_ever():
+    ours, whole = data(solved_every=3), data()
+    ours.setup()
+    whole.setup()
+    practised = []
+    for number in range(14):
+        if number == 12:  # an episode that failed, and another
+            ours.practice.player.statistics._latest["easy"].extend([[0.0, 0.0, 0.0]] * 2)
+        practised.append(ours.collect(still, 6).pop("practised"))
+        assert "practised" not in whole.collect(still, 6)
+        tasks = ours.sample(4, torch.Generator().manual_seed(0)).task
+        assert tasks.tolist() == ([0] * 4 if practised[-1] == 2 else []) + [1] * 4
+    # twenty episodes are over after round 6; then round 9 and 12 are its turn, and from 13 on it is not solved
+    assert practised == [2] * 7 + [1, 1, 2, 1, 1, 2, 2]
+    assert ours.env_steps == 6 * sum(practised) == 6 * 24 and whole.env_steps == 6 * 28
+    assert ours.replay.sizes.tolist() == [60, 84] and whole.replay.sizes.tolist() == [84, 84]
+    for column in ("rows", "ended", "terminated"):
+        mine, all_ = (getattr(stream.replay, column) for stream in (ours, whole))
+        assert mine[500:584].equal(all_[500:584]), "the other task's are the same"
+        assert mine[:60].equal(all_[:60]), "and those of the one that rested go on where they were"
+    ours.teardown()
+    whole.teardown()
+
+
+class AfterTenRounds(Checkpoint):
+    """A checkpoint in the midst of rounds in which a task rests."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.datamodule.rounds == 10:
+            trainer.save_checkpoint(self.path)
+
+
+def learner():
+    torch.manual_seed(0)
+    options = {"winners": "context", "overlap": 0.0, "activation_density": 0.25, "output_bias": False}
+    sizes = {"observation_size": 3, "action_size": 2, "hidden_features": [16, 16], "dendrite_layers": None}
+    policy = ActiveDendritePolicy(("easy", "hard"), segment_seed=0, weight_density=1.0, **options, **sizes)
+    return MultiTaskSAC(policy, batch_size_per_task=8, lr=1e-2)
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+def test_what_rests_learns_nothing_and_a_killed_run_goes_on_to_the_same_weights(ahead, tmp_path):
+    options = {"solved_every": 4, "collect_ahead": ahead}
+    options |= {"environments": {}} if ahead else {}
+    weights, module, stream = Weights(), learner(), data(**options)
+    fit(module, stream, weights, AfterTenRounds(tmp_path / "last.ckpt"))
+    resumed, again = learner(), data(**options)
+    fit(resumed, again, ckpt_path=tmp_path / "last.ckpt")
+    assert stream.rounds == again.rounds == 12 and stream.env_steps == again.env_steps == 6 * (8 * 2 + 4)
+    for name, weight in module.state_dict().items():
+        assert weight.equal(resumed.state_dict()[name]), name
+    used = [dict(module.model.mlp.active_parameters(task)) for task in (0, 1)]
+    before, after = weights.seen[9], weights.seen[10]  # solved after round 6, so that it rests in 7, 9, 10 and 11
+    for name in ("hidden.0.weight", "hidden.1.weight", "hidden.1.bias", "output.weight"):
+        rests, learns = (index[name] for index in used)
+        old, new = before[f"mlp.{name}"], after[f"mlp.{name}"]
+        assert old[rests].equal(new[rests]) and not old[learns].equal(new[learns]), name
+
+
+def test_what_cannot_be_is_refused(monkeypatch):
+    with pytest.raises(ValueError, match="`solved_every` to be 1 with order='sequential', one task at a time, but got"):
+        data(solved_every=2, order="sequential")
+    with pytest.raises(ValueError, match="solved_every"):
+        data(solved_every=0)
+    monkeypatch.setattr("dendrite_zoo.rl.practice.num_ranks", lambda: 2)
+    with pytest.raises(ValueError, match="`solved_every` to be 1 with 2 processes, which learn the same tasks at a"):
+        data(solved_every=2)
