@@ -92,6 +92,7 @@ class MultiTaskSAC(PolicyModule):
         ``train/entropy_coefficient/{task}``; of each task's latest 20 episodes, without those with bursts,
         ``train/success/{task}`` and ``train/success_at_end/{task}``, at any step and at the last, and
         ``train/return/{task}`` and ``train/return/mean``, the mean sum of an episode's rewards, not scaled;
+        ``train/practised``, of how many tasks a round was, where solved ones rest;
         ``val/task_{j}/entropy`` and ``val/task_{j}/value``, on what was seen last of a task.
 
     Raises:
