@@ -99,7 +99,8 @@ class Practice:
             at_random: whether these are uniform, in the warm-up.
 
         Returns:
-            As `dendrite_zoo.rl.statistics.EpisodeStatistics.compute`.
+            As `dendrite_zoo.rl.statistics.EpisodeStatistics.compute`; where solved tasks rest, ``practised``, how many
+            tasks were played, too.
 
         Raises:
             RuntimeError: before `open`, or when a process of the environments crashed.

@@ -22,6 +22,7 @@ __all__ = ["OnlineTasks"]
 
 Order = Literal["mixed", "sequential"]
 LATEST = 1000  # observations of each task in a validation
+PRACTISED = ("envs_per_task", "capacity", "normalize_rewards", "solved_every")  # arguments of `Practice`
 
 
 class OnlineTasks(TaskDataModule):
@@ -42,8 +43,7 @@ class OnlineTasks(TaskDataModule):
         order: ``"mixed"``, all tasks at once, or ``"sequential"``, one after another.
         env_steps: number of steps that are simulated, of all environments in all processes, rounded up to whole rounds;
             they are fewer where solved tasks rest, or an episode cuts an action.
-        epochs: number of epochs, rounded up to as many for each task where these are learned one after another; each
-            ends with a validation and a checkpoint.
+        epochs: each ends with a validation and a checkpoint; rounded up to as many for each task of ``"sequential"``.
         steps_per_round: actions in every environment in a round, a step each unless ``environments`` has an
             ``action_repeat``; the paper's by default.
         updates_per_round: updates after them.
@@ -61,14 +61,14 @@ class OnlineTasks(TaskDataModule):
             `dendrite_zoo.rl.Exploration`; None for none.
         environments: further arguments of `dendrite_zoo.rl.TaskEnvironments`: any of ``action_repeat``, ``fast``,
             ``max_steps``, ``num_goals``, ``num_processes``, ``reward_version`` and ``timeout``.
-        seed: of the goals and their order, from 0.
+        seed: of goals and their order, from 0.
 
     Attributes:
         specs: the `dendrite_zoo.rl.TaskSpec` of each task.
         observation_size: numbers in an observation.
         action_size: numbers in an action.
         fast: whether the environments take their faster Python paths.
-        action_repeat: how many steps each action is played for.
+        action_repeat: steps that each action is played for.
         num_envs: number of environments that a process plays at a time.
         rounds: number of rounds that were played.
 
@@ -144,8 +144,7 @@ class OnlineTasks(TaskDataModule):
         """Begin with nothing played of a task, or of all of them."""
         self._earlier_rounds = self.rounds
         specs = self.specs if self.order == "mixed" else self.specs[task : task + 1]
-        names = ("envs_per_task", "capacity", "normalize_rewards", "solved_every")
-        options: Any = {name: getattr(self, name) for name in names}
+        options: Any = {name: getattr(self, name) for name in PRACTISED}
         self.practice = Practice(specs, task, device=self._device, **options)
 
     @property
@@ -236,7 +235,7 @@ class OnlineTasks(TaskDataModule):
             at_random: whether they are uniform, in the warm-up, where `Exploration` holds them.
 
         Returns:
-            See `dendrite_zoo.rl.statistics.EpisodeStatistics.compute`; episodes with bursts are left out.
+            See `dendrite_zoo.rl.practice.Practice.collect`; episodes with bursts are left out.
 
         Raises:
             RuntimeError: before `setup`, or when a process of the environments crashed.
