@@ -57,7 +57,7 @@ def winning_segments(activations: Tensor, gate: Gate = "abs_max") -> Tensor:
         tensor([1])
     """
     signed = gate in ("abs_max", "abs_max_unsigned")
-    return (activations.abs() if signed else activations).argmax(dim=-1)
+    return (activations.abs() if signed else activations).max(dim=-1).indices
 
 
 def select_winners(activations: Tensor, gate: Gate = "abs_max") -> tuple[Tensor, Tensor]:

@@ -37,13 +37,15 @@ class Piece(NamedTuple):
         rows: of the weights and of both moments.
         grad: their gradient.
         after: what then follows.
-        moved: which of the rows have moments, where rows without gradient are still to be looked for.
+        moved: which of the rows have moments, where rows may have no gradient.
+        zero: the numbers of those that have none, where they need not be looked for.
     """
 
     rows: list[Tensor]
     grad: Tensor
     after: Callable[[], None] | None = None
     moved: Tensor | None = None
+    zero: Any = None
 
 
 class KnownRows:
@@ -103,17 +105,26 @@ def update(pieces: Iterable[Piece], step: float, group: dict[str, Any]) -> None:
 def pieces_of(parameter: RowParameter, known: KnownRows) -> Iterator[Piece]:
     """The rows of a parameter that have a gradient, some at a time."""
     grad, cache = cast(Tensor, parameter.grad), parameter.activation_cache
-    if not grad.is_sparse:
-        cache.invalidate()
-        grads = rows_of(grad, parameter.row_dims)
-        if grad.device.type != "cpu":
-            yield _masked_piece(known.everything, grads)
+    if grad.is_sparse:
+        ids, values = known.taken(grad)
+        if _gathering_pays(values, len(ids), 2 * len(known.moved) - len(ids)):
+            cache.check(known.everything[0])
+            yield from _gathered(ids, values, known, cache)
             return
-        for (rows, moved), some in zip(known.parts, grads.split(known.size), strict=True):
-            yield Piece(rows, some, moved=moved)
+    cache.invalidate()
+    if grad.is_sparse:
+        yield from _spread(ids, values, known)
         return
-    ids, values = known.taken(grad)
-    cache.check(known.everything[0])
+    grads = rows_of(grad, parameter.row_dims)
+    if grad.device.type != "cpu":
+        yield _masked_piece(known.everything, grads)
+        return
+    for (rows, moved), some in zip(known.parts, grads.split(known.size), strict=True):
+        yield Piece(rows, some, moved=moved)
+
+
+def _gathered(ids: Tensor, values: Tensor, known: KnownRows, cache: ActivationCache) -> Iterator[Piece]:
+    """The few rows of a sparse gradient, side by side."""
     for some, grads in zip(ids.split(known.size), values.split(known.size), strict=True):
         used = other_than_zero(grads)
         if not bool(used.all()):  # such as those of active units that give nothing for a row of the batch
@@ -123,12 +134,29 @@ def pieces_of(parameter: RowParameter, known: KnownRows) -> Iterator[Piece]:
         yield Piece(rows, grads, partial(_put, known.everything, some, rows, cache))
 
 
+def _spread(ids: Tensor, values: Tensor, known: KnownRows) -> Iterator[Piece]:
+    """The many rows of a sparse gradient, among those that rest."""
+    starts = range(0, len(known.moved), known.size)
+    lengths = np.diff(np.searchsorted(ids.numpy(), [*starts, len(known.moved)])).tolist()
+    parts = zip(known.parts, starts, ids.split(lengths), values.split(lengths), strict=True)
+    for (rows, moved), start, some, grads in parts:
+        dense, places = values.new_zeros(rows[0].shape), some - start
+        _put([dense], places, [grads])
+        used = np.delete(places.numpy(), zero_rows(grads))
+        yield Piece(rows, dense, moved=moved, zero=np.delete(np.arange(len(moved)), used))
+
+
+def _gathering_pays(grad: Tensor, used: int, others: int) -> bool:
+    """Whether rows are updated faster side by side than as they lie, with others updated or put back beside them."""
+    return GATHER[min(grad.ndim, 2)] * used <= others
+
+
 def _without_resting(piece: Piece, eps: float) -> Piece:
     """What is to be updated of a piece of which rows may have no gradient: those rows rest."""
     if piece.moved is None:
         return piece
     rows, grad, moved = piece.rows, piece.grad, piece.moved.numpy()
-    zero = zero_rows(grad)
+    zero = zero_rows(grad) if piece.zero is None else piece.zero
     if len(zero) == 0:
         moved.fill(True)
         return Piece(rows, grad)
@@ -137,13 +165,18 @@ def _without_resting(piece: Piece, eps: float) -> Piece:
     moved[zero] = before
     still = zero[before] if eps > 0 else zero  # what has no moments stays by itself
     count, used = len(moved), len(moved) - len(zero)
-    gathers = GATHER[min(grad.ndim, 2)] * used <= count + len(still)
-    if not gathers and len(still) == 0:
+    if _gathering_pays(grad, used, count + len(still)):
+        ids = torch.from_numpy(np.delete(np.arange(count), zero))
+        some = [tensor.index_select(0, ids) for tensor in rows]
+        return Piece(some, grad.index_select(0, ids), partial(_put, rows, ids, some))
+    if len(still) == 0:
         return Piece(rows, grad)
-    ids = torch.from_numpy(np.delete(np.arange(count), zero) if gathers else still)
-    some = [tensor.index_select(0, ids) for tensor in rows]
-    after = partial(_put, rows, ids, some)
-    return Piece(some, grad.index_select(0, ids), after) if gathers else Piece(rows, grad, after)
+    ids = torch.from_numpy(still)
+    kept = rows[1:] if eps > 0 else rows
+    some = [tensor.index_select(0, ids) for tensor in kept]
+    if eps > 0:
+        rows[1].index_fill_(0, ids, 0.0)  # then their weights stay by themselves
+    return Piece(rows, grad, partial(_put, kept, ids, some))
 
 
 def zero_rows(grad: Tensor) -> Any:

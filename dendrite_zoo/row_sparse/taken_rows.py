@@ -11,8 +11,8 @@ from dendrite_zoo._core.ranks import num_ranks
 from dendrite_zoo._core.torch import runs_eagerly
 from dendrite_zoo.row_sparse.parameter import RowParameter, rows_of
 
-FULL = 2
-"""A gradient of rows times vectors is dense where it holds more than one row in so many."""
+FULL = 0.9
+"""A gradient of rows times vectors is dense where it holds more than this share of them."""
 
 OVERLAP = 4
 """A gradient with repetitions is dense where it holds more than one number in so many, or as many rows as there are."""
@@ -266,8 +266,8 @@ def _products(ids: Tensor, grad: Tensor, vectors: Tensor, mask: Tensor | None, c
     """The gradient of rows, of which each line of ids ``(K, N)`` has one once: a product with vectors ``(K, C)``."""
     shape = ctx.shape[: ctx.row_dims]
     factors = grad.new_zeros(len(ids), math.prod(shape)).scatter_(1, ids, grad)  # of each vector in each row
-    used = factors.any(0).nonzero().squeeze(1)
-    is_most = FULL * len(used) > factors.shape[1]
+    used = factors.bool().view(torch.uint8).amax(0).nonzero().squeeze(1)
+    is_most = len(used) > FULL * factors.shape[1]
     values = (factors if is_most else factors[:, used]).T @ vectors
     if mask is not None:
         rows = rows_of(mask, ctx.row_dims)

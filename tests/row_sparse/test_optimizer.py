@@ -163,18 +163,28 @@ def test_one_rule_on_both_sides_of_the_crossover(share, sparse, row_dims, eps):
 
 
 @pytest.mark.parametrize("shape", [(40, 7), (200,)])
-def test_a_parameter_of_several_pieces_moves_as_one(shape, monkeypatch):
+@pytest.mark.parametrize("sparse", [True, False])
+def test_a_parameter_of_several_pieces_moves_as_one(shape, sparse, monkeypatch):
+    """Also where a sparse gradient holds a row of zeros, which moves as little as one that it does not hold."""
     monkeypatch.setattr(row_adam, "PIECE", 50)
     torch.manual_seed(0)
     ours, theirs = RowParameter(torch.randn(shape), row_dims=1), nn.Parameter(torch.zeros(shape))
     theirs.data.copy_(ours.data)
     optimizer, twin = DendriteAdam([ours], lr=0.1), torch.optim.SparseAdam([theirs], lr=0.1)
-    for share in (0.1, 0.9, 0.1):
-        ours.grad = torch.randn(shape) * (torch.rand(shape[:1]) < share).view(-1, *[1] * (len(shape) - 1))
-        theirs.grad = ours.grad.to_sparse(1)
+    for share in (0.1, 0.9, 0.6, 0.1):
+        used = torch.rand(shape[:1]) < share
+        grad = torch.randn(shape) * used.view(-1, *[1] * (len(shape) - 1))
+        held = (used | (torch.rand(shape[:1]) < 0.1)).nonzero().T
+        options = {"is_coalesced": True, "check_invariants": True}
+        ours.grad = torch.sparse_coo_tensor(held, grad[held[0]], shape, **options) if sparse else grad
+        theirs.grad = grad.to_sparse(1)
+        before = ours.detach().clone()
         optimizer.step()
         twin.step()
+        assert torch.equal(ours.detach()[~used], before[~used])
     torch.testing.assert_close(ours.detach(), theirs.detach(), atol=1e-6, rtol=1e-5)
+    for name in ("exp_avg", "exp_avg_sq"):
+        torch.testing.assert_close(optimizer.state[ours][name], twin.state[theirs][name], atol=1e-6, rtol=1e-5)
 
 
 def test_state_dict_round_trip_continues_as_if_uninterrupted():
