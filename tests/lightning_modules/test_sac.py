@@ -28,6 +28,7 @@ from tests.lightning_modules.practice import (
     small_policy,
     train,
 )
+from tests.rl.worlds import ledges
 
 pytest.importorskip("metaworld")
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory")
@@ -451,6 +452,34 @@ def test_rounds_train_what_their_tasks_use_unless_somebody_looks(tmp_path, order
         train(tmp_path / "crashed", crash=2, **run)
     train(tmp_path / "crashed", **run)
     torch.testing.assert_close(result(tmp_path / "crashed"), results[0], rtol=0, atol=0)
+
+
+class Outputs(Callback):
+    """Notes what policy and critics make of the first task, at the start of each round."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_train_batch_start(self, trainer, module, *_):
+        x, task = torch.linspace(-1, 1, 12).view(4, 3), torch.zeros(4, dtype=torch.long)
+        action, alpha = torch.linspace(-1, 1, 8).view(4, 2), module.log_alpha[:1]
+        self.seen.append([*module.model(x, task), *module.critic(x, action, task), alpha.detach().clone()])
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_what_learns_in_units_of_its_own_changes_no_earlier_task(bias):
+    torch.manual_seed(0)
+    options = {"winners": "context", "overlap": 0.0, "activation_density": 0.25, "segment_seed": 0}
+    sizes = {"observation_size": 3, "action_size": 2, "hidden_features": [16, 16], "dendrite_layers": None}
+    policy = ActiveDendritePolicy(("calm", "windy"), output_bias=bias, **options, **sizes)
+    rounds = {"env_steps": 96, "epochs": 2, "steps_per_round": 6, "updates_per_round": 3, "warmup_steps": 6}
+    own = {"environments": {"num_processes": 0}, "capacity": 1000}
+    data, outputs = OnlineTasks(ledges(), order="sequential", **rounds, **own), Outputs()
+    fit(MultiTaskSAC(policy, batch_size_per_task=8, lr=1e-2), data, callbacks=[outputs])
+    first, begins, last = outputs.seen[0], outputs.seen[8], outputs.seen[-1]
+    assert not any(one.equal(other) for one, other in zip(first, begins, strict=True)), "it was learned"
+    assert all(one.equal(other) for one, other in zip(begins[:4], last[:4], strict=True)) == (not bias)
+    assert begins[4].equal(last[4])
 
 
 class CrashInValidation(Callback):
