@@ -18,7 +18,7 @@ from dendrite_zoo._core.environment import versions
 from dendrite_zoo._core.files import to_json, write_atomically
 from dendrite_zoo.records import ResultRecord, read_records
 from dendrite_zoo.rl import evaluate_policy
-from dendrite_zoo.rl.metaworld.experts import expert_of
+from dendrite_zoo.rl.metaworld.experts import OWN, expert_of
 from dendrite_zoo.rl.metaworld.tasks import task_names
 
 
@@ -32,12 +32,14 @@ def record(benchmark: str, goals: int, processes: int, stop: bool) -> ResultReco
         return np.stack([np.clip(experts[task].get_action(observation), -1, 1) for observation, task in seen])
 
     report = evaluate_policy(act, tasks, num_goals=goals, num_processes=processes, fast=True, stop_at_success=stop)
+    ours = ", ".join(task for task in tasks if task in OWN)
+    whose = f"Meta-World's scripted experts{ours and f', but ours of {ours}'}."
     print(f"{benchmark}: {report.mean:.3f}, at the last step {report.mean_at_last_step}", flush=True)
     return ResultRecord.from_run(
         **report.to_record(),
         method="scripted experts",
         command=shlex.join(["python", "tools/experts.py", *sys.argv[1:]]),
-        description="Scripted experts, Meta-World's but for soccer. They see what policies see. Nothing was learned.",
+        description=f"{whose} They see what policies see. Nothing was learned.",
         versions=versions("metaworld", "mujoco"),
         wall_time_s=round(time.monotonic() - started, 1),
     )
