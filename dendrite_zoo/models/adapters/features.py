@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-MOST_INPUTS, LARGEST_SIDE = 3072, 32
-"""Numbers of an input that are features, at most: as many as those of an image of 32 by 32 in three colours."""
+MOST_INPUTS, LARGEST_SIDE, LEAST_SIDE = 3072, 32, 8
+"""Numbers of an input that are features, at most: as many as those of an image of 32 by 32 in three colours; and the
+side of an image that has patches."""
 
 KEYS = ("last_hidden_state", "logits", "pooler_output", "feature_maps", "hidden_states", "out", "features")
 
@@ -18,10 +19,12 @@ class Stage(NamedTuple):
     Attributes:
         features: how many.
         dim: the dimension of the output that counts them; others but the first are averaged over.
+        spread: 1 where their standard deviation over these others is taken, too, as of images; else 0.
     """
 
     features: int
     dim: int
+    spread: int = 0
 
 
 class Tap:
@@ -49,7 +52,8 @@ class FeatureExtractor(nn.Module):
         input_features: how many numbers of the input can follow the features.
 
     Shape:
-        a tensor ``(B, ...)``, or a dictionary of keyword arguments, to ``(B, features)`` float32.
+        a tensor ``(B, ...)``, or a dictionary of keyword arguments, to ``(B, features)`` float32: the means of all
+        stages, then deviations.
 
     Example:
         >>> network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
@@ -68,13 +72,16 @@ class FeatureExtractor(nn.Module):
         """The same of another network."""
         return FeatureExtractor(backbone, self.stages, self.input_features)
 
-    def forward(self, x: Any, *, inputs: bool = False) -> Tensor:
-        """The features of a batch; with ``inputs`` numbers of the input follow."""
+    def forward(self, x: Any, *, means: bool = False, inputs: bool = False) -> Tensor:
+        """The features of a batch, of which ``means`` are the first; with ``inputs`` numbers of the input follow."""
         rows = num_rows(x)
         output = call(self.backbone, x)
         mask = x.get("attention_mask") if isinstance(x, Mapping) else None
         outputs = {name: tap.take() for name, tap in self._taps.items()} | {"": output}
-        parts = [pooled(as_features(outputs[name]), stage, mask) for name, stage in self.stages.items()]
+        found = {name: as_features(outputs[name]) for name in self.stages}
+        parts = [pooled(found[name], stage, mask) for name, stage in self.stages.items()]
+        if not means:
+            parts += [spread(found[name], stage) for name, stage in self.stages.items() if stage.spread]
         if any(len(part) != rows for part in parts):
             got = [tuple(part.shape) for part in parts]
             raise ValueError(
@@ -136,6 +143,17 @@ def pooled(output: Tensor, stage: Stage, mask: Tensor | None = None) -> Tensor:
     return output.float().mean(others)
 
 
+def spread(output: Tensor, stage: Stage) -> Tensor:
+    """Standard deviations ``(B, features)`` over all other dimensions.
+
+    Example:
+        >>> spread(torch.tensor([[[1.0, 3.0, 1.0, 3.0]]]), Stage(1, 1))
+        tensor([[1.]])
+    """
+    x = output.float().movedim(stage.dim, 1).flatten(2)
+    return torch.linalg.vector_norm(x - x.mean(2, keepdim=True), dim=2) / x.shape[2] ** 0.5
+
+
 def num_rows(x: Any) -> int:
     """How many inputs there are in a batch: a tensor ``(B, ...)``, or a dictionary of such.
 
@@ -157,17 +175,21 @@ def rows_of(x: Any, index: Tensor) -> Any:
     return map_tensors(lambda t: t[index.to(t.device)] if t.ndim and len(t) == count else t, x)
 
 
-def count_numbers(x: Any) -> int:
-    """How many numbers of an input can be features: those of a row, or of an image made smaller; 0 of anything else.
+def input_shape(x: Any) -> int | list[int]:
+    """What of an input can be features: the numbers of a row, or an image ``(C, H, W)`` made smaller; 0 if nothing.
+
+    Of images so small that they have no patches, or of so many channels, the numbers are taken.
 
     Example:
-        >>> count_numbers(torch.rand(2, 3, 224, 224)), count_numbers(torch.rand(2, 12)), count_numbers("text")
-        (3072, 12, 0)
+        >>> input_shape(torch.rand(2, 3, 224, 224)), input_shape(torch.rand(2, 12)), input_shape("text")
+        ([3, 32, 32], 12, 0)
     """
     if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim not in (2, 4) or x.shape[1] > MOST_INPUTS:
         return 0
-    side = int((MOST_INPUTS / x.shape[1]) ** 0.5)
-    return x.shape[1] * (min(side, LARGEST_SIDE, *x.shape[2:]) ** 2 if x.ndim == 4 else 1)
+    if x.ndim == 2:
+        return x.shape[1]
+    side = min(int((MOST_INPUTS / x.shape[1]) ** 0.5), LARGEST_SIDE, *x.shape[2:])
+    return [x.shape[1], side, side] if side >= LEAST_SIDE else x.shape[1] * side**2
 
 
 def numbers_of(x: Any, count: int) -> Tensor:

@@ -40,7 +40,7 @@ class GatedBackbone(HubModel, nn.Module):
         head: HeadKind | None = "ridge",
         context: ContextKind = "ridge",
         shift: bool = False,
-        input_features: int = 0,
+        input_features: int | list[int] = 0,
         backbone_name: str = "",
         backbone_sha256: str = "",
     ) -> None:
@@ -56,15 +56,16 @@ class GatedBackbone(HubModel, nn.Module):
         }
         repo = backbone_name.partition("@")[0]
         self.built_on = repo if REPO.fullmatch(repo) else ""
-        blocks = [stage[0] for stage in stages.values()]
-        self.num_features, channels = sum(blocks), sum(layers.values())
-        linear = [num_classes * self.num_features, num_classes] if head else [0, 0]
+        means = [stage[0] for stage in stages.values()]
+        spreads = [Stage(*stage).features for stage in stages.values() if Stage(*stage).spread]
+        self.num_features, channels = sum(means + spreads), sum(layers.values())
+        linear = [num_classes * sum(means), num_classes] if head else [0, 0]
         self._sizes = [channels, channels * shift, *linear]
         self.column = nn.Parameter(torch.zeros(sum(self._sizes)))
         self.columns = nn.Buffer(torch.zeros(max_tasks, sum(self._sizes)))
         self.status = nn.Buffer(torch.zeros(max_tasks, dtype=torch.uint8))
         self.backbone_id = nn.Buffer(torch.tensor(list(bytes.fromhex(backbone_sha256)), dtype=torch.uint8))
-        self.heads = TaskHeads(head, blocks, input_features, num_classes, max_tasks)
+        self.heads = TaskHeads(head, means, spreads, input_features, num_classes, max_tasks)
         self.context = AdapterContext(context, self.num_features, max_tasks, self)
         self.learning: int | None = None
         self.extractor: FeatureExtractor | None = None
@@ -135,7 +136,7 @@ class GatedBackbone(HubModel, nn.Module):
                 module.register_forward_hook(frozen, prepend=True)
         stages = {name: Stage(*stage) for name, stage in self.config["stages"].items()}
         backbone.requires_grad_(False)
-        self.extractor = FeatureExtractor(backbone, stages, self.config["input_features"]).to(self.column.device).eval()
+        self.extractor = FeatureExtractor(backbone, stages, self.heads.input_features).to(self.column.device).eval()
         return self
 
     def complete(self, backbone: nn.Module | None) -> None:
@@ -169,7 +170,7 @@ class GatedBackbone(HubModel, nn.Module):
         return features
 
     def forward(self, x: Any, task: int | Tensor | None = None) -> Tensor:
-        """Logits ``(B, num_classes)``, or normalised gated features ``(B, F)`` with ``head=None``.
+        """Logits ``(B, num_classes)``, or normalised gated features with ``head=None``: the means of all stages.
 
         Args:
             x: inputs as the backbone takes them: a tensor ``(B, ...)``, or a dictionary of keyword arguments.
@@ -232,7 +233,9 @@ class GatedBackbone(HubModel, nn.Module):
     def _compute(self, x: Any, task: int, *, graph: bool = False, trains: bool = False) -> Tensor:
         extractor = self._extractor()
         with self._gated(task, graph=graph):
-            z = extractor(x, inputs=self.heads.takes_inputs and not trains)
+            z = extractor(
+                x, means=trains or self.config["head"] != "ridge", inputs=self.heads.takes_inputs and not trains
+            )
         output: Tensor = self.heads(z, task, self._linear(task, graph=graph), trains=trains)
         return output
 

@@ -1,5 +1,6 @@
 """The heads of the tasks of a backbone with dendrites: from its features to classes."""
 
+import math
 from collections.abc import Iterable
 from typing import Any, Literal
 
@@ -9,11 +10,11 @@ from torch import Tensor, nn
 
 from dendrite_zoo._core.ranks import sum_over_ranks
 from dendrite_zoo._core.torch import full_precision, keep_precision
-from dendrite_zoo.layers import RandomFeatures, RidgeHead
+from dendrite_zoo.layers import PatchFeatures, RandomFeatures, RidgeHead
 
 HeadKind = Literal["ridge", "linear"]
 HIDDEN, HIDDEN_OF_INPUTS = 1024, 2048  # random features of a ridge head
-WEIGHT_OF_INPUTS = 0.5
+WEIGHT_OF_INPUTS, WEIGHT_OF_PATCHES = 0.5, 3.0  # the latter vary as much as the features of the network, then
 FLOOR = 0.1  # of the deviation in a block of features: what varies less is not made larger
 
 
@@ -24,28 +25,40 @@ class TaskHeads(nn.Module):
 
     Args:
         kind: ``"ridge"``, ``"linear"``, or None for normalised features.
-        blocks: sizes of the parts of a row of features, one a stage.
-        input_features: numbers of the input, of which a ridge head has random features, too.
+        means: sizes of the parts of a row of features, one a stage; a linear head has no others.
+        spreads: those of the parts that follow.
+        inputs: numbers of the input, of which a ridge head has random features, too; or the shape of an image, whose
+            patches it takes (`PatchFeatures`).
         num_classes: size of the output.
         max_tasks: how many tasks there is room for.
     """
 
     def __init__(
-        self, kind: HeadKind | None, blocks: list[int], input_features: int, num_classes: int, max_tasks: int
+        self,
+        kind: HeadKind | None,
+        means: list[int],
+        spreads: list[int],
+        inputs: int | list[int],
+        num_classes: int,
+        max_tasks: int,
     ) -> None:
         super().__init__()
-        self.kind, self.blocks, self.input_features = kind, blocks, input_features
-        self.num_features, self.num_classes = sum(blocks), num_classes
-        wide = self.num_features + input_features * (kind == "ridge")
+        self.kind, self.means, self.spreads, self.inputs = kind, means, spreads, inputs
+        self.num_means, self.num_features, self.num_classes = sum(means), sum(means + spreads), num_classes
+        self.input_features = math.prod(inputs) if isinstance(inputs, list) else inputs
+        wide = self.num_features + self.input_features * (kind == "ridge")
         self.centre = nn.Buffer(torch.zeros(max_tasks, wide, dtype=torch.float32))
         self.scale = nn.Buffer(torch.ones(max_tasks, wide, dtype=torch.float32))
         self.random = nn.ModuleList()
         if kind == "ridge":
             self.random.append(RandomFeatures(self.num_features, HIDDEN))
-            if input_features:
-                self.random.append(RandomFeatures(input_features, HIDDEN_OF_INPUTS, seed=1))
+            if isinstance(inputs, list):
+                self.random.append(PatchFeatures(inputs, HIDDEN_OF_INPUTS))
+            elif inputs:
+                self.random.append(RandomFeatures(inputs, HIDDEN_OF_INPUTS, seed=1))
             for random in self.random:
-                random.scale.fill_(1.0)  # type: ignore[operator]  # what they are given is normalised
+                if isinstance(random, RandomFeatures):
+                    random.scale.fill_(1.0)  # what they are given is normalised
             hidden = sum(random.out_features for random in self.random)  # type: ignore[misc]
             self.ridge_weight = nn.Buffer(torch.zeros(max_tasks, num_classes, hidden, dtype=torch.float32))
             self.ridge_bias = nn.Buffer(torch.zeros(max_tasks, num_classes, dtype=torch.float32))
@@ -60,7 +73,7 @@ class TaskHeads(nn.Module):
         """Logits ``(B, num_classes)`` of features ``(B, F)``.
 
         Args:
-            z: features, and numbers of the input where the head is a ridge's.
+            z: features, and numbers of the input where the head is a ridge's; for others means alone.
             task: whose they are.
             linear: weight and bias of the trained head.
             trains: whether that one is being trained, and is the one to use.
@@ -70,7 +83,7 @@ class TaskHeads(nn.Module):
             if linear is None:
                 return z
             weight, bias = linear
-            output = F.linear(z[:, : self.num_features], weight.view(self.num_classes, -1), bias)
+            output = F.linear(z[:, : self.num_means], weight.view(self.num_classes, -1), bias)
             if self.kind != "ridge" or trains:
                 return output
             solved = F.linear(self._hidden(z), self.ridge_weight[task], self.ridge_bias[task])
@@ -83,21 +96,32 @@ class TaskHeads(nn.Module):
 
     @torch.no_grad()
     def normalise(self, task: int, rows: list[Tensor]) -> None:
-        """Set by which mean and deviation the features of a task are normalised: those of some rows."""
+        """Set by which mean and deviation the features of a task are normalised: those of some rows.
+
+        The filters of images are patches of the first task's, and stay.
+        """
         z = torch.cat(rows).double()
         count = torch.full_like(z[0], len(z))
         sums = torch.stack([count, z.sum(0), z.square().sum(0)])
         sum_over_ranks(sums)
         mean = sums[1] / sums[0]
         variance = (sums[2] / sums[0] - mean.square()).clamp(min=0)
-        parts = variance.split([*self.blocks, *[self.input_features] * (len(mean) > self.num_features)])
-        floor = torch.cat([part.mean().expand(len(part)) for part in parts]) * FLOOR**2
-        if len(parts) > len(self.blocks):  # pixels differ in what they say by how much they vary
-            parts[-1].copy_(parts[-1].mean().expand(len(parts[-1])))
+        blocks = [*self.means, *self.spreads]
+        if self.takes_inputs:  # which differ in what they say by how much they vary
+            pixels, varied = mean[self.num_features :], variance[self.num_features :]
+            if isinstance(self.inputs, list):
+                varied += (pixels - pixels.mean()).square()
+                pixels.fill_(pixels.mean())
+            varied.fill_(varied.mean())
+            blocks.append(self.input_features)
+        floor = torch.cat([part.mean().expand(len(part)) for part in variance.split(blocks)]) * FLOOR**2
         scale = torch.maximum(variance, floor).sqrt()
         self.centre[task], self.scale[task] = mean.float(), scale.where(scale > 0, 1.0).float()
         if self.kind == "ridge":
             self.is_solved[task] = False
+            if isinstance(patches := self.random[-1], PatchFeatures):
+                x = self.normalised(z.float(), task)[:, self.num_features :]
+                patches.start([(x, x[:, 0])])
 
     @torch.no_grad()
     def fit(self, task: int, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
@@ -112,7 +136,8 @@ class TaskHeads(nn.Module):
 
     def one(self, task: int) -> "TaskHeads":
         """The head of one task, for which there is room alone."""
-        head = TaskHeads(self.kind, self.blocks, self.input_features, self.num_classes, 1).to(self.centre.device)
+        head = TaskHeads(self.kind, self.means, self.spreads, self.inputs, self.num_classes, 1)
+        head.to(self.centre.device)
         tables = ("centre", "scale", "ridge_weight", "ridge_bias", "is_solved")
         state = self.state_dict()
         head.load_state_dict({k: v[task : task + 1].clone() if k in tables else v.clone() for k, v in state.items()})
@@ -121,7 +146,8 @@ class TaskHeads(nn.Module):
     def _hidden(self, z: Tensor) -> Tensor:
         parts = [self.random[0](z[:, : self.num_features])]
         if len(self.random) > 1:
-            parts.append(self.random[1](z[:, self.num_features :]) * WEIGHT_OF_INPUTS)
+            weight = WEIGHT_OF_PATCHES if isinstance(self.inputs, list) else WEIGHT_OF_INPUTS
+            parts.append(self.random[1](z[:, self.num_features :]) * weight)
         return torch.cat(parts, 1)
 
     def _apply(self, fn: Any, recurse: bool = True) -> "TaskHeads":

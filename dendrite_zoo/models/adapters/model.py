@@ -34,13 +34,13 @@ class AdaptedBackbone(GatedBackbone):
     Args:
         layers: by name of a gated layer its channels.
         stages: by name of a module that features are taken from (``""`` is the network itself), how many, and the
-            dimension that counts them.
+            dimension that counts them; a third number, 1, where their spread over the others is taken, too.
         num_classes: size of the output that all tasks share.
         max_tasks: how many tasks there is room for.
         head: see `dendrite_zoo.add_dendrites`, as for ``context`` and ``shift``.
         context: where the task comes from.
         shift: whether channels are shifted, too.
-        input_features: numbers of the input that a ridge head takes features of.
+        input_features: numbers of the input that a ridge head takes features of, or the shape of an image.
         backbone_name: such as ``"timm/resnet18.a1_in1k@<commit>"``; may be empty.
         backbone_sha256: over names, shapes and bytes of its weights.
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dendrite_zoo._core.names import nearest
 from dendrite_zoo.layers.gate import channels_of
-from dendrite_zoo.models.adapters.features import Stage, as_features, call, count_numbers, map_tensors, num_rows
+from dendrite_zoo.models.adapters.features import Stage, as_features, call, input_shape, map_tensors, num_rows
 
 Layers: TypeAlias = str | type[nn.Module] | Sequence[str | type[nn.Module]]
 """Which layers: types, names, or globs such as ``"*.conv*"``; or a list of these."""
@@ -167,12 +167,12 @@ class Probe(NamedTuple):
     Attributes:
         called: the names of modules that were called, in the order in which they ended.
         stages: by name of a module, features from its output; last that of the network itself, ``""``.
-        input_features: numbers of an input that can be features, too.
+        input_features: numbers of an input that can be features, too, or the shape of an image.
     """
 
     called: list[str]
     stages: dict[str, Stage]
-    input_features: int
+    input_features: int | list[int]
 
 
 @torch.no_grad()
@@ -206,7 +206,7 @@ def probe(backbone: nn.Module, example: Any = None) -> Probe:
             f"Expected {type(backbone).__name__} to map a batch of {rows} inputs to features of shape ({rows}, ...), "
             f"but got an output {got}. Wrap it in a module that returns its features, one row an input."
         )
-    return Probe([name for name, *_ in outputs], _stages(outputs, rows), count_numbers(x))
+    return Probe([name for name, *_ in outputs], _stages(outputs, rows), input_shape(x))
 
 
 def _run(backbone: nn.Module, example: Any, outputs: list[Any]) -> Any:
@@ -284,4 +284,4 @@ def _stage(outputs: list[tuple[str, nn.Module, tuple[int, ...]]], number: int) -
         default = -1 if len(shape) == 3 else 1
         dim = default if channels is None else channels.dim
         dim = len(shape) - 1 if dim == -1 else 1
-    return Stage(shape[dim], dim)
+    return Stage(shape[dim], dim, int(len(shape) > 3))

@@ -43,19 +43,19 @@ def test_layers_of_another_kind():
 
 
 def test_stages_of_images_are_the_last_outputs_of_each_resolution():
-    assert probe(made(Convolutions).eval()).stages == {"stem": (8, 1), "drop": (16, 1)}
+    assert probe(made(Convolutions).eval()).stages == {"stem": (8, 1, 1), "drop": (16, 1, 1)}
 
 
 def test_stages_of_sequences_are_blocks_and_the_output():
     assert probe(made(Attention).eval()).stages == {
-        "encoder.layers.0": (16, 2),
-        "encoder.layers.1": (16, 2),
-        "": (16, 2),
+        "encoder.layers.0": (16, 2, 0),
+        "encoder.layers.1": (16, 2, 0),
+        "": (16, 2, 0),
     }
 
 
 def test_of_an_mlp_it_is_the_output():
-    assert probe(mlp().eval()).stages == {"": (32, 1)} and probe(mlp().eval()).input_features == 12
+    assert probe(mlp().eval()).stages == {"": (32, 1, 0)} and probe(mlp().eval()).input_features == 12
 
 
 def test_a_network_that_runs_on_no_made_up_input():
