@@ -1,7 +1,7 @@
 """A linear head that is solved for, not trained, from running sums of its inputs."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -119,6 +119,41 @@ class RidgeHead(nn.Module):
         weight, bias = ridge_discriminant(self.triangle, self.sums, self.counts, self.penalty)
         self.weight.copy_(weight)
         self.bias.copy_(bias)
+
+    @torch.no_grad()
+    def choose_penalty(self, h: Tensor, y: Tensor, penalties: Sequence[float]) -> None:
+        """Solve with the penalty that is best for rows that were learned, when it is solved without them.
+
+        It is the first of which the next one is no better; `penalty` is set to it.
+
+        Args:
+            h: some of the rows that were learned, ``(B, F)``; over all processes, one or more.
+            y: their labels, ``(B,)``.
+            penalties: to try, in this order.
+
+        Example:
+            >>> h, y = torch.randn(200, 8), torch.arange(200) % 2     # labels that say nothing
+            >>> head = RidgeHead(8, 2)
+            >>> head.learn([(h, y)])
+            >>> head.choose_penalty(h[:50], y[:50], [0.1, 1.0, 10.0])
+            >>> head.penalty in (0.1, 1.0, 10.0)
+            True
+        """
+        rest = RidgeHead(self.in_features, self.num_classes).to(self.weight.device)
+        for name, added in zip(("triangle", "sums", "counts"), self._sum_up([(h, y)]), strict=True):
+            getattr(rest, name).copy_(added.neg_().add_(getattr(self, name)))
+        best, most = self.penalty, -1
+        for penalty in penalties:
+            rest.penalty = penalty
+            rest.solve()
+            right = (rest(h).argmax(1) == y.to(h.device)).sum()
+            sum_over_ranks(right)
+            if int(right) <= most:
+                break
+            best, most = penalty, int(right)
+        if best != self.penalty:
+            self.penalty = best
+            self.solve()
 
     def forward(self, h: Tensor) -> Tensor:
         """Logits ``(..., K)``, whose softmax is a probability; a class without rows is far below all others."""

@@ -1,7 +1,7 @@
 """The heads of the tasks of a backbone with dendrites: from its features to classes."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 import torch
@@ -16,6 +16,12 @@ HeadKind = Literal["ridge", "linear"]
 HIDDEN, HIDDEN_OF_INPUTS = 1024, 2048  # random features of a ridge head
 WEIGHT_OF_INPUTS, WEIGHT_OF_PATCHES = 0.5, 3.0  # the latter vary as much as the features of the network, then
 FLOOR = 0.1  # of the deviation in a block of features: what varies less is not made larger
+PENALTIES = (
+    0.1,
+    1.0,
+    10.0,
+)  # of a ridge head, of which rows that are left out choose one: large where labels are noisy
+HELD, LEAST_HELD, MOST_HELD = 7, 32, 2048  # each so many-th row is left out; at least and at most so many in all
 
 
 class TaskHeads(nn.Module):
@@ -127,12 +133,31 @@ class TaskHeads(nn.Module):
     def fit(self, task: int, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
         """Solve the ridge head of a task from features and labels, over all processes; they are gone through once.
 
+        Its penalty is that with which it is right most often for some of the rows, when it is solved without them.
+
         Raises:
             ValueError: labels out of range, no rows, or features that are not finite: then nothing has changed.
         """
-        solved = RidgeHead(self.ridge_weight.shape[2], self.num_classes).to(self.ridge_weight.device)
-        solved.learn((self._hidden(self.normalised(z, task)), y) for z, y in batches)
-        self.ridge_weight[task], self.ridge_bias[task], self.is_solved[task] = solved.weight, solved.bias, True
+        head = RidgeHead(self.ridge_weight.shape[2], self.num_classes, penalty=PENALTIES[0])
+        head.to(self.ridge_weight.device)
+        held = [(self.ridge_weight[0, :0], self.is_solved[:0].long())]
+
+        def rows() -> Iterator[tuple[Tensor, Tensor]]:
+            seen = 0
+            for z, y in batches:
+                h = self._hidden(self.normalised(z, task))
+                if sum(len(labels) for _, labels in held) < MOST_HELD:
+                    some = slice(-seen % HELD, None, HELD)
+                    held.append((h[some], y[some].to(held[0][1])))
+                seen += len(h)
+                yield h, y
+
+        head.learn(rows())
+        h, y = (torch.cat(parts) for parts in zip(*held, strict=True))
+        sum_over_ranks(count := torch.tensor(len(y), device=h.device))
+        if count >= LEAST_HELD:
+            head.choose_penalty(h, y, PENALTIES)
+        self.ridge_weight[task], self.ridge_bias[task], self.is_solved[task] = head.weight, head.bias, True
 
     def one(self, task: int) -> "TaskHeads":
         """The head of one task, for which there is room alone."""
