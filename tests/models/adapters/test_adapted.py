@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from dendrite_zoo import add_dendrites
+from dendrite_zoo.layers import PatchFeatures
 from tests.models.adapters.networks import IMAGES, TOKENS, Attention, Convolutions, made, mlp
 
 LABELS = torch.arange(24) % 3
@@ -179,6 +180,21 @@ def test_the_ridge_head_is_the_discriminant_of_its_own_features():
     assert model(x, task=0)[:, 2].max() < -1e5, "a class without rows"
     model.train()
     assert torch.equal(model(x, task=0), before), "while it learns, its linear head is what is trained"
+
+
+def test_a_ridge_head_sees_images_through_patches_of_the_first_task():
+    model, x = adapted("convolutions", head="ridge", context="prototype")
+    model.start_task(0, [x])
+    z = F.adaptive_avg_pool2d(x, 32)
+    patches, z = PatchFeatures((3, 32, 32), 2048), (z - z.mean()) / z.std(correction=0)
+    patches.start([(z, LABELS)])
+    heads = model.heads
+    for task, inputs in enumerate((x, other(x))):  # twice the contrast, and brighter: normalised it is the same
+        hidden = heads._hidden(heads.normalised(model.features(inputs, task, inputs=True), task))
+        assert hidden.shape == (24, 1024 + 2048)
+        torch.testing.assert_close(hidden[:, 1024:], 3 * patches(z), rtol=1e-3, atol=1e-3)
+        model.start_task(1, [other(x)])
+    torch.testing.assert_close(heads.random[1].filters, patches.filters, rtol=1e-3, atol=1e-3)
 
 
 def test_what_no_head_can_be_solved_from():
