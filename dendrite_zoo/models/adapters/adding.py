@@ -40,8 +40,9 @@ def add_dendrites(
 
     Features are those of several stages: of images the last output of each resolution, of sequences that of some
     blocks and of the network itself, each averaged over positions (over the ``attention_mask``, where there is one),
-    and for ``"ridge"`` the input itself, made smaller. What a network returns is a tensor, a tuple whose first is one,
-    or an output of transformers, of which ``last_hidden_state`` or ``logits`` are taken.
+    of images their standard deviation, too, and for a head ``"ridge"`` the input itself, made smaller. What a network
+    returns is a tensor, a tuple whose first is one, or an output of transformers, of which ``last_hidden_state`` or
+    ``logits`` are taken.
 
     Args:
         backbone: maps inputs to features: a tensor ``(B, ...)``, or a dictionary of keyword arguments. A layer that
