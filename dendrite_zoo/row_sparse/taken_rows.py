@@ -211,9 +211,9 @@ class _TakeTogether(torch.autograd.Function):
 
 def _gradient_of(rows: Rows, grad: Tensor, shape: torch.Size, row_dims: int, mask: Tensor | None) -> Tensor:
     """The gradient of a parameter of which these rows were taken."""
-    ids, values = rows.ids.reshape(-1), rows_of(grad.contiguous(), rows.ids.ndim)
     if mask is not None:
-        values = values * factors(mask, ids, row_dims, values)
+        grad = factors(mask, rows.ids, row_dims, grad).mul_(grad)  # lies in one piece, and needs no further copy
+    ids, values = rows.ids.reshape(-1), rows_of(grad.contiguous(), rows.ids.ndim)
     several = rows.ids.ndim > row_dims
     if several and _is_most(ids, values, math.prod(shape[:row_dims])):
         return _sums(ids, values, math.prod(shape[:row_dims])).view(shape)
