@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -230,15 +230,36 @@ class PartialLinear:
     def _product(self, x: Tensor, weight: Tensor, bias: Tensor, strength: Tensor | None, bucket: Bucket) -> Tensor:
         several, (count, units, inputs) = x.shape[:-2], weight.shape[-3:]
         if bucket.places is not None:
-            x = x.new_zeros(*several, count * bucket.size, inputs).index_copy(-2, bucket.places, x)
+            x = x.new_zeros(*several, count * bucket.size, inputs).index_copy_(-2, bucket.places, x)
         x, weight = x.reshape(-1, bucket.size, inputs), weight.reshape(-1, units, inputs)
-        y = torch.baddbmm(bias.reshape(-1, 1, units), x, weight.transpose(1, 2))
+        y = _GroupedProduct.apply(bias.reshape(-1, 1, units), x, weight)
         y = self._gated(y, None if strength is None else strength.reshape(-1, 1, units))
         y = y.view(*several, -1, units)
         return y if bucket.places is None else y.index_select(-2, bucket.places)
 
     def _gated(self, y: Tensor, strength: Tensor | None) -> Tensor:
         return y if strength is None else apply_gate(y, strength, self.part.gate)
+
+
+class _GroupedProduct(torch.autograd.Function):
+    """`torch.baddbmm` of rows and weights ``(K, u, i)``, whose gradient lies in memory as the weights do."""
+
+    @staticmethod
+    @torch.amp.custom_fwd(device_type="cpu")
+    def forward(ctx: Any, bias: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return torch.baddbmm(bias, x, weight.transpose(1, 2))
+
+    @staticmethod
+    @torch.amp.custom_bwd(device_type="cpu")
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        of_bias, of_x, of_weight = ctx.needs_input_grad
+        return (
+            grad.sum(1, keepdim=True) if of_bias else None,
+            grad.bmm(weight) if of_x else None,
+            grad.transpose(1, 2).bmm(x) if of_weight else None,
+        )
 
 
 def can_group(index: Tensor) -> bool:

@@ -58,6 +58,15 @@ def test_equals_a_loop_over_rows(index, some_units, some_inputs, masked, whole, 
         torch.testing.assert_close(mine, other)
 
 
+def test_gradients_of_gradients_equal_finite_differences():
+    groups = Groups(torch.arange(12) % 2, torch.tensor([6, 6]))
+    units = torch.tensor([[0, 2], [1, 2]])
+    x, weight, bias = (torch.randn(*shape).double().requires_grad_() for shape in ((12, 2), (12, 2), (12,)))
+    chosen = Part(weight.shape, units, None, groups)
+    assert not chosen.whole
+    torch.autograd.gradgradcheck(lambda x, *parameters: chosen.of(*parameters)(x).tanh(), (x, weight, bias))
+
+
 @settings(deadline=None)
 @given(index=st.lists(st.integers(0, 30), min_size=1, max_size=200))
 def test_padding_is_never_more_than_the_rows(index):
