@@ -72,8 +72,8 @@ def count_active(output: Tensor, unit: int) -> tuple[Tensor, int]:
 
 def is_activation(module: nn.Module, args: Any, output: Any) -> bool:
     """Whether a module, in which an activation function was called, is nothing but an activation."""
-    parts = next(module.children(), None), next(module.parameters(), None)
-    if parts != (None, None) or not args or not isinstance(output, Tensor):
+    bare = next(module.children(), None) is None and next(module.parameters(), None) is None
+    if not bare or not args or not isinstance(output, Tensor):
         return False
     return output.is_nested or (isinstance(args[0], Tensor) and output.shape == args[0].shape)
 

@@ -7,6 +7,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -129,7 +130,7 @@ class CallWatcher:
         self.uncountable: set[str] = set()
         self.outside: set[str] = set()
         self.redirected = False
-        self._watched = lambda name: watched(name) and not skip(name)
+        self._watched = cache(lambda name: watched(name) and not skip(name))
         self._find_modules()
         self._mode, self._depth = _Functions(self), -1
         if any("_orig_mod" in name for name, _ in model.named_modules()):  # both calls of a compiled module are awaited

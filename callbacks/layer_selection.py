@@ -43,12 +43,12 @@ def named_layers(model: nn.Module, *, shared: bool = False) -> dict[str, nn.Modu
         >>> list(named_layers(nn.ModuleDict({"net": nn.ModuleDict({"_orig_mod": nn.ReLU()})})))
         ['', 'net']
     """
-    parts = {
-        re.sub(r"(^|\.)_orig_mod(?=\.|$)", "", name).lstrip("."): part
-        for name, part in model.named_modules(remove_duplicate=not shared)
-    }
-    metrics = [name for name, part in parts.items() if isinstance(part, Metric)]
-    return {name: part for name, part in parts.items() if not is_within(name, metrics)}
+    parts = dict(model.named_modules(remove_duplicate=not shared))
+    if any("_orig_mod" in name for name in parts):
+        parts = {re.sub(r"(^|\.)_orig_mod(?=\.|$)", "", name).lstrip("."): part for name, part in parts.items()}
+    metrics = {name for name, part in parts.items() if isinstance(part, Metric)}
+    in_metrics = tuple(f"{name}." for name in metrics)
+    return {name: p for name, p in parts.items() if name not in metrics and not name.startswith(in_metrics)}
 
 
 def is_within(name: str, layers: Sequence[str]) -> bool:

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from contextlib import ExitStack
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -48,8 +49,8 @@ class LayerWatcher(Returning, ABC):
         Where ``task_known`` is False, all is counted for task 0.
         """
 
-    @property
-    def state_key(self) -> str:
+    @cached_property
+    def state_key(self) -> str:  # Lightning asks before and after each hook
         """The name under which a checkpoint keeps the state."""
         layers = self.layers and [layer if isinstance(layer, str) else layer.__qualname__ for layer in self.layers]
         return self._generate_state_key(layers=layers)
