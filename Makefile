@@ -9,8 +9,8 @@
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.10 python3.14 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 15))' >/dev/null 2>&1 && echo $$p && break; done)
 BIN := .venv/bin
-# Two workers, a whole file of tests to each. For one test: make test PYTEST='tests/test_records.py -x'
-PYTEST ?= -n 2 --dist loadfile --durations 10
+# Two workers: one that has done its half takes over a part of the other's. For one test: make test PYTEST='tests/test_records.py -x'
+PYTEST ?= -n 2 --dist worksteal --durations 10
 
 help:  ## this list
 	@echo "dendrite-zoo: networks with active dendrites that learn one task after another."
