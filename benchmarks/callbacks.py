@@ -90,6 +90,22 @@ def percent(times: list[tuple[float, float]]) -> float:
     return 100 * (statistics.median(with_ / without for with_, without in times) - 1)
 
 
+def both_kinds(make: Callable[[], list[Callback]], fits: int) -> list[list[tuple[float, float]]]:
+    """Pairs of epochs that validate the current task, and of epochs that validate all."""
+    return [[pair for _ in range(fits) for pair in pairs(make(), all_tasks=all_tasks)] for all_tasks in (False, True)]
+
+
+def base(times: list[tuple[float, float]]) -> float:
+    """Seconds of an epoch without callbacks."""
+    return statistics.median(without for _, without in times)
+
+
+def overhead(ordinary: list[tuple[float, float]], milestone: list[tuple[float, float]]) -> float:
+    """Percent of the recipe's twenty epochs a task."""
+    twenty = [((EPOCHS_PER_TASK - 1) * base(ordinary), ordinary), (base(milestone), milestone)]
+    return sum(seconds * percent(times) for seconds, times in twenty) / sum(seconds for seconds, _ in twenty)
+
+
 def main() -> None:
     """Print a line for each choice of callbacks."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -100,27 +116,21 @@ def main() -> None:
     torch.set_num_threads(1)
 
     for name, make in CHOICES.items():
-        ordinary, milestone = (
-            [pair for _ in range(args.fits) for pair in pairs(make(), all_tasks=all_tasks)]
-            for all_tasks in (False, True)
-        )
-        base, base_milestone = (statistics.median(t[1] for t in times) for times in (ordinary, milestone))
-        added = (EPOCHS_PER_TASK - 1) * base * percent(ordinary) + base_milestone * percent(milestone)
-        overhead = added / ((EPOCHS_PER_TASK - 1) * base + base_milestone)
+        ordinary, milestone = both_kinds(make, args.fits)
         line = {
             "benchmark": "callbacks",
             "stream": "permuted-digits",
             "callbacks": name,
             "baseline": "the same epoch without callbacks",
-            "overhead_percent": round(overhead, 2),
+            "overhead_percent": round(overhead(ordinary, milestone), 2),
             "limit_percent": LIMIT,
             "epoch_validating_one_task": {
                 "percent": round(percent(ordinary), 2),
-                "baseline_ms": round(1000 * base),
+                "baseline_ms": round(1000 * base(ordinary)),
             },
             "epoch_validating_ten_tasks": {
                 "percent": round(percent(milestone), 2),
-                "baseline_ms": round(1000 * base_milestone),
+                "baseline_ms": round(1000 * base(milestone)),
             },
             "pairs": len(ordinary) + len(milestone),
             "versions": versions(),

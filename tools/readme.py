@@ -210,6 +210,15 @@ def benchmarks_table() -> str:
     return table(["benchmark", "ratio of", "found (quartiles)", "aimed at", ""], rows)
 
 
+def by_hand_table() -> str:
+    """What was missed, written by hand for one case: how near one can come."""
+    rows = []
+    for one in map(json.loads, (ROOT / "benchmarks" / "results" / "by_hand.json").read_text("utf-8").splitlines()):
+        spread = " to ".join(f"{quartile:.3g}" for quartile in one.get("quartiles", ()))
+        rows.append([one["of"], one["does"], f"{one['value']:.3g}" + (f" ({spread})" if spread else "")])
+    return table(["instead of", "by hand", "takes (quartiles)"], rows)
+
+
 def reliability() -> dict[str, Any]:
     """What `make campaign` counted."""
     file = ROOT / "results" / "reliability.json"
@@ -365,6 +374,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "walkers": walkers_table,
     "watching": watching_table,
     "benchmarks": benchmarks_table,
+    "by hand": by_hand_table,
     "reliability": reliability_table,
     "reliability: checks": checks_table,
     "reliability: errors": errors_list,
