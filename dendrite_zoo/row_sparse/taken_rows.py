@@ -175,7 +175,7 @@ class _MaskedGradient(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return ctx.saved_tensors[0].to(grad.dtype).mul_(grad), None
+        return grad.mul_(ctx.saved_tensors[0]), None  # a product's own, which nobody else has
 
 
 class _TakeTogether(torch.autograd.Function):
@@ -211,14 +211,15 @@ class _TakeTogether(torch.autograd.Function):
 
 def _gradient_of(rows: Rows, grad: Tensor, shape: torch.Size, row_dims: int, mask: Tensor | None) -> Tensor:
     """The gradient of a parameter of which these rows were taken."""
-    if mask is not None:
-        grad = factors(mask, rows.ids, row_dims, grad).mul_(grad)  # lies in one piece, and needs no further copy
     ids, values = rows.ids.reshape(-1), rows_of(grad.contiguous(), rows.ids.ndim)
     several = rows.ids.ndim > row_dims
     if several and _is_most(ids, values, math.prod(shape[:row_dims])):
-        return _sums(ids, values, math.prod(shape[:row_dims])).view(shape)
+        sums = _sums(ids, values, math.prod(shape[:row_dims])).view(shape)
+        return sums if mask is None else sums.mul_(mask)
     if several:
         ids, values = rows.sums(values)
+    if mask is not None:
+        values = values * _select(rows_of(mask, row_dims), ids)
     return _sparse(rows.indices(ids, shape[:row_dims]), values, shape, True if several else None)
 
 
