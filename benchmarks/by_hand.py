@@ -1,28 +1,23 @@
 """What the aims that were missed cost where the same is written by hand, for these sizes alone, one thread.
 
-    python benchmarks/by_hand.py [--rounds 15] [--fits 2]
+    python benchmarks/by_hand.py [--rounds 15]
 
-Each line has the denominator of a line of `many_contexts.py` or `callbacks.py`, whose name is its ``of``; ``does``
+Each line has the denominator of a line of `many_contexts.py`, whose name is its ``of``; ``does``
 says what is computed in the place of the library's part. It is no more than has to be, so the ratio is a floor.
 """
 
 from __future__ import annotations
 
 import argparse
-import logging
 import math
-import warnings
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from harness import compare, dense_mlp, emit, in_turn, peak_bytes, training_step
-from lightning.pytorch import Callback, LightningModule, Trainer
 from many_contexts import BATCH, FEATURES, SIZES, WIDTH, network, step
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook
 
-import callbacks
 from dendrite_zoo.models import ActiveDendriteClassifier
 
 NAME, ACTIVE = "by hand", round(0.05 * WIDTH)
@@ -170,38 +165,10 @@ def memory() -> None:
     emit(NAME, "memory: by hand / dense MLP", value, of=of, does=does, megabytes=megabytes)
 
 
-class Empty(Callback):
-    """Logs five numbers in each validation, and has a hook on all modules in each batch of it, which does nothing."""
-
-    def on_validation_batch_start(self, *args: object) -> None:
-        """Begin."""
-        self.hook = register_module_forward_hook(lambda *call: None)
-
-    def on_validation_batch_end(self, *args: object) -> None:
-        """End."""
-        self.hook.remove()
-
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log."""
-        pl_module.log_dict({f"number {i}": float(i) for i in range(5)})
-
-
-def empty_callback(fits: int) -> None:
-    """A callback that reaches Lightning and the network as ours do, and does nothing there."""
-    warnings.simplefilter("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    does = "five numbers logged in each validation, and a hook on all modules that does nothing"
-    ordinary, milestone = callbacks.both_kinds(lambda: [Empty()], fits)
-    value = callbacks.overhead(ordinary, milestone)
-    pairs = len(ordinary) + len(milestone)
-    emit(NAME, "percent of a fit", value, of="both, percent of a fit", does=does, pairs=pairs)
-
-
 def main() -> None:
     """Print a line for each aim."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--fits", type=int, default=4, help="fits of ten epochs for each kind of epoch")
     args = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -210,7 +177,6 @@ def main() -> None:
     networks_apart(args.rounds)
     nearest_prototype(args.rounds)
     memory()
-    empty_callback(args.fits)
 
 
 if __name__ == "__main__":

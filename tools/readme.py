@@ -213,9 +213,13 @@ def benchmarks_table() -> str:
 def by_hand_table() -> str:
     """What was missed, written by hand for one case: how near one can come."""
     rows = []
-    for one in map(json.loads, (ROOT / "benchmarks" / "results" / "by_hand.json").read_text("utf-8").splitlines()):
-        spread = " to ".join(f"{quartile:.3g}" for quartile in one.get("quartiles", ()))
-        rows.append([one["of"], one["does"], f"{one['value']:.3g}" + (f" ({spread})" if spread else "")])
+    for file in sorted((ROOT / "benchmarks" / "results").glob("*.json")):
+        for one in map(json.loads, file.read_text(encoding="utf-8").splitlines()):
+            if "of" in one:
+                spread = " to ".join(f"{quartile:.3g}" for quartile in one.get("quartiles", ()))
+                value = f"{one.get('value', one.get('overhead_percent')):.3g}"
+                does = one.get("does", one.get("callbacks"))
+                rows.append([one["of"], does, value + (f" ({spread})" if spread else "")])
     return table(["instead of", "by hand", "takes (quartiles)"], rows)
 
 
