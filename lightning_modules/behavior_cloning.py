@@ -163,6 +163,12 @@ class BehaviorCloning(PolicyModule):
             self._resumed = {}
         if self.may_change_all and model.config["output_bias"]:
             model.set_std(0.1)
+        elif self.may_change_all:
+            rank_zero_warn(
+                "Expected a policy whose output layer has a bias, by which its actions get the deviation 0.1, but got "
+                "output_bias=False: their mean is learned, and their deviation stays what it happens to be. Act "
+                "deterministically, or give output_bias=True."
+            )
 
     def on_train_start(self) -> None:
         """Warn where the learning rate would still rise at the end."""

@@ -31,6 +31,7 @@ from dendrite_zoo.optim import DendriteAdam
 from dendrite_zoo.rl import ACTION_SIZE, Acting
 from dendrite_zoo.rl.replay import Transitions, as_transitions
 from dendrite_zoo.rl.sac import ActorCritic, Losses, means_of
+from dendrite_zoo.row_sparse.parameter import RowParameter
 from dendrite_zoo.streams import OnlineTasks, Round
 
 
@@ -38,11 +39,12 @@ from dendrite_zoo.streams import OnlineTasks, Round
 class MultiTaskSAC(PolicyModule):
     """Soft actor-critic for several tasks in one network (Haarnoja et al. 2018; the defaults are Iyer et al. 2022's).
 
-    A policy, twin critics and their slow copies, and one entropy coefficient a task, learn from batches with as many
-    steps of each task. What is played and how often is learned from it, `OnlineTasks` says, and whether tasks are
-    learned at once. All parameters have one optimizer, so that Lightning's ``global_step`` counts updates, while its
-    loggers count rounds. How much was played and learned is logged as ``env_steps`` and ``updates``. The warm-up is
-    played with uniform actions, and its observations are those to normalise by: of tasks in turn, those of the first.
+    A policy, twin critics and their slow copies, and one entropy coefficient a task, learn from batches with as
+    many steps of each task that is practised. What is played and how often is learned from it, `OnlineTasks` says,
+    and whether tasks are learned at once. All parameters have one optimizer, so that Lightning's ``global_step``
+    counts updates, while its loggers count rounds. How much was played and learned is logged as ``env_steps`` and
+    ``updates``. The warm-up is played with uniform actions, and its observations are those to normalise by: of
+    tasks in turn, those of the first.
 
     Any loader of `dendrite_zoo.rl.Transitions`, or of tuples of such tensors, is learned from, too, an update a batch.
     Its ``observations``, if it has them, are those to normalise by; else call ``module.model.fit_normalizer`` before.
@@ -164,7 +166,8 @@ class MultiTaskSAC(PolicyModule):
         self.tasks: tuple[str, ...] = tuple(cast(Any, self.model).tasks)
         start = torch.tensor(float(init_alpha)).log()
         # The divergence limits the entropy, too: coefficients that are learned against it would grow without bound.
-        self.log_alpha = nn.Parameter(start.repeat(len(self.tasks)), requires_grad=self.start_policy is None)
+        # With rows, of which those without gradient, of tasks that rest, stay.
+        self.log_alpha = RowParameter(start.repeat(len(self.tasks)), requires_grad=self.start_policy is None)
         self.choose_learning(learn, init_from)
         policy = self.model if self.new is None else self.new
         self.networks = ActorCritic(policy, self.critic, self.slow_critic, self.log_alpha, self.start_policy)
@@ -260,7 +263,8 @@ class MultiTaskSAC(PolicyModule):
         with self._compact() if updates > 1 else nullcontext():
             for _ in range(updates):
                 batch = data.sample(self.hparams["batch_size_per_task"], self._generator, **returns)
-                losses.append(self.update(batch))
+                share = len(batch.task) / (self.hparams["batch_size_per_task"] * data.replay.num_tasks)
+                losses.append(self.update(batch, share))
         alphas = dict(zip(self.tasks, self.log_alpha.detach().exp().tolist(), strict=True))
         return means_of(losses) | {f"entropy_coefficient/{task}": alphas[task] for task in data.tasks}
 
@@ -281,11 +285,12 @@ class MultiTaskSAC(PolicyModule):
         if isinstance(self.datamodule, OnlineTasks):
             self.log_dict({"env_steps": float(self.datamodule.env_steps), "updates": float(self.global_step)})
 
-    def update(self, batch: Transitions) -> Losses:
+    def update(self, batch: Transitions, share: float = 1.0) -> Losses:
         """Learn from one batch: critics, policy and entropy coefficients in one backward pass and one step.
 
         Args:
             batch: of `dendrite_zoo.rl.replay.ReplayBuffer`.
+            share: of the tasks that it has steps of, so that the gradients of a task are the same if others rest.
 
         Returns:
             The losses, of the critics alone where the policy did not learn.
@@ -297,7 +302,7 @@ class MultiTaskSAC(PolicyModule):
         # Processes wait for the gradients of all parameters.
         losses = self.networks.losses(batch, self._noise, critics_alone=alone and num_ranks() == 1, **options)
         optimizer = cast(Any, self.optimizers())
-        self.manual_backward(losses.total(self.hparams["kl_coef"]))
+        self.manual_backward(share * losses.total(self.hparams["kl_coef"]))
         for parameter in (p for i in (0, 2) for p in optimizer.param_groups[i]["params"] if alone):
             parameter.grad = None
         optimizer.step()

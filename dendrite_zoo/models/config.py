@@ -97,8 +97,8 @@ class MLPConfig(Arguments):
             too: 0 for disjoint subnetworks. Among the other units the dendrites choose as ever. None for as many as
             it happens to be.
         output_scale: factor of the initial weights of the output layer.
-        output_bias: whether the output layer has a bias. It is the one number that all tasks share where each has
-            units of its own, and then it moves with whichever task changes most: leave it out there.
+        output_bias: whether the output layer has a bias. Where each task has units of its own in every hidden layer, it
+            is all that they share, and moves with whichever task changes most: leave it out there.
     """
 
     num_segments: int | None = None

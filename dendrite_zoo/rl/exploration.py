@@ -70,14 +70,17 @@ class Explorer:
         """Draw the numbers of a round from now on."""
         self.random = random_state(*self.seed, number)
 
-    def __call__(self, action: NDArray[np.float64], at_random: bool) -> NDArray[np.float64]:
+    def __call__(
+        self, action: NDArray[np.float64], at_random: bool, awake: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.float64]:
         """The actions to play.
 
         Args:
             action: the policy's, or uniform ones, ``(N, A)``.
             at_random: whether this is the warm-up, with uniform actions.
+            awake: ``(N,)``, which environments are played; None for all.
         """
-        changes = self.random.uniform(size=len(action))
+        changes = np.where(True if awake is None else awake, self.random.uniform(size=len(action)), np.inf)
         if at_random:
             new = changes < self.exploration.new_action
             self.held[new] = action[new]
@@ -86,7 +89,7 @@ class Explorer:
         draws = self.random.uniform(-1, 1, self.held.shape), self.random.randint(SHORTEST, LONGEST + 1, len(action))
         self.held[begins], self.left[begins] = draws[0][begins], draws[1][begins]
         bursting = self.left > 0
-        self.left -= bursting
+        self.left -= bursting & np.isfinite(changes)
         return np.where(bursting[:, None], self.held, action)
 
     def end_episodes(self, ended: NDArray[np.bool_], at_random: bool) -> None:

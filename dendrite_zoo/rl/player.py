@@ -95,20 +95,21 @@ class Player:
         if explorer is not None:
             explorer.begin_round(self.rounds + 1)
         observation, simulated = tensor(environments.observation), 0
-        resting = None if places is None else ~np.isin(environments.task_index, places)
-        played = slice(None) if resting is None else torch.from_numpy(~resting).to(self.device)
+        awake = np.isin(environments.task_index, range(environments.num_envs) if places is None else places)
+        rows = torch.from_numpy(np.flatnonzero(awake))
+        self.statistics.begin_round(at_random)
         transitions: list[tuple[Tensor, ...]] = []
         for _ in range(steps):
             action = act(observation, self.task).float()  # of which NumPy knows more than of bfloat16
             if explorer is not None:
-                action = tensor(explorer(action.cpu().double().numpy(), at_random))
-            step = environments.step(action.cpu().numpy(), resting)
+                action = tensor(explorer(action.cpu().double().numpy(), at_random, awake))
+            step = environments.step(action.cpu().numpy(), ~awake)
             next_observation, ends = (
                 tensor(step.final_observation),
                 map(torch.from_numpy, (step.terminated, step.ended)),
             )
             columns = observation, action, tensor(step.reward), next_observation, self.place, *ends
-            transitions.append(tuple(column[played] for column in columns))
+            transitions.append(tuple(column[rows.to(column.device)] for column in columns) if places else columns)
             observation = tensor(step.observation) if step.ended.any() else next_observation
             simulated += int(step.steps.sum())
             self.statistics.update(step, None if explorer is None else ~explorer.has_bursts)

@@ -14,6 +14,7 @@ from dendrite_zoo.rl.exploration import Exploration
 from dendrite_zoo.rl.player import Act, Played, Player
 from dendrite_zoo.rl.replay import ReplayBuffer, Transitions
 from dendrite_zoo.rl.spec import TaskSpec
+from dendrite_zoo.rl.task_list import without_success
 
 # The arguments of TaskEnvironments that a user may choose; the others follow from those of OnlineTasks.
 OPTIONS = ("action_repeat", "fast", "max_steps", "num_goals", "num_processes", "reward_version", "timeout")
@@ -53,6 +54,8 @@ class Practice:
         if solved_every > 1 and num_ranks() > 1:
             several = f"1 with {num_ranks()} processes, which learn the same tasks at a time"
             raise wrong_argument("solved_every", several, solved_every)
+        if solved_every > 1 and len(without_success(specs)) == len(specs):
+            raise wrong_argument("solved_every", "1 where no task says what success is", solved_every)
         self.specs, self.first_task, self.envs_per_task = specs, first_task, envs_per_task
         self.rounds, self.simulated, self.normalize_rewards = 0, 0, normalize_rewards
         self.solved_every, self.solved = solved_every, [False] * len(specs)
@@ -121,9 +124,10 @@ class Practice:
 
     def _due(self) -> list[int] | None:
         """The tasks to be practised in the next round: those not solved, and of the others each in its turn."""
-        turn = [(self.rounds + place) % self.solved_every == 0 for place in range(len(self.specs))]
+        count = len(self.specs)
+        turn = [(self.rounds + place) % self.solved_every == 0 for place in range(count)]
         due = [place for place, solved in enumerate(self.solved) if turn[place] or not solved]
-        return due if 0 < len(due) < len(self.specs) else None
+        return None if len(due) == count else due or [self.rounds % count]
 
     def begin(self, act: Act, steps: int) -> None:
         """Begin the next round, for which `collect` waits, where a process of its own plays."""

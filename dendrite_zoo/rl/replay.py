@@ -14,7 +14,7 @@ __all__ = ["Transitions"]
 
 
 class Transitions(NamedTuple):
-    """Steps of several tasks, task by task: rows ``[j * n, (j + 1) * n)`` are task ``j``'s.
+    """Steps of several tasks, as many of each, one task after another; ``task`` says which.
 
     Attributes:
         observation: ``(B, O)``, before the action.

@@ -30,6 +30,14 @@ class EpisodeStatistics:
         self.returns = np.zeros(len(self._names))
         # of episodes: success at any step, success at the last, and return
         self._latest: dict[str, deque[list[float]]] = {task: deque(maxlen=LATEST) for task in tasks}
+        self._at_random = False  # in the latest round
+
+    def begin_round(self, at_random: bool) -> None:
+        """Leave out what was played at random, in the warm-up, once a policy plays."""
+        if self._at_random and not at_random:
+            for episodes in self._latest.values():
+                episodes.clear()
+        self._at_random = at_random
 
     def update(self, step: Step, counts: NDArray[np.bool_] | None = None) -> None:
         """Add one step of all environments.
@@ -63,7 +71,9 @@ class EpisodeStatistics:
         return values
 
     def which_are_solved(self) -> list[bool]:
-        """Of each task, whether 19 of its latest 20 episodes ended with success."""
+        """Of each task, whether 19 of the latest 20 episodes that a policy played ended with success."""
+        if self._at_random:
+            return [False] * len(self._latest)
         full = [episodes if len(episodes) == LATEST else () for episodes in self._latest.values()]
         return [sum(at_end for _, at_end, _ in episodes) >= SOLVED * LATEST for episodes in full]
 
@@ -73,10 +83,11 @@ class EpisodeStatistics:
             torch.tensor(list(episodes), dtype=torch.float64).reshape(-1, 3) for episodes in self._latest.values()
         ]
         sums = {"solved": torch.from_numpy(self.solved.copy()), "return": torch.from_numpy(self.returns.copy())}
-        return {**sums, "latest": latest}
+        return {**sums, "latest": latest, "at_random": self._at_random}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict`; those of earlier versions have no latest episodes."""
         self.solved, self.returns = state["solved"].numpy().copy(), state["return"].numpy().copy()
         for name, episodes in zip(self._latest, state.get("latest", ()), strict=False):
             self._latest[name] = deque(episodes.tolist(), maxlen=LATEST)
+        self._at_random = state.get("at_random", False)

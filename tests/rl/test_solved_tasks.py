@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 
 from dendrite_zoo.lightning_modules import MultiTaskSAC
 from dendrite_zoo.models import ActiveDendritePolicy
-from dendrite_zoo.rl import TaskSpec
+from dendrite_zoo.rl import Exploration, TaskSpec
+from dendrite_zoo.rl.exploration import Explorer
+from dendrite_zoo.rl.replay import Transitions
 from dendrite_zoo.rl.statistics import EpisodeStatistics
 from dendrite_zoo.streams import OnlineTasks
 from tests.rl.test_ahead import Weights, fit
@@ -89,6 +92,40 @@ def test_what_is_solved_rests_and_what_is_not_is_played_as_ever():
     whole.teardown()
 
 
+def test_a_warmup_says_nothing_of_what_a_policy_can():
+    stream = data(solved_every=4)
+    stream.setup()
+    practised = [stream.collect(still, 6, at_random=True)["practised"] for _ in range(12)]
+    practised += [stream.collect(still, 6)["practised"] for _ in range(9)]
+    # of the policy's own episodes, three a round, twenty are over after round 18, and then only round 20 is its turn
+    assert practised == [2] * 19 + [1, 2]
+    stream.teardown()
+
+
+def test_where_all_are_solved_each_has_its_turn():
+    specs = [TaskSpec(name, easy, success="near") for name in ("one", "other")]
+    options = {"env_steps": 144, "steps_per_round": 6, "environments": {"num_processes": 0}, "solved_every": 4}
+    stream = OnlineTasks(specs, **options)
+    stream.setup()
+    played = []
+    for _ in range(12):
+        stream.collect(still, 6)
+        played.append(stream.practice.places)
+    assert played == [None] * 7 + [[1], [0], [1], [0], [1]]
+    stream.teardown()
+
+
+def test_bursts_wait_where_an_environment_rests():
+    explorer = Explorer(Exploration(burst_share=1.0, burst_start=1.0), (2, 3), (0,))
+    explorer.has_bursts[:], action = True, np.zeros((2, 3))
+    explorer(action, False)
+    held, left, awake = explorer.held.copy(), explorer.left.copy(), np.array([False, True])
+    for _ in range(20):
+        explorer(action, False, awake)
+    assert (explorer.held[0] == held[0]).all() and explorer.left[0] == left[0] > 0
+    assert (explorer.held[1] != held[1]).all()
+
+
 class AfterTenRounds(Checkpoint):
     """A checkpoint in the midst of rounds in which a task rests."""
 
@@ -116,15 +153,43 @@ def test_what_rests_learns_nothing_and_a_killed_run_goes_on_to_the_same_weights(
     fit(module, stream, weights, AfterTenRounds(tmp_path / "last.ckpt"))
     resumed, again = learner(), data(**options)
     fit(resumed, again, ckpt_path=tmp_path / "last.ckpt")
-    assert stream.rounds == again.rounds == 12 and stream.env_steps == again.env_steps == 6 * (8 * 2 + 4)
+    assert stream.rounds == again.rounds == 12 and stream.env_steps == again.env_steps == 6 * (9 * 2 + 3)
     for name, weight in module.state_dict().items():
         assert weight.equal(resumed.state_dict()[name]), name
     used = [dict(module.model.mlp.active_parameters(task)) for task in (0, 1)]
-    before, after = weights.seen[9], weights.seen[10]  # solved after round 6, so that it rests in 7, 9, 10 and 11
+    before, after = weights.seen[9], weights.seen[10]  # solved after round 8: it rests from 9 on
     for name in ("hidden.0.weight", "hidden.1.weight", "hidden.1.bias", "output.weight"):
         rests, learns = (index[name] for index in used)
         old, new = before[f"mlp.{name}"], after[f"mlp.{name}"]
         assert old[rests].equal(new[rests]) and not old[learns].equal(new[learns]), name
+    assert before["log_alpha"][0] == after["log_alpha"][0] and before["log_alpha"][1] != after["log_alpha"][1]
+
+
+def test_a_task_has_the_same_gradients_whether_others_rest(monkeypatch):
+    """Those of its rows in a batch of all tasks, and in one of them alone."""
+    stream, module, seen = data(), learner(), []
+    stream.setup()
+    stream.collect(still, 6)
+    rows = stream.sample(8, torch.Generator().manual_seed(0), n_step=1, discount=0.9)
+    part = Transitions(*(None if column is None else column[8:] for column in rows))
+    optimizer = module.configure_optimizers()
+    monkeypatch.setattr(module, "optimizers", lambda: optimizer)
+    monkeypatch.setattr(module, "manual_backward", torch.Tensor.backward)
+    monkeypatch.setattr(module, "_noise", torch.zeros_like)
+
+    def note():
+        gradients = (module.model.mlp.output.weight.grad, module.critic.critics[0].output.weight.grad)
+        seen.append([*(g.to_dense() for g in gradients), module.log_alpha.grad])
+
+    monkeypatch.setattr(optimizer, "step", note)
+    module.update(rows)
+    module.update(part, share=0.5)
+    assert seen[0][2][1] == pytest.approx(float(seen[1][2][1])) and seen[1][2][0] == 0 != seen[0][2][0]
+    for network, whole, alone in zip((module.model.mlp, module.critic.critics[0]), seen[0], seen[1], strict=False):
+        own = network.active_parameters(1)["output.weight"]
+        torch.testing.assert_close(whole[own], alone[own])
+        assert alone[own].any()
+    stream.teardown()
 
 
 def test_what_cannot_be_is_refused(monkeypatch):
@@ -132,6 +197,8 @@ def test_what_cannot_be_is_refused(monkeypatch):
         data(solved_every=2, order="sequential")
     with pytest.raises(ValueError, match="solved_every"):
         data(solved_every=0)
+    with pytest.raises(ValueError, match="`solved_every` to be 1 where no task says what success is, but got 2"):
+        OnlineTasks([TaskSpec("easy", easy)], env_steps=10, solved_every=2)
     monkeypatch.setattr("dendrite_zoo.rl.practice.num_ranks", lambda: 2)
     with pytest.raises(ValueError, match="`solved_every` to be 1 with 2 processes, which learn the same tasks at a"):
         data(solved_every=2)
