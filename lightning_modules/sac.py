@@ -175,6 +175,7 @@ class MultiTaskSAC(PolicyModule):
         self.save_hyperparameters({**arguments, **configs})
         self._generator: torch.Generator | None = None
         self._began_trained = False
+        self._share = 1.0  # of the tasks that a batch has: a task's gradients are the same where others rest
 
     def forward(self, observation: Tensor, task: Tensor) -> Tensor:
         """The policy's mean actions."""
@@ -263,8 +264,8 @@ class MultiTaskSAC(PolicyModule):
         with self._compact() if updates > 1 else nullcontext():
             for _ in range(updates):
                 batch = data.sample(self.hparams["batch_size_per_task"], self._generator, **returns)
-                share = len(batch.task) / (self.hparams["batch_size_per_task"] * data.replay.num_tasks)
-                losses.append(self.update(batch, share))
+                self._share = len(batch.task) / (self.hparams["batch_size_per_task"] * data.replay.num_tasks)
+                losses.append(self.update(batch))
         alphas = dict(zip(self.tasks, self.log_alpha.detach().exp().tolist(), strict=True))
         return means_of(losses) | {f"entropy_coefficient/{task}": alphas[task] for task in data.tasks}
 
@@ -285,12 +286,11 @@ class MultiTaskSAC(PolicyModule):
         if isinstance(self.datamodule, OnlineTasks):
             self.log_dict({"env_steps": float(self.datamodule.env_steps), "updates": float(self.global_step)})
 
-    def update(self, batch: Transitions, share: float = 1.0) -> Losses:
+    def update(self, batch: Transitions) -> Losses:
         """Learn from one batch: critics, policy and entropy coefficients in one backward pass and one step.
 
         Args:
             batch: of `dendrite_zoo.rl.replay.ReplayBuffer`.
-            share: of the tasks that it has steps of, so that the gradients of a task are the same if others rest.
 
         Returns:
             The losses, of the critics alone where the policy did not learn.
@@ -302,7 +302,7 @@ class MultiTaskSAC(PolicyModule):
         # Processes wait for the gradients of all parameters.
         losses = self.networks.losses(batch, self._noise, critics_alone=alone and num_ranks() == 1, **options)
         optimizer = cast(Any, self.optimizers())
-        self.manual_backward(share * losses.total(self.hparams["kl_coef"]))
+        self.manual_backward(self._share * losses.total(self.hparams["kl_coef"]))
         for parameter in (p for i in (0, 2) for p in optimizer.param_groups[i]["params"] if alone):
             parameter.grad = None
         optimizer.step()

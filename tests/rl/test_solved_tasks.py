@@ -183,7 +183,8 @@ def test_a_task_has_the_same_gradients_whether_others_rest(monkeypatch):
 
     monkeypatch.setattr(optimizer, "step", note)
     module.update(rows)
-    module.update(part, share=0.5)
+    module._share = 0.5
+    module.update(part)
     assert seen[0][2][1] == pytest.approx(float(seen[1][2][1])) and seen[1][2][0] == 0 != seen[0][2][0]
     for network, whole, alone in zip((module.model.mlp, module.critic.critics[0]), seen[0], seen[1], strict=False):
         own = network.active_parameters(1)["output.weight"]
