@@ -116,6 +116,7 @@ class XdGClassifier(TaskClassifier, HubModel, nn.Module):
             drive = Part(layer.weight.shape, rows, columns, groups).of(layer.weight, layer.bias)(x)
             places = rows.expand(len(x), -1) if groups is None else rows[groups.index]
             whole = drive.new_zeros(len(x), gate.shape[1]).scatter(1, places, drive)  # for who watches the activation
-            x, columns = activation(whole).gather(1, places), rows
+            whole = activation(whole) if groups is None else groups.sort(activation(groups.unsort(whole)))
+            x, columns = whole.gather(1, places), rows
         output = Part(self.output.weight.shape, None, columns, groups).of(self.output.weight, self.output.bias)
         return output(x)

@@ -17,67 +17,66 @@ GATHER = 8.0
 
 
 class Bucket(NamedTuple):
-    """Groups of like size, padded to the largest.
+    """Groups of like size, each filled up to the largest.
 
     Attributes:
         groups: which groups.
         rows: which rows of the sorted batch.
-        size: rows of the largest group.
-        places: where each row stands among ``len(groups) * size`` padded ones, ``(rows,)``; None without padding.
+        size: rows of each group.
     """
 
     groups: slice
     rows: slice
     size: int
-    places: Tensor | None
 
 
 class Groups:
-    """The rows of a batch, sorted into groups; groups of like size stand together.
+    """The rows of a batch, sorted into groups; groups of like size stand together, and are filled up to one size.
 
     Args:
         index: which group each row belongs to, ``(B,)``.
         sizes: how many rows each group has, one or more, ``(K,)``.
 
     Attributes:
-        order: the sorted batch is ``x[order]``, ``(B,)``.
+        order: the sorted batch is ``x[order]``, ``(N,)``, ``N >= B``: a group is filled up with its first row.
         groups: the groups in the order of the sorted batch, ``(K,)``.
-        index: which of these each sorted row belongs to, ``(B,)``.
+        index: which of these each sorted row belongs to, ``(N,)``.
         buckets: groups that are multiplied in one product.
 
     Example:
         >>> groups = Groups(torch.tensor([1, 0, 1]), torch.tensor([1, 2]))
         >>> groups.order, groups.groups, groups.index
-        (tensor([0, 2, 1]), tensor([1, 0]), tensor([0, 0, 1]))
+        (tensor([0, 2, 1, 1]), tensor([1, 0]), tensor([0, 0, 1, 1]))
     """
 
     def __init__(self, index: Tensor, sizes: Tensor) -> None:
-        count = len(sizes)
+        count, batch = len(sizes), torch.arange(len(index))
         sizes, self.groups = sizes.sort(descending=True, stable=True)
         rank = torch.empty_like(self.groups).index_copy_(0, self.groups, torch.arange(count))
-        self.index, self.order = rank[index].sort(stable=True)
-        places = torch.arange(len(index))
-        self._back = None if torch.equal(self.order, places) else self.order.argsort()
+        sorted_index, order = rank[index].sort(stable=True)
         starts = sizes.cumsum(0) - sizes
-        within = places - starts[self.index]
         self.buckets: list[Bucket] = []
-        first, lengths, begins = 0, sizes.tolist(), [*starts.tolist(), len(index)]
+        first, begin, lengths, filled = 0, 0, sizes.tolist(), sizes.clone()
         while first < count:
             size = lengths[first]
             last = next((g for g in range(first, count) if 2 * lengths[g] < size), count)
-            rows = slice(begins[first], begins[last])
-            full = begins[last] - begins[first] == (last - first) * size
-            padded = None if full else (self.index[rows] - first) * size + within[rows]
-            self.buckets.append(Bucket(slice(first, last), rows, size, padded))
-            first = last
+            end = begin + (last - first) * size
+            self.buckets.append(Bucket(slice(first, last), slice(begin, end), size))
+            filled[first:last] = size
+            first, begin = last, end
+        self.index = torch.arange(count).repeat_interleave(filled)
+        places = batch + (filled.cumsum(0) - filled - starts)[sorted_index]
+        self.order = order[starts][self.index].index_copy_(0, places, order)
+        self._back = torch.empty_like(order).index_copy_(0, order, places)
+        self._as_it_was = begin == len(index) and torch.equal(self.order, batch)
 
     def sort(self, x: Tensor) -> Tensor:
         """The rows of a batch, group by group."""
-        return x if self._back is None else x.index_select(0, self.order)
+        return x if self._as_it_was else x.index_select(0, self.order)
 
     def unsort(self, x: Tensor, dim: int = 0) -> Tensor:
-        """Sorted rows in the order of the batch."""
-        return x if self._back is None else x.index_select(dim, self._back)
+        """Sorted rows in the order of the batch, without those that fill groups up."""
+        return x if self._as_it_was else x.index_select(dim, self._back)
 
 
 class Part:
@@ -228,14 +227,11 @@ class PartialLinear:
         return PartialLinear(self.part, self.weight.detach(), bias, self.strength)
 
     def _product(self, x: Tensor, weight: Tensor, bias: Tensor, strength: Tensor | None, bucket: Bucket) -> Tensor:
-        several, (count, units, inputs) = x.shape[:-2], weight.shape[-3:]
-        if bucket.places is not None:
-            x = x.new_zeros(*several, count * bucket.size, inputs).index_copy_(-2, bucket.places, x)
+        several, (units, inputs) = x.shape[:-2], weight.shape[-2:]
         x, weight = x.reshape(-1, bucket.size, inputs), weight.reshape(-1, units, inputs)
         y = _GroupedProduct.apply(bias.reshape(-1, 1, units), x, weight)
         y = self._gated(y, None if strength is None else strength.reshape(-1, 1, units))
-        y = y.view(*several, -1, units)
-        return y if bucket.places is None else y.index_select(-2, bucket.places)
+        return y.view(*several, -1, units)
 
     def _gated(self, y: Tensor, strength: Tensor | None) -> Tensor:
         return y if strength is None else apply_gate(y, strength, self.part.gate)

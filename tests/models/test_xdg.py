@@ -72,6 +72,9 @@ def test_who_watches_an_activation_sees_all_units():
     model.activations[0].register_forward_hook(lambda module, args, output: seen.append(output))
     model(torch.randn(5, 64), task=1)
     assert seen[0].shape == (5, 40) and seen[0][:, ~model.gates[0][1]].eq(0).all()
+    tasks = torch.tensor([1, 0, 1, 1, 0])  # in groups of two sizes
+    model(torch.randn(5, 64), task=tasks)
+    assert seen[1].shape == (5, 40) and seen[1][~model.gates[0][tasks]].eq(0).all()
 
 
 def test_learns_where_the_task_is_given_and_is_loaded_again(tmp_path):

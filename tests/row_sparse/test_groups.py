@@ -73,10 +73,9 @@ def test_padding_is_never_more_than_the_rows(index):
     _, index, sizes = torch.tensor(index).unique(return_inverse=True, return_counts=True)
     groups = Groups(index, sizes)
     padded = sum((b.groups.stop - b.groups.start) * b.size for b in groups.buckets)
-    assert len(index) <= padded <= 2 * len(index)
-    assert torch.equal(groups.unsort(groups.sort(index)), index) and torch.equal(
-        groups.sort(index), index[groups.order]
-    )
+    assert len(index) <= padded == len(groups.order) == groups.buckets[-1].rows.stop <= 2 * len(index)
+    assert torch.equal(groups.unsort(groups.sort(index)), index)
+    assert torch.equal(groups.sort(index), index[groups.order])
     assert torch.equal(groups.groups[groups.index], index[groups.order])
 
 
