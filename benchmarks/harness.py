@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import statistics
 import sys
 import time
@@ -92,7 +93,8 @@ def emit(benchmark: str, name: str, value: float, target: str | None = None, **m
     if target is not None:
         limit = float(target.split()[1])
         line |= {"target": target, "met": value <= limit if target.startswith("<=") else value >= limit}
-    line |= {**more, "threads": torch.get_num_threads(), "versions": versions(), "hardware": hardware()}
+    load = round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None  # of the last minute, of all processes
+    line |= {**more, "threads": torch.get_num_threads(), "load": load, "versions": versions(), "hardware": hardware()}
     print(json.dumps(line), flush=True)
 
 
