@@ -61,7 +61,8 @@ def zoo_table() -> str:
     for entry in entries().values():
         own, *controls = read_records(entry.folder / "results.json")
         context = f"context {own.context_at_test}"
-        shown = "; ".join(f"{record.method}: {mean(record)} ({seeds(record)})" for record in controls)
+        after = {one.num_tasks: f", {one.num_tasks} tasks" for one in controls} | {own.num_tasks: ""}
+        shown = "; ".join(f"{one.method}{after[one.num_tasks]}: {mean(one)} ({seeds(one)})" for one in controls)
         card = f"[`{entry.name}`](model_cards/{entry.name}/README.md)"
         size = f"`{entry.build}`" if entry.not_built else f"{entry.size / 1e6:.1f} MB"
         rows.append([card, entry.trained_on, f"{mean(own)} ({seeds(own)}, {context})", shown, size])
