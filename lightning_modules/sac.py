@@ -103,9 +103,8 @@ class MultiTaskSAC(PolicyModule):
     Example:
         >>> policy = ActiveDendritePolicy(["reach-v3", "push-v3"], hidden_features=[32, 32])
         >>> module = MultiTaskSAC(policy, lr=1e-3)
-        >>> module.log_alpha
-        Parameter containing:
-        tensor([0., 0.], requires_grad=True)
+        >>> module.log_alpha.tolist()
+        [0.0, 0.0]
     """
 
     context_at_test = "given"
