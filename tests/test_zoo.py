@@ -74,7 +74,7 @@ def test_shipped_policies_reach_the_goals_of_results_json(entry):
 @pytest.mark.parametrize("entry", POLICIES, ids=lambda entry: entry.name)
 def test_policies_reach_what_was_asked_of_them(entry):
     own = json.loads((entry.folder / "results.json").read_text(encoding="utf-8"))[0]
-    least = {"metaworld-mt10": 0.975, "metaworld-mt50": 0.965, "metaworld-mt10-scratch": 0.95}[entry.name]
+    least = {"metaworld-mt10": 0.975, "metaworld-mt50": 0.965, "metaworld-mt10-scratch": 0.99}[entry.name]
     assert own["average_accuracy"] >= least and own["num_goals"] == 50 and own["max_steps"] == 500
     weakest = {"metaworld-mt10": 0.85, "metaworld-mt50": 0.80, "metaworld-mt10-scratch": 0.90}[entry.name]
     assert min(own["task_accuracies"]) >= weakest
