@@ -19,7 +19,8 @@ torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
-def seed() -> None:
+def seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)  # of a test before, which processes of this one would inherit
     torch.manual_seed(0)
 
 

@@ -15,12 +15,12 @@ from tests.rl.worlds import ledges
 
 
 class Cut(Callback):
-    """Counts the steps that this process did not simulate, as an episode ended within an action."""
+    """Counts the steps that the two processes did not simulate, as an episode ended within an action."""
 
     steps = 0
 
     def on_train_batch_end(self, trainer, *_):
-        self.steps += 5 * 2 - trainer.datamodule.practice.simulated
+        self.steps += 5 * 2 * 2 - trainer.datamodule.practice.simulated
 
 
 def train(folder):

@@ -15,7 +15,7 @@ from dendrite_zoo.report import Run, subnetwork_record, write_page
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 QUIET = (
     "--headless --no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync "
-    "--no-first-run --hide-scrollbars --virtual-time-budget=20000 --dump-dom"
+    "--no-first-run --hide-scrollbars --dump-dom"
 )
 DARK = "--blink-settings=preferredColorScheme=0"
 PHONE = """<body><iframe src="report.html" style="width: 390px; height: 844px; border: 0"></iframe>
@@ -74,9 +74,14 @@ def test_the_page_in_a_browser(tmp_path):
     page = write_page([Run(**{**vars(run), "points": points})], tmp_path / "report.html")
     page.write_text(ASK.join(page.read_text().rsplit("</body>", 1)))  # of its own text, not of the library
     (phone := tmp_path / "phone.html").write_text(PHONE)
-    command = [BROWSER, *QUIET.split(), DARK, f"--user-data-dir={tmp_path / 'browser'}", phone.as_uri()]
-    dom = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
-    found = json.loads(html.unescape(re.search(r'data-found="(.*?)"', dom)[1]))
+    for seconds in (20, 100, 500):  # of the browser's own time, which a busy machine may let pass before all is drawn
+        own = [f"--virtual-time-budget={seconds * 1000}", f"--user-data-dir={tmp_path / f'browser-{seconds}'}"]
+        command = [BROWSER, *QUIET.split(), DARK, *own, phone.as_uri()]
+        dom = subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
+        answer = re.search(r'data-found="(.*?)"', dom)
+        if answer:
+            break
+    found = json.loads(html.unescape(answer[1]))
     assert "error" not in found, found["error"]
     assert found["drawn"] == [True] * 8
     assert found["width"] == [390, 390]  # nothing stands out to the side
