@@ -8,13 +8,12 @@ says what is computed in the place of the library's part. It is no more than has
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from harness import compare, dense_mlp, emit, in_turn, peak_bytes, training_step
+from harness import compare, dense_mlp, emit, in_turn, peak_bytes, rounds_asked, training_step
 from many_contexts import BATCH, FEATURES, SIZES, WIDTH, network, step
 from torch import Tensor, nn
 
@@ -167,15 +166,13 @@ def memory() -> None:
 
 def main() -> None:
     """Print a line for each aim."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15)
-    args = parser.parse_args()
+    rounds = rounds_asked(__doc__)
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    resting_rows(args.rounds)
-    segments_that_won(args.rounds)
-    networks_apart(args.rounds)
-    nearest_prototype(args.rounds)
+    resting_rows(rounds)
+    segments_that_won(rounds)
+    networks_apart(rounds)
+    nearest_prototype(rounds)
     memory()
 
 

@@ -8,14 +8,13 @@ The same small network (64-128-128-10, ReLU, no dendrites), the same batches of 
 
 from __future__ import annotations
 
-import argparse
 import logging
 import warnings
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from harness import compare, in_turn
+from harness import compare, in_turn, rounds_asked
 from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -67,9 +66,7 @@ def stream() -> PermutedTasks:
 
 def main() -> None:
     """Print a line for each comparison."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15)
-    args = parser.parse_args()
+    rounds = rounds_asked(__doc__)
     torch.set_num_threads(1)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
@@ -101,7 +98,7 @@ def main() -> None:
         "bare loop": bare,
         "with SparsityLogger": lambda: ours(SparsityLogger()),
     }
-    seconds = in_turn(cases, args.rounds)
+    seconds = in_turn(cases, rounds)
     compare(NAME, seconds, "ContinualClassifier", "plain LightningModule", "<= 1.2")
     compare(NAME, seconds, "plain LightningModule", "bare loop")
     compare(NAME, seconds, "ContinualClassifier", "bare loop")

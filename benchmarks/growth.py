@@ -9,7 +9,6 @@ grows in proportion.
 
 from __future__ import annotations
 
-import argparse
 import math
 import statistics
 from collections.abc import Callable, Iterable
@@ -17,7 +16,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from harness import emit, in_turn, training_step
+from harness import emit, in_turn, rounds_asked, training_step
 
 from dendrite_zoo.models import ActiveDendriteClassifier, ActiveDendriteMLP
 from dendrite_zoo.optim import DendriteAdam
@@ -58,9 +57,7 @@ def grow(of: str, sizes: Iterable[int], make: Callable[[int], Callable[[], objec
 
 def main() -> None:
     """Print a line for each size that grows."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9)
-    rounds = parser.parse_args().rounds
+    rounds = rounds_asked(__doc__, 9)
     torch.set_num_threads(1)
     grow("tasks, inferred in a mixed batch", (1, 10, 100, 1000), inference, rounds)
     grow("contexts a batch, winners by context", (1, 16, 64, 256), lambda k: step("context", contexts=k), rounds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import gc
 import json
 import os
@@ -24,7 +25,18 @@ sys.path.append(str(Path(__file__).parents[1]))  # at the end: an installed dend
 from tests.memory import peak_bytes  # noqa: E402
 from tests.reference import naive_layer  # noqa: E402
 
-__all__ = ["QUIET", "THREADS", "NaiveMLP", "compare", "dense_mlp", "emit", "in_turn", "peak_bytes", "training_step"]
+__all__ = [
+    "QUIET",
+    "THREADS",
+    "NaiveMLP",
+    "compare",
+    "dense_mlp",
+    "emit",
+    "in_turn",
+    "peak_bytes",
+    "rounds_asked",
+    "training_step",
+]
 
 THREADS = 2
 
@@ -39,6 +51,14 @@ QUIET = {
 
 SETTLING = (1 << 25) - (1 << 16)
 """Bytes of the largest block by which glibc raises what it keeps."""
+
+
+def rounds_asked(doc: str | None, default: int = 15) -> int:
+    """How many rounds the command line asks for, which has no other argument; ``--help`` prints ``doc``."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=default)
+    rounds: int = parser.parse_args().rounds
+    return rounds
 
 
 def in_turn(cases: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:

@@ -5,11 +5,10 @@ python benchmarks/imports.py [--rounds 7]
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 
-from harness import compare
+from harness import compare, rounds_asked
 
 
 def seconds_to_import(name: str) -> float:
@@ -20,13 +19,11 @@ def seconds_to_import(name: str) -> float:
 
 def main() -> None:
     """Print one line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7)
-    args = parser.parse_args()
+    rounds = rounds_asked(__doc__, 7)
     seconds: dict[str, list[float]] = {"dendrite_zoo": [], "torch": []}
     for name in seconds:
         seconds_to_import(name)
-    for _ in range(args.rounds):
+    for _ in range(rounds):
         for name in seconds:
             seconds[name].append(seconds_to_import(name))
     compare("import", seconds, "dendrite_zoo", "torch", "<= 1.1")

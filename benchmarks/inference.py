@@ -7,10 +7,8 @@
 
 from __future__ import annotations
 
-import argparse
-
 import torch
-from harness import THREADS, compare, dense_mlp, in_turn
+from harness import THREADS, compare, dense_mlp, in_turn, rounds_asked
 
 from dendrite_zoo.models import ActiveDendriteMLP
 
@@ -19,9 +17,7 @@ NAME, BATCH, FEATURES, WIDTH, CONTEXTS = "inference", 256, 784, 2048, 10
 
 def main() -> None:
     """Print a line for each comparison."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=41)
-    args = parser.parse_args()
+    rounds = rounds_asked(__doc__, 41)
     torch.set_num_threads(THREADS)
     torch.manual_seed(0)
     x, codebook, index = torch.randn(BATCH, FEATURES), torch.randn(CONTEXTS, FEATURES), torch.arange(BATCH) % CONTEXTS
@@ -39,7 +35,7 @@ def main() -> None:
         "folded, active 5 %": lambda: small(x),
     }
     with torch.inference_mode():
-        seconds = in_turn(cases, args.rounds)
+        seconds = in_turn(cases, rounds)
     compare(NAME, seconds, "folded", baseline, "<= 1.05")
     for case in ("folded, table of 10 contexts", "not folded", "folded, active 5 %"):
         compare(NAME, seconds, case, baseline)

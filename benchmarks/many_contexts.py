@@ -9,13 +9,12 @@ contexts that are new in each batch; tasks inferred from prototypes against one 
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from functools import partial
 
 import torch
 import torch.nn.functional as F
-from harness import compare, dense_mlp, emit, in_turn, peak_bytes, training_step
+from harness import compare, dense_mlp, emit, in_turn, peak_bytes, rounds_asked, training_step
 from torch import Tensor, nn
 
 from dendrite_zoo.models import ActiveDendriteClassifier, ActiveDendriteMLP
@@ -136,13 +135,11 @@ def memory() -> None:
 
 def main() -> None:
     """Print a line for each comparison."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15)
-    args = parser.parse_args()
+    rounds = rounds_asked(__doc__)
     torch.set_num_threads(1)
-    optimizers(args.rounds)
-    subnetworks(args.rounds)
-    inference(args.rounds)
+    optimizers(rounds)
+    subnetworks(rounds)
+    inference(rounds)
     memory()
 
 

@@ -8,11 +8,9 @@ ten one-hot contexts in a batch of 2560. Baselines: the naive layer of tests/ref
 
 from __future__ import annotations
 
-import argparse
-
 import torch
 import torch.nn.functional as F
-from harness import THREADS, NaiveMLP, compare, dense_mlp, in_turn, training_step
+from harness import THREADS, NaiveMLP, compare, dense_mlp, in_turn, rounds_asked, training_step
 
 from dendrite_zoo.models import ActiveDendriteMLP
 from dendrite_zoo.optim import DendriteAdam
@@ -22,9 +20,7 @@ NAME, TASKS, ROWS, INPUTS, OUTPUTS, WIDTH = "mixed contexts", 10, 256, 39, 8, 28
 
 def main() -> None:
     """Print a line for each comparison."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    args = parser.parse_args()
+    rounds = rounds_asked(__doc__, 5)
     torch.set_num_threads(THREADS)
     torch.manual_seed(0)
     x, y = torch.randn(TASKS * ROWS, INPUTS), torch.randn(TASKS * ROWS, OUTPUTS)
@@ -50,7 +46,7 @@ def main() -> None:
         "ours": training_step(ours, DendriteAdam(ours.parameters()), F.mse_loss, y, x, tasks),
         "dense MLP": training_step(dense, adam(dense.parameters(), fused=True), F.mse_loss, y, x),
     }
-    seconds = in_turn(cases, args.rounds)
+    seconds = in_turn(cases, rounds)
     compare(NAME, seconds, "naive", "ours", ">= 4")
     compare(NAME, seconds, "ours", "dense MLP", "<= 1.4")
 

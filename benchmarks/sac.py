@@ -8,7 +8,6 @@ entropy coefficients. Both learn from the same remembered steps in turn, so noth
 
 from __future__ import annotations
 
-import argparse
 import copy
 import logging
 import time
@@ -16,7 +15,7 @@ import warnings
 
 import torch
 import torch.nn.functional as F
-from harness import compare
+from harness import compare, rounds_asked
 from lightning.pytorch import Callback, Trainer
 from torch import nn
 
@@ -128,9 +127,7 @@ def measure(name: str, tasks: tuple[str, ...], batch_size_per_task: int, updates
 
 def main() -> None:
     """Print a line for each network."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=12)
-    rounds = parser.parse_args().rounds
+    rounds = rounds_asked(__doc__, 12)
     torch.set_num_threads(1)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", "`isinstance|.*does not have many workers")

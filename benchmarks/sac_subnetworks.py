@@ -11,14 +11,13 @@ units. One thread.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import math
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from harness import compare, in_turn
+from harness import compare, in_turn, rounds_asked
 from torch import Tensor, nn
 
 from dendrite_zoo.models import ActiveDendritePolicy, TwinCritic
@@ -119,9 +118,7 @@ def apart(steps: Transitions) -> Callable[[], None]:
 
 def main() -> None:
     """Print a line for each comparison."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15)
-    args = parser.parse_args()
+    rounds = rounds_asked(__doc__)
     torch.set_num_threads(1)
     torch.manual_seed(0)
     steps = batch()
@@ -131,7 +128,7 @@ def main() -> None:
         "ten networks apart": apart(steps),
         "plain MLPs": ours(steps, PLAIN),
     }
-    seconds = in_turn(cases, args.rounds)
+    seconds = in_turn(cases, rounds)
     compare(NAME, seconds, "subnetworks of shared weights", "ten networks apart", "<= 1.5")
     compare(NAME, seconds, "disjoint subnetworks", "ten networks apart", "<= 1.5")
     compare(NAME, seconds, "subnetworks of shared weights", "plain MLPs")

@@ -8,10 +8,8 @@ one fused function each and that are run once more, step by step, to be counted.
 
 from __future__ import annotations
 
-import argparse
-
 import torch
-from harness import compare, dense_mlp, in_turn
+from harness import compare, dense_mlp, in_turn, rounds_asked
 from torch import Tensor, nn
 
 from dendrite_zoo.callbacks.activation_counts import ActivationCounts
@@ -62,9 +60,7 @@ NETWORKS = {
 
 def main() -> None:
     """Print a line for each network."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=15)
-    rounds = parser.parse_args().rounds
+    rounds = rounds_asked(__doc__)
     torch.set_num_threads(1)
     for name, (make, shape) in NETWORKS.items():
         torch.manual_seed(0)
