@@ -1,10 +1,11 @@
 """Artifacts of earlier formats, brought to the current one.
 
 Format 1 left arguments out that had their default. Format 2 holds every argument, and a fingerprint over arguments and
-tensors. Format 3 has further arguments.
+tensors. Formats 3 and 4 have further arguments.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from dendrite_zoo.hub.config import FORMAT_VERSION, HEADER, Config
@@ -48,20 +49,19 @@ FORMAT_2_DEFAULTS: dict[str, Any] = {
 """What models of format 2, which had not these arguments, mean by them; never to be changed."""
 
 
-def to_format_3(config: Config, state: State, defaults: Mapping[str, Any]) -> tuple[Config, State]:
-    """Fill in the arguments that format 2 did not have, where a class has them today."""
-    return {**{name: value for name, value in FORMAT_2_DEFAULTS.items() if name in defaults}, **config}, state
+FORMAT_3_DEFAULTS: dict[str, Any] = {"output_bias": True}
+"""Likewise of format 3; never to be changed."""
 
 
-def to_format_4(config: Config, state: State, defaults: Mapping[str, Any]) -> tuple[Config, State]:
-    """Networks of format 3 have a bias in their output layer."""
-    return {**({"output_bias": True} if "output_bias" in defaults else {}), **config}, state
+def fill_in(meant: dict[str, Any], config: Config, state: State, defaults: Mapping[str, Any]) -> tuple[Config, State]:
+    """Fill in the arguments that a format did not have, where a class has them today."""
+    return {**{name: value for name, value in meant.items() if name in defaults}, **config}, state
 
 
 MIGRATIONS: dict[int, Callable[[Config, State, Mapping[str, Any]], tuple[Config, State]]] = {
     1: to_format_2,
-    2: to_format_3,
-    3: to_format_4,
+    2: partial(fill_in, FORMAT_2_DEFAULTS),
+    3: partial(fill_in, FORMAT_3_DEFAULTS),
 }
 """Format version ``v`` to the function that turns its (config, state) into those of ``v + 1``."""
 

@@ -80,16 +80,17 @@ class Explorer:
             at_random: whether this is the warm-up, with uniform actions.
             awake: ``(N,)``, which environments are played; None for all.
         """
-        changes = np.where(True if awake is None else awake, self.random.uniform(size=len(action)), np.inf)
+        awake = np.ones(len(action), dtype=np.bool_) if awake is None else awake
+        changes = self.random.uniform(size=len(action))
         if at_random:
-            new = changes < self.exploration.new_action
+            new = awake & (changes < self.exploration.new_action)
             self.held[new] = action[new]
             return self.held.copy()
-        begins = self.has_bursts & (self.left == 0) & (changes < self.exploration.burst_start)
+        begins = awake & self.has_bursts & (self.left == 0) & (changes < self.exploration.burst_start)
         draws = self.random.uniform(-1, 1, self.held.shape), self.random.randint(SHORTEST, LONGEST + 1, len(action))
         self.held[begins], self.left[begins] = draws[0][begins], draws[1][begins]
         bursting = self.left > 0
-        self.left -= bursting & np.isfinite(changes)
+        self.left -= bursting & awake
         return np.where(bursting[:, None], self.held, action)
 
     def end_episodes(self, ended: NDArray[np.bool_], at_random: bool) -> None:

@@ -96,7 +96,6 @@ class Player:
             explorer.begin_round(self.rounds + 1)
         observation, simulated = tensor(environments.observation), 0
         awake = np.isin(environments.task_index, range(environments.num_envs) if places is None else places)
-        rows = torch.from_numpy(np.flatnonzero(awake))
         self.statistics.begin_round(at_random)
         transitions: list[tuple[Tensor, ...]] = []
         for _ in range(steps):
@@ -108,16 +107,18 @@ class Player:
                 tensor(step.final_observation),
                 map(torch.from_numpy, (step.terminated, step.ended)),
             )
-            columns = observation, action, tensor(step.reward), next_observation, self.place, *ends
-            transitions.append(tuple(column[rows.to(column.device)] for column in columns) if places else columns)
+            transitions.append((observation, action, tensor(step.reward), next_observation, self.place, *ends))
             observation = tensor(step.observation) if step.ended.any() else next_observation
             simulated += int(step.steps.sum())
             self.statistics.update(step, None if explorer is None else ~explorer.has_bursts)
             if explorer is not None:
                 explorer.end_episodes(step.ended, at_random)
         self.rounds += 1
-        together = [torch.cat(column) for column in zip(*transitions, strict=True)]
-        return Played(together, self.statistics.compute(), simulated, self.statistics.which_are_solved(), places)
+        columns = [torch.cat(column) for column in zip(*transitions, strict=True)]
+        if places is not None:
+            rows = torch.from_numpy(np.flatnonzero(np.tile(awake, steps)))
+            columns = [column[rows.to(column.device)] for column in columns]
+        return Played(columns, self.statistics.compute(), simulated, self.statistics.which_are_solved(), places)
 
     def state_dict(self) -> dict[str, Any]:
         """The state of environments, statistics and exploration."""

@@ -16,11 +16,7 @@ HeadKind = Literal["ridge", "linear"]
 HIDDEN, HIDDEN_OF_INPUTS = 1024, 2048  # random features of a ridge head
 WEIGHT_OF_INPUTS, WEIGHT_OF_PATCHES = 0.5, 3.0  # the latter vary as much as the features of the network, then
 FLOOR = 0.1  # of the deviation in a block of features: what varies less is not made larger
-PENALTIES = (
-    0.1,
-    1.0,
-    10.0,
-)  # of a ridge head, of which rows that are left out choose one: large where labels are noisy
+PENALTIES = 0.1, 1.0, 10.0  # of a ridge head; rows that are left out choose: the larger, the noisier their labels
 HELD, LEAST_HELD, MOST_HELD = 7, 32, 2048  # each so many-th row is left out; at least and at most so many in all
 
 
