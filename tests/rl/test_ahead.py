@@ -95,14 +95,14 @@ class Weights(Callback):
         self.seen.append({name: weight.clone() for name, weight in weights.items()})
 
 
-class AfterFiveRounds(Checkpoint):
-    """A checkpoint while the sixth round is being played."""
+class AfterRounds(Checkpoint):
+    """A checkpoint after some rounds, while the next is being played."""
 
-    def __init__(self, path):
-        self.path = path
+    def __init__(self, path, rounds):
+        self.path, self.rounds = path, rounds
 
     def on_train_batch_end(self, trainer, *_):
-        if trainer.datamodule.rounds == 5:
+        if trainer.datamodule.rounds == self.rounds:
             trainer.save_checkpoint(self.path)
 
 
@@ -125,7 +125,7 @@ def whole(tmp_path_factory):
     weights, success = Weights(), SuccessLogger(num_goals=2, num_processes=0)
     last = tmp_path_factory.mktemp("ahead") / "last.ckpt"
     module, stream = learner(), data()
-    fit(module, stream, weights, success, AfterFiveRounds(last))
+    fit(module, stream, weights, success, AfterRounds(last, 5))
     return module, stream, weights.seen, success, last
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.callbacks import Checkpoint
 
 from dendrite_zoo.lightning_modules import MultiTaskSAC
 from dendrite_zoo.models import ActiveDendritePolicy
@@ -14,7 +13,7 @@ from dendrite_zoo.rl.exploration import Explorer
 from dendrite_zoo.rl.replay import Transitions
 from dendrite_zoo.rl.statistics import EpisodeStatistics
 from dendrite_zoo.streams import OnlineTasks
-from tests.rl.test_ahead import Weights, fit
+from tests.rl.test_ahead import AfterRounds, Weights, fit
 from tests.rl.worlds import Ledge
 
 pytest.importorskip("gymnasium")
@@ -126,17 +125,6 @@ def test_bursts_wait_where_an_environment_rests():
     assert (explorer.held[1] != held[1]).all()
 
 
-class AfterTenRounds(Checkpoint):
-    """A checkpoint in the midst of rounds in which a task rests."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def on_train_batch_end(self, trainer, *_):
-        if trainer.datamodule.rounds == 10:
-            trainer.save_checkpoint(self.path)
-
-
 def learner():
     torch.manual_seed(0)
     options = {"winners": "context", "overlap": 0.0, "activation_density": 0.25, "output_bias": False}
@@ -150,7 +138,7 @@ def test_what_rests_learns_nothing_and_a_killed_run_goes_on_to_the_same_weights(
     options = {"solved_every": 4, "collect_ahead": ahead}
     options |= {"environments": {}} if ahead else {}
     weights, module, stream = Weights(), learner(), data(**options)
-    fit(module, stream, weights, AfterTenRounds(tmp_path / "last.ckpt"))
+    fit(module, stream, weights, AfterRounds(tmp_path / "last.ckpt", 10))
     resumed, again = learner(), data(**options)
     fit(resumed, again, ckpt_path=tmp_path / "last.ckpt")
     assert stream.rounds == again.rounds == 12 and stream.env_steps == again.env_steps == 6 * (9 * 2 + 3)
