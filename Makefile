@@ -83,11 +83,11 @@ zoo: .venv/.dev  ## train the models of the zoo and their controls anew (some ho
 	$(BIN)/python tools/make_entry.py permuted-digits runs/permuted-digits-0 runs/permuted-digits.json
 	$(BIN)/python tools/make_entry.py metaworld-mt10 runs/metaworld-mt10-0 results/metaworld/mt10.json
 	$(BIN)/python tools/make_entry.py metaworld-mt50 runs/metaworld-mt50-0 results/metaworld/mt50.json
-	$(BIN)/python tools/readme.py
+	$(BIN)/python -m tools.readme
 
 campaign: .venv/.dev  ## damage, faults and kills by the thousand, into docs/reliability.md (an hour on two cores)
 	$(BIN)/python -m tests.campaign
-	$(BIN)/python tools/readme.py
+	$(BIN)/python -m tools.readme
 
 figures: .venv/.dev  ## all results in tables and figures, beside the published numbers
 	$(BIN)/dendrite-zoo report results/continual/*.json --figures results/continual

@@ -16,6 +16,7 @@ import pytest
 import dendrite_zoo
 from dendrite_zoo.records import ResultRecord
 from tools import readme
+from tools.pages.figures import FIGURE, figure
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -30,8 +31,43 @@ def rows(page: Path, name: str) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize("page", readme.PAGES, ids=lambda page: page.name)
 def test_the_generated_parts_are_up_to_date(page: Path) -> None:
-    """Whoever changes a record or an example runs ``python tools/readme.py``; what examples print, they test."""
+    """Whoever changes a record or an example runs ``python -m tools.readme``; what examples print, they test."""
     assert page.read_text(encoding="utf-8") == readme.rendered(page, but_for=["output: fine_tune.py"])
+
+
+def test_a_figure_is_the_value_at_its_path() -> None:
+    """By place, by name, by task; a share as a percentage, as the pages write it."""
+    ten = {"method": "mine", "num_tasks": 10, "average_accuracy": 0.81449, "parameters": 1234567}
+    five = {"method": "mine", "num_tasks": 5, "tasks": ["push", "reach"], "task_accuracies": [0.25, 0.75]}
+    other = {"method": "MLP + SI", "matrix": [[0.9, None], [0.6, 0.8]]}
+    records = [ten, five, other]
+    assert figure(records, "[0][average_accuracy]:.3f") == "0.814" and figure(ten, "[parameters]:,") == "1,234,567"
+    assert figure(records, "[mine, 10 tasks][average_accuracy]:.1%") == "81.4 %"
+    assert figure(five, "[task_accuracies][reach]:.2f") == "0.75" and figure(five, "[task_accuracies].mean") == "0.5"
+    assert figure(records, "[MLP + SI].forgetting:.2f") == "0.30"
+    assert figure(other, ".learning_accuracy:.3f") == "0.850"
+    for unknown in ("[mine]", "[ours]", "[1][task_accuracies][mine]"):
+        with pytest.raises(KeyError, match="Expected one entry"):
+            figure(records, unknown)
+
+
+TYPED = {"3.10", "3.14", "4.53", "0.01", "2.5 %", "20 %", "5 %", "95 %", "0.875"}
+"""Versions, settings, and a publication's result that stands in no file."""
+
+
+@pytest.mark.parametrize("page", readme.PAGES, ids=lambda page: page.name)
+def test_no_result_is_typed(page: Path) -> None:
+    """Each share in prose has the comment that says where it comes from, which must not begin a line of Markdown."""
+    text = page.read_text(encoding="utf-8")
+    assert not [line for line in text.splitlines() if FIGURE.match(line)]
+    prose = re.sub(
+        r"```.*?```|`[^`\n]*`|<!--.*?-->|\]\([^)]*\)|^\|.*?$",
+        "",
+        FIGURE.sub("", readme.PART.sub("", text)),
+        flags=re.DOTALL | re.MULTILINE,
+    )
+    typed = {match[0] for match in re.finditer(r"(?<![\w.])\d*\.\d\d+(?![\w.])|\d+(\.\d+)? ?%", prose)}
+    assert typed <= TYPED, "Take it from a file: CONTRIBUTING.md, 'A pretrained model', says how."
 
 
 def test_a_number_of_the_zoo_is_the_mean_of_its_seeds() -> None:

@@ -10,7 +10,7 @@ FOLDERS = ("dendrite_zoo", "callbacks", "lightning_modules", "model_cards", "too
 FILES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]  # links are not followed
 BRANCHES = 15
 LONG = 300
-MAY_BE_LONG = 3
+MAY_BE_LONG = 2
 SHORT = 30
 
 
