@@ -17,6 +17,7 @@ import dendrite_zoo
 from dendrite_zoo.records import ResultRecord
 from tools import readme
 from tools.pages.figures import FIGURE, figure
+from tools.pages.tasks import continual_table
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -125,7 +126,7 @@ def test_a_table_of_records_made_by_hand() -> None:
     ten = ResultRecord(**own, num_tasks=10, average_accuracy=0.9, average_accuracy_std=0.01, seeds=[0, 1])
     more = replace(ten, num_tasks=25, average_accuracy=0.8)
     known = replace(ten, method="XdG", context_at_test="given", seeds=[0], average_accuracy_std=None)
-    lines = readme.continual_table([ten, more, known]).splitlines()
+    lines = continual_table([ten, more, known]).splitlines()
     assert "| **mine** | inferred | 2.6 M | 2 | 0.900 ± 0.010 | 0.800 ± 0.010 |  |  |  |  |" in lines
     assert "| XdG | given | 2.6 M | 1 | 0.900 (0.972) | (0.903) | (0.790) | (0.620) |  |  |" in lines
     assert lines.index(next(line for line in lines if "mine" in line)) == 2

@@ -14,7 +14,6 @@ from tools.pages import benchmarks, figures, questions, robots, tasks
 from tools.pages.markdown import ROOT, mean, seeds, table
 
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
-PART = re.compile(r"<!-- (?P<name>[^>]+) -->\n(?P<content>.*?)<!-- end -->", re.DOTALL)
 
 
 def example(name: str) -> str:
@@ -73,6 +72,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "reliability: errors": benchmarks.errors_list,
 }
 """What stands between ``<!-- name -->`` and ``<!-- end -->`` of a page."""
+PART = re.compile(rf"<!-- (?P<name>{'|'.join(map(re.escape, PARTS))}) -->\n.*?<!-- end -->", re.DOTALL)
 
 
 def rendered(page: Path, but_for: Sequence[str] = ()) -> str:
