@@ -242,7 +242,7 @@ class MultiTaskSAC(PolicyModule):
         at_random = data.task_env_steps < data.warmup_steps and not self._is_trained
         played = data.collect(self._acting(data, at_random), batch.steps, at_random=at_random)
         self.log("env_steps", float(data.env_steps), prog_bar=True)
-        if batch.updates:
+        if batch.updates and not data.rests:
             if self.global_step == 0:  # by what all processes saw
                 seen = [data.replay.observations(task, len(data.replay)) for task in range(data.replay.num_tasks)]
                 self._normalize(cast(Tensor, self.all_gather(torch.cat(seen))).flatten(0, -2))

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from dendrite_zoo._core.checks import check_flags, wrong_argument
+from dendrite_zoo._core.checks import check_flags, check_integers, wrong_argument
 from dendrite_zoo._core.names import nearest
 from dendrite_zoo._core.ranks import num_ranks, sum_over_ranks
 from dendrite_zoo.rl.ahead import RemotePlayer
@@ -33,7 +33,8 @@ class Practice:
         device: of the replay buffer.
 
     Attributes:
-        rounds: how many were played.
+        rounds: how many there were.
+        passed_over: how many of them all tasks rested in, so that nothing was played.
         places: the tasks that were played in the latest, counted from 0; None for all.
         simulated: how many steps were simulated in the latest, in all environments of all processes.
         player: who plays; None until `open`, and after `close`.
@@ -57,7 +58,7 @@ class Practice:
         if solved_every > 1 and len(without_success(specs)) == len(specs):
             raise wrong_argument("solved_every", "1 where no task says what success is", solved_every)
         self.specs, self.first_task, self.envs_per_task = specs, first_task, envs_per_task
-        self.rounds, self.simulated, self.normalize_rewards = 0, 0, normalize_rewards
+        self.rounds, self.passed_over, self.simulated, self.normalize_rewards = 0, 0, 0, normalize_rewards
         self.solved_every, self.solved = solved_every, [False] * len(specs)
         self.places: list[int] | None = None
         sizes = {"observation_size": specs[0].observation_size, "action_size": specs[0].action_size}
@@ -94,7 +95,7 @@ class Practice:
             self.player = None
 
     def collect(self, act: Act, steps: int, *, at_random: bool = False) -> dict[str, float]:
-        """Play a round, and add every step to the replay buffer.
+        """Play a round, and add every step to the replay buffer; pass it over where all tasks rest.
 
         Args:
             act: see `Act`.
@@ -110,7 +111,10 @@ class Practice:
         """
         if self.player is None:
             raise RuntimeError("There are no environments yet: expected setup() before collect(). Call it once.")
-        played = self._ahead or self.player.play(act, steps, at_random=at_random, places=self._due())
+        if (due := self._due()) == [] and self._ahead is None:
+            self.rounds, self.passed_over, self.simulated, self.places = self.rounds + 1, self.passed_over + 1, 0, []
+            return {"practised": 0.0}
+        played = self._ahead or self.player.play(act, steps, at_random=at_random, places=due)
         self._ahead = None
         self.replay.add(*played.transitions)
         simulated = torch.tensor(played.simulated, device=self.replay.rows.device)
@@ -127,12 +131,12 @@ class Practice:
         count = len(self.specs)
         turn = [(self.rounds + place) % self.solved_every == 0 for place in range(count)]
         due = [place for place, solved in enumerate(self.solved) if turn[place] or not solved]
-        return None if len(due) == count else due or [self.rounds % count]
+        return None if len(due) == count else due
 
     def begin(self, act: Act, steps: int) -> None:
         """Begin the next round, for which `collect` waits, where a process of its own plays."""
-        if self._ahead is None and self.player is not None:
-            self.player.begin(act, steps, places=self._due())
+        if self._ahead is None and self.player is not None and (due := self._due()) != []:
+            self.player.begin(act, steps, places=due)
 
     def _state_of(self, player: Player | RemotePlayer) -> dict[str, Any]:
         self._ahead = self._ahead or player.finish()
@@ -175,21 +179,23 @@ class Practice:
         if self.rounds and played is None:
             return None
         normalizer = {"reward_rms": self.reward_rms.cpu()} if self.normalize_rewards else {}
-        return {**(played or {}), "replay": self.replay.state_dict(), **normalizer, "solved_tasks": self.solved}
+        rest = {"solved_tasks": self.solved, "passed_over": self.passed_over}
+        return {**(played or {}), "replay": self.replay.state_dict(), **normalizer, **rest}
 
     def load_state_dict(self, state: dict[str, Any], rounds: int) -> None:
         """Continue from a state.
 
         Args:
             state: of `state_dict`.
-            rounds: how many had been played.
+            rounds: how many there had been.
         """
-        self.rounds = rounds
+        self.rounds, self.passed_over = rounds, state.get("passed_over", 0)
         ahead = state.get("ahead")
         self._ahead = None if ahead is None else Played(**{"solved": self.solved, "places": None, **ahead})
         self.solved = list(state.get("solved_tasks", self.solved))  # earlier versions practise all in each round
         if self.player is not None and rounds:
-            self.player.load_state_dict({**state, "replay": None, "ahead": None}, rounds + (ahead is not None))
+            played = rounds - self.passed_over + (ahead is not None)
+            self.player.load_state_dict({**state, "replay": None, "ahead": None}, played)
         self.replay.load_state_dict(state["replay"])
         if self.normalize_rewards:
             self.reward_rms = state["reward_rms"].to(self.reward_rms)
@@ -208,6 +214,7 @@ def environment_options(given: Any, collect_ahead: bool, exploration: Exploratio
         raise wrong_argument("environments", expected, given, "Leave it out for none.")
     options = dict(given or {})
     check_flags(fast=options.get("fast", False))
+    check_integers(1, action_repeat=options.get("action_repeat", 1))
     for name in options:
         if name in ("seed", "envs_per_task"):
             raise ValueError(f"Expected `environments` without {name!r}: give it as OnlineTasks({name}=...).")

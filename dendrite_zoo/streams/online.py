@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from dendrite_zoo._core.checks import check_choice, check_flags, check_integers, wrong_argument
+from dendrite_zoo._core.checks import check_choice, check_flags, check_integers
 from dendrite_zoo._core.ranks import gather_states, state_of_rank
 from dendrite_zoo.rl import Acting, Exploration, TaskSpec, Transitions, task_specs
 from dendrite_zoo.rl.player import Act
@@ -55,6 +55,7 @@ class OnlineTasks(TaskDataModule):
             before its first update, so that tasks with rewards of other scales count alike.
         solved_every: a task of which 19 of the latest 20 episodes (without those with bursts) ended with success is
             practised in every so many rounds alone: time goes to the others (cf. Sharma et al. 2018, arXiv 1702.06053).
+            Rounds in which all rest are passed over; where one is learned at a time, the next begins the sooner.
         collect_ahead: play the next round in a process of its own, by the policy as it is before this round's updates,
             at the same time as these. Runs are as reproducible, and resume as exactly, as without.
         exploration: random actions that last, in the warm-up and in bursts after it, see
@@ -70,7 +71,7 @@ class OnlineTasks(TaskDataModule):
         fast: whether the environments take their faster Python paths.
         action_repeat: steps that each action is played for.
         num_envs: number of environments that a process plays at a time.
-        rounds: number of rounds that were played.
+        rounds: number of rounds so far.
 
     Raises:
         ValueError: an unknown task, an argument of the environments that cannot be chosen, or a number out of range; at
@@ -115,24 +116,20 @@ class OnlineTasks(TaskDataModule):
         check_integers(1, env_steps=env_steps, epochs=epochs, steps_per_round=steps_per_round, capacity=capacity)
         check_integers(1, envs_per_task=envs_per_task, solved_every=solved_every)
         check_integers(0, updates_per_round=updates_per_round, warmup_steps=warmup_steps, seed=seed)
-        self.order, self.total_env_steps, self.capacity = order, env_steps, capacity
+        self.order, self.total_env_steps, self.capacity, self.seed = order, env_steps, capacity, seed
         self._turns = turns = self.num_tasks if order == "sequential" else 1  # how often something else is played
         self.num_envs = self.num_tasks // turns * envs_per_task
         self.epochs_per_task = -(-epochs // turns)
         self.epochs = self.max_epochs = self.epochs_per_task * turns
         if order == "sequential":
             self.metric = "val/return" if without_success(self.specs) else "val/success"
-            if solved_every > 1:
-                raise wrong_argument("solved_every", "1 with order='sequential', one task at a time", solved_every)
         self.steps_per_round, self.updates_per_round = steps_per_round, updates_per_round
-        self.warmup_steps, self.envs_per_task, self.seed = warmup_steps, envs_per_task, seed
-        self.normalize_rewards, self.solved_every = normalize_rewards, solved_every
-        self.collect_ahead, self.exploration = collect_ahead, exploration
+        self.warmup_steps, self.envs_per_task, self.solved_every = warmup_steps, envs_per_task, solved_every
+        self.normalize_rewards, self.collect_ahead, self.exploration = normalize_rewards, collect_ahead, exploration
         self._options = environment_options(environments, collect_ahead, exploration)
         # the attribute `env_steps` counts the steps played so far
         self.save_hyperparameters({"env_steps": env_steps, "environments": self._options}, logger=False)
         self.fast, self.action_repeat = bool(self._options.get("fast")), self._options.get("action_repeat", 1)
-        check_integers(1, action_repeat=self.action_repeat)
         self._restart(torch.device("cpu"))
 
     def _restart(self, device: torch.device) -> None:
@@ -158,6 +155,11 @@ class OnlineTasks(TaskDataModule):
         if self.order == "mixed":
             raise AttributeError("There is no current task where all are learned at once, with order='mixed'.")
         return min(self.epoch // self.epochs_per_task, self.num_tasks - 1)
+
+    @property
+    def rests(self) -> bool:
+        """Whether nothing was played in the latest round, for all tasks rest."""
+        return self.practice.places == []
 
     @property
     def description(self) -> str:
@@ -186,7 +188,7 @@ class OnlineTasks(TaskDataModule):
 
     @property
     def total_updates(self) -> int:
-        """Number of updates in a fit: none before the round that completes the warm-up."""
+        """Number of updates in a fit, fewer where all tasks rest: none before the round that completes the warm-up."""
         rounds = self.epochs_per_task * self.rounds_per_epoch
         warm = max(0, -(-self.warmup_steps // self.env_steps_per_round) - 1)
         return max(0, rounds - warm) * self.updates_per_round * self._turns
@@ -198,11 +200,10 @@ class OnlineTasks(TaskDataModule):
             ValueError: at fit, a Trainer without the arguments of `trainer_kwargs`.
         """
         super().setup(stage)
-        if stage not in (None, "fit"):
-            return
-        self.practice.close()
-        self._restart(torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device)
-        self._open()
+        if stage in (None, "fit"):
+            self.practice.close()
+            self._restart(torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device)
+            self._open()
 
     def _open(self) -> None:
         own: Any = {name: getattr(self, name) for name in ("collect_ahead", "exploration", "seed")}
@@ -292,9 +293,8 @@ class OnlineTasks(TaskDataModule):
             ValueError: it is of another number of processes, or of other environments.
         """
         own = state_of_rank(state_dict["processes"], self.rank, self.world_size, "environments and a replay buffer")
-        if self.practice.player is None:
-            return
-        self._go_on_to(state_dict.get("task", 0))  # of earlier versions, which knew all at once alone
-        self.rounds, self._earlier_rounds = state_dict["rounds"], state_dict.get("earlier_rounds", 0)
-        self._cut_steps = state_dict.get("cut_steps", 0)
-        self.practice.load_state_dict(own, self.rounds - self._earlier_rounds)
+        if self.practice.player is not None:
+            self._go_on_to(state_dict.get("task", 0))  # of earlier versions, which knew all at once alone
+            self.rounds, self._earlier_rounds = state_dict["rounds"], state_dict.get("earlier_rounds", 0)
+            self._cut_steps = state_dict.get("cut_steps", 0)
+            self.practice.load_state_dict(own, self.rounds - self._earlier_rounds)

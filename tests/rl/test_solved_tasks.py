@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -49,6 +51,17 @@ def data(**arguments):
     specs = [TaskSpec(name, make, success="near") for name, make in (("easy", easy), ("hard", hard))]
     sizes = {"env_steps": 12 * 12, "epochs": 3, "steps_per_round": 6, "updates_per_round": 3, "warmup_steps": 24}
     return OnlineTasks(specs, **{"environments": {"num_processes": 0}, "capacity": 1000, **sizes, **arguments})
+
+
+class Rounds(Weights):
+    """Notes how much was played in each round, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.simulated = []
+
+    def on_train_batch_end(self, trainer, *_):
+        self.simulated.append(trainer.datamodule.practice.simulated)
 
 
 def still(observation, task):
@@ -110,8 +123,32 @@ def test_where_all_are_solved_each_has_its_turn():
     for _ in range(12):
         stream.collect(still, 6)
         played.append(stream.practice.places)
-    assert played == [None] * 7 + [[1], [0], [1], [0], [1]]
+    # solved after round 6: the first is played in rounds 8 and 12, the other in 7 and 11, and none in those between
+    assert played == [None] * 7 + [[1], [0], [], [], [1]]
+    assert stream.env_steps == 6 * (7 * 2 + 3) and stream.rounds == 12
     stream.teardown()
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+def test_of_tasks_one_after_another_what_is_solved_is_passed_over(ahead, tmp_path):
+    """And a run that was killed goes on to the same weights, with bursts that follow from the rounds that were played."""
+    options = {"order": "sequential", "solved_every": 4, "collect_ahead": ahead, "env_steps": 240, "epochs": 4}
+    options |= {"warmup_steps": 12, "exploration": Exploration(burst_share=0.3)} | ({"environments": {}} if ahead else {})
+    weights, module, stream = Rounds(), learner(), data(**options)
+    fit(module, stream, weights, AfterRounds(tmp_path / "last.ckpt", 15))
+    resumed, again = learner(), data(**options)
+    fit(resumed, again, ckpt_path=tmp_path / "last.ckpt")
+    assert stream.rounds == again.rounds == 40 and stream.env_steps == again.env_steps
+    for name, weight in module.state_dict().items():
+        assert weight.equal(resumed.state_dict()[name]), name
+    played, first = weights.simulated, weights.simulated.index(0)
+    # Without updates are the first, in the warm-up, and those that are passed over.
+    changed = [not all(old[n].equal(new[n]) for n in old) for old, new in itertools.pairwise(weights.seen)]
+    assert changed == [steps > 0 and number % 20 > 0 for number, steps in enumerate(played[:-1])]
+    assert 8 <= first < 16 and played[:first] == [6] * first, "twenty episodes without bursts, three a round"
+    assert played[first:20] == [0 if number % 4 else 6 for number in range(first, 20)]
+    assert played[20:] == [6] * 20, "the other is never solved"
+    assert stream.env_steps == sum(played)
 
 
 def test_bursts_wait_where_an_environment_rests():
@@ -182,8 +219,6 @@ def test_a_task_has_the_same_gradients_whether_others_rest(monkeypatch):
 
 
 def test_what_cannot_be_is_refused(monkeypatch):
-    with pytest.raises(ValueError, match="`solved_every` to be 1 with order='sequential', one task at a time, but got"):
-        data(solved_every=2, order="sequential")
     with pytest.raises(ValueError, match="solved_every"):
         data(solved_every=0)
     with pytest.raises(ValueError, match="`solved_every` to be 1 where no task says what success is, but got 2"):
