@@ -133,7 +133,9 @@ def test_where_all_are_solved_each_has_its_turn():
 def test_of_tasks_one_after_another_what_is_solved_is_passed_over(ahead, tmp_path):
     """And a run that was killed goes on to the same weights, with bursts that follow from the rounds that were played."""
     options = {"order": "sequential", "solved_every": 4, "collect_ahead": ahead, "env_steps": 240, "epochs": 4}
-    options |= {"warmup_steps": 12, "exploration": Exploration(burst_share=0.3)} | ({"environments": {}} if ahead else {})
+    options |= {"warmup_steps": 12, "exploration": Exploration(burst_share=0.3)} | (
+        {"environments": {}} if ahead else {}
+    )
     weights, module, stream = Rounds(), learner(), data(**options)
     fit(module, stream, weights, AfterRounds(tmp_path / "last.ckpt", 15))
     resumed, again = learner(), data(**options)
