@@ -131,7 +131,7 @@ def test_where_all_are_solved_each_has_its_turn():
 
 @pytest.mark.parametrize("ahead", [True, False])
 def test_of_tasks_one_after_another_what_is_solved_is_passed_over(ahead, tmp_path):
-    """And a run that was killed goes on to the same weights, with bursts that follow from the rounds that were played."""
+    """And a run that was killed goes on to the same weights, with the same bursts."""
     options = {"order": "sequential", "solved_every": 4, "collect_ahead": ahead, "env_steps": 240, "epochs": 4}
     options |= {"warmup_steps": 12, "exploration": Exploration(burst_share=0.3)} | (
         {"environments": {}} if ahead else {}
