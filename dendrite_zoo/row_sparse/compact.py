@@ -136,5 +136,7 @@ class Exchange:
                     for state in states:
                         state[name] = value.clone()
                 else:
-                    pairs = zip(states, rows.parameters, strict=True)
-                    rows.write(value, [state.setdefault(name, torch.zeros_like(p)) for state, p in pairs])
+                    for state, parameter in zip(states, rows.parameters, strict=True):
+                        if name not in state:
+                            state[name] = torch.zeros_like(parameter)
+                    rows.write(value, [state[name] for state in states])
