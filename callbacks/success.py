@@ -233,8 +233,8 @@ class SuccessLogger(Returning):
         known = tuple(getattr(getattr(pl_module, "model", None), "tasks", names))
         if missing := [name for name in names if name not in known]:
             raise ValueError(
-                f"Expected `tasks` among those of the policy, {', '.join(known)}, but got {', '.join(missing)}. Give the "
-                "policy these tasks where it is made, or pass SuccessLogger(tasks=...) for others to be measured."
+                f"Expected `tasks` among those of the policy, {', '.join(known)}, but got {', '.join(missing)}. Give "
+                "these to the policy where it is made, or pass SuccessLogger(tasks=...) for others to be measured."
             )
         return np.array([known.index(name) for name in names])
 
