@@ -50,7 +50,8 @@ class BehaviorCloning(PolicyModule):
     after another. Validation, `act_batch`, the trained model and the model of a checkpoint have the moving average of
     the weights; the weights themselves stand beside it in a checkpoint, for a run that goes on from there.
 
-    Imitation teaches means alone: the standard deviation of the actions, before they are squashed, is set to 0.1.
+    Imitation teaches means alone: the standard deviation of the actions, before they are squashed, is set to 0.1; where
+    the output layer has no bias that could hold it, to the middle of its range, with a warning.
 
     A `dendrite_zoo.streams.DemonstrationMixture` has the observations to normalise by. For a plain loader of such
     batches call ``module.model.fit_normalizer(observations)`` before the fit. A `DemonstrationSequence` has those of
@@ -166,8 +167,8 @@ class BehaviorCloning(PolicyModule):
         elif self.may_change_all:
             rank_zero_warn(
                 "Expected a policy whose output layer has a bias, by which its actions get the deviation 0.1, but got "
-                "output_bias=False: their mean is learned, and their deviation stays what it happens to be. Act "
-                "deterministically, or give output_bias=True."
+                f"output_bias=False: they have {model.level_std():.2g}. Act deterministically, or give "
+                "output_bias=True."
             )
 
     def on_train_start(self) -> None:

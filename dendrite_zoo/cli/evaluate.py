@@ -15,7 +15,7 @@ from dendrite_zoo.lightning_modules import evaluate_contexts
 from dendrite_zoo.models import ActiveDendritePolicy, AdaptedBackbone, load
 from dendrite_zoo.records import ResultRecord, write_records
 from dendrite_zoo.report import save_gif, write_record
-from dendrite_zoo.rl import SuccessReport, evaluate_policy, record_policy
+from dendrite_zoo.rl import MT50, SuccessReport, evaluate_policy, record_policy
 from dendrite_zoo.streams import TaskSequence, TaskStream, benchmark_stream
 
 CLASSIFIER_OPTIONS = "benchmark", "num_tasks", "data"
@@ -112,13 +112,18 @@ def _policy(
     stop_at_success: bool = False,
     record: Path | None = None,
 ) -> dict[str, Any]:
+    if own := ", ".join(task for task in model.tasks if task not in MT50):
+        raise ValueError(
+            f"Expected a policy of Meta-World's tasks, but {name} has {own}, whose environments a file of weights does "
+            "not have. Evaluate it in Python: dendrite_zoo.rl.evaluate_policy(policy, [TaskSpec(name, make_env), ...])"
+        )
     options: dict[str, Any] = {"seed": seed, "fast": True, "progress": True}
     learned = None if record is None else _record_of(name, model)  # first: what is missing is said at once
     if gif is not None:  # first: what cannot be drawn is said at once
         save_gif(record_policy(model, **options), gif)
         Console().print(f"Wrote {gif}: the first test goal of each task.")
     options["stop_at_success"] = stop_at_success
-    report = evaluate_policy(model, num_goals=goals, num_processes=processes, **options)
+    report = evaluate_policy(model, _order(learned, model), num_goals=goals, num_processes=processes, **options)
     table = Table("task", "success", "at the last step", "steps", title=f"{name}: {goals} test goals a task")
     at_end = report.at_end_per_task or {}
     for task in report.tasks:
@@ -149,11 +154,20 @@ def _record_of(name: str, model: Any) -> ResultRecord:
     return record
 
 
+def _order(record: ResultRecord | None, model: Any) -> list[str]:
+    """All tasks of a policy, in the order of its record's matrix where that is of all of them."""
+    tasks: list[str] = [] if record is None else record.more.get("tasks") or []
+    return tasks if sorted(tasks) == sorted(model.tasks) else list(model.tasks)
+
+
 def _measured_again(record: ResultRecord, report: SuccessReport) -> ResultRecord:
     """The record of a run, with what was just measured, and both commands."""
-    scores = report.to_record(sequential=record.matrix is not None)
+    matrix, tasks = record.matrix, record.more.get("tasks") or list(report.tasks)
+    if matrix is not None and (len(matrix) < len(report.tasks) or tasks != list(report.tasks)):
+        matrix = None  # of some of the policy's tasks
+    scores = report.to_record(sequential=matrix is not None)
     named = {name: scores.pop(name) for name in ("benchmark", "context_at_test", "task_accuracies")}
     ran = (record.command or "").partition(" && dendrite-zoo evaluate")[0]
-    command = " && ".join(filter(None, [ran, typed_command("dendrite-zoo")]))
-    mean = statistics.fmean(named["task_accuracies"])
-    return replace(record, **named, average_accuracy=mean, command=command, more=record.more | scores)
+    named["command"] = " && ".join(filter(None, [ran, typed_command("dendrite-zoo")]))
+    named |= {"average_accuracy": statistics.fmean(named["task_accuracies"]), "num_tasks": len(report.tasks)}
+    return replace(record, **named, matrix=matrix, more=record.more | scores)

@@ -23,7 +23,6 @@ from rich.table import Column, Table
 
 import dendrite_zoo.models  # noqa: F401  (so that a config may name its classes)
 from dendrite_zoo._core.checkpoints import whole_checkpoint
-from dendrite_zoo._core.environment import versions
 from dendrite_zoo._core.lightning import require
 from dendrite_zoo._core.redact import typed_command
 from dendrite_zoo.callbacks import ForgettingLogger, HubPublisher, RunRecorder, SuccessLogger  # noqa: F401
@@ -32,15 +31,13 @@ from dendrite_zoo.callbacks.trainer import find_callback
 from dendrite_zoo.cli import run_folder
 from dendrite_zoo.cli.import_paths import check_import_paths, refuse_dangerous_imports
 from dendrite_zoo.cli.parser import Parser, UsageError, set_by_data
+from dendrite_zoo.cli.policy_scores import policy_scores
 from dendrite_zoo.cli.recipes import describe, expand, recipes
 from dendrite_zoo.cli.run_logger import RunLogger
 from dendrite_zoo.hub import HubModel
 from dendrite_zoo.lightning_modules import ContinualClassifier, evaluate_contexts
-from dendrite_zoo.lightning_modules.policies import PolicyModule
 from dendrite_zoo.models import ActiveDendritePolicy
 from dendrite_zoo.records import success_curve, write_records
-from dendrite_zoo.rl import MetaWorldTask, evaluate_policy
-from dendrite_zoo.rl.task_list import without_success
 from dendrite_zoo.streams import OnlineTasks, PermutedTasks, TaskStream
 
 SAME = ("callbacks", "limit_val_batches", *TRAINER)
@@ -140,7 +137,7 @@ class TrainingCLI(LightningCLI):
         parser.add_argument("--resume", type=str, help="Go on with the run in this folder, such as runs/NAME.")
         parser.add_argument("--name", type=str, help="Name of the run, its folder runs/NAME; default: the config's.")
         parser.add_argument("--method", type=str, help="Line of a results table it belongs to; default: its name.")
-        about = "Test goals of each task a policy plays when its fit ends; 0 for none."
+        about = "Test goals that a policy plays when its fit ends, of each task of its data; 0 for none."
         parser.add_argument("--test_goals", type=NonNegativeInt, default=50, help=about)
         for key in SET_BY_DATA:
             parser.link_arguments("data", f"trainer.{key}", _trainer_argument(key), apply_on="instantiate")
@@ -254,35 +251,27 @@ class TrainingCLI(LightningCLI):
     def _evaluated(self, model: Any, sequential: bool) -> dict[str, Any]:
         """What is measured once training has ended."""
         data = self.datamodule
-        goals = self.config[str(self.subcommand)].test_goals
-        if isinstance(model, ActiveDendritePolicy) and self.trainer.is_global_zero and goals:
-            own = [spec for spec in getattr(data, "specs", ()) if not isinstance(spec, MetaWorldTask)]
-            if without_success(own):
-                return {}  # a record is of shares from 0 to 1
-            options: dict[str, Any] = {"num_goals": goals, "fast": getattr(data, "fast", False), "progress": True}
-            options["num_processes"] = getattr(data, "num_processes", 2)
-            report = evaluate_policy(model.eval(), own or None, **options)
-            libraries = ("gymnasium",) if own else ("metaworld", "mujoco")
-            record = report.to_record(sequential=sequential) | {"versions": versions(*libraries)}
-            record |= self._of_sequence(sequential)
-            if isinstance(data, OnlineTasks):
-                record |= {"env_steps": data.env_steps, "curve": success_curve(self.run_folder)}
-            return record
+        if isinstance(model, ActiveDendritePolicy):
+            return self._played(model, sequential) if self.trainer.is_global_zero else {}
         classes = isinstance(data, TaskStream) and data.num_classes is not None
-        if isinstance(model, ActiveDendritePolicy) or not classes or self.trainer.world_size > 1:
+        if not classes or self.trainer.world_size > 1:
             return {}
         context = getattr(self.model, "given_context", None)
         scores = evaluate_contexts(model, data, context=context, enable_progress_bar=False)
         return {"accuracy_by_context": {way: statistics.fmean(tasks) for way, tasks in scores.items()}}
 
-    def _of_sequence(self, sequential: bool) -> dict[str, Any]:
-        """Of skills one after another: how many numbers each trained, and how many goals the matrix is of."""
-        if not sequential:
-            return {}
-        counts = self.model.parameters_by_task() if isinstance(self.model, PolicyModule) else []
-        trained = {"parameters_per_skill": max(counts), "parameters_by_skill": counts} if counts else {}
-        logger = find_callback(self.trainer, SuccessLogger)
-        return trained if logger is None else trained | {"goals_of_matrix": logger.num_goals}
+    def _played(self, policy: ActiveDendritePolicy, sequential: bool) -> dict[str, Any]:
+        """What a policy reaches in the tasks of its data."""
+        goals = self.config[str(self.subcommand)].test_goals
+        report, record = policy_scores(policy, self.trainer, self.model, goals=goals, sequential=sequential)
+        if report is not None and len(report.tasks) < len(policy.tasks):
+            print(
+                f"Played goals of the {len(report.tasks)} tasks that were trained, of {len(policy.tasks)} that the "
+                f"policy has. To play all of them: dendrite-zoo evaluate {self.run_folder}"
+            )
+        if report is not None and isinstance(self.datamodule, OnlineTasks):
+            record |= {"env_steps": self.datamodule.env_steps, "curve": success_curve(self.run_folder)}
+        return record
 
 
 def _recipe(config: dict[str, Any]) -> dict[str, Any]:

@@ -137,6 +137,22 @@ class ActiveDendritePolicy(ControlModel):
         output.weight[size:] = 0
         output.bias[size:] = log_std
 
+    @torch.no_grad()
+    def level_std(self) -> float:
+        """Give every action the standard deviation that takes no bias, whatever the observation, and return it.
+
+        It is in the middle of ``log_std_range`` where that is bounded by tanh, and else 1, or the nearest bound.
+
+        Example:
+            >>> round(ActiveDendritePolicy(["reach-v3"], hidden_features=[8, 8], output_bias=False).level_std(), 2)
+            1.0
+        """
+        output, size = self.mlp.output, self.config["action_size"]
+        output.weight[size:] = 0
+        if output.bias is not None:
+            output.bias[size:] = 0
+        return float(self._gaussian(torch.zeros(2 * size))[1][0].exp())
+
     def forward(self, observation: Tensor, task: Tensor | int | TaskParts) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation ``(B, action_size)`` of the actions, before they are squashed."""
         task, (context,) = task if isinstance(task, TaskParts) else (task, [task])

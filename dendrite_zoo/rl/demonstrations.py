@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,21 @@ class Demonstrations:
     def of(self, task: int) -> Demonstrations:
         """The rows of one task."""
         return self.select(self.task == task)
+
+    def among(self, tasks: Sequence[str]) -> Demonstrations:
+        """The rows of some of the tasks, by name and in any order, numbered by their positions in ``tasks``.
+
+        Raises:
+            ValueError: there are none of a task.
+        """
+        if missing := [name for name in tasks if name not in self.tasks]:
+            raise ValueError(f"Expected demonstrations of {', '.join(missing)}, but got those of {', '.join(self.tasks)}.")
+        if tuple(tasks) == self.tasks:
+            return self
+        place = torch.tensor([[*tasks, name].index(name) for name in self.tasks])[self.task]
+        rows = place < len(tasks)
+        tensors = [place[rows] if name == "task" else getattr(self, name)[rows] for name in _TENSORS]
+        return Demonstrations(tuple(tasks), *tensors, config=self.config)
 
     def select(self, rows: Tensor) -> Demonstrations:
         """Some of the rows, by a mask ``(N,)`` or their numbers."""

@@ -13,9 +13,9 @@ from dendrite_zoo._core.checks import check_integers
 from dendrite_zoo.metrics import bootstrap_interval
 from dendrite_zoo.rl.environments import TaskEnvironments, checked_actions
 from dendrite_zoo.rl.episodes import Split
-from dendrite_zoo.rl.metaworld.tasks import MAX_STEPS, MT10, MT50, MetaWorldTask
+from dendrite_zoo.rl.metaworld.tasks import MAX_STEPS, MT50, MetaWorldTask
 from dendrite_zoo.rl.spec import TaskSpec
-from dendrite_zoo.rl.task_list import Tasks, check_policy, task_specs, without_success
+from dendrite_zoo.rl.task_list import Tasks, benchmark_of, check_policy, task_specs, without_success
 
 __all__ = ["GoalEvaluation", "SuccessReport", "evaluate_policy"]
 
@@ -145,11 +145,8 @@ class SuccessReport:
         Args:
             sequential: the tasks were learned one after another.
         """
-        known = {MT10: "metaworld-mt10", MT50: "metaworld-mt50"}
-        kind = "metaworld" if set(self.tasks) <= set(MT50) else "own"
-        name = known.get(self.tasks, f"{kind}-{len(self.tasks)}-tasks")
         record: dict[str, Any] = {
-            "benchmark": f"{kind}-continual-{len(self.tasks)}" if sequential else name,
+            "benchmark": benchmark_of(self.tasks, sequential=sequential),
             "context_at_test": "given",
             "metric": self.metric,
             "tasks": list(self.tasks),
@@ -169,7 +166,7 @@ class SuccessReport:
             "steps_to_success": list(self.steps_to_success.values()),
             "first_success": self.first.tolist(),
         }
-        return record | ({"reward_version": "v2"} if kind == "metaworld" else {})
+        return record | ({"reward_version": "v2"} if set(self.tasks) <= set(MT50) else {})
 
 
 class GoalEvaluation(TaskEnvironments):

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 
 from dendrite_zoo._core.checks import wrong_argument
 from dendrite_zoo.rl.episodes import ENDLESS, EpisodeConfig
-from dendrite_zoo.rl.metaworld.tasks import MetaWorldTask, task_names
+from dendrite_zoo.rl.metaworld.tasks import MT10, MT50, MetaWorldTask, task_names
 from dendrite_zoo.rl.spec import TaskSpec
 
 __all__ = ["Tasks", "task_specs"]
@@ -53,6 +53,19 @@ def _task_spec(task: Any, number: int) -> TaskSpec:
 def without_success(specs: Sequence[TaskSpec]) -> list[str]:
     """The names of the tasks that do not say what success is."""
     return [spec.name for spec in specs if spec.success is None]
+
+
+def benchmark_of(tasks: Sequence[str], *, sequential: bool = False) -> str:
+    """What a record calls a list of tasks.
+
+    Example:
+        >>> benchmark_of(["push-v3", "reach-v3"], sequential=True), benchmark_of(MT10), benchmark_of(["moon"])
+        ('metaworld-continual-2', 'metaworld-mt10', 'own-1-tasks')
+    """
+    kind = "metaworld" if set(tasks) <= set(MT50) else "own"
+    if sequential:
+        return f"{kind}-continual-{len(tasks)}"
+    return {MT10: "metaworld-mt10", MT50: "metaworld-mt50"}.get(tuple(tasks), f"{kind}-{len(tasks)}-tasks")
 
 
 def equal_sizes(specs: Sequence[TaskSpec]) -> tuple[int, int]:

@@ -41,6 +41,8 @@ def load_or_collect(
 ) -> Demonstrations:
     """Load demonstrations, after they were collected if there is no such file; of several processes the first collects.
 
+    A file may have further tasks, and another order.
+
     Args:
         path: of the file.
         specs: the tasks.
@@ -50,19 +52,20 @@ def load_or_collect(
         **arguments: further ones of `dendrite_zoo.rl.collect_demonstrations`, which decide the content.
 
     Raises:
-        ValueError: the file is of other tasks, or was collected with other arguments.
+        ValueError: the file lacks a task, or was collected with other arguments.
     """
     if (trainer is None or trainer.is_global_zero) and not path.is_file():
         collect_demonstrations(specs, num_processes=num_processes, fast=fast, progress=True, **arguments).save(path)
     if trainer is not None:
         trainer.strategy.barrier()
-    demonstrations, tasks = Demonstrations.load(path), tuple(spec.name for spec in specs)
-    if demonstrations.tasks != tasks:
-        raise ValueError(
-            f"Expected demonstrations of {', '.join(tasks)}, but got those of {', '.join(demonstrations.tasks)} in "
-            f"{path}. Give another file or folder."
-        )
+    tasks = [spec.name for spec in specs]
+    try:
+        demonstrations = Demonstrations.load(path).among(tasks)
+    except ValueError as error:
+        raise ValueError(f"{error} The file is {path}. Give another file or folder.") from None
     found, expected = demonstrations.config, collection_config(tasks=specs, **arguments)
+    if found is not None and isinstance(of_all := found.get("expert"), Mapping):  # Meta-World's tasks and our experts
+        found = {**found, "expert": {name: expert for name, expert in of_all.items() if name in tasks} or None}
     if found is None:
         rank_zero_warn(
             f"{path} does not say how it was collected, as files of earlier versions do not. It is assumed to be as "

@@ -10,15 +10,18 @@ import signal
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 
 import dendrite_zoo
+from dendrite_zoo.cli.evaluate import _measured_again, _order
 from dendrite_zoo.cli.main import main
 from dendrite_zoo.cli.recipes import recipes
 from dendrite_zoo.hub import registry
 from dendrite_zoo.models import ActiveDendriteClassifier, ActiveDendritePolicy, RidgeClassifier
 from dendrite_zoo.records import ResultRecord, read_records
+from dendrite_zoo.rl import SuccessReport
 from dendrite_zoo.streams import PermutedTasks, SplitTasks, TaskSequence
 from tests import processes
 from tests.cli.conftest import RECIPE, run
@@ -565,6 +568,27 @@ def test_a_policys_record_has_what_was_measured_again(tmp_path, monkeypatch):
         SystemExit, match="Expected a model with the record of its run for --record, but .*blank has none"
     ):
         main(["evaluate", str(tmp_path / "blank"), "--record=x.json"])
+
+
+def test_a_record_of_a_sequence_keeps_its_matrix_where_it_is_of_all_tasks_of_the_policy():
+    """The matrix has the tasks in the order in which they were learned, the policy in its own."""
+    policy = ActiveDendritePolicy(["reach-v3", "push-v3"], hidden_features=[4])
+    known = {"benchmark": "b", "method": "m", "context_at_test": "given", "matrix": [[1.0, 0.0], [0.0, 1.0]]}
+    learned = ResultRecord.from_run([0.0, 1.0], tasks=["push-v3", "reach-v3"], **known)
+    assert _order(learned, policy) == ["push-v3", "reach-v3"] and _order(None, policy) == ["reach-v3", "push-v3"]
+
+    def report(*tasks):
+        first = np.array([[3, 0], [5, 7]])[: len(tasks)]
+        return SuccessReport(tasks, first, None, "test", returns=np.zeros(first.shape))
+
+    again = _measured_again(learned, report("push-v3", "reach-v3"))
+    assert again.matrix == known["matrix"] and again.task_accuracies == [0.5, 1.0]
+    assert again.benchmark == "metaworld-continual-2" and again.average_accuracy == 0.75
+    part = ResultRecord.from_run([1.0], tasks=["push-v3"], **{**known, "matrix": [[1.0]]})
+    assert _order(part, policy) == ["reach-v3", "push-v3"]
+    again = _measured_again(part, report("reach-v3", "push-v3"))
+    assert (again.matrix, again.num_tasks, again.benchmark) == (None, 2, "metaworld-2-tasks")
+    assert ResultRecord.from_json(again.to_json()).more["tasks"] == ["reach-v3", "push-v3"]
 
 
 def test_a_policy_has_no_test_split(tmp_path):

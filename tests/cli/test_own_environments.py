@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 import dendrite_zoo
@@ -35,7 +36,7 @@ model:
   init_args:
     model:
       class_path: dendrite_zoo.models.ActiveDendritePolicy
-      init_args: {tasks: [moon, earth], observation_size: 3, action_size: 1, hidden_features: [8, 8]}
+      init_args: {tasks: [earth, mars, moon], observation_size: 3, action_size: 1, hidden_features: [8, 8]}
     batch_size_per_task: 8
     learn: new
 data:
@@ -60,10 +61,15 @@ def test_a_recipe_names_environments_by_import_paths(tmp_path):
     (tmp_path / "own.yaml").write_text(RECIPE)
     said = run("fit", "--config", "own.yaml", cwd=tmp_path)
     assert "val/success on each task" in said
+    assert "Played goals of the 2 tasks that were trained, of 3 that the policy has" in said
     [record] = json.loads((tmp_path / "runs/own/results.json").read_text())
     assert (record["benchmark"], record["num_tasks"]) == ("own-continual-2", 2)
+    assert record["tasks"] == ["moon", "earth"] and np.shape(record["matrix"]) == (2, 2)
     assert len(record["task_accuracies"]) == 2 and "gymnasium" in record["versions"]
     assert record["num_goals"] == 3 and record["goals_of_matrix"] == 4
     segments = [x for name, x in dendrite_zoo.load(tmp_path / "runs/own").named_parameters() if "segments" in name]
-    assert record["parameters_by_skill"] == [sum(x.numel() // 2 for x in segments)]  # a column of two
+    assert record["parameters_by_skill"] == [sum(x.numel() // 3 for x in segments)]  # a column of three
     assert record["parameters_per_skill"] == record["parameters_by_skill"][0]
+    assert "Expected a policy of Meta-World's tasks, but runs/own has earth, mars, moon" in run(
+        "evaluate", "runs/own", cwd=tmp_path, code=1
+    )

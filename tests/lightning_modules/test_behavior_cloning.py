@@ -123,6 +123,15 @@ def test_the_deviation_is_small_and_the_mean_what_it_would_be_without(experts, t
         assert 0 < abs(noise).max() < 0.5
 
 
+def test_without_a_bias_the_deviation_is_in_the_middle_of_its_range(experts, tmp_path):
+    bound = {"log_std_range": [-4.0, 2.0], "log_std_bound": "tanh"}
+    policy = ActiveDendritePolicy([TASK], hidden_features=[8, 8], output_bias=False, **bound)
+    with pytest.warns(UserWarning, match="output_bias=False: they have 0.37[.] Act deterministically"):
+        fit(BehaviorCloning(policy, warmup=1), data(experts, tmp_path, updates_per_epoch=2))
+    log_std = policy(torch.randn(50, 39), torch.zeros(50).long())[1]
+    torch.testing.assert_close(log_std, torch.full((50, 4), -1.0))
+
+
 class Endless(IterableDataset):
     """Rows of which nobody knows how many there are."""
 
@@ -246,6 +255,7 @@ def test_in_a_sequence_each_task_has_rounds_of_its_own(tmp_path):
     bc = BehaviorCloning(ActiveDendritePolicy(tasks, hidden_features=[16, 16]), warmup=1)
     trainer = fit(bc, stream)
     assert trainer.global_step == 2 * 2 * 2
+    assert bc.parameters_by_task() == [weights(bc.model).numel()]  # of the second task, which trained all of them
     for task, name in enumerate(tasks):
         shown, played = (
             Demonstrations.load(tmp_path / file) for file in ("experts.safetensors", f"task-{task}-round-1.safetensors")

@@ -157,6 +157,8 @@ def test_errors_say_what_is_wrong(clean, tmp_path):
     (tmp_path / "bad.safetensors").write_bytes(b"nothing of the kind")
     with pytest.raises(ValueError, match="bad.safetensors to be a file of Demonstrations.save"):
         Demonstrations.load(tmp_path / "bad.safetensors")
+    with pytest.raises(ValueError, match="Expected demonstrations of push-v3, but got those of reach-v3, drawer-clos"):
+        clean.among(["reach-v3", "push-v3"])
     with pytest.raises(ValueError, match="Expected demonstrations of the same tasks"):
         clean + Demonstrations(("push-v3",), *(torch.zeros(0, n) for n in (39, 4)), torch.zeros(0), torch.zeros(0))
     with pytest.raises(ValueError, match=r"`observation` to have the shape \(3, 39\), but got \(3, 38\)"):

@@ -153,6 +153,20 @@ def test_a_sequence_begins_where_it_is_told_to_and_asks_the_experts_of_those_tas
             DemonstrationSequence(TASKS, first_task=first_task)
 
 
+def test_a_file_may_have_further_tasks_and_another_order(tmp_path):
+    tasks, shown = ("soccer-v3", "reach-v3", "push-back-v3"), made_up((10, 20, 30), ("a", "b", "c"))
+    for name, config in {"experts": {"disturbance": Disturbance()}, "val": {"split": "val"}}.items():
+        amount = {"episodes_per_task": 200 if name == "experts" else 5}
+        config = collection_config(tasks=tasks, **amount, **config)
+        replace(shown, tasks=tasks, config=config).save(tmp_path / f"{name}.safetensors")
+    data = DemonstrationMixture(["push-back-v3", "reach-v3"], folder=tmp_path, dagger_rounds=0, epochs=1)
+    data.setup()
+    for rows in (data.observations[:, 0], torch.cat([next(iter(loader))[0][:, 0] for loader in data.val_dataloader()])):
+        assert rows.tolist() == [*range(30, 60), *range(10, 30)]
+    assert [set(next(iter(loader))[2].tolist()) for loader in data.val_dataloader()] == [{0}, {1}]
+    DemonstrationMixture(["reach-v3"], folder=tmp_path).setup()  # which Meta-World's own expert shows
+
+
 def test_files_that_were_collected_otherwise_are_refused(tmp_path):
     def setup(**arguments):
         DemonstrationMixture(TASKS, folder=tmp_path, **arguments).setup()
@@ -194,8 +208,8 @@ def test_errors_say_what_is_wrong(tmp_path):
             DemonstrationMixture(TASKS, task_weights={"push-v3": times})
     with pytest.raises(ValueError, match="Did you mean 'reach-v3'"):
         DemonstrationMixture(["reach"])
-    with pytest.raises(ValueError, match="Expected demonstrations of push-v3, but got those of reach-v3, push-v3"):
-        DemonstrationMixture(["push-v3"], folder=saved(tmp_path)).setup()
+    with pytest.raises(ValueError, match="demonstrations of sweep-v3, but got those of reach-v3, push-v3. The file is"):
+        DemonstrationMixture(["push-v3", "sweep-v3"], folder=saved(tmp_path)).setup()
     data = DemonstrationMixture(TASKS, folder=tmp_path)
     data.trainer = Trainer(max_epochs=7, logger=False, enable_checkpointing=False, accelerator="cpu")
     with pytest.raises(ValueError, match="Trainer of DemonstrationMixture to have max_epochs=5, but got 7"):

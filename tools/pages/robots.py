@@ -27,19 +27,19 @@ def robots_table() -> str:
 
 
 def new_skills_table() -> str:
-    """The success of skills that were added to a policy one by one."""
-    (record,) = read_records(RESULTS / "metaworld" / "new-skills.json")
-    rows = [
-        [
-            one["skill"].removesuffix("-v3"),
-            (one["started_from"] or "zeros").removesuffix("-v3"),
-            f"{one['success']:.2f}",
-        ]
-        for one in record.more["skills"]
-    ]
-    return table(
-        ["skill", "its column started from", "success"], [*rows, ["mean", "", f"{record.average_accuracy:.2f}"]]
-    )
+    """The success of skills that were added to a policy one by one, and what that changed in those before."""
+    (record,) = read_records(ROOT / "results" / "metaworld" / "new-skills.json")
+    rows, so_far = [], []
+    for one in record.more["skills"]:
+        so_far.append(one["success"])
+        start = (one["started_from"] or "zeros").removesuffix("-v3")
+        shown = [f"{one['success']:.2f}", f"{sum(so_far) / len(so_far):.3f}", f"{one['parameters']:,}"]
+        rows.append([one["skill"].removesuffix("-v3"), start, *shown, f"{one['change_of_others']:g}"])
+    trained = f"{record.more['parameters_per_skill']:,} of {record.parameters:,}"
+    mean = f"{record.average_accuracy:.3f}"
+    rows.append(["all ten", "", mean, mean, trained, f"{record.more['change_of_known']:g}"])
+    head = ["skill", "its column started from", "success", "mean so far", "numbers trained"]
+    return table([*head, "change of the actions before"], rows)
 
 
 def fifty_skills_table() -> str:
@@ -49,7 +49,7 @@ def fifty_skills_table() -> str:
         cells = accuracy_by_tasks(record)
         so_far = [f"{cells[n]:.3f}" if n in cells else "" for n in (5, 10, 20, 50)]
         trained = record.more.get("parameters_per_skill")
-        size = f"{record.parameters:,}", "all" if trained is None else f"at most {trained:,}"
+        size = f"{record.parameters:,}", "all" if trained in (None, record.parameters) else f"at most {trained:,}"
         kept = [f"{float(of(record.matrix)):.3f}" for of in (learning_accuracy, forgetting)]
         rows.append([record.method, seeds(record), *so_far, *kept, *size])
     counts = [f"{n} skills" for n in (5, 10, 20, 50)]

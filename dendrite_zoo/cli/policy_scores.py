@@ -1,0 +1,53 @@
+"""What the record of a policy has beside what was logged: goals that it played, and what a skill took."""
+
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+
+from dendrite_zoo._core.environment import versions
+from dendrite_zoo.callbacks import SuccessLogger
+from dendrite_zoo.callbacks.trainer import find_callback
+from dendrite_zoo.lightning_modules.policies import PolicyModule
+from dendrite_zoo.models import ActiveDendritePolicy
+from dendrite_zoo.rl import MT50, MetaWorldTask, SuccessReport, evaluate_policy
+from dendrite_zoo.rl.task_list import benchmark_of, without_success
+
+
+def policy_scores(
+    policy: ActiveDendritePolicy, trainer: Trainer, module: LightningModule, *, goals: int, sequential: bool
+) -> tuple[SuccessReport | None, dict[str, Any]]:
+    """Let a policy play test goals of the tasks of its data once its fit has ended.
+
+    Args:
+        policy: that was trained.
+        trainer: that trained it.
+        module: of the policy.
+        goals: of each task; none are played with 0, or where tasks do not say what success is.
+        sequential: the tasks were learned one after another.
+
+    Returns:
+        What was reached, if anything was played; and fields of the run's record.
+    """
+    data: Any = getattr(trainer, "datamodule", None)
+    tasks = list(getattr(data, "tasks", policy.tasks))
+    record: dict[str, Any] = {"benchmark": benchmark_of(tasks, sequential=sequential), "tasks": tasks}
+    if sequential:
+        record |= _of_sequence(trainer, module)
+    specs = getattr(data, "specs", ()) or [MetaWorldTask(name) for name in tasks if name in MT50]
+    if not goals or without_success(specs) or len(specs) < len(tasks):
+        return None, record  # a record is of shares from 0 to 1
+    options: dict[str, Any] = {"num_goals": goals, "fast": getattr(data, "fast", False), "progress": True}
+    played = getattr(data, "hparams", {}).get("environments") or {}  # of `OnlineTasks`
+    options["num_processes"] = getattr(data, "num_processes", played.get("num_processes", 2))
+    report = evaluate_policy(policy.eval(), specs, **options)
+    kinds = {isinstance(spec, MetaWorldTask) for spec in specs}
+    libraries = [name for kind in kinds for name in (("metaworld", "mujoco") if kind else ("gymnasium",))]
+    return report, record | report.to_record(sequential=sequential) | {"versions": versions(*libraries)}
+
+
+def _of_sequence(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
+    """Of skills one after another: how many numbers each trained, and how many goals the matrix is of."""
+    counts = module.parameters_by_task() if isinstance(module, PolicyModule) else []
+    trained = {"parameters_per_skill": max(counts), "parameters_by_skill": counts} if counts else {}
+    logger = find_callback(trainer, SuccessLogger)
+    return trained if logger is None else trained | {"goals_of_matrix": logger.num_goals}
