@@ -90,7 +90,9 @@ class Demonstrations:
             ValueError: there are none of a task.
         """
         if missing := [name for name in tasks if name not in self.tasks]:
-            raise ValueError(f"Expected demonstrations of {', '.join(missing)}, but got those of {', '.join(self.tasks)}.")
+            raise ValueError(
+                f"Expected demonstrations of {', '.join(missing)}, but got those of {', '.join(self.tasks)}."
+            )
         if tuple(tasks) == self.tasks:
             return self
         place = torch.tensor([[*tasks, name].index(name) for name in self.tasks])[self.task]

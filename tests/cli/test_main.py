@@ -572,7 +572,7 @@ def test_a_policys_record_has_what_was_measured_again(tmp_path, monkeypatch):
 
 def test_a_record_of_a_sequence_keeps_its_matrix_where_it_is_of_all_tasks_of_the_policy():
     """The matrix has the tasks in the order in which they were learned, the policy in its own."""
-    policy = ActiveDendritePolicy(["reach-v3", "push-v3"], hidden_features=[4])
+    policy = ActiveDendritePolicy(["reach-v3", "push-v3"], hidden_features=[4, 4])
     known = {"benchmark": "b", "method": "m", "context_at_test": "given", "matrix": [[1.0, 0.0], [0.0, 1.0]]}
     learned = ResultRecord.from_run([0.0, 1.0], tasks=["push-v3", "reach-v3"], **known)
     assert _order(learned, policy) == ["push-v3", "reach-v3"] and _order(None, policy) == ["reach-v3", "push-v3"]
