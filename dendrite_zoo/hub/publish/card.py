@@ -21,6 +21,7 @@ from dendrite_zoo.hub.publish.merge import front, merge, read_card
 from dendrite_zoo.hub.results import usable_results
 from dendrite_zoo.metrics import forgetting_per_task, learned_part, summarize, weight_sparsity
 from dendrite_zoo.records import ResultRecord
+from dendrite_zoo.rl import MT50
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,9 @@ class Card:
         self, model: HubModel, header: Mapping[str, Any], *, name: str, source: str, base_model: str = ""
     ) -> None:
         self.name, self.source, self.base_model = name, source, base_model
-        self.kind, self.arguments = kind_of(model.model_type), plain(model.config)
+        self.arguments = plain(model.config)
+        self.meta_world = set(self.arguments.get("tasks", ())) <= set(MT50)
+        self.kind = kind_of(model.model_type if self.meta_world else f"{model.model_type} of other tasks")
         self.config = {**header, **self.arguments}
         self.state = model.to_file(self.arguments, cast(nn.Module, model).state_dict())
         self.size = sum(parameter.numel() for parameter in cast(nn.Module, model).parameters())

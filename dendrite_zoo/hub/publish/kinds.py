@@ -103,5 +103,12 @@ KINDS: dict[str, Kind] = {
         task="Multi-task robot control",
         metric="success",
     ),
+    "active-dendrite-policy of other tasks": Kind(
+        template="policy.md.j2",
+        pipeline_tag="reinforcement-learning",
+        tags=("imitation-learning", "multi-task", "active-dendrites"),
+        task="Multi-task control",
+        metric="success",
+    ),
 }
-"""``model_type`` to its kind; a model type of one's own may be added."""
+"""``model_type`` to its kind, of policies by their tasks; a model type of one's own may be added."""

@@ -255,6 +255,25 @@ def test_a_card_is_made_when_a_model_is_published(tmp_path):
     assert "matrix.png" not in release.files
 
 
+def test_a_policy_in_environments_of_ones_own_is_no_robot_of_meta_world(tmp_path):
+    """No sentence of its card is about Meta-World: what installs, plays and measures it is another."""
+    sizes = {"hidden_features": [8, 8], "observation_size": 3, "action_size": 1}
+    policy = ActiveDendritePolicy(["moon", "earth"], **sizes)
+    played = {"task_accuracies": [1.0, 0.5], "average_accuracy": 0.75, "num_tasks": 2, "tasks": ["moon", "earth"]}
+    about = {"benchmark": "own-2-tasks", "context_at_test": "given", "matrix": None, "num_goals": 7, "env_steps": 9}
+    policy.save_pretrained(tmp_path, results=[{**RESULT, **about, **played, "average_accuracy_per_seed": None}])
+    text = publish(tmp_path, "alice/pendulum", dry_run=True).card
+    data = ModelCard(text).data
+    assert data.pipeline_tag == "reinforcement-learning" and "reinforcement-learning" in data.tags
+    for words in ("meta-world", "robot", "imitation", "mujoco", "500 steps", "dendrite-zoo evaluate"):
+        assert words not in text.lower()
+    assert "acts in 2 tasks (moon, earth)" in text and "| earth | 0.500 |" in text
+    assert "One episode from each of 7" in text and 'pip install "dendrite-zoo[rl]"' in text
+    assert "observations of 3 numbers" in text and 'TaskSpec("moon", make_env)' in text
+    ActiveDendritePolicy(["reach-v3"], hidden_features=[8, 8]).save_pretrained(tmp_path / "robot")
+    assert "skills of [Meta-World]" in publish(tmp_path / "robot", "alice/robot", dry_run=True).card
+
+
 def test_skills_that_were_drawn_are_shown_until_there_are_other_weights(tmp_path):
     policy = ActiveDendritePolicy(["reach-v3"], hidden_features=[8, 8])
     policy.save_pretrained(tmp_path)
