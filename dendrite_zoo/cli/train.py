@@ -266,8 +266,8 @@ class TrainingCLI(LightningCLI):
         report, record = policy_scores(policy, self.trainer, self.model, goals=goals, sequential=sequential)
         if report is not None and len(report.tasks) < len(policy.tasks):
             print(
-                f"Played goals of the {len(report.tasks)} tasks that were trained, of {len(policy.tasks)} that the "
-                f"policy has. To play all of them: dendrite-zoo evaluate {self.run_folder}"
+                f"Played goals of {len(report.tasks)} of the policy's {len(policy.tasks)} tasks, those of the data. "
+                f"To play all: dendrite-zoo evaluate {self.run_folder}"
             )
         if report is not None and isinstance(self.datamodule, OnlineTasks):
             record |= {"env_steps": self.datamodule.env_steps, "curve": success_curve(self.run_folder)}
