@@ -28,7 +28,7 @@ def robots_table() -> str:
 
 def new_skills_table() -> str:
     """The success of skills that were added to a policy one by one, and what that changed in those before."""
-    (record,) = read_records(ROOT / "results" / "metaworld" / "new-skills.json")
+    (record,) = read_records(RESULTS / "metaworld" / "new-skills.json")
     rows, so_far = [], []
     for one in record.more["skills"]:
         so_far.append(one["success"])
