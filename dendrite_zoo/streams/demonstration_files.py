@@ -1,6 +1,7 @@
 """Files of demonstrations beside a run: collected where missing, compared with what is expected where they exist."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,13 +60,8 @@ def load_or_collect(
     if trainer is not None:
         trainer.strategy.barrier()
     tasks = [spec.name for spec in specs]
-    try:
-        demonstrations = Demonstrations.load(path).among(tasks)
-    except ValueError as error:
-        raise ValueError(f"{error} The file is {path}. Give another file or folder.") from None
-    found, expected = demonstrations.config, collection_config(tasks=specs, **arguments)
-    if found is not None and isinstance(of_all := found.get("expert"), Mapping):  # Meta-World's tasks and our experts
-        found = {**found, "expert": {name: expert for name, expert in of_all.items() if name in tasks} or None}
+    demonstrations, expected = _load(path, tasks), collection_config(tasks=specs, **arguments)
+    found = demonstrations.config
     if found is None:
         rank_zero_warn(
             f"{path} does not say how it was collected, as files of earlier versions do not. It is assumed to be as "
@@ -78,6 +74,18 @@ def load_or_collect(
             "another file or folder, or remove it to have it collected anew."
         )
     return demonstrations
+
+
+def _load(path: Path, tasks: Sequence[str]) -> Demonstrations:
+    """The demonstrations of some tasks in a file, which says how these were collected."""
+    try:
+        found = Demonstrations.load(path).among(tasks)
+    except ValueError as error:
+        raise ValueError(f"{error} The file is {path}. Give another file or folder.") from None
+    if found.config is None or not isinstance(experts := found.config.get("expert"), Mapping):
+        return found
+    shown = {name: expert for name, expert in experts.items() if name in tasks}  # by experts of ours
+    return replace(found, config={**found.config, "expert": shown or None})
 
 
 def _words(config: Mapping[str, Any]) -> str:
