@@ -93,15 +93,15 @@ def main() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
+    command = f"python benchmarks/walkers.py --steps {arguments.steps}"
+    about = {"command": command, "seeds": [0], "env_steps_per_body": arguments.steps, "bodies": list(BODIES)}
+    about |= {"versions": versions("gymnasium", "mujoco"), "hardware": hardware()}
     runs = []
     for how in arguments.learn:
         runs.append(learn(how, arguments.steps))
         print(runs[-1], flush=True)
-    if arguments.out:
-        command = f"python benchmarks/walkers.py --steps {arguments.steps}"
-        about = {"command": command, "seeds": [0], "env_steps_per_body": arguments.steps, "bodies": list(BODIES)}
-        about |= {"versions": versions("gymnasium", "mujoco"), "hardware": hardware()}
-        write_record({**about, "runs": runs}, Path(arguments.out))
+        if arguments.out:
+            write_record({**about, "runs": runs}, Path(arguments.out))
 
 
 if __name__ == "__main__":
