@@ -8,19 +8,24 @@ Omniglot and UCI's digits, one after another, labels from 0 in each: 5,000 train
 as there are so many. Three passes, and of the small sets more: twenty over Omniglot's 3,630 images, ten over 1,438
 digits. Learning rates are those of a sketch on other data sets, and nothing was chosen here.
 
+``lora`` and ``ia3`` are PEFT's, on all convolutions, with a linear head, a set a task; batch norms stay in eval mode.
+They need ``pip install peft``, and ``efficientnet`` needs timm.
+
 Each method is written to the file of its seed when it ends, and is not run again; the records of all seeds are merged.
 """
 
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
+from peft_adapters import KINDS, inject
+from resnet20 import resnet20
 from torch import Tensor, nn
 
 from dendrite_zoo import add_dendrites
@@ -29,6 +34,7 @@ from dendrite_zoo.streams import load_source
 
 PASSES = {"mnist": 3, "fashion-mnist": 3, "omniglot": 20, "digits": 10}
 TRAIN, TEST, BATCH = 5000, 2000, 64
+ADAPTER_RATE = 5e-3  # as that of gates
 MEAN, STD = (torch.tensor(x).view(3, 1, 1) for x in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
 
 
@@ -53,41 +59,6 @@ def read(name: str, side: int, rng: np.random.RandomState) -> Task:
         images = F.interpolate(x[rows].float().view(-1, *shape) / bright, (side, side), mode="bilinear")
         parts += [(images.expand(-1, 3, -1, -1) - MEAN) / STD, y[rows]]
     return Task(*parts, PASSES[name])
-
-
-class Block(nn.Module):
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.stride, self.more = (1 if inputs == outputs else 2), (outputs - inputs) // 2
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, self.stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        shortcut = x if self.stride == 1 else F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.more, self.more))
-        return F.relu(y + shortcut)
-
-
-class ResNet20(nn.Module):
-    """He et al. 2015, for images of 32 x 32, with shortcuts without parameters; the mean of its last stage."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16)
-        sizes = ((16, 16), (16, 32), (32, 64))
-        stages = [nn.Sequential(Block(i, o), Block(o, o), Block(o, o)) for i, o in sizes]
-        self.layer1, self.layer2, self.layer3 = stages
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layer3(self.layer2(self.layer1(F.relu(self.bn1(self.conv1(x)))))).mean((2, 3))
-
-
-def resnet20(weights: Path) -> nn.Module:
-    network, state = ResNet20(), load_file(weights)
-    network.load_state_dict({name: tensor for name, tensor in state.items() if not name.startswith("linear")})
-    return network
 
 
 def efficientnet(weights: Path) -> nn.Module:
@@ -160,13 +131,17 @@ def dendrites(case: Case, *, train: bool, shift: bool = False) -> list[Found]:
     tasks = case.tasks
     options = {"num_classes": classes(tasks), "max_tasks": len(tasks), "shift": shift}
     model = add_dendrites(case.make(), layers=case.layers, **options)
-    linear, before = [], []
+    linear, before, seconds = [], [], 0.0
     for number, task in enumerate(tasks):
+        started = time.process_time()
         model.start_task(number, task.x.split(500))
         if train:
             fit(model, lambda x, t=number: model(x, task=t), task, model.default_lr)
+            seconds += time.process_time() - started
             linear.append(accuracy(lambda x, t=number: model(x, task=t), task))
+            started = time.process_time()
         model.fit_head(number, batches(task))
+        seconds += time.process_time() - started
         model.eval()
         before.append(outputs(model, task, number))
         print(f"  task {number}: linear {linear[-1:]}, ridge {share_right(before[-1], task):.4f}", flush=True)
@@ -183,6 +158,8 @@ def dendrites(case: Case, *, train: bool, shift: bool = False) -> list[Found]:
         "task_inferred_mean": float(torch.cat(right).mean()),
         "largest_change_of_earlier_outputs": max(changes),
         "forgetting_inferred": max(0.0, float(np.mean(given) - np.mean(unknown))),
+        "seconds_to_learn": round(seconds, 1),
+        "sees_gates": [train and model.sees_gates(number) for number in range(len(tasks))],
         "gates_per_task": sum(model.config["layers"].values()) * (1 + shift) if train else 0,
         "trained_per_task": model.column.numel() if train else 0,
     }
@@ -240,6 +217,18 @@ def fine_tuned(case: Case, *, one: bool) -> list[Found]:
     return [Found("fine-tuned one after another", "none", [accuracy(network, task) for task in case.tasks], more)]
 
 
+def adapters(case: Case, kind: str) -> list[Found]:
+    """A set of PEFT's adapters a task, with a linear head."""
+    found, trained = [], 0
+    for task in case.tasks:
+        network = nn.Sequential(inject(case.make(), kind), nn.Linear(case.features, classes(case.tasks)))
+        fit(network, network, task, ADAPTER_RATE)
+        found.append(accuracy(network, task))
+        trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
+        print(f"  {found[-1]:.4f}", flush=True)
+    return [Found(KINDS[kind], "given", found, {"trained_per_task": trained})]
+
+
 METHODS: dict[str, Callable[[Case], list[Found]]] = {
     "ridge": lambda case: dendrites(case, train=False),
     "gates": lambda case: dendrites(case, train=True),
@@ -247,6 +236,7 @@ METHODS: dict[str, Callable[[Case], list[Found]]] = {
     "probe": probe,
     "one": lambda case: fine_tuned(case, one=True),
     "shifts": lambda case: dendrites(case, train=True, shift=True),
+    **{kind: partial(adapters, kind=kind) for kind in KINDS},
 }
 
 
@@ -262,7 +252,7 @@ def run(case: Case, method: str, seed: int, benchmark: str, config: dict[str, An
             benchmark=benchmark,
             method=found.method,
             context_at_test=found.context,
-            command="python benchmarks/backbone_sequence.py WEIGHTS",
+            command=f"python benchmarks/backbone_sequence.py WEIGHTS --methods {method} --seeds {seed}",
             wall_time_s=round(time.process_time() - started, 1),
             config={"method": found.method, "train": TRAIN, "passes": [t.passes for t in case.tasks], **config},
             **found.more,

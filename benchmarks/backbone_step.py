@@ -4,15 +4,18 @@
 
 Memory is counted: weights, gradients, the two moments of Adam, and the tensors that autograd keeps from the forward to
 the backward pass, each storage once. A ResNet-20 on 64 images of 32 x 32, gates on its batch norms, and a transformer
-encoder of four layers of 128 units on 32 sequences of 64, gates on its linear layers and attentions.
+encoder of four layers of 128 units on 32 sequences of 64, gates on its linear layers and attentions. Where PEFT is
+installed, its LoRA and IA3 are measured, too, on the convolutions, or on the linear layers outside attention.
 """
 
+import importlib.util
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from backbone_sequence import ResNet20
 from harness import compare, emit, in_turn
+from peft_adapters import KINDS, inject
+from resnet20 import ResNet20
 from torch import Tensor, nn
 
 from dendrite_zoo import add_dendrites
@@ -67,6 +70,7 @@ def megabytes(network: nn.Module, output: Callable[[Tensor], Tensor], x: Tensor)
 def main() -> None:
     torch.manual_seed(0)
     torch.set_num_threads(1)
+    adapters = KINDS if importlib.util.find_spec("peft") else ()
     cases = {
         "resnet20": (ResNet20, 64, nn.BatchNorm2d, torch.rand(64, 3, 32, 32)),
         "encoder": (encoder, 128, [nn.Linear, nn.MultiheadAttention], torch.rand(32, 64, 128)),
@@ -79,11 +83,16 @@ def main() -> None:
         model.start_task(0, [x])
         model.train()
         of_gates = lambda x, model=model: model(x, task=0)  # noqa: E731
-        memory = {"gates": megabytes(model, of_gates, x), "full": megabytes(whole, whole, x)}
-        seconds = in_turn({"gates": step(model, of_gates, x), "full": step(whole, whole, x)}, rounds=5)
+        networks = {"full": whole} | {kind: Mean(inject(make(), kind), features) for kind in adapters}
+        memory = {"gates": megabytes(model, of_gates, x)}
+        memory |= {kind: megabytes(network, network, x) for kind, network in networks.items()}
+        steps = {kind: step(network, network, x) for kind, network in networks.items()}
+        seconds = in_turn({"gates": step(model, of_gates, x), **steps}, rounds=5)
         benchmark, shown = f"backbone_step, {name}", {kind: round(value, 1) for kind, value in memory.items()}
-        emit(benchmark, "memory: gates / full", memory["gates"] / memory["full"], "<= 0.8", megabytes=shown)
-        compare(benchmark, seconds, "gates", "full", "<= 1")
+        for kind in networks:
+            bounds = ("<= 0.8", "<= 1") if kind == "full" else (None, None)
+            emit(benchmark, f"memory: gates / {kind}", memory["gates"] / memory[kind], bounds[0], megabytes=shown)
+            compare(benchmark, seconds, "gates", kind, bounds[1])
 
 
 if __name__ == "__main__":

@@ -8,6 +8,9 @@ from torch import Tensor, nn
 
 from dendrite_zoo._core.torch import runs_eagerly
 
+LARGEST = 1e15
+"""No input or feature is as large: the squares of many such numbers still have a sum in float32."""
+
 
 def unusable_rows(x: Tensor, largest: float = math.inf) -> list[int]:
     """The rows of ``x`` ``(B, ...)`` that hold NaN, infinity, or a number as large as ``largest`` or larger.

@@ -8,15 +8,12 @@ from torch import Tensor, nn
 
 from dendrite_zoo._core.batches import input_batches
 from dendrite_zoo._core.checks import check_integers
-from dendrite_zoo._core.finite import unusable_rows
+from dendrite_zoo._core.finite import LARGEST, unusable_rows
 from dendrite_zoo._core.ranks import sum_over_ranks
 from dendrite_zoo._core.torch import keep_precision
 from dendrite_zoo.functional.context import Context, check_ids
 
 __all__ = ["TaskContext"]
-
-LARGEST = 1e15
-"""No input is as large: the squares of many such numbers still have a sum in float32."""
 
 
 class TaskContext(nn.Module):

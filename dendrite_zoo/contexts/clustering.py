@@ -9,11 +9,11 @@ from statistics import NormalDist
 import torch
 from torch import Tensor, nn
 
-from dendrite_zoo._core.finite import unusable_rows
+from dendrite_zoo._core.finite import LARGEST, unusable_rows
 from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo._core.ranks import num_ranks, sum_over_ranks
 from dendrite_zoo._core.torch import full_precision
-from dendrite_zoo.contexts.base import LARGEST, flat_rows, refuse_inputs
+from dendrite_zoo.contexts.base import flat_rows, refuse_inputs
 from dendrite_zoo.contexts.prototype import PrototypeContext, nearest_prototype
 
 __all__ = ["ClusterContext", "FoundContext"]

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from dendrite_zoo._core.checks import check_integers
-from dendrite_zoo._core.finite import unusable_rows
+from dendrite_zoo._core.finite import LARGEST, unusable_rows
 from dendrite_zoo._core.ranks import num_ranks
-from dendrite_zoo.contexts.base import LARGEST, flat_rows, refuse_inputs
+from dendrite_zoo.contexts.base import flat_rows, refuse_inputs
 from dendrite_zoo.contexts.clustering import FoundContext
 from dendrite_zoo.contexts.prototype import nearest_prototype
 

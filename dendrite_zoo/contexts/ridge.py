@@ -7,9 +7,10 @@ from torch import Tensor, nn
 
 from dendrite_zoo._core.batches import input_batches
 from dendrite_zoo._core.checks import wrong_argument
+from dendrite_zoo._core.finite import LARGEST
 from dendrite_zoo._core.ranks import all_gather, sum_over_ranks
 from dendrite_zoo._core.torch import full_precision
-from dendrite_zoo.contexts.base import LARGEST, flat_rows, usable_rows
+from dendrite_zoo.contexts.base import flat_rows, usable_rows
 from dendrite_zoo.contexts.one_hot import OneHotContext
 from dendrite_zoo.layers import RandomFeatures, RidgeHead
 

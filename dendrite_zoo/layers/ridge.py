@@ -1,7 +1,7 @@
 """A linear head that is solved for, not trained, from running sums of its inputs."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -10,15 +10,13 @@ from torch import Tensor, nn
 from dendrite_zoo._core.batches import labelled_batches
 from dendrite_zoo._core.checks import check_integers, check_positive, wrong_argument
 from dendrite_zoo._core.environment import memory
-from dendrite_zoo._core.finite import unusable_rows
+from dendrite_zoo._core.finite import LARGEST, unusable_rows
 from dendrite_zoo._core.ranks import sum_over_ranks
 from dendrite_zoo._core.torch import full_precision, keep_precision
 from dendrite_zoo.functional.ridge import UNSEEN, add_products, ridge_discriminant, triangle_size
 
 __all__ = ["RidgeHead"]
 
-LARGEST = 1e15
-"""No feature is as large: the squares of many such numbers still have a sum in float32."""
 CHUNK = 2048  # rows whose products are summed at once
 
 
@@ -83,65 +81,58 @@ class RidgeHead(nn.Module):
             ValueError: in all processes, where there are no rows at all, rows of another size, NaN, infinity or numbers
                 too large, or labels out of range: then nothing has changed.
         """
-        added = self._sum_up(batches)
-        for total in (self.triangle, self.sums, self.counts):
-            total.add_(added.pop(0))  # half of the memory that the solution takes
+        added = RunningSums(self)
+        for number, (h, y) in enumerate(labelled_batches(batches)):
+            if not added.take(h, y, number):
+                break
+        self.add(added)
         self.solve()
 
-    def _sum_up(self, batches: Iterable[tuple[Tensor, Tensor]]) -> list[Tensor]:
-        """Products, sums and counts of the rows of all batches, over all processes."""
-        triangle, sums, counts = (torch.zeros_like(x) for x in (self.triangle, self.sums, self.counts))
-        wrong, waiting, rows = "", list[Tensor](), 0
-        with full_precision(self.weight.device):
-            for number, (h, y) in enumerate(labelled_batches(batches)):
-                if wrong := self._what_is_wrong(h, y, number):
-                    break
-                h, y = h.to(self.weight), y.to(sums.device).long()
-                sums.index_add_(0, y, h.to(sums))  # beside whose means single precision is coarse
-                counts += y.bincount(minlength=self.num_classes)
-                waiting, rows = [*waiting, h], rows + len(h)
-                if rows >= CHUNK:
-                    add_products(triangle, torch.cat(waiting))
-                    waiting, rows = [], 0
-            if waiting and not wrong:
-                add_products(triangle, torch.cat(waiting))
-        refused = torch.tensor(float(bool(wrong)), device=self.weight.device)
-        sum_over_ranks(triangle, sums, counts, refused)
-        if refused:
-            raise ValueError(wrong or "Expected usable rows in every process, but another one got some that are not.")
-        if not counts.any():
-            raise ValueError("Expected at least one row to learn from, but got none. Check the data loader.")
-        return [triangle, sums, counts]
+    @torch.no_grad()
+    def add(self, added: "RunningSums") -> None:
+        """Add the sums of rows, over all processes, without solving.
+
+        Raises:
+            ValueError: as of `learn`; then nothing has changed.
+        """
+        added.reduce()
+        for total in (self.triangle, self.sums, self.counts):
+            total.add_(added.parts.pop(0))  # half of the memory that the solution takes
 
     @torch.no_grad()
     def solve(self) -> None:
-        """Set ``weight`` and ``bias`` to the solution of the sums, as `learn` does."""
+        """Set ``weight`` and ``bias`` to the solution of the sums, with the penalty as it is."""
         weight, bias = ridge_discriminant(self.triangle, self.sums, self.counts, self.penalty)
         self.weight.copy_(weight)
         self.bias.copy_(bias)
 
     @torch.no_grad()
-    def choose_penalty(self, h: Tensor, y: Tensor, penalties: Sequence[float]) -> None:
-        """Solve with the penalty that is best for rows that were learned, when it is solved without them.
+    def choose_penalty(self, h: Tensor, y: Tensor, penalties: Sequence[float]) -> int:
+        """Set `penalty` to the one that is best for rows that were learned, when it is solved without them.
 
-        It is the first of which the next one is no better; `penalty` is set to it.
+        It is the first of which the next one is no better; `solve` uses it.
 
         Args:
             h: some of the rows that were learned, ``(B, F)``; over all processes, one or more.
             y: their labels, ``(B,)``.
             penalties: to try, in this order.
 
+        Returns:
+            for how many of the rows it was right then.
+
         Example:
             >>> h, y = torch.randn(200, 8), torch.arange(200) % 2     # labels that say nothing
             >>> head = RidgeHead(8, 2)
             >>> head.learn([(h, y)])
-            >>> head.choose_penalty(h[:50], y[:50], [0.1, 1.0, 10.0])
-            >>> head.penalty in (0.1, 1.0, 10.0)
+            >>> right = head.choose_penalty(h[:50], y[:50], [0.1, 1.0, 10.0])
+            >>> head.penalty in (0.1, 1.0, 10.0) and right < 50
             True
         """
-        rest = RidgeHead(self.in_features, self.num_classes).to(self.weight.device)
-        for name, added in zip(("triangle", "sums", "counts"), self._sum_up([(h, y)]), strict=True):
-            getattr(rest, name).copy_(added.neg_().add_(getattr(self, name)))
+        rest, added = RidgeHead(self.in_features, self.num_classes).to(self.weight.device), RunningSums(self)
+        added.take(h, y)
+        added.reduce()
+        for name, part in zip(("triangle", "sums", "counts"), added.parts, strict=True):
+            getattr(rest, name).copy_(part.neg_().add_(getattr(self, name)))
         best, most = self.penalty, -1
         for penalty in penalties:
             rest.penalty = penalty
@@ -151,19 +142,82 @@ class RidgeHead(nn.Module):
             if int(right) <= most:
                 break
             best, most = penalty, int(right)
-        if best != self.penalty:
-            self.penalty = best
-            self.solve()
+        self.penalty = best
+        return most
+
+    def drop_sums(self) -> None:
+        """Give up the products, nearly all of the memory and of a file: logits stay, but no more rows can be learned.
+
+        An artifact is written without them; in memory they are NaN.
+        """
+        self.triangle.fill_(torch.nan)
 
     def forward(self, h: Tensor) -> Tensor:
         """Logits ``(..., K)``, whose softmax is a probability; a class without rows is far below all others."""
         with full_precision(h.device):
             return F.linear(h.to(self.weight.dtype), self.weight, self.bias)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "RidgeHead":
+        keep_precision(self, super()._apply, fn, recurse)
+        return self
+
+
+class RunningSums:
+    """What rows add to a `RidgeHead`: products, sums and counts, apart from it until all of them are known to be good.
+
+    Args:
+        head: that is to learn the rows.
+    """
+
+    def __init__(self, head: RidgeHead) -> None:
+        if has_dropped(head.triangle):
+            raise ValueError(
+                "Expected running sums to add rows to, but got a solution alone, whose sums were dropped. Learn from "
+                "an artifact that was saved before `drop_sums()`."
+            )
+        self.head = head
+        self.parts = [torch.zeros_like(part) for part in (head.triangle, head.sums, head.counts)]
+        self._wrong, self._waiting = "", list[Tensor]()
+
+    def take(self, h: Tensor, y: Tensor, number: int = 0) -> bool:
+        """Add the rows of a batch, if they are good; False as soon as some were not."""
+        self._wrong = self._wrong or self._what_is_wrong(h, y, number)
+        if not self._wrong:
+            _, sums, counts = self.parts
+            h, y = h.to(self.head.weight), y.to(sums.device).long()
+            sums.index_add_(0, y, h.to(sums))  # beside whose means single precision is coarse
+            counts += y.bincount(minlength=self.head.num_classes)
+            self._waiting.append(h)
+            if sum(map(len, self._waiting)) >= CHUNK:
+                self._flush()
+        return not self._wrong
+
+    def _flush(self) -> None:
+        with full_precision(self.head.weight.device):
+            add_products(self.parts[0], torch.cat(self._waiting))
+        self._waiting = []
+
+    def reduce(self) -> None:
+        """Sum over all processes.
+
+        Raises:
+            ValueError: in all processes, where one has rows that are not good, or none has any.
+        """
+        if self._waiting and not self._wrong:
+            self._flush()
+        refused = torch.tensor(float(bool(self._wrong)), device=self.head.weight.device)
+        sum_over_ranks(*self.parts, refused)
+        if refused:
+            raise ValueError(
+                self._wrong or "Expected usable rows in every process, but another one got some that are not."
+            )
+        if not self.parts[2].any():
+            raise ValueError("Expected at least one row to learn from, but got none. Check the data loader.")
+
     def _what_is_wrong(self, h: Tensor, y: Tensor, number: int) -> str:
-        if h.ndim != 2 or h.shape[1] != self.in_features or y.shape != h.shape[:1]:
+        if h.ndim != 2 or h.shape[1] != self.head.in_features or y.shape != h.shape[:1]:
             got = f"{tuple(h.shape)} and {tuple(y.shape)} in batch {number} (from 0)"
-            return f"Expected features (batch, {self.in_features}) and labels (batch,), but got {got}."
+            return f"Expected features (batch, {self.head.in_features}) and labels (batch,), but got {got}."
         if y.is_floating_point():
             return (
                 f"Expected integers as labels, but got {y.dtype} in batch {number} (from 0). Convert them with .long()."
@@ -173,12 +227,27 @@ class RidgeHead(nn.Module):
             remedy = "Nothing was learned from the data. Leave such rows out, or mend them."
             got = f"NaN, infinity or larger numbers in {where}. {remedy}"
             return f"Expected finite features, smaller than {LARGEST:g}, to learn from, but got {got}"
-        if len(y) and not y.is_meta and not (0 <= int(y.min()) and int(y.max()) < self.num_classes):
+        if len(y) and not y.is_meta and not (0 <= int(y.min()) and int(y.max()) < self.head.num_classes):
             label = int(y.min()) if y.min() < 0 else int(y.max())
             remedy = "Number classes from 0." if label < 0 else "Raise `num_classes`, or number classes from 0."
-            return f"Expected labels from 0 to {self.num_classes - 1}, but got {label}. {remedy}"
+            return f"Expected labels from 0 to {self.head.num_classes - 1}, but got {label}. {remedy}"
         return ""
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "RidgeHead":
-        keep_precision(self, super()._apply, fn, recurse)
-        return self
+
+def has_dropped(triangle: Tensor) -> bool:
+    """Whether products are given up; see `RidgeHead.drop_sums`."""
+    return not triangle.is_meta and bool(triangle[0].isnan())
+
+
+def without_dropped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a model that a file needs to hold: products that were given up are none of them."""
+    return {k: v for k, v in state.items() if not (k.rpartition(".")[2] == "triangle" and has_dropped(v))}
+
+
+def with_dropped(state: Mapping[str, Tensor], head: str) -> dict[str, Tensor]:
+    """The whole state of such a file, with the products of the `RidgeHead` of this name."""
+    weight = state.get(f"{head}.weight")
+    if weight is None or weight.ndim != 2 or f"{head}.triangle" in state:
+        return dict(state)
+    size = triangle_size(weight.shape[1])
+    return {**state, f"{head}.triangle": torch.full((size,), torch.nan, dtype=torch.float64)}

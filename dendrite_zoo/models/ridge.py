@@ -13,6 +13,7 @@ from dendrite_zoo._core.checks import check_positive, wrong_argument
 from dendrite_zoo.hub import HubModel, register_model
 from dendrite_zoo.layers import PatchFeatures, RandomFeatures, RidgeHead
 from dendrite_zoo.layers.patch_features import PER_FILTER
+from dendrite_zoo.layers.ridge import with_dropped, without_dropped
 from dendrite_zoo.models.config import Arguments, check_value, takes
 
 __all__ = ["RidgeClassifier"]
@@ -94,6 +95,20 @@ class RidgeClassifier(HubModel, nn.Module):
         else:
             self.features = PatchFeatures([1, *shape][-3:], config.random_features, seed=config.seed)
         self.head = RidgeHead(config.random_features, config.num_classes, penalty=config.penalty)
+
+    def drop_sums(self) -> None:
+        """Give up the sums from which more is learned, nearly all of an artifact; outputs stay as they are."""
+        self.head.drop_sums()
+
+    @classmethod
+    def to_file(cls, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Leave out sums that were given up."""
+        return without_dropped(state)
+
+    @classmethod
+    def from_file(cls, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Note that they were."""
+        return with_dropped(state, "head")
 
     @classmethod
     def adapt(

@@ -40,7 +40,8 @@ def test_the_penalty_is_that_of_heads_that_learned_without_the_rows(wrong):
             expected += 1
         head = RidgeHead(60, 2)
         head.learn([(h, y)])
-        head.choose_penalty(h[held], y[held], PENALTIES)
+        assert head.choose_penalty(h[held], y[held], PENALTIES) == right[expected]
+        head.solve()
         again = RidgeHead(60, 2, penalty=PENALTIES[expected])
         again.learn([(h, y)])
         assert head.penalty == PENALTIES[expected]
@@ -62,6 +63,7 @@ def _chosen(own):
     head = RidgeHead(60, 2)
     head.learn([(h, y)])
     head.choose_penalty(h[: len(h) // 4], y[: len(h) // 4], PENALTIES)
+    head.solve()
     return head.penalty, head.weight
 
 

@@ -81,6 +81,20 @@ def test_an_artifact_holds_all_and_grows(tmp_path):
         dendrite_zoo.load(tmp_path, num_classes=2)
 
 
+def test_an_artifact_without_sums(tmp_path):
+    model, data = RidgeClassifier(6, 3, random_features=64), batches()
+    model.learn(data)
+    expected = model(data[0][0])
+    model.drop_sums()
+    model.save_pretrained(tmp_path)
+    assert (tmp_path / "model.safetensors").stat().st_size < 64 * 64 * 8 / 2
+    for options in ({}, {"num_classes": 5}):
+        loaded = dendrite_zoo.load(tmp_path, **options)
+        assert torch.equal(loaded(data[0][0])[:, :3], expected)
+        with pytest.raises(ValueError, match=r"sums were dropped"):
+            loaded.learn(data)
+
+
 def test_precision_and_the_meta_device():
     model, (x, _) = RidgeClassifier(6, 3, random_features=64), batches()[0]
     model.learn(batches())

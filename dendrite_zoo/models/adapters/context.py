@@ -6,6 +6,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
+from dendrite_zoo._core.checks import wrong_argument
 from dendrite_zoo.contexts import OneHotContext, PrototypeContext, RidgeContext, TaskContext
 from dendrite_zoo.contexts.base import mean_over_ranks
 
@@ -67,3 +68,19 @@ class AdapterContext(OneHotContext):
                 "the model with context='ridge'."
             )
         return self.inner.infer(self._model[0].features(x))
+
+    @torch.no_grad()
+    def confidence(self, x: Any, task: int | Tensor | None = None) -> Tensor:
+        """Whether inputs are of their task at all, ``(B,)``; see `dendrite_zoo.contexts.RidgeContext.confidence`.
+
+        Args:
+            x: inputs, as the backbone takes them.
+            task: one, or one for each input; inferred where None.
+
+        Raises:
+            ValueError: the context is of another kind.
+        """
+        if not isinstance(self.inner, RidgeContext):
+            kind = "given" if self.inner is None else "prototype"
+            raise wrong_argument("context", "'ridge', which knows how far inputs lie from a task", kind)
+        return self.inner.confidence(self._model[0].features(x), task)

@@ -10,6 +10,9 @@ MOST_INPUTS, LARGEST_SIDE, LEAST_SIDE = 3072, 32, 8
 """Numbers of an input that are features, at most: as many as those of an image of 32 by 32 in three colours; and the
 side of an image that has patches."""
 
+HELD, MOST_HASHED = 7, 8192  # each so many-th row is left out; of its numbers so many say whether it is
+PRIME, FACTOR = 2**31 - 1, 1103515245
+
 KEYS = ("last_hidden_state", "logits", "pooler_output", "feature_maps", "hidden_states", "out", "features")
 
 
@@ -173,6 +176,34 @@ def rows_of(x: Any, index: Tensor) -> Any:
     """Some rows of a batch."""
     count = num_rows(x)
     return map_tensors(lambda t: t[index.to(t.device)] if t.ndim and len(t) == count else t, x)
+
+
+def left_out(x: Any) -> Tensor:
+    """Rows that are left out of the training of gates, so that it can be chosen by them: ``(B,)``, one of seven.
+
+    Which they are depends on what is in a row alone, so that it is the same in each epoch, whatever the order of rows.
+    Where more than half of a batch would be left out, nothing is.
+
+    Example:
+        >>> x = torch.rand(700, 12)
+        >>> out = left_out(x)
+        >>> 40 < int(out.sum()) < 180, torch.equal(left_out(x.flip(0)), out.flip(0))
+        (True, True)
+    """
+    rows, mask = num_rows(x), x.get("attention_mask") if isinstance(x, Mapping) else None
+    total: Any = 0
+    for tensor in x.values() if isinstance(x, Mapping) else [x]:
+        if not isinstance(tensor, Tensor) or tensor.ndim == 0 or len(tensor) != rows:
+            continue
+        if mask is not None and tensor.shape == mask.shape:
+            tensor = tensor * mask  # what is padding differs from batch to batch
+        if tensor.is_floating_point():  # as it is in half precision, too
+            tensor = tensor.detach().to(torch.bfloat16).view(torch.int16)
+        numbers = tensor.flatten(1) if tensor.ndim > 1 else tensor[:, None]
+        numbers = numbers[:, :: -(-numbers.shape[1] // MOST_HASHED) or 1].long()
+        total = total + (numbers * torch.arange(1, numbers.shape[1] + 1, device=numbers.device)).sum(1)
+    out: Tensor = total % PRIME * FACTOR % PRIME % HELD == 0
+    return out & (2 * out.sum() <= rows)
 
 
 def input_shape(x: Any) -> int | list[int]:

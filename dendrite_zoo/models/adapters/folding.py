@@ -35,9 +35,7 @@ class FoldedBackbone(nn.Module):
     def forward(self, x: Any) -> Tensor:
         """Logits ``(B, num_classes)`` of inputs, or normalised features."""
         linear = tuple(self.linear) or None
-        output: Tensor = self.head(
-            self.extractor(x, means=self.head.kind != "ridge", inputs=self.head.takes_inputs), 0, linear
-        )
+        output: Tensor = self.head(self.extractor(x, **self.head.needs()), 0, linear)
         return output
 
 

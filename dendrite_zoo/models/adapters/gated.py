@@ -16,9 +16,9 @@ from dendrite_zoo.hub.resolve import REPO
 from dendrite_zoo.layers.gate import BATCH_NORMS, ChannelGate, FrozenNorm, channels_of
 from dendrite_zoo.models.adapters.builders import build_backbone
 from dendrite_zoo.models.adapters.context import AdapterContext, ContextKind
-from dendrite_zoo.models.adapters.features import FeatureExtractor, Stage, map_tensors, num_rows, rows_of
+from dendrite_zoo.models.adapters.features import FeatureExtractor, Stage, left_out, map_tensors, num_rows, rows_of
 from dendrite_zoo.models.adapters.head import HeadKind, TaskHeads
-from dendrite_zoo.models.adapters.state import add_hooks
+from dendrite_zoo.models.adapters.state import WITHOUT_GATES, add_hooks
 
 logger = logging.getLogger(__name__)
 
@@ -202,15 +202,16 @@ class GatedBackbone(HubModel, nn.Module):
         return f"The dendrites were learned on {name}, which an artifact does not contain. {remedy}"
 
     @contextmanager
-    def _gated(self, task: int, *, graph: bool = False) -> Iterator[Mapping[str, ChannelGate]]:
-        """The gates as they are in a task."""
+    def _gated(self, task: int, *, graph: bool = False, by_head: bool = False) -> Iterator[Mapping[str, ChannelGate]]:
+        """The gates as they are in a task; with ``by_head`` as its head was solved, which may be without them."""
         gates, shifts, *_ = self._parts(task, graph)
+        if by_head:
+            gates, shifts = (part * (self.status[task] & WITHOUT_GATES == 0) for part in (gates, shifts))
         sizes = list(self.config["layers"].values())
         added: Any = shifts.split(sizes) if self.config["shift"] else [None] * len(sizes)
+        factors = (2 * gates.sigmoid()).split(sizes)
         try:
-            for gate, factor, shift in zip(
-                self._gates.values(), (2 * gates.sigmoid()).split(sizes), added, strict=True
-            ):
+            for gate, factor, shift in zip(self._gates.values(), factors, added, strict=True):
                 gate.factor, gate.shift = factor, shift
             yield self._gates
         finally:
@@ -231,12 +232,11 @@ class GatedBackbone(HubModel, nn.Module):
         return output
 
     def _compute(self, x: Any, task: int, *, graph: bool = False, trains: bool = False) -> Tensor:
-        extractor = self._extractor()
-        with self._gated(task, graph=graph):
-            z = extractor(
-                x, means=trains or self.config["head"] != "ridge", inputs=self.heads.takes_inputs and not trains
-            )
+        with self._gated(task, graph=graph, by_head=not trains):
+            z = self._extractor()(x, **self.heads.needs(trains))
         output: Tensor = self.heads(z, task, self._linear(task, graph=graph), trains=trains)
+        if graph and self.config["head"] == "ridge":
+            output = torch.where(left_out(x)[:, None], output.detach(), output)
         return output
 
     def _linear(self, task: int, *, graph: bool = False) -> tuple[Tensor, Tensor] | None:

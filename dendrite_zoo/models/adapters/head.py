@@ -1,7 +1,7 @@
 """The heads of the tasks of a backbone with dendrites: from its features to classes."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
@@ -11,13 +11,14 @@ from torch import Tensor, nn
 from dendrite_zoo._core.ranks import sum_over_ranks
 from dendrite_zoo._core.torch import full_precision, keep_precision
 from dendrite_zoo.layers import PatchFeatures, RandomFeatures, RidgeHead
+from dendrite_zoo.layers.ridge import RunningSums
 
 HeadKind = Literal["ridge", "linear"]
 HIDDEN, HIDDEN_OF_INPUTS = 1024, 2048  # random features of a ridge head
 WEIGHT_OF_INPUTS, WEIGHT_OF_PATCHES = 0.5, 3.0  # the latter vary as much as the features of the network, then
 FLOOR = 0.1  # of the deviation in a block of features: what varies less is not made larger
 PENALTIES = 0.1, 1.0, 10.0  # of a ridge head; rows that are left out choose: the larger, the noisier their labels
-HELD, LEAST_HELD, MOST_HELD = 7, 32, 2048  # each so many-th row is left out; at least and at most so many in all
+LEAST_HELD, MOST_HELD = 32, 2048  # rows that are left out: of fewer none chooses the penalty, and no more are kept
 
 
 class TaskHeads(nn.Module):
@@ -71,11 +72,19 @@ class TaskHeads(nn.Module):
         """Whether numbers of the input follow the features."""
         return self.kind == "ridge" and self.input_features > 0
 
+    def needs(self, trains: bool = False) -> dict[str, bool]:
+        """What of the features it is to be given, as arguments of a `FeatureExtractor`.
+
+        Args:
+            trains: as for `forward`.
+        """
+        return {"means": trains or self.kind != "ridge", "inputs": self.takes_inputs and not trains}
+
     def forward(self, z: Tensor, task: int, linear: tuple[Tensor, Tensor] | None, *, trains: bool = False) -> Tensor:
         """Logits ``(B, num_classes)`` of features ``(B, F)``.
 
         Args:
-            z: features, and numbers of the input where the head is a ridge's; for others means alone.
+            z: features, as it `needs` them.
             task: whose they are.
             linear: weight and bias of the trained head.
             trains: whether that one is being trained, and is the one to use.
@@ -126,34 +135,53 @@ class TaskHeads(nn.Module):
                 patches.start([(x, x[:, 0])])
 
     @torch.no_grad()
-    def fit(self, task: int, batches: Iterable[tuple[Tensor, Tensor]]) -> None:
+    def fit(self, task: int, batches: Iterable[tuple[list[Tensor], Tensor, Tensor]], ways: int = 1) -> int:
         """Solve the ridge head of a task from features and labels, over all processes; they are gone through once.
 
-        Its penalty is that with which it is right most often for some of the rows, when it is solved without them.
+        Its features and its penalty are those with which it is right most often for the rows that are left out, when
+        it is solved without them; the earlier way, and the smaller penalty, where there is no difference.
+
+        Args:
+            task: whose head it is.
+            batches: features, found in one way or in several, ``(B, F)`` each, those found first with numbers of the
+                input; labels; and which rows are left out to choose by, ``(B,)``.
+            ways: how many there are.
+
+        Returns:
+            In which way the features of the head are found.
 
         Raises:
             ValueError: labels out of range, no rows, or features that are not finite: then nothing has changed.
         """
-        head = RidgeHead(self.ridge_weight.shape[2], self.num_classes, penalty=PENALTIES[0])
-        head.to(self.ridge_weight.device)
-        held = [(self.ridge_weight[0, :0], self.is_solved[:0].long())]
-
-        def rows() -> Iterator[tuple[Tensor, Tensor]]:
-            seen = 0
-            for z, y in batches:
-                h = self._hidden(self.normalised(z, task))
-                if sum(len(labels) for _, labels in held) < MOST_HELD:
-                    some = slice(-seen % HELD, None, HELD)
-                    held.append((h[some], y[some].to(held[0][1])))
-                seen += len(h)
-                yield h, y
-
-        head.learn(rows())
-        h, y = (torch.cat(parts) for parts in zip(*held, strict=True))
-        sum_over_ranks(count := torch.tensor(len(y), device=h.device))
-        if count >= LEAST_HELD:
-            head.choose_penalty(h, y, PENALTIES)
-        self.ridge_weight[task], self.ridge_bias[task], self.is_solved[task] = head.weight, head.bias, True
+        size, device = self.ridge_weight.shape[2], self.ridge_weight.device
+        heads = [RidgeHead(size, self.num_classes, penalty=PENALTIES[0]).to(device) for _ in range(ways)]
+        sums = [RunningSums(head) for head in heads]
+        held = [[self.ridge_weight[0, :0]] for _ in heads]
+        labels = [self.is_solved[:0].long()]
+        for number, (found, y, out) in enumerate(batches):
+            z = self.normalised(found[0], task)
+            of_inputs = self._of_inputs(z)
+            rows = [z, *(self.normalised(other, task) for other in found[1:])]
+            rows = [torch.cat([self._of_features(z), *of_inputs], 1) for z in rows]
+            if not all([one.take(h, y, number) for one, h in zip(sums, rows, strict=True)]):
+                break
+            if sum(map(len, labels)) < MOST_HELD:
+                labels.append(y[out].to(labels[0]))
+                for parts, h in zip(held, rows, strict=True):
+                    parts.append(h[out])
+        for head, added in zip(heads, sums, strict=True):
+            head.add(added)
+        sum_over_ranks(count := torch.tensor(sum(map(len, labels)), device=device))
+        penalties = PENALTIES[: len(PENALTIES) if count >= LEAST_HELD else 1]
+        right = [0] * ways
+        if count and ways * len(penalties) > 1:
+            y = torch.cat(labels)
+            right = [head.choose_penalty(torch.cat(h), y, penalties) for head, h in zip(heads, held, strict=True)]
+        best = right.index(max(right))
+        heads[best].solve()
+        self.ridge_weight[task], self.ridge_bias[task] = heads[best].weight, heads[best].bias
+        self.is_solved[task] = True
+        return best
 
     def one(self, task: int) -> "TaskHeads":
         """The head of one task, for which there is room alone."""
@@ -165,11 +193,15 @@ class TaskHeads(nn.Module):
         return head
 
     def _hidden(self, z: Tensor) -> Tensor:
-        parts = [self.random[0](z[:, : self.num_features])]
-        if len(self.random) > 1:
-            weight = WEIGHT_OF_PATCHES if isinstance(self.inputs, list) else WEIGHT_OF_INPUTS
-            parts.append(self.random[1](z[:, self.num_features :]) * weight)
-        return torch.cat(parts, 1)
+        return torch.cat([self._of_features(z), *self._of_inputs(z)], 1)
+
+    def _of_features(self, z: Tensor) -> Tensor:
+        hidden: Tensor = self.random[0](z[:, : self.num_features])
+        return hidden
+
+    def _of_inputs(self, z: Tensor) -> list[Tensor]:
+        weight = WEIGHT_OF_PATCHES if isinstance(self.inputs, list) else WEIGHT_OF_INPUTS
+        return [random(z[:, self.num_features :]) * weight for random in self.random[1:]]
 
     def _apply(self, fn: Any, recurse: bool = True) -> "TaskHeads":
         keep_precision(self, super()._apply, fn, recurse)

@@ -10,13 +10,15 @@ from torch import Tensor
 from dendrite_zoo._core.batches import input_batches, labelled_batches
 from dendrite_zoo._core.checks import wrong_argument
 from dendrite_zoo._core.ranks import sum_over_ranks
+from dendrite_zoo.contexts import RidgeContext
 from dendrite_zoo.hub import register_model
 from dendrite_zoo.hub.artifact import fingerprint
 from dendrite_zoo.layers import RidgeHead
-from dendrite_zoo.models.adapters.features import rows_of
+from dendrite_zoo.layers.ridge import with_dropped, without_dropped
+from dendrite_zoo.models.adapters.features import left_out, rows_of
 from dendrite_zoo.models.adapters.folding import FoldedBackbone, folded_backbone
 from dendrite_zoo.models.adapters.gated import GatedBackbone
-from dendrite_zoo.models.adapters.state import LEARNS, with_room
+from dendrite_zoo.models.adapters.state import LEARNS, WITHOUT_GATES, with_room
 
 __all__ = ["AdaptedBackbone"]
 
@@ -76,7 +78,8 @@ class AdaptedBackbone(GatedBackbone):
         self.merge()
         self.column.copy_(self.columns[task])
         self.column.grad, self.learning = None, task
-        self.status.zero_()[task] = LEARNS
+        self.status &= WITHOUT_GATES
+        self.status[task] = LEARNS
 
     def _first_features(self, x: Any, inputs: bool) -> Tensor:
         try:
@@ -130,9 +133,11 @@ class AdaptedBackbone(GatedBackbone):
 
     @torch.no_grad()
     def fit_head(self, task: int, batches: Iterable[tuple[Any, Tensor]]) -> None:
-        """Solve the ridge head of a task, in one pass over its data, with its gates as they are; trained ones or not.
+        """Solve the ridge head of a task, in one pass over its data; its gates may have been trained, or not.
 
-        Until it is called again, or the task begins anew, it takes the place of the linear head that was trained.
+        Until it is called again, or the task begins anew, it takes the place of the linear head that was trained. By
+        each seventh row, chosen by what is in it, which the gates were not trained on, either, the head chooses its
+        penalty, and whether it is given features with gates: only where they are better. See `sees_gates`.
 
         Args:
             task: a task that was started.
@@ -148,8 +153,19 @@ class AdaptedBackbone(GatedBackbone):
             raise ValueError(
                 f"Expected a task that was started, but got {task}. Call model.start_task({task}, inputs)."
             )
-        pairs = map(self._moved, labelled_batches(batches))
-        self.heads.fit(task, ((self.features(x, task, inputs=True), labels(y)) for x, y in pairs))
+        gated = bool(self._parts(task, False)[0].any()) or bool(self._parts(task, False)[1].any())
+
+        def rows() -> Iterator[tuple[list[Tensor], Tensor, Tensor]]:
+            for x, y in map(self._moved, labelled_batches(batches)):
+                found = [self.features(x, inputs=True)]
+                yield found + [self.features(x, task)] * gated, labels(y), left_out(x)
+
+        best = self.heads.fit(task, rows(), ways=1 + gated)
+        self.status[task] = (self.status[task] & LEARNS) + WITHOUT_GATES * (gated and best == 0)
+
+    def sees_gates(self, task: int) -> bool:
+        """Whether gates have a part in the output for a task: its ridge head may have been better without."""
+        return not int(self.status[self.context.task_ids(task)] & WITHOUT_GATES)
 
     @torch.no_grad()
     def fold(self, task: int) -> FoldedBackbone:
@@ -168,9 +184,27 @@ class AdaptedBackbone(GatedBackbone):
             )
         """
         task = int(self.context.task_ids(task))
-        with self._gated(task) as gates:
+        with self._gated(task, by_head=True) as gates:
             backbone = folded_backbone(self.backbone, gates)
         return FoldedBackbone(self._extractor().of(backbone), self.heads.one(task), self._linear(task)).eval()
+
+    def drop_sums(self) -> None:
+        """Give up the sums from which a ridge context learns further tasks, megabytes of an artifact; outputs stay.
+
+        No task can be started afterwards.
+        """
+        if isinstance(self.context.inner, RidgeContext):
+            self.context.inner.head.drop_sums()
+
+    @classmethod
+    def to_file(cls, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Leave out sums that were given up."""
+        return without_dropped(state)
+
+    @classmethod
+    def from_file(cls, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Note that they were."""
+        return with_dropped(state, "context.inner.head") if config["context"] == "ridge" else dict(state)
 
     @classmethod
     def adapt(

@@ -34,15 +34,15 @@ def _fill_in(model: Any, state: dict[str, Any], prefix: str, *_: Any) -> None:
     _check_backbone(model, state.get(f"{prefix}backbone_id"))
     status, columns = state.get(f"{prefix}status"), state.get(f"{prefix}columns")
     if status is not None and columns is not None:
-        learning = (status == LEARNS).nonzero().flatten().tolist()
+        learning = (status & LEARNS).nonzero().flatten().tolist()
         state[f"{prefix}column"] = columns[learning[0]] if learning else torch.zeros_like(columns[0])
     if model.extractor is not None:
         for name, tensor in model.extractor.state_dict(prefix=f"{prefix}extractor.").items():
             state.setdefault(name, tensor)
 
 
-LEARNS = 1
-"""The status of the task that learns."""
+LEARNS, WITHOUT_GATES = 1, 2
+"""Bits of the status of a task: whether it learns; whether its ridge head sees features without gates."""
 
 
 def _check_backbone(model: Any, found: Tensor | None) -> None:
@@ -62,7 +62,7 @@ def _hex(identity: Tensor) -> str:
 
 
 def _read_status(model: Any, incompatible: Any) -> None:
-    model.learning = next(iter((model.status == LEARNS).nonzero().flatten().tolist()), None)
+    model.learning = next(iter((model.status & LEARNS).nonzero().flatten().tolist()), None)
 
 
 def with_room(state: Mapping[str, Tensor], new: Mapping[str, Tensor], wanted: int) -> dict[str, Tensor]:

@@ -158,6 +158,18 @@ def test_the_task_is_inferred_from_features_without_gates(context):
     assert torch.equal(model(both), model(both, task=ids))
 
 
+def test_confidence_is_that_of_the_features():
+    model, x = adapted("convolutions", context="ridge")
+    learn(model, 0, x)
+    strange = torch.cat([x[:12], 40 * torch.rand_like(x[:12]).round()])
+    found = model.context.confidence(strange)
+    assert torch.equal(found, model.context.inner.confidence(model.features(strange)))
+    assert found[:12].mean() > 0.2 and found[12:].max() < 0.05
+    assert torch.equal(model.context.confidence(strange, task=0), found)
+    with pytest.raises(ValueError, match="`context` to be 'ridge', which knows how far .*, but got 'prototype'"):
+        adapted("convolutions", context="prototype")[0].context.confidence(x)
+
+
 def test_given_tasks_are_not_inferred():
     model, x = adapted("mlp", context="given")
     learn(model, 0, x)

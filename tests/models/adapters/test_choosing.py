@@ -1,0 +1,153 @@
+"""Whether a ridge head sees features with gates or without is chosen by rows that gates are not trained on."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import dendrite_zoo
+from dendrite_zoo import add_dendrites
+from dendrite_zoo.layers import RidgeHead
+from dendrite_zoo.models.adapters.features import left_out
+from tests.models.adapters.networks import TOKENS
+
+SIZE = 24
+
+
+def rows(count=700, seed=0):
+    """Two classes that differ in the first number of a row alone."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(count, SIZE, generator=generator)
+    y = torch.arange(count) % 2
+    x[:, 0] += 2.0 * y - 1
+    return x, y
+
+
+class Given(nn.Module):
+    """A network that gives its inputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(SIZE, SIZE)
+        with torch.no_grad():
+            self.layer.weight.copy_(torch.eye(SIZE))
+            self.layer.bias.zero_()
+
+    def forward(self, x):
+        return self.layer(x)
+
+
+def identity(**options):
+    """Dendrites on it; the head has no features of the inputs themselves, as an example by keyword is none."""
+    options = {"num_classes": 2, "max_tasks": 3, "context": "given", **options}
+    return add_dendrites(Given(), layers="layer", example={"x": torch.zeros(2, SIZE)}, **options)
+
+
+def started(gates, **options):
+    """A model whose gates were learned: of the first number, and of the others."""
+    model, (x, y) = identity(**options), rows()
+    model.start_task(0, [x])
+    with torch.no_grad():
+        model.column[:SIZE] = gates[1]
+        model.column[0] = gates[0]
+    return model.eval(), x, y
+
+
+def test_rows_are_left_out_by_what_is_in_them():
+    x = torch.rand(7000, 3, 8, 8)
+    out = left_out(x)
+    assert 800 < int(out.sum()) < 1200, "one of seven"
+    order = torch.randperm(7000)
+    assert torch.equal(left_out(x[order]), out[order])
+    assert torch.equal(torch.cat([left_out(part) for part in x.split(64)]), out)
+    assert torch.equal(left_out(x.to(torch.bfloat16)), out), "a Trainer may cast what it is given"
+    assert not left_out(torch.ones(64, 5)).any() and left_out(x[:0]).shape == (0,), "never all of them"
+    one_hot = left_out(torch.eye(700))
+    assert 60 < int(one_hot.sum()) < 140
+
+
+def test_padding_has_no_part_in_it():
+    ids, mask = TOKENS.repeat(20, 1) + torch.arange(480)[:, None], torch.ones(480, 9).long()
+    mask[:, 6:] = 0
+    out = left_out({"input_ids": ids, "attention_mask": mask})
+    ids[:, 6:] = 99
+    assert out.any() and torch.equal(left_out({"input_ids": ids, "attention_mask": mask}), out)
+    assert torch.equal(left_out({"input_ids": ids[:, :7], "attention_mask": mask[:, :7]}), out)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_gates_are_not_trained_on_them(training):
+    x, y = rows(70)
+    grads = []
+    for held in (torch.zeros(70).bool(), left_out(x)):  # the mean over the others, by hand
+        model = identity(head="ridge" if held.sum() == 0 else "linear")
+        model.start_task(0, [x])
+        with torch.no_grad():
+            model.column[SIZE:].copy_(torch.randn(len(model.column) - SIZE, generator=torch.Generator().manual_seed(1)))
+        model.train(training)
+        losses = F.cross_entropy(model(x, task=0), y, reduction="none")
+        (losses[~held].sum() / 70).backward()
+        grads.append(model.column.grad)
+    assert left_out(x).sum() > 3 and grads[0].abs().max() > 1e-3
+    torch.testing.assert_close(grads[0], grads[1], rtol=1e-4, atol=1e-6)
+
+
+def by_hand(model, x, y):
+    """Right answers for the rows left out, of heads that learned the others, on features without gates and with."""
+    out, found = left_out(x), []
+    for z in (model.features(x), model.features(x, 0)):
+        h = model.heads.random[0](model.heads.normalised(z, 0)).detach()
+        right = []
+        for penalty in (0.1, 1.0, 10.0):
+            head = RidgeHead(h.shape[1], 2, penalty=penalty)
+            head.learn([(h[~out], y[~out])])
+            right.append(int((head(h[out]).argmax(1) == y[out]).sum()))
+        found.append(right)
+    return found
+
+
+@pytest.mark.parametrize(("gates", "better"), [((0.0, -6.0), True), ((-6.0, 0.0), False)])
+def test_a_head_sees_gates_where_they_are_better(gates, better):
+    """Gates that shut what says nothing help; gates that shut what matters do not, and are left out."""
+    model, x, y = started(gates)
+    without, with_gates = by_hand(model, x, y)
+    assert (max(with_gates) > max(without)) is better
+    model.fit_head(0, zip(x.split(100), y.split(100), strict=True))
+    assert model.sees_gates(0) is better and model.sees_gates(1)
+    expected = model.heads.normalised(model.features(x, 0 if better else None), 0)
+    solved = F.linear(model.heads._hidden(expected), model.heads.ridge_weight[0], model.heads.ridge_bias[0])
+    torch.testing.assert_close(model(x, task=0), solved, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(model.fold(0)(x), solved, rtol=1e-3, atol=1e-3)
+    test, labels = rows(seed=1)
+    assert (model(test, task=0).argmax(1) == labels).float().mean() > 0.75
+    before = model(x, task=0)
+    again = identity()
+    again.load_state_dict(model.state_dict())
+    assert torch.equal(again.eval()(x, task=0), before) and again.sees_gates(0) is better
+    model.start_task(1, [x + 1])
+    assert torch.equal(model(x, task=0), before) and model.sees_gates(0) is better and model.learning == 1
+    model.start_task(0, [x])
+    assert model.sees_gates(0), "it learns anew"
+
+
+def test_an_artifact_without_sums_has_kilobytes_and_learns_no_further_task(tmp_path):
+    model, (x, y) = identity(context="ridge"), rows()
+    for task in (0, 1):
+        model.start_task(task, [x + 3 * task])
+        model.fit_head(task, [(x + 3 * task, y)])
+    both = torch.cat([x, x + 3])
+    expected = model.eval()(both)
+    model.save_pretrained(tmp_path / "whole")
+    model.drop_sums()
+    model.save_pretrained(tmp_path / "small")
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("whole", "small")]
+    assert sizes[0] - sizes[1] == pytest.approx(model.context.inner.head.triangle.nbytes, abs=200)
+    for options in ({}, {"max_tasks": 5}):
+        again = dendrite_zoo.load(tmp_path / "small", backbone=identity().backbone, **options)
+        assert torch.equal(again(both), expected) and again.num_tasks == 2
+        with pytest.raises(ValueError, match=r"sums were dropped.*saved before `drop_sums"):
+            again.start_task(2, [x - 3])
+        assert again.num_tasks == 2 and torch.equal(again(both), expected)
+    whole = dendrite_zoo.load(tmp_path / "whole", backbone=identity().backbone)
+    whole.start_task(2, [x - 3])
+    assert whole.num_tasks == 3
