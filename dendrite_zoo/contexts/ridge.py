@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from dendrite_zoo._core.batches import input_batches
-from dendrite_zoo._core.checks import wrong_argument
+from dendrite_zoo._core.checks import check_integers, wrong_argument
 from dendrite_zoo._core.finite import LARGEST
 from dendrite_zoo._core.ranks import all_gather, sum_over_ranks
 from dendrite_zoo._core.torch import full_precision
@@ -29,6 +29,9 @@ class RidgeContext(OneHotContext):
     come from other data sets, it finds the tasks of many more. Each id chooses its own segments, as in a
     `OneHotContext`, so that tasks that look alike have contexts that do not.
 
+    A task of several classes has as many means, which tell more tasks apart than one: give ``num_classes``, and the
+    labels of a started task to `class_sums` and `split_task`.
+
     Before any task is learned, each row is of task 0. A task that is started again adds its rows to those before.
 
     Args:
@@ -39,10 +42,12 @@ class RidgeContext(OneHotContext):
         penalty: of the discriminant; see `dendrite_zoo.functional.ridge_discriminant`.
         seed: of the random features.
         whiten: for inputs that are features of a network; see `dendrite_zoo.layers.RandomFeatures`.
+        num_classes: of each task, where they are known.
 
     Attributes:
         features: the `RandomFeatures`.
-        head: the `RidgeHead` whose classes are the tasks.
+        head: the `RidgeHead` whose classes are those of task 0, of task 1, ...; all rows of a task are of its first one
+            until it is split.
 
     Example:
         >>> x = torch.randn(2, 300, 8)
@@ -66,11 +71,13 @@ class RidgeContext(OneHotContext):
         penalty: float = 0.1,
         seed: int = 0,
         whiten: bool = False,
+        num_classes: int = 1,
     ) -> None:
         super().__init__(max_tasks)
-        self.num_features = num_features
+        check_integers(1, num_classes=num_classes)
+        self.num_features, self.num_classes = num_features, num_classes
         self.features = RandomFeatures(num_features, random_features, seed=seed, whiten=whiten)
-        self.head = RidgeHead(random_features, max_tasks, penalty=penalty)
+        self.head = RidgeHead(random_features, max_tasks * num_classes, penalty=penalty)
         size = min(DIRECTIONS, num_features)
         self.centers = nn.Buffer(torch.zeros(max_tasks, size, dtype=torch.float32))
         self.whitening = nn.Buffer(torch.zeros(max_tasks, size, size, dtype=torch.float32))
@@ -86,7 +93,7 @@ class RidgeContext(OneHotContext):
             for batch in input_batches(batches):
                 x = flat_rows(batch, self.num_features)
                 x = x.where(x.abs() < LARGEST, torch.nan)  # which the sums refuse
-                yield x, torch.full((len(x),), task, device=x.device)
+                yield x, torch.full((len(x),), task * self.num_classes, device=x.device)
 
         def features() -> Iterator[tuple[Tensor, Tensor]]:
             for x, label in self.features.start(rows(), LARGEST):
@@ -95,13 +102,51 @@ class RidgeContext(OneHotContext):
 
         with self.features.set_by_accepted_rows():
             self.head.learn(features())
-        self.counts.copy_(self.head.counts)
+        self.counts.copy_(self.head.counts.view(self.max_tasks, -1).sum(1))
         self._set_distances(task, torch.cat(seen) if seen else self.centers[:0])
+
+    @torch.no_grad()
+    def class_sums(self, x: Tensor, y: Tensor) -> Tensor:
+        """What `split_task` needs of rows ``(B, features)`` of a started task: sums by class, and numbers of rows.
+
+        Args:
+            x: rows.
+            y: their classes ``(B,)``, from 0; of more than ``num_classes`` every ``num_classes``-th shares a mean.
+
+        Returns:
+            ``(num_classes, random_features + 1)``, to be added up over all batches.
+        """
+        h = nn.functional.pad(self.features(flat_rows(x, self.num_features)), (0, 1), value=1.0).to(self.head.sums)
+        return h.new_zeros(self.num_classes, h.shape[1]).index_add_(0, y.to(h.device) % self.num_classes, h)
+
+    @torch.no_grad()
+    def split_task(self, task: int, sums: Tensor) -> None:
+        """Have a started task be known by the means of its classes, in place of one, and solve.
+
+        Args:
+            task: it has as many rows as before.
+            sums: of `class_sums`, over all its rows that this process has.
+
+        Example:
+            >>> y = torch.arange(200) % 2
+            >>> x = torch.randn(200, 1) + 8 * y[:, None]      # around 0 and 8: their mean is that of what lies between
+            >>> context = RidgeContext(1, max_tasks=2, random_features=64, num_classes=2)
+            >>> context.start_task(0, [x])
+            >>> context.start_task(1, [torch.randn(200, 1) + 4])
+            >>> context.split_task(0, context.class_sums(x, y))
+            >>> context.infer(torch.tensor([[0.0], [4.0], [8.0]]))
+            tensor([0, 1, 0])
+        """
+        sum_over_ranks(sums)
+        own = slice(task * self.num_classes, (task + 1) * self.num_classes)
+        rows = sums * (self.head.counts[own].sum() / sums[:, -1].sum())
+        self.head.sums[own], self.head.counts[own] = rows[:, :-1], rows[:, -1]
+        self.head.solve()
 
     @torch.no_grad()
     def infer(self, x: Tensor) -> Tensor:
         """The most probable task of each row of ``x`` ``(B, features)``, as ``(B,)`` integers."""
-        return self.head(self.features(usable_rows(x, self.num_features))).argmax(1)
+        return self.head(self.features(usable_rows(x, self.num_features))).argmax(1) // self.num_classes
 
     @torch.no_grad()
     def confidence(self, x: Tensor, task: int | Tensor | None = None) -> Tensor:

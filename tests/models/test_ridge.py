@@ -90,7 +90,7 @@ def test_an_artifact_without_sums(tmp_path):
     assert (tmp_path / "model.safetensors").stat().st_size < 64 * 64 * 8 / 2
     for options in ({}, {"num_classes": 5}):
         loaded = dendrite_zoo.load(tmp_path, **options)
-        assert torch.equal(loaded(data[0][0])[:, :3], expected)
+        torch.testing.assert_close(loaded(data[0][0])[:, :3], expected, rtol=1e-4, atol=1e-4)
         with pytest.raises(ValueError, match=r"sums were dropped"):
             loaded.learn(data)
 

@@ -52,9 +52,11 @@ def add_dendrites(
         num_classes: size of the output that all tasks share; labels of each task are from 0.
         max_tasks: how many tasks there is room for.
         head: ``"ridge"``: a linear head is trained with the gates, then `AdaptedBackbone.fit_head` solves another one
-            from random features of gated features and inputs; ``"linear"``: that of the training; None for features.
-        context: where a task comes from, where none is given: ``"ridge"`` (regression on random features),
-            ``"prototype"`` (the nearest mean of features); with ``"given"`` it always is.
+            from random features of features and inputs, gated where that is better for each seventh row, on which gates
+            are not trained; ``"linear"``: that of the training; None for features.
+        context: where a task comes from, where none is given: ``"ridge"`` (a discriminant over random features, which
+            knows the means of the classes of each task once a ridge head is solved), ``"prototype"`` (the nearest mean
+            of features); with ``"given"`` it always is.
         shift: whether channels get an offset, too.
         name: what an artifact calls the backbone, such as ``"timm/resnet18.a1_in1k@<commit>"``; by default what timm
             or transformers call it.

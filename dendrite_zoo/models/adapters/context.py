@@ -1,7 +1,7 @@
 """Which task an input of a backbone with dendrites is of: inferred from the features that it has without gates."""
 
-from collections.abc import Iterable
-from typing import Any, Literal, Protocol
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, Protocol, TypeGuard
 
 import torch
 from torch import Tensor
@@ -9,10 +9,18 @@ from torch import Tensor
 from dendrite_zoo._core.checks import wrong_argument
 from dendrite_zoo.contexts import OneHotContext, PrototypeContext, RidgeContext, TaskContext
 from dendrite_zoo.contexts.base import mean_over_ranks
+from dendrite_zoo.layers.ridge import has_dropped
 
 ContextKind = Literal["ridge", "prototype", "given"]
 LEAST, MOST = 1024, 2048
 """Random features of a ridge context: as many as there are features, between these."""
+MOST_CLASSES = 32
+"""Classes of a task whose means a ridge context knows; where there are more, every 32nd shares one."""
+
+
+def clusters_of(config: Mapping[str, Any]) -> int:
+    """The classes of a task that a ridge context tells apart, for a config of an `AdaptedBackbone`."""
+    return min(MOST_CLASSES, config["num_classes"]) if config["head"] == "ridge" else 1
 
 
 class Learner(Protocol):
@@ -31,12 +39,15 @@ class AdapterContext(OneHotContext):
         num_features: of a row of features.
         max_tasks: capacity, in tasks.
         model: whose backbone gives the features.
+        num_classes: of a task, whose means a ridge context has, once its head is solved.
 
     Attributes:
         inner: the context over features; None where tasks are given.
     """
 
-    def __init__(self, kind: ContextKind, num_features: int, max_tasks: int, model: "Learner") -> None:
+    def __init__(
+        self, kind: ContextKind, num_features: int, max_tasks: int, model: "Learner", num_classes: int = 1
+    ) -> None:
         super().__init__(max_tasks)
         self.inferable = kind != "given"  # type: ignore[misc]
         self._model = (model,)  # no submodule: it is the one that this context is in
@@ -45,7 +56,8 @@ class AdapterContext(OneHotContext):
             self.inner = PrototypeContext(num_features, max_tasks)
         elif kind == "ridge":
             hidden = min(MOST, max(LEAST, num_features))
-            self.inner = RidgeContext(num_features, max_tasks, random_features=hidden, whiten=True)
+            options = {"random_features": hidden, "num_classes": num_classes, "whiten": True}
+            self.inner = RidgeContext(num_features, max_tasks, **options)
 
     def start_task(self, task: int, batches: Iterable[Any]) -> None:
         """Have the model begin with a task; see `AdaptedBackbone.start_task`."""
@@ -58,6 +70,19 @@ class AdapterContext(OneHotContext):
         else:
             self.inner.start_task(task, features)
             self.counts.copy_(self.inner.counts)
+
+    def class_sums(self, features: Tensor, y: Tensor) -> Tensor:
+        """What `split_task` needs of features ``(B, num_features)`` and labels; see `RidgeContext.class_sums`."""
+        return self.inner.class_sums(features, y.long()) if self._splits(self.inner) else features.new_zeros(0)
+
+    def split_task(self, task: int, sums: Tensor) -> None:
+        """Have a task be known by the means of its classes, where the context can."""
+        if self._splits(self.inner):
+            self.inner.split_task(task, sums)
+
+    @staticmethod
+    def _splits(inner: TaskContext | None) -> TypeGuard[RidgeContext]:
+        return isinstance(inner, RidgeContext) and inner.num_classes > 1 and not has_dropped(inner.head.triangle)
 
     @torch.no_grad()
     def infer(self, x: Any) -> Tensor:

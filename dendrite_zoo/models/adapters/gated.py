@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar, get_args
 
 import torch
@@ -15,7 +15,7 @@ from dendrite_zoo.hub.artifact import fingerprint
 from dendrite_zoo.hub.resolve import REPO
 from dendrite_zoo.layers.gate import BATCH_NORMS, ChannelGate, FrozenNorm, channels_of
 from dendrite_zoo.models.adapters.builders import build_backbone
-from dendrite_zoo.models.adapters.context import AdapterContext, ContextKind
+from dendrite_zoo.models.adapters.context import AdapterContext, ContextKind, clusters_of
 from dendrite_zoo.models.adapters.features import FeatureExtractor, Stage, left_out, map_tensors, num_rows, rows_of
 from dendrite_zoo.models.adapters.head import HeadKind, TaskHeads
 from dendrite_zoo.models.adapters.state import WITHOUT_GATES, add_hooks
@@ -66,7 +66,7 @@ class GatedBackbone(HubModel, nn.Module):
         self.status = nn.Buffer(torch.zeros(max_tasks, dtype=torch.uint8))
         self.backbone_id = nn.Buffer(torch.tensor(list(bytes.fromhex(backbone_sha256)), dtype=torch.uint8))
         self.heads = TaskHeads(head, means, spreads, input_features, num_classes, max_tasks)
-        self.context = AdapterContext(context, self.num_features, max_tasks, self)
+        self.context = AdapterContext(context, self.num_features, max_tasks, self, clusters_of(self.config))
         self.learning: int | None = None
         self.extractor: FeatureExtractor | None = None
         self._gates: dict[str, ChannelGate] = {}
@@ -162,11 +162,8 @@ class GatedBackbone(HubModel, nn.Module):
             inputs: whether numbers of the inputs follow, ``(B, F + I)``.
         """
         extractor = self._extractor()
-        if task is None:
+        with nullcontext() if task is None else self._gated(task):
             features: Tensor = extractor(x, inputs=inputs)
-        else:
-            with self._gated(task):
-                features = extractor(x, inputs=inputs)
         return features
 
     def forward(self, x: Any, task: int | Tensor | None = None) -> Tensor:
@@ -232,8 +229,9 @@ class GatedBackbone(HubModel, nn.Module):
         return output
 
     def _compute(self, x: Any, task: int, *, graph: bool = False, trains: bool = False) -> Tensor:
+        extractor = self._extractor()
         with self._gated(task, graph=graph, by_head=not trains):
-            z = self._extractor()(x, **self.heads.needs(trains))
+            z = extractor(x, **self.heads.needs(trains))
         output: Tensor = self.heads(z, task, self._linear(task, graph=graph), trains=trains)
         if graph and self.config["head"] == "ridge":
             output = torch.where(left_out(x)[:, None], output.detach(), output)

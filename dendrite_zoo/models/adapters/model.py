@@ -15,10 +15,11 @@ from dendrite_zoo.hub import register_model
 from dendrite_zoo.hub.artifact import fingerprint
 from dendrite_zoo.layers import RidgeHead
 from dendrite_zoo.layers.ridge import with_dropped, without_dropped
+from dendrite_zoo.models.adapters.context import clusters_of
 from dendrite_zoo.models.adapters.features import left_out, rows_of
 from dendrite_zoo.models.adapters.folding import FoldedBackbone, folded_backbone
 from dendrite_zoo.models.adapters.gated import GatedBackbone
-from dendrite_zoo.models.adapters.state import LEARNS, WITHOUT_GATES, with_room
+from dendrite_zoo.models.adapters.state import LEARNS, WITHOUT_GATES, with_clusters, with_room
 
 __all__ = ["AdaptedBackbone"]
 
@@ -155,12 +156,16 @@ class AdaptedBackbone(GatedBackbone):
             )
         gated = bool(self._parts(task, False)[0].any()) or bool(self._parts(task, False)[1].any())
 
+        sums = self.context.class_sums(self.column.new_zeros(0, self.num_features), self.status[:0].long())
+
         def rows() -> Iterator[tuple[list[Tensor], Tensor, Tensor]]:
             for x, y in map(self._moved, labelled_batches(batches)):
-                found = [self.features(x, inputs=True)]
-                yield found + [self.features(x, task)] * gated, labels(y), left_out(x)
+                z, y = self.features(x, inputs=True), labels(y)
+                sums.add_(self.context.class_sums(z[:, : self.num_features], y))
+                yield [z] + [self.features(x, task)] * gated, y, left_out(x)
 
         best = self.heads.fit(task, rows(), ways=1 + gated)
+        self.context.split_task(task, sums)
         self.status[task] = (self.status[task] & LEARNS) + WITHOUT_GATES * (gated and best == 0)
 
     def sees_gates(self, task: int) -> bool:
@@ -203,8 +208,11 @@ class AdaptedBackbone(GatedBackbone):
 
     @classmethod
     def from_file(cls, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Note that they were."""
-        return with_dropped(state, "context.inner.head") if config["context"] == "ridge" else dict(state)
+        """Note that they were; give tasks room for the means of their classes, where they had but one."""
+        if config["context"] != "ridge":
+            return dict(state)
+        head = "context.inner.head"
+        return with_dropped(with_clusters(state, head, config["max_tasks"], clusters_of(config)), head)
 
     @classmethod
     def adapt(

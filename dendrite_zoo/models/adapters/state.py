@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from dendrite_zoo._core.checks import check_integers, wrong_argument
+from dendrite_zoo.functional.ridge import UNSEEN
 
 
 def add_hooks(model: Any) -> None:
@@ -86,4 +87,22 @@ def with_room(state: Mapping[str, Tensor], new: Mapping[str, Tensor], wanted: in
             added = new[name].narrow(dim, kept := min(size, tensor.shape[dim]), size - kept).to(tensor)
             tensor = torch.cat([tensor.narrow(dim, 0, kept), added], dim)
         grown[name] = tensor.contiguous()
+    return grown
+
+
+def with_clusters(state: Mapping[str, Tensor], head: str, tasks: int, clusters: int) -> dict[str, Tensor]:
+    """A state in which a ridge context has so many means of each task, of one that had a single one.
+
+    Args:
+        state: of a model.
+        head: the name of its `RidgeHead`.
+        tasks: how many there is room for.
+        clusters: means of a task.
+    """
+    grown = dict(state)
+    for name, empty in (("weight", 0.0), ("sums", 0.0), ("counts", 0.0), ("bias", UNSEEN)):
+        tensor = state.get(f"{head}.{name}")
+        if clusters > 1 and tensor is not None and len(tensor) == tasks:
+            grown[f"{head}.{name}"] = tensor.new_full((tasks * clusters, *tensor.shape[1:]), empty)
+            grown[f"{head}.{name}"][::clusters] = tensor
     return grown

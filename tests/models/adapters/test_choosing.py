@@ -130,6 +130,55 @@ def test_a_head_sees_gates_where_they_are_better(gates, better):
     assert model.sees_gates(0), "it learns anew"
 
 
+def alike(task, rows=90, seed=0):
+    """Tasks of one mean: nine corners of a ring, of which each task has three, as its classes."""
+    generator = torch.Generator().manual_seed(10 * seed + task)
+    y = torch.arange(rows) % 3
+    x, angle = torch.randn(rows, SIZE, generator=generator), 2 * torch.pi * (3 * y + task) / 9
+    x[:, :2] += 8 * torch.stack([angle.cos(), angle.sin()], 1)
+    return x, y
+
+
+def test_tasks_are_told_apart_by_the_means_of_their_classes(tmp_path):
+    model = identity(num_classes=3, context="ridge")
+    for task in range(3):
+        model.start_task(task, [alike(task)[0]])
+    both = torch.cat([alike(task, seed=1)[0] for task in range(3)])
+    tasks = torch.arange(3).repeat_interleave(90)
+    by_tasks = (model.context.infer(both) == tasks).float().mean()
+    for task in (1, 0, 2):
+        x, y = alike(task)
+        model.fit_head(task, zip(x.split(25), y.split(25), strict=True))
+        model.fit_head(task, [(x, y)])  # once more is the same
+    by_classes = (model.context.infer(both) == tasks).float().mean()
+    assert by_classes > 0.8 and by_tasks < 0.5
+    context = model.context.inner
+    h = torch.cat([context.features(alike(task)[0]) for task in range(3)])
+    head = RidgeHead(h.shape[1], 9)
+    head.learn([(h, torch.cat([alike(task)[1] + 3 * task for task in range(3)]))])
+    torch.testing.assert_close(context.head.weight, head.weight, rtol=1e-3, atol=1e-3)
+    assert context.counts.tolist() == [90, 90, 90] and model.num_tasks == 3
+    model.start_task(1, [alike(1, seed=2)[0]])
+    assert context.counts.tolist() == [90, 180, 90]
+
+
+def test_an_artifact_whose_tasks_had_one_mean_each_loads_as_it_was(tmp_path, monkeypatch):
+    monkeypatch.setattr("dendrite_zoo.models.adapters.context.MOST_CLASSES", 1)
+    model = identity(num_classes=3, context="ridge")
+    for task in range(2):
+        model.start_task(task, [alike(task)[0]])
+        model.fit_head(task, [alike(task)])
+    x = torch.cat([alike(0)[0], alike(1)[0]])
+    ids = model.eval().context.infer(x)
+    model.save_pretrained(tmp_path)
+    monkeypatch.undo()
+    again = dendrite_zoo.load(tmp_path, backbone=model.backbone, max_tasks=4)
+    assert again.context.inner.num_classes == 3 and torch.equal(again.context.infer(x), ids)
+    again.fit_head(0, [alike(0)])
+    again.start_task(2, [alike(2)[0]])
+    assert again.num_tasks == 3
+
+
 def test_an_artifact_without_sums_has_kilobytes_and_learns_no_further_task(tmp_path):
     model, (x, y) = identity(context="ridge"), rows()
     for task in (0, 1):
