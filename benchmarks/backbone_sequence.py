@@ -34,6 +34,7 @@ from dendrite_zoo.streams import load_source
 
 PASSES = {"mnist": 3, "fashion-mnist": 3, "omniglot": 20, "digits": 10}
 TRAIN, TEST, BATCH = 5000, 2000, 64
+FIRST = 250  # test images of a task, with the task inferred: a sample that is soon measured again
 ADAPTER_RATE = 5e-3  # as that of gates
 MEAN, STD = (torch.tensor(x).view(3, 1, 1) for x in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
 
@@ -70,11 +71,11 @@ def efficientnet(weights: Path) -> nn.Module:
     return network
 
 
-BACKBONES: dict[str, tuple[Callable[[Path], nn.Module], int, int, type[nn.Module]]] = {
-    "resnet20": (resnet20, 64, 32, nn.BatchNorm2d),
-    "efficientnet": (efficientnet, 1280, 64, nn.Conv2d),
+BACKBONES: dict[str, tuple[Callable[[Path], nn.Module], int, int, type[nn.Module], str]] = {
+    "resnet20": (resnet20, 64, 32, nn.BatchNorm2d, "github.com/akamaster/pytorch_resnet_cifar10@d5489e8"),
+    "efficientnet": (efficientnet, 1280, 64, nn.Conv2d, "timm/tf_efficientnet_lite0.in1k"),
 }
-"""How it is built, its features, the side of its images, and the layers that get gates."""
+"""How it is built, its features, the side of its images, the layers that get gates, and where it is from."""
 
 
 # ---- learning
@@ -117,6 +118,8 @@ class Case(NamedTuple):
     layers: type[nn.Module]
     tasks: list[Task]
     folder: Path
+    name: str
+    context: str
 
 
 class Found(NamedTuple):
@@ -129,7 +132,8 @@ class Found(NamedTuple):
 def dendrites(case: Case, *, train: bool, shift: bool = False) -> list[Found]:
     """Gates (and shifts) trained a task, with its linear head, then a ridge head; what it reaches with each."""
     tasks = case.tasks
-    options = {"num_classes": classes(tasks), "max_tasks": len(tasks), "shift": shift}
+    options = {"num_classes": classes(tasks), "max_tasks": len(tasks), "shift": shift, "context": case.context}
+    options["name"] = case.name
     model = add_dendrites(case.make(), layers=case.layers, **options)
     linear, before, seconds = [], [], 0.0
     for number, task in enumerate(tasks):
@@ -163,10 +167,11 @@ def dendrites(case: Case, *, train: bool, shift: bool = False) -> list[Found]:
         "gates_per_task": sum(model.config["layers"].values()) * (1 + shift) if train else 0,
         "trained_per_task": model.column.numel() if train else 0,
     }
-    name = "gates and shifts" if shift else "gates"
-    if not train:
-        return [Found("ridge alone", "given", given, more), Found("ridge alone", "inferred", unknown, more)]
+    more["first_right"] = [share_right(logits[:FIRST], task) for logits, task in zip(inferred, tasks, strict=True)]
+    name = "ridge alone" if not train else "gates and shifts" if shift else "gates"
     model.save_pretrained(case.folder / name.replace(" ", "-"))
+    if not train:
+        return [Found(name, "inferred", unknown, more), Found(name, "given", given, more)]
     return [
         Found(f"{name}, linear head", "given", linear, more),
         Found(f"{name}, then ridge", "given", given, more),
@@ -182,7 +187,7 @@ def outputs(model: nn.Module, task: Task, number: int | Tensor) -> Tensor:
 
 
 def share_right(logits: Tensor, task: Task) -> float:
-    return float((logits.argmax(1) == task.y_test).double().mean())
+    return float((logits.argmax(1) == task.y_test[: len(logits)]).double().mean())
 
 
 def probe(case: Case) -> list[Found]:
@@ -268,18 +273,19 @@ def main() -> None:
     parser.add_argument("--backbone", choices=BACKBONES, default="resnet20")
     parser.add_argument("--tasks", nargs="+", choices=PASSES, default=list(PASSES))
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--context", choices=["ridge", "prototype"], default="ridge")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--runs", type=Path, default=Path("runs/backbone-sequence"))
     parser.add_argument("--out", type=Path, default=Path("results/backbone-sequence.json"))
     options = parser.parse_args()
-    make, features, side, layers = BACKBONES[options.backbone]
+    make, features, side, layers, name = BACKBONES[options.backbone]
     for seed in options.seeds:
         rng, folder = np.random.RandomState(seed), options.runs / f"{options.backbone}-{seed}"
         tasks = [read(name, side, rng) for name in options.tasks]
-        case = Case(lambda: make(options.weights), features, layers, tasks, folder)
+        case = Case(lambda: make(options.weights), features, layers, tasks, folder, name, options.context)
         for method in options.methods:
             if not (file := folder / f"{method}.json").is_file():
-                config = {"backbone": options.backbone}
+                config = {"backbone": options.backbone, "context": options.context}
                 write_records(run(case, method, seed, "-".join(options.tasks), config), file)
     files = [file for method in METHODS for file in sorted(options.runs.glob(f"{options.backbone}-*/{method}.json"))]
     write_records(merge_seeds(record for file in files for record in read_records(file)), options.out)

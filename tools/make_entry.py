@@ -14,6 +14,7 @@ from dendrite_zoo.hub.artifact import WEIGHTS
 from dendrite_zoo.hub.model import HubModel
 from dendrite_zoo.hub.publish.card import write_card
 from dendrite_zoo.hub.publish.kinds import kind_of
+from dendrite_zoo.models import AdaptedBackbone
 from dendrite_zoo.models.control import ControlModel
 from dendrite_zoo.records import merge_seeds, read_records
 
@@ -41,6 +42,8 @@ def make_entry(
     model = HubModel.from_pretrained(source)
     if isinstance(model, ControlModel):
         model.clear_unused()
+    if isinstance(model, AdaptedBackbone):
+        model.drop_sums()
     model.save_pretrained(shelf / name, results=results)
     model.results = results
     write_card(model, shelf / name, name)
@@ -65,10 +68,11 @@ def main() -> None:
     parser.add_argument("source", help="the run whose weights are taken")
     parser.add_argument("results", nargs="*", help="more runs, or JSON files of records; the entry's own come first")
     parser.add_argument("--recipe", help="what trains it, for those who lack its weights (default: NAME)")
+    parser.add_argument("--build", help="the command that does, where it is no recipe")
     parser.add_argument("--no-weights", action="store_true", help="leave them out: they are too large for the package")
     given = parser.parse_args()
     records = merge_seeds(record for run in given.results or [given.source] for record in read_records(run))
-    build = f"dendrite-zoo fit --config {given.recipe or given.name}"
+    build = given.build or f"dendrite-zoo fit --config {given.recipe or given.name}"
     results = [record.to_json() for record in records]
     entry = make_entry(given.name, given.source, results, build=build, weights=not given.no_weights)
     print(f"{entry.name}: {entry.headline}, {entry.size / 1e6:.1f} MB")
