@@ -56,8 +56,9 @@ class AdapterContext(OneHotContext):
             self.inner = PrototypeContext(num_features, max_tasks)
         elif kind == "ridge":
             hidden = min(MOST, max(LEAST, num_features))
-            options = {"random_features": hidden, "num_classes": num_classes, "whiten": True}
-            self.inner = RidgeContext(num_features, max_tasks, **options)
+            self.inner = RidgeContext(
+                num_features, max_tasks, random_features=hidden, whiten=True, num_classes=num_classes
+            )
 
     def start_task(self, task: int, batches: Iterable[Any]) -> None:
         """Have the model begin with a task; see `AdaptedBackbone.start_task`."""

@@ -79,7 +79,7 @@ class AdaptedBackbone(GatedBackbone):
         self.merge()
         self.column.copy_(self.columns[task])
         self.column.grad, self.learning = None, task
-        self.status &= WITHOUT_GATES
+        self.status.bitwise_and_(WITHOUT_GATES)
         self.status[task] = LEARNS
 
     def _first_features(self, x: Any, inputs: bool) -> Tensor:
