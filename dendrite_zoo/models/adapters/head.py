@@ -171,13 +171,7 @@ class TaskHeads(nn.Module):
                     parts.append(h[out])
         for head, added in zip(heads, sums, strict=True):
             head.add(added)
-        sum_over_ranks(count := torch.tensor(sum(map(len, labels)), device=device))
-        penalties = PENALTIES[: len(PENALTIES) if count >= LEAST_HELD else 1]
-        right = [0] * ways
-        if count and ways * len(penalties) > 1:
-            y = torch.cat(labels)
-            right = [head.choose_penalty(torch.cat(h), y, penalties) for head, h in zip(heads, held, strict=True)]
-        best = right.index(max(right))
+        best = _best(heads, [torch.cat(parts) for parts in held], torch.cat(labels))
         heads[best].solve()
         self.ridge_weight[task], self.ridge_bias[task] = heads[best].weight, heads[best].bias
         self.is_solved[task] = True
@@ -206,3 +200,13 @@ class TaskHeads(nn.Module):
     def _apply(self, fn: Any, recurse: bool = True) -> "TaskHeads":
         keep_precision(self, super()._apply, fn, recurse)
         return self
+
+
+def _best(heads: list[RidgeHead], held: list[Tensor], labels: Tensor) -> int:
+    """Which head is right most often for rows it has learned, when it is solved without them; penalties are set."""
+    sum_over_ranks(count := torch.tensor(len(labels), device=labels.device))
+    penalties = PENALTIES[: len(PENALTIES) if count >= LEAST_HELD else 1]
+    if not count or len(heads) * len(penalties) == 1:
+        return 0
+    right = [head.choose_penalty(h, labels, penalties) for head, h in zip(heads, held, strict=True)]
+    return right.index(max(right))
