@@ -14,6 +14,7 @@ LOADER = r"/dataloader_idx_(\d+)"
 PLACE = r"\{task(?::(\d+))?\}"
 LOGGED = r"(average|learning)_accuracy|(backward|forward)_transfer|forgetting(/task_\d+)?"  # by a ForgettingLogger
 OURS = rf"(.*/)?({LOGGED})|(sparsity|subnetworks)/.*"
+PLAYED = "val/success", "val/return"  # by a SuccessLogger
 SHOWN = 5  # names in a message
 LESS_IS_BETTER = {
     *("loss", "losses", "error", "errors", "err", "mae", "mse", "rmse", "mape", "smape", "perplexity", "ppl", "nll"),
@@ -126,6 +127,8 @@ class MetricName:
         near = difflib.get_close_matches(self.metric, names, n=SHOWN, cutoff=0)
         shown = near + [name for name in names if name not in near][: SHOWN - len(near)]
         more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
+        if self.metric in PLAYED:
+            return f"{expected}only {shown}{more} were logged. Give the Trainer a SuccessLogger(), too, which logs it."
         return (
             f"{expected}only {shown}{more} were logged.{nearest(self.metric, readable(logged, loaders))} Pass the "
             f"name of a metric that is logged, or call self.log({self.metric!r}, ...) in `validation_step`, with one "

@@ -115,12 +115,13 @@ class PolicyModule(NewTaskModule):
         return loaded or not every or getattr(self.datamodule, "first_task", 0) > 0
 
     def parameters_by_task(self) -> list[int]:
-        """After a fit, how many numbers of the policy each of the data's tasks but the first trained."""
+        """After a fit, how many numbers of the policy each task trained, but for the data's first task."""
         new, every = self.new, range(len(self.tasks))
         order, counts = list(every) if self._places is None else self._places.tolist(), []
+        trained = range(max(1, getattr(self.datamodule, "first_task", 0)), len(order))
         if new is None:
-            return [sum(p.numel() for p in self.model.parameters() if p.requires_grad)] * (len(order) - 1)
-        for number in range(1, len(order)):
+            return [sum(p.numel() for p in self.model.parameters() if p.requires_grad)] * len(trained)
+        for number in trained:
             new.own([order[number]], [task for task in every if task not in order[number:]])
             counts.append(new.num_parameters)
         thaw(self.model)

@@ -1,5 +1,6 @@
 """What the record of a policy has beside what was logged: goals that it played, and what a skill took."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -36,13 +37,25 @@ def policy_scores(
     specs = getattr(data, "specs", ()) or [MetaWorldTask(name) for name in tasks if name in MT50]
     if not goals or without_success(specs) or len(specs) < len(tasks):
         return None, record  # a record is of shares from 0 to 1
-    options: dict[str, Any] = {"num_goals": goals, "fast": getattr(data, "fast", False), "progress": True}
-    played = getattr(data, "hparams", {}).get("environments") or {}  # of `OnlineTasks`
-    options["num_processes"] = getattr(data, "num_processes", played.get("num_processes", 2))
-    report = evaluate_policy(policy.eval(), specs, **options)
+    report = evaluate_policy(policy.eval(), specs, num_goals=goals, progress=True, **_environments(data))
     kinds = {isinstance(spec, MetaWorldTask) for spec in specs}
     libraries = [name for kind in kinds for name in (("metaworld", "mujoco") if kind else ("gymnasium",))]
     return report, record | report.to_record(sequential=sequential) | {"versions": versions(*libraries)}
+
+
+def success_logger(data: Any, callbacks: Sequence[Any]) -> list[SuccessLogger]:
+    """One that plays, where tasks are learned one after another and nobody measures what is reached in them."""
+    played = getattr(data, "metric", None) in ("val/success", "val/return")
+    if not played or any(isinstance(callback, SuccessLogger) for callback in callbacks):
+        return []
+    return [SuccessLogger(**_environments(data))]
+
+
+def _environments(data: Any) -> dict[str, Any]:
+    """How the environments of the data are played."""
+    given = getattr(data, "hparams", {}).get("environments") or {}  # of `OnlineTasks`
+    processes = getattr(data, "num_processes", given.get("num_processes", 2))
+    return {"fast": getattr(data, "fast", False), "num_processes": processes}
 
 
 def _of_sequence(trainer: Trainer, module: LightningModule) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from dendrite_zoo.callbacks.trainer import find_callback
 from dendrite_zoo.cli import run_folder
 from dendrite_zoo.cli.import_paths import check_import_paths, refuse_dangerous_imports
 from dendrite_zoo.cli.parser import Parser, UsageError, set_by_data
-from dendrite_zoo.cli.policy_scores import policy_scores
+from dendrite_zoo.cli.policy_scores import policy_scores, success_logger
 from dendrite_zoo.cli.recipes import describe, expand, recipes
 from dendrite_zoo.cli.run_logger import RunLogger
 from dendrite_zoo.hub import HubModel
@@ -169,7 +169,9 @@ class TrainingCLI(LightningCLI):
             self.save_config_kwargs = {"folder": self.run_folder, "command": (command := self._command())}
             run_folder.start_run(self.run_folder, resumed=config.ckpt_path is not None)
             metric, method = getattr(init.data, "metric", "val/acc"), config.method or name
-            callbacks = [*run_folder.run_callbacks(self.run_folder, metric, method=method, command=command), *callbacks]
+            own = success_logger(init.data, callbacks)
+            every = run_folder.run_callbacks(self.run_folder, metric, method=method, command=command)
+            callbacks = [*every, *own, *callbacks]
             logger = RunLogger(self.run_folder) if logger is None else logger
         try:
             return super().instantiate_trainer(**kwargs, callbacks=callbacks, logger=logger or False)

@@ -81,6 +81,12 @@ def test_the_message_suggests_the_nearest_that_can_be_read():
     message = MetricName("val/acc").not_logged(logged, loaders=2)
     assert "only ['val/accuracy', 'val/loss'] were logged. Did you mean 'val/accuracy'? Pass" in message
     assert "Did you mean" not in MetricName("val/acc").not_logged({"zzz": 0}, loaders=2)
+    for played in ("val/success", "val/return"):  # by a callback, and not by the module
+        assert (
+            MetricName(played)
+            .not_logged({"val/loss": 0}, loaders=2)
+            .endswith("only ['val/loss'] were logged. Give the Trainer a SuccessLogger(), too, which logs it.")
+        )
     message = MetricName("val_acc").not_logged({f"val_acc_{j}": 0 for j in range(3)}, loaders=3)
     assert "Did you mean 'val_acc_{task}'?" in message
 

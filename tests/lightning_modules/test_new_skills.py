@@ -81,6 +81,7 @@ def test_what_is_trained_is_the_column_and_nothing_else(tmp_path):
         else:
             assert tensor.equal(before[name]), name
     assert noted.sizes == [2 * 24 * 3] * UPDATES and bc.new.num_parameters == 144
+    assert bc.parameters_by_task() == [144]  # of the one task that was trained
 
 
 class Decayed(BehaviorCloning):
