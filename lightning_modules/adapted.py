@@ -74,6 +74,7 @@ class AdaptedTasks(TaskClassifier):
     def on_fit_start(self) -> None:
         """Keep Lightning from warning of the backbone, whose modules are in eval mode for good reason."""
         super().on_fit_start()
+        self._solved_at = None  # another fit counts its steps from 0
         if self.adapted is not None and self.adapted.extractor is not None:
             count = sum(1 for _ in self.adapted.extractor.modules())
             warnings.filterwarnings("ignore", message=rf"Found {count} module\(s\) in eval mode")

@@ -1,7 +1,7 @@
 """What LightningModules share that train one network on several tasks from labelled data."""
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, TypeAlias, get_args
 
 import torch
@@ -107,12 +107,13 @@ class TaskClassifier(NewTaskModule):
             return self.loss_function(output, target)
         return cross_entropy(output, target, self.hparams["label_smoothing"])
 
-    def predict_step(self, batch: Tensor | Sequence[Tensor], batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """The class of each row, with a ``loss`` of one's own the model's output; in the context that tests see.
 
-        Where the context is given, the loader is the task.
+        Where the context is given, the loader is the task. Of a batch that is a tuple or list, the first part counts.
         """
-        output = self(batch if isinstance(batch, Tensor) else batch[0], self._task_at_test(dataloader_idx))
+        inputs = batch[0] if isinstance(batch, (tuple, list)) else batch
+        output = self(inputs, self._task_at_test(dataloader_idx))
         return output.argmax(1) if self.loss_function is None else output
 
     def _task_at_test(self, task: int) -> int | None:

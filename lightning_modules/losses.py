@@ -62,7 +62,7 @@ def check_targets(output: Tensor, target: Tensor, loss: Any) -> None:
             for an output ``(B, 1)``, or the other way round.
     """
     if loss is None and target.is_floating_point():
-        soft = target.shape == output.shape and bool((target.sum(1) - 1).abs().max() < 1e-2)
+        soft = target.ndim > 1 and target.shape == output.shape and bool((target.sum(1) - 1).abs().max() < 1e-2)
         if not soft:
             raise ValueError(
                 f"Expected class labels, integers of shape ({len(output)},), for cross-entropy, but got {target.dtype} "

@@ -85,6 +85,17 @@ def test_the_ridge_head_is_solved_before_a_task_is_validated():
     assert bool(model.heads.is_solved.all()) and not torch.equal(model.heads.ridge_weight, solved)
 
 
+@pytest.mark.filterwarnings("ignore:.*task 0 was learned before")
+def test_the_ridge_head_is_solved_again_in_a_second_fit_of_as_many_steps():
+    model = adapted(head="ridge", context="given", max_tasks=1)
+    module = ContinualClassifier(model, context_at_test="given", lr=0.1)
+    for _ in range(2):
+        fit(module, stream(tasks=1, epochs=1))
+    solved = model.heads.ridge_weight.clone()
+    model.fit_head(0, [images(0)])
+    torch.testing.assert_close(model.heads.ridge_weight, solved, rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
 def test_a_run_that_is_resumed_goes_on_to_the_bit(tmp_path):
     def module():

@@ -119,6 +119,16 @@ def test_a_checkpoint_asks_for_the_loss_again(tmp_path):
     assert again.predict_step(x, 0).equal(module(x)), "an output, and no class"
 
 
+@pytest.mark.parametrize("pack", [lambda x: x, lambda x: (x, None), lambda x: {"x": x}], ids=["x", "(x, y)", "{x}"])
+def test_the_inputs_of_a_batch_to_predict(pack):
+    class Net(nn.Linear):
+        def forward(self, x):
+            return super().forward(x["x"] if isinstance(x, dict) else x)
+
+    module, x = ContinualClassifier(Net(6, 3)), torch.randn(4, 6)
+    assert module.predict_step(pack(x), 0).equal(module(x).argmax(1))
+
+
 @pytest.mark.parametrize(
     ("targets", "model", "arguments", "message"),
     [
@@ -128,6 +138,7 @@ def test_a_checkpoint_asks_for_the_loss_again(tmp_path):
             {},
             r"Expected class labels, .* but got torch.float32 targets of shape \(20,\)",
         ),
+        (torch.ones(20), nn.Sequential(nn.Linear(6, 1), nn.Flatten(0)), {}, r"targets of shape \(20,\)\. .*MSELoss"),
         (torch.ones(20, 2), nn.Linear(6, 2), {}, r"targets of shape \(20, 2\)\. .* loss=nn.BCEWithLogitsLoss\(\)"),
         (torch.zeros(20), nn.Linear(6, 1), {"loss": nn.MSELoss()}, r"targets of shape \(20, 1\), .* but got \(20,\)"),
     ],

@@ -119,7 +119,8 @@ def as_features(output: Any) -> Tensor:
                 return as_features(output[key])
         output = tuple(output.values())
     elif hasattr(output, "last_hidden_state") or hasattr(output, "logits"):
-        return as_features(getattr(output, "last_hidden_state", None) or output.logits)
+        own = getattr(output, "last_hidden_state", None)
+        return as_features(output.logits if own is None else own)
     if isinstance(output, (tuple, list)) and output:
         return as_features(output[0])
     raise TypeError(f"Expected a backbone that returns a tensor of features, but got {type(output).__name__}.")

@@ -1,10 +1,14 @@
 """Which layers are meant, and what the features of a network are."""
 
+from collections import namedtuple
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 
 from dendrite_zoo import add_dendrites
+from dendrite_zoo.models.adapters.features import as_features
 from dendrite_zoo.models.adapters.probe import find_layers, probe
 from tests.models.adapters.networks import Attention, Convolutions, made, mlp
 
@@ -90,6 +94,14 @@ def test_an_output_that_is_no_features():
 
     with pytest.raises(ValueError, match=r"features of shape \(2, ...\), but got an output without one"):
         add_dendrites(Summed(), layers="layer", num_classes=2, max_tasks=2)
+
+
+@pytest.mark.parametrize("names", [("last_hidden_state", "logits"), ("last_hidden_state",), ("logits",)])
+def test_features_by_their_name_in_an_output_of_any_class(names):
+    x = torch.rand(2, 3)
+    values = [x, *[torch.zeros(2, 3)] * (len(names) - 1)]
+    assert as_features(SimpleNamespace(**dict(zip(names, values, strict=True)))) is x
+    assert as_features(namedtuple("Output", names)(*values)) is x
 
 
 def test_numbers_for_the_example_are_drawn_apart_from_those_of_the_user():
