@@ -18,14 +18,14 @@ def upright(observation, reward, terminated, truncated, info):
 
 seed_everything(0, verbose=False)
 tasks = [TaskSpec(f"g={g}", partial(gymnasium.make, "Pendulum-v1", g=g), success=upright) for g in (5.0, 10.0)]
-steps = int(sys.argv[1]) if len(sys.argv) > 1 else 30_000  # of both together
+steps, starts = map(int, sys.argv[1:] or (30_000, 50))  # steps of both together
 play = {"steps_per_round": 100, "updates_per_round": 100, "warmup_steps": 2000, "environments": {"num_processes": 0}}
 data = OnlineTasks(tasks, env_steps=steps, epochs=1, **play)
 sizes = {"observation_size": data.observation_size, "action_size": data.action_size, "hidden_features": [128, 128]}
 policy = ActiveDendritePolicy(data.tasks, **sizes)
 quiet = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False, "accelerator": "cpu"}
 Trainer(**data.trainer_kwargs(), **quiet).fit(MultiTaskSAC(policy, lr=1e-3, batch_size_per_task=128), data)
-report = evaluate_policy(policy, tasks, num_goals=50, num_processes=0)
+report = evaluate_policy(policy, tasks, num_goals=starts, num_processes=0)
 for task, total in report.return_per_task.items():
-    print(f"{task:8} mean return {total:7.1f}, upright at some step in {report.per_task[task]:.0%} of 50 new starts")
+    print(f"{task:8} mean return {total:7.1f}, upright at some step in {report.per_task[task]:.0%} of {starts} starts")
 print(f"upright at the last step: {report.mean_at_last_step:.0%}")

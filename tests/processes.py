@@ -6,8 +6,10 @@ import multiprocessing
 import os
 import runpy
 import signal
+import socket
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -82,11 +84,18 @@ def start(program, *, cwd, env=None, said=(os.devnull, os.devnull)):
 
 
 def run_ddp(script, *arguments, cwd):
-    """Run a script to the end that starts further processes for DDP, and imports from ``tests`` in each."""
+    """Run a script to the end in two processes, each told by its environment which one it is, as torchrun does."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    world = {"TORCHELASTIC_RUN_ID": "tests", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GROUP_RANK": "0"}
+    world |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     # The rest of a launcher's environment would be taken for a cluster's.
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM", "PMI", "OMPI"))}
-    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
-    return run([script, *arguments], cwd=cwd, env=environment)
+    own = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM", "PMI", "OMPI"))}
+    with ThreadPoolExecutor() as both:
+        ranks = ({**own, **world, "RANK": rank, "LOCAL_RANK": rank} for rank in "01")
+        done = list(both.map(lambda env: run([script, *arguments], cwd=cwd, env=env), ranks))
+    return max(done, key=lambda one: one.returncode != 0)
 
 
 def run(program, *, cwd, env=None, timeout=600):

@@ -93,6 +93,6 @@ def test_one_more_skill(tmp_path):
 def test_pendulum(tmp_path):
     """With few steps nothing is learned; the figures of a whole run stand in results/own-environments."""
     pytest.importorskip("gymnasium")
-    shown = run([sys.executable, ROOT / "examples" / "pendulum.py", "2200"], tmp_path)
+    shown = run([sys.executable, ROOT / "examples" / "pendulum.py", "2200", "5"], tmp_path)
     returns = [float(value) for value in re.findall(r"mean return +(-[.\d]+)", shown)]
     assert len(returns) == 2 and max(returns) < -200 and "upright at the last step" in shown

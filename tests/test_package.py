@@ -1,5 +1,6 @@
 """What a user installs: every module and data file, under one name, beside folders of their own."""
 
+import functools
 import importlib.metadata
 import os
 import shutil
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -62,36 +64,33 @@ def copy_of_the_tree(folder: Path) -> Path:
     return shutil.copytree(ROOT, folder / "tree", ignore=left_out, symlinks=True)
 
 
-@pytest.fixture(scope="session", params=["links", "links as text files"])
-def tree(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the repository to build in, without what earlier builds left behind.
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, Path]]:
+    """A copy of the repository, and a folder with the sdist and the wheel that is built from the sdist.
 
-    A checkout on a system without symlinks has text files in their place.
+    The copy is without what earlier builds left behind. A checkout on a system without symlinks has text files in
+    their place.
     """
-    tree = copy_of_the_tree(tmp_path_factory.mktemp("tree"))
-    for name in LINKS:
-        link = tree / "dendrite_zoo" / name
-        assert link.readlink() == Path("..", name)
-        if request.param != "links":
-            link.unlink()
-            link.write_text(f"../{name}")
-    return tree
+
+    @functools.cache
+    def build(links: str) -> tuple[Path, Path]:
+        tree, dist = copy_of_the_tree(tmp_path_factory.mktemp("tree")), tmp_path_factory.mktemp("dist")
+        for name in LINKS:
+            link = tree / "dendrite_zoo" / name
+            assert link.readlink() == Path("..", name)
+            if links != "links":
+                link.unlink()
+                link.write_text(f"../{name}")
+        python("-m", "build", "--no-isolation", "--outdir", str(dist), str(tree), cwd=dist)
+        return tree, dist
+
+    return build
 
 
 @pytest.fixture(scope="session")
-def dist(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the sdist and the wheel that is built from the sdist."""
-    dist = tmp_path_factory.mktemp("dist")
-    python("-m", "build", "--no-isolation", "--outdir", str(dist), str(tree), cwd=dist)
-    return dist
-
-
-@pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A wheel, built from the tree and installed into a folder by itself."""
-    site, dist = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("wheel")
-    tree = copy_of_the_tree(tmp_path_factory.mktemp("tree-of-site"))
-    python("-m", "build", "--wheel", "--no-isolation", "--outdir", str(dist), str(tree), cwd=dist)
+def site(built: Callable[[str], tuple[Path, Path]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, installed into a folder by itself."""
+    site, (_, dist) = tmp_path_factory.mktemp("site"), built("links")
     [wheel] = dist.glob("*.whl")
     install = "-m pip install --quiet --no-deps --no-index --target".split()
     python(*install, str(site), str(wheel), cwd=dist)
@@ -107,16 +106,15 @@ def workplace(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_wheel_holds_the_whole_tree(tree: Path, dist: Path) -> None:
+@pytest.mark.parametrize("links", ["links", "links as text files"])
+def test_wheel_and_sdist_hold_the_whole_tree(links: str, built: Callable[[str], tuple[Path, Path]]) -> None:
     """A package forgotten in pyproject.toml, or a data file without a pattern, is missing here."""
+    tree, dist = built(links)
     expected = {f"{home}/{file}" for folder, home in FOLDERS.items() for file in files_of(tree / folder)}
     [wheel] = dist.glob("*.whl")
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert names == expected
     assert "dendrite_zoo/py.typed" in names
-
-
-def test_sdist_can_be_worked_in(tree: Path, dist: Path) -> None:
     [sdist] = dist.glob("*.tar.gz")
     names = {name.partition("/")[2] for name in tarfile.open(sdist).getnames()}
     for folder in (*FOLDERS, "tests"):
@@ -136,60 +134,70 @@ def test_nothing_is_injected_into_every_trainer() -> None:
     assert [(entry.group, entry.name) for entry in distribution.entry_points] == [("console_scripts", "dendrite-zoo")]
 
 
-# Each import of Lightning costs seconds: only one test below pays; here it is enough where modules come from.
-WHERE = f"""
+OWNERS = """
 import callbacks, lightning_modules, model_cards
 from importlib.util import find_spec
-assert {{callbacks.OWNER, lightning_modules.OWNER, model_cards.OWNER}} == {{"user"}}
-print(*(find_spec("dendrite_zoo." + name).origin for name in {SUBPACKAGES}), sep="\\n")
+assert {callbacks.OWNER, lightning_modules.OWNER, model_cards.OWNER} == {"user"}
+print(find_spec("dendrite_zoo").origin)
 """
-
-
-@pytest.mark.parametrize(
-    ("installed", "how"), [("wheel", "-c"), ("wheel", "script"), ("wheel", "-m"), ("editable", "-m")]
-)
-def test_a_users_own_folders(installed: str, how: str, workplace: Path, site: Path) -> None:
-    """`import callbacks` is the user's and `dendrite_zoo.callbacks` is ours, however Python was started."""
-    (workplace / "train.py").write_text(WHERE)
-    arguments = {"-c": ["-c", WHERE], "script": ["train.py"], "-m": ["-m", "train"]}[how]
-    places = python(*arguments, cwd=workplace, path=site if installed == "wheel" else None).splitlines()
-    assert len(places) == len(SUBPACKAGES)
-    for place in map(Path, places):
-        assert place.is_relative_to(site) if installed == "wheel" else not place.is_relative_to(workplace)
-
-
-def test_every_module_of_the_wheel_imports(workplace: Path, site: Path) -> None:
-    code = """
+PLACES = f"""
+print(*(find_spec("dendrite_zoo." + name).origin for name in {SUBPACKAGES}))
+"""
+MODULES = """
 import importlib.resources, pkgutil, dendrite_zoo
-for module in pkgutil.walk_packages(dendrite_zoo.__path__, "dendrite_zoo."):
-    print(importlib.import_module(module.name).__name__)
 print(importlib.resources.files("dendrite_zoo.model_cards") / "registry.json")
+modules = pkgutil.walk_packages(dendrite_zoo.__path__, "dendrite_zoo.")
+print(*(importlib.import_module(module.name).__name__ for module in modules))
 """
-    *modules, registry = python("-c", code, cwd=workplace, path=site).splitlines()
-    assert {"dendrite_zoo.callbacks", "dendrite_zoo.lightning_modules.continual", "dendrite_zoo.cli.main"} <= set(
-        modules
-    )
+COMMAND = """
+import sys
+from importlib.metadata import entry_points
+sys.argv = ["dendrite-zoo", "--help"]
+entry_points(group="console_scripts", name="dendrite-zoo")["dendrite-zoo"].load()()
+"""
+
+
+@pytest.mark.parametrize("how", ["-c", "script", "-m"])
+def test_a_users_own_folders(how: str, workplace: Path, site: Path) -> None:
+    """`import callbacks` is the user's and `dendrite_zoo` is ours, however Python was started."""
+    (workplace / "train.py").write_text(OWNERS)
+    arguments = {"-c": ["-c", OWNERS], "script": ["train.py"], "-m": ["-m", "train"]}[how]
+    assert Path(python(*arguments, cwd=workplace, path=site).strip()) == site / "dendrite_zoo/__init__.py"
+
+
+def test_the_wheel_beside_a_users_own_folders(workplace: Path, site: Path) -> None:
+    """Where its packages come from, that every module imports, and the command."""
+    script = OWNERS + PLACES + MODULES + COMMAND
+    _, places, registry, modules, shown = python("-c", script, cwd=workplace, path=site).split("\n", 4)
+    assert len(places.split()) == len(SUBPACKAGES)
+    assert all(Path(place).is_relative_to(site) for place in places.split())
     assert Path(registry) == site / "dendrite_zoo/model_cards/registry.json"
+    expected = {"dendrite_zoo.callbacks", "dendrite_zoo.lightning_modules.continual", "dendrite_zoo.cli.main"}
+    assert expected <= set(modules.split())
+    assert "demo" in shown
 
 
-def test_at_the_repositorys_root() -> None:
+def test_a_checkout_beside_a_users_own_folders(workplace: Path) -> None:
+    (workplace / "train.py").write_text(OWNERS + PLACES + COMMAND)
+    _, places, shown = python("-m", "train", cwd=workplace).split("\n", 2)
+    assert len(places.split()) == len(SUBPACKAGES) and "demo" in shown
+    assert not any(Path(place).is_relative_to(workplace) for place in places.split())
+
+
+def test_import_is_light_and_finds_its_own_at_the_repositorys_root() -> None:
     """There `callbacks` is importable by its bare name too; the package does not care."""
-    code = "from importlib.util import find_spec; print(find_spec('dendrite_zoo.callbacks').origin)"
-    assert Path(python("-c", code, cwd=ROOT).strip()).resolve() == ROOT / "callbacks/__init__.py"
-
-
-@pytest.mark.parametrize("installed", ["wheel", "editable"])
-def test_command_beside_a_users_own_folders(installed: str, workplace: Path, site: Path) -> None:
-    path = site if installed == "wheel" else None
-    run = "import sys; from importlib.metadata import entry_points as e; sys.argv = ['dendrite-zoo', '--help'];"
-    run += "sys.exit(e(group='console_scripts', name='dendrite-zoo')['dendrite-zoo'].load()())"
-    assert "demo" in python("-c", run, cwd=workplace, path=path)
-
-
-def test_import_is_light(tmp_path: Path) -> None:
-    loaded = python("-c", "import sys, dendrite_zoo; print(*sys.modules)", cwd=tmp_path).split()
+    code = """
+import sys, dendrite_zoo
+from importlib.util import find_spec
+print(find_spec("dendrite_zoo.callbacks").origin, *sys.modules)
+import dendrite_zoo.rl
+print(*sys.modules)
+"""
+    (place, *loaded), with_rl = map(str.split, python("-c", code, cwd=ROOT).splitlines())
+    assert Path(place).resolve() == ROOT / "callbacks/__init__.py"
     assert "torch" in loaded
     assert not set(HEAVY) & set(loaded)
+    assert not {"metaworld", "mujoco", "gymnasium", "lightning"} & set(with_rl)
 
 
 def test_the_front_door() -> None:

@@ -64,7 +64,7 @@ def train(folder, crash=None, *, rows=11, batch_size=4, **kwargs):
     model = ActiveDendriteClassifier(8, [24, 24], 3, max_tasks=TASKS, activation_density=0.25)
     module = ContinualClassifier(model, lr=0.02)
     stream = PermutedTasks(data(rows), TASKS, epochs_per_task=EPOCHS, batch_size=batch_size)
-    log = ForgettingLogger("val/acc", folder=folder, verbose=False)
+    log = ForgettingLogger("val/acc", folder=folder, verbose=False, pictures=False)
     callbacks = [log, LastCheckpoint(folder / "checkpoints", seconds=0)]
     defaults = {
         **stream.trainer_kwargs(),

@@ -16,7 +16,7 @@ def saved(tmp_path_factory):
     """A file like Lightning's: tensors of several kinds, an optimizer's state, and plain values."""
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("checkpoints") / "last.ckpt"
-    state = {f"layer{n}.weight": torch.randn(3, 5) for n in range(12)} | {"count": torch.arange(4)}
+    state = {f"layer{n}.weight": torch.randn(3, 5) for n in range(4)} | {"count": torch.arange(4)}
     torch.save({"state_dict": state, "epoch": 3, "loops": {"lr": [0.1, None]}, "half": torch.randn(7).half()}, path)
     return path
 
@@ -30,10 +30,10 @@ def equal(one, other):
 
 
 def flips(content, directory):
-    """Every eighth of the directory's bits, and as many anywhere."""
+    """A bit of each byte of the directory, and as many anywhere."""
     rng = random.Random(0)
-    yield from range(directory * 8 + 3, len(content) * 8, 8)
-    yield from (rng.randrange(len(content) * 8) for _ in range(1500))
+    yield from (byte * 8 + rng.randrange(8) for byte in range(directory, len(content)))
+    yield from (rng.randrange(len(content) * 8) for _ in range(700))
 
 
 def test_no_flipped_bit_changes_what_is_loaded(saved, tmp_path):
@@ -52,7 +52,7 @@ def test_no_flipped_bit_changes_what_is_loaded(saved, tmp_path):
             harmless += 1
         else:
             found += 1
-    assert found > 1000 and harmless > 10  # of padding, dates and the like
+    assert found > 700 and harmless > 10  # of padding, dates and the like
     assert damage(saved) is None
 
 

@@ -1,10 +1,11 @@
 """States of several processes in one checkpoint."""
 
 import pytest
-import torch.multiprocessing
+import torch
 from torch import distributed
 
 from dendrite_zoo._core.ranks import gather_states, state_of_rank
+from tests.processes import in_two
 
 
 def gather(rank, folder):
@@ -18,7 +19,7 @@ def gather(rank, folder):
 
 @pytest.mark.slow
 def test_the_first_process_gets_the_states_of_all_by_rank(tmp_path):
-    torch.multiprocessing.spawn(gather, (tmp_path,), nprocs=2)
+    in_two(gather, tmp_path)
 
 
 def test_one_process_has_one_state():

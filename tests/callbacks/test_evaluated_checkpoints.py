@@ -62,7 +62,7 @@ def trained(tmp_path, callbacks, **kwargs):
 
 @pytest.mark.parametrize("run", ["test", "predict"])
 def test_the_matrix_stays(tmp_path, capsys, run):
-    log = ForgettingLogger("val/acc", epochs_per_task=1)
+    log = ForgettingLogger("val/acc", epochs_per_task=1, pictures=False)
     fit, module, data = trained(tmp_path, [log])
     before, file = log.matrix.clone(), json.loads((tmp_path / "matrix.json").read_text())
     assert capsys.readouterr().out.count("val/acc on each task") == 1
@@ -75,7 +75,7 @@ def test_the_matrix_stays(tmp_path, capsys, run):
 
 
 def test_a_validation_measures_the_row_of_the_task_trained_last(tmp_path):
-    log = ForgettingLogger("val/acc", epochs_per_task=1, verbose=False)
+    log = ForgettingLogger("val/acc", epochs_per_task=1, verbose=False, pictures=False)
     fit, module, data = trained(tmp_path, [log])
     fit.validate(module, datamodule=data, ckpt_path="best", verbose=False)
     rows = [*module.rows[:2], knows(module)]
@@ -85,7 +85,7 @@ def test_a_validation_measures_the_row_of_the_task_trained_last(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:ForgettingLogger.*had no validation|.*callbacks used to create the checkpoint")
 def test_a_matrix_that_no_fit_has_measured_knows_its_last_task(tmp_path):
-    log = ForgettingLogger("val/acc", epochs_per_task=1, verbose=False)
+    log = ForgettingLogger("val/acc", epochs_per_task=1, verbose=False, pictures=False)
     torch.manual_seed(0)
     module, data = Net(), Stream()
     module.rows = []
@@ -100,9 +100,11 @@ def test_a_matrix_that_no_fit_has_measured_knows_its_last_task(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:.*callbacks used to create the checkpoint")
 def test_a_new_logger_goes_on_from_the_checkpoint_that_it_evaluates(tmp_path):
-    fit, module, data = trained(tmp_path, [ForgettingLogger("val/acc", epochs_per_task=1, verbose=False)])
+    fit, module, data = trained(
+        tmp_path, [ForgettingLogger("val/acc", epochs_per_task=1, verbose=False, pictures=False)]
+    )
     fit.save_checkpoint(tmp_path / "last.ckpt")
-    log = ForgettingLogger("val/acc", epochs_per_task=1, verbose=False)
+    log = ForgettingLogger("val/acc", epochs_per_task=1, verbose=False, pictures=False)
     trainer(tmp_path, [log]).validate(module, datamodule=data, ckpt_path=tmp_path / "last.ckpt", verbose=False)
     torch.testing.assert_close(log.matrix, torch.tensor(module.rows), rtol=0, atol=1e-6)
 
@@ -121,7 +123,9 @@ def test_a_new_logger_goes_on_from_the_checkpoint_that_it_evaluates(tmp_path):
 )
 def test_so_does_the_state_of_every_callback(tmp_path, make):
     callback = make()
-    fit, module, data = trained(tmp_path, [callback, ForgettingLogger("val/acc", epochs_per_task=1, verbose=False)])
+    fit, module, data = trained(
+        tmp_path, [callback, ForgettingLogger("val/acc", epochs_per_task=1, verbose=False, pictures=False)]
+    )
     before = str(callback.state_dict())
     fit.predict(module, datamodule=data, ckpt_path="best")
     assert str(callback.state_dict()) == before

@@ -41,7 +41,9 @@ class TestOneFitForEachTask:
     @pytest.mark.parametrize("how", ["index", "closure", "attribute"])
     @pytest.mark.parametrize("trainers", ["new", "raised"])
     def test_the_task_is_said_before_each(self, tmp_path, module, how, trainers):
-        log = ForgettingLogger("val/acc", None if how != "closure" else lambda trainer: i, verbose=False)
+        log = ForgettingLogger(
+            "val/acc", None if how != "closure" else lambda trainer: i, verbose=False, pictures=False
+        )
         rows, fit = [], fit_trainer(tmp_path, log)
         for i in range(TASKS):
             if how == "index":
@@ -60,7 +62,7 @@ class TestOneFitForEachTask:
 
     @pytest.mark.parametrize("epochs", [{"task": lambda trainer: trainer.current_epoch // 2}, {"epochs_per_task": 2}])
     def test_epochs_go_on_in_one_trainer(self, tmp_path, module, epochs):
-        log, rows = ForgettingLogger("val/acc", verbose=False, **epochs), []
+        log, rows = ForgettingLogger("val/acc", verbose=False, **epochs, pictures=False), []
         fit = fit_trainer(tmp_path, log)
         for i in range(TASKS):
             fit.fit_loop.max_epochs = 2 * i + 2
@@ -88,14 +90,14 @@ class TestOneFitForEachTask:
             fit_trainer(tmp_path, log).fit(module, train_loader(1), val_loaders())
 
     def test_the_same_task_goes_on(self, tmp_path, module):
-        log = ForgettingLogger("val/acc", verbose=False)
+        log = ForgettingLogger("val/acc", verbose=False, pictures=False)
         for _ in range(2):
             log.task = 0
             fit_trainer(tmp_path, log).fit(module, train_loader(0), val_loaders())
         assert_is(log.matrix[:1], [knows(module)])
 
     def test_a_trainer_that_has_had_its_epochs(self, tmp_path, module):
-        log = ForgettingLogger("val/acc", 0, verbose=False)
+        log = ForgettingLogger("val/acc", 0, verbose=False, pictures=False)
         fit = fit_trainer(tmp_path, log)
         fit.fit(module, train_loader(0), val_loaders())
         log.task = 1
@@ -103,7 +105,7 @@ class TestOneFitForEachTask:
             fit.fit(module, train_loader(1), val_loaders())
 
     def test_loaders_of_the_tasks_so_far(self, tmp_path, module):
-        log, rows = ForgettingLogger("val/acc", verbose=False), []
+        log, rows = ForgettingLogger("val/acc", verbose=False, pictures=False), []
         for i in range(TASKS):
             log.task = i
             fit_trainer(tmp_path, log).fit(module, train_loader(i), val_loaders(i + 1))
@@ -112,14 +114,14 @@ class TestOneFitForEachTask:
 
     def test_loaders_of_earlier_tasks_alone(self, tmp_path, module):
         """The task that is trained on is not validated: its row is there, its column is not yet."""
-        log, rows = ForgettingLogger("val/acc", lambda trainer: i, verbose=False), []
+        log, rows = ForgettingLogger("val/acc", lambda trainer: i, verbose=False, pictures=False), []
         for i in range(TASKS):
             fit_trainer(tmp_path, log).fit(module, train_loader(i), val_loaders(2))
             rows.append([*knows(module, 2), NAN])
         assert_is(log.matrix, rows)
 
     def test_a_task_that_early_stopping_ends(self, tmp_path, module):
-        log, rows = ForgettingLogger("val/acc", verbose=False), []
+        log, rows = ForgettingLogger("val/acc", verbose=False, pictures=False), []
         for i in range(TASKS):
             log.task = i
             stop = EarlyStopping(f"val/acc/dataloader_idx_{i}", mode="max", patience=1, min_delta=1.0)
@@ -141,7 +143,9 @@ class TestOneFitForEachTask:
 
         epochs = TASKS * epochs_per_task
         for stopping, expected in ((stop, epochs), (EarlyStopping("forgetting", patience=1, check_finite=False), 1)):
-            log = ForgettingLogger("val/acc", epochs_per_task=epochs_per_task, verbose=False, folder=tmp_path / "a")
+            log = ForgettingLogger(
+                "val/acc", epochs_per_task=epochs_per_task, verbose=False, folder=tmp_path / "a", pictures=False
+            )
             fit = trainer(tmp_path, [log, stopping], epochs=epochs)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of the second, which overwrites, and ends early
@@ -150,7 +154,7 @@ class TestOneFitForEachTask:
 
     def test_one_place_says_the_task_to_all_callbacks(self, tmp_path, module):
         """Without a task of its own, SynapticIntelligence consolidates after each."""
-        log, si = ForgettingLogger("val/acc", verbose=False), SynapticIntelligence(0.1)
+        log, si = ForgettingLogger("val/acc", verbose=False, pictures=False), SynapticIntelligence(0.1)
         for i in range(2):
             log.task = i
             fit_trainer(tmp_path, [si, log]).fit(module, train_loader(i), val_loaders())
@@ -170,7 +174,10 @@ class TestOneFitForEachTask:
         assert sum(x.sum().item() for x in si.state_dict()["regularizer"]["importance"].values()) > 0
 
     def test_a_dry_run_first(self, tmp_path, module):
-        log, si = ForgettingLogger("val/acc", epochs_per_task=2, verbose=False), SynapticIntelligence(0.1)
+        log, si = (
+            ForgettingLogger("val/acc", epochs_per_task=2, verbose=False, pictures=False),
+            SynapticIntelligence(0.1),
+        )
         fit_trainer(tmp_path, [log, si], fast_dev_run=True).fit(module, train_loader(0), val_loaders())
         fit_trainer(tmp_path, [log, si]).fit(module, train_loader(0), val_loaders())
         assert log.matrix[1:].isnan().all()
@@ -189,7 +196,9 @@ class TestNewCallbacksForEachFit:
 
     def test_in_one_folder_they_go_on(self, tmp_path, module):
         folder = tmp_path / "run"
-        log, rows = self.run(tmp_path, module, lambda i: ForgettingLogger("val/acc", i, folder=folder, verbose=False))
+        log, rows = self.run(
+            tmp_path, module, lambda i: ForgettingLogger("val/acc", i, folder=folder, verbose=False, pictures=False)
+        )
         assert_is(log.matrix, rows)
         record = json.loads((folder / "matrix.json").read_text())
         assert_is(torch.tensor(record["matrix"]), rows)
@@ -199,7 +208,7 @@ class TestNewCallbacksForEachFit:
         states = []
 
         def make(i):
-            log = ForgettingLogger("val/acc", i, verbose=False)
+            log = ForgettingLogger("val/acc", i, verbose=False, pictures=False)
             if states:
                 log.load_state_dict(states[-1])
             return log
@@ -209,7 +218,9 @@ class TestNewCallbacksForEachFit:
 
     def test_without_either_they_say_so_and_leave_the_file(self, tmp_path, module):
         with pytest.warns(UserWarning) as caught:
-            log, rows = self.run(tmp_path, module, lambda i: ForgettingLogger("val/acc", i, verbose=False))
+            log, rows = self.run(
+                tmp_path, module, lambda i: ForgettingLogger("val/acc", i, verbose=False, pictures=False)
+            )
         messages = [str(one.message) for one in caught]
         starts = [one for one in messages if "training starts at task" in one]
         assert len(starts) == 2 and all(
@@ -221,7 +232,7 @@ class TestNewCallbacksForEachFit:
 
     @pytest.mark.parametrize("wrong", ["another metric", "no JSON", "a row too few", "a value too many"])
     def test_a_file_that_does_not_fit_is_not_gone_on_with(self, tmp_path, module, wrong):
-        log = ForgettingLogger("val/acc", 0, folder=tmp_path, verbose=False)
+        log = ForgettingLogger("val/acc", 0, folder=tmp_path, verbose=False, pictures=False)
         fit_trainer(tmp_path, log).fit(module, train_loader(0), val_loaders())
         path = tmp_path / "matrix.json"
         record = json.loads(path.read_text())
@@ -232,7 +243,7 @@ class TestNewCallbacksForEachFit:
         elif wrong == "a value too many":
             record["matrix"][0].append(0.5)
         path.write_text("{" if wrong == "no JSON" else json.dumps(record))
-        fresh = ForgettingLogger("val/acc", 1, folder=tmp_path, verbose=False)
+        fresh = ForgettingLogger("val/acc", 1, folder=tmp_path, verbose=False, pictures=False)
         with pytest.warns(UserWarning, match="training starts at task 1"), warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*the file is not overwritten")
             fit_trainer(tmp_path, fresh).fit(module, train_loader(1), val_loaders())
@@ -242,7 +253,7 @@ class TestNewCallbacksForEachFit:
 class TestOneLoaderAfterAnother:
     def test_each_is_said(self, tmp_path):
         torch.manual_seed(0)
-        module, log = WithoutIndex(), ForgettingLogger("val/acc", verbose=False)
+        module, log = WithoutIndex(), ForgettingLogger("val/acc", verbose=False, pictures=False)
         baseline, rows = knows(module), []
         for j in range(TASKS):
             log.task = j
@@ -262,7 +273,7 @@ class TestOneLoaderAfterAnother:
 
     def test_beside_epochs_an_index_is_for_the_next_run_alone(self, tmp_path):
         torch.manual_seed(0)
-        module, log = WithoutIndex(), ForgettingLogger("val/acc", epochs_per_task=2, verbose=False)
+        module, log = WithoutIndex(), ForgettingLogger("val/acc", epochs_per_task=2, verbose=False, pictures=False)
         baseline = knows(module)
         fit = fit_trainer(tmp_path, log)
         for j in range(TASKS):
@@ -288,7 +299,7 @@ class TestOneLoaderAfterAnother:
 
     def test_what_was_measured_before_a_later_first_task(self, tmp_path, module):
         """Where the first task turns out to be 2, the loaders measured before it are row 1."""
-        log, before = ForgettingLogger("val/acc", verbose=False), knows(module)
+        log, before = ForgettingLogger("val/acc", verbose=False, pictures=False), knows(module)
         for j in range(TASKS):
             log.task = j
             fit_trainer(tmp_path, log).validate(module, val_loader(j), verbose=False)
@@ -301,7 +312,7 @@ class TestOneLoaderAfterAnother:
 class TestTrainerTest:
     def test_the_tasks_so_far(self, tmp_path, module):
         """The validation has one loader, the current task's; the test has one for each task so far."""
-        log, rows = ForgettingLogger("test/acc", verbose=False), []
+        log, rows = ForgettingLogger("test/acc", verbose=False, pictures=False), []
         for i in range(TASKS):
             log.task = i
             fit = fit_trainer(tmp_path, log)
@@ -312,7 +323,7 @@ class TestTrainerTest:
         assert (tmp_path / "matrix.json").exists()
 
     def test_before_training_it_is_the_baseline(self, tmp_path, module):
-        log = ForgettingLogger("test/acc", epochs_per_task=2, verbose=False)
+        log = ForgettingLogger("test/acc", epochs_per_task=2, verbose=False, pictures=False)
         fit_trainer(tmp_path, log).test(module, val_loaders(), verbose=False)
         assert_is(log.baseline, knows(module))
 
@@ -321,7 +332,7 @@ class TestTrainerTest:
             test_step = Learner.validation_step
 
         torch.manual_seed(0)
-        module, log = Same(), ForgettingLogger("val/acc", 0, verbose=False)
+        module, log = Same(), ForgettingLogger("val/acc", 0, verbose=False, pictures=False)
         fit = fit_trainer(tmp_path, log)
         fit.fit(module, train_loader(0), val_loader(0))
         fit.test(module, val_loaders(1), verbose=False)  # nothing is lost, and no word of it
@@ -340,7 +351,7 @@ class TestTrainerTest:
 class TestMeasuredBehindTheFit:
     def test_by_a_validation_of_its_own(self, tmp_path, module):
         """No validation within the fits, and no warning."""
-        log, rows = ForgettingLogger("val/acc", verbose=False), []
+        log, rows = ForgettingLogger("val/acc", verbose=False, pictures=False), []
         for i in range(TASKS):
             log.task = i
             fit = fit_trainer(tmp_path, log, limit_val_batches=0)
@@ -350,7 +361,7 @@ class TestMeasuredBehindTheFit:
         assert_is(log.matrix, rows)
 
     def test_a_task_that_was_not(self, tmp_path, module):
-        log = ForgettingLogger("val/acc", verbose=False)
+        log = ForgettingLogger("val/acc", verbose=False, pictures=False)
         log.task = 0
         fit_trainer(tmp_path, log, limit_val_batches=0).fit(module, train_loader(0), val_loaders())
         log.task = 1
@@ -359,7 +370,7 @@ class TestMeasuredBehindTheFit:
 
     def test_with_the_weights_that_the_next_task_starts_from(self, tmp_path, module):
         """The last measurement counts, as of a best checkpoint that is loaded."""
-        log, rows = ForgettingLogger("val/acc", verbose=False), []
+        log, rows = ForgettingLogger("val/acc", verbose=False, pictures=False), []
         for i in range(TASKS):
             log.task = i
             fit = fit_trainer(tmp_path, log)
@@ -372,7 +383,7 @@ class TestMeasuredBehindTheFit:
 
 
 def test_tasks_in_another_order(tmp_path, module):
-    log = ForgettingLogger("val/acc", verbose=False)
+    log = ForgettingLogger("val/acc", verbose=False, pictures=False)
     log.task = 2
     fit_trainer(tmp_path, log).validate(module, val_loaders(), verbose=False)
     fit_trainer(tmp_path, log).fit(module, train_loader(2), val_loaders())
@@ -383,7 +394,7 @@ def test_tasks_in_another_order(tmp_path, module):
 
 def test_a_task_that_counts_steps(tmp_path, module):
     """At the validation behind a task's last step, the function says the next task already."""
-    log = ForgettingLogger("val/acc", lambda trainer: trainer.global_step // 8, verbose=False)
+    log = ForgettingLogger("val/acc", lambda trainer: trainer.global_step // 8, verbose=False, pictures=False)
     rows = []
 
     class Counts(Learner):

@@ -66,7 +66,7 @@ class History(Callback):
 
 
 def test_the_matrix_and_what_follows_from_it(tmp_path):
-    log, history = ForgettingLogger("val/acc", task=by_epoch), History()
+    log, history = ForgettingLogger("val/acc", task=by_epoch, pictures=False), History()
     fit = trainer(tmp_path, [log, history])
     module, data = Before(), Tasks()
     fit.validate(module, data, verbose=False)
@@ -107,7 +107,7 @@ def test_the_last_validation_of_a_task_stays(tmp_path):
         def validation_step(self, batch, batch_idx, dataloader_idx=0):
             self.log("val/acc", float(self.now + 100 * dataloader_idx))
 
-    log = ForgettingLogger("val/acc", task=lambda trainer: trainer.current_epoch // 2)
+    log = ForgettingLogger("val/acc", task=lambda trainer: trainer.current_epoch // 2, pictures=False)
     trainer(tmp_path, [log, Counting()], epochs=4, val_check_interval=1).fit(Module(), Tasks(2))
     assert_matrix(log, [[5.0, 105.0], [11.0, 111.0]])  # three batches, hence validations, an epoch
 
@@ -121,7 +121,7 @@ class SomeDue(Tasks):
 
 
 def test_old_values_are_not_taken_for_new_ones(tmp_path):
-    log, history = ForgettingLogger("val/acc", task=by_epoch), History()
+    log, history = ForgettingLogger("val/acc", task=by_epoch, pictures=False), History()
     trainer(tmp_path, [log, history]).fit(Scripted(script), SomeDue())
     assert history.epochs[1]["val/acc/dataloader_idx_0"] == pytest.approx(0.90)  # Lightning still shows it
     expected = R.clone()
@@ -134,7 +134,7 @@ def test_old_values_are_not_taken_for_new_ones(tmp_path):
 
 
 def test_a_value_that_stays_the_same_is_fresh_all_the_same(tmp_path):
-    log = ForgettingLogger("val/acc", task=by_epoch)
+    log = ForgettingLogger("val/acc", task=by_epoch, pictures=False)
     trainer(tmp_path, [log]).fit(Scripted(lambda epoch, j: 0.5), Tasks())
     assert_matrix(log, torch.full((3, 3), 0.5))
 
@@ -149,7 +149,7 @@ def test_names_of_ones_own(tmp_path):
             self.log(f"val/task_{dataloader_idx}/context_acc", 0.0, add_dataloader_idx=False)
             self.log("val/acc", 0.0)
 
-    log = ForgettingLogger("val/acc", task=by_epoch)
+    log = ForgettingLogger("val/acc", task=by_epoch, pictures=False)
     trainer(tmp_path, [log]).fit(Module(script), Tasks())
     assert_matrix(log, R)
 
@@ -160,7 +160,7 @@ def test_a_metric_of_any_name(tmp_path, metric):
         def validation_step(self, batch, batch_idx, dataloader_idx=0):
             self.log(metric, R[self.trainer.current_epoch, dataloader_idx])
 
-    log = ForgettingLogger(metric, task=by_epoch)
+    log = ForgettingLogger(metric, task=by_epoch, pictures=False)
     trainer(tmp_path, [log]).fit(Module(), Tasks())
     assert_matrix(log, R)
 
@@ -171,13 +171,13 @@ def test_a_metric_logged_on_step_and_epoch(tmp_path):
             value = self.script(self.trainer.current_epoch, dataloader_idx) + [1.0, -1.0, 0.0][batch_idx]
             self.log("val/acc", value, on_step=True, on_epoch=True, batch_size=1)
 
-    log = ForgettingLogger("val/acc", task=by_epoch)
+    log = ForgettingLogger("val/acc", task=by_epoch, pictures=False)
     trainer(tmp_path, [log]).fit(Module(script), Tasks())
     assert_matrix(log, R)
 
 
 def test_one_loader_measures_the_current_task(tmp_path):
-    log = ForgettingLogger("val/acc", task=by_epoch)
+    log = ForgettingLogger("val/acc", task=by_epoch, pictures=False)
     fit = trainer(tmp_path, [log])
     module, data = OneLoader(lambda epoch: 0.5 + 0.1 * epoch), Tasks(1)
     log.task = 0  # of the next run
@@ -201,7 +201,7 @@ class AtTheEnd(ReluNet):
 
 
 def test_a_metric_logged_at_the_very_end(tmp_path):
-    log, history = ForgettingLogger("val/acc", task=by_epoch), History()
+    log, history = ForgettingLogger("val/acc", task=by_epoch, pictures=False), History()
     logger = CSVLogger(tmp_path, name="", version="", flush_logs_every_n_steps=1)
     fit = trainer(tmp_path, [log, history], logger=logger)
     fit.fit(AtTheEnd(), Tasks())
@@ -216,7 +216,7 @@ def test_a_metric_logged_at_the_very_end(tmp_path):
 
 def test_in_the_csv(tmp_path):
     logger = CSVLogger(tmp_path, name="", version="")
-    log = ForgettingLogger("val/acc", task=by_epoch)
+    log = ForgettingLogger("val/acc", task=by_epoch, pictures=False)
     trainer(tmp_path, [log], logger=logger).fit(Scripted(script), Tasks())
     with open(tmp_path / "metrics.csv") as file:
         rows = list(csv.DictReader(file))
@@ -246,7 +246,7 @@ def test_training_from_a_later_task_on(tmp_path):
             row = after[self.trainer.current_epoch] if self.trained else before
             self.log("val/acc", row[dataloader_idx])
 
-    log, history = ForgettingLogger("val/acc"), History()
+    log, history = ForgettingLogger("val/acc", pictures=False), History()
     fit = trainer(tmp_path, [log, history], epochs=2)
     module, data = Module(), Later(4)
     fit.validate(module, data, verbose=False)
@@ -261,7 +261,7 @@ def test_training_from_a_later_task_on(tmp_path):
 
 
 def test_the_sanity_check_counts_for_nothing(tmp_path):
-    log = ForgettingLogger("val/acc", task=by_epoch)
+    log = ForgettingLogger("val/acc", task=by_epoch, pictures=False)
     trainer(tmp_path, [log], num_sanity_val_steps=2, limit_train_batches=1).fit(Before(), Tasks())
     assert_matrix(log, R)
     assert log.baseline.isnan().all()
@@ -274,7 +274,7 @@ def test_a_validation_after_training_measures_the_last_row_anew(tmp_path):
             due = [0, 1, 2] if not self.trainer.state.fn == "fit" else [1]
             return [loader(seed=j) if j in due else [] for j in range(3)]
 
-    log = ForgettingLogger("val/acc", task=by_epoch)
+    log = ForgettingLogger("val/acc", task=by_epoch, pictures=False)
     fit = trainer(tmp_path, [log])
     module, data = Scripted(lambda epoch, j: 0.7 if epoch < 3 else 0.5), Half()
     fit.fit(module, data)
@@ -299,7 +299,7 @@ def test_a_task_that_is_no_index(tmp_path, task):
 
 
 def test_a_task_as_a_tensor(tmp_path):
-    log = ForgettingLogger("val/acc", task=lambda trainer: torch.tensor(trainer.current_epoch))
+    log = ForgettingLogger("val/acc", task=lambda trainer: torch.tensor(trainer.current_epoch), pictures=False)
     trainer(tmp_path, [log]).fit(Scripted(script), Tasks())
     assert_matrix(log, R)
 
@@ -311,7 +311,7 @@ def test_the_module_tells_the_task_from_the_first_batch_on(tmp_path):
         def on_train_epoch_start(self):
             self.current_task = self.trainer.current_epoch
 
-    log = ForgettingLogger("val/acc")
+    log = ForgettingLogger("val/acc", pictures=False)
     trainer(tmp_path, [log]).fit(Module(script), Tasks())
     assert_matrix(log, R)
 
@@ -346,7 +346,7 @@ def test_two_loggers_of_one_name_would_log_the_same_keys(tmp_path):
 @pytest.mark.parametrize("module", [Scripted(script), AtTheEnd()], ids=["in the step", "at the end"])
 def test_beside_lightnings_own_callbacks(tmp_path, module):
     """ModelCheckpoint and EarlyStopping monitor what we log; NaN needs check_finite=False."""
-    log = ForgettingLogger("val/acc", task=by_epoch)
+    log = ForgettingLogger("val/acc", task=by_epoch, pictures=False)
     best = ModelCheckpoint(tmp_path / "checkpoints", monitor="average_accuracy", mode="max")
     stop = EarlyStopping("forgetting", mode="min", patience=2, check_finite=False)
     fit = trainer(tmp_path, [log, stop, best], enable_checkpointing=True)
@@ -359,7 +359,7 @@ def test_beside_lightnings_own_callbacks(tmp_path, module):
 
 def test_a_checkpoint_holds_the_matrix_and_loads_safely(tmp_path):
     path = tmp_path / "last.ckpt"
-    log = ForgettingLogger("val/acc", task=by_epoch)
+    log = ForgettingLogger("val/acc", task=by_epoch, pictures=False)
     module = Before()
     first = trainer(tmp_path, [log], epochs=2)
     first.validate(module, Tasks(), verbose=False)
@@ -368,7 +368,7 @@ def test_a_checkpoint_holds_the_matrix_and_loads_safely(tmp_path):
     state = torch.load(path, weights_only=True)["callbacks"]
     assert list(state) == ["ForgettingLogger[val/acc]"]  # no lambda in the key
 
-    resumed = ForgettingLogger("val/acc", task=lambda trainer: trainer.current_epoch + 0)
+    resumed = ForgettingLogger("val/acc", task=lambda trainer: trainer.current_epoch + 0, pictures=False)
     trainer(tmp_path, [resumed]).fit(Scripted(script), Tasks(), ckpt_path=path, weights_only=True)
     assert_matrix(resumed, R)
     torch.testing.assert_close(resumed.baseline, BASELINE)
@@ -419,7 +419,9 @@ def test_what_is_left_behind(tmp_path, capsys):
 
 
 def test_quiet(tmp_path, capsys):
-    trainer(tmp_path, [ForgettingLogger("val/acc", task=by_epoch, verbose=False)]).fit(Scripted(script), Tasks())
+    trainer(tmp_path, [ForgettingLogger("val/acc", task=by_epoch, verbose=False, pictures=False)]).fit(
+        Scripted(script), Tasks()
+    )
     assert "on each task" not in capsys.readouterr().out
     assert (tmp_path / "matrix.json").exists()  # the default_root_dir, where there is no logger
 
@@ -468,7 +470,7 @@ def test_nothing_to_validate(tmp_path):
 
 
 def test_a_task_that_ends_without_a_validation(tmp_path):
-    log = ForgettingLogger("val/acc", task=by_epoch)
+    log = ForgettingLogger("val/acc", task=by_epoch, pictures=False)
     words = r"Task \d ended without a validation, .*the Trainer has check_val_every_n_epoch=2, "
     with pytest.warns(UserWarning, match=words) as warnings:
         trainer(tmp_path, [log], check_val_every_n_epoch=2).fit(Scripted(script), Tasks())
@@ -478,7 +480,7 @@ def test_a_task_that_ends_without_a_validation(tmp_path):
 
 
 def test_a_fit_that_stops_within_a_task(tmp_path):
-    log = ForgettingLogger("val/acc", task=by_epoch)
+    log = ForgettingLogger("val/acc", task=by_epoch, pictures=False)
     with pytest.warns(UserWarning, match=r"Task 2 ended without a validation, .*max_steps=8\."):
         trainer(tmp_path, [log], max_steps=8).fit(Scripted(script), Tasks())
     assert log.matrix.isnan().all(1).tolist() == [False, False, True]
@@ -486,7 +488,7 @@ def test_a_fit_that_stops_within_a_task(tmp_path):
 
 def test_a_row_from_before_the_end_of_its_task(tmp_path):
     """Three epochs a task, every second is validated: task 0's last at step 6 of 9, task 2's at step 24 of 27."""
-    log = ForgettingLogger("val/acc", task=lambda trainer: trainer.current_epoch // 3)
+    log = ForgettingLogger("val/acc", task=lambda trainer: trainer.current_epoch // 3, pictures=False)
     with pytest.warns(UserWarning) as warnings:
         fit = trainer(tmp_path, [log], epochs=9, check_val_every_n_epoch=2)
         fit.fit(Scripted(lambda epoch, j: 0.5), Tasks())
@@ -499,11 +501,11 @@ def test_a_row_from_before_the_end_of_its_task(tmp_path):
 
 
 def test_what_was_measured_at_the_end_is_known_after_a_resume(tmp_path):
-    log, path = ForgettingLogger("val/acc", task=by_epoch), tmp_path / "last.ckpt"
+    log, path = ForgettingLogger("val/acc", task=by_epoch, pictures=False), tmp_path / "last.ckpt"
     first = trainer(tmp_path, [log], epochs=1)
     first.fit(Scripted(script), Tasks())
     first.save_checkpoint(path)
-    resumed = ForgettingLogger("val/acc", task=by_epoch)
+    resumed = ForgettingLogger("val/acc", task=by_epoch, pictures=False)
     trainer(tmp_path, [resumed]).fit(
         Scripted(script), Tasks(), ckpt_path=path, weights_only=True
     )  # warnings are errors
@@ -511,7 +513,7 @@ def test_what_was_measured_at_the_end_is_known_after_a_resume(tmp_path):
 
 
 def test_a_task_that_comes_back_overwrites_its_row(tmp_path):
-    log = ForgettingLogger("val/acc", task=lambda trainer: trainer.current_epoch % 2)
+    log = ForgettingLogger("val/acc", task=lambda trainer: trainer.current_epoch % 2, pictures=False)
     with pytest.warns(UserWarning, match="Task 0 is trained on again, and its row .* will be overwritten") as warnings:
         trainer(tmp_path, [log], epochs=4).fit(Scripted(lambda epoch, j: R[min(epoch, 2), j]), Tasks(2))
     assert sum("trained on again" in str(warning.message) for warning in warnings) == 1
@@ -526,7 +528,7 @@ class Normalised(Scripted):
 
 def test_an_epoch_that_another_callback_adds(tmp_path):
     """StochasticWeightAveraging goes once more through the data, for the batch statistics."""
-    log = ForgettingLogger("val/acc", task=by_epoch)
+    log = ForgettingLogger("val/acc", task=by_epoch, pictures=False)
     averaging = StochasticWeightAveraging(swa_lrs=0.01, swa_epoch_start=0.7)
     with pytest.warns(
         UserWarning, match=r"tasks that are measured, 3, but got 3.* Pass .*min\(\.\.\., 2\)"
@@ -546,7 +548,7 @@ def test_loaders_that_grow_with_the_tasks(tmp_path):
         def val_dataloader(self):
             return [loader(seed=100 + j) for j in range(max(2, self.trainer.current_epoch + 1))]
 
-    log = ForgettingLogger("val/acc", task=by_epoch)
+    log = ForgettingLogger("val/acc", task=by_epoch, pictures=False)
     trainer(tmp_path, [log]).fit(Scripted(script), Growing())
     expected = R.clone()
     expected[:2, 2] = NAN
@@ -554,13 +556,13 @@ def test_loaders_that_grow_with_the_tasks(tmp_path):
 
 
 def test_the_tasks_up_to_one_that_was_learned(tmp_path):
-    log = ForgettingLogger("val/acc", task=by_epoch)
+    log = ForgettingLogger("val/acc", task=by_epoch, pictures=False)
     assert log.learned_part() is None
     trainer(tmp_path, [log], epochs=2).fit(Scripted(script), Tasks())
     for part in (log.learned_part(), log.learned_part(1)):
         torch.testing.assert_close(part, R[:2, :2])
     assert log.learned_part(0) is None and log.learned_part(2) is None
-    some = ForgettingLogger("val/acc", task=by_epoch)
+    some = ForgettingLogger("val/acc", task=by_epoch, pictures=False)
     trainer(tmp_path, [some], epochs=2).fit(Scripted(script), SomeDue())
     assert some.learned_part() is None
 

@@ -64,7 +64,7 @@ def assert_rows(log, module, atol=1e-6):
 
 
 def logger(metric="val/acc", **kwargs):
-    return ForgettingLogger(metric, **{"epochs_per_task": EPOCHS, "verbose": False, **kwargs})
+    return ForgettingLogger(metric, **{"epochs_per_task": EPOCHS, "verbose": False, "pictures": False, **kwargs})
 
 
 @pytest.fixture(autouse=True)
@@ -261,7 +261,7 @@ class Finds(Rows):
 
 
 def test_a_task_that_is_known_after_the_first_batch(tmp_path):
-    module, log = Finds(), ForgettingLogger("val/acc", verbose=False)
+    module, log = Finds(), ForgettingLogger("val/acc", verbose=False, pictures=False)
     before = module.knows()
     fit = trainer(tmp_path, [log], epochs=EPOCHS * TASKS)
     fit.validate(module, Data(), verbose=False)
@@ -293,7 +293,7 @@ def test_who_says_the_task(tmp_path, owner):
             return super().train_dataloader()
 
     by_module = owner == "property of the module"
-    module, log = Says() if by_module else Rows(), ForgettingLogger("val/acc", verbose=False)
+    module, log = Says() if by_module else Rows(), ForgettingLogger("val/acc", verbose=False, pictures=False)
     run(tmp_path, module, log, Data() if by_module else Counts())
     assert_rows(log, module)
 
@@ -317,8 +317,9 @@ class OfLoss(Rows):
 
 
 def test_two_metrics_side_by_side_one_of_which_is_to_fall(tmp_path):
-    module, log, loss = OfLoss(), logger(), logger("val_loss", mode="min", name="loss")
-    f1 = logger("val/acc", name="other")
+    module, log = OfLoss(), logger(pictures=True)
+    loss = logger("val_loss", mode="min", name="loss", pictures=True)
+    f1 = logger("val/acc", name="other", pictures=True)
     fit = run(tmp_path, module, [log, loss, f1])
     assert_rows(log, module)
     R = torch.tensor([module.losses[i] for i in range(TASKS)])
@@ -455,7 +456,7 @@ class TestMessages:
 
 
 def test_pictures_are_drawn_when_a_fit_ends_or_on_request(tmp_path):
-    module, log = Rows(), logger()
+    module, log = Rows(), ForgettingLogger("val/acc", epochs_per_task=EPOCHS, verbose=False)
     fit = trainer(tmp_path, [log], epochs=EPOCHS)
     fit.validate(module, Data(), verbose=False)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["matrix.json"]

@@ -95,7 +95,7 @@ def run(folder, world, module=Frozen):
     torch.manual_seed(0)
     module, data = module(), Tasks()
     folder.mkdir(exist_ok=True)
-    log = ForgettingLogger(task=epoch, verbose=False)
+    log = ForgettingLogger(task=epoch, verbose=False, pictures=False)
     callbacks = [log, SparsityLogger(), Dump(folder, world)]
     processes = two_processes() if world > 1 else {}
     fit = trainer(folder / str(world), callbacks, epochs=2, **processes)
@@ -156,11 +156,11 @@ def test_a_metric_that_several_loaders_share_is_told_apart_over_all_processes(tm
 def test_one_fit_a_task_in_processes_that_are_spawned(tmp_path):
     """Each has a copy of the logger; what it measured, and that an index is used up, reaches the original."""
     torch.manual_seed(0)
-    module, log, rows = Learner(), ForgettingLogger("val/acc", verbose=False), []
+    module, log, rows = Learner(), ForgettingLogger("val/acc", verbose=False, pictures=False), []
     loaders = [val_loader(j) for j in range(TASKS)]
     for i in range(2):
         log.task = i
-        fit = trainer(tmp_path, [log], epochs=1, strategy="ddp_spawn")
+        fit = trainer(tmp_path, [log], epochs=1, **two_processes())
         fit.fit(module, train_loader(i), loaders)
         rows.append(knows(module))
         assert log.task is None and (tmp_path / "matrix.json").exists()
@@ -169,5 +169,5 @@ def test_one_fit_a_task_in_processes_that_are_spawned(tmp_path):
     trainer(tmp_path, [log], epochs=1).fit(module, train_loader(2), loaders)  # in this process
     torch.testing.assert_close(log.matrix[2], torch.tensor(knows(module)), rtol=0, atol=1e-6, check_dtype=False)
     assert log.learned_part(2).shape == (3, 3)
-    copy = pickle.loads(pickle.dumps(ForgettingLogger("val/acc", 1)))
+    copy = pickle.loads(pickle.dumps(ForgettingLogger("val/acc", 1, pictures=False)))
     assert copy.task == 1 and copy.matrix.shape == (0, 0)

@@ -161,7 +161,7 @@ def epoch(trainer):
 @pytest.mark.filterwarnings("ignore:.*does not have many workers")
 def test_a_record_holds_every_task_that_was_learned(tmp_path, unsent):
     stream = PermutedTasks("digits", num_tasks=4, eval_at=[3])
-    log = ForgettingLogger(verbose=False, folder=tmp_path)
+    log = ForgettingLogger(verbose=False, folder=tmp_path, pictures=False)
     publisher = HubPublisher("alice/digits", every="task_end", folder=tmp_path)
     model = ActiveDendriteClassifier(64, [16], 10, max_tasks=4)
     run = trainer(tmp_path, [publisher, log], epochs=4, limit_train_batches=1)
@@ -208,7 +208,7 @@ def test_where_the_context_came_from(tmp_path, unsent, caplog, module, argument,
             return self.trainer.current_epoch
 
     module = module()
-    log = ForgettingLogger(verbose=False, folder=tmp_path)
+    log = ForgettingLogger(verbose=False, folder=tmp_path, pictures=False)
     publisher = HubPublisher("alice/digits", folder=tmp_path, context_at_test=argument)
     with caplog.at_level(logging.WARNING):
         trainer(tmp_path, [publisher, log]).fit(module, Tell())
@@ -299,7 +299,7 @@ def test_one_release_after_another_is_sent_in_order(tmp_path, monkeypatch):
 def test_the_record_of_a_run_recorder_is_the_one_that_is_released(tmp_path, unsent):
     recorder = RunRecorder("my method", context_at_test="given", command="make mine", folder=tmp_path)
     publisher = HubPublisher("alice/digits", folder=tmp_path)
-    log = ForgettingLogger(verbose=False, folder=tmp_path, task=epoch)
+    log = ForgettingLogger(verbose=False, folder=tmp_path, task=epoch, pictures=False)
     trainer(tmp_path, [publisher, log, recorder]).fit(Given(), Tasks())
     (record,) = unsent(tmp_path)
     assert (record["method"], record["context_at_test"], record["command"]) == ("my method", "given", "make mine")

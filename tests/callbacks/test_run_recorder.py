@@ -66,7 +66,11 @@ class Measured(Scripted):
 def test_the_record_of_a_strangers_run(tmp_path):
     """Each accuracy is scripted, so that the record is known beforehand."""
     module, recorder = Measured(by_script), RunRecorder("mine", folder=tmp_path, command="python mine.py")
-    callbacks = [recorder, ForgettingLogger(task=epoch, verbose=False, folder=tmp_path), SparsityLogger()]
+    callbacks = [
+        recorder,
+        ForgettingLogger(task=epoch, verbose=False, folder=tmp_path, pictures=False),
+        SparsityLogger(),
+    ]
     seed_everything(11, verbose=False)
     trainer(tmp_path, callbacks).fit(module, Tasks())
     (record,) = read_records(tmp_path)
@@ -82,7 +86,7 @@ def test_the_record_of_a_strangers_run(tmp_path):
 
 def test_what_the_subnetwork_logger_saw_stands_in_the_record(tmp_path):
     recorder = RunRecorder(folder=tmp_path)
-    log = ForgettingLogger(task=epoch, verbose=False, folder=tmp_path)
+    log = ForgettingLogger(task=epoch, verbose=False, folder=tmp_path, pictures=False)
     watched = SubnetworkLogger(task=epoch, folder=tmp_path)
     trainer(tmp_path, [recorder, log, watched]).fit(ReluNet(), Tasks())
     written = json.loads((tmp_path / "subnetworks.json").read_text())
@@ -93,7 +97,7 @@ def test_what_the_subnetwork_logger_saw_stands_in_the_record(tmp_path):
 def test_a_run_without_a_result_leaves_no_record(tmp_path, reason):
     (tmp_path / "results.json").write_text("of an earlier run")
     recorder = RunRecorder(folder=tmp_path)
-    log = ForgettingLogger(task=epoch, verbose=False, folder=tmp_path)
+    log = ForgettingLogger(task=epoch, verbose=False, folder=tmp_path, pictures=False)
     options = {"epochs": 2} if reason == "unfinished" else {"fast_dev_run": True} if reason == "dry run" else {}
     trainer(tmp_path, [recorder] if reason == "no matrix" else [recorder, log], **options).fit(ReluNet(), Tasks())
     assert recorder.record is None
@@ -104,7 +108,7 @@ def test_a_run_without_a_result_leaves_no_record(tmp_path, reason):
 def test_accuracies_of_a_part_of_the_validation_data_are_no_result(tmp_path, limit):
     options = limit if isinstance(limit, dict) else {"limit_val_batches": limit}
     recorder = RunRecorder(folder=tmp_path)
-    callbacks = [recorder, ForgettingLogger(task=epoch, verbose=False, folder=tmp_path)]
+    callbacks = [recorder, ForgettingLogger(task=epoch, verbose=False, folder=tmp_path, pictures=False)]
     with pytest.warns(UserWarning, match=r"all data, but got limit_val_batches=.*Leave `limit_val_batches` out"):
         trainer(tmp_path, callbacks, **options).fit(ReluNet(), Tasks())
     assert recorder.record is None and not (tmp_path / "results.json").exists()
@@ -124,7 +128,7 @@ class Percent(ReluNet):
 @pytest.mark.parametrize(("metric", "mode"), [("val/percent", "max"), ("val/loss", "min")])
 def test_what_is_no_accuracy_makes_no_record(tmp_path, metric, mode):
     recorder = RunRecorder(folder=tmp_path)
-    log = ForgettingLogger(metric, task=epoch, mode=mode, verbose=False, folder=tmp_path)
+    log = ForgettingLogger(metric, task=epoch, mode=mode, verbose=False, folder=tmp_path, pictures=False)
     with pytest.warns(
         UserWarning, match=f"Expected `{metric}` to be an accuracy from 0 to 1, but got .*divide percent"
     ):
@@ -135,7 +139,9 @@ def test_what_is_no_accuracy_makes_no_record(tmp_path, metric, mode):
 def test_of_several_metrics_an_accuracy_is_recorded_under_its_name(tmp_path):
     recorder = RunRecorder(folder=tmp_path)
     logs = [
-        ForgettingLogger(metric, task=epoch, mode=mode, verbose=False, folder=tmp_path / mode, name=mode)
+        ForgettingLogger(
+            metric, task=epoch, mode=mode, verbose=False, folder=tmp_path / mode, name=mode, pictures=False
+        )
         for metric, mode in (("val/loss", "min"), ("val/recall", "max"))
     ]
     trainer(tmp_path, [recorder, *logs]).fit(Percent(), Tasks())
@@ -146,7 +152,7 @@ def test_of_several_metrics_an_accuracy_is_recorded_under_its_name(tmp_path):
 @pytest.mark.parametrize("limit", [1.0, 3, 100])
 def test_a_limit_above_the_number_of_batches_leaves_all_of_them(tmp_path, limit):
     recorder = RunRecorder(folder=tmp_path)
-    callbacks = [recorder, ForgettingLogger(task=epoch, verbose=False, folder=tmp_path)]
+    callbacks = [recorder, ForgettingLogger(task=epoch, verbose=False, folder=tmp_path, pictures=False)]
     trainer(tmp_path, callbacks, limit_val_batches=limit).fit(ReluNet(), Tasks())
     assert recorder.record.num_tasks == 3
 
@@ -158,7 +164,7 @@ def stream(**arguments):
 def run(folder, *callbacks, seed=0, data=None, model=None, options=None, **module) -> ResultRecord:
     seed_everything(seed, verbose=False)
     recorder = RunRecorder(folder=folder)
-    own = [recorder, ForgettingLogger(verbose=False, folder=folder), *callbacks]
+    own = [recorder, ForgettingLogger(verbose=False, folder=folder, pictures=False), *callbacks]
     model = model or ActiveDendriteClassifier(64, [16], 10, max_tasks=2)
     data = stream(seed=seed) if data is None else data
     trainer(folder, own, epochs=2, **(options or {})).fit(ContinualClassifier(model, **module), data)
@@ -215,7 +221,7 @@ def test_what_is_not_known_has_no_hash(tmp_path, what):
         record = run(tmp_path, model=nn.Sequential(nn.Linear(64, 10)))
     else:
         recorder, data = RunRecorder(folder=tmp_path), stream()
-        log = ForgettingLogger(task=epoch, verbose=False, folder=tmp_path)
+        log = ForgettingLogger(task=epoch, verbose=False, folder=tmp_path, pictures=False)
         fit = trainer(tmp_path, [recorder, log], epochs=1)
         loaders = data.task_loader(0), [data.task_loader(0, "val")]
         fit.fit(ContinualClassifier(ActiveDendriteClassifier(64, [16], 10, max_tasks=1)), *loaders)
@@ -345,7 +351,7 @@ def test_the_time_of_a_run_goes_on_where_it_is_resumed(tmp_path, monkeypatch, ki
 
     def fit(tasks, **resume):
         callback = RunRecorder(folder=tmp_path) if kind is RunRecorder else HubPublisher("a/b", folder=tmp_path)
-        log = ForgettingLogger(verbose=False, folder=tmp_path)
+        log = ForgettingLogger(verbose=False, folder=tmp_path, pictures=False)
         data = PermutedTasks("digits", num_tasks=tasks)
         run = trainer(tmp_path, [callback, log], epochs=tasks, limit_train_batches=3)
         module = Slow(ActiveDendriteClassifier(64, [16], 10, max_tasks=4))

@@ -179,7 +179,7 @@ def test_each_loaders_own_value(tmp_path, kind):
     torch.manual_seed(0)
     module = kind()
     twin = copy.deepcopy(module)
-    log = ForgettingLogger("val/acc", by_epoch, verbose=False)
+    log = ForgettingLogger("val/acc", by_epoch, verbose=False, pictures=False)
     fit = trainer(tmp_path, [log])
     torch.manual_seed(1)
     fit.fit(module, Data())
@@ -200,14 +200,14 @@ def test_each_loaders_own_value(tmp_path, kind):
 
 def test_another_metric_of_a_collection(tmp_path):
     torch.manual_seed(0)
-    module, log = OfF1(), ForgettingLogger("val/f1", by_epoch, verbose=False)
+    module, log = OfF1(), ForgettingLogger("val/f1", by_epoch, verbose=False, pictures=False)
     trainer(tmp_path, [log]).fit(module, Data())
     torch.testing.assert_close(log.matrix, torch.tensor(module.rows, dtype=torch.float32), rtol=0, atol=1e-6)
 
 
 def test_in_trainer_validate_too(tmp_path):
     torch.manual_seed(0)
-    module, log = Shared(), ForgettingLogger("val/acc", by_epoch, verbose=False)
+    module, log = Shared(), ForgettingLogger("val/acc", by_epoch, verbose=False, pictures=False)
     trainer(tmp_path, [log]).validate(module, Data(), verbose=False)
     module.on_train_epoch_end()
     torch.testing.assert_close(log.baseline, torch.tensor(module.rows[0], dtype=torch.float32), rtol=0, atol=1e-6)
@@ -220,7 +220,7 @@ def test_in_trainer_test_too(tmp_path):
             self.log("test/acc", self.acc)
 
     torch.manual_seed(0)
-    module, log = Tested(), ForgettingLogger("test/acc", by_epoch, verbose=False)
+    module, log = Tested(), ForgettingLogger("test/acc", by_epoch, verbose=False, pictures=False)
     fit = trainer(tmp_path, [log])
     fit.test(module, Data().val_dataloader(), verbose=False)
     module.on_train_epoch_end()
@@ -250,10 +250,10 @@ class Total(Shared):
 
 
 def test_a_number_that_is_computed_in_each_step(tmp_path):
-    log = ForgettingLogger("val/acc", by_epoch, verbose=False)
+    log = ForgettingLogger("val/acc", by_epoch, verbose=False, pictures=False)
     with pytest.warns(UserWarning, match=r"`acc\.compute\(\)` is called in each step, .* log `self\.acc` itself"):
         trainer(tmp_path, [log]).fit(Computed(), Data())
-    module, log = Total(), ForgettingLogger("val/acc", by_epoch, verbose=False)  # warnings are errors
+    module, log = Total(), ForgettingLogger("val/acc", by_epoch, verbose=False, pictures=False)  # warnings are errors
     trainer(tmp_path, [log]).fit(module, Data())
     torch.testing.assert_close(log.matrix, torch.tensor(module.rows, dtype=torch.float32), rtol=0, atol=1e-6)
 

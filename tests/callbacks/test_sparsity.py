@@ -268,7 +268,7 @@ def test_training_is_the_same_with_and_without(tmp_path):
     weights = []
     for callbacks in (
         [],
-        [SparsityLogger(), ForgettingLogger(task=lambda t: t.current_epoch, verbose=False)],
+        [SparsityLogger(), ForgettingLogger(task=lambda t: t.current_epoch, verbose=False, pictures=False)],
     ):
         torch.manual_seed(1)
         module = ReluNet()
@@ -278,7 +278,7 @@ def test_training_is_the_same_with_and_without(tmp_path):
 
 
 def test_in_the_csv_beside_forgetting(tmp_path):
-    log = ForgettingLogger(task=lambda trainer: trainer.current_epoch, verbose=False)
+    log = ForgettingLogger(task=lambda trainer: trainer.current_epoch, verbose=False, pictures=False)
     logger = CSVLogger(tmp_path, name="", version="")
     trainer(tmp_path, [SparsityLogger(), log], logger=logger).fit(ReluNet(), Tasks())
     with open(tmp_path / "metrics.csv") as file:

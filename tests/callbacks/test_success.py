@@ -51,7 +51,11 @@ def run(tmp_path_factory):
     torch.manual_seed(0)
     policy = ActiveDendritePolicy(TASKS, hidden_features=[64, 64], dendrite_layers=None, weight_density=1.0)
     success = SuccessLogger(num_goals=2, max_steps=25, num_processes=0)
-    log, sparsity, subnetworks = ForgettingLogger("val/success", verbose=False), SparsityLogger(), SubnetworkLogger()
+    log, sparsity, subnetworks = (
+        ForgettingLogger("val/success", verbose=False, pictures=False),
+        SparsityLogger(),
+        SubnetworkLogger(),
+    )
     reports, data = Reports(success), stream(folder)
     trainer = Trainer(
         **data.trainer_kwargs(),

@@ -112,7 +112,7 @@ def test_yaml_says_the_task(tmp_path, said, helpers):
 def test_the_other_command_takes_callbacks_from_python(tmp_path):
     """Its YAML knows its own classes alone."""
     module, data = parts(pytorch_lightning)
-    log = ForgettingLogger(epochs_per_task=2, verbose=False)
+    log = ForgettingLogger(epochs_per_task=2, verbose=False, pictures=False)
     ran = OtherCLI(
         module,
         data,
@@ -126,7 +126,7 @@ def test_the_other_command_takes_callbacks_from_python(tmp_path):
 @pytest.mark.parametrize("task", ["users_helpers.current_task", by_epoch], ids=["path", "function"])
 def test_an_import_path_in_python(tmp_path, helpers, task):
     module, data = parts(lightning.pytorch)
-    log, model = ForgettingLogger(task=task, verbose=False), module()
+    log, model = ForgettingLogger(task=task, verbose=False, pictures=False), module()
     lightning.pytorch.Trainer(**quiet(tmp_path, [log])).fit(model, data())
     assert_rows(log, model)
 

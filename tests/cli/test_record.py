@@ -36,7 +36,7 @@ def test_a_run_in_python_is_another_seed_of_the_commands_recipe(finished_run, tm
     (record,) = read_records(finished_run / "runs" / "tiny")
     seed_everything(5, verbose=False)
     recorder = RunRecorder("tiny", folder=tmp_path)
-    log = ForgettingLogger(verbose=False, folder=tmp_path)
+    log = ForgettingLogger(verbose=False, folder=tmp_path, pictures=False)
     stream = PermutedTasks("digits", num_tasks=2, epochs_per_task=2, batch_size=256)
     model = ActiveDendriteClassifier(64, [32], 10, max_tasks=3, num_segments=2)
     trainer(tmp_path, [recorder, log], epochs=4).fit(ContinualClassifier(model, lr=1e-3), stream)

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +11,9 @@ import torch
 
 from dendrite_zoo.hub.loopback import Hub
 from tests.hub.toy import Toy
+from tests.hub.worker import serve
+from tests.processes import CONTEXT
 
-ROOT = Path(__file__).parents[2]
 ALICE, BOB = "hf_alice_secret", "hf_bob_secret"
 
 
@@ -34,9 +33,10 @@ class Worker:
     def __init__(self, environment):
         ours = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING_FACE_"))}
         self.environment = {**ours, "HF_HUB_DISABLE_PROGRESS_BARS": "1", **environment}
-        command = [sys.executable, "-m", "tests.hub.worker"]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        self.process = subprocess.Popen(command, env=self.environment, cwd=ROOT, **pipes)
+        self.line, theirs = CONTEXT.Pipe()
+        self.process = CONTEXT.Process(target=serve, args=(theirs, self.environment))
+        self.process.start()
+        theirs.close()  # so that a process that has ended is an EOFError here
 
     def __call__(self, snippet, **values):
         """Run a snippet; ``$name`` in it stands for a value. Its variable ``result`` comes back."""
@@ -44,17 +44,16 @@ class Worker:
         return self.answer()
 
     def send(self, snippet):
-        self.process.stdin.write(json.dumps(snippet) + "\n")
-        self.process.stdin.flush()
+        self.line.send(snippet)
 
     def answer(self):
-        line = self.process.stdout.readline()
-        assert "_secret" not in line, "a token stands in an answer, an error, a trace or a log"
-        return Answer(**json.loads(line))
+        answer = self.line.recv()
+        assert "_secret" not in answer, "a token stands in an answer, an error, a trace or a log"
+        return Answer(**json.loads(answer))
 
     def kill(self):
         self.process.kill()
-        self.process.communicate()
+        self.process.join()
 
 
 def filled(snippet, **values):

@@ -1,18 +1,14 @@
-"""The loopback hub itself: what it refuses, and that a data set comes through it as from the Hub."""
+"""The loopback hub itself: what it refuses, and what it serves."""
 
 import hashlib
 import json
-import os
 import urllib.error
 import urllib.request
-from pathlib import Path
 
 import pytest
 
 from dendrite_zoo.hub.loopback import IDENTITY, Hub
 from tests.hub.conftest import ALICE, BOB
-
-MIRROR = Path(os.environ.get("DENDRITE_ZOO_DATASETS", Path(__file__).parents[2].parent / "shared/hub/datasets"))
 
 
 def ask(hub, method, path, body=None, token=ALICE):
@@ -91,25 +87,6 @@ def test_a_range_of_a_file(toy):
     request = urllib.request.Request(f"{toy.url}/alice/toy/resolve/main/a", headers={"Range": "bytes=2-"})
     with urllib.request.urlopen(request) as answer:
         assert (answer.status, answer.read(), answer.headers["Content-Range"]) == (206, b"cdef", "bytes 2-5/6")
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not MIRROR.is_dir(), reason=f"no copy of ylecun/mnist under {MIRROR}")
-def test_mnist_comes_through_the_real_client(hub, reader):
-    pytest.importorskip("pyarrow", reason="needs the [mnist] extra")
-    mirrored = Hub(datasets=MIRROR)
-    mirrored.close()
-    hub.repos |= mirrored.repos
-    hub.objects |= mirrored.objects
-    snippet = """
-from dendrite_zoo.streams import PermutedTasks
-stream = PermutedTasks("mnist", num_tasks=1, batch_size=1000)
-stream.setup("fit")
-result = [stream.num_features, stream.num_classes, sum(len(y) for _, y in stream.task_loader(0, "test"))]
-"""
-    answer = reader(snippet)
-    assert answer.result == [784, 10, 10_000], answer.trace
-    assert any("/datasets/ylecun/mnist/resolve/" in line for line in hub.log)
 
 
 def test_a_mirror_of_models_is_served_as_one_of_data_sets(tmp_path):

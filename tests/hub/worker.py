@@ -1,22 +1,27 @@
-"""A process that speaks to a hub: runs snippets of Python sent to it, one a line, and answers what came of them.
+"""A process that speaks to a hub: runs snippets of Python sent to it, and answers what came of them.
 
 ``HF_ENDPOINT`` and its like are read when the client is imported, so each hub and each setting needs a process
-of its own; one process serves many tests, because importing torch takes longer than they do. Waits are cut short.
+of its own; one process serves many tests. Waits are cut short.
 """
 
 import contextlib
 import io
 import json
 import logging
-import sys
+import os
 import time
 import traceback
 
-if __name__ == "__main__":
+
+def serve(line, environment):
+    """Answer snippet after snippet of a connection, with these variables set before the client is imported."""
+    os.environ.clear()
+    os.environ.update(environment)
     really_sleep = time.sleep
     time.sleep = lambda seconds: really_sleep(min(seconds, 0.01))
 
     import torch
+    from huggingface_hub import HfApi  # noqa: F401 - now, for calls have deadlines
 
     import dendrite_zoo.hub.publish.upload as publishing
     from dendrite_zoo.hub import HubModel, retry
@@ -25,9 +30,8 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     retry.SILENCE = 1.0
     retry.TIMEOUTS = 3  # times HF_HUB_DOWNLOAD_TIMEOUT, which is 1 s
-    answers = sys.stdout
-    for line in sys.stdin:
-        said = io.StringIO()
+    while True:
+        snippet, said = line.recv(), io.StringIO()
         handler = logging.StreamHandler(said)
         for name in ("dendrite_zoo", "huggingface_hub"):
             logging.getLogger(name).handlers = [handler]
@@ -36,10 +40,10 @@ if __name__ == "__main__":
         names = {"torch": torch, "Toy": Toy, "HubModel": HubModel, "result": None, "publishing": publishing}
         try:
             with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-                exec(json.loads(line), names)
+                exec(snippet, names)
             answer["result"] = names["result"]
         except Exception as error:
             answer["error"] = f"{type(error).__name__}: {error}"
             answer["trace"] = traceback.format_exc()
         answer["said"] = said.getvalue()
-        print(json.dumps(answer), file=answers, flush=True)
+        line.send(json.dumps(answer))

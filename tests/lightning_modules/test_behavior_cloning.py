@@ -35,9 +35,8 @@ def experts(tmp_path_factory):
 
 def data(file, folder, **arguments):
     options = {"episodes_per_task": 20, "dagger_rounds": 0, "epochs": 1, "updates_per_epoch": 20, "num_processes": 0}
-    return DemonstrationMixture(
-        TASK, demonstrations=file, folder=folder, val_episodes=2, dagger_episodes=2, **{**options, **arguments}
-    )
+    options |= {"val_episodes": 2, "dagger_episodes": 2}
+    return DemonstrationMixture(TASK, demonstrations=file, folder=folder, **{**options, **arguments})
 
 
 def module(**arguments):
@@ -170,13 +169,13 @@ def test_it_learns_to_reach(experts):
     bc = module(lr=3e-3, ema_decay=0.99)
     options = {"split": "val", "num_goals": 8, "num_processes": 0, "stop_at_success": True, "max_steps": 200}
     before = evaluate_policy(bc.act_batch, TASK, **options).mean
-    fit(bc, data(experts, experts.parent, epochs=2, dagger_rounds=1, updates_per_epoch=400))
+    fit(bc, data(experts, experts.parent, epochs=2, dagger_rounds=1, updates_per_epoch=200))
     after = evaluate_policy(bc.model.eval().act_batch, TASK, **options).mean
     assert before <= 0.25 and after >= 0.5
 
 
 def test_killed_anywhere_it_resumes_to_the_bit_rounds_of_dagger_included(experts, tmp_path):
-    options = {"epochs": 3, "dagger_rounds": 2, "updates_per_epoch": 4}
+    options = {"epochs": 3, "dagger_rounds": 2, "updates_per_epoch": 4, "val_episodes": 1, "dagger_episodes": 1}
     whole = module()
     fit(whole, data(experts, tmp_path / "whole", **options))
     expected = torch.cat([p.flatten() for p in whole.model.parameters()])
@@ -200,7 +199,8 @@ def test_resumed_it_finds_its_rounds_of_dagger_where_the_run_began(experts, tmp_
     """Lightning's loggers give every fit a folder of its own."""
 
     def go(name, *callbacks, logger=None, **options):
-        bc, stream = module(), data(experts, None, epochs=3, dagger_rounds=2, updates_per_epoch=4)
+        few = {"val_episodes": 1, "dagger_episodes": 1, "updates_per_epoch": 4}
+        bc, stream = module(), data(experts, None, epochs=3, dagger_rounds=2, **few)
         keep = ModelCheckpoint(dirpath=tmp_path / name, save_last=True, every_n_train_steps=1, save_top_k=0)
         fit(bc, stream, keep, *callbacks, logger=logger or CSVLogger(tmp_path, name), **options)
         return weights(bc.model)

@@ -277,7 +277,7 @@ def test_one_loader_is_that_of_the_current_task(at_test, tmp_path):
 
         val_dataloader = Rows.train_dataloader
 
-    log = ForgettingLogger("val/acc", folder=tmp_path)
+    log = ForgettingLogger("val/acc", folder=tmp_path, pictures=False)
     module = ContinualClassifier(ActiveDendriteClassifier(8, [16], 3, **TINY), context_at_test=at_test)
     quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False, "accelerator": "cpu"}
     kwargs = {"max_epochs": 3, "num_sanity_val_steps": 0, "enable_model_summary": False, "callbacks": [log]}

@@ -66,9 +66,9 @@ def test_the_zoos_model_learns_two_more_tasks_and_forgets_nothing(tmp_path):
     torch.manual_seed(0)
     model = dendrite_zoo.load("permuted-digits", max_tasks=12)
     before, learning = outputs(model, 10), {name for name, p in model.named_parameters() if p.requires_grad}
-    tasks = PermutedTasks("digits", num_tasks=12, first_task=10, epochs_per_task=8, batch_size=64)
+    tasks = PermutedTasks("digits", num_tasks=12, first_task=10, epochs_per_task=5, batch_size=64)
     decayed = partial(torch.optim.AdamW, lr=1e-2, weight_decay=0.1)
-    classifier, log = module(model, optimizer=decayed), ForgettingLogger("val/acc", folder=tmp_path)
+    classifier, log = module(model, optimizer=decayed), ForgettingLogger("val/acc", folder=tmp_path, pictures=False)
     fits = trainer(tasks, log, gradient_clip_val=1.0, log_every_n_steps=5)
     fits.validate(classifier, tasks, verbose=False)
     fits.fit(classifier, tasks)

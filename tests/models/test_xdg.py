@@ -79,7 +79,7 @@ def test_who_watches_an_activation_sees_all_units():
 
 def test_learns_where_the_task_is_given_and_is_loaded_again(tmp_path):
     model = make(gate_fraction=0.5)
-    stream = PermutedTasks("digits", 2, epochs_per_task=10, batch_size=64)
+    stream = PermutedTasks("digits", 2, epochs_per_task=5, batch_size=64)
     quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False, "accelerator": "cpu"}
     trainer = Trainer(
         **stream.trainer_kwargs(), **quiet, enable_model_summary=False, callbacks=[SynapticIntelligence(0.1)]

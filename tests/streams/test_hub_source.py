@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import subprocess
-import sys
 import zlib
 from collections import Counter
 from pathlib import Path
@@ -16,6 +14,7 @@ import torch
 
 from dendrite_zoo.hub.loopback import Hub
 from dendrite_zoo.streams import HubSource, ImageFolder, SplitTasks, hashed_ngrams, load_source
+from tests import processes
 
 arrow = pytest.importorskip("pyarrow", reason="needs the [mnist] extra")
 Image = pytest.importorskip("PIL.Image", reason="needs the [mnist] extra")
@@ -184,6 +183,8 @@ def test_images_of_several_sizes_are_brought_to_one(tmp_path):
 
 
 SCRIPT = """
+import warnings
+warnings.simplefilter("error", ResourceWarning)
 from dendrite_zoo.streams import HubSource, load_source
 try:
     print(*(int(load_source(HubSource("org/name", image="img", label="kind")).x_train.sum()) for _ in range(2)))
@@ -193,19 +194,26 @@ except ConnectionError as error:
 """
 
 
+def run(folder, environment):
+    """In a process of its own: the Hub's client reads its environment when it is imported."""
+    (folder / "script.py").write_text(SCRIPT)
+    done = processes.run([folder / "script.py"], cwd=folder, env=environment)
+    assert done.returncode == 0 and "ResourceWarning" not in done.stderr, done.stderr
+    return done.stdout.splitlines()
+
+
 def test_the_hub_is_asked_once_and_its_own_copy_in_parquet_is_taken(tmp_path):
     images = pixels(9, 5, 7)
     repo(tmp_path / "datasets" / "org" / "name", images)
     with Hub(datasets=tmp_path / "datasets") as hub:
         environment = {**os.environ, **hub.environment(tmp_path / "home"), "DENDRITE_ZOO_DATASETS": str(tmp_path)}
-        command = [sys.executable, "-W", "error::ResourceWarning", "-c", SCRIPT]
-        said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.splitlines()
+        said = run(tmp_path, environment)
     assert said[0] == f"{images[:6].sum()} {images[:6].sum()}"
     assert len([request for request in hub.log if request.startswith("GET /storage")]) == 2, "train and test"
     assert said[1].startswith("The Hub's data set 'local/omniglot-8-alphabets' could not be downloaded: ")
     assert said[1].endswith("in DENDRITE_ZOO_DATASETS: <folder>/local/omniglot-8-alphabets/<its files>.")
     environment["HF_HUB_OFFLINE"] = "1"
-    said = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.splitlines()
+    said = run(tmp_path, environment)
     assert said[0] == f"{images[:6].sum()} {images[:6].sum()}", "without the Hub they are found in its cache"
 
 

@@ -4,7 +4,6 @@ import hashlib
 import io
 import os
 import struct
-import subprocess
 import sys
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from dendrite_zoo.hub.loopback import Hub
 from dendrite_zoo.lightning_modules import ContinualClassifier
 from dendrite_zoo.models import ActiveDendriteClassifier
 from dendrite_zoo.streams import PermutedTasks, cached, load_source, mnist
+from tests import processes
 from tests.callbacks.strangers import trainer
 
 arrow = pytest.importorskip("pyarrow", reason="needs the [mnist] extra")
@@ -89,7 +89,7 @@ def test_other_images_in_files_of_the_same_form_are_not_called_mnist(small, tmp_
         stream = PermutedTasks(source, 1)
         assert stream.benchmark == "permuted-custom"
         recorder = RunRecorder(folder=tmp_path)
-        callbacks = [recorder, ForgettingLogger(verbose=False, folder=tmp_path / type(source).__name__)]
+        callbacks = [recorder, ForgettingLogger(verbose=False, folder=tmp_path / type(source).__name__, pictures=False)]
         module = ContinualClassifier(ActiveDendriteClassifier(784, [8], 10, max_tasks=1))
         trainer(tmp_path, callbacks, epochs=1).fit(module, stream)
         assert recorder.record.benchmark == "permuted-custom" and recorder.record.config_hash is None
@@ -146,6 +146,8 @@ def test_without_the_extra_it_says_what_to_install(small, monkeypatch):
 
 
 SCRIPT = """
+import warnings
+warnings.simplefilter("error", ResourceWarning)
 from dendrite_zoo.streams import load_source
 try:
     print(*(int(load_source("mnist").x_train.sum()) for _ in range(2)))
@@ -154,25 +156,26 @@ except ConnectionError as error:
 """
 
 
-def run(hub, home):
+def run(hub, folder):
     """In a process of its own: the Hub's client reads its environment when it is imported."""
-    environment = {**os.environ, **hub.environment(home)}
-    command = [sys.executable, "-W", "error::ResourceWarning", "-c", SCRIPT]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    (folder / "script.py").write_text(SCRIPT)
+    done = processes.run([folder / "script.py"], cwd=folder, env={**os.environ, **hub.environment(folder / "home")})
+    assert done.returncode == 0 and "ResourceWarning" not in done.stderr, done.stderr
+    return done.stdout
 
 
 def test_mnist_is_downloaded_from_the_hub_once(small, tmp_path):
     folder, images = small
     with Hub(datasets=folder.parents[1]) as hub:
         total = images["train"].sum()
-        assert run(hub, tmp_path / "home") == f"{total} {total}\n", "loaded twice"
+        assert run(hub, tmp_path) == f"{total} {total}\n", "loaded twice"
     assert any(mnist.REVISION in request for request in hub.log), "the pinned revision is asked for"
     assert len([request for request in hub.log if request.startswith("GET /storage")]) == 2, "train and test"
 
 
 def test_a_hub_without_mnist_is_one_clear_error(tmp_path):
     with Hub() as hub:
-        said = run(hub, tmp_path / "home")
+        said = run(hub, tmp_path)
     assert said.startswith("'mnist', the Hub's data set ylecun/mnist, could not be downloaded: ")
     assert "Check the connection, or give a folder that holds mnist/train-00000-of-00001.parquet as the source" in said
 

@@ -11,6 +11,7 @@ from torch import nn
 from dendrite_zoo import add_dendrites
 from dendrite_zoo.layers import PatchFeatures
 from tests.models.adapters.networks import IMAGES, TOKENS, Attention, Convolutions, made, mlp
+from tests.processes import in_two
 
 LABELS = torch.arange(24) % 3
 KINDS = {
@@ -409,7 +410,7 @@ def _learn_shares(rank, folder):
 @pytest.mark.slow
 def test_two_processes_learn_what_one_learns(tmp_path):
     torch.save(IMAGES, tmp_path / "x")
-    torch.multiprocessing.spawn(_learn_shares, (str(tmp_path),), nprocs=2)
+    in_two(_learn_shares, str(tmp_path))
     (first, start), (second, same) = (torch.load(tmp_path / name) for name in ("0.pt", "1.pt"))
     expected, _ = _learned(IMAGES, torch.arange(24).view(12, 2).T.flatten())  # filters are patches of the first rows
     assert first.keys() == expected.keys() and start == same  # of their halves, which are not those of one process
