@@ -48,6 +48,8 @@ class ControlArguments(MLPConfig):
         if isinstance(features, np.ndarray | Tensor):
             self.observation_features = features.tolist()
         super().__post_init__()
+        if isinstance(features := self.observation_features, list):  # an artifact takes no whole number below 0
+            self.observation_features = [[float(number) for number in row] for row in features]
         if self.observation_clip is not None:
             check_positive(observation_clip=self.observation_clip)
 

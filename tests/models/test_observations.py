@@ -53,13 +53,14 @@ def test_numbers_far_off_are_read_as_the_bound():
 
 
 def policies():
-    matrix = np.array([[1.0, 0.0, -1.0], [0.0, 2.0, 1.0]])
-    own = {"observation_features": matrix, "observation_size": 2, "action_size": 1}
+    matrix = [[1, 0, -1], [0, 2, 1]]
+    own = {"observation_features": np.array(matrix, float), "observation_size": 2, "action_size": 1}
+    whole = {**own, "observation_features": matrix}
     named = {"observation_features": "metaworld", "observation_clip": 10.0}
-    return {"own": own, "named": named}
+    return {"own": own, "whole": whole, "named": named}
 
 
-@pytest.mark.parametrize("kind", ["own", "named"])
+@pytest.mark.parametrize("kind", ["own", "whole", "named"])
 @pytest.mark.parametrize("append_task", [False, True])
 def test_act_takes_raw_observations_and_an_artifact_holds_the_matrix(kind, append_task, tmp_path):
     policy = ActiveDendritePolicy(
@@ -67,7 +68,7 @@ def test_act_takes_raw_observations_and_an_artifact_holds_the_matrix(kind, appen
     )
     size, width = policy.observation_matrix.shape
     x = torch.randn(6, size)
-    if kind == "own":
+    if kind != "named":
         policy.fit_normalizer(x)
         features = x.double() @ policy.observation_matrix.double()
         torch.testing.assert_close(policy.observation_mean.double(), features.mean(0))
