@@ -43,7 +43,7 @@ def make_entry(
     if isinstance(model, ControlModel):
         model.clear_unused()
     if isinstance(model, AdaptedBackbone):
-        model.drop_sums()
+        model.drop_sums(half=True)
     model.save_pretrained(shelf / name, results=results)
     model.results = results
     write_card(model, shelf / name, name)

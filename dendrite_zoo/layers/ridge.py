@@ -146,11 +146,12 @@ class RidgeHead(nn.Module):
         return most
 
     def drop_sums(self) -> None:
-        """Give up the products, nearly all of the memory and of a file: logits stay, but no more rows can be learned.
+        """Give up the sums, nearly all of the memory and of a file: logits stay, but no more rows can be learned.
 
-        An artifact is written without them; in memory they are NaN.
+        An artifact is written without them; in memory the products are NaN.
         """
         self.triangle.fill_(torch.nan)
+        self.sums.zero_()
 
     def forward(self, h: Tensor) -> Tensor:
         """Logits ``(..., K)``, whose softmax is a probability; a class without rows is far below all others."""
@@ -240,14 +241,17 @@ def has_dropped(triangle: Tensor) -> bool:
 
 
 def without_dropped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a model that a file needs to hold: products that were given up are none of them."""
-    return {k: v for k, v in state.items() if not (k.rpartition(".")[2] == "triangle" and has_dropped(v))}
+    """The tensors of a model that a file needs to hold: sums that were given up are none of them."""
+    heads = [k.removesuffix("triangle") for k, v in state.items() if k.endswith("triangle") and has_dropped(v)]
+    left_out = [f"{head}{name}" for head in heads for name in ("triangle", "sums")]
+    return {k: v for k, v in state.items() if k not in left_out}
 
 
 def with_dropped(state: Mapping[str, Tensor], head: str) -> dict[str, Tensor]:
-    """The whole state of such a file, with the products of the `RidgeHead` of this name."""
+    """The whole state of such a file, with the sums of the `RidgeHead` of this name."""
     weight = state.get(f"{head}.weight")
     if weight is None or weight.ndim != 2 or f"{head}.triangle" in state:
         return dict(state)
-    size = triangle_size(weight.shape[1])
-    return {**state, f"{head}.triangle": torch.full((size,), torch.nan, dtype=torch.float64)}
+    triangle = torch.full((triangle_size(weight.shape[1]),), torch.nan, dtype=torch.float64)
+    sums = torch.zeros(weight.shape, dtype=torch.float64)
+    return {**state, f"{head}.triangle": triangle, f"{head}.sums": sums}

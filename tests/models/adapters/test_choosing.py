@@ -190,7 +190,8 @@ def test_an_artifact_without_sums_has_kilobytes_and_learns_no_further_task(tmp_p
     model.drop_sums()
     model.save_pretrained(tmp_path / "small")
     sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("whole", "small")]
-    assert sizes[0] - sizes[1] == pytest.approx(model.context.inner.head.triangle.nbytes, abs=200)
+    sums = model.context.inner.head.triangle.nbytes + model.context.inner.head.sums.nbytes
+    assert sizes[0] - sizes[1] == pytest.approx(sums, abs=400)
     for options in ({}, {"max_tasks": 5}):
         again = dendrite_zoo.load(tmp_path / "small", backbone=identity().backbone, **options)
         assert torch.equal(again(both), expected) and again.num_tasks == 2
@@ -200,3 +201,27 @@ def test_an_artifact_without_sums_has_kilobytes_and_learns_no_further_task(tmp_p
     whole = dendrite_zoo.load(tmp_path / "whole", backbone=identity().backbone)
     whole.start_task(2, [x - 3])
     assert whole.num_tasks == 3
+
+
+def test_an_artifact_in_half_precision_has_half_of_the_bytes_and_gives_what_was_rounded(tmp_path):
+    model, (x, y) = identity(context="ridge"), rows()
+    for task in (0, 1):
+        model.start_task(task, [x + 3 * task])
+        model.fit_head(task, [(x + 3 * task, y)])
+    both = torch.cat([x, x + 3])
+    exact, ids = model.eval()(both), model.context.infer(both)
+    model.drop_sums()
+    model.save_pretrained(tmp_path / "small")
+    model.drop_sums(half=True)
+    rounded, known = model(both), model.context.confidence(both)
+    torch.testing.assert_close(rounded, exact, rtol=0.01, atol=0.01)
+    assert not torch.equal(rounded, exact) and torch.equal(model.context.infer(both), ids)
+    model.save_pretrained(tmp_path / "half")
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("small", "half")]
+    assert sizes[1] < 0.6 * sizes[0]
+    again = dendrite_zoo.load(tmp_path / "half", backbone=identity().backbone)
+    assert {k: v.dtype for k, v in again.state_dict().items()} == {k: v.dtype for k, v in model.state_dict().items()}
+    assert torch.equal(again(both), rounded) and torch.equal(again.context.confidence(both), known)
+    again.save_pretrained(tmp_path / "again")
+    files = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("half", "again")]
+    assert files[0] == files[1]
