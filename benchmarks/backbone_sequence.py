@@ -245,7 +245,7 @@ METHODS: dict[str, Callable[[Case], list[Found]]] = {
 }
 
 
-def run(case: Case, method: str, seed: int, benchmark: str, config: dict[str, Any]) -> list[ResultRecord]:
+def run(case: Case, method: str, seed: int, names: list[str], config: dict[str, Any]) -> list[ResultRecord]:
     """One method with one seed."""
     torch.manual_seed(seed)
     started = time.process_time()
@@ -254,11 +254,12 @@ def run(case: Case, method: str, seed: int, benchmark: str, config: dict[str, An
         one = ResultRecord.from_run(
             found.accuracies,
             seed=seed,
-            benchmark=benchmark,
+            benchmark="-".join(names),
             method=found.method,
             context_at_test=found.context,
             command=f"python benchmarks/backbone_sequence.py WEIGHTS --methods {method} --seeds {seed}",
             wall_time_s=round(time.process_time() - started, 1),
+            tasks=names,
             config={"method": found.method, "train": TRAIN, "passes": [t.passes for t in case.tasks], **config},
             **found.more,
         )
@@ -286,7 +287,7 @@ def main() -> None:
         for method in options.methods:
             if not (file := folder / f"{method}.json").is_file():
                 config = {"backbone": options.backbone, "context": options.context}
-                write_records(run(case, method, seed, "-".join(options.tasks), config), file)
+                write_records(run(case, method, seed, options.tasks, config), file)
     files = [file for method in METHODS for file in sorted(options.runs.glob(f"{options.backbone}-*/{method}.json"))]
     write_records(merge_seeds(record for file in files for record in read_records(file)), options.out)
 

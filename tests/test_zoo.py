@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import dendrite_zoo
-from dendrite_zoo.hub import artifact, registry
+from dendrite_zoo.hub import artifact, config, registry
 from dendrite_zoo.models import RidgeClassifier
 from dendrite_zoo.rl import evaluate_policy
 from dendrite_zoo.streams import benchmark_stream
@@ -19,7 +19,8 @@ from dendrite_zoo.streams import benchmark_stream
 # the large ones are not shipped: they lie there where somebody has made them
 BUNDLED = [entry for entry in registry.entries().values() if entry.bundled and entry.size < 10e6]
 POLICIES = [entry for entry in BUNDLED if entry.name.startswith("metaworld-")]
-CLASSIFIERS = [entry for entry in BUNDLED if entry not in POLICIES]
+ADAPTED = [entry for entry in BUNDLED if config.read(entry.folder / "config.json")["model_type"] == "adapted-backbone"]
+CLASSIFIERS = [entry for entry in BUNDLED if entry not in POLICIES + ADAPTED]
 # A copy of the Hub's data sets, laid out as <org>/<name>/<path in the repo>.
 MIRROR = Path(os.environ.get("DENDRITE_ZOO_DATASETS", Path(__file__).parents[1].parent / "shared" / "hub" / "datasets"))
 
@@ -48,6 +49,29 @@ def test_shipped_weights_give_the_figures_of_results_json(entry):
     # a few images lie on the border, where another processor rounds to the other side
     measured = (own.get("average_accuracy_per_seed") or [own["average_accuracy"]])[0]
     assert float(sum(right)) / len(right) == pytest.approx(measured, abs=2e-3)
+
+
+@pytest.mark.parametrize("entry", ADAPTED, ids=lambda entry: entry.name)
+def test_dendrites_on_a_backbone_give_the_figures_of_results_json(entry, monkeypatch):
+    """Test images that the benchmark takes first of each task, measured again; their task is inferred."""
+    weights = MIRROR.parent / "models" / "local" / "resnet20-cifar10" / "model.safetensors"
+    if not weights.is_file():
+        pytest.skip(f"no copy of the backbone at {weights}; DENDRITE_ZOO_DATASETS can name the datasets beside it")
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+    monkeypatch.setenv("DENDRITE_ZOO_DATASETS", str(MIRROR))
+    import backbone_sequence
+    import resnet20
+
+    model = dendrite_zoo.load(entry.name, backbone=resnet20.resnet20(weights))
+    own = json.loads((entry.folder / "results.json").read_text(encoding="utf-8"))[0]
+    assert own["context_at_test"] == "inferred" and own["num_tasks"] == model.num_tasks == len(own["tasks"])
+    rng = np.random.RandomState(own["seeds"][0])
+    tasks = [backbone_sequence.read(name, 32, rng) for name in own["tasks"]]
+    for task, expected in zip(tasks, own["first_right"], strict=True):
+        x, y = task.x_test[: backbone_sequence.FIRST], task.y_test[: backbone_sequence.FIRST]
+        with torch.no_grad():
+            right = (model(x).argmax(1) == y).double().mean()
+        assert float(right) == pytest.approx(expected, abs=0.01)  # the file is rounded, and so are processors
 
 
 @pytest.mark.parametrize("entry", POLICIES, ids=lambda entry: entry.name)

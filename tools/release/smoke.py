@@ -12,7 +12,7 @@ import dendrite_zoo
 from dendrite_zoo.callbacks import ForgettingLogger
 from dendrite_zoo.hub import registry
 from dendrite_zoo.lightning_modules import ContinualClassifier
-from dendrite_zoo.models import ActiveDendritePolicy
+from dendrite_zoo.models import ActiveDendritePolicy, AdaptedBackbone
 from dendrite_zoo.streams import PermutedTasks
 
 
@@ -26,6 +26,8 @@ def predict(name: str) -> None:
     if isinstance(model, ActiveDendritePolicy):
         action = model.act([0.0] * model.config["observation_size"], model.tasks[0])
         check(action.shape == (model.config["action_size"],), f"{name}: an action of shape {action.shape}")
+    elif isinstance(model, AdaptedBackbone):  # which takes a backbone
+        check(model.num_tasks > 0, f"{name}: no tasks")
     else:
         shape = model.config.get("input_shape", model.config.get("in_features"))
         logits = model(torch.rand(3, *([shape] if isinstance(shape, int) else shape)))

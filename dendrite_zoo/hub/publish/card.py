@@ -48,7 +48,9 @@ class Card:
         self.meta_world = set(self.arguments.get("tasks", ())) <= set(MT50)
         self.kind = kind_of(model.model_type if self.meta_world else f"{model.model_type} of other tasks")
         self.config = {**header, **self.arguments}
-        self.state = model.to_file(self.arguments, cast(nn.Module, model).state_dict())
+        state = cast(nn.Module, model).state_dict()
+        self.state = model.to_file(self.arguments, state)
+        self.final = any(name.endswith("head.triangle") and name not in self.state for name in state)
         self.size = sum(parameter.numel() for parameter in cast(nn.Module, model).parameters())
         self.records = usable_results(model.results) or []
         self.results = [_printable(record) for record in self.records]
