@@ -9,7 +9,7 @@ from rich.console import Console
 
 from dendrite_zoo.hub import registry
 from dendrite_zoo.records import ResultRecord, merge_seeds, read_records, write_records
-from dendrite_zoo.report import accuracy_by, plot_accuracy, read_runs, results_table, write_page
+from dendrite_zoo.report import accuracy_by, plot_accuracy, plot_success, read_runs, results_table, write_page
 from dendrite_zoo.report.curves import By, Swept
 
 PAGE = "report.html"
@@ -20,7 +20,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     of = "Run folders, JSON files of result records, or names of the zoo."
     parser.add_argument("runs", nargs="+", type=Path, help=of)
     parser.add_argument("--json", dest="json_file", type=Path, help="Write the merged records there, too.")
-    drawn = "Draw accuracy by tasks, segments and density there, beside published numbers."
+    drawn = "Draw accuracy by tasks, segments and density there, beside published numbers, and success by steps."
     parser.add_argument("--figures", type=Path, help=drawn)
     page = f"Write a page to look at: {PAGE} in the run folder; of files or several runs, in the current folder."
     parser.add_argument("--html", action="store_true", help=page)
@@ -55,6 +55,12 @@ def _draw(benchmarks: Mapping[str, list[ResultRecord]], folder: Path) -> Iterato
         for by in _axes(records):
             path = Path(f"{folder}/accuracy-by-{by.replace('_', '-')}{f'-{benchmark}' * (len(benchmarks) > 1)}.png")
             plot_accuracy(records, by, path)
+            yield path
+        learned = [record for record in records if record.curve]
+        for n, record in enumerate(learned, start=1):
+            path = Path(f"{folder}/success-by-steps-{benchmark}{f'-{n}' * (len(learned) > 1)}.png")
+            title = f"{benchmark}: success on validation goals\n{record.method}"
+            plot_success(record.curve, path, tasks=record.more.get("tasks"), title=title)
             yield path
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import reprlib
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -154,6 +155,14 @@ class ResultRecord:
     def per_seed(self) -> list[float]:
         """The average accuracy of each run."""
         return self.average_accuracy_per_seed or [self.average_accuracy]
+
+    @property
+    def curve(self) -> list[dict[str, float]]:
+        """How success rose with the steps, as `success_curve` reads it; empty where it has another form."""
+        points = self.more.get("curve")
+        if not fits(points, list[dict[str, float]]):
+            return []
+        return [point for point in points if math.isfinite(point.get("env_steps", math.nan))]
 
     def recipe(self, but_for: str | None = None) -> str | None:
         """What decides the result, as canonical JSON without nulls; None where that is not known.

@@ -7,4 +7,5 @@ from dendrite_zoo.report.matrix_record import *
 from dendrite_zoo.report.page import *
 from dendrite_zoo.report.published import *
 from dendrite_zoo.report.subnetworks import *
+from dendrite_zoo.report.success_plot import *
 from dendrite_zoo.report.tables import *

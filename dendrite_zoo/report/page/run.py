@@ -1,13 +1,11 @@
 """A run as its files tell of it, whole or not."""
 
-import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from dendrite_zoo._core.annotations import fits
 from dendrite_zoo._core.files import read_json
 from dendrite_zoo.records import ResultRecord, check_records, read_metrics, read_records, success_curve
 from dendrite_zoo.report.matrix_record import as_doubles, read_matrix
@@ -48,7 +46,7 @@ class Run:
         """A run of which the record is all that is known."""
         metric = record.more.get("metric") or "accuracy"
         matrix = [{"R": as_doubles(record.matrix), "metric": metric}] if record.matrix else []
-        points = [(point["env_steps"], _under("success/", point)) for point in _curve(record.more.get("curve"))]
+        points = [(point["env_steps"], _under("success/", point)) for point in record.curve]
         return cls(
             name=name or record.method,
             record=record,
@@ -135,10 +133,3 @@ def _over_steps(file: Path, prefix: str, end: str) -> Iterator[tuple[float, dict
 def _under(prefix: str, point: Mapping[str, float]) -> dict[str, float]:
     """The values whose names begin with ``prefix``, without it."""
     return {name.removeprefix(prefix): value for name, value in point.items() if name.startswith(prefix)}
-
-
-def _curve(value: Any) -> list[dict[str, float]]:
-    """The points of a record's curve; one that somebody else wrote as something else is left out."""
-    if not fits(value, list[dict[str, float]]):
-        return []
-    return [point for point in value if math.isfinite(point.get("env_steps", math.nan))]

@@ -1,0 +1,65 @@
+"""Success of each task over the steps of the simulation, as a picture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dendrite_zoo.report.figure import new_figure, save_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["plot_success"]
+
+PREFIX = "success/"
+
+
+def plot_success(
+    curve: Sequence[Mapping[str, float]],
+    path: str | Path | None = None,
+    *,
+    tasks: Sequence[str] | None = None,
+    title: str | None = None,
+) -> Figure:
+    """Heat map of the success on each task, measured again and again, by the steps of the simulation played so far.
+
+    Args:
+        curve: one measurement after another: ``env_steps`` and ``success/{task}``, as ``curve`` of a result record and
+            the logs of `dendrite_zoo.callbacks.SuccessLogger` hold them. Each stands from the one before it.
+        path: where to save a PNG (or what the suffix says); None saves nothing.
+        tasks: names in the order of the rows; by default that in which they are in ``curve``.
+        title: by default the number of tasks.
+
+    Returns:
+        The ``matplotlib.figure.Figure``, made without pyplot.
+
+    Raises:
+        ImportError: matplotlib is missing.
+        ValueError: there is no measurement, one without ``env_steps`` or success, or their steps do not grow.
+    """
+    found = (name.removeprefix(PREFIX) for point in curve for name in point if name.startswith(PREFIX))
+    known = [name for name in dict.fromkeys(found) if name != "mean"]
+    names = known if tasks is None else [name for name in tasks if name in known]
+    edges = [0.0, *(point.get("env_steps", math.nan) for point in curve)]
+    if not names or not all(before < after for before, after in zip(edges, edges[1:], strict=False)):
+        raise ValueError(
+            "Expected measurements with growing `env_steps` and `success/{task}` of each, but got "
+            f"{len(curve)} with the steps {edges[1:4]} and the tasks {names[:3]}. Log them with SuccessLogger."
+        )
+    cells = [[point.get(PREFIX + name, math.nan) for point in curve] for name in names]
+    figure = new_figure(9.0, 1.6 + 0.26 * len(names))
+    axes = figure.add_subplot()
+    image = axes.pcolormesh(edges, [row - 0.5 for row in range(len(names) + 1)], cells, vmin=0.0, vmax=1.0)
+    figure.colorbar(image, ax=axes, label="success", pad=0.015, aspect=30)
+    axes.set_yticks(range(len(names)), names)
+    axes.tick_params(axis="y", length=0)
+    axes.set_facecolor("#ececec")
+    axes.invert_yaxis()
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel("steps of the simulation, of all tasks together")
+    axes.xaxis.set_major_formatter(lambda steps, _: f"{steps:,.0f}")
+    axes.set_title(title or f"success on {len(names)} tasks while they were learned", loc="left", fontsize=11)
+    return save_figure(figure, path)

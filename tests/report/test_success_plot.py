@@ -1,0 +1,52 @@
+"""Success over the steps of the simulation, as a picture."""
+
+import pytest
+
+from dendrite_zoo.cli.main import main
+from dendrite_zoo.records import ResultRecord, write_records
+from dendrite_zoo.report import plot_success
+
+CURVE = [
+    {"env_steps": 100.0, "success/push-v3": 0.0, "success/reach-v3": 0.5, "success/mean": 0.25},
+    {"env_steps": 300.0, "success/push-v3": 0.25, "success/mean": 0.25},
+    {"env_steps": 350.0, "success/push-v3": 1.0, "success/reach-v3": 1.0, "success/mean": 1.0},
+]
+
+
+def cells(figure):
+    (mesh,) = figure.axes[0].collections
+    return mesh.get_array(), mesh.get_coordinates()[0, :, 0].tolist()
+
+
+def test_a_row_a_task_and_a_cell_from_one_measurement_to_the_next():
+    figure = plot_success(CURVE)
+    values, edges = cells(figure)
+    assert edges == [0, 100, 300, 350]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["push-v3", "reach-v3"]
+    assert values.filled(-1).tolist() == [[0, 0.25, 1], [0.5, -1, 1]]  # reaching was not measured the second time
+
+
+def test_tasks_in_an_order_of_choice():
+    values, _ = cells(plot_success(CURVE, tasks=["reach-v3", "push-v3", "never-measured"]))
+    assert values.filled(-1).tolist() == [[0.5, -1, 1], [0, 0.25, 1]]
+
+
+@pytest.mark.parametrize(
+    "curve", [[], [{"env_steps": 3.0}], [{"success/reach-v3": 1.0}], [CURVE[1], CURVE[0]], [CURVE[0], CURVE[0]]]
+)
+def test_what_is_no_curve_is_refused(curve, tmp_path):
+    with pytest.raises(ValueError, match=r"Expected measurements with growing `env_steps`.*Log them"):
+        plot_success(curve, tmp_path / "success.png")
+    assert not list(tmp_path.iterdir())
+
+
+def test_report_draws_it_of_each_record_that_has_a_curve(tmp_path, capsys):
+    known = {"benchmark": "two", "context_at_test": "given", "num_tasks": 2, "average_accuracy": 1.0, "seeds": [0]}
+    records = [
+        ResultRecord(method="learned", more={"curve": CURVE, "tasks": ["reach-v3", "push-v3"]}, **known),
+        ResultRecord(method="imitated", **known),
+    ]
+    write_records(records, tmp_path / "runs.json")
+    main(["report", str(tmp_path / "runs.json"), "--figures", str(tmp_path / "drawn")])
+    assert "success-by-steps-two.png" in capsys.readouterr().out
+    assert (tmp_path / "drawn/success-by-steps-two.png").stat().st_size > 10_000
