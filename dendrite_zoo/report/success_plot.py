@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,11 +41,8 @@ def plot_success(
         ImportError: matplotlib is missing.
         ValueError: there is no measurement, one without ``env_steps`` or success, or their steps do not grow.
     """
-    found = (name.removeprefix(PREFIX) for point in curve for name in point if name.startswith(PREFIX))
-    known = [name for name in dict.fromkeys(found) if name != "mean"]
-    names = known if tasks is None else [name for name in tasks if name in known]
-    edges = [0.0, *(point.get("env_steps", math.nan) for point in curve)]
-    if not names or not all(before < after for before, after in zip(edges, edges[1:], strict=False)):
+    names, edges = _tasks(curve, tasks), [0.0, *(point.get("env_steps", math.nan) for point in curve)]
+    if not names or not all(before < after for before, after in pairwise(edges)):
         raise ValueError(
             "Expected measurements with growing `env_steps` and `success/{task}` of each, but got "
             f"{len(curve)} with the steps {edges[1:4]} and the tasks {names[:3]}. Log them with SuccessLogger."
@@ -63,3 +61,10 @@ def plot_success(
     axes.xaxis.set_major_formatter(lambda steps, _: f"{steps:,.0f}")
     axes.set_title(title or f"success on {len(names)} tasks while they were learned", loc="left", fontsize=11)
     return save_figure(figure, path)
+
+
+def _tasks(curve: Sequence[Mapping[str, float]], tasks: Sequence[str] | None) -> list[str]:
+    """The tasks that were measured, in their order."""
+    found = (name.removeprefix(PREFIX) for point in curve for name in point if name.startswith(PREFIX))
+    known = [name for name in dict.fromkeys(found) if name != "mean"]
+    return known if tasks is None else [name for name in tasks if name in known]
