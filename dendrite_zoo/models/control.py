@@ -5,7 +5,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,7 +16,7 @@ from dendrite_zoo._core.torch import full_precision, is_mixed_precision
 from dendrite_zoo.functional import Context
 from dendrite_zoo.models.config import MLPConfig
 from dendrite_zoo.models.mlp import ActiveDendriteMLP
-from dendrite_zoo.models.observations import features_of
+from dendrite_zoo.models.observations import features_of, plain_features
 from dendrite_zoo.models.room import make_columns, make_inputs, say_what_is_left_out
 from dendrite_zoo.models.segments import DendriteModel
 from dendrite_zoo.models.unused import used_numbers, with_unused, without_unused
@@ -44,12 +43,8 @@ class ControlArguments(MLPConfig):
 
     def __post_init__(self) -> None:
         self.tasks = _names(self.tasks)
-        features: Any = self.observation_features
-        if isinstance(features, np.ndarray | Tensor):
-            self.observation_features = features.tolist()
+        self.observation_features = plain_features(self.observation_features)
         super().__post_init__()
-        if isinstance(features := self.observation_features, list):  # an artifact takes no whole number below 0
-            self.observation_features = [[float(number) for number in row] for row in features]
         if self.observation_clip is not None:
             check_positive(observation_clip=self.observation_clip)
 
@@ -117,7 +112,10 @@ class ControlModel(DendriteModel):
         tasks = [str(task) for task in _names(changes.get("tasks", known))]
         if init_from is not None and init_from not in known:
             expected = f"one of the tasks of the model, {', '.join(known)}"
-            raise wrong_argument("init_from", expected, init_from, nearest(str(init_from), known).strip())
+            remedy = nearest(str(init_from), known).strip()
+            if init_from == "nearest":
+                remedy = "Data choose it: BehaviorCloning(policy, learn='new', init_from='nearest'), or MultiTaskSAC."
+            raise wrong_argument("init_from", expected, init_from, remedy)
         if init_from is not None and set(tasks) <= set(known):
             remedy = "Name new tasks in tasks=[...], or leave `init_from` out."
             raise wrong_argument("init_from", "given with new tasks, which start from it", init_from, remedy)

@@ -1,8 +1,10 @@
 """What a network reads of an observation: sums and differences of its numbers, by a fixed matrix."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from numbers import Real
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -65,6 +67,21 @@ def features_of(features: str | Sequence[Sequence[float]] | None, observation_si
         expected = f"one for {observation_size} numbers (that of Meta-World is for 39)"
         raise wrong_argument("observation_features", expected, features, remedy)
     return _metaworld(relative=features == "metaworld")
+
+
+def plain_features(features: Any) -> Any:
+    """A matrix of features as a config holds it, lists of floats: no whole number there is below 0.
+
+    Anything else is returned as it is.
+
+    Example:
+        >>> plain_features(np.array([[1, -1], [0, 1]]))
+        [[1.0, -1.0], [0.0, 1.0]]
+    """
+    rows = features.tolist() if isinstance(features, np.ndarray | Tensor) else features
+    if not isinstance(rows, Sequence) or not all(isinstance(row, list | tuple) for row in rows):
+        return features
+    return [[float(number) if isinstance(number, Real) else number for number in row] for row in rows]
 
 
 METAWORLD = ("metaworld", "metaworld-raw")

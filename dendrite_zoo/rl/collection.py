@@ -16,7 +16,7 @@ from dendrite_zoo._core.rng import random_state
 from dendrite_zoo.rl.demonstrations import Demonstrations
 from dendrite_zoo.rl.environments import Step, checked_actions
 from dendrite_zoo.rl.episodes import Split
-from dendrite_zoo.rl.evaluation import Act, GoalEvaluation
+from dendrite_zoo.rl.evaluation import Act, GoalEvaluation, Policy, acting
 from dendrite_zoo.rl.metaworld.experts import own_experts
 from dendrite_zoo.rl.metaworld.tasks import ACTION_SIZE, LEAVING, MetaWorldTask
 from dendrite_zoo.rl.task_list import Tasks, task_specs
@@ -54,8 +54,8 @@ def collect_demonstrations(
     tasks: Tasks,
     *,
     episodes_per_task: int = 50,
-    expert: Act | None = None,
-    policy: Act | None = None,
+    expert: Act | Policy | None = None,
+    policy: Act | Policy | None = None,
     expert_share: float = 0.0,
     disturbance: Disturbance | None = None,
     split: Split = "train",
@@ -81,9 +81,10 @@ def collect_demonstrations(
     Args:
         tasks: ``"mt10"``, ``"mt50"`` or names of Meta-World's tasks, or a list of `TaskSpec`.
         episodes_per_task: number of goals or starts of each task, one episode each.
-        expert: who shows what to do, from observations ``(N, O)`` and task indices ``(N,)`` to actions ``(N, A)``, such
-            as ``policy.act_batch``; by default Meta-World's scripted experts.
-        policy: the policy that acts, such as ``policy.act_batch``.
+        expert: who shows what to do: a policy that knows these tasks, or a function from observations ``(N, O)`` and
+            task indices ``(N,)``, positions in ``tasks``, to actions ``(N, A)``; by default Meta-World's scripted
+            experts.
+        policy: the policy that acts, likewise.
         expert_share: DAgger's beta, from 0 to 1.
         disturbance: noise on the actions, in every second episode.
         split: of the goals.
@@ -104,7 +105,8 @@ def collect_demonstrations(
         https://arxiv.org/abs/1011.0686.
     """
     arguments, specs = locals(), task_specs(tasks)
-    config = collection_config(**{**arguments, "tasks": specs})
+    expert, policy = (None if one is None else acting(one, specs)[0] for one in (expert, policy))
+    config = collection_config(**{**arguments, "tasks": specs, "expert": expert})
     check_integers(1, episodes_per_task=episodes_per_task)
     check_range(0, 1, expert_share=expert_share)
     episodes: Any = {"split": split, "num_goals": episodes_per_task, "seed": seed, "max_steps": max_steps}

@@ -176,7 +176,7 @@ class TaskEnvironments:
             if not isinstance(spec, MetaWorldTask):
                 raise ValueError(
                     f"Expected tasks of Meta-World, which have scripted experts, but got {spec.name}. Give a policy "
-                    "that shows what to do: collect_demonstrations(..., expert=policy.act_batch)."
+                    "that shows what to do: collect_demonstrations(..., expert=policy)."
                 )
         self._request("expert_actions")
         return self._table["expert_action"].copy()

@@ -1,5 +1,6 @@
 """What a policy reaches on each goal or start, in one episode each: how results on Meta-World are reported."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Protocol, TypeAlias
@@ -246,7 +247,7 @@ def evaluate_policy(
 
     Args:
         policy: an `ActiveDendritePolicy` or a module that trains one, or any object with ``act_batch`` and ``tasks``;
-            or a function such as its ``act_batch``, for which a task's index is the position in ``tasks``.
+            or a function, for which a task's index is the position in ``tasks``.
         tasks: ``"mt10"``, ``"mt50"`` or names of Meta-World's tasks, or a list of `TaskSpec`; None for all ``tasks`` of
             the policy, if they are Meta-World's.
         progress: show a progress bar.
@@ -266,18 +267,33 @@ def evaluate_policy(
 
 
 def acting(policy: Act | Policy, tasks: Tasks | None) -> tuple[Act, tuple[TaskSpec, ...]]:
-    """A function of the index in ``tasks``, in whatever order the policy has them."""
-    act: Any = getattr(policy, "act_batch", policy)
-    known: Any = None if act is policy else getattr(policy, "tasks", None)
+    """A function of the index in ``tasks``, in whatever order the policy has them.
+
+    So it is of a policy's bound ``act_batch``, too, if the policy knows these tasks; of any other function the index is
+    the position in ``tasks``.
+    """
+    act, owner = _act_and_owner(policy)
+    known: Any = getattr(owner, "tasks", None)
     if (known is None and tasks is None) or not callable(act):
         got = f"{type(policy).__name__} and {tasks}"
         raise ValueError(f"Expected a policy with `tasks`, or a function with tasks=..., but got {got}.")
     specs = task_specs(known if tasks is None else tasks)
-    if known is None:
-        return act, specs
-    check_policy(policy, specs)
     names = [spec.name for spec in specs]
-    if unknown := ", ".join(name for name in names if name not in known):
-        raise ValueError(f"Expected `tasks` to be some of the policy's, {', '.join(known)}, but got {unknown}.")
+    unknown = [] if known is None else [name for name in names if name not in known]
+    if known is None or (unknown and act is policy):
+        return act, specs
+    check_policy(owner, specs)
+    if unknown:
+        expected = f"some of the policy's, {', '.join(known)}"
+        raise ValueError(f"Expected `tasks` to be {expected}, but got {', '.join(unknown)}.")
     own = np.array([list(known).index(name) for name in names])
-    return lambda observation, index: act(observation, own[index]), specs
+    return functools.wraps(act, updated=())(lambda observation, index: act(observation, own[index])), specs
+
+
+def _act_and_owner(policy: Any) -> tuple[Any, Any]:
+    """What acts, and whose ``act_batch`` it is, which may be given itself; None of any other function."""
+    act = getattr(policy, "act_batch", policy)
+    if act is not policy:
+        return act, policy
+    is_bound = getattr(act, "__name__", None) == "act_batch"
+    return act, getattr(act, "__self__", None) if is_bound else None

@@ -16,7 +16,7 @@ from torch import Tensor
 from dendrite_zoo._core.checks import check_choice, check_flags, check_integers
 from dendrite_zoo._core.names import places_of, say_new_names
 from dendrite_zoo.rl import Demonstrations, Disturbance, TaskSpec, task_specs
-from dendrite_zoo.rl.evaluation import Act
+from dendrite_zoo.rl.evaluation import Act, Policy, acting
 from dendrite_zoo.rl.task_list import equal_sizes, without_success
 from dendrite_zoo.streams.datamodule import TaskDataModule, milestones_of
 from dendrite_zoo.streams.demonstration_files import folder_of_run, load_or_collect, refuse_rounds
@@ -54,8 +54,9 @@ class DemonstrationMixture(TaskDataModule):
             saw no more than the way there leaves again. See `dendrite_zoo.rl.collect_demonstrations`.
         demonstrations: a file of the experts' demonstrations, made if it does not exist; by default in ``folder``.
         folder: of all files; by default ``demonstrations/`` in the folder of the Trainer's logger.
-        expert: who shows what to do, such as ``policy.act_batch`` of a policy of these tasks; by default Meta-World's
-            scripted experts. Files name it, as ``ActiveDendritePolicy.act_batch``.
+        expert: who shows what to do, such as a policy that knows these tasks, or a function (see
+            `dendrite_zoo.rl.collect_demonstrations`); by default Meta-World's scripted experts. Files name it, as
+            ``ActiveDendritePolicy.act_batch``.
         num_processes: of environments.
         fast: faster Python paths of the environments.
         seed: of goals, noise and the order of rows; of everything but the weights.
@@ -84,13 +85,14 @@ class DemonstrationMixture(TaskDataModule):
         steps_after_success: int = 0,
         demonstrations: str | Path | None = None,
         folder: str | Path | None = None,
-        expert: Act | None = None,
+        expert: Act | Policy | None = None,
         num_processes: int = 2,
         fast: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        self.specs, self.expert = task_specs(tasks), expert
+        self.specs = task_specs(tasks)
+        self.expert = None if expert is None else acting(expert, self.specs)[0]
         self.tasks = tuple(spec.name for spec in self.specs)
         self.num_tasks = len(self.tasks)
         self.observation_size, self.action_size = equal_sizes(self.specs)

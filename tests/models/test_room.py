@@ -110,6 +110,7 @@ def test_columns_by_hand():
         ({"tasks": ["push-v3", 3]}, "the names of one task or more"),
         ({"tasks": 3}, "the names of one task or more, each once, but got 3"),
         ({"tasks": ["push-v3", "x"], "init_from": "pusch-v3"}, "Expected `init_from` .* Did you mean 'push-v3'"),
+        ({"tasks": ["push-v3", "x"], "init_from": "nearest"}, "'nearest'. Data choose it: BehaviorCloning"),
         ({"init_from": "push-v3"}, r"given with new tasks, .* Name new tasks in tasks="),
         ({"tasks": TASKS, "init_from": "push-v3"}, r"given with new tasks, .* Name new tasks in tasks="),
     ],

@@ -179,6 +179,24 @@ def test_an_episode_is_the_same_whatever_else_is_played():
     np.testing.assert_array_equal(both.returns[0], alone.returns[0])
 
 
+def test_a_policys_own_method_finds_its_tasks_by_name():
+    """Whoever gives it means the policy: by position, each task would be played as another, without a word."""
+
+    class Known:
+        tasks = ("other", "windy", "calm")
+
+        def act_batch(self, observation, task):
+            return by_task(observation, 2 - np.asarray(task))
+
+    expected = evaluate_policy(by_task, ledges(), num_goals=3, num_processes=0)
+    for policy in (Known(), Known().act_batch):
+        report = evaluate_policy(policy, ledges(), num_goals=3, num_processes=0)
+        np.testing.assert_array_equal(report.returns, expected.returns)
+    elsewhere = [TaskSpec("gusty", windy, success="near")]
+    report = evaluate_policy(Known().act_batch, elsewhere, num_goals=1, num_processes=0)  # which it does not know
+    assert report.tasks == ("gusty",)
+
+
 def test_bare_makers_and_one_alone_are_tasks():
     assert [spec.name for spec in task_specs([calm, windy])] == ["task_0", "task_1"]
     assert task_specs(TaskSpec("a", calm)) == (TaskSpec("a", calm),)

@@ -66,8 +66,29 @@ def test_a_policy_meets_what_the_expert_labels_and_noise_reaches_all_actions():
     assert (pushed[0] == 0).all() and (pushed[1] != 0).all()
 
 
+def test_a_policy_of_more_tasks_shows_those_that_are_asked_for(tmp_path):
+    torch.manual_seed(0)
+    sizes = {"observation_size": 3, "action_size": 2, "hidden_features": [8, 8], "dendrite_layers": None}
+    policy = ActiveDendritePolicy(["windy", "other", "calm"], **sizes)
+    data, amount = {}, {"episodes_per_task": 2, "num_processes": 0}
+    for number, one in enumerate((policy, policy.act_batch)):
+        shown = collect_demonstrations(ledges(success=None), expert=one, **amount)
+        right = policy.act_batch(shown.observation, [("calm", "windy")[task] for task in shown.task])
+        np.testing.assert_allclose(shown.action.numpy(), right, atol=1e-6)
+        stream = DemonstrationMixture(
+            ledges(success=None), expert=one, val_episodes=1, folder=tmp_path / str(number), dagger_rounds=0, **amount
+        )
+        stream.setup()
+        data[number] = Demonstrations.load(tmp_path / str(number) / "experts.safetensors")
+        right = policy.act_batch(data[number].observation, [("calm", "windy")[task] for task in data[number].task])
+        np.testing.assert_allclose(data[number].action.numpy(), right, atol=1e-6)
+    assert data[0].config == data[1].config and data[0].config["expert"] == "ActiveDendritePolicy.act_batch"
+    with pytest.raises(ValueError, match="some of the policy's, windy, other, but got calm"):
+        collect_demonstrations(ledges(), expert=ActiveDendritePolicy(["windy", "other"], **sizes), **amount)
+
+
 def test_without_an_expert_it_says_what_to_give():
-    with pytest.raises(ValueError, match="scripted experts, but got calm. Give a policy .* expert=policy.act_batch"):
+    with pytest.raises(ValueError, match="scripted experts, but got calm. Give a policy .* expert=policy"):
         collect_demonstrations(ledges(), num_processes=0)
 
 
