@@ -120,7 +120,7 @@ class PolicyModule(NewTaskModule):
         order, counts = list(every) if self._places is None else self._places.tolist(), []
         trained = range(max(1, getattr(self.datamodule, "first_task", 0)), len(order))
         if new is None:
-            return [sum(p.numel() for p in self.model.parameters() if p.requires_grad)] * len(trained)
+            return [numbers_trained(self.model, order[number]) for number in trained]
         for number in trained:
             new.own([order[number]], [task for task in every if task not in order[number:]])
             counts.append(new.num_parameters)
@@ -139,6 +139,17 @@ class PolicyModule(NewTaskModule):
     def _current(self) -> int | None:
         """The task being trained, as the data number it."""
         return getattr(self.datamodule, "current_task", None)
+
+
+def numbers_trained(policy: nn.Module, task: int) -> int:
+    """How many numbers of a policy a task trains where all may learn: of subnetworks those of its own."""
+    sizes = {parameter: parameter.numel() for parameter in policy.parameters() if parameter.requires_grad}
+    for network in policy.networks if isinstance(policy, ControlModel) else ():
+        if network.config["winners"] == "context":
+            for name, index in network.active_parameters(task).items():
+                parameter = network.get_parameter(name)
+                sizes[parameter] = parameter[index].numel()
+    return sum(sizes.values())
 
 
 def check_sizes(model: nn.Module, data: Any) -> None:
