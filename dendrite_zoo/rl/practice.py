@@ -55,8 +55,6 @@ class Practice:
         if solved_every > 1 and num_ranks() > 1:
             several = f"1 with {num_ranks()} processes, which learn the same tasks at a time"
             raise wrong_argument("solved_every", several, solved_every)
-        if solved_every > 1 and len(without_success(specs)) == len(specs):
-            raise wrong_argument("solved_every", "1 where no task says what success is", solved_every)
         self.specs, self.first_task, self.envs_per_task = specs, first_task, envs_per_task
         self.rounds, self.passed_over, self.simulated, self.normalize_rewards = 0, 0, 0, normalize_rewards
         self.solved_every, self.solved = solved_every, [False] * len(specs)
@@ -149,7 +147,15 @@ class Practice:
             per_task: steps of each task.
             generator: of random numbers.
             **options: further arguments of `dendrite_zoo.rl.replay.ReplayBuffer.sample`.
+
+        Raises:
+            RuntimeError: nothing was played in the latest round, for all tasks rest.
         """
+        if self.places == []:
+            raise RuntimeError(
+                "Expected a round that was played, but all tasks rested in the latest: there is nothing to learn from. "
+                "Look at OnlineTasks.rests before sample()."
+            )
         batch = self.replay.sample(per_task, generator, tasks=self.places, **options)
         if self.normalize_rewards:
             if not self.reward_rms.all():
@@ -199,6 +205,13 @@ class Practice:
         self.replay.load_state_dict(state["replay"])
         if self.normalize_rewards:
             self.reward_rms = state["reward_rms"].to(self.reward_rms)
+
+
+def check_rests(specs: Sequence[TaskSpec], solved_every: int) -> None:
+    """Refuse to let tasks rest of which none can be solved; those of them all that cannot never rest."""
+    check_integers(1, solved_every=solved_every)
+    if solved_every > 1 and len(without_success(specs)) == len(specs):
+        raise wrong_argument("solved_every", "1 where no task says what success is", solved_every)
 
 
 def environment_options(given: Any, collect_ahead: bool, exploration: Exploration | None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from dendrite_zoo._core.checks import check_choice, check_flags, check_integers
 from dendrite_zoo._core.ranks import gather_states, state_of_rank
 from dendrite_zoo.rl import Acting, Exploration, TaskSpec, Transitions, task_specs
 from dendrite_zoo.rl.player import Act
-from dendrite_zoo.rl.practice import Practice, environment_options
+from dendrite_zoo.rl.practice import Practice, check_rests, environment_options
 from dendrite_zoo.rl.replay import ReplayBuffer
 from dendrite_zoo.rl.task_list import equal_sizes, without_success
 from dendrite_zoo.streams.datamodule import TaskDataModule
@@ -108,13 +108,13 @@ class OnlineTasks(TaskDataModule):
     ) -> None:
         super().__init__()
         self.specs = task_specs(tasks)
-        self.tasks = tuple(spec.name for spec in self.specs)
-        self.num_tasks = len(self.tasks)
+        self.tasks, self.num_tasks = tuple(spec.name for spec in self.specs), len(self.specs)
         self.observation_size, self.action_size = equal_sizes(self.specs)
         check_choice(get_args(Order), order=order)
         check_flags(normalize_rewards=normalize_rewards, collect_ahead=collect_ahead)
         check_integers(1, env_steps=env_steps, epochs=epochs, steps_per_round=steps_per_round, capacity=capacity)
-        check_integers(1, envs_per_task=envs_per_task, solved_every=solved_every)
+        check_integers(1, envs_per_task=envs_per_task)
+        check_rests(self.specs, solved_every)
         check_integers(0, updates_per_round=updates_per_round, warmup_steps=warmup_steps, seed=seed)
         self.order, self.total_env_steps, self.capacity, self.seed = order, env_steps, capacity, seed
         self._turns = turns = self.num_tasks if order == "sequential" else 1  # how often something else is played
@@ -252,7 +252,7 @@ class OnlineTasks(TaskDataModule):
             self.practice.begin(act, steps)
 
     def sample(self, per_task: int, generator: torch.Generator | None = None, **returns: Any) -> Transitions:
-        """Sample the same number of steps of each task that was played in the latest round, from the replay buffer.
+        """Sample as many steps of each task that was played in the latest round; a RuntimeError where all of them rest.
 
         Args:
             per_task: steps of each task.

@@ -48,7 +48,8 @@ def hard():
 
 def data(**arguments):
     """Rounds of three episodes of two steps in each task."""
-    specs = [TaskSpec(name, make, success="near") for name, make in (("easy", easy), ("hard", hard))]
+    specs = arguments.pop("tasks", None)
+    specs = specs or [TaskSpec(name, make, success="near") for name, make in (("easy", easy), ("hard", hard))]
     sizes = {"env_steps": 12 * 12, "epochs": 3, "steps_per_round": 6, "updates_per_round": 3, "warmup_steps": 24}
     return OnlineTasks(specs, **{"environments": {"num_processes": 0}, "capacity": 1000, **sizes, **arguments})
 
@@ -151,6 +152,34 @@ def test_of_tasks_one_after_another_what_is_solved_is_passed_over(ahead, tmp_pat
     assert played[first:20] == [0 if number % 4 else 6 for number in range(first, 20)]
     assert played[20:] == [6] * 20, "the other is never solved"
     assert stream.env_steps == sum(played)
+    # What a task trained is in its subnetwork: of three numbers, four units, four and four actions or spreads.
+    moved = [sum(int((old[n] != new[n]).sum()) for n in old) for old, new in itertools.pairwise(weights.seen)]
+    assert module.parameters_by_task() == [(3 + 1) * 4 + (4 + 1) * 4 + 4 * 4] and max(moved) <= 52
+
+
+def test_a_task_that_does_not_say_what_success_is_never_rests():
+    specs = [TaskSpec("easy", easy, success="near"), TaskSpec("open", easy)]
+    for order in (specs, specs[::-1]):
+        stream = data(solved_every=4, order="sequential", epochs=2, tasks=order)
+        for task in (0, 1):
+            stream._go_on_to(task)
+            stream.setup() if task == 0 else None
+            for _ in range(8):
+                stream.collect(still, 6)
+            assert stream.rests == (order[task].success is not None)
+        stream.teardown()
+
+
+def test_there_is_nothing_to_learn_from_in_a_round_that_was_passed_over():
+    stream = data(solved_every=4, tasks=[TaskSpec("one", easy, success="near")])
+    stream.setup()
+    while not stream.rests:
+        stream.collect(still, 6)
+        if not stream.rests:
+            stream.sample(4)
+    with pytest.raises(RuntimeError, match=r"but all tasks rested in the latest.*OnlineTasks.rests before sample"):
+        stream.sample(4)
+    stream.teardown()
 
 
 def test_bursts_wait_where_an_environment_rests():
