@@ -125,9 +125,10 @@ def ridge_discriminant(triangle: Tensor, sums: Tensor, counts: Tensor, penalty: 
         tensor([0, 0, 1, 1])
     """
     rows, seen = counts.sum(), counts > 0
-    mean, means = sums.sum(0) / rows, sums / counts.clamp(min=1)[:, None]
+    numbers = counts.where(seen, 1.0)[:, None]  # of rows that stand for others there may be less than one
+    mean, means = sums.sum(0) / rows, sums / numbers
     offsets = (means - mean) * seen[:, None]
-    weight, scaled = torch.zeros_like(sums), sums / counts.clamp(min=1).sqrt()[:, None]
+    weight, scaled = torch.zeros_like(sums), sums / numbers.sqrt()
     for _ in range(TRIES):  # a penalty below the rounding of the sums may leave a matrix that is not definite
         matrix = triangle.clone()
         add_products(matrix, scaled, alpha=-1)

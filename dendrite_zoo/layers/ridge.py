@@ -101,7 +101,12 @@ class RidgeHead(nn.Module):
 
     @torch.no_grad()
     def solve(self) -> None:
-        """Set ``weight`` and ``bias`` to the solution of the sums, with the penalty as it is."""
+        """Set ``weight`` and ``bias`` to the solution of the sums, with the penalty as it is.
+
+        Raises:
+            ValueError: the sums were dropped.
+        """
+        check_has_sums(self)
         weight, bias = ridge_discriminant(self.triangle, self.sums, self.counts, self.penalty)
         self.weight.copy_(weight)
         self.bias.copy_(bias)
@@ -120,6 +125,9 @@ class RidgeHead(nn.Module):
         Returns:
             for how many of the rows it was right then.
 
+        Raises:
+            ValueError: as of `learn`; or no other rows were learned.
+
         Example:
             >>> h, y = torch.randn(200, 8), torch.arange(200) % 2     # labels that say nothing
             >>> head = RidgeHead(8, 2)
@@ -133,6 +141,9 @@ class RidgeHead(nn.Module):
         added.reduce()
         for name, part in zip(("triangle", "sums", "counts"), added.parts, strict=True):
             getattr(rest, name).copy_(part.neg_().add_(getattr(self, name)))
+        if not rest.counts.any():
+            got = f"all {int(self.counts.sum())}"
+            raise ValueError(f"Expected some of the rows that were learned, but got {got}. Leave rows to solve by.")
         best, most = self.penalty, -1
         for penalty in penalties:
             rest.penalty = penalty
@@ -171,11 +182,7 @@ class RunningSums:
     """
 
     def __init__(self, head: RidgeHead) -> None:
-        if has_dropped(head.triangle):
-            raise ValueError(
-                "Expected running sums to add rows to, but got a solution alone, whose sums were dropped. Learn from "
-                "an artifact that was saved before `drop_sums()`."
-            )
+        check_has_sums(head)
         self.head = head
         self.parts = [torch.zeros_like(part) for part in (head.triangle, head.sums, head.counts)]
         self._wrong, self._waiting = "", list[Tensor]()
@@ -238,6 +245,19 @@ class RunningSums:
 def has_dropped(triangle: Tensor) -> bool:
     """Whether products are given up; see `RidgeHead.drop_sums`."""
     return not triangle.is_meta and bool(triangle[0].isnan())
+
+
+def check_has_sums(head: RidgeHead) -> None:
+    """Refuse to learn where products are given up.
+
+    Raises:
+        ValueError: they are.
+    """
+    if has_dropped(head.triangle):
+        raise ValueError(
+            "Expected running sums to learn from, but got a solution alone, whose sums were dropped. Take an artifact "
+            "that was saved before `drop_sums()`."
+        )
 
 
 def without_dropped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -82,3 +82,12 @@ def test_sums_that_are_not_finite_are_refused():
     h = torch.tensor([[1.0, torch.inf], [2.0, 0.0]]).double()
     with pytest.raises(ValueError, match="Expected finite sums for a discriminant"):
         ridge_discriminant(*summed(h, torch.tensor([0, 1]), 2), 0.1)
+
+
+def test_a_row_may_stand_for_a_part_of_one():
+    """Counts below one have the means and the covariance of the same rows counted whole."""
+    torch.manual_seed(0)
+    y = torch.arange(40) % 3
+    sums = summed(torch.randn(40, 5, dtype=torch.float64) + y[:, None], y, 3)
+    whole, part = ridge_discriminant(*sums, 1.0), ridge_discriminant(*(x / 100 for x in sums), 0.01)
+    torch.testing.assert_close(part, whole)

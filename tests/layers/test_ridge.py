@@ -74,3 +74,11 @@ def test_two_processes_choose_as_one_does(tmp_path):
         found = torch.load(tmp_path / f"{rank}.pt")
         assert found[0] == penalty
         torch.testing.assert_close(found[1], weight, rtol=1e-4, atol=1e-6)
+
+
+def test_a_penalty_is_not_chosen_by_all_rows():
+    (h, y), head = noisy(0.0, seed=0), RidgeHead(60, 2)
+    head.learn([(h, y)])
+    with pytest.raises(ValueError, match="some of the rows that were learned, but got all 200. Leave rows to solve by"):
+        head.choose_penalty(h, y, PENALTIES)
+    assert head.penalty == 0.1

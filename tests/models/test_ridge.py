@@ -91,8 +91,9 @@ def test_an_artifact_without_sums(tmp_path):
     for options in ({}, {"num_classes": 5}):
         loaded = dendrite_zoo.load(tmp_path, **options)
         torch.testing.assert_close(loaded(data[0][0])[:, :3], expected, rtol=1e-4, atol=1e-4)
-        with pytest.raises(ValueError, match=r"sums were dropped"):
-            loaded.learn(data)
+        for learn in (lambda model: model.learn(data), lambda model: model.head.solve()):
+            with pytest.raises(ValueError, match=r"sums were dropped"):
+                learn(loaded)
 
 
 def test_precision_and_the_meta_device():

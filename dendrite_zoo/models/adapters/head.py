@@ -93,7 +93,7 @@ class TaskHeads(nn.Module):
             z = self.normalised(z, task)
             if linear is None:
                 return z
-            weight, bias = linear
+            weight, bias = (part.to(z) for part in linear)  # of a model that was cast
             output = F.linear(z[:, : self.num_means], weight.view(self.num_classes, -1), bias)
             if self.kind != "ridge" or trains:
                 return output

@@ -225,3 +225,15 @@ def test_an_artifact_in_half_precision_has_half_of_the_bytes_and_gives_what_was_
     again.save_pretrained(tmp_path / "again")
     files = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("half", "again")]
     assert files[0] == files[1]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_a_model_that_was_cast_is_learned_and_solved(dtype):
+    model, (x, y) = identity(), rows()
+    model.to(dtype).backbone.to(dtype)
+    x = x.to(dtype)
+    model.start_task(0, [x])
+    F.cross_entropy(model(x, task=0), y).backward()
+    assert model.column.grad.dtype == dtype and model.column.grad.any()
+    model.fit_head(0, [(x, y)])
+    assert (model.eval()(x, task=0).argmax(1) == y).float().mean() > 0.8
