@@ -16,7 +16,7 @@ from dendrite_zoo.hub import artifact
 from dendrite_zoo.hub import config as configs
 from dendrite_zoo.hub.arguments import plain
 from dendrite_zoo.hub.model import HubModel
-from dendrite_zoo.hub.publish.kinds import kind_of
+from dendrite_zoo.hub.publish.kinds import KINDS, kind_of
 from dendrite_zoo.hub.publish.merge import front, merge, read_card
 from dendrite_zoo.hub.results import usable_results
 from dendrite_zoo.metrics import forgetting_per_task, learned_part, summarize, weight_sparsity
@@ -46,7 +46,8 @@ class Card:
         self.name, self.source, self.base_model = name, source, base_model
         self.arguments = plain(model.config)
         self.meta_world = set(self.arguments.get("tasks", ())) <= set(MT50)
-        self.kind = kind_of(model.model_type if self.meta_world else f"{model.model_type} of other tasks")
+        of_others = f"{model.model_type} of other tasks"
+        self.kind = kind_of(of_others if not self.meta_world and of_others in KINDS else model.model_type)
         self.config = {**header, **self.arguments}
         state = cast(nn.Module, model).state_dict()
         self.state = model.to_file(self.arguments, state)

@@ -10,8 +10,9 @@ from huggingface_hub import ModelCard
 from dendrite_zoo.hub import HubModel, artifact, full_config, register_model
 from dendrite_zoo.hub.publish import publish
 from dendrite_zoo.hub.publish.card import Card
+from dendrite_zoo.hub.publish.kinds import KINDS
 from dendrite_zoo.hub.publish.merge import merge, own_text, pieces
-from dendrite_zoo.models import ActiveDendritePolicy
+from dendrite_zoo.models import ActiveDendritePolicy, RidgeClassifier
 from dendrite_zoo.report.page import html
 from tests.hub.conftest import RESULT
 from tests.hub.toy import Toy
@@ -272,6 +273,21 @@ def test_a_policy_in_environments_of_ones_own_is_no_robot_of_meta_world(tmp_path
     assert "observations of 3 numbers" in text and 'TaskSpec("moon", make_env)' in text
     ActiveDendritePolicy(["reach-v3"], hidden_features=[8, 8]).save_pretrained(tmp_path / "robot")
     assert "skills of [Meta-World]" in publish(tmp_path / "robot", "alice/robot", dry_run=True).card
+
+
+def test_a_kind_of_ones_own_is_that_of_its_other_tasks_too(monkeypatch):
+    policy = ActiveDendritePolicy(["moon"], hidden_features=[8, 8], observation_size=3, action_size=1)
+    monkeypatch.delitem(KINDS, "active-dendrite-policy of other tasks")  # as of a model type that somebody added
+    assert Card(policy, full_config(policy), name="moon", source="moon").kind == KINDS["active-dendrite-policy"]
+
+
+def test_a_card_without_sums_does_not_say_that_more_can_be_learned():
+    model = RidgeClassifier(4, 2, random_features=8)
+    model.learn([(torch.randn(20, 4), torch.arange(20) % 2)])
+    for said in ("call `model.learn(loader)`", "It learns no further task"):
+        text = Card(model, full_config(model), name="sums", source="alice/sums").text(picture=False)
+        assert said in text and ("its sums come with it" in text) == ("loader" in said)
+        model.drop_sums()
 
 
 def test_skills_that_were_drawn_are_shown_until_there_are_other_weights(tmp_path):
