@@ -52,6 +52,14 @@ def test_a_figure_is_the_value_at_its_path() -> None:
             figure(records, unknown)
 
 
+def test_a_part_of_an_unknown_name_does_not_stay_as_it_is(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    for part in ("<!-- walkres -->\n| old |\n", "Is <!-- results/real-data.json [0] -->< 0.1"):
+        page.write_text(f"<!-- walkers -->\n<!-- end -->\n\n{part}<!-- end -->\n")
+        with pytest.raises(ValueError, match=r"page\.md to have parts and figures of known names, but got 1 others"):
+            readme.rendered(page)
+
+
 TYPED = {"3.10", "3.14", "4.53", "0.01", "2.5 %", "20 %", "5 %", "95 %", "0.875"}
 """Versions, settings, and a publication's result that stands in no file."""
 

@@ -76,13 +76,22 @@ PART = re.compile(rf"<!-- (?P<name>{'|'.join(map(re.escape, PARTS))}) -->\n.*?<!
 
 
 def rendered(page: Path, but_for: Sequence[str] = ()) -> str:
-    """A page with its generated parts, and the figures in its prose, written anew."""
+    """A page with its generated parts, and the figures in its prose, written anew.
+
+    Raises:
+        ValueError: there is a part of another name, which would stay as it is.
+    """
 
     def anew(match: re.Match[str]) -> str:
         name = match["name"]
         return match[0] if name in but_for else f"<!-- {name} -->\n{PARTS[name]()}<!-- end -->"
 
-    return figures.filled(PART.sub(anew, page.read_text(encoding="utf-8")))
+    text = page.read_text(encoding="utf-8")
+    if (ends := text.count("<!-- end -->")) != (known := len([*PART.finditer(text), *figures.FIGURE.finditer(text)])):
+        raise ValueError(
+            f"Expected {page.name} to have parts and figures of known names, but got {ends - known} others."
+        )
+    return figures.filled(PART.sub(anew, text))
 
 
 def main() -> None:
