@@ -13,6 +13,7 @@ from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo.callbacks.mailbox import Returning
 from dendrite_zoo.callbacks.trainer import log_metrics
 from dendrite_zoo.rl import GoalEvaluation, MetaWorldTask, Split, SuccessReport, Tasks, TaskSpec, task_specs
+from dendrite_zoo.rl.task_list import say_success
 from dendrite_zoo.tasks import Task, current_task, has_task
 
 
@@ -57,7 +58,8 @@ class SuccessLogger(Returning):
         report: of the last evaluation; after a fit in processes that were spawned, that of the first of them.
 
     Raises:
-        ValueError: the tasks are unknown, the policy lacks one, or the module cannot act.
+        ValueError: the tasks are unknown, the policy lacks one, the module cannot act, or some of the tasks say what
+            success is and others do not.
         ImportError: the ``[metaworld]`` extra is missing.
 
     Example:
@@ -125,14 +127,15 @@ class SuccessLogger(Returning):
         return self.report is None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Make sure that there is a policy, and that its tasks are known."""
+        """Make sure that there is a policy, that its tasks are known, and that they can be evaluated together."""
         super().setup(trainer, pl_module, stage)
         if not callable(getattr(pl_module, "act_batch", None)):
             raise ValueError(
                 f"SuccessLogger needs a module that acts, but {type(pl_module).__name__} does not define "
                 "`act_batch(observations, task_index)`. Train one such as BehaviorCloning or MultiTaskSAC."
             )
-        self._indices(pl_module, self._specs(trainer))
+        self._indices(pl_module, specs := self._specs(trainer))
+        say_success(specs)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Count from here: a resumed run has steps behind it."""

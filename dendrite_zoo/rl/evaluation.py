@@ -16,7 +16,7 @@ from dendrite_zoo.rl.environments import TaskEnvironments, checked_actions
 from dendrite_zoo.rl.episodes import Split
 from dendrite_zoo.rl.metaworld.tasks import MAX_STEPS, MT50, MetaWorldTask
 from dendrite_zoo.rl.spec import TaskSpec
-from dendrite_zoo.rl.task_list import Tasks, benchmark_of, check_policy, task_specs, without_success
+from dendrite_zoo.rl.task_list import Tasks, benchmark_of, check_policy, say_success, task_specs
 
 __all__ = ["GoalEvaluation", "SuccessReport", "evaluate_policy"]
 
@@ -188,13 +188,7 @@ class GoalEvaluation(TaskEnvironments):
         check_integers(1, action_repeat=action_repeat)
         self.action_repeat = action_repeat  # steps are played one by one, so that the first success is known exactly
         specs = task_specs(tasks)
-        silent = without_success(specs)
-        self.has_success = not silent
-        if silent and len(silent) < len(specs):
-            raise ValueError(
-                f"Expected all tasks or none to say what success is, but {', '.join(silent)} do not. Give "
-                "TaskSpec(success=...) for these, too, or evaluate them by themselves."
-            )
+        self.has_success = say_success(specs)
         options["envs_per_task"] = max(1, min(num_goals, 20 // len(specs)))
         super().__init__(specs, split=split, num_goals=num_goals, order="each-once", **options)
 

@@ -55,6 +55,21 @@ def without_success(specs: Sequence[TaskSpec]) -> list[str]:
     return [spec.name for spec in specs if spec.success is None]
 
 
+def say_success(specs: Sequence[TaskSpec]) -> bool:
+    """Whether tasks that are evaluated together say what success is.
+
+    Raises:
+        ValueError: some do, and others do not.
+    """
+    silent = without_success(specs)
+    if silent and len(silent) < len(specs):
+        raise ValueError(
+            f"Expected all tasks or none to say what success is, but {', '.join(silent)} do not. Give "
+            "TaskSpec(success=...) for these, too, or evaluate them by themselves."
+        )
+    return not silent
+
+
 def benchmark_of(tasks: Sequence[str], *, sequential: bool = False) -> str:
     """What a record calls a list of tasks.
 

@@ -14,8 +14,9 @@ from torch.utils.data import DataLoader
 from dendrite_zoo.callbacks import ForgettingLogger, SparsityLogger, SubnetworkLogger, SuccessLogger
 from dendrite_zoo.lightning_modules import BehaviorCloning
 from dendrite_zoo.models import ActiveDendritePolicy
-from dendrite_zoo.rl import Demonstrations, SuccessReport, TaskEnvironments
+from dendrite_zoo.rl import Demonstrations, SuccessReport, TaskEnvironments, TaskSpec
 from dendrite_zoo.streams import DemonstrationSequence
+from tests.rl.worlds import Ledge
 
 TASKS = ("drawer-close-v3", "reach-v3")
 # The demonstrations here are nobody's.
@@ -255,6 +256,13 @@ def test_the_policy_is_asked_by_its_own_numbers_of_the_tasks():
 def test_a_task_that_the_policy_lacks_is_refused():
     with pytest.raises(ValueError, match="those of the policy, reach-v3, push-v3, but got drawer-close-v3"):
         asked(Still(("reach-v3", "push-v3")), SuccessLogger(tasks=["reach-v3", "drawer-close-v3"]), Goals())
+
+
+def test_tasks_that_cannot_be_evaluated_together_are_refused_before_anything_is_trained():
+    tasks = [TaskSpec("one", Ledge, success="near"), TaskSpec("other", Ledge)]
+    trainer = Trainer(logger=False, accelerator="cpu", enable_checkpointing=False)
+    with pytest.raises(ValueError, match="Expected all tasks or none to say what success is, but other do not"):
+        SuccessLogger(tasks=tasks).setup(trainer, Still(("one", "other")), "fit")
 
 
 def test_a_function_says_that_tasks_come_one_after_another():
