@@ -159,7 +159,7 @@ class ResultRecord:
     @property
     def curve(self) -> list[dict[str, float]]:
         """How success rose with the steps, as `success_curve` reads it; empty where it has another form."""
-        points = self.more.get("curve")
+        points: Any = self.more.get("curve")
         if not fits(points, list[dict[str, float]]):
             return []
         return [point for point in points if math.isfinite(point.get("env_steps", math.nan))]

@@ -16,6 +16,7 @@ from dendrite_zoo.rl.replay import ReplayBuffer, Transitions
 from dendrite_zoo.rl.spec import TaskSpec
 from dendrite_zoo.rl.task_list import without_success
 
+LATEST = 1000  # observations of a task in a validation
 # The arguments of TaskEnvironments that a user may choose; the others follow from those of OnlineTasks.
 OPTIONS = ("action_repeat", "fast", "max_steps", "num_goals", "num_processes", "reward_version", "timeout")
 
@@ -30,6 +31,7 @@ class Practice:
         capacity: steps in the replay buffer.
         normalize_rewards: divide each task's rewards by their root mean square before its first sample.
         solved_every: in every so many rounds a task is practised that is solved; 1 for each.
+        save_replay: whether a state holds the buffer; else no task counts as solved when it is continued from.
         device: of the replay buffer.
 
     Attributes:
@@ -50,6 +52,7 @@ class Practice:
         capacity: int,
         normalize_rewards: bool,
         solved_every: int = 1,
+        save_replay: bool = True,
         device: torch.device,
     ) -> None:
         if solved_every > 1 and num_ranks() > 1:
@@ -57,7 +60,7 @@ class Practice:
             raise wrong_argument("solved_every", several, solved_every)
         self.specs, self.first_task, self.envs_per_task = specs, first_task, envs_per_task
         self.rounds, self.passed_over, self.simulated, self.normalize_rewards = 0, 0, 0, normalize_rewards
-        self.solved_every, self.solved = solved_every, [False] * len(specs)
+        self.solved_every, self.solved, self.save_replay = solved_every, [False] * len(specs), save_replay
         self.places: list[int] | None = None
         sizes = {"observation_size": specs[0].observation_size, "action_size": specs[0].action_size}
         self.replay = ReplayBuffer(len(specs), capacity, envs_per_task=envs_per_task, device=device, **sizes)
@@ -172,11 +175,15 @@ class Practice:
             size = float((sums[0] / sums[1]).sqrt())
             self.reward_rms[place] = size or 1.0
 
-    def latest(self, task: int, count: int) -> torch.Tensor:
-        """The latest observations of a task, by its index among all, ``(<= count, O)``; none of those not practised."""
+    def latest(self, task: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The latest observations ``(<= 1000, O)`` of a task, by its index among all, and its index for each.
+
+        There are none of a task that is not practised.
+        """
         place = task - self.first_task
         known = 0 <= place < len(self.specs)
-        return self.replay.observations(place if known else 0, count if known else 0)
+        observation = self.replay.observations(place if known else 0, LATEST if known else 0)
+        return observation, torch.full((len(observation),), task, device=observation.device)
 
     def state_dict(self) -> dict[str, Any] | None:
         """The state of environments and replay buffer, also after `close`; None where environments crashed."""
@@ -186,25 +193,35 @@ class Practice:
             return None
         normalizer = {"reward_rms": self.reward_rms.cpu()} if self.normalize_rewards else {}
         rest = {"solved_tasks": self.solved, "passed_over": self.passed_over}
-        return {**(played or {}), "replay": self.replay.state_dict(), **normalizer, **rest}
+        replay = self.replay.state_dict() if self.save_replay else None
+        return {**(played or {}), "replay": replay, **normalizer, **rest}
 
-    def load_state_dict(self, state: dict[str, Any], rounds: int) -> None:
+    def load_state_dict(self, state: dict[str, Any], rounds: int) -> bool:
         """Continue from a state.
 
         Args:
             state: of `state_dict`.
             rounds: how many there had been.
+
+        Returns:
+            Whether it is without what was played, so that the buffer is empty.
         """
         self.rounds, self.passed_over = rounds, state.get("passed_over", 0)
-        ahead = state.get("ahead")
+        emptied, ahead = state["replay"] is None, state.get("ahead")
+        if emptied:
+            state = {**state, "latest": (), "solved_tasks": self.solved}
         self._ahead = None if ahead is None else Played(**{"solved": self.solved, "places": None, **ahead})
+        if self._ahead is not None and emptied:
+            self._ahead = self._ahead._replace(solved=self.solved)
         self.solved = list(state.get("solved_tasks", self.solved))  # earlier versions practise all in each round
         if self.player is not None and rounds:
             played = rounds - self.passed_over + (ahead is not None)
             self.player.load_state_dict({**state, "replay": None, "ahead": None}, played)
-        self.replay.load_state_dict(state["replay"])
+        if not emptied:
+            self.replay.load_state_dict(state["replay"])
         if self.normalize_rewards:
             self.reward_rms = state["reward_rms"].to(self.reward_rms)
+        return emptied and rounds > 0
 
 
 def check_rests(specs: Sequence[TaskSpec], solved_every: int) -> None:

@@ -5,7 +5,6 @@ from functools import partial
 from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor
 
 from dendrite_zoo._core.checks import check_choice, check_flags, check_integers
 from dendrite_zoo._core.ranks import gather_states, state_of_rank
@@ -21,17 +20,17 @@ from dendrite_zoo.streams.rounds import RoundLoader
 __all__ = ["OnlineTasks"]
 
 Order = Literal["mixed", "sequential"]
-LATEST = 1000  # observations of each task in a validation
-PRACTISED = ("envs_per_task", "capacity", "normalize_rewards", "solved_every")  # arguments of `Practice`
+COUNTS = ("rounds", "_earlier_rounds", "_cut_steps", "_refills")  # attributes that a checkpoint holds
+PRACTISED = ("envs_per_task", "capacity", "normalize_rewards", "solved_every", "save_replay")  # arguments of `Practice`
 
 
 class OnlineTasks(TaskDataModule):
     """Tasks to be learned by reinforcement, with environments and a replay buffer.
 
     The training loader gives one `Round` after another, for which `MultiTaskSAC` calls `collect` and `sample`. An epoch
-    is a number of rounds and a validation on the latest observations of each task, one loader a task. A checkpoint
-    holds the buffer and the state of each environment; under DDP each process has environments and a buffer of its
-    own, with the same goals in another order.
+    is a number of rounds and a validation on the latest 1,000 observations of each task, one loader a task. A
+    checkpoint holds the buffer and the state of each environment; under DDP each process has environments and a buffer
+    of its own, with the same goals in another order.
 
     With ``order="sequential"`` tasks are learned one after another in the one fit, each for an equal share of the steps
     and epochs, with environments, a warm-up and a buffer of its own. ``current_task`` says which;
@@ -58,6 +57,8 @@ class OnlineTasks(TaskDataModule):
             Rounds in which all rest are passed over; where one is learned at a time, the next begins the sooner.
         collect_ahead: play the next round in a process of its own, by the policy as it is before this round's updates,
             at the same time as these. Runs are as reproducible, and resume as exactly, as without.
+        save_replay: whether checkpoints hold the replay buffer. Without it they are small; a run that is resumed plays
+            as many steps as a warm-up, by its own policy, before it learns on, and does not give what it would have.
         exploration: random actions that last, in the warm-up and in bursts after it, see
             `dendrite_zoo.rl.Exploration`; None for none.
         environments: further arguments of `dendrite_zoo.rl.TaskEnvironments`: any of ``action_repeat``, ``fast``,
@@ -83,8 +84,6 @@ class OnlineTasks(TaskDataModule):
         >>> data = OnlineTasks(["reach-v3", "push-v3"], env_steps=100_000, epochs=10)
         >>> data.trainer_kwargs()
         {'max_epochs': 10, 'reload_dataloaders_every_n_epochs': 1, 'num_sanity_val_steps': 0}
-        >>> len(data.train_dataloader()), data.num_tasks
-        (10, 2)
     """
 
     def __init__(
@@ -102,6 +101,7 @@ class OnlineTasks(TaskDataModule):
         normalize_rewards: bool = False,
         solved_every: int = 1,
         collect_ahead: bool = False,
+        save_replay: bool = True,
         exploration: Exploration | None = None,
         environments: Mapping[str, Any] | None = None,
         seed: int = 0,
@@ -111,21 +111,21 @@ class OnlineTasks(TaskDataModule):
         self.tasks, self.num_tasks = tuple(spec.name for spec in self.specs), len(self.specs)
         self.observation_size, self.action_size = equal_sizes(self.specs)
         check_choice(get_args(Order), order=order)
-        check_flags(normalize_rewards=normalize_rewards, collect_ahead=collect_ahead)
+        check_flags(normalize_rewards=normalize_rewards, collect_ahead=collect_ahead, save_replay=save_replay)
         check_integers(1, env_steps=env_steps, epochs=epochs, steps_per_round=steps_per_round, capacity=capacity)
         check_integers(1, envs_per_task=envs_per_task)
         check_rests(self.specs, solved_every)
         check_integers(0, updates_per_round=updates_per_round, warmup_steps=warmup_steps, seed=seed)
-        self.order, self.total_env_steps, self.capacity, self.seed = order, env_steps, capacity, seed
+        self.order, self.total_env_steps, self.capacity, self.collect_ahead = order, env_steps, capacity, collect_ahead
         self._turns = turns = self.num_tasks if order == "sequential" else 1  # how often something else is played
         self.num_envs = self.num_tasks // turns * envs_per_task
         self.epochs_per_task = -(-epochs // turns)
         self.epochs = self.max_epochs = self.epochs_per_task * turns
         if order == "sequential":
             self.metric = "val/return" if without_success(self.specs) else "val/success"
-        self.steps_per_round, self.updates_per_round = steps_per_round, updates_per_round
+        self.steps_per_round, self.updates_per_round, self.seed = steps_per_round, updates_per_round, seed
         self.warmup_steps, self.envs_per_task, self.solved_every = warmup_steps, envs_per_task, solved_every
-        self.normalize_rewards, self.collect_ahead, self.exploration = normalize_rewards, collect_ahead, exploration
+        self.normalize_rewards, self.save_replay, self.exploration = normalize_rewards, save_replay, exploration
         self._options = environment_options(environments, collect_ahead, exploration)
         # the attribute `env_steps` counts the steps played so far
         self.save_hyperparameters({"env_steps": env_steps, "environments": self._options}, logger=False)
@@ -134,7 +134,7 @@ class OnlineTasks(TaskDataModule):
 
     def _restart(self, device: torch.device) -> None:
         """Begin with nothing played."""
-        self.rounds, self._cut_steps, self._device = 0, 0, device
+        self.rounds, self._cut_steps, self._refills, self._device = 0, 0, 0, device
         self._begin(0)
 
     def _begin(self, task: int) -> None:
@@ -164,7 +164,8 @@ class OnlineTasks(TaskDataModule):
     @property
     def description(self) -> str:
         """How a policy learns from these data, for its card."""
-        return f"Learned by reinforcement, without demonstrations: {self.env_steps:,} steps of the simulation."
+        learned = f"Learned by reinforcement, without demonstrations: {self.env_steps:,} steps of the simulation."
+        return learned + f" Times resumed with an empty replay buffer: {self._refills}." * (self._refills > 0)
 
     @property
     def env_steps(self) -> int:
@@ -266,25 +267,24 @@ class OnlineTasks(TaskDataModule):
         self.resume_fit()
         if self.order == "sequential":
             self._go_on_to(self.current_task)
-        amount = self.steps_per_round, self.updates_per_round
-        warm = self.warmup_steps - self.env_steps_per_round  # with the round that is played next
-        return RoundLoader(self.rounds_per_epoch, lambda: self.task_env_steps >= warm, *amount, epoch=self.epoch)
+        each, steps = self.action_repeat * self.world_size, self.env_steps_per_round  # of a row; to come
+        counts = self.rounds_per_epoch, lambda: int(self.replay.seen.sum()) * each + steps >= self.warmup_steps
+        return RoundLoader(*counts, self.steps_per_round, self.updates_per_round, epoch=self.epoch)
 
     def val_dataloader(self) -> list[SingleBatch]:
         """Return the latest observations of each task, ``(observation (B, O), task (B,))``, that are in the buffer."""
         self.resume_fit()
         return [SingleBatch(partial(self._latest, task)) for task in range(self.num_tasks)]
 
-    def _latest(self, task: int) -> tuple[Tensor, Tensor]:
-        observation = self.practice.latest(task, LATEST)
-        return observation, torch.full((len(observation),), task, device=observation.device)
+    def _latest(self, task: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.practice.latest(task)
 
     def state_dict(self) -> dict[str, Any]:
         """The state of environments and replay buffer, of all processes; also after the environments were closed."""
         if not self.rounds or (own := self.practice.state_dict()) is None:
             return {}
-        turn = {"task": self.practice.first_task, "earlier_rounds": self._earlier_rounds}
-        return {"rounds": self.rounds, "cut_steps": self._cut_steps, **turn, "processes": gather_states(own)}
+        counts = {name.strip("_"): getattr(self, name) for name in COUNTS}
+        return {**counts, "task": self.practice.first_task, "processes": gather_states(own)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from a checkpoint.
@@ -295,6 +295,6 @@ class OnlineTasks(TaskDataModule):
         own = state_of_rank(state_dict["processes"], self.rank, self.world_size, "environments and a replay buffer")
         if self.practice.player is not None:
             self._go_on_to(state_dict.get("task", 0))  # of earlier versions, which knew all at once alone
-            self.rounds, self._earlier_rounds = state_dict["rounds"], state_dict.get("earlier_rounds", 0)
-            self._cut_steps = state_dict.get("cut_steps", 0)
-            self.practice.load_state_dict(own, self.rounds - self._earlier_rounds)
+            for name in COUNTS:
+                setattr(self, name, state_dict.get(name.strip("_"), 0))  # of which earlier versions know fewer
+            self._refills += self.practice.load_state_dict(own, self.rounds - self._earlier_rounds)

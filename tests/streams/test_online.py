@@ -34,6 +34,7 @@ def test_what_is_learned_from_begins_after_the_warmup():
     for round_ in practice.train_dataloader():
         rounds.append(round_)
         practice.rounds += 1
+        practice.replay.seen += 50
     assert rounds == [Round(50, 0)] * 2 + [Round(50, 7)] * 8
     assert practice.env_steps == 1000
 
