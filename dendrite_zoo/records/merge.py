@@ -16,6 +16,8 @@ __all__ = ["merge_records", "merge_seeds"]
 T = TypeVar("T")
 RECIPE = ("benchmark", "method", "context_at_test", "num_tasks", "config_hash")
 """What the seeds of one recipe have in common."""
+PLAYED = ("tasks", "num_goals")
+"""And those of policies, of which goals are known by their places."""
 
 
 def merge_records(records: Sequence[ResultRecord]) -> ResultRecord:
@@ -60,7 +62,8 @@ def merge_seeds(records: Iterable[ResultRecord]) -> list[ResultRecord]:
     recipes: dict[Any, list[ResultRecord]] = {}
     for number, record in enumerate(records):
         unknown = record.config_hash is None or not _has_seeds(record)
-        key = number if unknown else tuple(getattr(record, name) for name in RECIPE)
+        played = (repr(record.more.get(name)) for name in PLAYED)
+        key = number if unknown else (*(getattr(record, name) for name in RECIPE), *played)
         recipes.setdefault(key, []).append(record)
     return [merge_records(seeds) if len(seeds) > 1 else seeds[0] for seeds in recipes.values()]
 
@@ -68,8 +71,9 @@ def merge_seeds(records: Iterable[ResultRecord]) -> list[ResultRecord]:
 def _check_recipe(records: Sequence[ResultRecord]) -> None:
     if not records:
         raise ValueError("Expected the records of several seeds, but got none.")
-    for name in (*RECIPE, "parameters"):
-        if len(values := sorted({repr(getattr(record, name)) for record in records})) > 1:
+    for name in (*RECIPE, "parameters", *PLAYED):
+        found = [record.more.get(name) if name in PLAYED else getattr(record, name) for record in records]
+        if len(values := sorted(set(map(repr, found)))) > 1:
             got = f"`{name}` {' and '.join(values)}"
             raise ValueError(f"Expected seeds of one recipe, but got {got}. Merge each alone.")
     if records[0].config_hash is None:

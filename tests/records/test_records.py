@@ -94,6 +94,17 @@ def test_a_seed_may_be_added_to_a_record_of_several():
     assert at_once.accuracy_by_context == {}
 
 
+@pytest.mark.parametrize("other", [{"tasks": ["b", "a"]}, {"num_goals": 50}])
+def test_goals_of_other_tasks_are_no_seeds_of_one_recipe(other):
+    """Goals are known by their places: those of one task would be counted for another."""
+    played = {"tasks": ["a", "b"], "num_goals": 1, "first_success": [[1], [0]]}
+    played |= {"success_at_last_step": 0.5, "steps_to_success": [1.0, None]}
+    one, two = record(**played), record(1, **{**played, **other})
+    assert merge_seeds([one, two]) == [one, two]
+    with pytest.raises(ValueError, match=f"Expected seeds of one recipe, but got `{next(iter(other))}` "):
+        merge_records([one, two])
+
+
 def test_what_one_of_the_seeds_lacks_has_no_mean():
     whole = record(accuracy_by_context={"inferred": 0.8})
     merged = merge_records([whole, replace(record(1), matrix=None, task_accuracies=None)])
