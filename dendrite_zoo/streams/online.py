@@ -127,8 +127,8 @@ class OnlineTasks(TaskDataModule):
         self.warmup_steps, self.envs_per_task, self.solved_every = warmup_steps, envs_per_task, solved_every
         self.normalize_rewards, self.save_replay, self.exploration = normalize_rewards, save_replay, exploration
         self._options = environment_options(environments, collect_ahead, exploration)
-        # the attribute `env_steps` counts the steps played so far
-        self.save_hyperparameters({"env_steps": env_steps, "environments": self._options}, logger=False)
+        own = {"environments": self._options, "save_replay": None if save_replay else False}  # None: as before it
+        self.save_hyperparameters({"env_steps": env_steps, **own}, logger=False)  # `self.env_steps` are those so far
         self.fast, self.action_repeat = bool(self._options.get("fast")), self._options.get("action_repeat", 1)
         self._restart(torch.device("cpu"))
 

@@ -1,6 +1,7 @@
 """The record of a run, collected from whatever module, datamodule and callbacks there are."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -29,6 +30,7 @@ from dendrite_zoo.lightning_modules import (
 )
 from dendrite_zoo.models import ActiveDendriteClassifier, ActiveDendriteMLP, ActiveDendritePolicy
 from dendrite_zoo.records import ResultRecord, merge_seeds, read_records
+from dendrite_zoo.rl import Exploration
 from dendrite_zoo.streams import (
     DemonstrationMixture,
     DemonstrationSequence,
@@ -280,6 +282,17 @@ def test_what_was_asked_for_is_described_not_what_happened():
     assert described["env_steps"] == 1000 and described["environments"] == {"fast": True}
     mixture = DemonstrationMixture("mt10", task_weights={"push-v3": 2})
     assert describe(mixture, LEFT_OUT)["task_weights"] == {"push-v3": 2}
+
+
+def test_a_further_seed_is_of_the_recipe_of_those_before():
+    """Arguments that came later make no other recipe where they are not given."""
+    (record,) = read_records(Path(__file__).parents[2] / "results/metaworld/mt10-scratch.json")
+    recorded = record.config["data"]
+    given = {name: value for name, value in recorded.items() if name not in ("class", "exploration")}
+    burst = {name: value for name, value in recorded["exploration"].items() if name != "class"}
+    for more, same in (({}, True), ({"save_replay": False}, False)):
+        described = describe(OnlineTasks(**given, exploration=Exploration(**burst), **more), LEFT_OUT)
+        assert ({name: value for name, value in described.items() if value is not None} == recorded) == same
 
 
 def test_seeds_within_a_sequence_make_other_tasks():
