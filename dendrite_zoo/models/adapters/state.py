@@ -31,8 +31,15 @@ def _leave_out(model: Any, state: dict[str, Any], prefix: str, *_: Any) -> None:
 
 
 def _fill_in(model: Any, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    """The backbone stays as it is where the state has none; the column that learns is one of those that are loaded."""
+    """The backbone stays as it is where the state has none; the column that learns is one of those that are loaded.
+
+    A checkpoint of an earlier version has one mean of a task.
+    """
     _check_backbone(model, state.get(f"{prefix}backbone_id"))
+    head = f"{prefix}context.inner.head"
+    if f"{head}.counts" in state:
+        clusters = len(model.context.inner.head.counts) // model.max_tasks
+        state.update(with_clusters(state, head, model.max_tasks, clusters))
     status, columns = state.get(f"{prefix}status"), state.get(f"{prefix}columns")
     if status is not None and columns is not None:
         learning = (status & LEARNS).nonzero().flatten().tolist()

@@ -172,6 +172,9 @@ def test_an_artifact_whose_tasks_had_one_mean_each_loads_as_it_was(tmp_path, mon
     ids = model.eval().context.infer(x)
     model.save_pretrained(tmp_path)
     monkeypatch.undo()
+    resumed = nn.ModuleDict({"model": identity(num_classes=3, context="ridge")})  # as in a checkpoint of Lightning
+    resumed.load_state_dict(nn.ModuleDict({"model": model}).state_dict())
+    assert torch.equal(resumed["model"].context.infer(x), ids)
     again = dendrite_zoo.load(tmp_path, backbone=model.backbone, max_tasks=4)
     assert again.context.inner.num_classes == 3 and torch.equal(again.context.infer(x), ids)
     again.fit_head(0, [alike(0)])
