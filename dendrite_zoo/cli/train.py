@@ -38,6 +38,7 @@ from dendrite_zoo.hub import HubModel
 from dendrite_zoo.lightning_modules import ContinualClassifier, evaluate_contexts
 from dendrite_zoo.models import ActiveDendritePolicy
 from dendrite_zoo.records import success_curve, write_records
+from dendrite_zoo.rl import MT50
 from dendrite_zoo.streams import OnlineTasks, PermutedTasks, TaskStream
 
 SAME = ("callbacks", "limit_val_batches", *TRAINER)
@@ -267,9 +268,11 @@ class TrainingCLI(LightningCLI):
         goals = self.config[str(self.subcommand)].test_goals
         report, record = policy_scores(policy, self.trainer, self.model, goals=goals, sequential=sequential)
         if report is not None and len(report.tasks) < len(policy.tasks):
+            known = set(policy.tasks) <= set(MT50)
+            how = f"dendrite-zoo evaluate {self.run_folder}" if known else "dendrite_zoo.rl.evaluate_policy, in Python"
             print(
                 f"Played goals of {len(report.tasks)} of the policy's {len(policy.tasks)} tasks, those of the data. "
-                f"To play all: dendrite-zoo evaluate {self.run_folder}"
+                f"To play all: {how}"
             )
         if report is not None and isinstance(self.datamodule, OnlineTasks):
             record |= {"env_steps": self.datamodule.env_steps, "curve": success_curve(self.run_folder)}
