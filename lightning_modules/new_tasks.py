@@ -6,8 +6,9 @@ from itertools import islice
 from typing import Any, Literal, TypeAlias, cast, get_args
 
 import torch
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -232,7 +233,8 @@ class NewTaskModule(TaskModule):
     def validation_of(self, number: int) -> Iterable[Any]:
         """The validation loader of this number; where it has no batches, the training loader."""
         data = self.datamodule
-        loaders = self.trainer.val_dataloaders if data is None else data.val_dataloader()
+        own = data is not None and is_overridden("val_dataloader", data, LightningDataModule)
+        loaders = data.val_dataloader() if own else self.trainer.val_dataloaders
         loaders = loaders if isinstance(loaders, (list, tuple)) else [loaders]
         found = [loader for loader in loaders[number : number + 1] if loader is not None and len(loader)]
         return found[0] if found else second_pass(self.trainer.train_dataloader)

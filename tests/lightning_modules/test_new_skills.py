@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch import LightningDataModule
 from lightning.pytorch.callbacks import EMAWeightAveraging
-from torch.utils.data import ConcatDataset, DataLoader
+from torch.utils.data import ConcatDataset, DataLoader, TensorDataset
 
 import dendrite_zoo
 from dendrite_zoo.callbacks import SparsityLogger, SubnetworkLogger
@@ -239,6 +240,25 @@ def test_tasks_of_the_data_are_found_by_name(tmp_path):
     x, y, _ = data.rows(0, 1)[:]
     loss = (policy(x, 3)[0].tanh() - y).abs().mean()
     assert loss < (policy(x, 0)[0].tanh() - y).abs().mean(), "its own column learned it"
+
+
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no")
+def test_without_validation_the_nearest_task_is_that_of_batches_of_training(tmp_path):
+    known_policy(tmp_path)
+    policy = dendrite_zoo.load(tmp_path, tasks=[*KNOWN, "push"])
+
+    x, _, task = Skills(["push"]).rows(0, 1)[:]
+    rows = TensorDataset(x, torch.from_numpy(policy.act_batch(x, ["turn"] * len(x))), task)
+
+    class TrainingAlone(LightningDataModule):
+        tasks, max_epochs = ("push",), 1
+
+        def train_dataloader(self):
+            return DataLoader(rows, BATCH)
+
+    bc, data = BehaviorCloning(policy, learn="new", init_from="nearest", warmup=0), TrainingAlone()
+    trainer(data).fit(bc, data)
+    assert bc.started_from == {2: KNOWN.index("turn")}
 
 
 def test_a_plain_loader_of_one_task(tmp_path):
