@@ -1,6 +1,6 @@
 """Three bodies of MuJoCo's walker, learned one after another by trial and error: what is left of the first.
 
-    python benchmarks/walkers.py --out results/own-environments/walkers.json
+    python benchmarks/walkers.py --steps 2500 --out results/own-environments/walkers.json
 
 Returns on twenty starts never seen in training, of every body after each was learned, for a network with
 ``learn="new"``, whose columns start as drawn or from the first body's, and for the same one with all of its weights.
