@@ -19,7 +19,7 @@ from dendrite_zoo.models.adapters.context import clusters_of
 from dendrite_zoo.models.adapters.features import left_out, rows_of
 from dendrite_zoo.models.adapters.folding import FoldedBackbone, folded_backbone
 from dendrite_zoo.models.adapters.gated import GatedBackbone
-from dendrite_zoo.models.adapters.packing import is_large, packed, unpacked
+from dendrite_zoo.models.adapters.packing import packed, rounded, unpacked
 from dendrite_zoo.models.adapters.state import LEARNS, WITHOUT_GATES, with_clusters, with_room
 
 __all__ = ["AdaptedBackbone"]
@@ -201,14 +201,14 @@ class AdaptedBackbone(GatedBackbone):
         No task can be started afterwards.
 
         Args:
-            half: whether heads and context are rounded to float16, too, in which an artifact then has them: half of
-                what is left. Outputs change by about a thousandth of their size.
+            half: whether the weights of heads and context are rounded to float16, too, in which an artifact then has
+                them: half of nearly all that is left. Outputs change by about a thousandth of their size.
         """
         if isinstance(self.context.inner, RidgeContext):
             self.context.inner.head.drop_sums()
         for name, buffer in self.named_buffers():
-            if half and is_large(name, buffer):
-                buffer.copy_(buffer.half())
+            if half:
+                buffer.copy_(rounded(name, buffer))
 
     @classmethod
     def to_file(cls, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -10,11 +10,21 @@ WHITENING = "context.inner.whitening"
 """Lower triangles, ``(T, N, N)``, of which a file has ``(T, N (N + 1) / 2)``."""
 
 LEAST = 1024  # numbers, of a table that is worth it
+NORMALISERS = "centre", "mean", "scale"  # in units of what a network gives: beside a deviation half of a mean is coarse
+ROUNDED = 1e-3  # of the length of a table, by which it is changed at most
 
 
 def is_large(name: str, tensor: Tensor) -> bool:
     """Whether a tensor is a table of heads or of a context, which are float32 in a model of any precision."""
     return name.startswith(("heads.", "context.")) and tensor.dtype == torch.float32 and tensor.numel() >= LEAST
+
+
+def rounded(name: str, tensor: Tensor) -> Tensor:
+    """A table in float16 numbers, where these are near to it: nothing is too large for them, or too small."""
+    if not is_large(name, tensor) or name.rpartition(".")[2] in NORMALISERS:
+        return tensor
+    half = tensor.half().to(tensor)
+    return half if bool((half - tensor).norm() <= ROUNDED * tensor.norm()) else tensor
 
 
 def packed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -230,6 +230,30 @@ def test_an_artifact_in_half_precision_has_half_of_the_bytes_and_gives_what_was_
     assert files[0] == files[1]
 
 
+@pytest.mark.parametrize("size", [1e6, 1e3, 1e-9])
+def test_features_of_any_size_are_rounded_with_little_change(size):
+    """Larger than float16 numbers can be, far from 0, and smaller than the smallest."""
+
+    class Wide(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(SIZE, 1100)
+
+        def forward(self, x):
+            return size * (self.layer(x).relu() + (1e3 if size == 1e3 else 0.0))
+
+    torch.manual_seed(0)
+    x, y = rows()
+    model = add_dendrites(Wide(), layers="layer", num_classes=2, max_tasks=2, example={"x": x})
+    for task in (0, 1):
+        model.start_task(task, [x + 3 * task])
+        model.fit_head(task, [(x + 3 * task, y)])
+    exact, ids = model.eval()(x, task=0), model.context.infer(x)
+    model.drop_sums(half=True)
+    assert (model(x, task=0) - exact).abs().max() < 0.01 * exact.abs().max()
+    assert torch.equal(model.context.infer(x), ids)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 def test_a_model_that_was_cast_is_learned_and_solved(dtype):
     model, (x, y) = identity(), rows()
