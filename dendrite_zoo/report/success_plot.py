@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import chain, groupby, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +29,8 @@ def plot_success(
 
     Args:
         curve: one measurement after another: ``env_steps`` and ``success/{task}``, as ``curve`` of a result record and
-            the logs of `dendrite_zoo.callbacks.SuccessLogger` hold them. Each stands from the one before it.
+            the logs of `dendrite_zoo.callbacks.SuccessLogger` hold them. Each stands from the one before it; of those
+            between which nothing was played, as where all tasks rest, the last is shown.
         path: where to save a PNG (or what the suffix says); None saves nothing.
         tasks: names in the order of the rows; by default that in which they are in ``curve``.
         title: by default the number of tasks.
@@ -41,6 +42,8 @@ def plot_success(
         ImportError: matplotlib is missing.
         ValueError: there is no measurement, one without ``env_steps`` or success, or their steps do not grow.
     """
+    together = groupby(curve, key=lambda point: point.get("env_steps"))
+    curve = [dict(chain.from_iterable(point.items() for point in same)) for _, same in together]
     names, edges = _tasks(curve, tasks), [0.0, *(point.get("env_steps", math.nan) for point in curve)]
     if not names or not all(before < after for before, after in pairwise(edges)):
         raise ValueError(

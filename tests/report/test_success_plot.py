@@ -26,14 +26,17 @@ def test_a_row_a_task_and_a_cell_from_one_measurement_to_the_next():
     assert values.filled(-1).tolist() == [[0, 0.25, 1], [0.5, -1, 1]]  # reaching was not measured the second time
 
 
+def test_of_measurements_between_which_all_tasks_rested_the_last_is_shown():
+    values, edges = cells(plot_success([*CURVE, {"env_steps": 350.0, "success/reach-v3": 0.75}]))
+    assert edges == [0, 100, 300, 350] and values.filled(-1).tolist() == [[0, 0.25, 1], [0.5, -1, 0.75]]
+
+
 def test_tasks_in_an_order_of_choice():
     values, _ = cells(plot_success(CURVE, tasks=["reach-v3", "push-v3", "never-measured"]))
     assert values.filled(-1).tolist() == [[0.5, -1, 1], [0, 0.25, 1]]
 
 
-@pytest.mark.parametrize(
-    "curve", [[], [{"env_steps": 3.0}], [{"success/reach-v3": 1.0}], [CURVE[1], CURVE[0]], [CURVE[0], CURVE[0]]]
-)
+@pytest.mark.parametrize("curve", [[], [{"env_steps": 3.0}], [{"success/reach-v3": 1.0}], [CURVE[1], CURVE[0]]])
 def test_what_is_no_curve_is_refused(curve, tmp_path):
     with pytest.raises(ValueError, match=r"Expected measurements with growing `env_steps`.*Log them"):
         plot_success(curve, tmp_path / "success.png")
