@@ -29,7 +29,7 @@ from dendrite_zoo.callbacks import ForgettingLogger, HubPublisher, RunRecorder, 
 from dendrite_zoo.callbacks.run_recorder import TRAINER
 from dendrite_zoo.callbacks.trainer import find_callback
 from dendrite_zoo.cli import run_folder
-from dendrite_zoo.cli.import_paths import check_import_paths, refuse_dangerous_imports
+from dendrite_zoo.cli.import_paths import check_import_paths, refuse_dangerous_imports, write_texts_as_they_are
 from dendrite_zoo.cli.parser import Parser, UsageError, set_by_data
 from dendrite_zoo.cli.policy_scores import policy_scores, success_logger
 from dendrite_zoo.cli.recipes import describe, expand, recipes
@@ -63,6 +63,7 @@ def train(arguments: list[str], summary: str) -> None:
         Console().print(table)
         return
     refuse_dangerous_imports()
+    write_texts_as_they_are()
     try:
         TrainingCLI(arguments, summary)
     except UnpicklingError as error:

@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from dendrite_zoo.cli.import_paths import check_import_paths, refuse_dangerous_imports
+from dendrite_zoo.cli.import_paths import check_import_paths, refuse_dangerous_imports, write_texts_as_they_are
 from dendrite_zoo.cli.main import main
+from dendrite_zoo.rl import TaskSpec
 from tests.cli.conftest import RECIPE
 
 CALLBACKS = "trainer.callbacks+={{class_path: dendrite_zoo.callbacks.{name}, init_args: {{{arguments}}}}}"
@@ -67,6 +68,18 @@ def test_nothing_is_made_where_any_value_may_stand():
     parser.add_argument("--value", type=object)
     parsed = parser.parse_object({"value": {"class_path": "torch.nn.Linear", "init_args": {"in_features": 1}}})
     assert not isinstance(parser.instantiate_classes(parsed).value, nn.Module)
+
+
+def test_a_key_of_info_is_written_as_it_was_read():
+    """Beside a function, which is written by its path: what is written is read as the same again."""
+    write_texts_as_they_are()
+    parser = jsonargparse.ArgumentParser()
+    parser.add_class_arguments(TaskSpec, "task")
+    for success in ("is_success", "tests.rl.worlds.windy"):
+        given = {"task": {"name": "moon", "make_env": "tests.rl.worlds.calm", "success": success}}
+        written = parser.dump(parsed := parser.parse_object(given))
+        assert f"success: {success}\n" in written
+        assert parser.parse_string(written).task.success == parsed.task.success
 
 
 def test_classes_and_what_makes_a_network_are_left_alone():
