@@ -138,6 +138,13 @@ class NewParts(nn.Module):
         whole = (parameter.numel() for parameter in self.model.parameters())
         return sum(whole if self.is_whole else (int(part.free.sum()) for part in self._parts))
 
+    def without_parts(self) -> list[int]:
+        """The tasks that have nothing for themselves: all of their subnetworks is in those of earlier ones."""
+        if self.is_whole or self.has_columns:
+            return []
+        free = {part.name: part.ids[part.free] for part in self._parts}
+        return [t for t in self.tasks if not any(torch.isin(ids, free[n]).any() for n, ids in self._active(t))]
+
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the network gives, with the gradient of the parts alone."""
         values = {part.name: part.of(self.model.get_parameter(part.name)) for part in self._owned}
@@ -200,15 +207,13 @@ class NewParts(nn.Module):
 
     def state(self) -> dict[str, Any]:
         """Whose parts are trained, as JSON primitives."""
-        classes = None if self.classes is None else self.classes.tolist()
-        of = {"tasks": list(self.tasks), "earlier": list(self.earlier), "classes": classes}
-        return {"is_whole": self.is_whole, **of}
+        owned = {"is_whole": self.is_whole, "tasks": list(self.tasks), "earlier": list(self.earlier)}
+        return owned | {"classes": None if self.classes is None else self.classes.tolist()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Own again what was owned in such a state; call it once more when the network has its weights."""
         if state["is_whole"]:
-            self.own_all()
-            return
+            return self.own_all()
         classes = None if state["classes"] is None else torch.tensor(state["classes"])
         self.own(state["tasks"], state["earlier"], classes)
 
@@ -245,13 +250,10 @@ class NewParts(nn.Module):
         return parameter.detach().view(-1).index_copy(0, part.ids, part.of(parameter)).view_as(parameter)
 
     def _places(self) -> Places:
-        places: Places = {}
-        if self._subnetworks:
-            places |= self._places_of_subnetworks()
-        else:
-            for name in self._segments:
-                ids = self._columns(name, self.tasks)
-                places[name] = ids, torch.ones_like(ids, dtype=torch.bool)
+        places = {} if self.has_columns else self._places_of_subnetworks()
+        for name in self._segments if self.has_columns else ():
+            ids = self._columns(name, self.tasks)
+            places[name] = ids, torch.ones_like(ids, dtype=torch.bool)
         for name in self._head:
             parameter = self.model.get_parameter(name)
             classes = torch.zeros(len(parameter), dtype=torch.long) if self.classes is None else self.classes

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias, cast, get_args
 
 import torch
 from lightning.pytorch import Callback, LightningDataModule
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -183,6 +183,8 @@ class NewTaskModule(TaskModule):
             return
         was_whole = new.is_whole
         self._own()
+        if words := self.words_of_tasks_without_parts():
+            rank_zero_warn(words)
         new.fix_statistics()
         for optimizer in self.trainer.optimizers:
             for parameter in new.parameters():  # the moments are those of other numbers
@@ -229,6 +231,17 @@ class NewTaskModule(TaskModule):
         if self.new is not None and saved is not None:
             self._resumed_parts = saved
             self.new.restore(saved)  # as many numbers, before the optimizer is made; on_fit_start takes their values
+
+    def words_of_tasks_without_parts(self) -> str:
+        """What to do where a task has nothing that could be trained; empty where each has something."""
+        known = getattr(self.model, "tasks", None)
+        found = [str(known[task] if known else task) for task in cast(NewParts, self.new).without_parts()]
+        words = (
+            f"Expected tasks with weights of their own, for learn='new', but got {', '.join(found)}: all that they use "
+            "is in subnetworks of earlier tasks, and nothing of them is trained. Load the model without init_from=, "
+            "which copies a subnetwork, or build it with wider layers or a lower activation_density."
+        )
+        return words if found else ""
 
     def validation_of(self, number: int) -> Iterable[Any]:
         """The validation loader of this number; where it has no batches, the training loader."""

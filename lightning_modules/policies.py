@@ -48,6 +48,8 @@ class PolicyModule(NewTaskModule):
         self._places = None if tasks is None else torch.tensor(places_of(tasks, self.tasks))
         check_sizes(self.model, self.datamodule)
         super().setup(stage)
+        if stage == "fit" and self.new is not None and (words := self.words_of_tasks_without_parts()):
+            raise ValueError(words)
 
     def in_policy(self, task: Tensor) -> Tensor:
         """The numbers in the policy of tasks as the data number them."""

@@ -300,11 +300,39 @@ def test_units_and_segments_can_be_watched(kind, tmp_path):
     known_policy(tmp_path / "known", kind)
     results = []
     for callbacks in ([], [SparsityLogger(), SubnetworkLogger(folder=tmp_path)]):
-        policy = dendrite_zoo.load(tmp_path / "known", tasks=[*KNOWN, "push"], init_from="turn")
+        start = "turn" if kind == "columns" else None
+        torch.manual_seed(1)
+        policy = dendrite_zoo.load(tmp_path / "known", tasks=[*KNOWN, "push"], init_from=start)
         bc, data = BehaviorCloning(policy, learn="new", warmup=0), Skills([*KNOWN, "push"], first_task=2)
         trainer(data, *callbacks).fit(bc, data)
         results.append(actions(bc))
     assert all(one.equal(other) for one, other in zip(*results, strict=True))
+
+
+def test_a_task_that_has_nothing_of_its_own_is_said(tmp_path):
+    """A copy of a subnetwork has none of its weights for itself, and the fit would change nothing."""
+    known_policy(tmp_path / "known", "subnetworks")
+    words = "tasks with weights of their own, for learn='new', but got {}: .* Load the model without init_from="
+    policy = dendrite_zoo.load(tmp_path / "known", tasks=[*KNOWN, *NEW], init_from="turn")
+    data = Skills(policy.tasks, first_task=2)
+    with pytest.raises(ValueError, match=words.format("push")):
+        trainer(data).fit(BehaviorCloning(policy, learn="new", warmup=0), data)
+    with torch.no_grad():
+        for layer in policy.mlp.hidden:  # only the fourth is a copy
+            layer.segments[..., 2] = torch.randn(24, 3)
+            layer.segments[..., 4] = torch.randn(24, 3)
+    with pytest.warns(UserWarning, match=words.format("pull")):
+        trainer(data).fit(BehaviorCloning(policy, learn="new", warmup=0), data)
+
+    class AtOnce(Skills):
+        current_task = None
+
+        def train_dataloader(self):
+            return DataLoader(ConcatDataset([self.rows(task, 1) for task in range(2)]), BATCH, shuffle=True)
+
+    data = AtOnce(["push", "pull"])
+    with pytest.raises(ValueError, match=words.format("pull")):
+        trainer(data).fit(BehaviorCloning(policy, learn="new", warmup=0), data)
 
 
 def test_wrong_arguments(tmp_path):
