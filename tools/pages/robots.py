@@ -8,7 +8,10 @@ from dendrite_zoo.records import read_records
 from dendrite_zoo.report import accuracy_by_tasks
 from tools.pages.markdown import RESULTS, mean, seeds, table
 
-ROBOTS = ("experts", "mt10", "finetune", "mt10-scratch", "mt50", "continual-5", "continual-50", "mt3-sac")
+ROBOTS = (
+    *("experts", "mt10", "finetune", "mt10-scratch", "mt10-sequence", "mt50"),
+    *("continual-5", "continual-50", "mt3-sac"),
+)
 
 
 def robots_table() -> str:
