@@ -72,12 +72,20 @@ class AdaptedTasks(TaskClassifier):
         return started
 
     def on_fit_start(self) -> None:
-        """Keep Lightning from warning of the backbone, whose modules are in eval mode for good reason."""
+        """Train a model that was loaded, in eval mode, as any other; keep Lightning from warning of its backbone."""
         super().on_fit_start()
         self._solved_at = None  # another fit counts its steps from 0
+        if self.adapted is not None:
+            self.adapted.train()  # in eval mode the gradient would be that of a solved head
         if self.adapted is not None and self.adapted.extractor is not None:
             count = sum(1 for _ in self.adapted.extractor.modules())
             warnings.filterwarnings("ignore", message=rf"Found {count} module\(s\) in eval mode")
+
+    def on_fit_end(self) -> None:
+        """Leave a model whose output is that of its solved head, without a call of ``eval()``, too."""
+        super().on_fit_end()
+        if self.adapted is not None:
+            self.adapted.eval()
 
     def on_validation_start(self) -> None:
         """Solve the head of the current task, in a fit."""

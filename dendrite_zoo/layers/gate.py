@@ -12,6 +12,7 @@ __all__ = ["ChannelGate", "channels_of", "fold_gate"]
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 
 
 class Channels(NamedTuple):
@@ -32,8 +33,9 @@ def channels_of(layer: nn.Module) -> Channels | None:
     """The channels of a layer that can be gated; None for any other module.
 
     Layers with channels are linear layers, convolutions and `torch.nn.MultiheadAttention` (those of its last linear
-    layer), and batch, group, layer and RMS norms; of norms the classes of torch alone, for those of others may do more
-    than normalise.
+    layer), and batch, group, instance, layer and RMS norms; of norms the classes of torch alone, for those of others
+    may do more than normalise. An instance norm counts among the layers with weights: it takes back what a gate before
+    it does.
 
     Example:
         >>> channels_of(nn.Conv2d(3, 16, 3))
@@ -49,6 +51,8 @@ def channels_of(layer: nn.Module) -> Channels | None:
     own, numbers = type(layer), vars(layer)
     if own in BATCH_NORMS:
         return Channels(numbers["num_features"], 1, is_norm=True)
+    if own in INSTANCE_NORMS:
+        return Channels(numbers["num_features"], 1)
     if own is nn.GroupNorm:
         return Channels(numbers["num_channels"], 1, is_norm=True)
     if own in (nn.LayerNorm, nn.RMSNorm) and len(numbers["normalized_shape"]) == 1:

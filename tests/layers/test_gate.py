@@ -16,6 +16,8 @@ LAYERS = {
     "layer norm": (nn.LayerNorm(4), (2, 6, 4)),
     "RMS norm": (nn.RMSNorm(4), (2, 6, 4)),
     "group norm": (nn.GroupNorm(2, 4), (2, 4, 5)),
+    "instance norm": (nn.InstanceNorm2d(4, affine=True), (2, 4, 5, 5)),
+    "instance norm without weights": (nn.InstanceNorm1d(4), (2, 4, 5)),
     "weight norm": (nn.utils.parametrizations.weight_norm(nn.Linear(5, 4)), (3, 5)),
 }
 
@@ -40,7 +42,7 @@ def test_a_gate_and_what_it_is_folded_into(name):
     torch.testing.assert_close(got.movedim(dim, -1), expected, rtol=0, atol=0)
     folded = fold_gate(layer, gate)
     torch.testing.assert_close(folded(x), got, rtol=1e-5, atol=1e-5)
-    assert isinstance(folded, ChannelAffine) == (name in ("RMS norm", "weight norm"))
+    assert isinstance(folded, ChannelAffine) == (name in ("RMS norm", "weight norm", "instance norm without weights"))
     assert torch.equal(layer(x), plain)
 
 

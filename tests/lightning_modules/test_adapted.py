@@ -96,6 +96,17 @@ def test_the_ridge_head_is_solved_again_in_a_second_fit_of_as_many_steps():
     torch.testing.assert_close(model.heads.ridge_weight, solved, rtol=1e-3, atol=1e-4)
 
 
+def test_a_model_in_eval_mode_as_loaded_is_trained_as_a_new_one_and_answers_by_its_solved_head_afterwards():
+    def trained(model):
+        torch.manual_seed(1)
+        fit(ContinualClassifier(model, lr=0.1), stream(epochs=3))
+        return model
+
+    new, loaded = (trained(adapted(head="ridge").train(mode)) for mode in (True, False))
+    assert torch.equal(new.column, loaded.column) and bool(new.column.any())
+    assert torch.equal(new(X, task=1), outputs(new, 1)), "with a gradient, and without a call of eval()"
+
+
 @pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
 def test_a_run_that_is_resumed_goes_on_to_the_bit(tmp_path):
     def module():

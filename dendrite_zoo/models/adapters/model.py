@@ -20,6 +20,7 @@ from dendrite_zoo.models.adapters.features import left_out, rows_of
 from dendrite_zoo.models.adapters.folding import FoldedBackbone, folded_backbone
 from dendrite_zoo.models.adapters.gated import GatedBackbone
 from dendrite_zoo.models.adapters.packing import packed, rounded, unpacked
+from dendrite_zoo.models.adapters.selection import config_of_tasks, state_of_tasks
 from dendrite_zoo.models.adapters.state import LEARNS, WITHOUT_GATES, with_clusters, with_room
 
 __all__ = ["AdaptedBackbone"]
@@ -209,6 +210,28 @@ class AdaptedBackbone(GatedBackbone):
         for name, buffer in self.named_buffers():
             if half:
                 buffer.copy_(rounded(name, buffer))
+
+    @torch.no_grad()
+    def of_tasks(self, tasks: Sequence[int], *, num_classes: int | None = None) -> "AdaptedBackbone":
+        """A model of some tasks alone, without a backbone, to be published: numbered anew, it learns no further one.
+
+        With the task given outputs are as they were, but for rounding; where it is inferred, it is one of these tasks.
+
+        Args:
+            tasks: which, in their new order.
+            num_classes: size of its output; by default that of this model.
+
+        Raises:
+            ValueError: a task was not learned, or has more classes.
+        """
+        if not tasks or any(not self.context.counts[self.context.task_ids(task)] for task in tasks):
+            raise wrong_argument("tasks", "tasks that were learned", list(tasks))
+        config = config_of_tasks(self.config, tasks, num_classes)
+        model, clusters = AdaptedBackbone(**config), (clusters_of(self.config), clusters_of(config))
+        options = {"sizes": self._sizes, "classes": model.num_classes, "clusters": clusters}
+        state = {name: x.cpu() for name, x in self.state_dict().items() if not name.startswith("extractor.")}
+        model.load_state_dict(state_of_tasks(state, tasks, **options))
+        return model.eval()
 
     @classmethod
     def to_file(cls, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Tensor]:

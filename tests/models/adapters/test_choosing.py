@@ -264,3 +264,33 @@ def test_a_model_that_was_cast_is_learned_and_solved(dtype):
     assert model.column.grad.dtype == dtype and model.column.grad.any()
     model.fit_head(0, [(x, y)])
     assert (model.eval()(x, task=0).argmax(1) == y).float().mean() > 0.8
+
+
+LINEAR = {"context": "ridge", "head": "linear"}
+
+
+@pytest.mark.parametrize("options", [{"context": "ridge"}, {"context": "prototype"}, LINEAR])
+def test_a_model_of_some_tasks_gives_what_the_whole_gives(options, tmp_path):
+    model, (x, y) = identity(num_classes=40, shift=True, **options), rows()
+    for task in range(3):
+        model.start_task(task, [x + 3 * task])
+        with torch.no_grad():
+            model.column.normal_()
+        if model.config["head"] == "ridge":
+            model.fit_head(task, [(x + 3 * task, y)])
+    x = x[:100]
+    model.eval().of_tasks([2, 0], num_classes=3).save_pretrained(tmp_path)
+    part = dendrite_zoo.load(tmp_path, backbone=identity().backbone)
+    assert part.num_tasks == part.max_tasks == 2 and part.learning is None and model.learning == 2
+    for new, task in enumerate((2, 0)):
+        here = x + 3 * task
+        torch.testing.assert_close(part(here, task=new), model(here, task=task)[:, :3])
+        assert (part.context.infer(here) == new).float().mean() > 0.9
+        assert part.sees_gates(new) == model.sees_gates(task)
+    if options["context"] == "ridge":
+        assert torch.equal(part.context.confidence(x, task=1), model.context.confidence(x, task=0))
+    with pytest.raises(ValueError, match=r"Expected `tasks` to be tasks that were learned, but got \[\]"):
+        model.of_tasks([])
+    if model.config["head"] == "ridge":
+        with pytest.raises(ValueError, match=r"`num_classes` to be at least 2, for the tasks have so many, but got 1"):
+            model.of_tasks([0], num_classes=1)
