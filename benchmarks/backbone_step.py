@@ -70,6 +70,7 @@ def megabytes(network: nn.Module, output: Callable[[Tensor], Tensor], x: Tensor)
 def main() -> None:
     torch.manual_seed(0)
     torch.set_num_threads(1)
+    torch.backends.mha.set_fastpath_enabled(False)  # in eval mode it passes PEFT's adapters by
     adapters = KINDS if importlib.util.find_spec("peft") else ()
     cases = {
         "resnet20": (ResNet20, 64, nn.BatchNorm2d, torch.rand(64, 3, 32, 32)),

@@ -66,8 +66,9 @@ def test_dendrites_on_a_backbone_give_the_figures_of_results_json(entry, monkeyp
     own = json.loads((entry.folder / "results.json").read_text(encoding="utf-8"))[0]
     assert own["context_at_test"] == "inferred" and own["num_tasks"] == model.num_tasks == len(own["tasks"])
     rng = np.random.RandomState(own["seeds"][0])
-    tasks = [backbone_sequence.read(name, 32, rng) for name in own["tasks"]]
-    for task, expected in zip(tasks, own["first_right"], strict=True):
+    drawn = {name: backbone_sequence.read(name, 32, rng) for name in own["drawn"]}
+    for name, expected in zip(own["tasks"], own["first_right"], strict=True):
+        task = drawn[name]
         x, y = task.x_test[: backbone_sequence.FIRST], task.y_test[: backbone_sequence.FIRST]
         with torch.no_grad():
             right = (model(x).argmax(1) == y).double().mean()
