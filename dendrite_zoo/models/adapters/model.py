@@ -228,9 +228,10 @@ class AdaptedBackbone(GatedBackbone):
             raise wrong_argument("tasks", "tasks that were learned", list(tasks))
         config = config_of_tasks(self.config, tasks, num_classes)
         model, clusters = AdaptedBackbone(**config), (clusters_of(self.config), clusters_of(config))
-        options = {"sizes": self._sizes, "classes": model.num_classes, "clusters": clusters}
         state = {name: x.cpu() for name, x in self.state_dict().items() if not name.startswith("extractor.")}
-        model.load_state_dict(state_of_tasks(state, tasks, **options))
+        model.load_state_dict(
+            state_of_tasks(state, tasks, sizes=self._sizes, classes=model.num_classes, clusters=clusters)
+        )
         return model.eval()
 
     @classmethod
