@@ -24,7 +24,10 @@ def run(hub: bool) -> None:
         console.print(table)
         return
     known, headers = registry.entries().values(), ("name", "trained on", "result", "weights")
-    table = Table(*(Column(header, overflow="fold") for header in headers), title="The zoo")
+    columns = (
+        Column(header, overflow="fold", no_wrap=header == "name") for header in headers
+    )  # a name is copied whole
+    table = Table(*columns, title="The zoo")
     for entry in known:
         if not entry.not_built:
             weights = f"{entry.size / 1e6:.1f} MB, {'bundled' if entry.bundled else entry.repo}"
