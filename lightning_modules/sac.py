@@ -173,7 +173,7 @@ class MultiTaskSAC(PolicyModule):
         configs = {"model": saved_config(self.model), "critic": saved_config(self.critic)}
         self.save_hyperparameters({**arguments, **configs})
         self._generator: torch.Generator | None = None
-        self._began_trained = False
+        self.began_trained = False
         self._share = 1.0  # of the tasks that a batch has: a task's gradients are the same where others rest
 
     def forward(self, observation: Tensor, task: Tensor) -> Tensor:
@@ -194,7 +194,7 @@ class MultiTaskSAC(PolicyModule):
         if stage != "fit":
             return
         known = getattr(self.model, "has_known_scales", False) and getattr(self.model, "origin", None) is None
-        self._began_trained = getattr(self.model, "has_normalizer", False) and not known
+        self.began_trained = getattr(self.model, "has_normalizer", False) and not known
         if isinstance(self.datamodule, OnlineTasks):
             warn_of_long_warmups(self.datamodule, self.hparams["actor_warmup"])
         elif self.hparams["init_from"] == "nearest":
@@ -207,12 +207,12 @@ class MultiTaskSAC(PolicyModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add whether the policy was trained before the fit, which decides who plays warm-ups to come."""
         super().on_save_checkpoint(checkpoint)
-        checkpoint["began_trained"] = self._began_trained
+        checkpoint["began_trained"] = self.began_trained
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Continue from `on_save_checkpoint`."""
         super().on_load_checkpoint(checkpoint)
-        self._began_trained = checkpoint.get("began_trained", self._began_trained)  # earlier versions do not say it
+        self.began_trained = checkpoint.get("began_trained", self.began_trained)  # earlier versions do not say it
 
     def on_fit_start(self) -> None:
         """Normalise by the observations of other data than `OnlineTasks`, where they say theirs."""
@@ -329,7 +329,7 @@ class MultiTaskSAC(PolicyModule):
 
     @property
     def _is_trained(self) -> bool:
-        return self._began_trained or self.start_policy is not None or self.hparams["actor_warmup"] > 0
+        return self.began_trained or self.start_policy is not None or self.hparams["actor_warmup"] > 0
 
     def _normalize(self, observations: Tensor) -> None:
         """Normalise by what was seen, where the policy has no normaliser of its own; the critics as the policy."""

@@ -1,6 +1,5 @@
 """What the import paths in a recipe may lead to."""
 
-import functools
 import inspect
 import sys
 import typing
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import jsonargparse
-from jsonargparse import _typehints
 from torch import nn
 from torch.optim import Optimizer
 
@@ -27,22 +25,6 @@ def refuse_dangerous_imports() -> None:
     known = inspect.signature(setter).parameters if setter else {}
     if setter and (settings := {name: value for name, value in wanted.items() if name in known}):
         setter(**settings)
-
-
-def write_texts_as_they_are() -> None:
-    """Have jsonargparse write a text that may stand for a function, such as a key of ``info``, as it was read.
-
-    It would look for the function, and write into a run's ``config.yaml`` that there is none.
-    """
-    module: Any = _typehints
-    serializer = getattr(module, "object_path_serializer", None)
-    if serializer is not None and not hasattr(serializer, "__wrapped__"):
-
-        @functools.wraps(serializer)
-        def written(value: Any) -> Any:
-            return value if isinstance(value, str) else serializer(value)
-
-        module.object_path_serializer = written
 
 
 def check_import_paths(config: Any) -> None:

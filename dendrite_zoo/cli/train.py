@@ -23,13 +23,14 @@ from rich.table import Column, Table
 
 import dendrite_zoo.models  # noqa: F401  (so that a config may name its classes)
 from dendrite_zoo._core.checkpoints import whole_checkpoint
+from dendrite_zoo._core.jsonargparse import write_texts_as_they_are
 from dendrite_zoo._core.lightning import require
 from dendrite_zoo._core.redact import typed_command
 from dendrite_zoo.callbacks import ForgettingLogger, HubPublisher, RunRecorder, SuccessLogger  # noqa: F401
 from dendrite_zoo.callbacks.run_recorder import TRAINER
 from dendrite_zoo.callbacks.trainer import find_callback
 from dendrite_zoo.cli import run_folder
-from dendrite_zoo.cli.import_paths import check_import_paths, refuse_dangerous_imports, write_texts_as_they_are
+from dendrite_zoo.cli.import_paths import check_import_paths, refuse_dangerous_imports
 from dendrite_zoo.cli.parser import Parser, UsageError, set_by_data
 from dendrite_zoo.cli.policy_scores import policy_scores, success_logger
 from dendrite_zoo.cli.recipes import describe, expand, recipes

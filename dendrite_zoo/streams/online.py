@@ -75,9 +75,8 @@ class OnlineTasks(TaskDataModule):
         rounds: number of rounds so far.
 
     Raises:
-        ValueError: an unknown task, an argument of the environments that cannot be chosen, or a number out of range; at
-            fit, a Trainer without the arguments of `trainer_kwargs`; at resume, another number of processes or other
-            environments.
+        ValueError: an unknown task or argument, or a number out of range; at fit, a Trainer without the arguments of
+            `trainer_kwargs`; at resume, another number of processes or other environments.
         ImportError: at setup, the ``[metaworld]`` extra is missing.
 
     Example:
@@ -112,14 +111,13 @@ class OnlineTasks(TaskDataModule):
         self.observation_size, self.action_size = equal_sizes(self.specs)
         check_choice(get_args(Order), order=order)
         check_flags(normalize_rewards=normalize_rewards, collect_ahead=collect_ahead, save_replay=save_replay)
-        check_integers(1, env_steps=env_steps, epochs=epochs, steps_per_round=steps_per_round, capacity=capacity)
-        check_integers(1, envs_per_task=envs_per_task)
+        check_integers(1, env_steps=env_steps, epochs=epochs, steps_per_round=steps_per_round)
+        check_integers(1, capacity=capacity, envs_per_task=envs_per_task)
         check_rests(self.specs, solved_every)
         check_integers(0, updates_per_round=updates_per_round, warmup_steps=warmup_steps, seed=seed)
         self.order, self.total_env_steps, self.capacity, self.collect_ahead = order, env_steps, capacity, collect_ahead
         self._turns = turns = self.num_tasks if order == "sequential" else 1  # how often something else is played
-        self.num_envs = self.num_tasks // turns * envs_per_task
-        self.epochs_per_task = -(-epochs // turns)
+        self.num_envs, self.epochs_per_task = self.num_tasks // turns * envs_per_task, -(-epochs // turns)
         self.epochs = self.max_epochs = self.epochs_per_task * turns
         if order == "sequential":
             self.metric = "val/return" if without_success(self.specs) else "val/success"
@@ -164,7 +162,9 @@ class OnlineTasks(TaskDataModule):
     @property
     def description(self) -> str:
         """How a policy learns from these data, for its card."""
-        learned = f"Learned by reinforcement, without demonstrations: {self.env_steps:,} steps of the simulation."
+        module = getattr(self.trainer, "lightning_module", None)
+        start = "from a trained policy" if getattr(module, "began_trained", False) else "without demonstrations"
+        learned = f"Learned by reinforcement, {start}: {self.env_steps:,} steps of the simulation."
         return learned + f" Times resumed with an empty replay buffer: {self._refills}." * (self._refills > 0)
 
     @property

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from dendrite_zoo.cli.import_paths import check_import_paths, refuse_dangerous_imports, write_texts_as_they_are
+from dendrite_zoo._core.jsonargparse import write_texts_as_they_are
+from dendrite_zoo.cli.import_paths import check_import_paths, refuse_dangerous_imports
 from dendrite_zoo.cli.main import main
 from dendrite_zoo.rl import TaskSpec
 from tests.cli.conftest import RECIPE

@@ -59,3 +59,12 @@ def test_a_round_that_was_played_ahead_goes_into_the_empty_buffer(tmp_path):
     notes, _, again = resumed(tmp_path / "last.ckpt", **options)
     assert notes.places == [[1], None, None, None, None] and notes.updates == [30, 30, 33, 36, 39]
     assert again.replay.sizes.tolist() == [24, 30] and again.env_steps == 6 * (9 * 2 + 2 + 1 + 4 * 2)
+
+
+def test_a_record_says_whether_a_policy_was_trained_before():
+    module, stream = learner(), data(epochs=1)
+    module.model.fit_normalizer(torch.randn(10, 3, generator=torch.Generator().manual_seed(0)))
+    fit(module, stream)
+    assert stream.description == "Learned by reinforcement, from a trained policy: 144 steps of the simulation."
+    fit(learner(), stream := data(epochs=1))
+    assert stream.description == "Learned by reinforcement, without demonstrations: 144 steps of the simulation."
