@@ -91,11 +91,11 @@ def epoch(trainer):
     return trainer.current_epoch
 
 
-def run(folder, world, module=Frozen):
+def run(folder, world, module=Frozen, *, pictures=False):
     torch.manual_seed(0)
     module, data = module(), Tasks()
     folder.mkdir(exist_ok=True)
-    log = ForgettingLogger(task=epoch, verbose=False, pictures=False)
+    log = ForgettingLogger(task=epoch, verbose=False, pictures=pictures)
     callbacks = [log, SparsityLogger(), Dump(folder, world)]
     processes = two_processes() if world > 1 else {}
     fit = trainer(folder / str(world), callbacks, epochs=2, **processes)
@@ -105,7 +105,7 @@ def run(folder, world, module=Frozen):
 
 @pytest.mark.slow
 def test_two_processes_give_what_one_gives(tmp_path):
-    (alone, alone_sparsity), (parent, parent_sparsity) = run(tmp_path, 1), run(tmp_path, 2)
+    (alone, alone_sparsity), (parent, parent_sparsity) = run(tmp_path, 1), run(tmp_path, 2, pictures=True)
     torch.testing.assert_close(parent.matrix, alone.matrix, equal_nan=True)  # in the process that asks
     assert list(parent_sparsity.values) == list(alone_sparsity.values) != []
     for layer, values in alone_sparsity.values.items():
