@@ -9,7 +9,7 @@ from dendrite_zoo.report import accuracy_by_tasks
 from tools.pages.markdown import RESULTS, mean, seeds, table
 
 ROBOTS = (
-    *("experts", "mt10", "finetune", "mt10-scratch", "mt10-sequence", "mt50"),
+    *("experts", "mt10", "finetune", "mt10-scratch", "mt10-sequence", "mt50", "mt50-scratch"),
     *("continual-5", "continual-50", "mt3-sac"),
 )
 
