@@ -61,6 +61,7 @@ def plot_success(
     axes.invert_yaxis()
     axes.spines[:].set_visible(False)
     axes.set_xlabel("steps of the simulation, of all tasks together")
+    axes.locator_params(axis="x", nbins=6)
     axes.xaxis.set_major_formatter(lambda steps, _: f"{steps:,.0f}")
     axes.set_title(title or f"success on {len(names)} tasks while they were learned", loc="left", fontsize=11)
     return save_figure(figure, path)
