@@ -84,7 +84,7 @@ def start(program, *, cwd, env=None, said=(os.devnull, os.devnull)):
 
 
 def run_ddp(script, *arguments, cwd):
-    """Run a script to the end in two processes, each told by its environment which one it is, as torchrun does."""
+    """Run a script to the end in two processes; each reads from its environment which one it is, as with torchrun."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -24,9 +24,8 @@ def run(hub: bool) -> None:
         console.print(table)
         return
     known, headers = registry.entries().values(), ("name", "trained on", "result", "weights")
-    columns = (
-        Column(header, overflow="fold", no_wrap=header == "name") for header in headers
-    )  # a name is copied whole
+    # a name stays whole, to be copied
+    columns = (Column(header, overflow="fold", no_wrap=header == "name") for header in headers)
     table = Table(*columns, title="The zoo")
     for entry in known:
         if not entry.not_built:

@@ -7,6 +7,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from dendrite_zoo._core.environment import versions
 from dendrite_zoo.callbacks import SuccessLogger
+from dendrite_zoo.callbacks.metric_name import PLAYED
 from dendrite_zoo.callbacks.trainer import find_callback
 from dendrite_zoo.lightning_modules.policies import PolicyModule
 from dendrite_zoo.models import ActiveDendritePolicy
@@ -45,7 +46,7 @@ def policy_scores(
 
 def success_logger(data: Any, callbacks: Sequence[Any]) -> list[SuccessLogger]:
     """One that plays, where tasks are learned one after another and nobody measures what is reached in them."""
-    played = getattr(data, "metric", None) in ("val/success", "val/return")
+    played = getattr(data, "metric", None) in PLAYED
     if not played or any(isinstance(callback, SuccessLogger) for callback in callbacks):
         return []
     return [SuccessLogger(**_environments(data))]

@@ -210,9 +210,8 @@ class Practice:
         emptied, ahead = state["replay"] is None, state.get("ahead")
         if emptied:
             state = {**state, "latest": (), "solved_tasks": self.solved}
+            ahead = ahead and {**ahead, "solved": self.solved}
         self._ahead = None if ahead is None else Played(**{"solved": self.solved, "places": None, **ahead})
-        if self._ahead is not None and emptied:
-            self._ahead = self._ahead._replace(solved=self.solved)
         self.solved = list(state.get("solved_tasks", self.solved))  # earlier versions practise all in each round
         if self.player is not None and rounds:
             played = rounds - self.passed_over + (ahead is not None)

@@ -285,7 +285,7 @@ def test_what_was_asked_for_is_described_not_what_happened():
 
 
 def test_a_further_seed_is_of_the_recipe_of_those_before():
-    """Arguments that came later make no other recipe where they are not given."""
+    """Arguments of later versions make no other recipe where they are not given."""
     (record,) = read_records(Path(__file__).parents[2] / "results/metaworld/mt10-scratch.json")
     recorded = record.config["data"]
     given = {name: value for name, value in recorded.items() if name not in ("class", "exploration")}

@@ -1,4 +1,4 @@
-"""A process that speaks to a hub: runs snippets of Python sent to it, and answers what came of them.
+"""A process that speaks to a hub: runs snippets of Python sent to it, and answers with their results.
 
 ``HF_ENDPOINT`` and its like are read when the client is imported, so each hub and each setting needs a process
 of its own; one process serves many tests. Waits are cut short.

@@ -182,11 +182,17 @@ def test_an_artifact_whose_tasks_had_one_mean_each_loads_as_it_was(tmp_path, mon
     assert again.num_tasks == 3
 
 
-def test_an_artifact_without_sums_has_kilobytes_and_learns_no_further_task(tmp_path):
+def of_two_tasks():
+    """A model that has learned two tasks, and the inputs of the first."""
     model, (x, y) = identity(context="ridge"), rows()
     for task in (0, 1):
         model.start_task(task, [x + 3 * task])
         model.fit_head(task, [(x + 3 * task, y)])
+    return model, x
+
+
+def test_an_artifact_without_sums_has_kilobytes_and_learns_no_further_task(tmp_path):
+    model, x = of_two_tasks()
     both = torch.cat([x, x + 3])
     expected = model.eval()(both)
     model.save_pretrained(tmp_path / "whole")
@@ -207,10 +213,7 @@ def test_an_artifact_without_sums_has_kilobytes_and_learns_no_further_task(tmp_p
 
 
 def test_an_artifact_in_half_precision_has_half_of_the_bytes_and_gives_what_was_rounded(tmp_path):
-    model, (x, y) = identity(context="ridge"), rows()
-    for task in (0, 1):
-        model.start_task(task, [x + 3 * task])
-        model.fit_head(task, [(x + 3 * task, y)])
+    model, x = of_two_tasks()
     both = torch.cat([x, x + 3])
     exact, ids = model.eval()(both), model.context.infer(both)
     model.drop_sums()
