@@ -67,8 +67,9 @@ class BehaviorCloning(PolicyModule):
         learn: ``"all"`` trains all of the policy; ``"new"`` only what no earlier task uses, so that all other tasks'
             actions stay as they are, to the bit: the new task's column of segments, or where winners are chosen by the
             context its subnetwork, but for what is also in another's.
-        init_from: with ``learn="new"``, what a new task's column starts from: the name of a task, or ``"nearest"`` for
-            the one whose column fits the first held-out batches best, or zeros; by default it starts as it is.
+        init_from: with ``learn="new"``, what a new task starts as: the name of a task, of whose column or subnetwork it
+            starts with a copy, or ``"nearest"`` for the one that fits the first held-out batches best, or none (a
+            column of zeros); by default it starts as it is.
 
     Logs:
         ``train/loss``, and ``val/task_{j}/loss`` on validation loader ``j``.

@@ -61,9 +61,9 @@ class ContinualClassifier(AdaptedTasks):
             earlier tasks, given the task, stay as they are, to the bit: the task's columns of segments where contexts
             are one-hot, or where winners are chosen by the context its subnetwork, but for what is also in another's;
             and the output's rows of classes never trained, which may still win over those of earlier tasks.
-        init_from: with ``learn="new"`` and one-hot contexts, what the columns start from: ``"nearest"`` for the task
-            whose columns fit the first held-out batches best, or zeros; or the index of a task; by default they stay
-            as they are.
+        init_from: with ``learn="new"``, what a new task's columns, or its subnetwork, start as copies of: ``"nearest"``
+            for the task that fits the first held-out batches best, or none (columns of zeros); or the index of a task;
+            by default they stay as they are.
         context_at_test: ``"inferred"`` from each input, ``"given"`` with the task (where contexts are not found), or
             ``"constant"``: task 0's for every input, a control that shows what the dendrites give.
 

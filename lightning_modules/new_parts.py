@@ -12,7 +12,9 @@ from dendrite_zoo._core.torch import has_statistics
 from dendrite_zoo.contexts import OneHotContext, TaskContext
 from dendrite_zoo.layers import ActiveDendriteConv2d, ActiveDendriteLinear
 from dendrite_zoo.lightning_modules.new_subnetworks import with_subnetwork
+from dendrite_zoo.lightning_modules.part_numbers import NewPart
 from dendrite_zoo.models import ActiveDendriteMLP
+from dendrite_zoo.models.growth import copy_subnetwork
 
 Places: TypeAlias = dict[str, tuple[Tensor, Tensor]]
 """By name of a parameter, the places of some of its numbers, and which of them no earlier task uses."""
@@ -31,39 +33,6 @@ class Frozen(list[nn.Parameter | nn.Module]):
     def __deepcopy__(self, memo: dict[int, Any]) -> "Frozen":
         Frozen(copy.deepcopy(list(self), memo)).thaw()
         return Frozen()
-
-
-class NewPart(nn.Module):
-    """Some numbers of a parameter, as a parameter of their own; no state dict contains it.
-
-    Args:
-        name: of the parameter.
-        size: how many numbers.
-        like: a tensor of its type and device.
-
-    Attributes:
-        value: the numbers, ``(size,)``.
-        ids: their places in the parameter, flattened.
-        free: which of them no earlier task uses; the others are those of the parameter.
-    """
-
-    ids: Tensor
-    free: Tensor
-
-    def __init__(self, name: str, size: int, like: Tensor) -> None:
-        super().__init__()
-        self.name = name
-        self.value = nn.Parameter(like.new_zeros(size))
-        self.register_buffer("ids", torch.zeros(size, dtype=torch.long, device=like.device), persistent=False)
-        self.register_buffer("free", torch.zeros(size, dtype=torch.bool, device=like.device), persistent=False)
-
-    def of(self, parameter: Tensor) -> Tensor:
-        """The numbers of a parameter, with the values of those that are free."""
-        return torch.where(self.free, self.value, parameter.detach().view(-1).index_select(0, self.ids))
-
-    def _save_to_state_dict(self, *args: Any) -> None: ...
-
-    def _load_from_state_dict(self, *args: Any) -> None: ...
 
 
 class NewParts(nn.Module):
@@ -88,6 +57,7 @@ class NewParts(nn.Module):
         classes: of each class ``(num_classes,)`` 1 where the tasks have it for themselves, 0 where an earlier one had
             it, -1 where none has had it yet; or None.
         is_whole: whether there is no earlier task, and all of the network is new.
+        is_one_hot: whether contexts are one-hot ids.
 
     Raises:
         ValueError: no part of the network belongs to one task.
@@ -105,13 +75,14 @@ class NewParts(nn.Module):
         super().__init__()
         self._model, self._context = (model,), (context,)  # no submodules: they are those of the LightningModule
         self._head = head
+        self._began: list[Tensor] = []  # what the parts were when they were owned
         self.parts = nn.ModuleList()
         self.tasks: tuple[int, ...] = ()
         self.earlier: tuple[int, ...] = ()
         self.classes: Tensor | None = None
         self.is_whole = False
-        one_hot = context is None or isinstance(context, OneHotContext)
-        if not self._subnetworks and not (one_hot and self._segments):
+        self.is_one_hot = context is None or isinstance(context, OneHotContext)
+        if not self._subnetworks and not (self.is_one_hot and self._segments):
             raise ValueError(
                 f"Expected a network with a part for each task, but got {type(model).__name__} without one: a one-hot "
                 "context multiplies a column of the segments that is its task's alone, where any other reaches all of "
@@ -129,7 +100,7 @@ class NewParts(nn.Module):
 
     @property
     def has_columns(self) -> bool:
-        """Whether a task has columns of segments, which can start as another task's, and no subnetwork."""
+        """Whether a task has columns of segments, and no subnetwork."""
         return not self._subnetworks
 
     @property
@@ -178,10 +149,19 @@ class NewParts(nn.Module):
         for part, (ids, free) in zip(self._parts, places.values(), strict=True):
             part.ids, part.free = ids, free
             part.value.copy_(self._flat(part).index_select(0, ids))
+        self._began = [part.value.detach().clone() for part in self._parts]
 
     @torch.no_grad()
     def start_from(self, start: int | None, task: int) -> None:
-        """Let one of the tasks start as another, from a copy of its columns of segments; from zeros where None."""
+        """Let one of the tasks start as another does, by a copy of its columns of segments, or of its subnetwork.
+
+        With None columns start from zeros, and a subnetwork as it was when it was owned.
+
+        Raises:
+            ValueError: the task's subnetwork has units that an earlier task uses.
+        """
+        if not self.has_columns:
+            return self._copy_subnetwork(start, task)
         for part in self._parts:
             if part.name.endswith("segments"):
                 flat, own = self._flat(part), self._columns(part.name, [task])
@@ -191,6 +171,21 @@ class NewParts(nn.Module):
                 if (mask := dict(self.model.named_buffers()).get(f"{part.name.removesuffix('s')}_mask")) is not None:
                     old = old * mask.view(-1)[own]
                 part.value[torch.isin(part.ids, own)] = old
+        self.merge()
+
+    def _copy_subnetwork(self, start: int | None, task: int) -> None:
+        free, own = {part.name: part.ids[part.free] for part in self._parts}, dict(self._active(task))
+        if not all(torch.isin(ids, free[name]).all() for name, ids in own.items()):
+            raise ValueError(
+                "Expected a task whose subnetwork is its own, for init_from=, but earlier tasks use some of its units. "
+                "Build the network with overlap=0, or load it with tasks=[...] and init_from=, which takes free units."
+            )
+        for network in self._subnetworks.values():
+            if start is not None:
+                copy_subnetwork(network, self._context_of(start), self._context_of(task))
+        for part, began in zip(self._parts, self._began, strict=True):
+            ids = torch.isin(part.ids, own[part.name])
+            part.value[ids] = began[ids] if start is None else self._flat(part)[part.ids[ids]]
         self.merge()
 
     @torch.no_grad()

@@ -45,8 +45,8 @@ class NewTaskModule(TaskModule):
 
     Attributes:
         new: the parts that are trained; None with ``learn="all"``.
-        started_from: by task, the task that ``init_from`` started it from, None for zeros; both as they are numbered in
-            the network.
+        started_from: by task, the task that ``init_from`` started it from, None for zeros (of a subnetwork, for weights
+            as they were); both as they are numbered in the network.
     """
 
     model: nn.Module
@@ -84,6 +84,9 @@ class NewTaskModule(TaskModule):
         batches = [transfer_batch(self.trainer, batch) for batch in islice(self.held_out(task), HELD_OUT)]
         return lambda: sum(self.loss_of(batch) for batch in batches)
 
+    def on_start(self, start: int | None, task: int) -> None:
+        """A task has started as another, or from zeros where None: what a subclass has beside the network follows."""
+
     def place_of(self, name: str | int) -> int:
         """The number of a task in the network by its name."""
         raise NotImplementedError
@@ -99,14 +102,15 @@ class NewTaskModule(TaskModule):
 
         Args:
             learn: ``"all"``, or ``"new"``.
-            init_from: what a new task's columns of segments start from: another task, or ``"nearest"``.
+            init_from: what a new task's columns of segments, or its subnetwork, start as copies of: another task, or
+                ``"nearest"``.
             **parts: further arguments of `NewParts`.
         """
         check_choice(get_args(Learn), learn=learn)
         if learn == "new":
             self.new = NewParts(self.model, **parts)
-        if init_from is not None and (self.new is None or not self.new.has_columns):
-            where = "with learn='new', where tasks have columns of segments (not with winners='context')"
+        if init_from is not None and (self.new is None or not self.new.is_one_hot):
+            where = "with learn='new' and one-hot contexts, for of others subnetworks have units in common"
             raise wrong_argument("init_from", f"None but {where}", init_from, "Leave it out.")
         if init_from not in (None, "nearest"):
             self.place_of(init_from)
@@ -196,6 +200,7 @@ class NewTaskModule(TaskModule):
                 start = self._nearest(new, task) if init_from == "nearest" else self.place_of(init_from)
                 new.start_from(start, task)
                 self.started_from[task] = start
+                self.on_start(start, task)
 
     def on_fit_end(self) -> None:
         """Let all of the network learn again, in whatever comes next."""
@@ -238,8 +243,8 @@ class NewTaskModule(TaskModule):
         found = [str(known[task] if known else task) for task in cast(NewParts, self.new).without_parts()]
         words = (
             f"Expected tasks with weights of their own, for learn='new', but got {', '.join(found)}: all that they use "
-            "is in subnetworks of earlier tasks, and nothing of them is trained. Load the model without init_from=, "
-            "which copies a subnetwork, or build it with wider layers or a lower activation_density."
+            "is in subnetworks of earlier tasks, and nothing of them is trained. Load the model with a lower overlap=, "
+            "or build it with wider layers or a lower activation_density."
         )
         return words if found else ""
 
@@ -258,7 +263,7 @@ class NewTaskModule(TaskModule):
 
     @torch.no_grad()
     def _nearest(self, new: NewParts, task: int) -> int | None:
-        """The earlier task whose columns fit a new one best; None for zeros."""
+        """The earlier task that fits a new one best; None for none."""
         candidates, misfit = [None, *self.earlier_tasks()], self.misfit_of(task)
         misfits = torch.zeros(len(candidates), device=self.device)
         for number, candidate in enumerate(candidates):

@@ -26,6 +26,8 @@ from dendrite_zoo._core.ranks import num_ranks
 from dendrite_zoo.lightning_modules.new_tasks import Learn
 from dendrite_zoo.lightning_modules.policies import PolicyModule, check_critic, mean_return, warn_of_long_warmups
 from dendrite_zoo.models import ActiveDendritePolicy, TwinCritic
+from dendrite_zoo.models.control import ControlModel
+from dendrite_zoo.models.growth import start_as
 from dendrite_zoo.models.loading import as_model, saved_config
 from dendrite_zoo.optim import DendriteAdam
 from dendrite_zoo.rl import ACTION_SIZE, Acting
@@ -84,9 +86,10 @@ class MultiTaskSAC(PolicyModule):
             for none.
         reset_optimizer: start each task with a fresh optimizer, where they are learned one after another.
         learn: as in `BehaviorCloning`; with ``"new"`` the critics, which no task uses to act, learn as a whole.
-        init_from: with ``learn="new"``, what a new task's column starts from: the name of a task, or ``"nearest"`` for
-            the one whose column has the highest mean return in three episodes of the new task, or zeros; these steps do
-            not count in ``env_steps``. By default it starts as it is.
+        init_from: with ``learn="new"``, what a new task starts as: the name of a task, of whose column or subnetwork it
+            starts with a copy, in the critics, too; or ``"nearest"`` for the one that has the highest mean return in
+            three episodes of the new task, or none; these steps do not count in ``env_steps``. It then plays by itself
+            from the first step on. By default it starts as it is.
         seed: of the random numbers.
 
     Logs:
@@ -239,7 +242,7 @@ class MultiTaskSAC(PolicyModule):
             return self._learn_from(batch)
         data: OnlineTasks = self.datamodule
         self._generator = self._generator_of(data.rounds)
-        at_random = data.task_env_steps < data.warmup_steps and not self._is_trained
+        at_random = data.task_env_steps < data.warmup_steps and not (self._is_trained or self._has_started)
         played = data.collect(self._acting(data, at_random), batch.steps, at_random=at_random)
         self.log("env_steps", float(data.env_steps), prog_bar=True)
         if batch.updates and not data.rests:
@@ -271,6 +274,12 @@ class MultiTaskSAC(PolicyModule):
     def misfit_of(self, task: int) -> Callable[[], float]:
         """Minus the mean return, for before a task is played there are no data of it."""
         return lambda: -mean_return(self.act_batch, task, self.tasks[task], self.datamodule)
+
+    def on_start(self, start: int | None, task: int) -> None:
+        """Let the critics, and what the policy is not to diverge from, start as the policy does."""
+        others = (self.critic, self.slow_critic, self.start_policy) if start is not None else ()
+        for network in (network for model in others if isinstance(model, ControlModel) for network in model.networks):
+            start_as(network, cast(int, start), task)
 
     def validation_step(self, batch: Sequence[Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Log entropy and value of the observations that were last seen of task ``dataloader_idx``."""
@@ -330,6 +339,11 @@ class MultiTaskSAC(PolicyModule):
     @property
     def _is_trained(self) -> bool:
         return self.began_trained or self.start_policy is not None or self.hparams["actor_warmup"] > 0
+
+    @property
+    def _has_started(self) -> bool:
+        """Whether what is being trained started as another task, which then plays better than at random."""
+        return all(self.started_from.get(task) is not None for task in self.first_tasks())
 
     def _normalize(self, observations: Tensor) -> None:
         """Normalise by what was seen, where the policy has no normaliser of its own; the critics as the policy."""

@@ -12,6 +12,7 @@ from dendrite_zoo.contexts import ClusterContext, OneHotContext, PrototypeContex
 from dendrite_zoo.hub import register_model
 from dendrite_zoo.models.config import Arguments, MLPConfig, takes
 from dendrite_zoo.models.folded import FoldedClassifier, FoldedMLP
+from dendrite_zoo.models.growth import with_subnetworks
 from dendrite_zoo.models.mlp import ActiveDendriteMLP
 from dendrite_zoo.models.room import make_columns
 from dendrite_zoo.models.segments import DendriteModel
@@ -145,7 +146,10 @@ class ActiveDendriteClassifier(TaskClassifier, DendriteModel):
             state[name] = torch.cat([state[name], state[name].new_zeros(added, *state[name].shape[1:])])
         if new["max_tasks"] != config["max_tasks"]:
             new["num_segments"] = config["max_tasks"] if config["num_segments"] is None else config["num_segments"]
-            _make_room(config, state, new["max_tasks"])
+            new |= _make_room(config, state, new["max_tasks"])
+            added = range(config["max_tasks"], new["max_tasks"])
+            if config["winners"] == "context" and config["overlap"] is not None and added:
+                state = with_subnetworks(cls, new, state, dict.fromkeys(added))
         return new, state, fresh
 
     def forward(self, x: Tensor, task: int | Tensor | None = None) -> Tensor:
@@ -194,8 +198,12 @@ class ActiveDendriteClassifier(TaskClassifier, DendriteModel):
         return cast(Tensor, self.context(self.context.counts, task))
 
 
-def _make_room(config: Mapping[str, Any], state: dict[str, Tensor], max_tasks: int) -> None:
-    """Give the tensors of a state that depend on the number of tasks room for more, or less where none was learned."""
+def _make_room(config: Mapping[str, Any], state: dict[str, Tensor], max_tasks: int) -> dict[str, Any]:
+    """Give the tensors of a state that depend on the number of tasks room for more, or less where none was learned.
+
+    Returns:
+        The arguments that are others: of layers that became wider.
+    """
     known, learned = config["max_tasks"], 1 + max(state["context.counts"].nonzero().flatten().tolist(), default=-1)
     if max_tasks < learned:
         raise wrong_argument(
@@ -206,4 +214,7 @@ def _make_room(config: Mapping[str, Any], state: dict[str, Tensor], max_tasks: i
         if held.shape != empty.shape:  # of a number a task
             state[f"context.{name}"] = torch.cat([held[:max_tasks], empty[len(held) :].to(held)])
     if config["context"] in ("one-hot", "ridge"):
-        make_columns(config, state, known, [task if task < known else None for task in range(max_tasks)])
+        places = [task if task < known else None for task in range(max_tasks)]
+        wider = make_columns(config, state, known, places)
+        return {name: wider[name] for name in ("hidden_features", "activation_density")}
+    return {}

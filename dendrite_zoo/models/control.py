@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from dendrite_zoo._core.checks import check_positive, check_range, wrong_argument
 from dendrite_zoo._core.finite import unusable_rows
-from dendrite_zoo._core.names import nearest
 from dendrite_zoo._core.torch import full_precision, is_mixed_precision
 from dendrite_zoo.functional import Context
 from dendrite_zoo.models.config import MLPConfig
+from dendrite_zoo.models.growth import with_subnetworks
 from dendrite_zoo.models.mlp import ActiveDendriteMLP
 from dendrite_zoo.models.observations import features_of, plain_features
-from dendrite_zoo.models.room import make_columns, make_inputs, say_what_is_left_out
+from dendrite_zoo.models.room import make_columns, make_inputs, say_what_is_left_out, starts_of
 from dendrite_zoo.models.segments import DendriteModel
 from dendrite_zoo.models.unused import used_numbers, with_unused, without_unused
 from dendrite_zoo.row_sparse.groups import Take
@@ -103,32 +103,33 @@ class ControlModel(DendriteModel):
 
         Tasks that the model knows keep their columns of segments, and with them their outputs, to the bit (with
         ``append_task`` up to rounding). New tasks get columns drawn as those of the old ones were, or copies of the
-        column of the task ``init_from``. Where winners are chosen by the context, a drawn column chooses a subnetwork
-        of its own, with an ``overlap`` among the units that are left, and a copy has that of the task it was copied
-        from; a batch of several tasks is then rounded otherwise where their order is another. Where too few units are
-        left, give another ``overlap``, too.
+        column of the task ``init_from``; where that is a dictionary, such as ``{"hammer-v3": "push-v3"}``, the tasks
+        that it names start from the others, also those that the model knows. Where winners are chosen by the context, a
+        new column chooses a subnetwork of its own, with an ``overlap`` among the units that are left, and with
+        ``init_from`` one of units that no task uses, whose weights start as a copy; where too few units are left,
+        hidden layers become wider. A batch of several tasks is then rounded otherwise where their order is another.
         """
-        known, init_from = list(config["tasks"]), changes.get("init_from")
-        tasks = [str(task) for task in _names(changes.get("tasks", known))]
-        if init_from is not None and init_from not in known:
-            expected = f"one of the tasks of the model, {', '.join(known)}"
-            remedy = nearest(str(init_from), known).strip()
-            if init_from == "nearest":
-                remedy = "Data choose it: BehaviorCloning(policy, learn='new', init_from='nearest'), or MultiTaskSAC."
-            raise wrong_argument("init_from", expected, init_from, remedy)
-        if init_from is not None and set(tasks) <= set(known):
-            remedy = "Name new tasks in tasks=[...], or leave `init_from` out."
-            raise wrong_argument("init_from", "given with new tasks, which start from it", init_from, remedy)
+        known, tasks = list(config["tasks"]), [str(task) for task in _names(changes.get("tasks", config["tasks"]))]
+        starts = starts_of(changes.get("init_from"), known, tasks)
         say_what_is_left_out(tasks, known)
-        start = None if init_from is None else known.index(init_from)
-        places = [known.index(task) if task in known else start for task in tasks]
         state, config = dict(state), {**config, "overlap": changes.get("overlap", config["overlap"])}
         if config["overlap"] is not None:
             check_range(0, 1, overlap=config["overlap"])
-        make_columns(config, state, len(known), places)
+        in_subnetworks = config["winners"] == "context"
+        if in_subnetworks and (missing := {start for start in starts.values() if start not in tasks}):
+            config, state, _ = cls.adapt(config, state, {**changes, "tasks": [*tasks, *sorted(missing)]})
+            return cls.adapt(config, state, {"tasks": tasks})  # they are left out only when they were copied
+        own = [known.index(task) if task in known and task not in starts else None for task in tasks]
+        places = [known.index(starts[task]) if task in starts else own[number] for number, task in enumerate(tasks)]
+        columns, apart = (own, 0.0 if starts else None) if in_subnetworks else (places, None)
+        config = {**make_columns(config, state, len(known), columns, overlap=apart), "tasks": tasks}
         if config["append_task"]:
             make_inputs(config, state, len(known), places)
-        return {**config, "tasks": tasks}, state, []
+        if in_subnetworks:
+            new = [number for number, place in enumerate(own) if place is None]
+            begin = {number: tasks.index(starts[tasks[number]]) if tasks[number] in starts else None for number in new}
+            state = with_subnetworks(cls, config, state, begin)
+        return config, state, []
 
     @classmethod
     def to_file(cls, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Tensor]:

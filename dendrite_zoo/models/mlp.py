@@ -100,11 +100,11 @@ class ActiveDendriteMLP(DendriteModel):
         """Set the segments to what the seed gives, for good; each context has its part of the other weights."""
         bound = 1 / math.sqrt(config.context_density * config.segment_density * config.context_dim)
         self.segment_draws: dict[str, tuple[Any, ...]] = {}  # name of a layer to the arguments of `draw_segments`
-        for number, layer in enumerate(self._layers):
+        for number, layer in enumerate(self.layers):
             if layer.segments is not None:
                 layer.segments.requires_grad_(False)
                 self.segment_draws[f"hidden.{number}"] = config.segment_seed, number, layer.segments.shape, bound
-        make_partial([*self._layers, self.output], [layer.segments is not None for layer in self._layers] + [False])
+        make_partial([*self.layers, self.output], [layer.segments is not None for layer in self.layers] + [False])
         if not (self.output.weight.is_meta or STATE_FOLLOWS.get()):
             for name, drawn in drawn_segments(self, self.state_dict()):
                 self.get_parameter(name).copy_(drawn)
@@ -146,7 +146,7 @@ class ActiveDendriteMLP(DendriteModel):
             remedy = "`dendrite_zoo.callbacks.SubnetworkLogger` shows which units each input activates."
             raise wrong_argument("winners", "'context', whose units are the same for all inputs", "activation", remedy)
         context = torch.as_tensor(context, device=self.output.weight.device)
-        return [active.units[0] for active in self._active(context.unsqueeze(0))]
+        return [active.units[0] for active in self.active(context.unsqueeze(0))]
 
     def active_parameters(self, context: Tensor | int) -> dict[str, Tensor | tuple[Tensor, Tensor]]:
         """The part of each parameter that a context uses, as an index: ``parameter[index]``.
@@ -156,7 +156,7 @@ class ActiveDendriteMLP(DendriteModel):
         """
         parts: dict[str, Tensor | tuple[Tensor, Tensor]] = {}
         columns: Tensor | None = None
-        for number, (layer, rows) in enumerate(zip(self._layers, self.active_units(context), strict=True)):
+        for number, (layer, rows) in enumerate(zip(self.layers, self.active_units(context), strict=True)):
             if layer.segments is not None or columns is not None:
                 parts[f"hidden.{number}.weight"] = rows if columns is None else (rows.unsqueeze(-1), columns)
                 parts[f"hidden.{number}.bias"] = rows
@@ -187,32 +187,31 @@ class ActiveDendriteMLP(DendriteModel):
         """
         context, norm = torch.as_tensor(context, device=self.output.weight.device), self.config["layer_norm"]
         if context.ndim == (1 if context.is_floating_point() else 0):
-            layers = zip(self._layers, self.activations, self._active(context.unsqueeze(0)), strict=True)
+            layers = zip(self.layers, self.activations, self.active(context.unsqueeze(0)), strict=True)
             return fold_one(layers, self.output, layer_norm=norm)
-        layers = zip(self._layers, self.activations, self._active(context), strict=True)
+        layers = zip(self.layers, self.activations, self.active(context), strict=True)
         return FoldedMLP((FoldedLayer(*layer, layer_norm=norm) for layer in layers), self.output)
 
     @property
-    def _layers(self) -> list[ActiveDendriteLinear]:
+    def layers(self) -> list[ActiveDendriteLinear]:
+        """The hidden layers."""
         return cast("list[ActiveDendriteLinear]", list(self.hidden))
 
     @property
     def _segments(self) -> list[Tensor]:
-        return [layer.segments for layer in self._layers if layer.segments is not None]
+        return [layer.segments for layer in self.layers if layer.segments is not None]
 
-    def _active(self, contexts: Tensor, used: Tensor | None = None) -> list[ActiveUnits]:
+    def active(self, contexts: Tensor, used: Tensor | None = None) -> list[ActiveUnits]:
         """The active units of each layer in contexts ``(K, C)``, or by ids ``(K,)``, or in those of them ``used``."""
         density = 1.0 if self._chosen is None else self.config["activation_density"]
 
         def choose(some: Tensor) -> list[Tensor]:
-            chosen = (_active_units(layer, some, density) for layer in self._layers)
-            return [tensor for active in chosen for tensor in active if tensor is not None]
+            of_layers = (_active_units(layer, some, density) for layer in self.layers)
+            return [tensor for active in of_layers for tensor in active if tensor is not None]
 
-        if self._chosen is None:
-            found = iter(choose(contexts))
-        else:
-            found = iter(self._chosen(contexts, self._segments, choose, used))
-        return [ActiveUnits(next(found), None if layer.segments is None else next(found)) for layer in self._layers]
+        chosen = self._chosen
+        found = iter(choose(contexts) if chosen is None else chosen(contexts, self._segments, choose, used))
+        return [ActiveUnits(next(found), None if layer.segments is None else next(found)) for layer in self.layers]
 
     def subnetworks(self, context: Context, take: Take = take_together) -> Context | Subnetworks:
         """What may be given to ``forward`` in the place of a context, so that its part is cut out once, not each time.
@@ -236,7 +235,7 @@ class ActiveDendriteMLP(DendriteModel):
     @property
     def parameters_by_layer(self) -> list[Parameters]:
         """Weight, bias and mask of each layer."""
-        layers = [(layer.weight, layer.bias, layer.mask) for layer in self._layers]
+        layers = [(layer.weight, layer.bias, layer.mask) for layer in self.layers]
         return [*layers, (self.output.weight, self.output.bias, None)]
 
     def _choose(self, context: Context) -> Chosen | None:
@@ -250,12 +249,12 @@ class ActiveDendriteMLP(DendriteModel):
                 return None
             used, places, sizes = index.unique(return_inverse=True, return_counts=True)
             groups = Groups(places, sizes) if len(used) > 1 else None
-        active = self._active(contexts, used)
+        active = self.active(contexts, used)
         if groups is not None:
             active = [units.in_order(groups.groups) for units in active]
         parts: list[Part] = []
         inputs: Tensor | None = None
-        for layer, (units, strength) in zip(self._layers, active, strict=True):
+        for layer, (units, strength) in zip(self.layers, active, strict=True):
             chosen = None if strength is None else units
             parts.append(Part(layer.weight.shape, chosen, inputs, groups, strength, layer.gate))
             inputs = chosen
@@ -277,7 +276,7 @@ class ActiveDendriteMLP(DendriteModel):
         check_one_each(index, x)
         if len(contexts) > len(index):
             contexts, index = contexts.index_select(0, index), torch.arange(len(index), device=index.device)
-        for layer, activation, active in zip(self._layers, self.activations, self._active(contexts), strict=True):
+        for layer, activation, active in zip(self.layers, self.activations, self.active(contexts), strict=True):
             x, chosen = F.linear(x, layer.masked_weight(), layer.bias), None
             if active.strength is not None:
                 zeros = x.new_zeros(len(contexts), layer.out_features)

@@ -7,39 +7,60 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dendrite_zoo._core.checks import wrong_argument
 from dendrite_zoo._core.names import nearest
 from dendrite_zoo.layers.sparse import uniform_
+from dendrite_zoo.models.growth import widen
 from dendrite_zoo.models.overlap import set_apart
 
 logger = logging.getLogger(__name__)
 
 
-def make_columns(config: Mapping[str, Any], state: dict[str, Tensor], known: int, places: Sequence[int | None]) -> None:
+def make_columns(
+    config: Mapping[str, Any],
+    state: dict[str, Tensor],
+    known: int,
+    places: Sequence[int | None],
+    *,
+    overlap: float | None = None,
+) -> dict[str, Any]:
     """Give the segments ``(U, S, C)`` of a state, and their masks, a column for each of other tasks.
 
-    New columns are drawn as the old ones were; with an ``overlap`` they choose among the units that are left.
+    New columns are drawn as the old ones were; with an ``overlap`` they choose among the units that are left, and where
+    too few are left, hidden layers become wider (`widen`).
 
     Args:
         config: the arguments of the model.
         state: of the model, in which the tensors are replaced.
         known: how many columns there are, ``C``.
         places: for each column to be, the old one that it is a copy of; None to draw it.
+        overlap: of new tasks; None for that of the arguments.
+
+    Returns:
+        The arguments, of as many units as the layers now have.
     """
+    overlap, new = config["overlap"] if overlap is None else overlap, [t for t, old in enumerate(places) if old is None]
+    if overlap is not None and config["segment_density"] != 1:
+        got = f"{config['segment_density']}. Leave `init_from` out."
+        raise ValueError(
+            f"Expected segment_density=1 with `init_from` where winners are chosen by the context, but got {got}"
+        )
+    if overlap is not None and new:
+        config = widen(config, state, [place for place in places if place is not None], len(new), overlap)
     density = config["segment_density"]
     fan_in = density * (config["context_density"] or 1.0) * known
     for name in [name for name in state if name.endswith(".segments")]:
         segments, mask = state[name], name.removesuffix("segments") + "segment_mask"
-        drawn = segments.new_empty(*segments.shape[:-1], sum(place is None for place in places))
+        drawn = segments.new_empty(*segments.shape[:-1], len(new))
         uniform_(drawn, fan_in)
         if mask in state:
             seen = torch.rand(drawn.shape) < density
             drawn.masked_fill_(~seen, 0.0)
             state[mask] = put_columns(state[mask], seen, known, places)
         state[name] = put_columns(segments, drawn, known, places)
-        if config["overlap"] is not None:
-            new = [task for task, place in enumerate(places) if place is None]
-            density, gate = config["activation_density"], config["gate"]
-            state[name] = set_apart(state[name].cpu(), config["overlap"], density, gate, new)
+        if overlap is not None:
+            state[name] = set_apart(state[name].cpu(), overlap, config["activation_density"], config["gate"], new)
+    return dict(config)
 
 
 def make_inputs(config: Mapping[str, Any], state: dict[str, Tensor], known: int, places: Sequence[int | None]) -> None:
@@ -64,6 +85,43 @@ def put_columns(old: Tensor, drawn: Tensor, known: int, places: Sequence[int | N
     new = iter(range(old.shape[-1], old.shape[-1] + drawn.shape[-1]))
     index = [*range(first), *(next(new) if place is None else first + place for place in places)]
     return torch.cat([old, drawn], dim=-1)[..., index].contiguous()
+
+
+def starts_of(init_from: Any, known: Sequence[str], tasks: Sequence[str]) -> dict[str, str]:
+    """By task, the known task that it starts from.
+
+    Args:
+        init_from: one for all new tasks, or by task; or None.
+        known: the tasks of a model.
+        tasks: those that it is to have.
+
+    Raises:
+        ValueError: a task to start from is not known, or starts from another itself; or no new task would start.
+
+    Example:
+        >>> starts_of("push", known=["push", "reach"], tasks=["reach", "lift"])
+        {'lift': 'push'}
+        >>> starts_of({"reach": "push"}, known=["push", "reach"], tasks=["reach"])
+        {'reach': 'push'}
+    """
+    starts = dict(init_from) if isinstance(init_from, Mapping) else {t: init_from for t in tasks if t not in known}
+    if init_from is None:
+        return {}
+    for start in starts.values() if isinstance(init_from, Mapping) else [init_from]:
+        if start not in known or start in starts:
+            usable = [task for task in known if task not in starts]
+            expected = f"one of the tasks of the model, {', '.join(usable)}"
+            remedy = nearest(str(start), usable).strip()
+            if start == "nearest":
+                remedy = "Data choose it: BehaviorCloning(policy, learn='new', init_from='nearest'), or MultiTaskSAC."
+            raise wrong_argument("init_from", expected, start, remedy)
+    if not starts:
+        remedy = "Name new tasks in tasks=[...], or leave `init_from` out."
+        raise wrong_argument("init_from", "given with new tasks, which start from it", init_from, remedy)
+    if strange := [task for task in starts if task not in tasks]:
+        remedy = "Name it in tasks=[...], too."
+        raise wrong_argument("init_from", f"for tasks that the model is to have, {', '.join(tasks)}", strange, remedy)
+    return starts
 
 
 def say_what_is_left_out(tasks: Sequence[str], known: Sequence[str]) -> None:

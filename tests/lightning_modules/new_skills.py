@@ -22,6 +22,7 @@ KINDS = {
     "columns": {"dendrite_layers": None},
     "masked": {"dendrite_layers": None, "segment_density": 0.6, "weight_density": 0.5},
     "subnetworks": {"dendrite_layers": None, "winners": "context", "activation_density": 0.3},
+    "disjoint": {"dendrite_layers": None, "winners": "context", "activation_density": 0.3, "overlap": 0.0},
 }
 ROWS, BATCH, EPOCHS = 32, 8, 2
 

@@ -106,6 +106,35 @@ def test_a_crash_changes_nothing(tmp_path):
         assert one.equal(other), name
 
 
+@pytest.mark.parametrize("kind", [{}, {"winners": "context", "overlap": 0.0, "activation_density": 0.4}])
+def test_policy_and_critics_start_as_those_of_another_task_and_play_from_the_first_step(kind, tmp_path):
+    """In a sequence: what the first task learned is where the second begins, without a step at random."""
+    torch.manual_seed(0)
+    policy = ActiveDendritePolicy(KNOWN, hidden_features=[16, 16], num_segments=3, dendrite_layers=None, **kind)
+    data = online(KNOWN, order="sequential")
+    data.warmup_steps = 5
+    started, at_random = [], []
+
+    class Noting(MultiTaskSAC):
+        def on_start(self, start, task):
+            super().on_start(start, task)
+            action = torch.rand(30, 4)
+            started.extend(torch.cat(self.model(X, torch.tensor(one)), dim=1) for one in (task, start))
+            for critic in (self.critic, self.slow_critic):
+                started.extend(critic(X, action, torch.tensor(one))[0] for one in (task, start))
+
+        def _acting(self, data, at_random_now=False):
+            at_random.append((len(self.started_from), at_random_now))
+            return super()._acting(data, at_random_now)
+
+    module = Noting(policy, batch_size_per_task=8, lr=1e-2, learn="new", init_from="reach-v3")
+    fit(module, data)
+    assert module.started_from == {1: 0} and len(started) == 6
+    assert (0, True) in at_random and (1, True) not in at_random and (1, False) in at_random
+    for one, other in zip(started[::2], started[1::2], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
 def test_tasks_one_after_another_are_finished_when_the_next_begins():
     """The first has all of the policy, whose observations it normalises by; the critics go on as a whole."""
     torch.manual_seed(0)

@@ -34,6 +34,7 @@ from tests.lightning_modules.new_skills import (
 from tests.training import Crash, CrashAt
 
 UPDATES = EPOCHS * ROWS // BATCH  # of a task
+X = torch.randn(20, 6, generator=torch.Generator().manual_seed(1))
 pytestmark = pytest.mark.filterwarnings("ignore:The `srun` command", "ignore:.*does not have many workers")
 
 
@@ -114,7 +115,9 @@ def test_weight_decay_and_lightnings_own_average(average, tmp_path):
 def test_a_crash_changes_nothing(step, where, tmp_path):
     if where == "validation" and step % (UPDATES // EPOCHS):
         step += UPDATES // EPOCHS - step % (UPDATES // EPOCHS)
-    kind, module = ("subnetworks", {}) if step == UPDATES else ("columns", {"init_from": "nearest"})
+    kinds = {3: "disjoint", UPDATES: "subnetworks", 2 * UPDATES: "columns"}
+    kind = next(kind for last, kind in kinds.items() if step <= last)
+    module = {} if kind == "subnetworks" else {"init_from": "nearest"}
     whole, noted = train(tmp_path / "whole", kind=kind, module=module)
     with pytest.raises(Crash):
         train(tmp_path / "crashed", (step, where), kind=kind, module=module)
@@ -300,9 +303,8 @@ def test_units_and_segments_can_be_watched(kind, tmp_path):
     known_policy(tmp_path / "known", kind)
     results = []
     for callbacks in ([], [SparsityLogger(), SubnetworkLogger(folder=tmp_path)]):
-        start = "turn" if kind == "columns" else None
         torch.manual_seed(1)
-        policy = dendrite_zoo.load(tmp_path / "known", tasks=[*KNOWN, "push"], init_from=start)
+        policy = dendrite_zoo.load(tmp_path / "known", tasks=[*KNOWN, "push"], init_from="turn")
         bc, data = BehaviorCloning(policy, learn="new", warmup=0), Skills([*KNOWN, "push"], first_task=2)
         trainer(data, *callbacks).fit(bc, data)
         results.append(actions(bc))
@@ -310,10 +312,13 @@ def test_units_and_segments_can_be_watched(kind, tmp_path):
 
 
 def test_a_task_that_has_nothing_of_its_own_is_said(tmp_path):
-    """A copy of a subnetwork has none of its weights for itself, and the fit would change nothing."""
+    """One with the units of another has none of its weights for itself, and the fit would change nothing."""
     known_policy(tmp_path / "known", "subnetworks")
-    words = "tasks with weights of their own, for learn='new', but got {}: .* Load the model without init_from="
-    policy = dendrite_zoo.load(tmp_path / "known", tasks=[*KNOWN, *NEW], init_from="turn")
+    words = "tasks with weights of their own, for learn='new', but got {}: .* Load the model with a lower overlap="
+    policy = dendrite_zoo.load(tmp_path / "known", tasks=[*KNOWN, *NEW])
+    with torch.no_grad():
+        for layer in policy.mlp.hidden:
+            layer.segments[..., 2:] = layer.segments[..., 1:2]
     data = Skills(policy.tasks, first_task=2)
     with pytest.raises(ValueError, match=words.format("push")):
         trainer(data).fit(BehaviorCloning(policy, learn="new", warmup=0), data)
@@ -333,6 +338,44 @@ def test_a_task_that_has_nothing_of_its_own_is_said(tmp_path):
     data = AtOnce(["push", "pull"])
     with pytest.raises(ValueError, match=words.format("pull")):
         trainer(data).fit(BehaviorCloning(policy, learn="new", warmup=0), data)
+
+
+def test_the_nearest_subnetwork_is_found_and_copied(tmp_path):
+    """The expert of the new task does what the policy does in another: there it starts, and nothing else is nearer."""
+    known_policy(tmp_path / "known", "disjoint")
+    for start in KNOWN:
+        policy = dendrite_zoo.load(tmp_path / "known", tasks=[*KNOWN, "push"])
+        drawn = policy(X, 2)[0].detach().clone()
+        x, _, task = Skills(["push"]).rows(0, 1)[:]
+        rows = TensorDataset(x, torch.from_numpy(policy.act_batch(x, [start] * len(x))), task)
+
+        class Copies(LightningDataModule):
+            tasks, max_epochs = ("push",), 1
+
+            def train_dataloader(self, rows=rows):
+                return DataLoader(rows, BATCH)
+
+            def val_dataloader(self, rows=rows):
+                return DataLoader(rows, BATCH)
+
+        bc = BehaviorCloning(policy, learn="new", init_from="nearest", warmup=0, lr=1e-9, ema_decay=0.0)
+        trainer(data := Copies()).fit(bc, data)
+        assert bc.started_from == {2: KNOWN.index(start)}
+        torch.testing.assert_close(policy(X, 2)[0], policy(X, KNOWN.index(start))[0], rtol=1e-4, atol=1e-5)
+        assert not torch.allclose(policy(X, 2)[0], drawn, atol=1e-3)
+        assert all(one.equal(other) for one, other in zip(known_actions(tmp_path), actions(bc)[:2], strict=True))
+
+
+def test_a_start_needs_a_subnetwork_of_the_tasks_own(tmp_path):
+    known_policy(tmp_path, "subnetworks")
+    policy = dendrite_zoo.load(tmp_path, tasks=[*KNOWN, "push"])
+    data = Skills(policy.tasks, first_task=2)
+    with pytest.raises(ValueError, match="a task whose subnetwork is its own, for init_from=, but earlier tasks use"):
+        trainer(data).fit(BehaviorCloning(policy, learn="new", init_from="turn", warmup=0), data)
+    policy = dendrite_zoo.load(tmp_path, tasks=[*KNOWN, "push"], init_from="lift")
+    trainer(data).fit(bc := BehaviorCloning(policy, learn="new", init_from="turn", warmup=0, lr=1e-9), data)
+    torch.testing.assert_close(policy(X, 2)[0], policy(X, 1)[0], rtol=1e-4, atol=1e-5)
+    assert bc.started_from == {2: 1}
 
 
 def test_wrong_arguments(tmp_path):

@@ -70,9 +70,6 @@ def test_a_new_context_chooses_a_subnetwork_of_its_own(tmp_path):
     larger = ActiveDendritePolicy.from_pretrained(tmp_path, tasks=[*TASKS, "hammer-v3"])
     units = [[set(layer.tolist()) for layer in larger.mlp.active_units(task)] for task in range(4)]
     assert all(units[3] != units[task] for task in range(3))
-    same = ActiveDendritePolicy.from_pretrained(tmp_path, tasks=[*TASKS, "hammer-v3"], init_from="push-v3")
-    for one, other in zip(same.mlp.active_units(1), same.mlp.active_units(3), strict=True):
-        assert one.equal(other)
 
 
 @pytest.mark.parametrize("density", [1.0, 0.5])
