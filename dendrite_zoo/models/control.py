@@ -14,10 +14,9 @@ from dendrite_zoo._core.finite import unusable_rows
 from dendrite_zoo._core.torch import full_precision, is_mixed_precision
 from dendrite_zoo.functional import Context
 from dendrite_zoo.models.config import MLPConfig
-from dendrite_zoo.models.growth import with_subnetworks
 from dendrite_zoo.models.mlp import ActiveDendriteMLP
 from dendrite_zoo.models.observations import features_of, plain_features
-from dendrite_zoo.models.room import make_columns, make_inputs, say_what_is_left_out, starts_of
+from dendrite_zoo.models.room import move_columns, move_subnetworks, say_what_is_left_out, starts_of
 from dendrite_zoo.models.segments import DendriteModel
 from dendrite_zoo.models.unused import used_numbers, with_unused, without_unused
 from dendrite_zoo.row_sparse.groups import Take
@@ -115,21 +114,9 @@ class ControlModel(DendriteModel):
         state, config = dict(state), {**config, "overlap": changes.get("overlap", config["overlap"])}
         if config["overlap"] is not None:
             check_range(0, 1, overlap=config["overlap"])
-        in_subnetworks = config["winners"] == "context"
-        if in_subnetworks and (missing := {start for start in starts.values() if start not in tasks}):
-            config, state, _ = cls.adapt(config, state, {**changes, "tasks": [*tasks, *sorted(missing)]})
-            return cls.adapt(config, state, {"tasks": tasks})  # they are left out only when they were copied
-        own = [known.index(task) if task in known and task not in starts else None for task in tasks]
-        places = [known.index(starts[task]) if task in starts else own[number] for number, task in enumerate(tasks)]
-        columns, apart = (own, 0.0 if starts else None) if in_subnetworks else (places, None)
-        config = {**make_columns(config, state, len(known), columns, overlap=apart), "tasks": tasks}
-        if config["append_task"]:
-            make_inputs(config, state, len(known), places)
-        if in_subnetworks:
-            new = [number for number, place in enumerate(own) if place is None]
-            begin = {number: tasks.index(starts[tasks[number]]) if tasks[number] in starts else None for number in new}
-            state = with_subnetworks(cls, config, state, begin)
-        return config, state, []
+        if config["winners"] == "context":
+            return (*move_subnetworks(cls, config, state, tasks, starts), [])
+        return move_columns(config, state, tasks, starts), state, []
 
     @classmethod
     def to_file(cls, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -4,7 +4,7 @@ import copy
 import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -41,28 +41,11 @@ def widen(
     Returns:
         The arguments: with more ``hidden_features``, of which a lower ``activation_density`` is as many as before.
     """
-    units, density = list(config["hidden_features"]), config["activation_density"]
-    active: dict[int, int] = {}
-    needed: dict[int, int] = {}
-    for name, segments in state.items():
-        match = PART.fullmatch(name)
-        if match is None or match[4] != "segments":
-            continue
-        number, mask = int(match[3]), state.get(name.removesuffix("segments") + "segment_mask")
-        count = active[number] = num_active(density, units[number])
-        own, free_for = count - round(overlap * count), new
-        if kept:
-            used = len(active_units(segments, torch.tensor(kept), density, config["gate"], mask).units.unique())
-        else:  # the first shares no units
-            used, free_for = count, new - 1
-        least = used + free_for * own
-        if config["overlap"] is not None:
-            least = max(least, units_needed(count, len(kept) + new, config["overlap"]))
-        needed[number] = max(least, needed.get(number, units[number]))
-    if all(needed[number] <= units[number] for number in needed):
+    units, layers = list(config["hidden_features"]), _needs(config, state, kept, new, overlap)
+    if all(need.units <= units[number] for number, need in layers.items()):
         return dict(config)
-    share = min(active[number] / needed[number] for number in needed)
-    wider = [round(active[n] / share) if n in needed else count for n, count in enumerate(units)]
+    share = min(need.active / need.units for need in layers.values())
+    wider = [round(layers[n].active / share) if n in layers else count for n, count in enumerate(units)]
     logger.warning(
         "Hidden layers are widened from %s to %s units: the subnetworks of %d tasks have no more free.",
         *(units, wider, len(kept)),
@@ -74,6 +57,36 @@ def widen(
             columns = wider[number - 1] if number and match[4] in ("weight", "mask") else None
             state[name] = _enlarged(state, name, rows, columns, config)
     return {**config, "hidden_features": wider, "activation_density": share}
+
+
+class _Need(NamedTuple):
+    """Of a hidden layer, how many units a task has, and how many the layer needs, but no fewer than it has."""
+
+    active: int
+    units: int
+
+
+def _needs(
+    config: Mapping[str, Any], state: Mapping[str, Tensor], kept: Sequence[int], new: int, overlap: float
+) -> dict[int, _Need]:
+    """What the hidden layers with dendrites need, by number; with several networks the most that one of them needs."""
+    needs: dict[int, _Need] = {}
+    density = config["activation_density"]
+    for name, segments in state.items():
+        match = PART.fullmatch(name)
+        if match is None or match[4] != "segments":
+            continue
+        number, mask = int(match[3]), state.get(name.removesuffix("segments") + "segment_mask")
+        active = num_active(density, len(segments))
+        used, others = active, new - 1  # the first of all shares no units
+        if kept:
+            used = len(active_units(segments, torch.tensor(kept), density, config["gate"], mask).units.unique())
+            others = new
+        least = max(len(segments), used + others * (active - round(overlap * active)))
+        if config["overlap"] is not None:
+            least = max(least, units_needed(active, len(kept) + new, config["overlap"]))
+        needs[number] = _Need(active, max(least, needs[number].units if number in needs else 0))
+    return needs
 
 
 def _enlarged(

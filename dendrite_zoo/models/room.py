@@ -9,11 +9,67 @@ from torch import Tensor
 
 from dendrite_zoo._core.checks import wrong_argument
 from dendrite_zoo._core.names import nearest
+from dendrite_zoo.hub import HubModel
 from dendrite_zoo.layers.sparse import uniform_
-from dendrite_zoo.models.growth import widen
+from dendrite_zoo.models.growth import widen, with_subnetworks
 from dendrite_zoo.models.overlap import set_apart
 
 logger = logging.getLogger(__name__)
+
+
+def move_columns(
+    config: Mapping[str, Any], state: dict[str, Tensor], tasks: Sequence[str], starts: Mapping[str, str]
+) -> dict[str, Any]:
+    """Give a state the columns of other tasks: those that it has, copies of them, and new ones.
+
+    Args:
+        config: the arguments of the model, with its own ``tasks``.
+        state: of the model, in which the tensors are replaced.
+        tasks: those that it is to have.
+        starts: by task, the one of the model that it starts from.
+
+    Returns:
+        The arguments, with the new tasks.
+    """
+    known, origins = len(config["tasks"]), _origins(config, tasks, starts)
+    make_columns(config, state, known, origins)
+    make_inputs(config, state, known, origins)
+    return {**config, "tasks": list(tasks)}
+
+
+def _origins(config: Mapping[str, Any], tasks: Sequence[str], starts: Mapping[str, str]) -> list[int | None]:
+    """Of each task the number that it has in a model, or that of the task that it starts from; None for neither."""
+    numbers = {task: number for number, task in enumerate(config["tasks"])}
+    return [numbers.get(starts.get(task, task)) for task in tasks]
+
+
+def move_subnetworks(
+    cls: type[HubModel],
+    config: Mapping[str, Any],
+    state: dict[str, Tensor],
+    tasks: Sequence[str],
+    starts: Mapping[str, str],
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Give a state the subnetworks of other tasks, as `move_columns` does: a copy has units of its own.
+
+    Raises:
+        ValueError: segments are masked, and with them the units that could take a copy.
+    """
+    if starts and config["segment_density"] != 1:
+        got = f"{config['segment_density']}. Leave `init_from` out."
+        expected = "Expected segment_density=1 with `init_from` where winners are chosen by the context"
+        raise ValueError(f"{expected}, but got {got}")
+    if missing := sorted({start for start in starts.values() if start not in tasks}):  # to be copied, and left out then
+        config, state = move_subnetworks(cls, config, state, [*tasks, *missing], starts)
+        return move_subnetworks(cls, config, state, tasks, {})
+    known, origins = len(config["tasks"]), _origins(config, tasks, starts)
+    places = [None if task in starts else origin for task, origin in zip(tasks, origins, strict=True)]
+    wider = make_columns(config, state, known, places, overlap=0.0 if starts else None)
+    make_inputs(config, state, known, origins)
+    new = {number: starts.get(tasks[number]) for number, place in enumerate(places) if place is None}
+    begin = {number: None if start is None else tasks.index(start) for number, start in new.items()}
+    config = {**wider, "tasks": list(tasks)}
+    return config, with_subnetworks(cls, config, state, begin) if begin else state
 
 
 def make_columns(
@@ -40,11 +96,6 @@ def make_columns(
         The arguments, of as many units as the layers now have.
     """
     overlap, new = config["overlap"] if overlap is None else overlap, [t for t, old in enumerate(places) if old is None]
-    if overlap is not None and config["segment_density"] != 1:
-        got = f"{config['segment_density']}. Leave `init_from` out."
-        raise ValueError(
-            f"Expected segment_density=1 with `init_from` where winners are chosen by the context, but got {got}"
-        )
     if overlap is not None and new:
         config = widen(config, state, [place for place in places if place is not None], len(new), overlap)
     density = config["segment_density"]
@@ -64,8 +115,8 @@ def make_columns(
 
 
 def make_inputs(config: Mapping[str, Any], state: dict[str, Tensor], known: int, places: Sequence[int | None]) -> None:
-    """Give the first layers the inputs of other tasks' one-hot ids, which stand behind the observation."""
-    for name in [name for name in state if name.endswith("hidden.0.weight")]:
+    """Give the first layers the inputs of other tasks' one-hot ids, where these stand behind the observation."""
+    for name in [name for name in state if name.endswith("hidden.0.weight") and config["append_task"]]:
         weight, mask = state[name], name.removesuffix("weight") + "mask"
         drawn = weight.new_empty(len(weight), sum(place is None for place in places))
         uniform_(drawn, config["weight_density"] * weight.shape[1])
@@ -104,21 +155,21 @@ def starts_of(init_from: Any, known: Sequence[str], tasks: Sequence[str]) -> dic
         >>> starts_of({"reach": "push"}, known=["push", "reach"], tasks=["reach"])
         {'reach': 'push'}
     """
-    starts = dict(init_from) if isinstance(init_from, Mapping) else {t: init_from for t in tasks if t not in known}
     if init_from is None:
         return {}
-    for start in starts.values() if isinstance(init_from, Mapping) else [init_from]:
-        if start not in known or start in starts:
-            usable = [task for task in known if task not in starts]
-            expected = f"one of the tasks of the model, {', '.join(usable)}"
+    by_task = isinstance(init_from, Mapping)
+    starts = dict(init_from) if by_task else {task: init_from for task in tasks if task not in known}
+    usable = [task for task in known if task not in starts]
+    for start in starts.values() if by_task else [init_from]:
+        if start not in usable:
             remedy = nearest(str(start), usable).strip()
             if start == "nearest":
                 remedy = "Data choose it: BehaviorCloning(policy, learn='new', init_from='nearest'), or MultiTaskSAC."
-            raise wrong_argument("init_from", expected, start, remedy)
+            raise wrong_argument("init_from", f"one of the tasks of the model, {', '.join(usable)}", start, remedy)
     if not starts:
         remedy = "Name new tasks in tasks=[...], or leave `init_from` out."
         raise wrong_argument("init_from", "given with new tasks, which start from it", init_from, remedy)
-    if strange := [task for task in starts if task not in tasks]:
+    if strange := sorted(set(starts) - set(tasks)):
         remedy = "Name it in tasks=[...], too."
         raise wrong_argument("init_from", f"for tasks that the model is to have, {', '.join(tasks)}", strange, remedy)
     return starts
