@@ -93,6 +93,29 @@ def differences(before: Any, now: Any, at: str = "") -> list[str]:
     return [text for key, old in before.items() for text in differences(old, now.get(key), f"{at}.{key}".lstrip("."))]
 
 
+def lengthened(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """What of the arguments of data is more in a recipe that would have begun in the same way.
+
+    That is more tasks of a stream, or more epochs of tasks that are played all at once, where each is as long.
+
+    Example:
+        >>> lengthened({"num_tasks": 5}, {"num_tasks": 10})
+        {'num_tasks': 10}
+        >>> lengthened({"epochs": 2, "env_steps": 100}, {"epochs": 3, "env_steps": 150})
+        {'epochs': 3, 'env_steps': 150}
+        >>> lengthened({"epochs": 2, "env_steps": 100}, {"epochs": 3, "env_steps": 100})
+        {}
+    """
+    longer = {}
+    if (before.get("num_tasks") or 0) < (tasks := now.get("num_tasks") or 0):
+        longer["num_tasks"] = tasks
+    (epochs, steps), (more, further) = ((x.get("epochs"), x.get("env_steps")) for x in (before, now))
+    if steps and further and epochs and more and epochs < more and now.get("order") != "sequential":
+        if steps * more == further * epochs:
+            longer |= {"epochs": more, "env_steps": further}
+    return longer
+
+
 @contextmanager
 def resumable(folder: Path) -> Iterator[None]:
     """Let Ctrl-C end a fit as SIGTERM does, after the batch and with a checkpoint; say how to go on, and exit.

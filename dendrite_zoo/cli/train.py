@@ -204,18 +204,17 @@ class TrainingCLI(LightningCLI):
             self._check_same_recipe(Path(os.path.relpath(folder.parent)))
 
     def _check_same_recipe(self, folder: Path) -> None:
-        """Refuse to go on by another recipe: no command would give the result. Tasks may be added."""
+        """Refuse to go on by another recipe: no command would give the result. It may be longer."""
         if not (config := folder / "config.yaml").is_file():
             return
         load = get_loader("yaml")  # parsed by the command's parser, it would import what it names
         before = _recipe(load(config.read_text(encoding="utf-8")))
         now = _recipe(load(self.parser.dump(self.config, skip_none=False))["fit"])
-        had, has = (recipe["data"]["init_args"].get("num_tasks") or 0 for recipe in (before, now))
-        if had < has:
-            before["data"]["init_args"]["num_tasks"] = has
+        before["data"]["init_args"] |= run_folder.lengthened(before["data"]["init_args"], now["data"]["init_args"])
         if wrong := "; ".join(run_folder.differences(before, now)):
             raise ValueError(
-                f"{folder} was begun by another recipe ({wrong}). Resume it by the same recipe, or with more tasks. "
+                f"{folder} was begun by another recipe ({wrong}). Resume it by the same recipe, or by a longer one: "
+                "with more `num_tasks` of a stream, or more `epochs` of `OnlineTasks` with `env_steps` in proportion. "
                 "For a new run give a new --name; to start it from these weights, give "
                 f"--model.init_args.model {folder / 'model'}, and no --ckpt_path."
             )

@@ -54,6 +54,25 @@ data:
 
 
 @pytest.mark.slow
+def test_a_run_of_tasks_that_are_played_may_be_made_longer(tmp_path):
+    """One that had ended goes on as if it had been longer from the start; other epochs are another recipe."""
+    (tmp_path / "mine.py").write_text(MODULE)
+    mixed = RECIPE.replace("order: sequential", "order: mixed").replace("test_goals: 3", "test_goals: 0")
+    (tmp_path / "own.yaml").write_text(mixed.replace("[earth, mars, moon]", "[earth, moon]").replace("learn: new", ""))
+    longer = ("--data.init_args.env_steps", 120, "--data.init_args.epochs", 6)
+    run("fit", "--config", "own.yaml", "--name", "long", *longer, cwd=tmp_path)
+    run("fit", "--config", "own.yaml", cwd=tmp_path)
+    said = run("fit", "--resume", "runs/own", "--data.init_args.epochs", 6, cwd=tmp_path, code=1)
+    assert "another recipe (data.init_args.epochs: 2, now 6)" in said and "`env_steps` in proportion" in said
+    run("fit", "--resume", "runs/own", *longer, cwd=tmp_path)
+    whole, resumed = (dendrite_zoo.load(tmp_path / "runs" / name / "model") for name in ("long", "own"))
+    for (name, one), other in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
+        assert one.equal(other), name
+    assert "env_steps: 120" in (tmp_path / "runs/own/config.yaml").read_text()
+    assert "another recipe" in run("fit", "--config", "own.yaml", "--ckpt_path", "last", cwd=tmp_path, code=1)
+
+
+@pytest.mark.slow
 def test_a_recipe_names_environments_by_import_paths(tmp_path):
     (tmp_path / "mine.py").write_text(MODULE)
     (tmp_path / "own.yaml").write_text(RECIPE)
