@@ -44,6 +44,28 @@ def used_numbers(
             yield name, shape, (rows.unsqueeze(2) * shape[1] + columns.unsqueeze(1)).unique()
 
 
+def used_alone(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state, but of weights of which contexts use a part the numbers that are used, ``(N,)``, whatever the others.
+
+    `put_used` puts it into a state of the same form, whose other numbers stay.
+    """
+    packed = dict(state)
+    for name, shape, used in used_numbers(config, state):
+        if len(used) < shape[0] * shape[1]:
+            packed[name] = state[name].detach().flatten()[used]
+    return packed
+
+
+def put_used(config: Mapping[str, Any], packed: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    """Write what `used_alone` gave into the tensors of a state."""
+    places = {name: used for name, _, used in used_numbers(config, packed)}
+    for name, tensor in packed.items():
+        if tensor.shape == state[name].shape:
+            state[name].copy_(tensor)
+        else:
+            state[name].view(-1).index_copy_(0, places[name], tensor)
+
+
 def without_unused(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state, but of weights whose other numbers are all zero the numbers that are used, ``(N,)``."""
     packed = dict(state)

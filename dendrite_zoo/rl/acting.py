@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dendrite_zoo.models.control import ControlModel
 from dendrite_zoo.models.loading import as_model, saved_config
+from dendrite_zoo.models.unused import put_used, used_alone
 from dendrite_zoo.rl.compact import parts_of
 from dendrite_zoo.rl.spec import pickler
 
@@ -70,6 +72,8 @@ class Acting:
         weights = {
             name: w.detach().cpu() if isinstance(w, Tensor) else w for name, w in self.policy.state_dict().items()
         }
+        if isinstance(self.policy, ControlModel):
+            weights = used_alone(self.policy.config, weights)
         return recipe, weights, self.tasks.cpu(), self.action_size, self.seed
 
 
@@ -87,5 +91,9 @@ class Received:
         if recipe != self._recipe:
             self._recipe, self._policy = recipe, as_model(pickle.loads(recipe), nn.Module).cpu()
         assert self._policy is not None
-        self._policy.load_state_dict(weights)
+        if isinstance(self._policy, ControlModel):
+            with torch.no_grad():
+                put_used(self._policy.config, weights, self._policy.state_dict())
+        else:
+            self._policy.load_state_dict(weights)
         return Acting(self._policy, *others)

@@ -11,6 +11,8 @@ from safetensors.torch import load_file, save_file
 import dendrite_zoo
 from dendrite_zoo.hub import artifact
 from dendrite_zoo.models import ActiveDendritePolicy, TwinCritic
+from dendrite_zoo.models.unused import put_used, used_alone
+from dendrite_zoo.rl.acting import Acting, Received
 
 TASKS = ["a", "b", "c", "d"]
 
@@ -109,3 +111,34 @@ def test_a_file_that_does_not_fit_is_one_error(change, tmp_path):
     save_file(state, tmp_path / artifact.WEIGHTS)
     with pytest.raises(ValueError, match=r"The two files do not belong together|saved together"):
         dendrite_zoo.load(tmp_path)
+
+
+@pytest.mark.parametrize("overlap", [0.0, None])
+def test_what_contexts_use_is_enough_to_act(overlap):
+    """Sent to another network of the form, whatever the other numbers are: what plays a round knows no more."""
+    policy, other = make(overlap=overlap), make(overlap=overlap)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.normal_()
+    packed = used_alone(policy.config, policy.state_dict())
+    assert sum(t.numel() for t in packed.values()) < 0.8 * sum(t.numel() for t in policy.state_dict().values())
+    put_used(other.config, packed, other.state_dict())
+    x = torch.randn(20, 4)
+    for task in range(len(TASKS)):
+        for one, two in zip(policy(x, torch.tensor(task)), other(x, torch.tensor(task)), strict=True):
+            assert one.equal(two)
+    assert not other.mlp.hidden[1].weight.equal(policy.mlp.hidden[1].weight)
+
+
+def test_a_policy_in_another_process_is_sent_what_it_uses():
+    policy = make()
+    sent = Acting(policy, torch.arange(4), 2, seed=0).sent()
+    assert len(sent[1]["mlp.hidden.1.weight"]) == 4 * 12 * 10
+    x, task = torch.randn(20, 4), torch.arange(20) % 4
+    received = Received()
+    for change in (0.0, 1.0):
+        with torch.no_grad():
+            policy.mlp.hidden[1].weight += change
+        assert received(*Acting(policy, torch.arange(4), 2, seed=0).sent())(x, task).equal(
+            Acting(policy, torch.arange(4), 2, seed=0)(x, task)
+        )
