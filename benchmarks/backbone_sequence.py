@@ -110,6 +110,10 @@ def classes(tasks: list[Task]) -> int:
     return 1 + max(int(task.y.max()) for task in tasks)
 
 
+def trainable(network: nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters() if p.requires_grad)
+
+
 class Case(NamedTuple):
     """What a method is given, and where it writes."""
 
@@ -192,30 +196,32 @@ def share_right(logits: Tensor, task: Task) -> float:
 
 def probe(case: Case) -> list[Found]:
     """A linear head a task on the network's own output, trained for ten times as many passes."""
-    network, found = case.make().eval(), []
+    network, found, trained = case.make().eval(), list[float](), list[int]()
     for task in case.tasks:
         with torch.no_grad():
             x, x_test = (torch.cat([network(x) for x in part.split(500)]) for part in (task.x, task.x_test))
         mean, std = x.mean(0), x.std(0).clamp(min=1e-3)
         rows = Task((x - mean) / std, task.y, (x_test - mean) / std, task.y_test, 10 * task.passes)
-        head = nn.Linear(case.features, classes(case.tasks))
+        head = nn.Linear(case.features, classes([task]))
         fit(head, head, rows, 5e-3)
         found.append(accuracy(head, rows))
-    more = {"trained_per_task": (case.features + 1) * classes(case.tasks)}
+        trained.append(trainable(head))
+    more = {"trained_per_task": trained}
     return [Found("linear probe", "given", found, more)]
 
 
 def fine_tuned(case: Case, *, one: bool) -> list[Found]:
-    """A copy of the network a task; or one that learns task after task, with one head."""
-    found, network = [], None
+    """A copy of the network a task, with a head of its own; or one that learns task after task, with one head."""
+    found, trained, network = list[float](), list[int](), None
     for task in case.tasks:
         if network is None or not one:
-            network = nn.Sequential(case.make(), nn.Linear(case.features, classes(case.tasks)))
+            network = nn.Sequential(case.make(), nn.Linear(case.features, classes(case.tasks if one else [task])))
         fit(network, network, task, 1e-3)
         found.append(accuracy(network, task))
+        trained.append(trainable(network))
         print(f"  {found[-1]:.4f}", flush=True)
     assert network is not None
-    more: dict[str, Any] = {"trained_per_task": sum(p.numel() for p in network.parameters())}
+    more: dict[str, Any] = {"trained_per_task": trained}
     if not one:
         return [Found("a fine-tuned copy a task", "given", found, more)]
     more["when_learned"] = found
@@ -224,12 +230,12 @@ def fine_tuned(case: Case, *, one: bool) -> list[Found]:
 
 def adapters(case: Case, kind: str) -> list[Found]:
     """A set of PEFT's adapters a task, with a linear head."""
-    found, trained = [], 0
+    found, trained = list[float](), list[int]()
     for task in case.tasks:
-        network = nn.Sequential(inject(case.make(), kind), nn.Linear(case.features, classes(case.tasks)))
+        network = nn.Sequential(inject(case.make(), kind), nn.Linear(case.features, classes([task])))
         fit(network, network, task, ADAPTER_RATE)
         found.append(accuracy(network, task))
-        trained = sum(p.numel() for p in network.parameters() if p.requires_grad)
+        trained.append(trainable(network))
         print(f"  {found[-1]:.4f}", flush=True)
     return [Found(KINDS[kind], "given", found, {"trained_per_task": trained})]
 
