@@ -136,9 +136,9 @@ class Found(NamedTuple):
 def dendrites(case: Case, *, train: bool, shift: bool = False) -> list[Found]:
     """Gates (and shifts) trained a task, with its linear head, then a ridge head; what it reaches with each."""
     tasks = case.tasks
-    options = {"num_classes": classes(tasks), "max_tasks": len(tasks), "shift": shift, "context": case.context}
-    options["name"] = case.name
-    model = add_dendrites(case.make(), layers=case.layers, **options)
+    sizes = [classes([task]) for task in tasks]
+    options = {"num_classes": sizes, "max_tasks": len(tasks), "context": case.context, "name": case.name}
+    model = add_dendrites(case.make(), layers=case.layers, shift=shift, **options)
     linear, before, seconds = [], [], 0.0
     for number, task in enumerate(tasks):
         started = time.process_time()
@@ -158,9 +158,9 @@ def dendrites(case: Case, *, train: bool, shift: bool = False) -> list[Found]:
         found = [torch.cat([model.context.infer(x) for x in task.x_test.split(500)]) for task in tasks]
     inferred = [outputs(model, task, ids) for task, ids in zip(tasks, found, strict=True)]
     right = [(ids == number).double() for number, ids in enumerate(found)]
-    given = [share_right(*pair) for pair in zip(after, tasks, strict=True)]
-    unknown = [share_right(*pair) for pair in zip(inferred, tasks, strict=True)]
+    given, unknown = ([share_right(*pair) for pair in zip(x, tasks, strict=True)] for x in (after, inferred))
     changes = [float((a - b).abs().max()) for a, b in zip(before, after, strict=True)]
+    gates = sum(model.config["layers"].values()) * (1 + shift) if train else 0
     more = {
         "task_inferred": [float(one.mean()) for one in right],
         "task_inferred_mean": float(torch.cat(right).mean()),
@@ -168,14 +168,14 @@ def dendrites(case: Case, *, train: bool, shift: bool = False) -> list[Found]:
         "forgetting_inferred": max(0.0, float(np.mean(given) - np.mean(unknown))),
         "seconds_to_learn": round(seconds, 1),
         "sees_gates": [train and model.sees_gates(number) for number in range(len(tasks))],
-        "gates_per_task": sum(model.config["layers"].values()) * (1 + shift) if train else 0,
-        "trained_per_task": model.column.numel() if train else 0,
+        "first_right": [share_right(logits[:FIRST], task) for logits, task in zip(inferred, tasks, strict=True)],
+        "gates_per_task": gates,
+        "trained_per_task": [gates + (model.heads.num_means + 1) * own * train for own in sizes],
     }
-    more["first_right"] = [share_right(logits[:FIRST], task) for logits, task in zip(inferred, tasks, strict=True)]
-    name = "ridge alone" if not train else "gates and shifts" if shift else "gates"
+    name = "gates and shifts" if shift else "gates" if train else "ridge alone"
     model.save_pretrained(case.folder / name.replace(" ", "-"))
     if not train:
-        return [Found(name, "inferred", unknown, more), Found(name, "given", given, more)]
+        return [Found(name, "given", given, more), Found(name, "inferred", unknown, more)]
     return [
         Found(f"{name}, linear head", "given", linear, more),
         Found(f"{name}, then ridge", "given", given, more),
@@ -196,18 +196,16 @@ def share_right(logits: Tensor, task: Task) -> float:
 
 def probe(case: Case) -> list[Found]:
     """A linear head a task on the network's own output, trained for ten times as many passes."""
-    network, found, trained = case.make().eval(), list[float](), list[int]()
+    network, found, trained = case.make().eval().requires_grad_(False), list[float](), list[int]()
     for task in case.tasks:
-        with torch.no_grad():
-            x, x_test = (torch.cat([network(x) for x in part.split(500)]) for part in (task.x, task.x_test))
+        x, x_test = (torch.cat([network(x) for x in part.split(500)]) for part in (task.x, task.x_test))
         mean, std = x.mean(0), x.std(0).clamp(min=1e-3)
         rows = Task((x - mean) / std, task.y, (x_test - mean) / std, task.y_test, 10 * task.passes)
         head = nn.Linear(case.features, classes([task]))
         fit(head, head, rows, 5e-3)
         found.append(accuracy(head, rows))
         trained.append(trainable(head))
-    more = {"trained_per_task": trained}
-    return [Found("linear probe", "given", found, more)]
+    return [Found("linear probe", "given", found, {"trained_per_task": trained})]
 
 
 def fine_tuned(case: Case, *, one: bool) -> list[Found]:

@@ -1,6 +1,6 @@
 """Putting dendrites on somebody else's network."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ def add_dendrites(
     backbone: nn.Module,
     *,
     layers: Layers,
-    num_classes: int,
+    num_classes: int | Sequence[int],
     max_tasks: int,
     head: HeadKind | None = "ridge",
     context: ContextKind = "ridge",
@@ -49,7 +49,9 @@ def add_dendrites(
             classifies is better left out, such as by ``num_classes=0`` of timm or ``network.fc = nn.Identity()``.
         layers: which layers get gates: a type such as ``nn.Conv2d``, a name or a glob such as ``"*.conv2"`` or
             ``"encoder.layer.*"``, or a list of these; see `find_layers`.
-        num_classes: size of the output that all tasks share; labels of each task are from 0.
+        num_classes: how many classes each task has: one number for all, or one a task, such as ``[10, 10, 242]``, so
+            that the head of a task is no larger than it needs. Labels of each task are from 0. The output that all
+            tasks share is as large as the largest; classes that a task does not have are far below all others.
         max_tasks: how many tasks there is room for.
         head: ``"ridge"``: a linear head is trained with the gates, then `AdaptedBackbone.fit_head` solves another one
             from random features of features and inputs, gated where that is better for each seventh row, on which gates
@@ -85,7 +87,7 @@ def add_dendrites(
     model = AdaptedBackbone(
         layers={name: channels_of(layer).number for name, layer in found.items()},  # type: ignore[union-attr]
         stages={name: list(stage) for name, stage in seen.stages.items()},
-        num_classes=num_classes,
+        num_classes=list(num_classes) if isinstance(num_classes, Sequence) else num_classes,
         max_tasks=max_tasks,
         head=head,
         context=context,

@@ -10,6 +10,7 @@ from dendrite_zoo._core.checks import wrong_argument
 from dendrite_zoo.contexts import OneHotContext, PrototypeContext, RidgeContext, TaskContext
 from dendrite_zoo.contexts.base import mean_over_ranks
 from dendrite_zoo.layers.ridge import has_dropped
+from dendrite_zoo.models.adapters.classes import size_of_output
 
 ContextKind = Literal["ridge", "prototype", "given"]
 LEAST, MOST = 1024, 2048
@@ -20,7 +21,7 @@ MOST_CLASSES = 32
 
 def clusters_of(config: Mapping[str, Any]) -> int:
     """The classes of a task that a ridge context tells apart, for a config of an `AdaptedBackbone`."""
-    return min(MOST_CLASSES, config["num_classes"]) if config["head"] == "ridge" else 1
+    return min(MOST_CLASSES, size_of_output(config)) if config["head"] == "ridge" else 1
 
 
 class Learner(Protocol):

@@ -8,13 +8,14 @@ from typing import Any, TypeVar, get_args
 import torch
 from torch import Tensor, nn
 
-from dendrite_zoo._core.checks import check_choice, check_integers, wrong_argument
+from dendrite_zoo._core.checks import check_choice, wrong_argument
 from dendrite_zoo._core.torch import runs_eagerly
 from dendrite_zoo.hub import HubModel
 from dendrite_zoo.hub.artifact import fingerprint
 from dendrite_zoo.hub.resolve import REPO
 from dendrite_zoo.layers.gate import BATCH_NORMS, ChannelGate, FrozenNorm, channels_of
 from dendrite_zoo.models.adapters.builders import build_backbone
+from dendrite_zoo.models.adapters.classes import check_classes, classes_by_task, size_of_output
 from dendrite_zoo.models.adapters.context import AdapterContext, ContextKind, clusters_of
 from dendrite_zoo.models.adapters.features import FeatureExtractor, Stage, left_out, map_tensors, num_rows, rows_of
 from dendrite_zoo.models.adapters.head import HeadKind, TaskHeads
@@ -28,14 +29,14 @@ G = TypeVar("G", bound="GatedBackbone")
 class GatedBackbone(HubModel, nn.Module):
     """What an `AdaptedBackbone` is and computes."""
 
-    changeable = ("max_tasks",)
+    changeable = ("num_classes", "max_tasks")
 
     def __init__(
         self,
         *,
         layers: dict[str, int],
         stages: dict[str, list[int]],
-        num_classes: int,
+        num_classes: int | list[int],
         max_tasks: int,
         head: HeadKind | None = "ridge",
         context: ContextKind = "ridge",
@@ -45,7 +46,7 @@ class GatedBackbone(HubModel, nn.Module):
         backbone_sha256: str = "",
     ) -> None:
         super().__init__()
-        check_integers(1, num_classes=num_classes, max_tasks=max_tasks)
+        check_classes(num_classes, max_tasks)
         if head is not None:
             check_choice(get_args(HeadKind), head=head)
         check_choice(get_args(ContextKind), context=context)
@@ -59,13 +60,13 @@ class GatedBackbone(HubModel, nn.Module):
         means = [stage[0] for stage in stages.values()]
         spreads = [Stage(*stage).features for stage in stages.values() if Stage(*stage).spread]
         self.num_features, channels = sum(means + spreads), sum(layers.values())
-        linear = [num_classes * sum(means), num_classes] if head else [0, 0]
+        linear = [self.num_classes * sum(means), self.num_classes] if head else [0, 0]
         self._sizes = [channels, channels * shift, *linear]
         self.column = nn.Parameter(torch.zeros(sum(self._sizes)))
         self.columns = nn.Buffer(torch.zeros(max_tasks, sum(self._sizes)))
         self.status = nn.Buffer(torch.zeros(max_tasks, dtype=torch.uint8))
         self.backbone_id = nn.Buffer(torch.tensor(list(bytes.fromhex(backbone_sha256)), dtype=torch.uint8))
-        self.heads = TaskHeads(head, means, spreads, input_features, num_classes, max_tasks)
+        self.heads = TaskHeads(head, means, spreads, input_features, classes_by_task(self.config), self.num_classes)
         self.context = AdapterContext(context, self.num_features, max_tasks, self, clusters_of(self.config))
         self.learning: int | None = None
         self.extractor: FeatureExtractor | None = None
@@ -93,8 +94,8 @@ class GatedBackbone(HubModel, nn.Module):
 
     @property
     def num_classes(self) -> int:
-        """Size of the output."""
-        return int(self.config["num_classes"])
+        """Size of the output: the most classes of a task."""
+        return size_of_output(self.config)
 
     @property
     def max_tasks(self) -> int:
@@ -239,7 +240,8 @@ class GatedBackbone(HubModel, nn.Module):
 
     def _linear(self, task: int, *, graph: bool = False) -> tuple[Tensor, Tensor] | None:
         *_, weight, bias = self._parts(task, graph)
-        return None if self.config["head"] is None else (weight.view(self.num_classes, -1), bias)
+        own = self.heads.classes[task]
+        return None if self.config["head"] is None else (weight.view(self.num_classes, -1)[:own], bias[:own])
 
     def _parts(self, task: int, graph: bool) -> tuple[Tensor, ...]:
         """Gates, shifts, and weight and bias of the linear head of a task; with a graph where they are to learn."""

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from dendrite_zoo._core.ranks import sum_over_ranks
 from dendrite_zoo._core.torch import full_precision, keep_precision
+from dendrite_zoo.functional.ridge import UNSEEN
 from dendrite_zoo.layers import PatchFeatures, RandomFeatures, RidgeHead
 from dendrite_zoo.layers.ridge import RunningSums
+from dendrite_zoo.models.adapters.classes import with_absent
 
 HeadKind = Literal["ridge", "linear"]
 HIDDEN, HIDDEN_OF_INPUTS = 1024, 2048  # random features of a ridge head
@@ -32,8 +34,8 @@ class TaskHeads(nn.Module):
         spreads: those of the parts that follow.
         inputs: numbers of the input, of which a ridge head has random features, too; or the shape of an image, whose
             patches it takes (`PatchFeatures`).
-        num_classes: size of the output.
-        max_tasks: how many tasks there is room for.
+        classes: those of each task that there is room for.
+        num_classes: size of the output, the most of them.
     """
 
     def __init__(
@@ -42,10 +44,11 @@ class TaskHeads(nn.Module):
         means: list[int],
         spreads: list[int],
         inputs: int | list[int],
+        classes: list[int],
         num_classes: int,
-        max_tasks: int,
     ) -> None:
         super().__init__()
+        self.classes, max_tasks = classes, len(classes)
         self.kind, self.means, self.spreads, self.inputs = kind, means, spreads, inputs
         self.num_means, self.num_features, self.num_classes = sum(means), sum(means + spreads), num_classes
         self.input_features = math.prod(inputs) if isinstance(inputs, list) else inputs
@@ -86,7 +89,7 @@ class TaskHeads(nn.Module):
         Args:
             z: features, as it `needs` them.
             task: whose they are.
-            linear: weight and bias of the trained head.
+            linear: weight and bias of the trained head, of the classes of the task.
             trains: whether that one is being trained, and is the one to use.
         """
         with full_precision(z.device):
@@ -94,11 +97,12 @@ class TaskHeads(nn.Module):
             if linear is None:
                 return z
             weight, bias = (part.to(z) for part in linear)  # of a model that was cast
-            output = F.linear(z[:, : self.num_means], weight.view(self.num_classes, -1), bias)
-            if self.kind != "ridge" or trains:
-                return output
-            solved = F.linear(self._hidden(z), self.ridge_weight[task], self.ridge_bias[task])
-            return torch.where(self.is_solved[task], solved, output)
+            output = F.linear(z[:, : self.num_means], weight, bias)
+            if self.kind == "ridge" and not trains:
+                own = self.classes[task]
+                solved = F.linear(self._hidden(z), self.ridge_weight[task, :own], self.ridge_bias[task, :own])
+                output = torch.where(self.is_solved[task], solved, output)
+            return with_absent(output, self.num_classes, task)
 
     def normalised(self, z: Tensor, task: int) -> Tensor:
         """Features, and numbers of the input if they follow, less the mean of a task's, over their deviation."""
@@ -154,7 +158,8 @@ class TaskHeads(nn.Module):
             ValueError: labels out of range, no rows, or features that are not finite: then nothing has changed.
         """
         size, device = self.ridge_weight.shape[2], self.ridge_weight.device
-        heads = [RidgeHead(size, self.num_classes, penalty=PENALTIES[0]).to(device) for _ in range(ways)]
+        own = self.classes[task]
+        heads = [RidgeHead(size, own, penalty=PENALTIES[0]).to(device) for _ in range(ways)]
         sums = [RunningSums(head) for head in heads]
         held = [[self.ridge_weight[0, :0]] for _ in heads]
         labels = [self.is_solved[:0].long()]
@@ -173,13 +178,15 @@ class TaskHeads(nn.Module):
             head.add(added)
         best = _best(heads, [torch.cat(parts) for parts in held], torch.cat(labels))
         heads[best].solve()
-        self.ridge_weight[task], self.ridge_bias[task] = heads[best].weight, heads[best].bias
+        self.ridge_bias[task] = UNSEEN
+        self.ridge_weight[task, :own], self.ridge_bias[task, :own] = heads[best].weight, heads[best].bias
         self.is_solved[task] = True
         return best
 
     def one(self, task: int) -> "TaskHeads":
         """The head of one task, for which there is room alone."""
-        head = TaskHeads(self.kind, self.means, self.spreads, self.inputs, self.num_classes, 1)
+        sizes = [self.classes[task]], self.num_classes
+        head = TaskHeads(self.kind, self.means, self.spreads, self.inputs, *sizes)
         head.to(self.centre.device)
         tables = ("centre", "scale", "ridge_weight", "ridge_bias", "is_solved")
         state = self.state_dict()

@@ -15,13 +15,19 @@ from dendrite_zoo.hub import register_model
 from dendrite_zoo.hub.artifact import fingerprint
 from dendrite_zoo.layers import RidgeHead
 from dendrite_zoo.layers.ridge import with_dropped, without_dropped
+from dendrite_zoo.models.adapters.classes import (
+    classes_with_room,
+    filled_absent,
+    with_classes,
+    without_absent,
+)
 from dendrite_zoo.models.adapters.context import clusters_of
 from dendrite_zoo.models.adapters.features import left_out, rows_of
 from dendrite_zoo.models.adapters.folding import FoldedBackbone, folded_backbone
 from dendrite_zoo.models.adapters.gated import GatedBackbone
 from dendrite_zoo.models.adapters.packing import packed, rounded, unpacked
 from dendrite_zoo.models.adapters.selection import config_of_tasks, state_of_tasks
-from dendrite_zoo.models.adapters.state import LEARNS, WITHOUT_GATES, with_clusters, with_room
+from dendrite_zoo.models.adapters.state import LEARNS, WITHOUT_GATES, check_room, with_clusters, with_room
 
 __all__ = ["AdaptedBackbone"]
 
@@ -40,7 +46,7 @@ class AdaptedBackbone(GatedBackbone):
         layers: by name of a gated layer its channels.
         stages: by name of a module that features are taken from (``""`` is the network itself), how many, and the
             dimension that counts them; a third number, 1, where their spread over the others is taken, too.
-        num_classes: size of the output that all tasks share.
+        num_classes: classes of all tasks, or a list of those of each; the output is as large as the largest.
         max_tasks: how many tasks there is room for.
         head: see `dendrite_zoo.add_dendrites`, as for ``context`` and ``shift``.
         context: where the task comes from.
@@ -126,7 +132,7 @@ class AdaptedBackbone(GatedBackbone):
         found: list[float] = []
         for candidate in candidates:
             z = [(self.features(x, candidate), labels(y)) for x, y in batches]
-            head = RidgeHead(self.num_features, self.num_classes).to(self.column.device)
+            head = RidgeHead(self.num_features, self.heads.classes[task]).to(self.column.device)
             head.learn((self.heads.normalised(f, task), y) for f, y in z[::2])
             right = [head(self.heads.normalised(f, task)).argmax(1) == y for f, y in z[1::2]]
             count = torch.stack([torch.cat(right).sum(), torch.tensor(sum(map(len, right)), device=self.column.device)])
@@ -212,14 +218,14 @@ class AdaptedBackbone(GatedBackbone):
                 buffer.copy_(rounded(name, buffer))
 
     @torch.no_grad()
-    def of_tasks(self, tasks: Sequence[int], *, num_classes: int | None = None) -> "AdaptedBackbone":
+    def of_tasks(self, tasks: Sequence[int], *, num_classes: int | Sequence[int] | None = None) -> "AdaptedBackbone":
         """A model of some tasks alone, without a backbone, to be published: numbered anew, it learns no further one.
 
         With the task given outputs are as they were, but for rounding; where it is inferred, it is one of these tasks.
 
         Args:
             tasks: which, in their new order.
-            num_classes: size of its output; by default that of this model.
+            num_classes: of these tasks; by default as in this model.
 
         Raises:
             ValueError: a task was not learned, or has more classes.
@@ -230,19 +236,19 @@ class AdaptedBackbone(GatedBackbone):
         model, clusters = AdaptedBackbone(**config), (clusters_of(self.config), clusters_of(config))
         state = {name: x.cpu() for name, x in self.state_dict().items() if not name.startswith("extractor.")}
         model.load_state_dict(
-            state_of_tasks(state, tasks, sizes=self._sizes, classes=model.num_classes, clusters=clusters)
+            state_of_tasks(state, tasks, sizes=self._sizes, classes=model.heads.classes, clusters=clusters)
         )
         return model.eval()
 
     @classmethod
     def to_file(cls, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Leave out sums that were given up, and of other tables what is zero or can be written in fewer bits."""
-        return packed(without_dropped(state))
+        return packed(without_dropped(without_absent(config, state)))
 
     @classmethod
     def from_file(cls, config: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Note that they were; give tasks room for the means of their classes, where they had but one."""
-        state = unpacked(state)
+        state = filled_absent(config, unpacked(state))
         if config["context"] != "ridge":
             return state
         head = "context.inner.head"
@@ -252,9 +258,14 @@ class AdaptedBackbone(GatedBackbone):
     def adapt(
         cls, config: dict[str, Any], state: dict[str, Tensor], changes: Mapping[str, Any]
     ) -> tuple[dict[str, Any], dict[str, Tensor], list[str]]:
-        """Load with another ``max_tasks``: tasks that were learned stay as they are."""
-        new = {**config, **changes}
-        return new, with_room(state, cls(**new).state_dict(), new["max_tasks"]), []
+        """Load with another ``max_tasks``, or with other classes of tasks to come: what was learned stays as it is."""
+        learned = 1 + max(state["context.counts"].nonzero().flatten().tolist(), default=-1)
+        check_room(learned, changes.get("max_tasks", config["max_tasks"]))
+        new = {**config, **changes, "num_classes": classes_with_room(config, changes, learned)}
+        known, wanted = clusters_of(config), clusters_of(new)
+        state = with_clusters(state, "context.inner.head", config["max_tasks"], wanted, known)
+        state = {**state, "columns": with_classes(config, new, state["columns"])}
+        return new, with_room(state, cls(**new).state_dict()), []
 
     def _save(self, *args: Any) -> None:
         if self.extractor is not None and all(p.dtype == torch.float32 for p in self.parameters()):

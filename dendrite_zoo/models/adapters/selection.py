@@ -6,7 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dendrite_zoo._core.checks import wrong_argument
 from dendrite_zoo.functional.ridge import UNSEEN, triangle_size
+from dendrite_zoo.models.adapters.classes import BY_TASK_AND_CLASS
 from dendrite_zoo.models.adapters.state import LEARNS
 
 BY_TASK = (
@@ -14,11 +16,15 @@ BY_TASK = (
     *(f"context.inner.{name}" for name in ("counts", "centers", "whitening", "distances", "prototypes")),
 )
 """Tables with a row a task."""
-BY_TASK_AND_CLASS = "heads.ridge_weight", "heads.ridge_bias"
 
 
 def state_of_tasks(
-    state: Mapping[str, Tensor], tasks: Sequence[int], *, sizes: Sequence[int], classes: int, clusters: Sequence[int]
+    state: Mapping[str, Tensor],
+    tasks: Sequence[int],
+    *,
+    sizes: Sequence[int],
+    classes: Sequence[int],
+    clusters: Sequence[int],
 ) -> dict[str, Tensor]:
     """The state of a model of some tasks, from that of a model of more; sums of a ridge context are given up.
 
@@ -26,29 +32,29 @@ def state_of_tasks(
         state: of a model.
         tasks: which.
         sizes: parts of its columns: gates, shifts, weight and bias of the linear head.
-        classes: of the new model.
+        classes: of each task in the new model.
         clusters: means of a task that a ridge context has, in the model and in the new one.
 
     Raises:
         ValueError: a task has more classes.
     """
-    chosen, kept = list(tasks), dict(state)
+    chosen, kept, size = list(tasks), dict(state), max(classes)
     for name in BY_TASK:
         if name in kept:
             kept[name] = state[name][chosen].clone()
     kept["status"] &= ~LEARNS
     for name in BY_TASK_AND_CLASS:
         if name in kept:
-            kept[name] = state[name][chosen, :classes].clone()
-    if "heads.ridge_bias" in kept and (state["heads.ridge_bias"][chosen, classes:] > UNSEEN / 2).any():
-        more = 1 + int((state["heads.ridge_bias"][chosen] > UNSEEN / 2).nonzero()[:, 1].max())
-        raise ValueError(
-            f"Expected `num_classes` to be at least {more}, for the tasks have so many, but got {classes}."
-        )
+            kept[name] = state[name][chosen, :size].clone()
+    for task, most in zip(chosen, classes, strict=True) if "heads.ridge_bias" in kept else ():
+        seen = (state["heads.ridge_bias"][task] > UNSEEN / 2) & state["heads.is_solved"][task]
+        if seen[most:].any():
+            more = f"at least {1 + int(seen.nonzero().max())}, for task {task} has so many"
+            raise wrong_argument("num_classes", more, most)
     gates, shifts, weight, bias = state["columns"][chosen].split(list(sizes), 1)
     if bias.shape[1]:
-        weight = weight.view(len(chosen), bias.shape[1], -1)[:, :classes].flatten(1)
-    kept["columns"] = torch.cat([gates, shifts, weight, bias[:, :classes]], 1)
+        weight = weight.view(len(chosen), bias.shape[1], -1)[:, :size].flatten(1)
+    kept["columns"] = torch.cat([gates, shifts, weight, bias[:, :size]], 1)
     head = "context.inner.head."
     for name in ("weight", "bias", "counts"):
         if (table := state.get(head + name)) is not None:
@@ -61,6 +67,12 @@ def state_of_tasks(
     return kept
 
 
-def config_of_tasks(config: Mapping[str, Any], tasks: Sequence[int], classes: int | None) -> dict[str, Any]:
+def config_of_tasks(
+    config: Mapping[str, Any], tasks: Sequence[int], classes: int | Sequence[int] | None
+) -> dict[str, Any]:
     """The arguments of that model."""
-    return {**config, "max_tasks": len(tasks), "num_classes": config["num_classes"] if classes is None else classes}
+    known = config["num_classes"]
+    if classes is None:
+        classes = [known[task] for task in tasks] if isinstance(known, list) else known
+    classes = list(classes) if isinstance(classes, Sequence) else classes
+    return {**config, "max_tasks": len(tasks), "num_classes": classes}

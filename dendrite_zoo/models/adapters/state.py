@@ -73,43 +73,50 @@ def _read_status(model: Any, incompatible: Any) -> None:
     model.learning = next(iter((model.status & LEARNS).nonzero().flatten().tolist()), None)
 
 
-def with_room(state: Mapping[str, Tensor], new: Mapping[str, Tensor], wanted: int) -> dict[str, Tensor]:
+def check_room(learned: int, wanted: int) -> None:
+    """Refuse room for fewer tasks than were learned.
+
+    Raises:
+        ValueError: it is less.
+    """
+    check_integers(1, max_tasks=wanted)
+    if wanted < learned:
+        raise wrong_argument("max_tasks", f"at least {learned}, the tasks learned", wanted, "No task is ever dropped.")
+
+
+def with_room(state: Mapping[str, Tensor], new: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A state with room for another number of tasks; those that were learned stay as they are.
 
     Args:
         state: of a model.
         new: of a new model that has the room.
-        wanted: how many tasks there is to be room for.
-
-    Raises:
-        ValueError: more were learned.
     """
-    check_integers(1, max_tasks=wanted)
-    learned = 1 + max(state["context.counts"].nonzero().flatten().tolist(), default=-1)
-    if wanted < learned:
-        raise wrong_argument("max_tasks", f"at least {learned}, the tasks learned", wanted, "No task is ever dropped.")
     grown = {}
     for name, tensor in state.items():
-        for dim, size in enumerate(new[name].shape):
-            added = new[name].narrow(dim, kept := min(size, tensor.shape[dim]), size - kept).to(tensor)
-            tensor = torch.cat([tensor.narrow(dim, 0, kept), added], dim)
-        grown[name] = tensor.contiguous()
+        kept = tuple(slice(min(sizes)) for sizes in zip(tensor.shape, new[name].shape, strict=True))
+        grown[name] = new[name].to(tensor, copy=True)
+        grown[name][kept] = tensor[kept]
     return grown
 
 
-def with_clusters(state: Mapping[str, Tensor], head: str, tasks: int, clusters: int) -> dict[str, Tensor]:
-    """A state in which a ridge context has so many means of each task, of one that had a single one.
+def with_clusters(
+    state: Mapping[str, Tensor], head: str, tasks: int, clusters: int, known: int = 1
+) -> dict[str, Tensor]:
+    """A state in which a ridge context has so many means of each task, of one that had another number.
 
     Args:
         state: of a model.
         head: the name of its `RidgeHead`.
         tasks: how many there is room for.
         clusters: means of a task.
+        known: how many there are.
     """
     grown = dict(state)
     for name, empty in (("weight", 0.0), ("sums", 0.0), ("counts", 0.0), ("bias", UNSEEN)):
         tensor = state.get(f"{head}.{name}")
-        if clusters > 1 and tensor is not None and len(tensor) == tasks:
-            grown[f"{head}.{name}"] = tensor.new_full((tasks * clusters, *tensor.shape[1:]), empty)
-            grown[f"{head}.{name}"][::clusters] = tensor
+        if clusters != known and tensor is not None and len(tensor) == tasks * known:
+            own = tensor.new_full((tasks, clusters, *tensor.shape[1:]), empty)
+            most = min(known, clusters)
+            own[:, :most] = tensor.view(tasks, known, *tensor.shape[1:])[:, :most]
+            grown[f"{head}.{name}"] = own.flatten(0, 1)
     return grown

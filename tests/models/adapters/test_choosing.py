@@ -295,5 +295,5 @@ def test_a_model_of_some_tasks_gives_what_the_whole_gives(options, tmp_path):
     with pytest.raises(ValueError, match=r"Expected `tasks` to be tasks that were learned, but got \[\]"):
         model.of_tasks([])
     if model.config["head"] == "ridge":
-        with pytest.raises(ValueError, match=r"`num_classes` to be at least 2, for the tasks have so many, but got 1"):
+        with pytest.raises(ValueError, match=r"`num_classes` to be at least 2, for task 0 has so many, but got 1"):
             model.of_tasks([0], num_classes=1)
