@@ -18,12 +18,18 @@ RECIPE = ("benchmark", "method", "context_at_test", "num_tasks", "config_hash")
 """What the seeds of one recipe have in common."""
 PLAYED = ("tasks", "num_goals")
 """And those of policies, of which goals are known by their places."""
+SUCCESS = ("interval", "success_at_last_step", "task_success_at_end", "steps_to_success", "first_success")
+"""What is recorded of episodes, and is merged by its meaning."""
+PER_SEED = "_per_seed"
+"""What the name of a list of the values of all seeds ends in, beside their mean."""
 
 
 def merge_records(records: Sequence[ResultRecord]) -> ResultRecord:
     """One record of several seeds: means, and the standard deviation over seeds (n - 1).
 
-    Records that were merged before count as often as they have seeds.
+    Records that were merged before count as often as they have seeds. Numbers in ``more``, and lists of them, are means
+    where the value of each seed is known, and ``<key>_per_seed`` has these values, but for whole numbers that are the
+    same for all; everything else is that of the first record.
 
     Raises:
         ValueError: there are none, they are not of one recipe, a seed stands twice, or runs have no seed each, so that
@@ -48,7 +54,7 @@ def merge_records(records: Sequence[ResultRecord]) -> ResultRecord:
         average_accuracy_per_seed=accuracies,
         seeds=_joined(record.seeds for record in records),
         stream_seeds=_joined(streams) if all(streams) else None,
-        more={**first.more, **_mean_success(records, runs)},
+        more={**first.more, **_means_of_own(records), **_mean_success(records, runs)},
         **_means_of(runs),
     )
 
@@ -131,6 +137,42 @@ def _mean(values: Iterable[Any], places: int | None = None) -> Any:
         return {name: _mean((one[name] for one in known), places) for name in common}
     mean = statistics.fmean(known)
     return mean if places is None else round(mean, places)
+
+
+def _means_of_own(records: Sequence[ResultRecord]) -> dict[str, Any]:
+    """Means of numbers, and of lists of them, that somebody recorded besides, and the values of all seeds."""
+    means: dict[str, Any] = {}
+    for name in records[0].more:
+        if name in (*PLAYED, *SUCCESS) or name.endswith(PER_SEED):
+            continue
+        values = _joined(_of_seeds(record, name) for record in records)
+        shapes = {_shape(value) for value in values}
+        if len(values) < sum(len(record.seeds) for record in records) or len(shapes) > 1 or None in shapes:
+            continue
+        if not _is_whole(values[0]) or any(value != values[0] for value in values):
+            means |= {name: _mean(values), f"{name}{PER_SEED}": values}
+    return means
+
+
+def _of_seeds(record: ResultRecord, name: str) -> list[Any]:
+    """The values of all seeds of a record; none where they are not known, as of one that was merged without them."""
+    if name not in record.more:
+        return []
+    value, seeds = record.more[name], len(record.seeds)
+    single = [value] if seeds == 1 else []
+    found: list[Any] = record.more.get(f"{name}{PER_SEED}", single)
+    return found if len(found) == seeds else []
+
+
+def _shape(value: Any) -> int | None:
+    """How many numbers a list has, -1 for a number by itself; None for what has no mean."""
+    if isinstance(value, list):
+        return len(value) if all(_shape(one) == -1 for one in value) else None
+    return -1 if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _is_whole(value: Any) -> bool:
+    return all(isinstance(one, int) for one in (value if isinstance(value, list) else [value]))
 
 
 def _mean_success(records: Sequence[ResultRecord], runs: Sequence[ResultRecord]) -> dict[str, Any]:

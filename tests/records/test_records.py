@@ -105,6 +105,23 @@ def test_goals_of_other_tasks_are_no_seeds_of_one_recipe(other):
         merge_records([one, two])
 
 
+def test_numbers_of_ones_own_are_means_where_each_seed_has_them():
+    seeds = [
+        record(0, right=0.5, tasks_right=[0.5, 1], steps=10, size=7, by_gates=[True], note="a", lost=1.0, curve=[1, 2]),
+        record(1, right=0.7, tasks_right=[0.7, 0], steps=20, size=7, by_gates=[False], note="b", curve=[1]),
+        record(2, right=0.9, tasks_right=[0.9, 2], steps=60, size=7, by_gates=[False], note="c", lost=2.0, curve=[1]),
+    ]
+    for merged in (merge_records(seeds), merge_records([merge_records(seeds[:2]), seeds[2]])):
+        assert merged.more == {
+            **{"right": pytest.approx(0.7), "right_per_seed": [0.5, 0.7, 0.9], "steps": 30, "size": 7},
+            **{"tasks_right": [pytest.approx(0.7), 1], "tasks_right_per_seed": [[0.5, 1], [0.7, 0], [0.9, 2]]},
+            **{"steps_per_seed": [10, 20, 60], "by_gates": [True], "note": "a", "lost": 1.0, "curve": [1, 2]},
+        }
+    earlier = replace(record(5, right=0.1), seeds=[5, 6], average_accuracy_per_seed=[0.8, 0.8])
+    merged = merge_records([earlier, seeds[0]])
+    assert merged.more["right"] == 0.1 and "right_per_seed" not in merged.more, "of the first seed, as it was merged"
+
+
 def test_what_one_of_the_seeds_lacks_has_no_mean():
     whole = record(accuracy_by_context={"inferred": 0.8})
     merged = merge_records([whole, replace(record(1), matrix=None, task_accuracies=None)])

@@ -238,7 +238,7 @@ def _made(record: ResultRecord | None) -> Iterator[tuple[str, str]]:
         "hardware": record.hardware,
         "training time": None if record.wall_time_s is None else _duration(record.wall_time_s),
         "parameters": None if record.parameters is None else f"{record.parameters:,}",
-        **{name.replace("_", " "): None if value is None else f"{value:,}" for name, value in more.items()},
+        **{name.replace("_", " "): None if value is None else f"{value:,.12g}" for name, value in more.items()},
         "recipe's hash": record.config_hash,
         "source": record.source,
         "reference": record.reference,
