@@ -55,6 +55,11 @@ def without_success(specs: Sequence[TaskSpec]) -> list[str]:
     return [spec.name for spec in specs if spec.success is None]
 
 
+def played_metric(specs: Sequence[TaskSpec]) -> str:
+    """What a `dendrite_zoo.callbacks.SuccessLogger` logs that a matrix is made of."""
+    return "val/return" if without_success(specs) else "val/success"
+
+
 def say_success(specs: Sequence[TaskSpec]) -> bool:
     """Whether tasks that are evaluated together say what success is.
 

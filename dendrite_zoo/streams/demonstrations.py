@@ -17,7 +17,7 @@ from dendrite_zoo._core.checks import check_choice, check_flags, check_integers
 from dendrite_zoo._core.names import places_of, say_new_names
 from dendrite_zoo.rl import Demonstrations, Disturbance, TaskSpec, task_specs
 from dendrite_zoo.rl.evaluation import Act, Policy, acting
-from dendrite_zoo.rl.task_list import equal_sizes, without_success
+from dendrite_zoo.rl.task_list import equal_sizes, played_metric
 from dendrite_zoo.streams.datamodule import TaskDataModule, milestones_of
 from dendrite_zoo.streams.demonstration_files import folder_of_run, load_or_collect, refuse_rounds
 from dendrite_zoo.streams.loader import DemonstrationLoader, SingleBatch
@@ -289,7 +289,7 @@ class DemonstrationSequence(DemonstrationMixture):
         self.milestones = None if eval_at is None else milestones_of(eval_at, range(first_task, self.num_tasks))
         self.first_task, self.epochs_per_task = first_task, epochs_per_task
         self.max_epochs = epochs_per_task * (self.num_tasks - first_task)
-        self.metric = "val/return" if without_success(self.specs) else "val/success"
+        self.metric = played_metric(self.specs)
 
     @property
     def current_task(self) -> int:

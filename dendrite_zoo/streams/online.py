@@ -12,7 +12,7 @@ from dendrite_zoo.rl import Acting, Exploration, TaskSpec, Transitions, task_spe
 from dendrite_zoo.rl.player import Act
 from dendrite_zoo.rl.practice import Practice, check_rests, environment_options
 from dendrite_zoo.rl.replay import ReplayBuffer
-from dendrite_zoo.rl.task_list import equal_sizes, without_success
+from dendrite_zoo.rl.task_list import equal_sizes, played_metric
 from dendrite_zoo.streams.datamodule import TaskDataModule
 from dendrite_zoo.streams.loader import SingleBatch
 from dendrite_zoo.streams.rounds import RoundLoader
@@ -120,7 +120,7 @@ class OnlineTasks(TaskDataModule):
         self.num_envs, self.epochs_per_task = self.num_tasks // turns * envs_per_task, -(-epochs // turns)
         self.epochs = self.max_epochs = self.epochs_per_task * turns
         if order == "sequential":
-            self.metric = "val/return" if without_success(self.specs) else "val/success"
+            self.metric = played_metric(self.specs)
         self.steps_per_round, self.updates_per_round, self.seed = steps_per_round, updates_per_round, seed
         self.warmup_steps, self.envs_per_task, self.solved_every = warmup_steps, envs_per_task, solved_every
         self.normalize_rewards, self.save_replay, self.exploration = normalize_rewards, save_replay, exploration
