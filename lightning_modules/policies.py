@@ -205,6 +205,17 @@ def warn_of_long_warmups(data: OnlineTasks, actor_warmup: int) -> None:
         )
 
 
+def warn_of_new_critics(policy: nn.Module, tasks: Iterable[str]) -> None:
+    """Say so where critics that know nothing would teach a policy what it does already."""
+    known = getattr(getattr(policy, "origin", None), "arguments", {}).get("tasks", ())
+    if again := [task for task in tasks if task in known]:
+        rank_zero_warn(
+            f"The policy was loaded with {', '.join(again)}, and its critics are new: until they have learned, they "
+            "lead it away from what it does, which is lost in a few hundred updates. Give kl_coef= and actor_warmup=, "
+            "as the recipe metaworld-finetune does (10 and 250); or go on with module and critics of a checkpoint."
+        )
+
+
 def check_critic(policy: nn.Module, critic: nn.Module) -> None:
     """Refuse a critic of ours that is for other tasks or reads something else than a policy of ours.
 

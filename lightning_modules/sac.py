@@ -23,8 +23,14 @@ from dendrite_zoo._core.checks import (
 from dendrite_zoo._core.lightning import looks_between_updates
 from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo._core.ranks import num_ranks
-from dendrite_zoo.lightning_modules.new_tasks import Learn
-from dendrite_zoo.lightning_modules.policies import PolicyModule, check_critic, mean_return, warn_of_long_warmups
+from dendrite_zoo.lightning_modules.new_tasks import TRAINED, Learn
+from dendrite_zoo.lightning_modules.policies import (
+    PolicyModule,
+    check_critic,
+    mean_return,
+    warn_of_long_warmups,
+    warn_of_new_critics,
+)
 from dendrite_zoo.models import ActiveDendritePolicy, TwinCritic
 from dendrite_zoo.models.control import ControlModel
 from dendrite_zoo.models.growth import start_as
@@ -161,6 +167,7 @@ class MultiTaskSAC(PolicyModule):
             if learn == "new":
                 raise wrong_argument("start_std", "None with learn='new', for all tasks share it", start_std)
             self.model.set_std(start_std)
+        self._new_critics = critic is None or isinstance(critic, Mapping)
         self.critic = TwinCritic.like(self.model) if critic is None else as_model(critic, nn.Module, name="critic")
         check_critic(self.model, self.critic)
         self.slow_critic = copy.deepcopy(self.critic).requires_grad_(False)
@@ -220,6 +227,9 @@ class MultiTaskSAC(PolicyModule):
     def on_fit_start(self) -> None:
         """Normalise by the observations of other data than `OnlineTasks`, where they say theirs."""
         super().on_fit_start()
+        guided = self.start_policy is not None or self.hparams["actor_warmup"] > 0
+        if self._new_critics and not guided and self.global_step == 0 and self.model not in TRAINED:
+            warn_of_new_critics(self.model, getattr(self.datamodule, "tasks", ()))
         observations = getattr(self.datamodule, "observations", None)
         if observations is not None and not self._is_trained:
             self._normalize(observations.to(self.device))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from functools import partial
 
 import pytest
@@ -150,6 +151,7 @@ def test_tasks_one_after_another_are_finished_when_the_next_begins():
         assert all(after[task].equal(finished) for after in noted.actions[rounds * (number + 1) :])
 
 
+@pytest.mark.filterwarnings("ignore:The policy was loaded with")
 def test_some_of_a_policys_tasks_by_name(tmp_path):
     """The same as a policy of those tasks alone, where all of it is trained, but for what one task has by itself."""
     known_policy(tmp_path)
@@ -225,3 +227,20 @@ def test_a_new_task_starts_from_the_column_that_has_the_best_return(tmp_path):
     with pytest.raises(ValueError, match="name of a task with other data than OnlineTasks, whose environments are not"):
         other.trainer = Trainer(logger=False)
         other.setup("fit")
+
+
+@pytest.mark.filterwarnings("ignore:learn='new'. the policy was loaded with")
+@pytest.mark.parametrize("options", [{}, {"learn": "new"}])
+def test_critics_that_know_nothing_and_a_policy_that_knows_its_tasks(options, tmp_path):
+    """It is said before the policy is lost, and not where it is kept, or learns what it does not know."""
+    known_policy(tmp_path)
+    words = "The policy was loaded with reach-v3, and its critics are new: .* Give kl_coef= and actor_warmup="
+    policy = dendrite_zoo.load(tmp_path, tasks=[*KNOWN, NEW[0]])
+    with pytest.warns(UserWarning, match=words):
+        fit(module := MultiTaskSAC(policy, batch_size_per_task=8, **options), data := online(["reach-v3"]))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="The policy was loaded with reach-v3, and its critics are new")
+        fit(MultiTaskSAC(module.model, critic=module.critic, batch_size_per_task=8, **options), data)
+        for tasks, more in ((["reach-v3"], {"kl_coef": 1.0}), (["reach-v3"], {"actor_warmup": 1}), (NEW[:1], {})):
+            policy = dendrite_zoo.load(tmp_path, tasks=[*KNOWN, NEW[0]])
+            fit(MultiTaskSAC(policy, batch_size_per_task=8, **options, **more), online(tasks))

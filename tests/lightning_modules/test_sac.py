@@ -229,6 +229,7 @@ def test_returns_of_several_steps_are_learned_from():
     assert powers == [0.729, 0.81, 0.9]  # less where an episode ended before
 
 
+@pytest.mark.filterwarnings("ignore:The policy was loaded with")
 def test_features_that_are_known_are_not_measured_and_the_warmup_is_played(tmp_path):
     policy = small_policy(observation_features="metaworld", observation_clip=10.0)
     mean, scale = policy.observation_mean.clone(), policy.observation_scale.clone()
