@@ -104,9 +104,12 @@ class Card:
         return data.to_dict()
 
     def _tags(self) -> tuple[str, ...]:
-        """Those of the kind; what has played to learn was no imitation."""
+        """Those of the kind; how a policy learned its record says."""
         played = bool(self.own and self.own[0].get("env_steps"))
-        return tuple("reinforcement-learning" if played and t == "imitation-learning" else t for t in self.kind.tags)
+        how = ["reinforcement-learning" if played else "imitation-learning"] if self.own else []
+        return tuple(
+            itertools.chain.from_iterable(how if tag == "imitation-learning" else [tag] for tag in self.kind.tags)
+        )
 
     def draw(self, path: Path) -> bool:
         """Draw the accuracy matrix, else the sub-networks; False without either, or with nothing to draw them with."""
