@@ -127,6 +127,11 @@ class MetricName:
         near = difflib.get_close_matches(self.metric, names, n=SHOWN, cutoff=0)
         shown = near + [name for name in names if name not in near][: SHOWN - len(near)]
         more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
+        if self.metric in PLAYED and PLAYED[1] in names:
+            return (
+                f"{expected}only {shown}{more} were logged, for the tasks do not say what success is. Give them "
+                "TaskSpec(..., success=...), or use ForgettingLogger('val/return')."
+            )
         if self.metric in PLAYED:
             return f"{expected}only {shown}{more} were logged. Give the Trainer a SuccessLogger(), too, which logs it."
         return (

@@ -1,7 +1,7 @@
 """Learning many robot tasks by imitation."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal, get_args
 
@@ -21,6 +21,7 @@ from dendrite_zoo.lightning_modules.policies import PolicyModule
 from dendrite_zoo.lightning_modules.weight_average import WeightAverage, Weights
 from dendrite_zoo.models import ActiveDendritePolicy
 from dendrite_zoo.models.loading import as_model, saved_config
+from dendrite_zoo.streams import DemonstrationMixture
 
 Loss = Literal["l1", "mse"]
 Batch = tuple[Tensor, Tensor, Tensor]
@@ -185,6 +186,8 @@ class BehaviorCloning(PolicyModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Set the learning rate; start a task with a fresh optimizer."""
         super().on_train_batch_start(batch, batch_idx)
+        if not isinstance(self.datamodule, DemonstrationMixture):
+            self.check_batch(*self._parts(batch))
         self.enter_batch(batch[2])
         done, total = self._progress(batch_idx)
         self.scale_learning_rate(min(1.0, (done + 1) / max(1, self.hparams["warmup"])) * cosine(done / total))
@@ -243,10 +246,22 @@ class BehaviorCloning(PolicyModule):
         super().start_parts(is_first=is_first)
 
     def _loss(self, batch: Batch) -> Tensor:
-        observation, action, task = batch[0], batch[1], self.in_policy(batch[2])
+        observation, action, task = self._parts(batch)
+        task = self.in_policy(task)
         if task.device.type == "cpu" and bool((task == task[0]).all()):
             task = task[0]  # one index for all rows is cheaper
         return imitation_loss(self(observation, task)[0], action, self.hparams["loss"])
+
+    def _parts(self, batch: Any) -> Batch:
+        """The tensors of a batch, in the precision of the policy."""
+        if not isinstance(batch, Sequence) or len(batch) != 3 or not all(isinstance(part, Tensor) for part in batch):
+            got = f"{len(batch)} parts" if isinstance(batch, Sequence) else type(batch).__name__
+            raise TypeError(
+                f"Expected batches of tensors (observation, action, task), but got {got}. Where there is one task, its "
+                "number is torch.zeros(len(observation), dtype=torch.long)."
+            )
+        kind = next(self.model.parameters()).dtype
+        return batch[0].to(kind), batch[1].to(kind), batch[2].long()
 
     def _progress(self, batch_idx: int) -> tuple[int, float]:
         """How many updates of what is learned at one stretch are done, and how many there are."""

@@ -16,6 +16,7 @@ from dendrite_zoo.lightning_modules.new_tasks import NewTaskModule
 from dendrite_zoo.models.control import ControlModel
 from dendrite_zoo.rl import evaluate_policy
 from dendrite_zoo.rl.evaluation import Act
+from dendrite_zoo.rl.replay import check_rows
 from dendrite_zoo.streams import OnlineTasks
 
 PLAYED = 3
@@ -41,6 +42,7 @@ class PolicyModule(NewTaskModule):
         super().__init__()
         self._places: Tensor | None = None  # of the data's tasks in the policy
         self._task_of_batch = 0  # where the data do not say it
+        self._looked_at = False  # a batch, for the scale of its observations
 
     def setup(self, stage: str) -> None:
         """Refuse data of tasks that the policy does not know, before anything is trained."""
@@ -71,6 +73,18 @@ class PolicyModule(NewTaskModule):
         else:
             self._task_of_batch = int(task[0])
             self.enter_task(self._task_of_batch)
+
+    def check_batch(self, observation: Tensor, action: Tensor, task: Tensor) -> None:
+        """Refuse rows of a loader of one's own that no policy could have played; warn where nothing scales them."""
+        check_rows(action, task, len(self.tasks if self._places is None else self._places))
+        is_first, self._looked_at = not self._looked_at, True
+        if not is_first or not isinstance(self.model, ControlModel) or self.model.has_normalizer:
+            return
+        if (largest := float(observation.abs().max())) > FAR:
+            rank_zero_warn(
+                f"The policy reads observations as they are, up to {largest:.4g}, and learns little from numbers that "
+                "large. Call module.model.fit_normalizer(observations) before the fit."
+            )
 
     def start_parts(self, *, is_first: bool) -> None:
         """Say so where a task is none that is new."""

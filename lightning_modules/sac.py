@@ -237,7 +237,11 @@ class MultiTaskSAC(PolicyModule):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Start a task with a fresh optimizer."""
         super().on_train_batch_start(batch, batch_idx)
-        self.enter_batch(None if isinstance(batch, Round) else as_transitions(batch).task)
+        if isinstance(batch, Round):
+            return self.enter_batch(None)
+        steps = self._steps(batch)
+        self.check_batch(steps.observation, steps.action, steps.task)
+        self.enter_batch(steps.task)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """One optimizer for the policy, the critics and the entropy coefficients, a group of parameters each."""
@@ -264,9 +268,12 @@ class MultiTaskSAC(PolicyModule):
             self.log("updates", float(self.global_step))
         self.log_dict({f"train/{name}": value for name, value in played.items()})
 
+    def _steps(self, batch: Any) -> Transitions:
+        return as_transitions(batch, next(self.model.parameters()).dtype)
+
     def _learn_from(self, batch: Any) -> None:
         self._generator = self._generator_of(self.global_step)
-        losses = means_of([self.update(as_transitions(batch))])
+        losses = means_of([self.update(self._steps(batch))])
         self.log_dict({f"train/{name}": value for name, value in losses.items()})
 
     def _learn(self, data: OnlineTasks, updates: int) -> dict[str, float]:
@@ -293,7 +300,10 @@ class MultiTaskSAC(PolicyModule):
 
     def validation_step(self, batch: Sequence[Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Log entropy and value of the observations that were last seen of task ``dataloader_idx``."""
-        observation, task = batch[0], self.in_policy(batch[1] if len(batch) == 2 else batch[4])
+        if len(batch) != 2:
+            steps = self._steps(batch)
+            batch = steps.observation, steps.task
+        observation, task = batch[0], self.in_policy(batch[1])
         action, log_prob = self.networks.sample(observation, task, self._noise)
         value = torch.minimum(*self.critic(observation, action, task)).mean() / self.hparams["reward_scale"]
         prefix = f"val/task_{dataloader_idx}"

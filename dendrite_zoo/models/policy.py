@@ -172,7 +172,8 @@ class ActiveDendritePolicy(ControlModel):
             deterministic: the mean, squashed; else a sample.
 
         Returns:
-            ``(action_size,)``, each in [-1, 1].
+            ``(action_size,)``, each in [-1, 1]; `dendrite_zoo.rl.TaskSpec.played` scales it to the bounds of an
+            environment of your own.
 
         Raises:
             ValueError: an unknown task, or an observation of another size, or one that is not finite.

@@ -82,8 +82,8 @@ def collect_demonstrations(
         tasks: ``"mt10"``, ``"mt50"`` or names of Meta-World's tasks, or a list of `TaskSpec`.
         episodes_per_task: number of goals or starts of each task, one episode each.
         expert: who shows what to do: a policy that knows these tasks, or a function from observations ``(N, O)`` and
-            task indices ``(N,)``, positions in ``tasks``, to actions ``(N, A)``; by default Meta-World's scripted
-            experts.
+            task indices ``(N,)``, positions in ``tasks``, to actions ``(N, A)``, from -1 to 1 as a policy's; by default
+            Meta-World's scripted experts.
         policy: the policy that acts, likewise.
         expert_share: DAgger's beta, from 0 to 1.
         disturbance: noise on the actions, in every second episode.
@@ -128,15 +128,15 @@ def collect_demonstrations(
         envs.reset()
         while len(busy := np.flatnonzero(~envs.finished)):
             observation, task = envs.observation[busy], envs.task_index[busy]
-            shape = len(busy), envs.action_size
+            shape, of = (len(busy), envs.action_size), envs.task_of(busy)
             if expert is None:
                 right = rest(envs.expert_actions())
             else:
                 right = np.zeros((envs.num_envs, envs.action_size))
-                right[busy] = np.clip(checked_actions(expert(observation, task), shape), -1, 1)
+                right[busy] = np.clip(checked_actions(expert(observation, task), shape, of), -1, 1)
             action = right.copy()
             if policy is not None:
-                action[busy] = checked_actions(policy(observation, task), shape)
+                action[busy] = checked_actions(policy(observation, task), shape, of)
             action = behavior(action, right, disturbed=goal % 2 == 1)
             rows.append((observation, right[busy], task, task * episodes_per_task + goal[busy]))
             step = envs.step(action)

@@ -1,6 +1,7 @@
 """Environments of several tasks, many at a time: vectorised over a few processes that share memory."""
 
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ from dendrite_zoo._core.checks import check_integers
 from dendrite_zoo.rl.episodes import Order, Split, Step
 from dendrite_zoo.rl.metaworld.tasks import MetaWorldTask, metaworld
 from dendrite_zoo.rl.pool import WorkerPool
+from dendrite_zoo.rl.spec import TaskSpec
 from dendrite_zoo.rl.task_list import Tasks, check_sent, episode_config, equal_sizes, task_specs
 
 __all__ = ["Step", "TaskEnvironments"]
@@ -260,20 +262,29 @@ def _converted(state: Any, kind: type, convert: Any) -> Any:
     return convert(state) if isinstance(state, kind) else state
 
 
-def checked_actions(actions: ArrayLike | torch.Tensor, shape: tuple[int, int]) -> NDArray[np.float64]:
+def checked_actions(
+    actions: ArrayLike | torch.Tensor, shape: tuple[int, int], of: Callable[[int], TaskSpec] | None = None
+) -> NDArray[np.float64]:
     """Return a policy's actions as an array that can be played.
 
     Args:
         actions: on any device and with or without gradient.
         shape: what is expected: the number of observations that they were chosen by, and the size of an action.
+        of: gives the task of a row, where what is beyond -1 to 1 is to be refused and not clipped.
 
     Raises:
-        ValueError: actions of another shape, or not finite.
+        ValueError: actions of another shape, not finite, or in the units of an environment.
     """
-    array = np.asarray(actions.detach().cpu() if isinstance(actions, torch.Tensor) else actions, dtype=np.float64)
+    expected = f"Expected actions of shape {shape}, a row for each of {shape[0]} observations"
+    try:
+        array = np.asarray(actions.detach().cpu() if isinstance(actions, torch.Tensor) else actions, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(f"{expected}, but got a {type(actions).__name__}. Return the actions alone.") from None
     if array.shape != shape:
-        expected = f"Expected actions of shape {shape}, a row for each of {shape[0]} observations"
         raise ValueError(f"{expected}, but got {array.shape}. Check the policy's output.")
     if rows := np.flatnonzero(~np.isfinite(array).all(axis=1)).tolist():
         raise ValueError(f"Expected actions from -1 to 1, but got NaN or infinity in rows {rows}. Check the policy.")
+    if of is not None:
+        for row in np.flatnonzero((np.abs(array) > 1 + 1e-6).any(axis=1)).tolist():
+            of(row).check_units(array[row])
     return array

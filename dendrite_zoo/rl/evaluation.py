@@ -1,6 +1,7 @@
 """What a policy reaches on each goal or start, in one episode each: how results on Meta-World are reported."""
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Protocol, TypeAlias
@@ -21,7 +22,7 @@ from dendrite_zoo.rl.task_list import Tasks, benchmark_of, check_policy, say_suc
 __all__ = ["GoalEvaluation", "SuccessReport", "evaluate_policy"]
 
 Act: TypeAlias = Callable[[NDArray[np.float64], NDArray[np.int64]], ArrayLike]
-"""From observations ``(N, O)`` and task indices ``(N,)`` to actions ``(N, A)``."""
+"""From observations ``(N, O)`` and task indices ``(N,)`` to actions ``(N, A)``, from -1 to 1."""
 
 
 class Policy(Protocol):
@@ -204,7 +205,7 @@ class GoalEvaluation(TaskEnvironments):
             while len(busy := np.flatnonzero(~self.finished)):
                 for rows in self._at_once(busy[left[busy] == 0]):
                     chosen = act(self.observation[rows], self.task_index[rows])
-                    actions[rows] = checked_actions(chosen, (len(rows), self.action_size))
+                    actions[rows] = checked_actions(chosen, (len(rows), self.action_size), self.task_of(rows))
                     left[rows] = self.action_repeat
                 step = self.step(actions)
                 left = np.where(step.ended, 0, left - 1)
@@ -218,6 +219,10 @@ class GoalEvaluation(TaskEnvironments):
         reached = first if self.has_success else None
         rules = config.split, config.max_steps, returns, self.action_repeat
         return SuccessReport(self.tasks, reached, at_end, *rules)
+
+    def task_of(self, rows: NDArray[np.int64]) -> Callable[[int], TaskSpec]:
+        """Gives the task of the first of some rows, of the second, and so on."""
+        return lambda place: self.specs[self.task_index[rows[place]]]
 
     def _at_once(self, busy: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         """The rows that the policy is given together: of environments of one's own, those of a task.
@@ -241,7 +246,8 @@ def evaluate_policy(
 
     Args:
         policy: an `ActiveDendritePolicy` or a module that trains one, or any object with ``act_batch`` and ``tasks``;
-            or a function, for which a task's index is the position in ``tasks``.
+            or a function of observations ``(N, O)`` and task indices ``(N,)``, positions in ``tasks``. Actions
+            ``(N, A)`` are from -1 to 1, and are scaled to an environment's bounds.
         tasks: ``"mt10"``, ``"mt50"`` or names of Meta-World's tasks, or a list of `TaskSpec`; None for all ``tasks`` of
             the policy, if they are Meta-World's.
         progress: show a progress bar.
@@ -271,6 +277,10 @@ def acting(policy: Act | Policy, tasks: Tasks | None) -> tuple[Act, tuple[TaskSp
     if (known is None and tasks is None) or not callable(act):
         got = f"{type(policy).__name__} and {tasks}"
         raise ValueError(f"Expected a policy with `tasks`, or a function with tasks=..., but got {got}.")
+    if act is policy and not _takes_two(act):
+        remedy = "Give one such as lambda observations, tasks: network(observations)."
+        expected = f"a function of observations and task indices, but got {policy!r}"
+        raise ValueError(f"Expected a policy with `act_batch`, or {expected}. {remedy}")
     specs = task_specs(known if tasks is None else tasks)
     names = [spec.name for spec in specs]
     unknown = [] if known is None else [name for name in names if name not in known]
@@ -282,6 +292,17 @@ def acting(policy: Act | Policy, tasks: Tasks | None) -> tuple[Act, tuple[TaskSp
         raise ValueError(f"Expected `tasks` to be {expected}, but got {', '.join(unknown)}.")
     own = np.array([list(known).index(name) for name in names])
     return functools.wraps(act, updated=())(lambda observation, index: act(observation, own[index])), specs
+
+
+def _takes_two(act: Any) -> bool:
+    """Whether a function, or a module, can be called with two arguments; True where its arguments are not known."""
+    try:
+        inspect.signature(getattr(act, "forward", act)).bind(None, None)
+    except TypeError:
+        return False
+    except ValueError:  # of one that is not written in Python
+        return True
+    return True
 
 
 def _act_and_owner(policy: Any) -> tuple[Any, Any]:

@@ -107,7 +107,8 @@ def check_step(name: str, result: Any) -> None:
             f"gymnasium's does, but got {got}. Check the environment."
         )
     _, reward, _, _, info = result
-    if np.size(reward) != 1 or np.asarray(reward).dtype.kind not in "biuf" or not np.isfinite(reward):
+    number = np.asarray(reward)  # a tensor's own `size` is a method
+    if number.size != 1 or number.dtype.kind not in "biuf" or not np.isfinite(number).all():
         expected = f"the reward of {name} to be a finite number"
         raise ValueError(f"Expected {expected}, but got {reward!r}. Check the environment.")
     if not isinstance(info, Mapping):

@@ -61,7 +61,7 @@ def record_policy(
                     pictures[name].append(picture if plays or not own else own[-1])
             if len(busy := np.flatnonzero(~envs.finished)):
                 chosen = act(envs.observation[busy], envs.task_index[busy])
-                actions[busy] = checked_actions(chosen, (len(busy), envs.action_size))
+                actions[busy] = checked_actions(chosen, (len(busy), envs.action_size), envs.task_of(busy))
                 envs.step(actions)
             bar.advance(shown)
     return pictures

@@ -37,11 +37,12 @@ class Transitions(NamedTuple):
     discount: Tensor | None = None
 
 
-def as_transitions(batch: Any) -> Transitions:
+def as_transitions(batch: Any, kind: torch.dtype = torch.float32) -> Transitions:
     """A batch of a loader of one's own as `Transitions`.
 
     Args:
         batch: five to seven tensors in the order of `Transitions`, or a mapping of them by their names.
+        kind: of the numbers.
 
     Raises:
         ValueError: it is something else.
@@ -65,9 +66,41 @@ def as_transitions(batch: Any) -> Transitions:
             f"Expected data of OnlineTasks, or batches of {names} with as many rows each, but got {got} of the shapes "
             f"{shapes}."
         )
+    for name, part in steps._asdict().items():
+        one = not name.endswith(("observation", "action"))  # number a row
+        if part is not None and part.ndim != (1 if one else 2):
+            shape = f"({len(part)},), a number a row" if one else f"({len(part)}, size)"
+            raise wrong_argument(
+                name, f"of shape {shape}", tuple(part.shape), f"Pass {name}.squeeze(1)." if one else ""
+            )
     ends = None if steps.terminated is None else steps.terminated.bool()
-    factor = None if steps.discount is None else steps.discount.float()
-    return steps._replace(task=steps.task.long(), reward=steps.reward.float(), terminated=ends, discount=factor)
+    seen, done, reward, then = (part.to(kind) for part in steps[:4])
+    factor = None if steps.discount is None else steps.discount.to(kind)
+    return Transitions(seen, done, reward, then, steps.task.long(), ends, factor)
+
+
+def check_rows(action: Tensor, task: Tensor, num_tasks: int) -> None:
+    """Refuse rows of a loader of one's own that no policy could have played.
+
+    Args:
+        action: ``(B, A)``.
+        task: ``(B,)`` integers.
+        num_tasks: how many tasks the policy has.
+
+    Raises:
+        ValueError: an action that is not from -1 to 1, or a task that the policy does not have.
+
+    Example:
+        >>> check_rows(torch.tensor([[-1.0], [1.0]]), torch.tensor([0, 1]), num_tasks=2)
+    """
+    low, high = map(float, action.aminmax())
+    if not (low >= -1 - 1e-4 and high <= 1 + 1e-4):
+        raise ValueError(
+            f"Expected actions from -1 to 1, as policies act, but got some from {low:.4g} to {high:.4g}. Scale those "
+            "of an environment by its bounds: 2 * (action - low) / (high - low) - 1."
+        )
+    if bool(((task < 0) | (task >= num_tasks)).any()):
+        raise wrong_argument("task", f"from 0 to {num_tasks - 1}, tasks of the policy", task.unique().tolist())
 
 
 class ReplayBuffer:

@@ -229,6 +229,23 @@ class TaskSpec:
             scaled = (high + low) / 2 + np.clip(action, -1, 1) * ((high - low) / 2)
         return np.clip(scaled, low, high).astype(kind)
 
+    def check_units(self, action: NDArray[np.float64]) -> None:
+        """Refuse an action beyond -1 to 1 where the environment has other bounds, whose units it must be in.
+
+        Shape:
+            ``(A,)``
+
+        Raises:
+            ValueError: it is one.
+        """
+        _, low, high, *_ = self._spaces
+        if np.any(low != -1) or np.any(high != 1):
+            raise ValueError(
+                f"Expected actions from -1 to 1, which are scaled to the bounds of {self.name}, {low.tolist()} to "
+                f"{high.tolist()}, but got {action.tolist()}. Give 2 * (action - low) / (high - low) - 1, within -1 to "
+                "1, for an action in the units of the environment."
+            )
+
     def succeeded(self, *result: Any) -> bool:
         """Whether the task is solved at a step.
 

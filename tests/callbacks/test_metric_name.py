@@ -87,6 +87,9 @@ def test_the_message_suggests_the_nearest_that_can_be_read():
             .not_logged({"val/loss": 0}, loaders=2)
             .endswith("only ['val/loss'] were logged. Give the Trainer a SuccessLogger(), too, which logs it.")
         )
+    played = {"val/task_0/return": 0, "val/task_1/return": 0}  # of tasks without success
+    message = MetricName("val/success").not_logged(played, loaders=2)
+    assert "the tasks do not say what success is" in message and "ForgettingLogger('val/return')" in message
     message = MetricName("val_acc").not_logged({f"val_acc_{j}": 0 for j in range(3)}, loaders=3)
     assert "Did you mean 'val_acc_{task}'?" in message
 

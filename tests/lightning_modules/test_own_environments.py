@@ -11,7 +11,7 @@ from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import DataLoader, TensorDataset
 
 from dendrite_zoo.callbacks import ForgettingLogger, SuccessLogger, SynapticIntelligence
-from dendrite_zoo.lightning_modules import MultiTaskSAC
+from dendrite_zoo.lightning_modules import BehaviorCloning, MultiTaskSAC
 from dendrite_zoo.models import ActiveDendritePolicy
 from dendrite_zoo.rl import Exploration, Transitions
 from dendrite_zoo.streams import OnlineTasks, Round
@@ -232,6 +232,58 @@ def test_a_loader_of_transitions_is_learned_from_as_it_is():
         again.fit(module, DataLoader(TensorDataset(*transitions()[:3]), batch_size=16), loader)
     with pytest.raises(ValueError, match="Expected `n_step` to be 1 with other data than OnlineTasks, .*, but got 3"):
         again.fit(MultiTaskSAC(policy(), n_step=3), loader, loader)
+
+
+def fit_loader(module, *parts):
+    trainer = Trainer(max_epochs=1, num_sanity_val_steps=0, **QUIET, enable_checkpointing=False)
+    loader = DataLoader(TensorDataset(*parts), batch_size=16)
+    trainer.fit(module, loader, loader)
+    return trainer
+
+
+@pytest.mark.parametrize(
+    ("place", "change", "words"),
+    [
+        (1, lambda action: 3 * action, "actions from -1 to 1, as policies act, but got some from -2.9.* to 2.6"),
+        (2, lambda reward: reward[:, None], r"`reward` to be of shape \(16,\), .* got \(16, 1\). Pass reward.squeeze"),
+        (4, lambda task: task + 1, r"`task` to be from 0 to 1, tasks of the policy, but got \[1, 2\]"),
+        (5, lambda ends: ends[:, None], r"`terminated` to be of shape \(16,\), .* got \(16, 1\)"),
+    ],
+)
+def test_rows_that_no_policy_played_are_refused(place, change, words):
+    parts = list(transitions())
+    parts[place] = change(parts[place])
+    with pytest.raises(ValueError, match=words):
+        fit_loader(MultiTaskSAC(policy()), *parts)
+
+
+def test_rows_of_double_precision_are_learned_from():
+    parts = transitions()
+    for module, rows in (
+        (MultiTaskSAC(policy()), parts),
+        (BehaviorCloning(policy(), warmup=1), [*parts[:2], parts[4]]),
+    ):
+        doubled = [part.double() if part.is_floating_point() else part.int() for part in rows]
+        assert fit_loader(module, *doubled).global_step == 4
+
+
+def test_demonstrations_of_a_loader_are_checked():
+    observation, action, _, _, task, _ = transitions()
+    with pytest.raises(TypeError, match=r"batches of tensors \(observation, action, task\), but got 2 parts. .*zeros"):
+        fit_loader(BehaviorCloning(policy(), warmup=1), observation, action)
+    with pytest.raises(ValueError, match="actions from -1 to 1, as policies act, but got some from -4.9.* to 4.3"):
+        fit_loader(BehaviorCloning(policy(), warmup=1), observation, 5 * action, task)
+
+
+@pytest.mark.filterwarnings("error:The policy reads observations")
+def test_large_observations_that_nothing_scales_are_said():
+    observation, action, _, _, task, _ = transitions()
+    fit_loader(BehaviorCloning(policy(), warmup=1), observation, action, task)
+    scaled = policy()
+    scaled.fit_normalizer(100 * observation)
+    fit_loader(BehaviorCloning(scaled, warmup=1), 100 * observation, action, task)
+    with pytest.raises(UserWarning, match=r"as they are, up to .*fit_normalizer\(observations\) before the fit"):
+        fit_loader(BehaviorCloning(policy(), warmup=1), 100 * observation, action, task)
 
 
 def test_the_observations_of_a_datamodule_are_those_to_normalise_by():

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from dendrite_zoo.rl import TaskEnvironments, TaskSpec, evaluate_policy, task_specs
+from dendrite_zoo.rl import TaskEnvironments, TaskSpec, collect_demonstrations, evaluate_policy, task_specs
 from tests.rl.worlds import Ledge, calm, ledges, spaces, windy
 
 gymnasium = pytest.importorskip("gymnasium")
@@ -172,7 +172,7 @@ def test_an_episode_is_the_same_whatever_else_is_played():
     """Also where a policy rounds by the number of rows, as networks do."""
 
     def rounds_by_rows(observation, task):
-        return by_task(observation, task) + 1e-3 * len(observation)
+        return 0.9 * by_task(observation, task) + 1e-3 * len(observation)
 
     both = evaluate_policy(rounds_by_rows, ledges(), num_goals=4, num_processes=0)
     alone = evaluate_policy(rounds_by_rows, ledges()[:1], num_goals=4, num_processes=0)
@@ -387,6 +387,54 @@ def test_what_a_step_returns_is_checked(result, words):
             envs.step(np.zeros((1, 2)))
     with pytest.raises(ValueError, match=words):
         spec.normalized(steps=3)
+
+
+class Plain(Ledge):
+    """Actions are from -1 to 1."""
+
+    def __init__(self):
+        super().__init__()
+        self.action_space = spaces().Box(-1, 1, (2,), np.float32)
+
+
+@pytest.mark.parametrize("reward", [torch.tensor(-0.5), torch.tensor([-0.5]), np.array([-0.5]), np.float32(-0.5)])
+def test_a_reward_is_one_number_of_any_kind(reward):
+    with TaskEnvironments(
+        [TaskSpec("a", lambda: Odd((np.zeros(3), reward, False, False, {})))], num_processes=0
+    ) as envs:
+        envs.reset()
+        assert envs.step(np.zeros((1, 2))).reward.tolist() == [-0.5]
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda act, tasks, few: evaluate_policy(act, tasks, num_goals=1, **few),
+        lambda act, tasks, few: collect_demonstrations(tasks, expert=act, episodes_per_task=1, **few),
+        lambda act, tasks, few: collect_demonstrations(tasks, expert=still, policy=act, episodes_per_task=1, **few),
+    ],
+)
+def test_actions_in_the_units_of_an_environment_are_refused(use):
+    calm, windy = ledges()
+    few = {"num_processes": 0, "max_steps": 3}
+    beyond = lambda observation, task: np.full((len(observation), 2), 7.0)  # noqa: E731
+    with pytest.raises(
+        ValueError, match=r"scaled to the bounds of calm, \[-3.0, 0.0\] to \[1.0, 10.0\], but got \[7.0"
+    ):
+        use(beyond, [calm, windy], few)
+    use(still, [calm, windy], few)
+    use(beyond, [TaskSpec("plain", Plain)], few)  # no other units: clipped
+
+
+@pytest.mark.parametrize("act", [lambda observation: observation[:2], torch.nn.Linear(3, 2)])
+def test_a_function_of_observations_alone_is_no_policy(act):
+    with pytest.raises(ValueError, match="a function of observations and task indices, but got .* lambda observations"):
+        evaluate_policy(act, ledges(), num_processes=0)
+
+
+def test_actions_with_something_beside_them_are_refused():
+    with pytest.raises(ValueError, match=r"actions of shape .*, but got a tuple. Return the actions alone"):
+        evaluate_policy(lambda observation, task: (still(observation, task), None), ledges(), num_processes=0)
 
 
 class Old(Ledge):

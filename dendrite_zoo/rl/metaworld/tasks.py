@@ -121,6 +121,9 @@ class MetaWorldTask(TaskSpec):
             f"Expected a task of your own to normalise, but got {self.name}. A policy does it for all tasks."
         )
 
+    def check_units(self, action: Any) -> None:
+        """Meta-World's bounds are -1 and 1."""
+
     observation_size = OBSERVATION_SIZE
     action_size = ACTION_SIZE
     max_steps = MAX_STEPS
