@@ -110,7 +110,7 @@ class NewTaskModule(TaskModule):
         if learn == "new":
             self.new = NewParts(self.model, **parts)
         if init_from is not None and (self.new is None or not self.new.is_one_hot):
-            where = "with learn='new' and one-hot contexts, for of others subnetworks have units in common"
+            where = "with learn='new'" if self.new is None else "with one-hot contexts: others share units"
             raise wrong_argument("init_from", f"None but {where}", init_from, "Leave it out.")
         if init_from not in (None, "nearest"):
             self.place_of(init_from)
@@ -198,9 +198,10 @@ class NewTaskModule(TaskModule):
         if (init_from := self.hparams["init_from"]) is not None:
             for task in new.tasks:
                 start = self._nearest(new, task) if init_from == "nearest" else self.place_of(init_from)
-                new.start_from(start, task)
-                self.started_from[task] = start
-                self.on_start(start, task)
+                if start != task:
+                    new.start_from(start, task)
+                    self.started_from[task] = start
+                    self.on_start(start, task)
 
     def on_fit_end(self) -> None:
         """Let all of the network learn again, in whatever comes next."""

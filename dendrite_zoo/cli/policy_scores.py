@@ -60,8 +60,11 @@ def _environments(data: Any) -> dict[str, Any]:
 
 
 def _of_sequence(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
-    """Of skills one after another: how many numbers each trained, and how many goals the matrix is of."""
+    """Of skills one after another: how many numbers each trained, where it started, how many goals the matrix is of."""
     counts = module.parameters_by_task() if isinstance(module, PolicyModule) else []
-    trained = {"parameters_per_skill": max(counts), "parameters_by_skill": counts} if counts else {}
+    trained: dict[str, Any] = {"parameters_per_skill": max(counts), "parameters_by_skill": counts} if counts else {}
+    if isinstance(module, PolicyModule) and module.started_from:
+        names = {None: None} | dict(enumerate(module.tasks))
+        trained["started_from"] = {names[task]: names[start] for task, start in module.started_from.items()}
     logger = find_callback(trainer, SuccessLogger)
     return trained if logger is None else trained | {"goals_of_matrix": logger.num_goals}

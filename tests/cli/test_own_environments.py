@@ -37,6 +37,7 @@ model:
       init_args: {tasks: [earth, mars, moon], observation_size: 3, action_size: 1, hidden_features: [8, 8]}
     batch_size_per_task: 8
     learn: new
+    init_from: moon
 data:
   class_path: OnlineTasks
   init_args:
@@ -58,7 +59,9 @@ def test_a_run_of_tasks_that_are_played_may_be_made_longer(tmp_path):
     """One that had ended goes on as if it had been longer from the start; other epochs are another recipe."""
     (tmp_path / "mine.py").write_text(MODULE)
     mixed = RECIPE.replace("order: sequential", "order: mixed").replace("test_goals: 3", "test_goals: 0")
-    (tmp_path / "own.yaml").write_text(mixed.replace("[earth, mars, moon]", "[earth, moon]").replace("learn: new", ""))
+    (tmp_path / "own.yaml").write_text(
+        mixed.replace("[earth, mars, moon]", "[earth, moon]").replace("learn: new", "").replace("init_from: moon", "")
+    )
     longer = ("--data.init_args.env_steps", 120, "--data.init_args.epochs", 6)
     run("fit", "--config", "own.yaml", "--name", "long", *longer, cwd=tmp_path)
     run("fit", "--config", "own.yaml", cwd=tmp_path)
@@ -86,6 +89,7 @@ def test_a_recipe_names_environments_by_import_paths(tmp_path):
     assert record["num_goals"] == 3 and record["goals_of_matrix"] == 20  # of the SuccessLogger that nobody gave
     segments = [x for name, x in dendrite_zoo.load(tmp_path / "runs/own").named_parameters() if "segments" in name]
     assert record["parameters_by_skill"] == [sum(x.numel() // 3 for x in segments)]  # a column of three
+    assert record["started_from"] == {"earth": "moon"}
     assert record["parameters_per_skill"] == record["parameters_by_skill"][0]
     assert "Expected a policy of Meta-World's tasks, but runs/own has earth, mars, moon" in run(
         "evaluate", "runs/own", cwd=tmp_path, code=1

@@ -248,7 +248,7 @@ def test_there_is_nothing_to_consolidate(callback):
     [
         ({}, {}, "network with a part for each task, but got ActiveDendriteClassifier .*context='one-hot'.*winners="),
         ({"context": "clusters"}, {}, "Expected `learn` to be 'all', but got 'new' with ClusterContext"),
-        (KINDS["subnetworks"], {"init_from": "nearest"}, "Expected `init_from` to be None but with learn='new' and"),
+        (KINDS["subnetworks"], {"init_from": "nearest"}, "Expected `init_from` to be None but with one-hot contexts"),
         (KINDS["columns"], {"init_from": "reach-v3"}, "'nearest', or the index of a task learned"),
         (KINDS["columns"], {"init_from": 3}, "'nearest', or the index of a task learned, from 0 to 0, but got 3"),
         (KINDS["columns"], {"learn": "newest"}, "Expected `learn` to be one of 'all', 'new'"),
