@@ -89,14 +89,19 @@ def new_tasks_table() -> str:
 
 
 def backbone_sequence_table() -> str:
-    """Data sets one after another on a frozen backbone: what was trained, and what it reaches."""
+    """Data sets one after another on a frozen backbone: what it reaches, and what was trained, beside copies of it."""
     names = {"mnist": "MNIST", "fashion-mnist": "Fashion-MNIST", "omniglot": "Omniglot", "digits": "digits"}
-    rows = []
-    for record in read_records(RESULTS / "backbone-sequence.json"):
-        tasks = record.more.get("tasks", names)  # where not all were run
-        found = dict(zip(tasks, record.task_accuracies or [], strict=True))
-        accuracies = [f"{found[name]:.3f}" if name in found else "" for name in names]
-        average = f"{record.average_accuracy:.4f}" if len(found) == len(names) else ""
-        trained = f"{record.more['trained_per_task']:,}"
-        rows.append([record.method, record.context_at_test, *accuracies, average, trained])
-    return table(["method", "task", *names.values(), "mean", "trained a task"], rows)
+    records, rows = read_records(RESULTS / "backbone-sequence.json"), []
+    copies = next(r.more["trained_per_task"] for r in records if r.method == "a fine-tuned copy a task")
+    for record in records:
+        found = dict(zip(record.more["tasks"], record.task_accuracies or [], strict=True))
+        spread = "" if record.average_accuracy_std is None else f" ± {record.average_accuracy_std:.4f}"
+        mean_of_tasks = f"{record.average_accuracy:.4f}{spread} ({seeds(record)})"
+        trained = record.more["trained_per_task"]
+        of_task = "; ".join(f"{numbers:,}" for numbers in sorted({*trained}))
+        shares = sorted({100 * own / copy for own, copy in zip(trained, copies, strict=True)})
+        share = f"{100 * sum(trained) / sum(copies):.1f} %"
+        share += f" ({'; '.join(f'{one:.1f}' for one in shares)})" * (len(shares) > 1)
+        accuracies = [f"{found[name]:.3f}" for name in names]
+        rows.append([record.method, record.context_at_test, *accuracies, mean_of_tasks, of_task, share])
+    return table(["method", "task", *names.values(), "mean", "trained a task", "of the copies"], rows)
