@@ -145,7 +145,8 @@ def _record_of(name: str, model: Any) -> ResultRecord:
     """The record of the run that a model is of."""
     if not model.results:
         raise ValueError(
-            f"Expected a model with the record of its run for --record, but {name} has none. Leave it out."
+            f"Expected a model with the record of its run for --record, but {name} has none. Leave it out, "
+            "or let the run play one: fit --resume RUN --test_goals 1."
         )
     record = ResultRecord.from_json(model.results[0], name)
     if len(record.seeds) > 1:
