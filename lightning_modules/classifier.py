@@ -1,6 +1,7 @@
 """What LightningModules share that train one network on several tasks from labelled data."""
 
 import inspect
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -165,6 +166,25 @@ class TaskClassifier(NewTaskModule):
                     f"Expected a datamodule of at most {most} {things}, for which the model has room, but got {given}. "
                     f"Build the model, or load it with from_pretrained, with {name}={given}."
                 )
+        check_images(self.model, self.datamodule)
+
+
+def check_images(model: nn.Module, data: Any) -> None:
+    """Refuse images whose rows flatten to as many numbers as a model expects, in another order.
+
+    Raises:
+        ValueError: such as channels last for a model of channels first.
+    """
+    expected = model.config["input_shape"] if isinstance(model, RidgeClassifier) else 0
+    if isinstance(expected, int):
+        return
+    for part in getattr(data, "parts", [data]):
+        shape = getattr(getattr(part, "source", None), "shape", ())
+        if len(shape) < 2 or math.prod(shape) != math.prod(expected):  # flat rows; other sizes are said elsewhere
+            continue
+        if [size for size in shape if size != 1] != [size for size in expected if size != 1]:
+            remedy = "Pass x.permute(0, 3, 1, 2)." if shape[-1] == expected[0] else "Pass images of that shape."
+            raise ValueError(f"Expected images of shape {tuple(expected)}, as the model's, but got {shape}. {remedy}")
 
 
 def ways_at_test(context: TaskContext) -> list[ContextAtTest]:

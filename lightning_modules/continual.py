@@ -1,14 +1,12 @@
 """Learning one task after another."""
 
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from dendrite_zoo._core.lightning import attached_trainer, second_pass, transfer_batch
+from dendrite_zoo._core.lightning import attached_trainer, whole_pass
 from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo._core.ranks import sum_over_ranks
 from dendrite_zoo.contexts import FoundContext, TaskContext
@@ -282,11 +280,7 @@ class ContinualClassifier(AdaptedTasks):
 
     def task_batches(self) -> Iterator[Batch]:
         """The training batches of the current task, as a step gets them."""
-        data = self.datamodule
-        loader = second_pass(self.trainer.train_dataloader if data is None else data.train_dataloader())
-        batches = self.trainer.num_training_batches  # of a loader without end it is what the Trainer takes
-        for batch in islice(loader, None if math.isinf(batches) else int(batches)):
-            x, y, *_ = transfer_batch(self.trainer, batch)
+        for x, y, *_ in whole_pass(self.trainer):
             if self.new is not None:
                 self._note_labels(x, y)
             yield x, y

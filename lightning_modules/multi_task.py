@@ -2,13 +2,12 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from itertools import islice
 from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from dendrite_zoo._core.checks import wrong_argument
-from dendrite_zoo._core.lightning import second_pass, transfer_batch
+from dendrite_zoo._core.lightning import whole_pass
 from dendrite_zoo._core.ranks import all_gather
 from dendrite_zoo.contexts import FoundContext, TaskContext
 from dendrite_zoo.lightning_modules.base import cosine
@@ -131,9 +130,6 @@ class MultiTaskClassifier(TaskClassifier):
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Inputs and tasks of an epoch."""
-        data = self.datamodule
-        loader = second_pass(self.trainer.train_dataloader if data is None else data.train_dataloader())
-        batches = self.trainer.num_training_batches  # of a loader without end it is what the Trainer takes
-        for batch in islice(loader, None if math.isinf(batches) else int(batches)):
-            x, _, task = unpack(transfer_batch(self.trainer, batch), "x", "y", "task")
+        for batch in whole_pass(self.trainer):
+            x, _, task = unpack(batch, "x", "y", "task")
             yield x, task

@@ -2,13 +2,17 @@
 
 import contextlib
 import copy
+import math
+from collections.abc import Iterator
 from importlib.metadata import version
+from itertools import islice
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.optim import Optimizer
+from torch.utils.data import IterableDataset
 from torchmetrics import Metric
 
 
@@ -44,6 +48,30 @@ def second_pass(loader: Any) -> Any:
     if getattr(loader, "persistent_workers", False):
         loader._iterator = None
     return loader
+
+
+def whole_pass(trainer: Trainer) -> Iterator[Any]:
+    """The training batches of an epoch, as a step gets them, to be gone through before they are trained on.
+
+    Of data without end they are as many as the Trainer takes, by ``limit_train_batches`` or ``max_steps``.
+
+    Raises:
+        ValueError: data that can be read but once, and would be gone when training begins.
+    """
+    data = getattr(trainer, "datamodule", None)
+    loader = trainer.train_dataloader if data is None else data.train_dataloader()
+    source = loader if isinstance(loader, Iterator) else getattr(loader, "dataset", None)
+    if isinstance(source, Iterator) or (isinstance(source, IterableDataset) and iter(source) is iter(source)):
+        raise ValueError(
+            "Expected training data that can be read more than once, for the context of a task is computed in a pass "
+            f"before it is trained, but got {type(source).__name__}, which is used up by then. Let __iter__ begin anew "
+            "each time, or keep the rows in a list."
+        )
+    batches = trainer.num_training_batches
+    if math.isinf(batches) and trainer.max_steps > 0:
+        batches = trainer.max_steps * trainer.accumulate_grad_batches
+    for batch in islice(second_pass(loader), None if math.isinf(batches) else int(batches)):
+        yield transfer_batch(trainer, batch)
 
 
 def looks_between_updates(module: LightningModule, optimizer: Optimizer) -> bool:

@@ -98,6 +98,15 @@ def read_dataset(dataset: Any) -> tuple[Tensor, Tensor]:
         raise ValueError(f"Expected items in {type(dataset).__name__}, but got none. Check the data set.")
     columns = []
     for name, column in zip(("inputs", "labels"), zip(*rows, strict=True), strict=True):
+        if isinstance(column[0], str):
+            remedy = "Number the classes from 0, such as by names.index(label)."
+            if name == "inputs":
+                remedy = (
+                    "Name the columns of a data set of the Hub, HubSource(..., text=...), or give numbers for texts."
+                )
+            raise TypeError(
+                f"Expected {name} of {type(dataset).__name__} to be numbers, but got {column[0]!r}. {remedy}"
+            )
         tensors = [_tensor(value) for value in column]
         if other := next((i for i, tensor in enumerate(tensors) if tensor.shape != tensors[0].shape), None):
             shapes = f"{tuple(tensors[0].shape)}, but got {tuple(tensors[other].shape)} in item {other}"

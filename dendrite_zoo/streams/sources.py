@@ -202,7 +202,8 @@ def _tensors(source: Any) -> Sequence[Tensor]:
     if not isinstance(parts, Sequence) or len(parts) not in (1, 2, 4):
         found = f"{len(source)} items" if isinstance(source, Sequence) else type(source).__name__
         expected = f"({', '.join(NAMES)}), (x, y), or a Dataset that can be indexed"
-        raise TypeError(f"Expected `source` to be {expected}, but got {found}. Pass one of these.")
+        remedy = "Pass its `dataset`." if hasattr(source, "dataset") else "Pass one of these."
+        raise TypeError(f"Expected `source` to be {expected}, but got {found}. {remedy}")
     if all(map(is_dataset, parts)):
         return [torch.as_tensor(part) for dataset in parts for part in read_dataset(dataset)]
     names = NAMES if len(parts) == 4 else ("x", "y")
@@ -210,6 +211,7 @@ def _tensors(source: Any) -> Sequence[Tensor]:
 
 
 def _from_tensors(tensors: Sequence[Tensor]) -> Source:
+    tensors = [part.detach() for part in tensors]  # such as features of a network
     for x, y, split in zip(tensors[::2], tensors[1::2], ("train", "test"), strict=False):
         _check_split(x, y, split)
     if len(tensors) == 2:
@@ -240,8 +242,11 @@ def _kind(x: Tensor) -> str:
 
 
 def _check_split(x: Tensor, y: Tensor, split: str) -> None:
+    if x.layout != torch.strided:
+        raise TypeError(f"Expected `x_{split}` to be dense, but got {x.layout}. Use .to_dense().")
     if not (x.dtype == torch.uint8 or x.is_floating_point()):
-        raise TypeError(f"Expected `x_{split}` to be float, or uint8 pixels, but got {x.dtype}. Use .float().")
+        remedy = "Use .float(); for numbers of tokens give loaders of your own, one fit a task."
+        raise TypeError(f"Expected `x_{split}` to be float, or uint8 pixels, but got {x.dtype}. {remedy}")
     if x.ndim < 2 or x.numel() == 0:
         raise ValueError(f"Expected `x_{split}` to have the shape (rows, ...), not empty, but got {tuple(x.shape)}.")
     _check_finite(x, f"x_{split}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningDataModule, Trainer
@@ -15,8 +16,8 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from dendrite_zoo.callbacks import ForgettingLogger
 from dendrite_zoo.contexts import OneHotContext, PrototypeContext
 from dendrite_zoo.lightning_modules import ContinualClassifier, evaluate_contexts
-from dendrite_zoo.models import ActiveDendriteClassifier, ActiveDendriteMLP
-from dendrite_zoo.streams import PermutedTasks
+from dendrite_zoo.models import ActiveDendriteClassifier, ActiveDendriteMLP, RidgeClassifier
+from dendrite_zoo.streams import PermutedTasks, TaskSequence
 
 TINY = {"max_tasks": 3, "num_segments": 2}
 
@@ -325,6 +326,39 @@ def test_data_without_end_are_seen_as_far_as_they_are_trained_on():
     trainer = Trainer(max_epochs=1, limit_train_batches=3, enable_model_summary=False, **quiet)
     trainer.fit(module, DataLoader(Endless(), batch_size=4))
     assert module.context.counts[0] == 12 and trainer.global_step == 3
+    module = ContinualClassifier(ActiveDendriteClassifier(8, [16], 3, **TINY))
+    trainer = Trainer(max_steps=2, accumulate_grad_batches=2, enable_model_summary=False, **quiet)
+    trainer.fit(module, DataLoader(Endless(), batch_size=4))
+    assert module.context.counts[0] == 16 and trainer.global_step == 2
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers|.*no `val_dataloader`")
+def test_data_that_can_be_read_but_once_are_refused():
+    class Once(IterableDataset):
+        def __init__(self):
+            self.rows = iter([(torch.ones(8), 0)] * 20)
+
+        def __iter__(self):
+            return self.rows
+
+    def rows():
+        yield from [(torch.ones(4, 8), torch.zeros(4, dtype=torch.long))] * 5
+
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False, "accelerator": "cpu"}
+    for loader in (DataLoader(Once(), batch_size=4), rows()):
+        module = ContinualClassifier(ActiveDendriteClassifier(8, [16], 3, **TINY))
+        trainer = Trainer(max_epochs=1, enable_model_summary=False, limit_val_batches=0, **quiet)
+        with pytest.raises(ValueError, match="training data that can be read more than once.*Let __iter__ begin anew"):
+            trainer.fit(module, loader)
+
+
+def test_images_of_channels_last_are_no_images_of_channels_first():
+    x, y = np.random.default_rng(0).integers(256, size=(20, 8, 8, 3), dtype="uint8"), np.arange(20) % 2
+    stream = TaskSequence([(x, y)])
+    module = ContinualClassifier(RidgeClassifier((3, 8, 8), num_classes=2, random_features=32))
+    trainer = Trainer(**stream.trainer_kwargs(), logger=False, enable_checkpointing=False, accelerator="cpu")
+    with pytest.raises(ValueError, match=r"shape \(3, 8, 8\), .*, but got \(8, 8, 3\). Pass x.permute\(0, 3, 1, 2\)"):
+        trainer.fit(module, stream)
 
 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers|.*no `val_dataloader`|.*smaller than the logging")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from dendrite_zoo.streams import PermutedTasks, load_source
 from dendrite_zoo.streams.datasets import read_dataset
@@ -75,11 +75,32 @@ def test_a_dictionary_of_splits_as_the_hub_has_them():
             r"one shape in Items, \(1,\), but got \(2,\) in item 1",
         ),
         (Items(lambda i: (torch.zeros(1), 0), 0), ValueError, "Expected items in Items, but got none"),
+        (
+            Items(lambda i: (torch.zeros(1), "ab"[i % 2])),
+            TypeError,
+            "labels of Items .* numbers, but got 'a'. Number the",
+        ),
+        (Items(lambda i: {"text": "hello", "label": 0}), TypeError, "inputs of Items .*, but got 'hello'. .*HubSource"),
+        (DataLoader(Items(lambda i: (torch.zeros(1), 0))), TypeError, "but got DataLoader. Pass its `dataset`"),
     ],
 )
 def test_what_cannot_be_read(dataset, error, message):
     with pytest.raises(error, match=message):
         load_source(dataset)
+
+
+def test_features_of_a_network_with_a_gradient_are_data():
+    x, y = torch.nn.Linear(3, 2)(torch.rand(10, 3)), torch.arange(10) % 2
+    for given in ((x, y), TensorDataset(x, y)):
+        assert not load_source(given).x_train.requires_grad
+
+
+def test_what_is_not_dense_or_no_float_says_what_to_do():
+    x, y = torch.eye(10), torch.arange(10) % 2
+    with pytest.raises(TypeError, match="`x_train` to be dense, but got torch.sparse_coo. Use .to_dense()"):
+        load_source((x.to_sparse(), y))
+    with pytest.raises(TypeError, match="but got torch.int64. Use .float.*numbers of tokens give loaders of your own"):
+        load_source((x.long(), y))
 
 
 def test_a_data_set_without_an_index_is_refused():
