@@ -133,7 +133,7 @@ class TaskClassifier(NewTaskModule):
         if is_labels(output, y):
             scores["acc"] = output.argmax(1) == y
         # In float64, which MPS has not, Lightning's mean over batches is that of whole counts; float32 rounds each.
-        exact = torch.float32 if x.device.type == "mps" else torch.float64
+        exact = torch.float32 if y.device.type == "mps" else torch.float64
         means = {f"{stage}/task_{task}/{name}": correct.to(exact).mean() for name, correct in scores.items()}
         if self.loss_function is not None:
             means[f"{stage}/task_{task}/loss"] = self.loss(output, y)
@@ -175,16 +175,15 @@ def check_images(model: nn.Module, data: Any) -> None:
     Raises:
         ValueError: such as channels last for a model of channels first.
     """
-    expected = model.config["input_shape"] if isinstance(model, RidgeClassifier) else 0
-    if isinstance(expected, int):
-        return
-    for part in getattr(data, "parts", [data]):
-        shape = getattr(getattr(part, "source", None), "shape", ())
+    given: Any = model.config["input_shape"] if isinstance(model, RidgeClassifier) else 0
+    expected: tuple[int, ...] = () if isinstance(given, int) else tuple(given)
+    for part in getattr(data, "parts", [data]) if expected else ():
+        shape: tuple[int, ...] = getattr(getattr(part, "source", None), "shape", ())
         if len(shape) < 2 or math.prod(shape) != math.prod(expected):  # flat rows; other sizes are said elsewhere
             continue
         if [size for size in shape if size != 1] != [size for size in expected if size != 1]:
             remedy = "Pass x.permute(0, 3, 1, 2)." if shape[-1] == expected[0] else "Pass images of that shape."
-            raise ValueError(f"Expected images of shape {tuple(expected)}, as the model's, but got {shape}. {remedy}")
+            raise ValueError(f"Expected images of shape {expected}, as the model's, but got {shape}. {remedy}")
 
 
 def ways_at_test(context: TaskContext) -> list[ContextAtTest]:

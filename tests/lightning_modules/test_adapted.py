@@ -195,3 +195,46 @@ def test_a_module_of_somebody_else():
         x, y = images(task)
         assert torch.equal(outputs(module.model, task), before[task])
         assert (module.model(x).argmax(1) == y).float().mean() > 0.9
+
+
+class Tokens(nn.Module):
+    """Reads two keyword arguments."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed, self.block = nn.Embedding(20, 8), nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+
+    def forward(self, input_ids, attention_mask):
+        return self.block(self.embed(input_ids), src_key_padding_mask=attention_mask == 0)
+
+
+@pytest.mark.parametrize("head", ["linear", "ridge"])
+@pytest.mark.filterwarnings("ignore:.*does not have many workers")
+def test_batches_of_keyword_arguments_are_trained_and_validated(head):
+    def loader():
+        y = torch.arange(42) % 2
+        ids = torch.randint(1, 10, (42, 5), generator=torch.Generator().manual_seed(0)) + 10 * y[:, None]
+        rows = [({"input_ids": x, "attention_mask": torch.ones(5)}, label) for x, label in zip(ids, y, strict=True)]
+        return DataLoader(rows, batch_size=14)
+
+    (example, _), *_ = loader()
+    model = add_dendrites(Tokens(), layers="block.linear*", num_classes=2, max_tasks=2, head=head, example=example)
+    trainer = Trainer(max_epochs=2, num_sanity_val_steps=0, **QUIET)
+    trainer.fit(ContinualClassifier(model, lr=0.05), loader(), loader())
+    assert trainer.callback_metrics["val/task_0/acc"] > 0.9
+
+
+def test_a_backbone_in_bfloat16_takes_the_floats_of_a_stream():
+    model = add_dendrites(backbone().bfloat16(), layers=nn.BatchNorm2d, num_classes=2, max_tasks=2, head="linear")
+    trainer = fit(ContinualClassifier(model), stream(epochs=4))
+    assert min(trainer.callback_metrics[f"val/task_{task}/acc"] for task in (0, 1)) > 0.8
+    assert model.eval()(X).isfinite().all()
+
+
+def test_a_compiled_backbone_is_refused_before_gates_go_into_it():
+    compiled = backbone()
+    compiled.compile(backend="eager")
+    for network in (torch.compile(backbone(), backend="eager"), compiled):
+        with pytest.raises(ValueError, match="network that is not compiled.* compile what add_dendrites returns"):
+            add_dendrites(network, layers=nn.BatchNorm2d, num_classes=2, max_tasks=2)

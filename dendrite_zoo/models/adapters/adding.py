@@ -76,6 +76,9 @@ def add_dendrites(
     """
     if not isinstance(backbone, nn.Module):
         raise TypeError(f"Expected `backbone` to be a torch.nn.Module, but got {type(backbone).__name__}.")
+    if hasattr(backbone, "_orig_mod") or getattr(backbone, "_compiled_call_impl", None) is not None:
+        got = "Give it as it was before torch.compile, and compile what add_dendrites returns."
+        raise ValueError(f"Expected a network that is not compiled, for gates are put into it, but got one. {got}")
     backbone.eval()
     found = find_layers(backbone, layers)
     seen = probe(backbone, example)

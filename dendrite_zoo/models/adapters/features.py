@@ -78,7 +78,7 @@ class FeatureExtractor(nn.Module):
     def forward(self, x: Any, *, means: bool = False, inputs: bool = False) -> Tensor:
         """The features of a batch, of which ``means`` are the first; with ``inputs`` numbers of the input follow."""
         rows = num_rows(x)
-        output = call(self.backbone, x)
+        output = call(self.backbone, in_precision_of(self.backbone, x))
         mask = x.get("attention_mask") if isinstance(x, Mapping) else None
         outputs = {name: tap.take() for name, tap in self._taps.items()} | {"": output}
         found = {name: as_features(outputs[name]) for name in self.stages}
@@ -103,6 +103,23 @@ class FeatureExtractor(nn.Module):
 def call(backbone: nn.Module, x: Any) -> Any:
     """What a network gives for its input: a tensor, or a dictionary of keyword arguments."""
     return backbone(**x) if isinstance(x, Mapping) else backbone(x)
+
+
+def in_precision_of(backbone: nn.Module, x: Any) -> Any:
+    """An input whose floats are of a kind that the network has, such as bfloat16; as they are within autocast.
+
+    Example:
+        >>> in_precision_of(nn.Linear(4, 2, dtype=torch.bfloat16), torch.rand(3, 4)).dtype
+        torch.bfloat16
+    """
+    kind = next((p.dtype for p in backbone.parameters() if p.is_floating_point()), None)
+
+    def convert(t: Tensor) -> Tensor:
+        if kind in (None, t.dtype) or not t.is_floating_point() or torch.is_autocast_enabled(t.device.type):
+            return t
+        return t if any(p.dtype == t.dtype for p in backbone.parameters()) else t.to(kind)
+
+    return map_tensors(convert, x)
 
 
 def as_features(output: Any) -> Tensor:
