@@ -131,10 +131,10 @@ class PolicyModule(NewTaskModule):
         return loaded or not every or getattr(self.datamodule, "first_task", 0) > 0
 
     def parameters_by_task(self) -> list[int]:
-        """After a fit, how many numbers of the policy each task trained, but for the data's first task."""
+        """After a fit, how many numbers of the policy each task trained, but for the first one that it ever learned."""
         new, every = self.new, range(len(self.tasks))
         order, counts = list(every) if self._places is None else self._places.tolist(), []
-        trained = range(max(1, getattr(self.datamodule, "first_task", 0)), len(order))
+        trained = range(getattr(self.datamodule, "first_task", 0) if self.knows_tasks() else 1, len(order))
         if new is None:
             return [numbers_trained(self.model, order[number]) for number in trained]
         for number in trained:
