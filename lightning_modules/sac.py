@@ -167,7 +167,7 @@ class MultiTaskSAC(PolicyModule):
             if learn == "new":
                 raise wrong_argument("start_std", "None with learn='new', for all tasks share it", start_std)
             self.model.set_std(start_std)
-        self._new_critics = critic is None or isinstance(critic, Mapping)
+        self._new_critics = not isinstance(critic, nn.Module)
         self.critic = TwinCritic.like(self.model) if critic is None else as_model(critic, nn.Module, name="critic")
         check_critic(self.model, self.critic)
         self.slow_critic = copy.deepcopy(self.critic).requires_grad_(False)

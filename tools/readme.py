@@ -53,6 +53,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "example: one_more_skill.py": lambda: example("one_more_skill.py"),
     "new-tasks": tasks.new_tasks_table,
     "new-skills": robots.new_skills_table,
+    "transfer": robots.transfer_table,
     "output: fine_tune.py": lambda: output("fine_tune.py"),
     "zoo": zoo_table,
     "when": questions.when_table,

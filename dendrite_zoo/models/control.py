@@ -18,7 +18,7 @@ from dendrite_zoo.models.mlp import ActiveDendriteMLP
 from dendrite_zoo.models.observations import features_of, plain_features
 from dendrite_zoo.models.room import move_columns, move_subnetworks, say_what_is_left_out, starts_of
 from dendrite_zoo.models.segments import DendriteModel
-from dendrite_zoo.models.unused import used_numbers, with_unused, without_unused
+from dendrite_zoo.models.unused import cleared, with_unused, without_unused
 from dendrite_zoo.row_sparse.groups import Take
 from dendrite_zoo.row_sparse.subnetworks import Subnetworks
 from dendrite_zoo.row_sparse.taken_rows import take_together
@@ -134,11 +134,7 @@ class ControlModel(DendriteModel):
 
         They lie between units, chosen by contexts, that are never active together.
         """
-        for name, _, used in used_numbers(self.config, self.state_dict()):
-            weight = self.get_parameter(name)
-            numbers = weight.new_zeros(weight.numel())
-            numbers[used] = weight.flatten()[used]
-            weight.copy_(numbers.view_as(weight))
+        self.load_state_dict(cleared(self.config, self.state_dict()))
 
     @property
     def num_tasks(self) -> int:

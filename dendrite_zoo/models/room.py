@@ -13,6 +13,7 @@ from dendrite_zoo.hub import HubModel
 from dendrite_zoo.layers.sparse import uniform_
 from dendrite_zoo.models.growth import widen, with_subnetworks
 from dendrite_zoo.models.overlap import set_apart
+from dendrite_zoo.models.unused import cleared, is_clear
 
 logger = logging.getLogger(__name__)
 
@@ -62,14 +63,16 @@ def move_subnetworks(
     if missing := sorted({start for start in starts.values() if start not in tasks}):  # to be copied, and left out then
         config, state = move_subnetworks(cls, config, state, [*tasks, *missing], starts)
         return move_subnetworks(cls, config, state, tasks, {})
-    known, origins = len(config["tasks"]), _origins(config, tasks, starts)
+    was_clear, known, origins = is_clear(config, state), len(config["tasks"]), _origins(config, tasks, starts)
     places = [None if task in starts else origin for task, origin in zip(tasks, origins, strict=True)]
     wider = make_columns(config, state, known, places, overlap=0.0 if starts else None)
     make_inputs(config, state, known, origins)
     new = {number: starts.get(tasks[number]) for number, place in enumerate(places) if place is None}
     begin = {number: None if start is None else tasks.index(start) for number, start in new.items()}
     config = {**wider, "tasks": list(tasks)}
-    return config, with_subnetworks(cls, config, state, begin) if begin else state
+    if begin:
+        state = with_subnetworks(cls, config, state, begin)
+    return config, cleared(config, state) if was_clear else state
 
 
 def make_columns(

@@ -80,6 +80,22 @@ def without_unused(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> di
     return packed
 
 
+def is_clear(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> bool:
+    """Whether there are weights that no context uses, and all of them are zero."""
+    packed = without_unused(config, state)
+    names = [name for name, (rows, columns), used in used_numbers(config, state) if len(used) < rows * columns]
+    return bool(names) and all(packed[name].ndim == 1 for name in names)
+
+
+def cleared(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state, with zeros where no context uses a weight."""
+    whole = dict(state)
+    for name, shape, used in used_numbers(config, state):
+        numbers = state[name].detach().flatten()
+        whole[name] = torch.zeros_like(numbers).index_copy_(0, used, numbers[used]).view(shape)
+    return whole
+
+
 def with_unused(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state of what `without_unused` gave; what does not fit is left as it is, for whoever compares shapes."""
     whole = dict(state)

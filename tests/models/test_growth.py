@@ -146,6 +146,9 @@ def test_a_file_of_a_network_that_grew_holds_what_tasks_use(tmp_path):
     assert (weight != 0).sum() == used < weight.numel() / 2
     assert os.path.getsize(tmp_path / "more/model.safetensors") < 4 * sum(p.numel() for p in more.parameters())
     assert outputs(dendrite_zoo.load(tmp_path / "more"), "pull").equal(outputs(more, "pull"))
+    fewer = dendrite_zoo.load(tmp_path / "more", tasks=["lift", "push"], init_from={"push": "lift"})
+    used = sum(len(layers[0]) * len(layers[1]) for layers in units(fewer, fewer.tasks))
+    assert (fewer.mlp.hidden[1].weight != 0).sum() == used, "of tasks that are left out, or begin anew, nothing is left"
 
 
 def test_a_classifier_grows_with_its_tasks(tmp_path):

@@ -9,7 +9,7 @@ from dendrite_zoo.report import accuracy_by_tasks
 from tools.pages.markdown import RESULTS, mean, seeds, table
 
 ROBOTS = (
-    *("experts", "mt10", "finetune", "mt10-scratch", "mt10-sequence", "mt50", "mt50-scratch"),
+    *("experts", "mt10", "finetune", "mt10-scratch", "mt10-sequence", "mt50", "mt50-scratch", "mt50-scratch-again"),
     *("continual-5", "continual-50", "mt3-sac"),
 )
 
@@ -43,6 +43,18 @@ def new_skills_table() -> str:
     rows.append(["all ten", "", mean, mean, trained, f"{record.more['change_of_known']:g}"])
     head = ["skill", "its column started from", "success", "mean so far", "numbers trained"]
     return table([*head, "change of the actions before"], rows)
+
+
+def transfer_table() -> str:
+    """What skills added by trial and error gain where they start as copies of others."""
+    run = json.loads((RESULTS / "metaworld" / "scratch-new-skills-transfer.json").read_text(encoding="utf-8"))
+    rows = []
+    for one in run["skills"]:
+        first = [f"{one['success_in_first_50_rounds'][how]:.2f}" for how in ("started", "drawn")]
+        start = (one["started_from"] or "a draw").removesuffix("-v3")
+        rows.append([one["skill"].removesuffix("-v3"), start, *first, f"{one['forward_transfer']:.2f}"])
+    rows.append(["mean", "", "", "", f"{run['forward_transfer']:.2f}"])
+    return table(["skill", "started from", "success of its first 50 rounds", "from a draw", "forward transfer"], rows)
 
 
 def fifty_skills_table() -> str:
