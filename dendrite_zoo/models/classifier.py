@@ -73,10 +73,19 @@ class TaskClassifier:
 
     def _rows(self, x: Tensor) -> Tensor:
         """``x`` ``(B, ...)`` as ``(B, in_features)``."""
-        rows, size = x.flatten(1), self.config["in_features"]
-        if rows.shape[1] != size:
-            raise wrong_argument("x", f"of shape (batch, {size}), or one that flattens to it", tuple(rows.shape))
-        return rows
+        size = self.config["in_features"]
+        if not isinstance(x, Tensor):
+            raise TypeError(f"Expected `x` to be a tensor, but got {type(x).__name__}. Use torch.as_tensor(x).")
+        rows = x.flatten(1) if x.ndim > 1 else x
+        if rows.ndim != 2 or rows.shape[1] != size:
+            remedy = "Of one row make a batch: x[None]." if x.ndim < 2 else ""
+            raise wrong_argument(
+                "x", f"of shape (batch, {size}), or one that flattens to it", tuple(rows.shape), remedy
+            )
+        if not x.is_floating_point():
+            raise TypeError(f"Expected `x` to be floats, scaled as in training, but got {x.dtype}. Use x.float().")
+        kind = next(cast(nn.Module, self).parameters()).dtype  # NumPy's floats are of 64 bits
+        return rows.to(kind) if x.dtype == torch.float64 else rows
 
 
 @register_model("active-dendrite-classifier")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+import numpy as np
 import pytest
 import torch
 
@@ -154,3 +155,28 @@ def test_bad_input(tmp_path):
         match="^ActiveDendriteClassifier.from_pretrained has no argument `hidden_features`. It takes num_classes, ",
     ):
         ActiveDendriteClassifier.from_pretrained(tmp_path, hidden_features=[3])
+
+
+@pytest.mark.parametrize(
+    ("x", "error", "words"),
+    [
+        (np.zeros((2, 8), "float32"), TypeError, "`x` to be a tensor, but got ndarray. Use torch.as_tensor"),
+        (torch.zeros(8), ValueError, r"shape \(batch, 8\), .*, but got \(8,\). Of one row make a batch: x\[None\]"),
+        (
+            torch.zeros(2, 8, dtype=torch.uint8),
+            TypeError,
+            "floats, scaled as in training, but got torch.uint8. Use x.float",
+        ),
+        (torch.zeros(2, 9), ValueError, r"shape \(batch, 8\), or one that flattens to it, but got \(2, 9\)"),
+    ],
+)
+def test_what_are_no_rows_says_what_to_do(x, error, words):
+    with pytest.raises(error, match=words):
+        classifier()(x)
+
+
+def test_rows_of_double_precision_are_read():
+    x = torch.randn(6, 8, dtype=torch.float64) + 4
+    for model in (classifier(), classifier(winners="context")):
+        torch.testing.assert_close(model(x), model(x.float()))
+    assert classifier().double()(x).dtype == torch.float64
