@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from dendrite_zoo.models import ActiveDendritePolicy, TwinCritic
 from dendrite_zoo.optim import DendriteAdam
-from dendrite_zoo.rl.replay import Transitions
 from dendrite_zoo.rl.sac import ActorCritic
+from dendrite_zoo.rl.transitions import Transitions
 
 NAME, TASKS, ROWS, ACTIVE, UPDATES = "SAC in ten tasks", 10, 64, 96, 50
 SUBNETWORKS = {"hidden_features": [512, 512], "winners": "context", "activation_density": ACTIVE / 512}

@@ -16,7 +16,7 @@ from dendrite_zoo.lightning_modules.new_tasks import NewTaskModule
 from dendrite_zoo.models.control import ControlModel
 from dendrite_zoo.rl import evaluate_policy
 from dendrite_zoo.rl.evaluation import Act
-from dendrite_zoo.rl.replay import check_rows
+from dendrite_zoo.rl.transitions import check_rows
 from dendrite_zoo.streams import OnlineTasks
 
 PLAYED = 3

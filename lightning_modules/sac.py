@@ -37,8 +37,8 @@ from dendrite_zoo.models.growth import start_as
 from dendrite_zoo.models.loading import as_model, saved_config
 from dendrite_zoo.optim import DendriteAdam
 from dendrite_zoo.rl import ACTION_SIZE, Acting
-from dendrite_zoo.rl.replay import Transitions, as_transitions
 from dendrite_zoo.rl.sac import ActorCritic, Losses, means_of
+from dendrite_zoo.rl.transitions import Transitions, as_transitions
 from dendrite_zoo.row_sparse.parameter import RowParameter
 from dendrite_zoo.streams import OnlineTasks, Round
 

@@ -24,7 +24,7 @@ from dendrite_zoo.models import (
 )
 from dendrite_zoo.optim import DendriteAdam
 from dendrite_zoo.regularizers import SynapticIntelligence
-from dendrite_zoo.rl.replay import Transitions
+from dendrite_zoo.rl.transitions import Transitions
 
 META, B, C = torch.device("meta"), 8, 5
 

@@ -45,6 +45,11 @@ def lying_in(modules: Iterable[nn.Module]) -> list[Any]:
     return [part for module in modules for parts in (module._modules, module._parameters) for part in parts.values()]
 
 
+def is_compiled(module: nn.Module) -> bool:
+    """Whether `torch.compile`, or a module's own ``compile``, was applied to it."""
+    return hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
+
+
 def has_statistics(module: nn.Module) -> bool:
     """Whether a module changes numbers by itself in training: batch, instance and spectral norms do."""
     kinds = nn.modules.batchnorm._NormBase, nn.utils.parametrizations._SpectralNorm, SpectralNorm

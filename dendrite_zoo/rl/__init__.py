@@ -13,6 +13,6 @@ from dendrite_zoo.rl.exploration import *
 from dendrite_zoo.rl.metaworld.goals import *
 from dendrite_zoo.rl.metaworld.tasks import *
 from dendrite_zoo.rl.recording import *
-from dendrite_zoo.rl.replay import *
 from dendrite_zoo.rl.spec import *
 from dendrite_zoo.rl.task_list import *
+from dendrite_zoo.rl.transitions import *

@@ -241,6 +241,10 @@ class TaskEnvironments:
         """End the processes, for good."""
         self._pool.close()
 
+    def task_of(self, rows: NDArray[np.int64]) -> Callable[[int], TaskSpec]:
+        """Gives the task of the first of some rows, of the second, and so on."""
+        return lambda place: self.specs[self.task_index[rows[place]]]
+
     def __enter__(self: Opened) -> Opened:
         return self
 

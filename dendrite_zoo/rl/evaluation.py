@@ -1,7 +1,6 @@
 """What a policy reaches on each goal or start, in one episode each: how results on Meta-World are reported."""
 
 import functools
-import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Protocol, TypeAlias
@@ -11,10 +10,11 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from rich.progress import Progress
 
-from dendrite_zoo._core.checks import check_integers
+from dendrite_zoo._core.checks import check_integers, wrong_argument
 from dendrite_zoo.metrics import bootstrap_interval
 from dendrite_zoo.rl.environments import TaskEnvironments, checked_actions
 from dendrite_zoo.rl.episodes import Split
+from dendrite_zoo.rl.form import takes
 from dendrite_zoo.rl.metaworld.tasks import MAX_STEPS, MT50, MetaWorldTask
 from dendrite_zoo.rl.spec import TaskSpec
 from dendrite_zoo.rl.task_list import Tasks, benchmark_of, check_policy, say_success, task_specs
@@ -220,10 +220,6 @@ class GoalEvaluation(TaskEnvironments):
         rules = config.split, config.max_steps, returns, self.action_repeat
         return SuccessReport(self.tasks, reached, at_end, *rules)
 
-    def task_of(self, rows: NDArray[np.int64]) -> Callable[[int], TaskSpec]:
-        """Gives the task of the first of some rows, of the second, and so on."""
-        return lambda place: self.specs[self.task_index[rows[place]]]
-
     def _at_once(self, busy: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         """The rows that the policy is given together: of environments of one's own, those of a task.
 
@@ -246,8 +242,7 @@ def evaluate_policy(
 
     Args:
         policy: an `ActiveDendritePolicy` or a module that trains one, or any object with ``act_batch`` and ``tasks``;
-            or a function of observations ``(N, O)`` and task indices ``(N,)``, positions in ``tasks``. Actions
-            ``(N, A)`` are from -1 to 1, and are scaled to an environment's bounds.
+            or a function of observations ``(N, O)`` and positions in ``tasks``, ``(N,)``. Actions are from -1 to 1.
         tasks: ``"mt10"``, ``"mt50"`` or names of Meta-World's tasks, or a list of `TaskSpec`; None for all ``tasks`` of
             the policy, if they are Meta-World's.
         progress: show a progress bar.
@@ -277,10 +272,6 @@ def acting(policy: Act | Policy, tasks: Tasks | None) -> tuple[Act, tuple[TaskSp
     if (known is None and tasks is None) or not callable(act):
         got = f"{type(policy).__name__} and {tasks}"
         raise ValueError(f"Expected a policy with `tasks`, or a function with tasks=..., but got {got}.")
-    if act is policy and not _takes_two(act):
-        remedy = "Give one such as lambda observations, tasks: network(observations)."
-        expected = f"a function of observations and task indices, but got {policy!r}"
-        raise ValueError(f"Expected a policy with `act_batch`, or {expected}. {remedy}")
     specs = task_specs(known if tasks is None else tasks)
     names = [spec.name for spec in specs]
     unknown = [] if known is None else [name for name in names if name not in known]
@@ -294,21 +285,15 @@ def acting(policy: Act | Policy, tasks: Tasks | None) -> tuple[Act, tuple[TaskSp
     return functools.wraps(act, updated=())(lambda observation, index: act(observation, own[index])), specs
 
 
-def _takes_two(act: Any) -> bool:
-    """Whether a function, or a module, can be called with two arguments; True where its arguments are not known."""
-    try:
-        inspect.signature(getattr(act, "forward", act)).bind(None, None)
-    except TypeError:
-        return False
-    except ValueError:  # of one that is not written in Python
-        return True
-    return True
-
-
 def _act_and_owner(policy: Any) -> tuple[Any, Any]:
     """What acts, and whose ``act_batch`` it is, which may be given itself; None of any other function."""
     act = getattr(policy, "act_batch", policy)
     if act is not policy:
         return act, policy
+    if callable(act) and not takes(act, 2):
+        remedy = "Give one such as lambda observations, tasks: network(observations)."
+        raise wrong_argument(
+            "policy", "one with act_batch, or a function of observations and task indices", act, remedy
+        )
     is_bound = getattr(act, "__name__", None) == "act_batch"
     return act, getattr(act, "__self__", None) if is_bound else None

@@ -116,10 +116,10 @@ def check_step(name: str, result: Any) -> None:
         raise ValueError(f"Expected {expected}, but got {info!r}. Return {{}} where there is nothing to say.")
 
 
-def takes_a_step(success: Callable[..., Any]) -> bool:
-    """Whether a function can be called by what ``step`` returns; True where its arguments are not known."""
+def takes(function: Callable[..., Any], count: int) -> bool:
+    """Whether a function, or a module, can be called with so many arguments; True where they are not known."""
     try:
-        inspect.signature(success).bind(*range(5))
+        inspect.signature(getattr(function, "forward", function)).bind(*range(count))
     except TypeError:
         return False
     except ValueError:  # of one that is not written in Python

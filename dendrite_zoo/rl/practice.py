@@ -12,9 +12,10 @@ from dendrite_zoo._core.ranks import num_ranks, sum_over_ranks
 from dendrite_zoo.rl.ahead import RemotePlayer
 from dendrite_zoo.rl.exploration import Exploration
 from dendrite_zoo.rl.player import Act, Played, Player
-from dendrite_zoo.rl.replay import ReplayBuffer, Transitions
+from dendrite_zoo.rl.replay import ReplayBuffer
 from dendrite_zoo.rl.spec import TaskSpec
 from dendrite_zoo.rl.task_list import without_success
+from dendrite_zoo.rl.transitions import Transitions
 
 LATEST = 1000  # observations of a task in a validation
 # The arguments of TaskEnvironments that a user may choose; the others follow from those of OnlineTasks.

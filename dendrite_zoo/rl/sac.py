@@ -12,7 +12,7 @@ from dendrite_zoo.functional import sac
 from dendrite_zoo.models.control import TaskParts
 from dendrite_zoo.optim import DendriteAdam
 from dendrite_zoo.rl.compact import CompactTraining, follow, parts_of
-from dendrite_zoo.rl.replay import Transitions
+from dendrite_zoo.rl.transitions import Transitions
 
 Noise = Callable[[Tensor], Tensor]
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dendrite_zoo._core.checks import check_integers, wrong_argument
-from dendrite_zoo.rl.form import FLATTEN, MAKER, Spaces, StepResult, check_step, spaces_of, takes_a_step
+from dendrite_zoo.rl.form import FLATTEN, MAKER, Spaces, StepResult, check_step, spaces_of, takes
 
 __all__ = ["TaskSpec"]
 
@@ -72,7 +72,7 @@ class TaskSpec:
             )
         if not (success is None or isinstance(success, str) or callable(success)):
             raise wrong_argument("success", SUCCESS, success)
-        if callable(success) and not takes_a_step(success):
+        if callable(success) and not takes(success, 5):
             raise wrong_argument("success", SUCCESS, success, "Give it these five arguments.")
         if self.normalizer is not None:
             numbers = np.array([*self.normalizer[0], *self.normalizer[1]], np.float64)

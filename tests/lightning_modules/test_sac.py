@@ -16,7 +16,7 @@ from dendrite_zoo.functional import sac
 from dendrite_zoo.hub import full_config
 from dendrite_zoo.lightning_modules import MultiTaskSAC
 from dendrite_zoo.models import ActiveDendritePolicy, TwinCritic, load
-from dendrite_zoo.rl.replay import Transitions
+from dendrite_zoo.rl.transitions import Transitions
 from dendrite_zoo.streams import OnlineTasks, PermutedTasks
 from tests.lightning_modules.practice import (
     TASKS,

@@ -11,8 +11,8 @@ from torch import nn
 
 from dendrite_zoo.models import ActiveDendritePolicy, TwinCritic
 from dendrite_zoo.optim import DendriteAdam
-from dendrite_zoo.rl.replay import Transitions
 from dendrite_zoo.rl.sac import ActorCritic
+from dendrite_zoo.rl.transitions import Transitions
 
 
 class Learner:

@@ -13,8 +13,8 @@ from torch import nn
 from dendrite_zoo.functional import GATES
 from dendrite_zoo.models import ActiveDendritePolicy, TwinCritic
 from dendrite_zoo.optim import DendriteAdam
-from dendrite_zoo.rl.replay import Transitions
 from dendrite_zoo.rl.sac import ActorCritic
+from dendrite_zoo.rl.transitions import Transitions
 from tests.models.test_context_winners import dense_and_masked
 
 

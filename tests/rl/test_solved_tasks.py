@@ -12,8 +12,8 @@ from dendrite_zoo.lightning_modules import MultiTaskSAC
 from dendrite_zoo.models import ActiveDendritePolicy
 from dendrite_zoo.rl import Exploration, TaskSpec
 from dendrite_zoo.rl.exploration import Explorer
-from dendrite_zoo.rl.replay import Transitions
 from dendrite_zoo.rl.statistics import EpisodeStatistics
+from dendrite_zoo.rl.transitions import Transitions
 from dendrite_zoo.streams import OnlineTasks
 from tests.rl.test_ahead import AfterRounds, Weights, fit
 from tests.rl.worlds import Ledge

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from dendrite_zoo._core.torch import is_compiled
 from dendrite_zoo.hub.artifact import fingerprint
 from dendrite_zoo.layers.gate import channels_of
 from dendrite_zoo.models.adapters.context import ContextKind
@@ -76,7 +77,7 @@ def add_dendrites(
     """
     if not isinstance(backbone, nn.Module):
         raise TypeError(f"Expected `backbone` to be a torch.nn.Module, but got {type(backbone).__name__}.")
-    if hasattr(backbone, "_orig_mod") or getattr(backbone, "_compiled_call_impl", None) is not None:
+    if is_compiled(backbone):
         got = "Give it as it was before torch.compile, and compile what add_dendrites returns."
         raise ValueError(f"Expected a network that is not compiled, for gates are put into it, but got one. {got}")
     backbone.eval()
