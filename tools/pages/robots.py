@@ -9,7 +9,17 @@ from dendrite_zoo.report import accuracy_by_tasks
 from tools.pages.markdown import RESULTS, mean, seeds, table
 
 ROBOTS = (
-    *("experts", "mt10", "finetune", "mt10-scratch", "mt10-sequence", "mt50", "mt50-scratch", "mt50-scratch-again"),
+    *(
+        "experts",
+        "mt10",
+        "finetune",
+        "mt10-scratch",
+        "mt10-scratch-mlp",
+        "mt10-sequence",
+        "mt50",
+        "mt50-scratch",
+        "mt50-scratch-again",
+    ),
     *("continual-5", "continual-50", "mt3-sac"),
 )
 
