@@ -243,6 +243,8 @@ def environment_options(given: Any, collect_ahead: bool, exploration: Exploratio
         expected = "arguments of TaskEnvironments by name, such as {'fast': True}"
         raise wrong_argument("environments", expected, given, "Leave it out for none.")
     options = dict(given or {})
+    if collect_ahead and options.get("num_processes") == 0:
+        del options["num_processes"]  # the process that collects ahead plays in it, too
     check_flags(fast=options.get("fast", False))
     check_integers(1, action_repeat=options.get("action_repeat", 1))
     for name in options:
@@ -250,8 +252,8 @@ def environment_options(given: Any, collect_ahead: bool, exploration: Exploratio
             raise ValueError(f"Expected `environments` without {name!r}: give it as OnlineTasks({name}=...).")
         if name == "num_processes" and collect_ahead:
             raise ValueError(
-                "Expected `environments` without 'num_processes' with collect_ahead=True: one process plays in all "
-                "environments. Leave it out."
+                "Expected `environments` with no 'num_processes' but 0 with collect_ahead=True: one process plays in "
+                "all environments. Leave it out."
             )
         if name not in OPTIONS:
             known = f"some of {', '.join(OPTIONS)}"

@@ -167,5 +167,6 @@ def test_a_run_that_was_killed_goes_on_to_the_same_weights(whole):
 
 
 def test_what_cannot_be_is_refused():
-    with pytest.raises(ValueError, match="without 'num_processes' with collect_ahead=True"):
+    with pytest.raises(ValueError, match="with no 'num_processes' but 0 with collect_ahead=True"):
         data(environments={"num_processes": 2})
+    assert data(environments={"num_processes": 0}).hparams["environments"] == {}
