@@ -175,7 +175,7 @@ class NewParts(nn.Module):
 
     def _copy_subnetwork(self, start: int | None, task: int) -> None:
         free, own = {part.name: part.ids[part.free] for part in self._parts}, dict(self._active(task))
-        if not all(torch.isin(ids, free[name]).all() for name, ids in own.items()):
+        if not all(torch.isin(ids, free[name]).all() for name, ids in own.items() if name not in self._head):
             raise ValueError(
                 "Expected a task whose subnetwork is its own, for init_from=, but earlier tasks use some of its units. "
                 "Build the network with overlap=0, or load it with tasks=[...] and init_from=, which takes free units."
@@ -184,7 +184,7 @@ class NewParts(nn.Module):
             if start is not None:
                 copy_subnetwork(network, self._context_of(start), self._context_of(task))
         for part, began in zip(self._parts, self._began, strict=True):
-            ids = torch.isin(part.ids, own[part.name])
+            ids = torch.isin(part.ids, own.get(part.name, part.ids[:0]))
             part.value[ids] = began[ids] if start is None else self._flat(part)[part.ids[ids]]
         self.merge()
 

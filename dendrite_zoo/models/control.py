@@ -16,7 +16,7 @@ from dendrite_zoo.functional import Context
 from dendrite_zoo.models.config import MLPConfig
 from dendrite_zoo.models.mlp import ActiveDendriteMLP
 from dendrite_zoo.models.observations import features_of, plain_features
-from dendrite_zoo.models.room import move_columns, move_subnetworks, say_what_is_left_out, starts_of
+from dendrite_zoo.models.room import move_columns, move_subnetworks, say_what_is_new, starts_of
 from dendrite_zoo.models.segments import DendriteModel
 from dendrite_zoo.models.unused import cleared, with_unused, without_unused
 from dendrite_zoo.row_sparse.groups import Take
@@ -110,7 +110,7 @@ class ControlModel(DendriteModel):
         """
         known, tasks = list(config["tasks"]), [str(task) for task in _names(changes.get("tasks", config["tasks"]))]
         starts = starts_of(changes.get("init_from"), known, tasks)
-        say_what_is_left_out(tasks, known)
+        say_what_is_new(tasks, known, starts)
         state, config = dict(state), {**config, "overlap": changes.get("overlap", config["overlap"])}
         if config["overlap"] is not None:
             check_range(0, 1, overlap=config["overlap"])

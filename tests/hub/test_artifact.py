@@ -223,7 +223,7 @@ def test_another_head_by_an_explicit_argument(model, tmp_path, caplog):
     model.save_pretrained(tmp_path, results=RESULTS)
     with caplog.at_level(logging.INFO, "dendrite_zoo"):
         again = Toy.from_pretrained(tmp_path, num_classes=5)
-    assert "started anew: head.weight, head.bias" in caplog.text
+    assert "weights that start anew: head.weight, head.bias" in caplog.text
     assert again.head.weight.shape == (5, 8)
     assert torch.equal(again.body[0].weight, model.body[0].weight)
     assert again.config["num_classes"] == 5

@@ -260,3 +260,23 @@ def test_wrong_arguments(model, arguments, message):
         module(network, **arguments)
     with pytest.raises(ValueError, match="network with a part for each task, but got Linear"):
         ContinualClassifier(nn.Linear(8, 3), learn="new")
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_classifiers_new_task_starts_as_a_copy_of_another_subnetwork(bias, tmp_path):
+    """Also where an output bias that all tasks share stays as it is, and layers were widened for the task."""
+    model = small("given subnetworks", max_tasks=2, overlap=0.0, output_bias=bias)
+    trainer(stream(2)).fit(module(model), stream(2))
+    model.save_pretrained(tmp_path)
+    more = ActiveDendriteClassifier.from_pretrained(tmp_path, max_tasks=5)
+    before = outputs(more, 2)
+    with torch.no_grad():
+        copied = more(torch.ones(4, 8), task=1)
+    one = module(more, init_from=1, lr=1e-9)
+    trainer(stream(3, first_task=2)).fit(one, stream(3, first_task=2))
+    assert one.started_from == {2: 1} and equal(outputs(more, 2), before)
+    with torch.no_grad():
+        torch.testing.assert_close(more(torch.ones(4, 8), task=2), copied, rtol=1e-4, atol=1e-5)
+    nearest = module(more, init_from="nearest")
+    trainer(stream(4, first_task=3)).fit(nearest, stream(4, first_task=3))
+    assert 3 in nearest.started_from and equal(outputs(more, 2), before)

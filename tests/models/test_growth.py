@@ -100,11 +100,13 @@ def test_a_new_task_starts_as_a_copy_with_units_of_its_own(kind, tmp_path):
         assert all(outputs(before, task).equal(outputs(after, task)) for task in TASKS)
 
 
-def test_each_task_may_start_from_another_also_one_that_is_known_or_left_out(tmp_path):
+def test_each_task_may_start_from_another_also_one_that_is_known_or_left_out(tmp_path, caplog):
     before = trained(tmp_path)
     starts = {"pull": "lift", "slide": "push", "turn": "lift"}
     after = dendrite_zoo.load(tmp_path, tasks=["slide", "turn", "pull", "push"], init_from=starts)
     assert after.tasks == ("slide", "turn", "pull", "push")
+    new = "slide (a copy of push), turn (a copy of lift, in place of what it was), pull (a copy of lift)."
+    assert f"New to the model, and to be trained: {new}" in caplog.text
     for task, start in starts.items():
         torch.testing.assert_close(outputs(after, task), outputs(before, start), rtol=1e-4, atol=1e-5)
     assert outputs(after, "push").equal(outputs(before, "push"))

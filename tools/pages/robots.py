@@ -16,6 +16,7 @@ ROBOTS = (
         "mt10-scratch",
         "mt10-scratch-mlp",
         "mt10-sequence",
+        "scratch-new-skills",
         "mt50",
         "mt50-scratch",
         "mt50-scratch-again",
