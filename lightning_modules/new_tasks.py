@@ -202,6 +202,12 @@ class NewTaskModule(TaskModule):
                     new.start_from(start, task)
                     self.started_from[task] = start
                     self.on_start(start, task)
+                    self._say_start(start, task)
+
+    def _say_start(self, start: int | None, task: int) -> None:
+        names = dict(enumerate(getattr(self.model, "tasks", ())))  # of a policy
+        how = "as none of the known tasks" if start is None else f"as a copy of {names.get(start, f'task {start}')}"
+        rank_zero_info(f"init_from: {names.get(task, f'task {task}')} starts {how}.")
 
     def on_fit_end(self) -> None:
         """Let all of the network learn again, in whatever comes next."""

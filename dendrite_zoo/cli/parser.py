@@ -80,6 +80,13 @@ def explain(message: str) -> str:
         >>> explain("Parser key 'data':\n  Parser key 'seed':\n    Expected a <class 'int'>. Got value: ten")
         'Expected `data.seed` to be int, but got ten.'
     """
+    text = _explained(message)
+    if "No module named '" in text:
+        text = text.rstrip(".") + ". A module of this folder is found with PYTHONPATH=. before the command."
+    return text
+
+
+def _explained(message: str) -> str:
     if denied := re.search(r"Importing '(\S+)' is not allowed", message):
         return f"A recipe may not name {denied[1]}, which could run any command. {ADVICE}"
     if not JSONARGPARSE.search(message):

@@ -378,7 +378,7 @@ def test_a_misspelt_option_of_a_recipe_is_one_line(old, new, said, tmp_path, mon
         ("fit --config permuted-digits --optimizer math.floor", "Expected `optimizer` to be Optimizer or null"),
         ("fit --config permuted-digits --trainer.callbacks EarlyStoping", "Did you mean 'EarlyStopping'?"),
         ("fit --config permuted-digits --trainer.callbacks EarlyStopping", "Expected monitor of `EarlyStopping`"),
-        ("fit --config permuted-digits --model mine.Net", "mine.Net: No module named 'mine'"),
+        ("fit --config permuted-digits --model mine.Net", "mine.Net: No module named 'mine'. A module of this folder"),
         ("evaluate permuted-digits --num_task 3", "There is no option `--num_task`. Did you mean '--num-tasks'?"),
         ("evaluat permuted-digits", "There is no command `evaluat`. Did you mean 'evaluate'?"),
         ("publish runs/x", "dendrite-zoo publish: Expected `--repo`, but got none. See: dendrite-zoo publish --help"),

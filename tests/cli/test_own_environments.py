@@ -76,6 +76,15 @@ def test_a_run_of_tasks_that_are_played_may_be_made_longer(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_run_without_success_says_why_it_leaves_no_record(tmp_path):
+    (tmp_path / "mine.py").write_text(MODULE)
+    mixed = RECIPE.replace(", success: mine.upright", "").replace("order: sequential", "order: mixed")
+    (tmp_path / "own.yaml").write_text(mixed)
+    said = run("fit", "--config", "own.yaml", cwd=tmp_path)
+    assert "No goals were played, for moon, earth do not say what success is: the run leaves no record." in said
+
+
+@pytest.mark.slow
 def test_a_recipe_names_environments_by_import_paths(tmp_path):
     (tmp_path / "mine.py").write_text(MODULE)
     (tmp_path / "own.yaml").write_text(RECIPE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -340,9 +341,10 @@ def test_a_task_that_has_nothing_of_its_own_is_said(tmp_path):
         trainer(data).fit(BehaviorCloning(policy, learn="new", warmup=0), data)
 
 
-def test_the_nearest_subnetwork_is_found_and_copied(tmp_path):
+def test_the_nearest_subnetwork_is_found_and_copied(tmp_path, caplog):
     """The expert of the new task does what the policy does in another: there it starts, and nothing else is nearer."""
     known_policy(tmp_path / "known", "disjoint")
+    caplog.set_level(logging.INFO, "lightning.pytorch.utilities.rank_zero")
     for start in KNOWN:
         policy = dendrite_zoo.load(tmp_path / "known", tasks=[*KNOWN, "push"])
         drawn = policy(X, 2)[0].detach().clone()
@@ -361,6 +363,7 @@ def test_the_nearest_subnetwork_is_found_and_copied(tmp_path):
         bc = BehaviorCloning(policy, learn="new", init_from="nearest", warmup=0, lr=1e-9, ema_decay=0.0)
         trainer(data := Copies()).fit(bc, data)
         assert bc.started_from == {2: KNOWN.index(start)}
+        assert f"init_from: push starts as a copy of {start}." in caplog.text
         torch.testing.assert_close(policy(X, 2)[0], policy(X, KNOWN.index(start))[0], rtol=1e-4, atol=1e-5)
         assert not torch.allclose(policy(X, 2)[0], drawn, atol=1e-3)
         assert all(one.equal(other) for one, other in zip(known_actions(tmp_path), actions(bc)[:2], strict=True))
