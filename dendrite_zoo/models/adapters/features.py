@@ -102,7 +102,13 @@ class FeatureExtractor(nn.Module):
 
 def call(backbone: nn.Module, x: Any) -> Any:
     """What a network gives for its input: a tensor, or a dictionary of keyword arguments."""
-    return backbone(**x) if isinstance(x, Mapping) else backbone(x)
+    try:
+        return backbone(**x) if isinstance(x, Mapping) else backbone(x)
+    except RuntimeError as error:
+        if isinstance(x, Tensor) and x.dtype == torch.uint8:
+            remedy = "Pass images as in its training, such as images / 255."
+            raise ValueError(f"Expected inputs that the backbone takes, but got uint8 ({error}). {remedy}") from error
+        raise
 
 
 def in_precision_of(backbone: nn.Module, x: Any) -> Any:
