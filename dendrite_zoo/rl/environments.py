@@ -274,10 +274,10 @@ def checked_actions(
     Args:
         actions: on any device and with or without gradient.
         shape: what is expected: the number of observations that they were chosen by, and the size of an action.
-        of: gives the task of a row, where what is beyond -1 to 1 is to be refused and not clipped.
+        of: gives the task of a row, to say so where what is beyond -1 to 1 may be in the units of its environment.
 
     Raises:
-        ValueError: actions of another shape, not finite, or in the units of an environment.
+        ValueError: actions of another shape, or not finite.
     """
     expected = f"Expected actions of shape {shape}, a row for each of {shape[0]} observations"
     try:
@@ -290,5 +290,5 @@ def checked_actions(
         raise ValueError(f"Expected actions from -1 to 1, but got NaN or infinity in rows {rows}. Check the policy.")
     if of is not None:
         for row in np.flatnonzero((np.abs(array) > 1 + 1e-6).any(axis=1)).tolist():
-            of(row).check_units(array[row])
+            of(row).warn_of_units()
     return array

@@ -1,6 +1,7 @@
 """A task by its environment: any of gymnasium's form with numbers to see and numbers to act by."""
 
 import pickle
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
@@ -229,21 +230,15 @@ class TaskSpec:
             scaled = (high + low) / 2 + np.clip(action, -1, 1) * ((high - low) / 2)
         return np.clip(scaled, low, high).astype(kind)
 
-    def check_units(self, action: NDArray[np.float64]) -> None:
-        """Refuse an action beyond -1 to 1 where the environment has other bounds, whose units it must be in.
-
-        Shape:
-            ``(A,)``
-
-        Raises:
-            ValueError: it is one.
-        """
+    def warn_of_units(self) -> None:
+        """Say that actions beyond -1 to 1 are clipped, where an environment has other bounds, and they its units."""
         _, low, high, *_ = self._spaces
         if np.any(low != -1) or np.any(high != 1):
-            raise ValueError(
+            warnings.warn(
                 f"Expected actions from -1 to 1, which are scaled to the bounds of {self.name}, {low.tolist()} to "
-                f"{high.tolist()}, but got {action.tolist()}. Give 2 * (action - low) / (high - low) - 1, within -1 to "
-                "1, for an action in the units of the environment."
+                f"{high.tolist()}, but got some beyond, which are clipped. Give 2 * (action - low) / (high - low) - 1 "
+                "for an action in the units of the environment.",
+                stacklevel=4,
             )
 
     def succeeded(self, *result: Any) -> bool:

@@ -97,7 +97,7 @@ def check_rows(action: Tensor, task: Tensor, num_tasks: int) -> None:
         >>> check_rows(torch.tensor([[-1.0], [1.0]]), torch.tensor([0, 1]), num_tasks=2)
     """
     low, high = map(float, action.aminmax())
-    if not (low >= -1 - 1e-4 and high <= 1 + 1e-4):
+    if low < -1 - 1e-4 or high > 1 + 1e-4:  # what is not finite is said by the loss
         raise ValueError(
             f"Expected actions from -1 to 1, as policies act, but got some from {low:.4g} to {high:.4g}. Scale those "
             "of an environment by its bounds: 2 * (action - low) / (high - low) - 1."

@@ -72,6 +72,7 @@ def test_meta_world_counts_its_steps():
     assert all(np.array_equal(step.final_observation[0], row[6]) for step, row in zip(steps, rows, strict=True))
 
 
+@pytest.mark.filterwarnings("ignore:Expected actions from -1 to 1, which are scaled")
 def test_an_evaluation_holds_actions_and_counts_steps():
     def act(observation, task):
         return np.c_[-2 * observation[:, 0] - observation[:, 1], task * 0.1]

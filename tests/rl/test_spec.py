@@ -414,14 +414,13 @@ def test_a_reward_is_one_number_of_any_kind(reward):
         lambda act, tasks, few: collect_demonstrations(tasks, expert=still, policy=act, episodes_per_task=1, **few),
     ],
 )
-def test_actions_in_the_units_of_an_environment_are_refused(use):
+def test_actions_beyond_those_of_a_policy_may_be_in_the_units_of_an_environment(use):
     calm, windy = ledges()
     few = {"num_processes": 0, "max_steps": 3}
     beyond = lambda observation, task: np.full((len(observation), 2), 7.0)  # noqa: E731
-    with pytest.raises(
-        ValueError, match=r"scaled to the bounds of calm, \[-3.0, 0.0\] to \[1.0, 10.0\], but got \[7.0"
-    ):
-        use(beyond, [calm, windy], few)
+    with pytest.warns(UserWarning, match="bounds of windy"):
+        with pytest.warns(UserWarning, match=r"bounds of calm, \[-3.0, 0.0\] to \[1.0, 10.0\], but got some beyond"):
+            use(beyond, [calm, windy], few)
     use(still, [calm, windy], few)
     use(beyond, [TaskSpec("plain", Plain)], few)  # no other units: clipped
 

@@ -15,6 +15,8 @@ from dendrite_zoo.rl.collection import Disturbance, _BehaviorPolicy
 from dendrite_zoo.streams import DemonstrationMixture, DemonstrationSequence
 from tests.rl.worlds import calm, ledges, windy
 
+pytestmark = pytest.mark.filterwarnings("ignore:Expected actions from -1 to 1, which are scaled")
+
 pytest.importorskip("gymnasium")
 
 

@@ -121,7 +121,7 @@ class MetaWorldTask(TaskSpec):
             f"Expected a task of your own to normalise, but got {self.name}. A policy does it for all tasks."
         )
 
-    def check_units(self, action: Any) -> None:
+    def warn_of_units(self) -> None:
         """Meta-World's bounds are -1 and 1."""
 
     observation_size = OBSERVATION_SIZE
