@@ -101,14 +101,25 @@ class FeatureExtractor(nn.Module):
 
 
 def call(backbone: nn.Module, x: Any) -> Any:
-    """What a network gives for its input: a tensor, or a dictionary of keyword arguments."""
+    """What a network gives for its input: a tensor, or a dictionary of keyword arguments.
+
+    Raises:
+        ValueError: the network does not take images of whole numbers.
+    """
     try:
         return backbone(**x) if isinstance(x, Mapping) else backbone(x)
     except RuntimeError as error:
         if isinstance(x, Tensor) and x.dtype == torch.uint8:
-            remedy = "Pass images as in its training, such as images / 255."
-            raise ValueError(f"Expected inputs that the backbone takes, but got uint8 ({error}). {remedy}") from error
+            raise not_taken(backbone, x, error) from error
         raise
+
+
+def not_taken(backbone: nn.Module, x: Any, error: Exception) -> ValueError:
+    """What to say where a network does not take an input."""
+    shown = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else f"keywords {', '.join(x)}"
+    remedy = "Give inputs as it was trained on, images as normalised floats (batch, channels, height, width)."
+    said = str(error).partition("\n")[0]
+    return ValueError(f"Expected inputs that {type(backbone).__name__} takes, but got {shown}: {said}. {remedy}")
 
 
 def in_precision_of(backbone: nn.Module, x: Any) -> Any:

@@ -22,7 +22,7 @@ from dendrite_zoo.models.adapters.classes import (
     without_absent,
 )
 from dendrite_zoo.models.adapters.context import clusters_of
-from dendrite_zoo.models.adapters.features import left_out, rows_of
+from dendrite_zoo.models.adapters.features import left_out, not_taken, rows_of
 from dendrite_zoo.models.adapters.folding import FoldedBackbone, folded_backbone
 from dendrite_zoo.models.adapters.gated import GatedBackbone
 from dendrite_zoo.models.adapters.packing import packed, rounded, unpacked
@@ -94,12 +94,7 @@ class AdaptedBackbone(GatedBackbone):
         try:
             return self.features(x, inputs=inputs)
         except RuntimeError as error:
-            shown = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else f"keywords {', '.join(x)}"
-            remedy = "Give inputs as it was trained on, images as normalised floats (batch, channels, height, width)."
-            said = str(error).partition("\n")[0]
-            raise ValueError(
-                f"Expected inputs that {type(self.backbone).__name__} takes, but got {shown}: {said}. {remedy}"
-            ) from error
+            raise not_taken(self.backbone, x, error) from error
 
     @torch.no_grad()
     def start_from(self, start: int | None, task: int) -> None:

@@ -113,5 +113,5 @@ def test_numbers_for_the_example_are_drawn_apart_from_those_of_the_user():
 def test_images_of_whole_numbers_are_refused_where_the_backbone_takes_none():
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     model = add_dendrites(network, layers=nn.Conv2d, num_classes=2, max_tasks=2, example=torch.rand(2, 3, 8, 8))
-    with pytest.raises(ValueError, match="Expected inputs that the backbone takes, but got uint8 .*Pass images as in"):
+    with pytest.raises(ValueError, match="inputs that Sequential takes, but got torch.uint8 of .*normalised floats"):
         model(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), task=0)
