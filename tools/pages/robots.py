@@ -14,6 +14,7 @@ ROBOTS = (
         "mt10",
         "finetune",
         "mt10-scratch",
+        "mt10-scratch-shared",
         "mt10-scratch-mlp",
         "mt10-sequence",
         "scratch-new-skills",
