@@ -36,10 +36,11 @@ def policy_scores(
     if sequential:
         record |= _of_sequence(trainer, module)
     specs = getattr(data, "specs", ()) or [MetaWorldTask(name) for name in tasks if name in MT50]
-    if goals and (silent := without_success(specs)):
+    silent = without_success(specs)
+    if goals and silent:
         where = "the run leaves no record. What it returned is in metrics.csv"
         print(f"No goals were played, for {', '.join(silent)} do not say what success is: {where}.")
-    if not goals or without_success(specs) or len(specs) < len(tasks):
+    if not goals or silent or len(specs) < len(tasks):
         return None, record  # a record is of shares from 0 to 1
     report = evaluate_policy(policy.eval(), specs, num_goals=goals, progress=True, **_environments(data))
     kinds = {isinstance(spec, MetaWorldTask) for spec in specs}

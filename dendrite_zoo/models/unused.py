@@ -73,18 +73,22 @@ def without_unused(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> di
         weight = state[name].detach()
         if weight.shape == shape and weight.device.type == "cpu":
             numbers = weight.flatten()
-            rest = numbers.clone()
-            rest[used] = 0
-            if len(used) < len(numbers) and not rest.view(torch.uint8).any():
+            if len(used) < len(numbers) and _is_rest_zero(numbers, used):
                 packed[name] = numbers[used]
     return packed
 
 
+def _is_rest_zero(numbers: Tensor, used: Tensor) -> bool:
+    rest = numbers.clone()
+    rest[used] = 0
+    return not bool(rest.view(torch.uint8).any())
+
+
 def is_clear(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> bool:
     """Whether there are weights that no context uses, and all of them are zero."""
-    packed = without_unused(config, state)
-    names = [name for name, (rows, columns), used in used_numbers(config, state) if len(used) < rows * columns]
-    return bool(names) and all(packed[name].ndim == 1 for name in names)
+    parts = [(state[name].detach().flatten(), used) for name, _, used in used_numbers(config, state)]
+    parts = [(numbers, used) for numbers, used in parts if len(used) < len(numbers)]
+    return bool(parts) and all(_is_rest_zero(numbers, used) for numbers, used in parts)
 
 
 def cleared(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Tensor]:
