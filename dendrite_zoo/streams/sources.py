@@ -120,11 +120,12 @@ def load_source(source: SourceLike) -> Source:
             ``"banking77"``: 10,003 + 3,080 questions of a bank's customers of 77 kinds, as `hashed_ngrams`. Any other
             data set of the Hub: a `HubSource`. A folder of images with a folder for each class (see `ImageFolder`), or
             with the parquet files of a repository. Or data of your own: tensors ``(x_train, y_train, x_test, y_test)``
-            or ``(x, y)``, a `torch.utils.data.Dataset` or a pair of them, ``(train, test)``, or what
-            ``datasets.load_dataset`` returns; they are read into memory, once. Without test data a fifth of the rows,
-            of each class alike, is held out for testing. x of any shape is flattened. Float values stay as they are:
-            normalise them yourself. uint8 is scaled from 0 .. 255 to [0, 1]. Labels are integers from 0; float targets,
-            of any shape, are those of a regression or of several labels a row.
+            or ``(x, y)``, or under these names, as in ``np.load("mnist.npz")``; a `torch.utils.data.Dataset` or a pair
+            of them, ``(train, test)``; or what ``datasets.load_dataset`` returns; they are read into memory, once.
+            Without test data a fifth of the rows, of each class alike, is held out for testing. x of any shape is
+            flattened. Float values stay as they are: normalise them yourself. uint8 is scaled from 0 .. 255 to [0, 1].
+            Labels are integers from 0; float targets, of any shape, are those of a regression or of several labels a
+            row.
 
     Returns:
         The source.
@@ -196,6 +197,8 @@ def _from_images(arrays: dict[str, Tensor], mean: float, std: float, name: str) 
 
 def _tensors(source: Any) -> Sequence[Tensor]:
     """Four tensors, or two without test data."""
+    if isinstance(source, Mapping) and set(NAMES) <= set(source):  # such as Keras's mnist.npz
+        source = [source[name] for name in NAMES]
     if isinstance(source, Mapping):
         source = splits(source)
     parts = (source,) if is_dataset(source) else source

@@ -149,3 +149,13 @@ class TestATable:
         assert set(source.y_train.tolist()) == {0, 1}
         with pytest.raises(TypeError, match="`y` to hold numbers, but got text, such as 'b'"):
             load_source((frame[["age"]], frame["kind"]))
+
+
+def test_a_file_of_arrays_in_the_layout_of_keras(tmp_path):
+    rows = {"x_train": (60, 8, 8), "x_test": (20, 8, 8)}
+    arrays = {name: np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8) for name, size in rows.items()}
+    arrays |= {"y_train": np.arange(60) % 3, "y_test": np.arange(20) % 3}
+    np.savez(tmp_path / "mnist.npz", **arrays)
+    source = load_source(np.load(tmp_path / "mnist.npz"))
+    assert torch.equal(source.x_test, torch.as_tensor(arrays["x_test"]).flatten(1))
+    assert source.y_train.tolist() == arrays["y_train"].tolist()
