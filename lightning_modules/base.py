@@ -1,6 +1,5 @@
 """What all LightningModules of this package share."""
 
-import math
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -17,19 +16,6 @@ from dendrite_zoo.optim import DendriteAdam, clip_gradients_
 from dendrite_zoo.tasks import TaskBoundary
 
 M = TypeVar("M", bound="TaskModule")
-
-
-def cosine(progress: float) -> float:
-    """The factor of a learning rate that falls from 1 to 0 along half a cosine.
-
-    Args:
-        progress: share of the training that is done, in [0, 1].
-
-    Example:
-        >>> [round(cosine(progress), 2) for progress in (0.0, 0.5, 1.0)]
-        [1.0, 0.5, 0.0]
-    """
-    return (1 + math.cos(math.pi * progress)) / 2
 
 
 class TaskModule(LightningModule):

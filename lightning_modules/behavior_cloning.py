@@ -15,9 +15,9 @@ from torch import Tensor
 from dendrite_zoo._core.checks import check_choice, check_flags, check_integers, check_positive, check_share
 from dendrite_zoo._core.lightning import attached_trainer
 from dendrite_zoo._core.names import say_new_names
-from dendrite_zoo.lightning_modules.base import cosine
 from dendrite_zoo.lightning_modules.new_tasks import Learn
 from dendrite_zoo.lightning_modules.policies import PolicyModule
+from dendrite_zoo.lightning_modules.schedules import cosine
 from dendrite_zoo.lightning_modules.weight_average import WeightAverage, Weights
 from dendrite_zoo.models import ActiveDendritePolicy
 from dendrite_zoo.models.loading import as_model, saved_config

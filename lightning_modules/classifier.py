@@ -21,6 +21,7 @@ from dendrite_zoo.lightning_modules.losses import (
     wrong_shape,
 )
 from dendrite_zoo.lightning_modules.new_tasks import NewTaskModule
+from dendrite_zoo.lightning_modules.schedules import Schedule
 from dendrite_zoo.models import RidgeClassifier
 from dendrite_zoo.models.loading import as_model, saved_config
 
@@ -45,7 +46,7 @@ class TaskClassifier(NewTaskModule):
         context: TaskContext | None,
         lr: float | None,
         optimizer: OptimizerFactory | None,
-        lr_schedule: Literal["cosine"] | None,
+        lr_schedule: Schedule | None,
         label_smoothing: float,
         loss: Loss | None,
         metrics: Metrics | None,
@@ -64,7 +65,7 @@ class TaskClassifier(NewTaskModule):
         check_positive(lr=lr)
         check_share(label_smoothing=label_smoothing)
         if lr_schedule is not None:
-            check_choice(["cosine"], lr_schedule=lr_schedule)
+            check_choice(get_args(Schedule), lr_schedule=lr_schedule)
         if loss is not None:
             check_loss(loss, label_smoothing)
         self._optimizer_factory, self.loss_function = optimizer, loss

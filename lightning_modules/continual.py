@@ -1,7 +1,8 @@
 """Learning one task after another."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,13 +13,13 @@ from dendrite_zoo._core.ranks import sum_over_ranks
 from dendrite_zoo.contexts import FoundContext, TaskContext
 from dendrite_zoo.hub import HubModel
 from dendrite_zoo.lightning_modules.adapted import AdaptedTasks
-from dendrite_zoo.lightning_modules.base import cosine
 from dendrite_zoo.lightning_modules.classifier import ContextAtTest, Loss, Metrics, OptimizerFactory
 from dendrite_zoo.lightning_modules.finite import batch_named
 from dendrite_zoo.lightning_modules.known_tasks import warn_of_chance, warn_of_known_task, warn_of_silence
 from dendrite_zoo.lightning_modules.losses import unpack
 from dendrite_zoo.lightning_modules.new_classes import warn_of_classes
 from dendrite_zoo.lightning_modules.new_tasks import Learn
+from dendrite_zoo.lightning_modules.schedules import Schedule, cosine, inverse
 from dendrite_zoo.models import ActiveDendriteClassifier, RidgeClassifier
 from dendrite_zoo.tasks import callbacks_task, current_task
 
@@ -49,8 +50,8 @@ class ContinualClassifier(AdaptedTasks):
             `dendrite_zoo.add_dendrites` 5e-3, less where more than twenty layers have gates.
         optimizer: makes another optimizer from the parameters, with a learning rate of its own.
         reset_optimizer: forget the optimizer's moments when a task starts, as the paper does.
-        lr_schedule: ``"cosine"`` lets the learning rate fall to 0 within each task, along half a cosine; the
-            datamodule says how many ``epochs_per_task`` there are.
+        lr_schedule: the learning rate falls within each task. ``"cosine"``: to 0, where the datamodule has a number of
+            ``epochs_per_task``. ``"inverse"``: as ``1 / (1 + n / 200)`` after ``n`` batches, for no end must be known.
         label_smoothing: share of the target that goes to all classes alike, in training.
         loss: of ``(output, target)``, in place of cross-entropy, such as ``nn.MSELoss()``. A checkpoint does not hold
             it: pass it to ``load_from_checkpoint``, too.
@@ -93,7 +94,7 @@ class ContinualClassifier(AdaptedTasks):
         lr: float | None = None,
         optimizer: OptimizerFactory | None = None,
         reset_optimizer: bool = True,
-        lr_schedule: Literal["cosine"] | None = None,
+        lr_schedule: Schedule | None = None,
         label_smoothing: float = 0.0,
         loss: Loss | None = None,
         metrics: Metrics | None = None,
@@ -116,6 +117,7 @@ class ContinualClassifier(AdaptedTasks):
         self._cluster: int | None = None  # of the batch at hand, where the context finds tasks by itself
         self._own_task: int | None = None
         self.cluster_to_task: list[int] = []
+        self._batches_learned: Counter[int] = Counter()  # of each task, for a learning rate that falls with them
         self._first_inputs: Tensor | None = None  # a batch of the task about to be trained, and its classes
         self._labels: Tensor | None = None
         if learn == "new" and isinstance(self.context, FoundContext):
@@ -169,10 +171,10 @@ class ContinualClassifier(AdaptedTasks):
     def on_fit_start(self) -> None:
         """Take the clusters of a loaded model for its tasks, in order."""
         super().on_fit_start()
-        if self.hparams["lr_schedule"] and not hasattr(self.datamodule, "epochs_per_task"):
+        if self.hparams["lr_schedule"] == "cosine" and not hasattr(self.datamodule, "epochs_per_task"):
             raise ValueError(
                 "Expected a datamodule with epochs_per_task for lr_schedule='cosine', as PermutedTasks has, but got "
-                "none. Leave lr_schedule= out, or give the datamodule that attribute."
+                "none. Give the datamodule that attribute, or use lr_schedule='inverse', which needs no end."
             )
         if isinstance(self.context, FoundContext):
             self.cluster_to_task += range(len(self.cluster_to_task), self.context.num_tasks)
@@ -186,7 +188,7 @@ class ContinualClassifier(AdaptedTasks):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """When a task starts: compute its context, and let the optimizer start anew."""
         super().on_train_batch_start(batch, batch_idx)
-        if self.hparams["lr_schedule"]:
+        if self.hparams["lr_schedule"] == "cosine":
             epochs = self.datamodule.epochs_per_task
             done = self.trainer.current_epoch % epochs + batch_idx / self.trainer.num_training_batches
             self.scale_learning_rate(cosine(done / epochs))
@@ -202,18 +204,23 @@ class ContinualClassifier(AdaptedTasks):
             if isinstance(self.model, RidgeClassifier):
                 self.model.learn(self.task_batches())
         self.enter_task(task)
+        if self.hparams["lr_schedule"] == "inverse":
+            self.scale_learning_rate(inverse(self._batches_learned[task]))
+            self._batches_learned[task] += 1
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save which task was trained last, and in which tasks clusters were first seen."""
         super().on_save_checkpoint(checkpoint)
         if isinstance(self.model, HubModel) and self.model.origin is not None:
             checkpoint["base_model"] = self.model.origin.repo or self.model.origin.base_model
+        checkpoint["batches_learned"] = dict(self._batches_learned)
         checkpoint["clusters"] = {"current": self._cluster, "cluster_to_task": list(self.cluster_to_task)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore which task was trained last."""
         super().on_load_checkpoint(checkpoint)
         clusters = checkpoint.get("clusters", {"current": None, "cluster_to_task": []})
+        self._batches_learned = Counter(checkpoint.get("batches_learned", {}))
         self._cluster, self.cluster_to_task = clusters["current"], list(clusters["cluster_to_task"])
 
     def _start_context(self, task: int) -> None:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -10,9 +10,9 @@ from dendrite_zoo._core.checks import wrong_argument
 from dendrite_zoo._core.lightning import whole_pass
 from dendrite_zoo._core.ranks import all_gather
 from dendrite_zoo.contexts import FoundContext, TaskContext
-from dendrite_zoo.lightning_modules.base import cosine
 from dendrite_zoo.lightning_modules.classifier import ContextAtTest, Loss, Metrics, OptimizerFactory, TaskClassifier
 from dendrite_zoo.lightning_modules.losses import unpack
+from dendrite_zoo.lightning_modules.schedules import Schedule, cosine, inverse
 from dendrite_zoo.models import AdaptedBackbone
 
 MixedBatch = tuple[Tensor, Tensor, Tensor]
@@ -31,7 +31,8 @@ class MultiTaskClassifier(TaskClassifier):
         context: where the context comes from (`dendrite_zoo.contexts`); needed where ``model`` takes ``(x, context)``.
         lr: learning rate of `dendrite_zoo.optim.DendriteAdam`, 1/step.
         optimizer: makes another optimizer from the parameters, with a learning rate of its own.
-        lr_schedule: ``"cosine"`` lets the learning rate fall to 0 over the fit, along half a cosine.
+        lr_schedule: ``"cosine"`` lets the learning rate fall to 0 over the fit, along half a cosine; ``"inverse"`` as
+            ``1 / (1 + n / 200)`` after ``n`` steps, for fits whose end is not known.
         label_smoothing: share of the target that goes to all classes alike, in training.
         loss: of ``(output, target)``, in place of cross-entropy; see `ContinualClassifier`.
         metrics: of torchmetrics, updated with ``(output, target)``, for each task by itself.
@@ -65,7 +66,7 @@ class MultiTaskClassifier(TaskClassifier):
         context: TaskContext | None = None,
         lr: float = 5e-4,
         optimizer: OptimizerFactory | None = None,
-        lr_schedule: Literal["cosine"] | None = None,
+        lr_schedule: Schedule | None = None,
         label_smoothing: float = 0.0,
         loss: Loss | None = None,
         metrics: Metrics | None = None,
@@ -117,7 +118,9 @@ class MultiTaskClassifier(TaskClassifier):
     def on_train_batch_start(self, batch: MixedBatch, batch_idx: int) -> None:
         """Before the first batch of all: compute the contexts. Set the learning rate."""
         super().on_train_batch_start(batch, batch_idx)
-        if self.hparams["lr_schedule"]:
+        if self.hparams["lr_schedule"] == "inverse":
+            self.scale_learning_rate(inverse(self.trainer.global_step))
+        elif self.hparams["lr_schedule"]:
             total = self.trainer.estimated_stepping_batches
             if not 0 < total < math.inf:
                 raise ValueError("Expected a Trainer with max_epochs or max_steps for lr_schedule='cosine', got none.")

@@ -106,18 +106,25 @@ class LearningRates(Callback):
         self.rates.append(optimizer.param_groups[0]["lr"])
 
 
+def _half_a_cosine(step, steps):
+    return (1 + math.cos(math.pi * step / steps)) / 2
+
+
 @pytest.mark.filterwarnings("ignore:Checkpoint directory")
-def test_the_learning_rate_falls_to_zero_within_each_task_and_a_resume_goes_on(tmp_path):
+@pytest.mark.parametrize("schedule", ["cosine", "inverse"])
+@pytest.mark.parametrize("context", ["prototype", "clusters"])
+def test_the_learning_rate_falls_within_each_task_and_a_resume_goes_on(tmp_path, schedule, context):
     stream = PermutedTasks("digits", num_tasks=2, epochs_per_task=3, batch_size=256)
+    size = {**TINY, "context": context}
 
     def module():
-        return ContinualClassifier(ActiveDendriteClassifier(64, [8], 10, **TINY), lr=0.1, lr_schedule="cosine")
+        return ContinualClassifier(ActiveDendriteClassifier(64, [8], 10, **size), lr=0.1, lr_schedule=schedule)
 
     whole, first, rest = LearningRates(), LearningRates(), LearningRates()
     fit(module(), stream, callbacks=[whole])
     steps = len(stream.task_loader(0)) * 3
-    one_task = [0.1 * (1 + math.cos(math.pi * step / steps)) / 2 for step in range(steps)]
-    assert whole.rates == pytest.approx(2 * one_task)
+    factors = [_half_a_cosine(step, steps) if schedule == "cosine" else 1 / (1 + step / 200) for step in range(steps)]
+    assert whole.rates == pytest.approx(2 * [0.1 * factor for factor in factors])
 
     def saving():
         return ModelCheckpoint(tmp_path, every_n_train_steps=7, save_top_k=-1)
@@ -126,6 +133,19 @@ def test_the_learning_rate_falls_to_zero_within_each_task_and_a_resume_goes_on(t
     checkpoint = next(tmp_path.glob("*step=7.ckpt"))
     fit(module(), stream, ckpt_path=checkpoint, callbacks=[rest, saving()], enable_checkpointing=True)
     assert first.rates[:7] + rest.rates == whole.rates
+
+
+def test_without_epochs_per_task_the_learning_rate_falls_with_the_batches_of_the_task():
+    x, y = torch.randn(40, 64), torch.randint(0, 10, (40,))
+    loader, rates = DataLoader(TensorDataset(x, y), batch_size=4), LearningRates()
+    module = ContinualClassifier(Plain(), lr=0.1, lr_schedule="inverse")
+    for task in (0, 1, 0):
+        module.current_task = task
+        Trainer(max_epochs=1, callbacks=[rates], logger=False, enable_checkpointing=False, accelerator="cpu").fit(
+            module, loader, loader
+        )
+    once = [0.1 / (1 + step / 200) for step in range(20)]
+    assert rates.rates == pytest.approx(once[:10] + once[:10] + once[10:])
 
 
 def test_label_smoothing_enters_the_training_loss_alone():

@@ -109,16 +109,21 @@ def test_where_the_task_decides_the_labels_only_a_network_that_knows_it_learns()
     assert min(scores["knows"]) > 0.8 and sum(scores["not"]) / 3 < 0.5  # of a third each it may be right in one
 
 
-def test_the_learning_rate_falls_to_zero_over_the_fit():
+@pytest.mark.parametrize("schedule", ["cosine", "inverse"])
+def test_the_learning_rate_falls_over_the_fit(schedule):
     rates = []
 
     class Watched(MultiTaskClassifier):
         def on_before_optimizer_step(self, optimizer):
             rates.append(optimizer.param_groups[0]["lr"])
 
-    fit(Watched(Plain(), lr=0.1, lr_schedule="cosine"), mixed(num_tasks=1, epochs=2))
+    fit(Watched(Plain(), lr=0.1, lr_schedule=schedule), mixed(num_tasks=1, epochs=2))
     steps = 2 * 23
-    assert rates == pytest.approx([0.1 * (1 + math.cos(math.pi * i / steps)) / 2 for i in range(steps)])
+    cosine, inverse = (
+        [(1 + math.cos(math.pi * i / steps)) / 2 for i in range(steps)],
+        [200 / (200 + i) for i in range(steps)],
+    )
+    assert rates == pytest.approx([0.1 * factor for factor in (cosine if schedule == "cosine" else inverse)])
 
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory")
