@@ -1,5 +1,6 @@
 """The zoo's registry: complete, honest about what is bundled, written whole."""
 
+import json
 import re
 
 import pytest
@@ -11,7 +12,9 @@ from dendrite_zoo.hub.resolve import resolve
 def test_every_entry_is_complete():
     for name, entry in registry.entries().items():
         assert re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)+", name)
-        assert entry.trained_on and entry.headline and entry.build
+        assert entry.trained_on and entry.build
+        own = json.loads((entry.folder / "results.json").read_text(encoding="utf-8"))[0]
+        assert entry.headline.startswith(f"{own['average_accuracy']:.3f} mean "), name
         assert (entry.revision is None) or (entry.repo and re.fullmatch("[0-9a-f]{40}", entry.revision))
         assert {"README.md", "config.json", "results.json"} <= {path.name for path in entry.folder.iterdir()}
         for file, pin in entry.files.items():
