@@ -19,6 +19,7 @@ MOST_STAGES = 6
 """Stages that features are taken from, the output besides."""
 
 ROWS = 2  # of an input that is made up
+SEQUENTIAL = nn.MultiheadAttention, nn.RNNBase
 SIDES = (224, 32, 28, 64, 96, 128, 160, 192, 256, 299, 384, 16, 8)
 
 
@@ -110,10 +111,11 @@ def example_of(backbone: nn.Module) -> Iterator[Any]:
     said = getattr(backbone, "pretrained_cfg", None) or getattr(backbone, "default_cfg", None) or {}
     if isinstance(said, Mapping) and "input_size" in said:  # of timm
         yield torch.rand(ROWS, *said["input_size"])
+    sequential = any(isinstance(module, SEQUENTIAL) for module in backbone.modules())
     for module in backbone.modules():
         made_up = list(_inputs_of(module))
-        if made_up:
-            yield from made_up
+        if made_up:  # a sequence first, where a row would pass for one: attention takes it without a batch
+            yield from sorted(made_up, key=lambda x: x.ndim != 3) if sequential else made_up
             return
 
 
@@ -200,7 +202,7 @@ def probe(backbone: nn.Module, example: Any = None) -> Probe:
         for handle in handles:
             handle.remove()
     rows, final = num_rows(x), outputs[-1][2]
-    if len(final) < 2 or final[0] != rows or final[-1] == 0:
+    if not _has_rows(final, rows):
         got = f"of shape {final}" if final else "without one"
         raise ValueError(
             f"Expected {type(backbone).__name__} to map a batch of {rows} inputs to features of shape ({rows}, ...), "
@@ -210,9 +212,9 @@ def probe(backbone: nn.Module, example: Any = None) -> Probe:
 
 
 def _run(backbone: nn.Module, example: Any, outputs: list[Any]) -> Any:
-    """Run a network on the example, or the first made-up input that it takes, and return it."""
+    """Run a network on the example, or the first made-up input of which it makes rows, else takes; return it."""
     weight = next((p for p in backbone.parameters() if p.is_floating_point()), torch.zeros(0))
-    errors = []
+    errors, taken = [], list[Any]()
     for x in [example] if example is not None else example_of(backbone):
         del outputs[:]
         x = map_tensors(lambda t: t.to(weight.device, weight.dtype if t.is_floating_point() else None), x)
@@ -220,15 +222,24 @@ def _run(backbone: nn.Module, example: Any, outputs: list[Any]) -> Any:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 call(backbone, x)
-            return x
+            if _has_rows(outputs[-1][2], num_rows(x)):
+                return x
+            taken = taken or [x, list(outputs)]
         except Exception as error:  # whatever a stranger's network raises on an input that it does not take
             errors.append(f"{type(error).__name__}: {str(error).partition(chr(10))[0][:200]}")
+    if taken:
+        outputs[:] = taken[1]
+        return taken[0]
     got = errors[0] if errors else "no layer by which an input could be made up"
     what = "`example`" if example is not None else "an input that was made up by the kind of its first layer"
     raise ValueError(
         f"Expected {type(backbone).__name__} to run on {what}, but got {got}. Give a batch of its inputs: "
         "add_dendrites(..., example=x)."
     )
+
+
+def _has_rows(shape: tuple[int, ...], rows: int) -> bool:
+    return len(shape) >= 2 and shape[0] == rows and shape[-1] > 0
 
 
 def _stages(outputs: list[tuple[str, nn.Module, tuple[int, ...]]], rows: int) -> dict[str, Stage]:
@@ -244,16 +255,16 @@ def _stages(outputs: list[tuple[str, nn.Module, tuple[int, ...]]], rows: int) ->
     chosen = sorted(found.values())[-MOST_STAGES:] if found else _blocks(outputs, rows)
     stages = {outputs[number][0]: _stage(outputs, number) for number in chosen if outputs[number][0]}
     last = outputs[-1][2]
-    if stages and len(last) == 2 and _is_mean(outputs, chosen[-1], last):
-        return stages  # the output is the mean of the last stage, or of what follows it
+    if stages and (len(last) == 2 or last == outputs[chosen[-1]][2]) and _is_mean(outputs, chosen[-1], own):
+        return stages  # the output is the last stage or its mean, or of what follows it
     return {**stages, "": own}
 
 
-def _is_mean(outputs: list[Any], number: int, last: tuple[int, ...]) -> bool:
+def _is_mean(outputs: list[Any], number: int, own: Stage) -> bool:
     """Whether nothing with weights follows a stage, so that the output of the network is made of its features."""
     after = outputs[number + 1 : -1]
     has_weights = any(True for _, module, _ in after if any(True for _ in module.parameters(recurse=False)))
-    return not has_weights and last[-1] == _stage(outputs, number).features
+    return not has_weights and own.features == _stage(outputs, number).features
 
 
 def _blocks(outputs: list[Any], rows: int) -> list[int]:

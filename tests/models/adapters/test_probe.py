@@ -62,6 +62,40 @@ def test_of_an_mlp_it_is_the_output():
     assert probe(mlp().eval()).stages == {"": (32, 1, 0)} and probe(mlp().eval()).input_features == 12
 
 
+def test_a_map_of_features_is_a_stage_once():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.Sequential(nn.Conv2d(4, 6, 3, 2), nn.ReLU()))
+    assert list(probe(network.eval()).stages) == ["1", "2"]
+
+
+class Projected(nn.Module):
+    """Rows that are projected, then `rest`."""
+
+    def __init__(self, rest):
+        super().__init__()
+        self.project, self.rest = nn.Linear(6, 16), rest
+
+    def forward(self, x):
+        return self.rest(self.project(x))
+
+
+class Largest(nn.Module):
+    def forward(self, x):
+        return x.amax(-2)
+
+
+@pytest.mark.parametrize("kind", ["attention", "recurrent", "points"])
+def test_a_sequence_is_made_up_for_a_network_that_takes_rows_for_one_without_a_batch(kind):
+    rest = {
+        "attention": lambda: nn.TransformerEncoder(nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), 2),
+        "recurrent": lambda: nn.GRU(16, 16, batch_first=True),
+        "points": Largest,
+    }[kind]()
+    model = add_dendrites(Projected(rest), layers=nn.Linear, num_classes=2, max_tasks=2)
+    x = torch.randn(20, 7, 6)
+    model.start_task(0, [x])
+    assert model(x, task=0).shape == (20, 2) and (model.config["input_features"] == 0)
+
+
 def test_a_network_that_runs_on_no_made_up_input():
     class Two(nn.Module):
         def __init__(self):
