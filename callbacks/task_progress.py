@@ -52,6 +52,7 @@ class TaskProgress:
         """A fit, a validation or a test begins, before its checkpoint is read; this process writes to ``output``."""
         self._output = output
         self._warned, self._fit, self._resumed = set(), set(), False
+        self._boundary.undo()
 
     def start_fit(self, trainer: Trainer) -> None:
         """Training begins."""
@@ -100,6 +101,7 @@ class TaskProgress:
             self.see(trainer)
         if self.task is None:
             raise unknown_task(trainer, "ForgettingLogger")
+        self._boundary.confirm()
         self._step = trainer.global_step
 
     def end_fit(self, trainer: Trainer) -> None:

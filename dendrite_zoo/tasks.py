@@ -210,6 +210,7 @@ class TaskBoundary:
         self.trained: set[int] = set()
         self.earlier: set[int] = set()
         self._starting = False
+        self._before: tuple[int | None, set[int]] | None = None  # this task, until a batch of it was trained on
 
     def start_fit(self) -> None:
         """Count what was trained on until now as that of earlier fits; call it in ``on_train_start``."""
@@ -233,11 +234,23 @@ class TaskBoundary:
             ValueError: the task is no index from 0.
         """
         task = task_index(task)
+        if task == self.task:
+            self.confirm()
         if task is None or task == self.task:
             return None, None
+        self._before = self.task, set(self.trained)
         ended, self.task = self.task, task
         self.trained.add(task)
         return ended, self.task
+
+    def confirm(self) -> None:
+        """A batch of the task was trained on; call it behind each."""
+        self._before = None
+
+    def undo(self) -> None:
+        """Where a fit ended before any batch of its task was trained on, count the task as not started."""
+        if self._before is not None:
+            (self.task, self.trained), self._before = self._before, None
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint holds: primitives only."""
@@ -246,4 +259,4 @@ class TaskBoundary:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
         self.task = state["task"]
-        self.earlier, self.trained = set(), set()
+        self.earlier, self.trained, self._before = set(), set(), None

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any, get_args
 
+import torch
 from torch import Tensor, nn
 
 from dendrite_zoo._core.checks import check_choice, wrong_argument
@@ -70,6 +71,22 @@ class AdaptedTasks(TaskClassifier):
                 model.start_from(start, started)
                 self.started_from[started] = start
         return started
+
+    def keep_until_trained(self, part: nn.Module, *, recurse: bool = True) -> None:
+        """Of dendrites on a backbone a task changes more than the context."""
+        if self.adapted is not None:
+            self.adapted.merge()
+        super().keep_until_trained(self.adapted or part, recurse=recurse)
+
+    def undo_start(self) -> None:
+        """Let the column be that of the task before, too."""
+        undone = bool(self._before)
+        super().undo_start()
+        if (model := self.adapted) is not None and undone:
+            model.learning = self.boundary.task
+            if model.learning is not None:
+                with torch.no_grad():
+                    model.column.copy_(model.columns[model.learning])
 
     def on_fit_start(self) -> None:
         """Train a model that was loaded, in eval mode, as any other; keep Lightning from warning of its backbone."""

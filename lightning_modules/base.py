@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 from lightning.pytorch import LightningModule
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dendrite_zoo._core.lightning import attached_trainer
@@ -31,6 +31,7 @@ class TaskModule(LightningModule):
         super().__init__()
         self.boundary = TaskBoundary()
         self._batch: Any = None  # the last one trained on, for the message of a loss that is not finite
+        self._before: list[tuple[nn.Module, dict[str, Tensor]]] = []  # what the task at hand has changed as it began
 
     @classmethod
     def load_from_checkpoint(cls: type[M], checkpoint_path: Any, *args: Any, **kwargs: Any) -> M:
@@ -44,6 +45,7 @@ class TaskModule(LightningModule):
     def setup(self, stage: str) -> None:
         """Have the Trainer verify a checkpoint before it is read, unless it reads them in a way of its own."""
         trainer = attached_trainer(self)
+        self._before.clear()
         if trainer is not None and type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = VerifiedCheckpointIO()
 
@@ -79,10 +81,31 @@ class TaskModule(LightningModule):
             The task if this is its first batch, else None.
         """
         ended, started = self.boundary.update(task)
+        if started is None:
+            self._before.clear()
         if ended is not None and self.hparams.get("reset_optimizer"):
             for optimizer in self.trainer.optimizers:
                 optimizer.state.clear()
         return started
+
+    def keep_until_trained(self, part: nn.Module, *, recurse: bool = True) -> None:
+        """Take note of the buffers of a part, which a task is about to change, until a batch of it was trained on."""
+        if all(part is not known for known, _ in self._before):
+            buffers = part.named_buffers(recurse=recurse)
+            self._before.append((part, {name: buffer.clone() for name, buffer in buffers if "extractor." not in name}))
+
+    def undo_start(self) -> None:
+        """Where no batch of the task was trained on, as a fit ended with an exception, let it not have begun."""
+        self.boundary.undo()
+        for part, buffers in reversed(self._before):
+            for name, buffer in buffers.items():
+                part.get_buffer(name).copy_(buffer)
+        self._before.clear()
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Take note that the task was trained on."""
+        self.boundary.confirm()
+        self._before.clear()
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Take note of the batch."""

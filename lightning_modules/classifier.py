@@ -11,6 +11,7 @@ from torchmetrics import Metric, MetricCollection
 
 from dendrite_zoo._core.checks import check_choice, check_positive, check_share, wrong_argument
 from dendrite_zoo.contexts import FoundContext, TaskContext
+from dendrite_zoo.contexts.base import measuring
 from dendrite_zoo.lightning_modules.finite import check_output
 from dendrite_zoo.lightning_modules.losses import (
     check_loss,
@@ -102,6 +103,12 @@ class TaskClassifier(NewTaskModule):
                 raise wrong from error
             raise
 
+    def start_context(self, task: int, batches: Iterable[Any]) -> None:
+        """Compute the context of a task, as it is to be once a batch of the task was trained on."""
+        assert self.context is not None
+        self.keep_until_trained(self.context)
+        self.context.start_task(task, batches)
+
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """The training loss of a batch: the argument ``loss``, else cross-entropy. Override it for one of your own."""
         check_targets(output, target, self.loss_function)
@@ -129,7 +136,8 @@ class TaskClassifier(NewTaskModule):
         if self.context is not None and seen_as is None:
             seen_as = self.context.infer(x)
             scores["context_acc"] = self._is_context_of(task, seen_as)
-        output = self(x, seen_as)
+        with measuring():
+            output = self(x, seen_as)
         check_output(output, f"{stage}/task_{task}")
         if is_labels(output, y):
             scores["acc"] = output.argmax(1) == y

@@ -234,7 +234,7 @@ class ContinualClassifier(AdaptedTasks):
                 "or set module.current_task before the fit."
             )
         self._labels = None
-        self.context.start_task(task, (x for x, _ in self.task_batches()))
+        self.start_context(task, (x for x, _ in self.task_batches()))
 
     def first_tasks(self) -> Sequence[int]:
         """The task being trained."""

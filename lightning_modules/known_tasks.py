@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 
+from dendrite_zoo._core.describe import ranges
 from dendrite_zoo._core.lightning import transfer_batch
 from dendrite_zoo._core.ranks import sum_over_ranks
 from dendrite_zoo.lightning_modules.losses import is_labels, unpack
@@ -50,7 +51,7 @@ def warn_of_chance(module: "TaskClassifier") -> None:
         low, high = min(at_chance.values()), max(at_chance.values())
         rank_zero_warn(
             f"{type(data).__name__}(first_task={data.first_task}) says that the tasks before {data.first_task} were "
-            f"learned, but on task{'s' * (len(at_chance) > 1)} {_ranges(list(at_chance))} of them the accuracy of "
+            f"learned, but on task{'s' * (len(at_chance) > 1)} {ranges(list(at_chance))} of them the accuracy of "
             f"{type(module.model).__name__} before training is {low:.2f} to {high:.2f}, hardly better than chance "
             f"({max(chances):.2f}): these are probably not the data that it learned. To go on with data of your own, "
             "let the stream that it was trained on stand for them: TaskSequence([PermutedTasks('digits', "
@@ -77,19 +78,3 @@ def warn_of_silence(module: "TaskClassifier") -> None:
             f"fit before. For the next task set `module.current_task = {(task or 0) + 1}` before the fit, or train all "
             "tasks in one fit, with TaskSequence([...]) as the datamodule."
         )
-
-
-def _ranges(numbers: list[int]) -> str:
-    """Ascending integers in words.
-
-    Example:
-        >>> _ranges([0, 1, 2, 5])
-        '0 to 2, 5'
-    """
-    parts: list[list[int]] = []
-    for number in numbers:
-        if parts and number == parts[-1][-1] + 1:
-            parts[-1][1:] = [number]
-        else:
-            parts.append([number])
-    return ", ".join(" to ".join(map(str, part)) for part in parts)

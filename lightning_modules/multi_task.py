@@ -128,7 +128,7 @@ class MultiTaskClassifier(TaskClassifier):
         if self.boundary.task is None and self.context is not None:
             found = {task for _, tasks in self._batches() for task in tasks.unique().tolist()}
             for task in sorted(set().union(*all_gather(found))):
-                self.context.start_task(task, (x[tasks == task] for x, tasks in self._batches()))
+                self.start_context(task, (x[tasks == task] for x, tasks in self._batches()))
         self.enter_task(0)  # last: where inputs are refused, the contexts are computed again
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:

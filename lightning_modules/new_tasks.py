@@ -30,11 +30,15 @@ TRAINED: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 
 
 class Thaw(Callback):
-    """Lets all of a network learn again where a fit ends with an exception, of which modules do not hear."""
+    """Lets all of a network learn again where a fit ends with an exception, of which modules do not hear.
+
+    A task of which no batch was trained on is not counted as learned.
+    """
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Let it learn."""
         thaw(pl_module.model)
+        pl_module.undo_start()
 
 
 class NewTaskModule(TaskModule):
@@ -117,11 +121,11 @@ class NewTaskModule(TaskModule):
         self.save_hyperparameters({"learn": learn, "init_from": init_from})
 
     def configure_callbacks(self) -> list[Callback]:
-        """With ``learn="new"`` a callback that lets all of the network learn again after an exception."""
+        """A callback that leaves the network as it should be after an exception."""
         trainer = attached_trainer(self)
         known = [] if trainer is None else trainer.callbacks  # type: ignore[attr-defined]
         there = any(isinstance(callback, Thaw) for callback in known)  # of an earlier validate or fit
-        return [] if self.new is None or there else [Thaw()]
+        return [] if there else [Thaw()]
 
     @property
     def network(self) -> nn.Module:

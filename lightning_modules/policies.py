@@ -53,6 +53,11 @@ class PolicyModule(NewTaskModule):
         if stage == "fit" and self.new is not None and (words := self.words_of_tasks_without_parts()):
             raise ValueError(words)
 
+    def on_fit_start(self) -> None:
+        """Take note of the normaliser, which the fit may set."""
+        super().on_fit_start()
+        self.keep_until_trained(self.model, recurse=False)
+
     def in_policy(self, task: Tensor) -> Tensor:
         """The numbers in the policy of tasks as the data number them."""
         return task if self._places is None else self._places.to(task.device)[task]

@@ -1,4 +1,4 @@
-"""What an object was made with, read off the object itself."""
+"""What an object was made with, read off the object itself; numbers in words."""
 
 import inspect
 import os
@@ -60,3 +60,19 @@ def _parameters(kind: type) -> Iterator[str]:
         yield from (one.name for one in parameters[1:] if one.kind is not one.VAR_KEYWORD)
         if parameters and parameters[-1].kind is not inspect.Parameter.VAR_KEYWORD:
             return
+
+
+def ranges(numbers: list[int]) -> str:
+    """Ascending integers in words.
+
+    Example:
+        >>> ranges([0, 1, 2, 5])
+        '0 to 2, 5'
+    """
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1][1:] = [number]
+        else:
+            parts.append([number])
+    return ", ".join(" to ".join(map(str, part)) for part in parts)

@@ -1,6 +1,9 @@
 """What every context object has in common."""
 
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import ClassVar
 
 import torch
@@ -8,12 +11,26 @@ from torch import Tensor, nn
 
 from dendrite_zoo._core.batches import input_batches
 from dendrite_zoo._core.checks import check_integers
+from dendrite_zoo._core.describe import ranges
 from dendrite_zoo._core.finite import LARGEST, unusable_rows
 from dendrite_zoo._core.ranks import sum_over_ranks
-from dendrite_zoo._core.torch import keep_precision
+from dendrite_zoo._core.torch import keep_precision, runs_eagerly
 from dendrite_zoo.functional.context import Context, check_ids
 
 __all__ = ["TaskContext"]
+
+MEASURING: ContextVar[bool] = ContextVar("MEASURING", default=False)
+"""Whether tasks that were not learned are given on purpose."""
+
+
+@contextmanager
+def measuring() -> Iterator[None]:
+    """Within it, tasks that were not learned are given on purpose: what a model does before is measured, too."""
+    token = MEASURING.set(True)
+    try:
+        yield
+    finally:
+        MEASURING.reset(token)
 
 
 class TaskContext(nn.Module):
@@ -37,6 +54,7 @@ class TaskContext(nn.Module):
         check_integers(1, max_tasks=max_tasks)
         self.context_dim, self.max_tasks = context_dim, max_tasks
         self.counts = nn.Buffer(torch.zeros(max_tasks, dtype=torch.float32))
+        self._given: set[int] = set()  # tasks that `warn_of_unlearned` has looked at
 
     @property
     def num_tasks(self) -> int:
@@ -74,6 +92,30 @@ class TaskContext(nn.Module):
             raise TypeError(f"Expected `task` to be an int, or one for each row, but got {task!r}.") from None
         check_ids(ids, self.max_tasks, what="task")
         return ids
+
+    def warn_of_unlearned(self, task: int | Tensor | None) -> None:
+        """Warn, once each, of given tasks that were not learned while others were: such outputs are of no use.
+
+        In training, in compiled code, and of ids on a GPU, where it would wait for them, nothing is looked at.
+        """
+        if task is None or (self.training and torch.is_grad_enabled()) or MEASURING.get() or not runs_eagerly():
+            return
+        if isinstance(task, Tensor) and task.device.type != "cpu":
+            return
+        new = ({task} if isinstance(task, int) else set(self.task_ids(task).reshape(-1).tolist())) - self._given
+        if not new:
+            return
+        self.task_ids(task)  # refuses those beyond the capacity
+        if not self.counts.any():
+            return
+        self._given |= new
+        if unlearned := sorted(one for one in new if not self.counts[one]):
+            known = ranges(self.counts.nonzero().flatten().tolist())
+            warnings.warn(
+                f"Expected a task that was learned ({known}), but got {ranges(unlearned)}: the output is of weights "
+                "that were never trained for it. Give a task that was learned, or train this one first.",
+                stacklevel=3,
+            )
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "TaskContext":
         keep_precision(self, super()._apply, fn, recurse)

@@ -164,7 +164,9 @@ class ActiveDendriteClassifier(TaskClassifier, DendriteModel):
     def forward(self, x: Tensor, task: int | Tensor | None = None) -> Tensor:
         """Logits ``(B, num_classes)`` for ``x``, in the context of ``task`` (one, or ``(B,)``), inferred where None."""
         x = self._rows(x)
-        return self.mlp(x, self.context(x, task))
+        context = self.context(x, task)
+        self.context.warn_of_unlearned(task)
+        return self.mlp(x, context)
 
     def active_units(self, task: int) -> list[Tensor]:
         """The units of each hidden layer that are active in a task; see `ActiveDendriteMLP.active_units`."""
@@ -195,6 +197,7 @@ class ActiveDendriteClassifier(TaskClassifier, DendriteModel):
             )
         """
         if task is not None:
+            self.context.warn_of_unlearned(self.context.task_ids(task))
             return nn.Sequential(nn.Flatten(), *cast(nn.Sequential, self.mlp.fold(self._context_of(task))))
         if not self.context.inferable:
             remedy = "call fold(task=...), or model.mlp.fold(ids), which maps (x, index)."

@@ -91,6 +91,7 @@ class XdGClassifier(TaskClassifier, HubModel, nn.Module):
         """Logits ``(B, num_classes)`` for ``x`` in a task, one or ``(B,)``."""
         x = self._rows(x)
         ids = self.context(x, task)
+        self.context.warn_of_unlearned(task)
         if ids.ndim == 0 or len(x) == 0:
             return self._forward_in(x, ids.reshape(1) if ids.ndim == 0 else ids.new_zeros(1), None)
         check_one_each(ids, x)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from dendrite_zoo._core.describe import describe
+from dendrite_zoo._core.describe import describe, ranges
 
 
 class Base:
@@ -69,3 +69,7 @@ def test_what_is_not_known_is_an_error(value):
 
 def test_arguments_that_have_no_name():
     assert describe(Several(1, 2)) == {"class": "Several", "parts": [1, 2]}, "an attribute of their name tells them"
+
+
+def test_ranges_in_words():
+    assert [ranges(x) for x in ([3], [0, 1, 2, 5], [1, 3, 4])] == ["3", "0 to 2, 5", "1, 3 to 4"]

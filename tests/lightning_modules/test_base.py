@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
+from torch import nn
 
 import dendrite_zoo
+from dendrite_zoo.callbacks import ForgettingLogger
 from dendrite_zoo.lightning_modules import BehaviorCloning, ContinualClassifier, MultiTaskSAC, ReplayClassifier
 from dendrite_zoo.lightning_modules.new_tasks import Thaw
 from dendrite_zoo.models import ActiveDendriteClassifier, ActiveDendritePolicy
 from dendrite_zoo.streams import PermutedTasks
-from tests.lightning_modules.quiet import QUIET
+from tests.lightning_modules.quiet import QUIET, fit
 
 
 def classifier(kind=ContinualClassifier, **arguments):
@@ -96,3 +98,47 @@ def test_validating_and_fitting_with_one_trainer_says_nothing_of_callbacks_in_th
         trainer.validate(module, stream, verbose=False)
         trainer.fit(module, stream)
     assert "override" not in caplog.text and sum(isinstance(one, Thaw) for one in trainer.callbacks) == 1
+
+
+class Stops(Callback):
+    """Raises in a batch, before it is trained on."""
+
+    def __init__(self, batch):
+        self.batch = batch
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        if trainer.global_step >= self.batch:
+            raise RuntimeError("stopped")
+
+
+@pytest.mark.parametrize("context, learn", [("prototype", "all"), ("ridge", "all"), ("one-hot", "new")])
+def test_a_task_of_which_no_batch_was_trained_is_not_learned(context, learn):
+    way = "given" if context == "one-hot" else "inferred"
+    model = ActiveDendriteClassifier(64, [16], 10, max_tasks=3, context=context)
+    module = ContinualClassifier(model, learn=learn, context_at_test=way)
+    stream = PermutedTasks("digits", num_tasks=2)
+    before = {name: buffer.clone() for name, buffer in model.context.named_buffers()}
+    log = ForgettingLogger("val/acc", verbose=False)
+    trained = {"limit_train_batches": 2, "callbacks": [log, Stops(0)]}
+    for _ in range(2):  # the logger does not take the second fit for one of the next task
+        with pytest.raises(RuntimeError, match="stopped"):
+            fit(module, stream, **trained)
+        assert model.num_tasks == 0 and module.boundary.task is None
+        assert all(buffer.equal(before[name]) for name, buffer in model.context.named_buffers())
+    with pytest.raises(RuntimeError, match="stopped"):
+        fit(module, stream, **trained | {"callbacks": [ForgettingLogger("val/acc", verbose=False), Stops(1)]})
+    assert model.num_tasks == 1 and module.boundary.task == 0, "one batch was trained"
+
+
+def test_dendrites_on_a_backbone_do_not_count_a_task_of_which_no_batch_was_trained():
+    network = nn.Sequential(nn.Linear(64, 8), nn.ReLU())
+    model = dendrite_zoo.add_dendrites(network, layers="0", num_classes=10, max_tasks=3)
+    module, stream = ContinualClassifier(model), PermutedTasks("digits", num_tasks=1)
+    fit(module, stream, limit_train_batches=2)
+    known = model.column.clone()
+    stream = PermutedTasks("digits", num_tasks=2, first_task=1)
+    with pytest.raises(RuntimeError, match="stopped"):
+        fit(module, stream, callbacks=[Stops(0)])
+    assert model.num_tasks == 1 and model.learning == 0 and model.column.equal(known) and model.columns[0].equal(known)
+    fit(module, stream, limit_train_batches=2)
+    assert model.num_tasks == 2 and model.columns[0].equal(known)

@@ -9,7 +9,6 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from dendrite_zoo.lightning_modules import ContinualClassifier
-from dendrite_zoo.lightning_modules.known_tasks import _ranges
 from dendrite_zoo.models import ActiveDendriteClassifier
 from dendrite_zoo.streams import PermutedTasks, TaskSequence, load_source
 from tests.lightning_modules.quiet import QUIET, fit
@@ -79,10 +78,6 @@ def test_training_is_the_same_with_and_without_it(monkeypatch):
     with_it = run()
     monkeypatch.setattr("dendrite_zoo.lightning_modules.continual.warn_of_chance", lambda module: None)
     assert run().equal(with_it)
-
-
-def test_ranges_in_words():
-    assert [_ranges(x) for x in ([3], [0, 1, 2, 5], [1, 3, 4])] == ["3", "0 to 2, 5", "1, 3 to 4"]
 
 
 def test_a_second_fit_of_which_nobody_says_the_task_says_so():

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import dendrite_zoo
+from dendrite_zoo.contexts.base import measuring
 from dendrite_zoo.models import ActiveDendriteClassifier
 
 
@@ -32,6 +33,27 @@ def test_inferred_and_given_contexts_agree_where_the_inference_is_right():
 def test_images_are_flattened():
     model, x = classifier(), torch.randn(6, 2, 4)
     torch.testing.assert_close(model(x), model(x.flatten(1)))
+
+
+@pytest.mark.parametrize("context", ["prototype", "one-hot", "ridge"])
+def test_a_given_task_that_was_not_learned_is_a_warning_once(context, recwarn):
+    model, x = classifier(context), torch.randn(6, 8)
+    model(x, task=1), model(x, task=torch.tensor([0, 1, 1, 0, 1, 0]))
+    model.train()(x, task=3)  # somebody trains it in a loop of their own
+    assert not recwarn.list
+    model.eval()
+    with pytest.warns(UserWarning, match=r"learned \(0 to 1\), but got 3: the output is of weights that were never tr"):
+        model(x, task=torch.tensor([0, 1, 1, 3, 1, 0]))
+    model(x, task=3)
+    with pytest.warns(UserWarning, match="but got 2"):
+        model.fold(task=2)
+    model.context.start_task(2, [x])
+    model(x, task=2)
+    untrained = ActiveDendriteClassifier(8, [32], 3, max_tasks=4, context=context).eval()
+    untrained(x, task=3)  # of a network that learned nothing nobody expects anything
+    assert not recwarn.list
+    with pytest.raises(ValueError, match="from 0 to 3, but got 4"):
+        model(x, task=4)
 
 
 @pytest.mark.parametrize("context", ["prototype", "one-hot"])
@@ -72,9 +94,9 @@ def test_room_that_no_task_takes_may_go(context, tmp_path):
     model.save_pretrained(tmp_path)
     smaller = ActiveDendriteClassifier.from_pretrained(tmp_path, max_tasks=3)
     assert smaller.max_tasks == 3 and smaller.num_tasks == 2
-    assert all(
-        torch.equal(model(x, task=task), smaller(x, task=task)) for task in range(3 if context == "one-hot" else 2)
-    )
+    tasks = range(3 if context == "one-hot" else 2)
+    with measuring():
+        assert all(torch.equal(model(x, task=task), smaller(x, task=task)) for task in tasks)
 
 
 def test_more_one_hot_ids_keep_the_subnetworks_of_the_old(tmp_path):

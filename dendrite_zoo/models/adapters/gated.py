@@ -177,6 +177,7 @@ class GatedBackbone(HubModel, nn.Module):
         Raises:
             ValueError: there is no backbone, or no such task; or the task cannot be inferred.
         """
+        self.context.warn_of_unlearned(task)
         if isinstance(task, int) and not isinstance(task, bool) and 0 <= task < self.max_tasks:
             return self._output(x, task)
         ids = self.context.infer(x) if task is None else self.context.task_ids(task)
@@ -249,10 +250,9 @@ class GatedBackbone(HubModel, nn.Module):
         return (column if graph else column.detach()).split(self._sizes)
 
     def _moved(self, x: Any) -> Any:
-        device = self.column.device
         if isinstance(x, (tuple, list)):
             return [self._moved(part) for part in x]
-        return map_tensors(lambda tensor: tensor.to(device), x)
+        return map_tensors(lambda tensor: tensor.to(self.column.device), x)
 
     def train(self: G, mode: bool = True) -> G:
         """Set the mode of all but the backbone, which stays in eval mode."""
