@@ -40,6 +40,7 @@ class AccuracyRecord(AccuracyMatrix):
         super().__init__()
         self.metric, self.mode, self.label, self.first_task = metric, mode, label, 0
         self._samples: dict[int, int | None] = {}
+        self._said: set[Path] = set()  # where the file is
 
     @property
     def samples(self) -> list[int | None]:
@@ -96,6 +97,9 @@ class AccuracyRecord(AccuracyMatrix):
             )
             return False
         write_record(matrix_record(self.matrix, samples=self.samples, **self._about()), path)
+        if path not in self._said:
+            rank_zero_info(f"ForgettingLogger writes its matrix to {path.absolute()}.")
+            self._said.add(path)
         return True
 
     def rows_in(self, folder: Path) -> list[int]:

@@ -21,7 +21,7 @@ from dendrite_zoo.callbacks.mailbox import OwnState
 from dendrite_zoo.callbacks.sparsity import SparsityLogger
 from dendrite_zoo.callbacks.subnetworks import SubnetworkLogger
 from dendrite_zoo.callbacks.trainer import find_callback, find_callbacks, output_folder
-from dendrite_zoo.records import ContextAtTest, ResultRecord, write_records
+from dendrite_zoo.records import ContextAtTest, ResultRecord, may_replace, write_records
 from dendrite_zoo.report import matrix_record
 
 TRAINER = (
@@ -122,12 +122,14 @@ class RunRecorder(OwnState):
         self.record = None
         if folder is None:
             return
-        file = folder / "results.json"
-        file.unlink(missing_ok=True)  # of a run that was resumed, and is not complete any more
+        replaces = may_replace(file := folder / "results.json")
+        if replaces:
+            file.unlink(missing_ok=True)  # of a run that was resumed, and is not complete any more
         record = self.collect(trainer, pl_module)
         if record is not None and (log is None or record.num_tasks == len(log.matrix)):
             self.record = record
-            write_records([record], file)
+            if replaces:
+                write_records([record], file)
 
     def collect(
         self, trainer: Trainer, pl_module: LightningModule, *, task: int | None = None, **known: Any

@@ -3,6 +3,7 @@
 import difflib
 import functools
 import inspect
+import re
 from collections.abc import Collection, Iterable
 from typing import Any, TypeVar
 
@@ -20,6 +21,8 @@ RENAMED: dict[str, tuple[str, ...]] = {
 # fmt: on
 """The old name of an argument or split to its new ones, of which a class has one; the table goes with version 0.2."""
 
+VERSION = re.compile(r"[-_]?v\d+$")
+
 
 def renamed(name: str, known: Iterable[str]) -> str | None:
     """The new name of an argument that is in use under its old one; None where it has none among ``known``.
@@ -34,17 +37,23 @@ def renamed(name: str, known: Iterable[str]) -> str | None:
 def nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str:
     """Say which known name is meant, as the end of an error message; one of a likeness of ``cutoff`` or more.
 
+    A version that all names share, such as ``-v3``, makes none like another.
+
     Example:
         >>> nearest("permuted-digit", ["permuted-digits", "split-mnist"])
         " Did you mean 'permuted-digits'?"
         >>> nearest("damping", ["si_lambda", "eps"])
         ' `damping` is now `eps`.'
+        >>> nearest("open-v3", ["reach-v3", "push-v3"]), nearest("reech-v2", ["reach-v3", "push-v3"])
+        ('', " Did you mean 'reach-v3'?")
     """
     known = list(known)
     if new := renamed(name, known):
         return f" `{name}` is now `{new}`."
-    folded = {one.casefold(): one for one in known}
-    close = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=cutoff)
+    versions = {found[0] for one in known if (found := VERSION.search(one))}
+    shared = VERSION if len(versions) == 1 else re.compile("$")
+    folded = {shared.sub("", one).casefold(): one for one in known}
+    close = difflib.get_close_matches(shared.sub("", name).casefold(), folded, n=1, cutoff=cutoff)
     return f" Did you mean {folded[close[0]]!r}?" if close else ""
 
 

@@ -30,6 +30,7 @@ from dendrite_zoo.callbacks import ForgettingLogger, HubPublisher, RunRecorder, 
 from dendrite_zoo.callbacks.run_recorder import TRAINER
 from dendrite_zoo.callbacks.trainer import find_callback
 from dendrite_zoo.cli import run_folder
+from dendrite_zoo.cli.help import arrange_help
 from dendrite_zoo.cli.import_paths import check_import_paths, refuse_dangerous_imports
 from dendrite_zoo.cli.parser import Parser, UsageError, set_by_data
 from dendrite_zoo.cli.policy_scores import policy_scores, success_logger
@@ -149,6 +150,7 @@ class TrainingCLI(LightningCLI):
         """Checkpoints hold tensors and plain values only; no other code in them is run, unless the user asks for it."""
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         parser.set_defaults(weights_only=True)
+        arrange_help(parser, subcommand)
         return parser
 
     def _parse_ckpt_path(self) -> None:

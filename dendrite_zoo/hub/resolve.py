@@ -1,5 +1,6 @@
 """What a user calls a model: a zoo name, a repo on the Hub, or a folder; and the files it leads to."""
 
+import logging
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ from dendrite_zoo.hub.explain import too_large
 
 REPO = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[^@\s]+))?")
 
+logger = logging.getLogger(__name__)
 
 MAX_NAME, MAX_TEXT = 96, 256  # characters of a repo as the Hub has it, and with its revision
 EXPECTED = "Expected a folder, a zoo name (dendrite-zoo list), 'org/repo' or 'org/repo@revision'"
@@ -78,7 +80,8 @@ def resolve(
 ) -> Place:
     """Find the files of a model; see `HubModel.from_pretrained` for the arguments.
 
-    A string without a slash is a zoo name; write ``./name`` for a folder of that name.
+    A string without a slash is a zoo name, else a model's folder of that name; ``./name`` is always a folder. Where
+    there are both, the zoo's is found, with a warning.
 
     Raises:
         FileNotFoundError: no such folder, or the zoo's entry is not built.
@@ -89,7 +92,7 @@ def resolve(
         raise TypeError(f"{EXPECTED}, but got {x!r}.")
     text, cache = os.fspath(x), None if cache_dir is None else Path(cache_dir)
     download = partial(Download, cache_dir=cache, token=token, force=force)
-    if isinstance(x, str) and not set(text) & {os.sep, "/", "~"} and text not in (".", ".."):
+    if isinstance(x, str) and _is_of_zoo(text):
         return _entry(registry.entry(text), revision, download)
     folder, match = expanded(text), REPO.fullmatch(text) if len(text) <= MAX_TEXT else None
     if os.path.isdir(folder):  # of a name that no file can have it is False, where Path.is_dir raises an error
@@ -101,6 +104,16 @@ def resolve(
     if revision is not None and match["revision"] not in (None, revision):
         raise ValueError(f"{text!r} has a revision besides revision={revision!r}; expected one of the two.")
     return download(match["repo"], revision or match["revision"] or "main")
+
+
+def _is_of_zoo(text: str) -> bool:
+    """Whether a name without a slash is meant to be one of the zoo, and no model's folder here."""
+    if set(text) & {os.sep, "/", "~"} or text in (".", ".."):
+        return False
+    is_known, is_here = text in registry.entries(), os.path.isdir(text) and model_folder(Path(text)) is not None
+    if is_known and is_here:
+        logger.warning("%r is of the zoo, and also a folder here: for the folder write './%s'.", text, text)
+    return is_known or not is_here
 
 
 def expanded(path: StrPath) -> Path:

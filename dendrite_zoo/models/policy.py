@@ -116,7 +116,7 @@ class ActiveDendritePolicy(ControlModel):
             if 0 <= (index := operator.index(cast(int, task))) < len(self.tasks):
                 return index
         expected = f"one of {', '.join(self.tasks)}, or an index from 0 to {len(self.tasks) - 1}"
-        raise wrong_argument("task", expected, task, nearest(str(task), self.tasks).strip())
+        raise wrong_argument("task", expected, task, nearest(str(task), self.tasks, cutoff=0.7).strip())
 
     @torch.no_grad()
     def set_std(self, std: float) -> None:

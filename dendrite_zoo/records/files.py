@@ -1,13 +1,14 @@
 """Result records as they stand in files."""
 
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from dendrite_zoo._core.files import read_json, write_json
 from dendrite_zoo.records.record import ResultRecord, check_record
 
-__all__ = ["check_records", "read_records", "write_records"]
+__all__ = ["check_records", "may_replace", "read_records", "write_records"]
 
 MAX_RECORDS = 1000
 
@@ -38,6 +39,22 @@ def write_records(records: Iterable[ResultRecord], path: str | Path) -> Path:
         path: where to write; missing folders are made.
     """
     return write_json(path, [record.to_json() for record in records])
+
+
+def may_replace(path: Path) -> bool:
+    """Whether a run may write its records to a path: nothing is there, or records; else there is a warning."""
+    try:
+        value = read_json(path) if path.exists() else []
+    except (ValueError, OSError):
+        value = None
+    if all(isinstance(one, Mapping) and "benchmark" in one for one in (value if isinstance(value, list) else [value])):
+        return True
+    warnings.warn(
+        f"{path.absolute()} is no record of a run, so it is left as it is, and this run writes none. Choose another "
+        "`folder=`, or remove the file.",
+        stacklevel=2,
+    )
+    return False
 
 
 def check_records(value: Any, where: str | Path) -> None:

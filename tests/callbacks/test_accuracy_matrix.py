@@ -1,6 +1,7 @@
 """AccuracyRecord without a Trainer."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -62,3 +63,13 @@ def test_state_comes_back():
     copy.from_state(record.to_state())
     copy.put({0: 0.0}, after=1)
     assert record.matrix[1].isnan().all() and copy.samples == [None, 6]
+
+
+def test_it_says_once_where_it_writes(tmp_path, caplog, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    record = AccuracyRecord("val/acc")
+    record.put({0: 0.5}, after=0)
+    with caplog.at_level("INFO", logger="lightning.pytorch"):
+        for _ in range(2):
+            record.write(Path(), picture=False)
+    assert caplog.text.count(f"ForgettingLogger writes its matrix to {tmp_path / 'matrix.json'}") == 1

@@ -97,13 +97,23 @@ def test_what_the_subnetwork_logger_saw_stands_in_the_record(tmp_path):
 
 @pytest.mark.parametrize("reason", ["no matrix", "unfinished", "dry run"])
 def test_a_run_without_a_result_leaves_no_record(tmp_path, reason):
-    (tmp_path / "results.json").write_text("of an earlier run")
+    (tmp_path / "results.json").write_text('[{"benchmark": "of an earlier run"}]')
     recorder = RunRecorder(folder=tmp_path)
     log = ForgettingLogger(task=epoch, verbose=False, folder=tmp_path, pictures=False)
     options = {"epochs": 2} if reason == "unfinished" else {"fast_dev_run": True} if reason == "dry run" else {}
     trainer(tmp_path, [recorder] if reason == "no matrix" else [recorder, log], **options).fit(ReluNet(), Tasks())
     assert recorder.record is None
     assert (tmp_path / "results.json").exists() == (reason == "dry run"), "which spoke of other weights"
+
+
+@pytest.mark.parametrize("text", ['{"accuracy": 0.9}', "no JSON"])
+def test_a_file_of_somebody_else_is_left_alone(tmp_path, text):
+    (tmp_path / "results.json").write_text(text)
+    recorder = RunRecorder(folder=tmp_path)
+    log = ForgettingLogger(task=epoch, verbose=False, folder=tmp_path, pictures=False)
+    with pytest.warns(UserWarning, match="results.json is no record of a run, so it is left as it is"):
+        trainer(tmp_path, [recorder, log]).fit(ReluNet(), Tasks())
+    assert (tmp_path / "results.json").read_text() == text and recorder.record is not None
 
 
 @pytest.mark.parametrize("limit", [1, 0.5, {"overfit_batches": 1}])

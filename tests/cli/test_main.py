@@ -439,7 +439,17 @@ def test_help_without_dashes(words, capsys):
 def test_help_of_fit_lists_resume(capsys):
     with pytest.raises(SystemExit):
         main(["fit", "--help"])
-    assert "\n  --resume RESUME " in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "\n  --resume RESUME " in shown
+
+
+def test_help_of_fit_begins_with_what_one_types(capsys):
+    with pytest.raises(SystemExit):
+        main(["fit", "--help"])
+    shown = capsys.readouterr().out
+    assert "dendrite-zoo fit --config permuted-digits --data.init_args.num_tasks" in "\n".join(shown.splitlines()[:5])
+    places = [shown.index(f"\n  --{name} ") for name in ("resume", "name", "test_goals", "model", "data", "trainer")]
+    assert places == sorted(places) and shown[: places[2]].count("\n") < 40
 
 
 def check_one_line(arguments, said, capsys):

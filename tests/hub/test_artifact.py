@@ -566,6 +566,19 @@ def test_a_bare_name_of_a_folder_is_told_apart(tmp_path, monkeypatch):
         HubModel.from_pretrained("mine")
 
 
+def test_a_folder_of_a_model_goes_by_its_bare_name_where_the_zoo_has_none(model, tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    model.save_pretrained("mine")
+    assert Toy.from_pretrained("mine").config == model.config and not caplog.text
+    with pytest.raises(ValueError, match="mine is a folder; a revision"):
+        Toy.from_pretrained("mine", revision="main")
+    model.save_pretrained("permuted-digits")
+    assert isinstance(HubModel.from_pretrained("permuted-digits"), ActiveDendriteClassifier)
+    assert "of the zoo, and also a folder here: for the folder write './permuted-digits'" in caplog.text
+    caplog.clear()
+    assert Toy.from_pretrained("./permuted-digits").config == model.config and not caplog.text
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("-inf")])
 def test_weights_that_are_not_finite_are_not_saved(model, tmp_path, value):
     model.head.weight.data[1, 2] = value

@@ -1,0 +1,25 @@
+"""The help of ``fit``, ``validate`` and ``test``: what one types first, then the hundreds of options of Lightning."""
+
+from lightning.pytorch.cli import LightningArgumentParser
+
+USAGE = {
+    "fit": "dendrite-zoo fit --config NAME [--name RUN] [--OPTION VALUE]\n"
+    "       dendrite-zoo fit --resume runs/RUN\n\n"
+    "such as: dendrite-zoo fit --config permuted-digits --data.init_args.num_tasks 20 --trainer.max_time 00:01:00:00"
+}
+TITLES = {
+    "model": "the module, as a recipe has it (--model.help CLASS lists its options)",
+    "data": "the data, as a recipe has it (--data.help CLASS lists its options)",
+    "trainer": "Lightning's Trainer",
+}
+
+
+def arrange_help(parser: LightningArgumentParser, command: str) -> None:
+    """Let the help of a command begin with how it is typed and its own options; the Trainer's come last."""
+    parser.usage = USAGE.get(command, f"dendrite-zoo {command} --config NAME --ckpt_path last [--OPTION VALUE]")
+    groups = parser._action_groups
+    model, data, trainer = (parser.groups[name] for name in TITLES)
+    for group, title in zip((model, data, trainer), TITLES.values(), strict=True):
+        group.title = title
+        groups.remove(group)
+    parser._action_groups = [*groups[:2], model, data, *groups[2:], trainer]  # behind positional and own arguments
