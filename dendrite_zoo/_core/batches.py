@@ -1,9 +1,13 @@
 """Batches that somebody gives: what is none is refused before anything is computed from it."""
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
+
+ROWS = 256
+"""Of inputs, by which their scale is judged."""
 
 
 def input_batches(batches: Any) -> Iterator[Any]:
@@ -47,6 +51,25 @@ def labelled_batches(batches: Any) -> Iterator[tuple[Any, Tensor]]:
         if not is_pair or not _is_input(batch[0]) or not isinstance(batch[1], Tensor):
             raise TypeError(f"Expected batches of {expected}, but got {_named(batch)} as batch {number} (from 0).")
         yield batch[0], batch[1]
+
+
+def warn_of_pixels(x: Any) -> None:
+    """Warn of floats that look like pixels from 0 to 255: of images, or whole numbers that reach 255.
+
+    Args:
+        x: inputs ``(N, ...)``, of which the first rows are looked at.
+    """
+    if not isinstance(x, Tensor) or not x.is_floating_point() or x.numel() == 0:
+        return
+    x = x[:ROWS].detach()
+    low, high = (float(end) for end in x.aminmax())
+    if low >= 0 and ((x.ndim > 2 and 128 <= high <= 255) or (high == 255 and bool((x == x.round()).all()))):
+        warnings.warn(
+            f"The inputs are floats from {low:g} to {high:g}. If they are pixels, divide them by 255, or give uint8, "
+            "where that is scaled: networks learn badly from numbers that large, and read them wrongly where they were "
+            "trained on others.",
+            stacklevel=2,
+        )
 
 
 def _is_input(x: Any) -> bool:

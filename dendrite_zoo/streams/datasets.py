@@ -1,6 +1,6 @@
 """Data sets of others, read into memory: torch's, those of the Hub's ``datasets``, and their pairs of splits."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,20 @@ def is_dataset(source: Any) -> bool:
     plain = isinstance(source, (tuple, list, Tensor, np.ndarray, Mapping, IterableDataset))
     plain = plain or hasattr(source, "to_numpy")  # a table or a column of pandas or polars
     return not plain and hasattr(source, "__getitem__") and hasattr(source, "__len__")
+
+
+def no_source(source: Any, names: Sequence[str]) -> TypeError:
+    """What to say where something is no data set that can be read, and what to give in its place."""
+    found = f"{len(source)} items" if isinstance(source, Sequence) else type(source).__name__
+    expected = f"({', '.join(names)}), (x, y), or a Dataset that can be indexed"
+    remedy = "Pass one of these."
+    if isinstance(source, Iterable) and not isinstance(source, Sequence):  # such as an IterableDataset
+        remedy = (
+            "Pass as many rows (x, y) as the task is to have, list(itertools.islice(source, 10_000)); or fit each task "
+            "by loaders of your own, and set module.current_task = 0, 1, ... before."
+        )
+    remedy = "Pass its `dataset`." if is_dataset(getattr(source, "dataset", None)) else remedy
+    return TypeError(f"Expected `source` to be {expected}, but got {found}. {remedy}")
 
 
 def splits(source: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -193,7 +193,10 @@ def _check_list(sources: Any) -> None:
 
 
 def _scale(stream: TaskStream) -> tuple[float, float]:
-    """Mean and standard deviation of the inputs of a stream's first task, of some thousand rows."""
+    """Mean and standard deviation of the inputs of a stream's first task, of some thousand rows; tokens have none."""
     loader = replace(stream.task_loader(0), batch_size=ROWS, rank=0, world_size=1)
-    x = next(iter(loader))[0].double()
+    x = next(iter(loader))[0]
+    if not x.is_floating_point():
+        return 0.0, 1.0
+    x = x.double()
     return float(x.mean()), max(float(x.std()), 1e-12)

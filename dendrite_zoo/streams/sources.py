@@ -13,10 +13,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from dendrite_zoo._core.batches import warn_of_pixels
 from dendrite_zoo._core.checks import wrong_argument
 from dendrite_zoo._core.names import nearest
 from dendrite_zoo.streams import mnist
-from dendrite_zoo.streams.datasets import is_dataset, read_array, read_dataset, splits
+from dendrite_zoo.streams.datasets import is_dataset, no_source, read_array, read_dataset, splits
 from dendrite_zoo.streams.hub_source import HubSource, mirrored
 from dendrite_zoo.streams.images import ImageFolder
 from dendrite_zoo.streams.sampling import hold_out
@@ -31,6 +32,7 @@ HUB = {  # and the mean and standard deviation of the training pixels, from 0 to
     "banking77": (HubSource("PolyAI/banking77", text="text"), 0.0, 1.0),
 }
 SOURCES = ("digits", "mnist", *HUB)
+TOKENS = (torch.int64, torch.int32)
 TEST_SHARE = 0.2  # of the rows, where there are no test data
 DIGITS_MEAN, DIGITS_STD = 0.3057, 0.3761  # of the training pixels, from 0 to 1
 
@@ -40,7 +42,7 @@ class Source:
     """Training and test data, flat, and the statistics to normalise a batch by: ``(x - mean) / std``.
 
     Attributes:
-        x_train: ``(N, F)``, uint8 or float32, not normalised yet.
+        x_train: ``(N, F)``, uint8 or float32, not normalised yet; or int64, numbers of tokens.
         y_train: ``(N,)``, int64, in ``0 .. num_classes - 1``; or float32 targets ``(N, ...)``.
         x_test: ``(M, F)``.
         y_test: ``(M, ...)``.
@@ -65,6 +67,11 @@ class Source:
     def num_features(self) -> int:
         """F, the length of a row."""
         return self.x_train.shape[1]
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether rows are numbers of tokens, which nothing scales."""
+        return self.x_train.dtype == torch.int64
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -121,11 +128,11 @@ def load_source(source: SourceLike) -> Source:
             data set of the Hub: a `HubSource`. A folder of images with a folder for each class (see `ImageFolder`), or
             with the parquet files of a repository. Or data of your own: tensors ``(x_train, y_train, x_test, y_test)``
             or ``(x, y)``, or under these names, as in ``np.load("mnist.npz")``; a `torch.utils.data.Dataset` or a pair
-            of them, ``(train, test)``; or what ``datasets.load_dataset`` returns; they are read into memory, once.
-            Without test data a fifth of the rows, of each class alike, is held out for testing. x of any shape is
-            flattened. Float values stay as they are: normalise them yourself. uint8 is scaled from 0 .. 255 to [0, 1].
-            Labels are integers from 0; float targets, of any shape, are those of a regression or of several labels a
-            row.
+            of them, ``(train, test)``; a list of rows; or what ``datasets.load_dataset`` returns; they are read into
+            memory, once. Without test data a fifth of the rows, of each class alike, is held out for testing. x of any
+            shape is flattened. Float values stay as they are: normalise them yourself. uint8 is scaled from 0 .. 255 to
+            [0, 1]; int64 ``(rows, length)`` is numbers of tokens, which stay so. Labels are integers from 0; float
+            targets, of any shape, are those of a regression or of several labels a row.
 
     Returns:
         The source.
@@ -201,12 +208,11 @@ def _tensors(source: Any) -> Sequence[Tensor]:
         source = [source[name] for name in NAMES]
     if isinstance(source, Mapping):
         source = splits(source)
+    if isinstance(source, list) and source and all(isinstance(row, (tuple, Mapping)) for row in source):
+        return read_dataset(source)
     parts = (source,) if is_dataset(source) else source
     if not isinstance(parts, Sequence) or len(parts) not in (1, 2, 4):
-        found = f"{len(source)} items" if isinstance(source, Sequence) else type(source).__name__
-        expected = f"({', '.join(NAMES)}), (x, y), or a Dataset that can be indexed"
-        remedy = "Pass its `dataset`." if hasattr(source, "dataset") else "Pass one of these."
-        raise TypeError(f"Expected `source` to be {expected}, but got {found}. {remedy}")
+        raise no_source(source, NAMES)
     if all(map(is_dataset, parts)):
         return [torch.as_tensor(part) for dataset in parts for part in read_dataset(dataset)]
     names = NAMES if len(parts) == 4 else ("x", "y")
@@ -230,7 +236,10 @@ def _from_tensors(tensors: Sequence[Tensor]) -> Source:
             like = f"{expected}, as those of `{name}_train`"
             raise ValueError(f"Expected the rows of `{name}_test` to be {like}, but got {found}. Prepare both alike.")
     shape, scale = tuple(x_train.shape[1:]), 255.0 if x_train.dtype == torch.uint8 else 1.0
-    x_train, x_test = (x.flatten(1) if x.dtype == torch.uint8 else x.flatten(1).float() for x in (x_train, x_test))
+    warn_of_pixels(x_train)
+    if x_train.dtype in TOKENS:
+        rank_zero_info("Rows of whole numbers are taken as numbers of tokens. Other numbers are floats: x.float().")
+    x_train, x_test = (_as_kept(x.flatten(1)) for x in (x_train, x_test))
     if y_train.is_floating_point():
         return Source(x_train, y_train.float(), x_test, y_test.float(), None, shape, std=scale)
     num_classes = int(y_train.max()) + 1
@@ -240,6 +249,10 @@ def _from_tensors(tensors: Sequence[Tensor]) -> Source:
     return Source(x_train, y_train.long(), x_test, y_test.long(), num_classes, shape, std=scale)
 
 
+def _as_kept(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.uint8 else x.long() if x.dtype in TOKENS else x.float()
+
+
 def _kind(x: Tensor) -> str:
     return "integer labels" if x.ndim == 1 and not x.is_floating_point() else str(x.dtype)
 
@@ -247,9 +260,9 @@ def _kind(x: Tensor) -> str:
 def _check_split(x: Tensor, y: Tensor, split: str) -> None:
     if x.layout != torch.strided:
         raise TypeError(f"Expected `x_{split}` to be dense, but got {x.layout}. Use .to_dense().")
-    if not (x.dtype == torch.uint8 or x.is_floating_point()):
-        remedy = "Use .float(); for numbers of tokens give loaders of your own, one fit a task."
-        raise TypeError(f"Expected `x_{split}` to be float, or uint8 pixels, but got {x.dtype}. {remedy}")
+    if not (x.dtype == torch.uint8 or x.is_floating_point() or (x.dtype in TOKENS and x.ndim == 2)):
+        expected = f"`x_{split}` to be float, uint8 pixels, or numbers of tokens (rows, length) of int64"
+        raise TypeError(f"Expected {expected}, but got {x.dtype} of shape {tuple(x.shape)}. Use .float().")
     if x.ndim < 2 or x.numel() == 0:
         raise ValueError(f"Expected `x_{split}` to have the shape (rows, ...), not empty, but got {tuple(x.shape)}.")
     _check_finite(x, f"x_{split}")

@@ -87,6 +87,7 @@ class RotatedTasks(TaskStream):
 
 def _image_shape(source: Source) -> tuple[int, int, int]:
     """Channels, height and width, the latter two equal; a flat row is one channel."""
+    _refuse_tokens(source)
     side = math.isqrt(source.num_features)
     shape = source.shape if len(source.shape) > 1 else (side, source.num_features // side)
     if shape[-1] != shape[-2] or math.prod(shape) != source.num_features:
@@ -95,6 +96,11 @@ def _image_shape(source: Source) -> tuple[int, int, int]:
             f"features, but got the shape {source.shape}. Crop or pad them."
         )
     return math.prod(shape[:-2]), shape[-2], shape[-1]
+
+
+def _refuse_tokens(source: Source) -> None:
+    if source.has_tokens:
+        raise TypeError("Expected pixels for such tasks, but got numbers of tokens (int64). Use x.float() for pixels.")
 
 
 class BlurredTasks(TaskStream):
@@ -137,6 +143,10 @@ class ContrastTasks(TaskStream):
     """
 
     kind = "contrast"
+
+    def check_source(self, source: Source) -> None:
+        """Refuse numbers of tokens."""
+        _refuse_tokens(source)
 
     def transform(self, x: Tensor, task: int) -> Tensor:
         """Lower the contrast."""

@@ -1,5 +1,7 @@
 """Data sets of others: what comes out is what their items hold, one by one."""
 
+from itertools import islice
+
 import numpy as np
 import pytest
 import torch
@@ -99,17 +101,33 @@ def test_what_is_not_dense_or_no_float_says_what_to_do():
     x, y = torch.eye(10), torch.arange(10) % 2
     with pytest.raises(TypeError, match="`x_train` to be dense, but got torch.sparse_coo. Use .to_dense()"):
         load_source((x.to_sparse(), y))
-    with pytest.raises(TypeError, match="but got torch.int64. Use .float.*numbers of tokens give loaders of your own"):
-        load_source((x.long(), y))
+    for wrong in (x.short(), x.long()[:, None]):
+        with pytest.raises(TypeError, match=r"numbers of tokens \(rows, length\) of int64, but got .* Use .float\(\)"):
+            load_source((wrong, y))
 
 
 def test_a_data_set_without_an_index_is_refused():
     class Stream(IterableDataset):
         def __iter__(self):
-            yield torch.zeros(2), 0
+            return iter([(torch.full((2,), float(i)), i % 2) for i in range(30)])
 
-    with pytest.raises(TypeError, match="a Dataset that can be indexed, but got Stream"):
+    with pytest.raises(TypeError, match=r"can be indexed, but got Stream. Pass as many rows .* list\(itertools.islice"):
         load_source(Stream())
+    rows = list(islice(Stream(), 20))
+    source = load_source(rows)
+    assert (len(source.x_train), len(source.x_test)) == (16, 4)
+
+
+def test_floats_that_look_like_pixels_are_a_warning_and_others_are_not(recwarn):
+    y = torch.arange(20) % 2
+    pixels = torch.randint(0, 256, (20, 1, 8, 8), dtype=torch.uint8)
+    pixels[0, 0, 0, 0] = 255
+    for x in (pixels.float(), pixels.flatten(1).float(), pixels.float() * 0.9):
+        with pytest.warns(UserWarning, match="floats from .* If they are pixels, divide them by 255"):
+            load_source((x, y))
+    for x in (pixels, pixels / 255, pixels.float() - 100, pixels.flatten(1) * 0.9, 1000 * torch.rand(20, 3, 4)):
+        load_source((x, y))
+    assert not recwarn.list
 
 
 class TestATable:

@@ -102,8 +102,22 @@ class TestWhatIsSaid:
         with pytest.raises(TypeError, match=message):
             TaskSequence(sources)
 
+    def test_numbers_of_tokens_reach_the_network_as_they_are(self, recwarn):
+        y = torch.arange(20) % 2
+        news, mail = torch.randint(0, 3000, (20, 6)), torch.randint(0, 50, (20, 6), dtype=torch.int32)
+        stream = TaskSequence([(news, y, news, y), (mail, y, mail, y)], batch_size=20)
+        stream.setup()
+        for task, own in enumerate((news, mail.long())):
+            x, _ = next(iter(stream.task_loader(task)))
+            assert x.dtype == torch.int64 and sorted(x.tolist()) == sorted(own.tolist())
+        assert not recwarn.list, "they have no scale"
+        permuted = next(iter(PermutedTasks((news, y, news, y), 2).task_loader(1, "test")))[0]
+        assert permuted.dtype == torch.int64 and permuted.sort().values.equal(news.sort().values)
+        with pytest.raises(TypeError, match="Expected pixels for such tasks, but got numbers of tokens"):
+            RotatedTasks((news[:, :4], y, news[:, :4], y), 2).setup()
+
     def test_a_loader_is_no_data_set(self):
-        with pytest.raises(TypeError, match="Dataset that can be indexed, but got DataLoader"):
+        with pytest.raises(TypeError, match="can be indexed, but got DataLoader. Pass its `dataset`"):
             TaskSequence([DataLoader(TensorDataset(torch.zeros(3, 1), torch.zeros(3)))]).setup()
 
     def test_rows_of_another_size(self):

@@ -137,9 +137,9 @@ class TestTensors:
             ({"y_train": torch.full((6, 2), torch.inf)}, ValueError, "`y_train` to hold finite numbers"),
             ({"y_train": torch.zeros(5, 2)}, ValueError, r"`y_train` to .* \(6,\).* but got \(5, 2\)"),
             (
-                {"x_train": torch.zeros(6, 4).long()},
+                {"x_train": torch.zeros(6, 4).short()},
                 TypeError,
-                r"`x_train` .* float, .* but got torch.int64.*\.float",
+                r"`x_train` .* float, .* but got torch.int16.*\.float",
             ),
             (
                 {"x_train": torch.rand(6)},

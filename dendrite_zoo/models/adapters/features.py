@@ -6,6 +6,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from dendrite_zoo._core.batches import warn_of_pixels
+from dendrite_zoo._core.torch import runs_eagerly
+
 MOST_INPUTS, LARGEST_SIDE, LEAST_SIDE = 3072, 32, 8
 """Numbers of an input that are features, at most: as many as those of an image of 32 by 32 in three colours; and the
 side of an image that has patches."""
@@ -67,6 +70,7 @@ class FeatureExtractor(nn.Module):
     def __init__(self, backbone: nn.Module, stages: Mapping[str, Stage], input_features: int = 0) -> None:
         super().__init__()
         self.backbone, self.stages, self.input_features = backbone, dict(stages), input_features
+        self._has_looked = False  # at the scale of an input
         self._taps = {name: Tap() for name in stages if name}
         for name, tap in self._taps.items():
             backbone.get_submodule(name).register_forward_hook(tap)
@@ -78,6 +82,7 @@ class FeatureExtractor(nn.Module):
     def forward(self, x: Any, *, means: bool = False, inputs: bool = False) -> Tensor:
         """The features of a batch, of which ``means`` are the first; with ``inputs`` numbers of the input follow."""
         rows = num_rows(x)
+        self._look_at(x)
         output = call(self.backbone, in_precision_of(self.backbone, x))
         mask = x.get("attention_mask") if isinstance(x, Mapping) else None
         outputs = {name: tap.take() for name, tap in self._taps.items()} | {"": output}
@@ -94,6 +99,12 @@ class FeatureExtractor(nn.Module):
         if inputs and self.input_features:
             parts.append(numbers_of(x, self.input_features))
         return torch.cat(parts, 1)
+
+    def _look_at(self, x: Any) -> None:
+        """Judge the scale of the first input."""
+        if not self._has_looked and runs_eagerly():
+            warn_of_pixels(x)
+            self._has_looked = True
 
     def train(self, mode: bool = True) -> "FeatureExtractor":
         """Leave the network in eval mode: its dropout is off, and the statistics of its norms stay."""
