@@ -1,6 +1,7 @@
 """The form of an environment, which is gymnasium's: what is seen and done in it, and what a step gives."""
 
 import inspect
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -71,6 +72,21 @@ def spaces_of(name: str, env: Any) -> Spaces:
 def _is_flat(space: Any) -> bool:
     shape = getattr(space, "shape", None)
     return hasattr(space, "low") and hasattr(space, "high") and shape is not None and len(shape) == 1 and shape[0] > 0
+
+
+def warn_of_seed(name: str, env: Any) -> None:
+    """Say so where two episodes with one seed start differently: nothing that is played can be repeated then."""
+    try:
+        first, second = (np.asarray(env.reset(seed=0)[0], np.float64) for _ in range(2))
+    except Exception:
+        return  # whoever begins an episode says what is wrong
+    if first.shape == second.shape and not np.allclose(first, second, equal_nan=True):
+        warnings.warn(
+            f"reset(seed=0) of {name} gives another start each time, so that no two evaluations have the same starts, "
+            "and a run that is resumed goes on otherwise than without interruption. Call super().reset(seed=seed) in "
+            "it, and draw all random numbers from `self.np_random`.",
+            stacklevel=2,
+        )
 
 
 class StepResult(NamedTuple):

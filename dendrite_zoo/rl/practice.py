@@ -1,5 +1,6 @@
 """What is practised at a time: some tasks, their environments, and what was played in them."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -18,6 +19,7 @@ from dendrite_zoo.rl.task_list import without_success
 from dendrite_zoo.rl.transitions import Transitions
 
 LATEST = 1000  # observations of a task in a validation
+SHORT, LONG = 100, 1000  # actions without the end of an episode, of which is warned at the end, and in between
 # The arguments of TaskEnvironments that a user may choose; the others follow from those of OnlineTasks.
 OPTIONS = ("action_repeat", "fast", "max_steps", "num_goals", "num_processes", "reward_version", "timeout")
 
@@ -69,6 +71,7 @@ class Practice:
         self.player: Player | RemotePlayer | None = None
         self._ahead: Played | None = None  # a round that was played, and not added yet
         self._last_state: dict[str, Any] | None = None  # of a player that was closed
+        self._endless: dict[int, int] = {}  # steps in each environment of tasks of which no episode has ended yet
 
     def open(self, *, collect_ahead: bool = False, **options: Any) -> None:
         """Make the environments.
@@ -77,6 +80,8 @@ class Practice:
             collect_ahead: whether a process of its own plays.
             **options: further arguments of `dendrite_zoo.rl.player.Player`.
         """
+        limits = [options.get("max_steps") or spec.max_steps for spec in self.specs]
+        self._endless = {place: 0 for place, limit in enumerate(limits) if limit is None}
         options |= {"envs_per_task": self.envs_per_task}
         if collect_ahead:
             self.player = RemotePlayer(self.specs, self.first_task, **options)
@@ -90,6 +95,7 @@ class Practice:
             keep_state: a `state_dict` can still be taken.
         """
         if self.player is not None:
+            self._say_what_never_ends(SHORT)
             if keep_state:
                 with suppress(RuntimeError):  # they crashed, or were never reset
                     self._last_state = self._state_of(self.player)
@@ -119,6 +125,7 @@ class Practice:
         played = self._ahead or self.player.play(act, steps, at_random=at_random, places=due)
         self._ahead = None
         self.replay.add(*played.transitions)
+        self._see_ends(played)
         simulated = torch.tensor(played.simulated, device=self.replay.rows.device)
         sum_over_ranks(simulated)
         self.rounds, self.simulated = self.rounds + 1, int(simulated)
@@ -127,6 +134,26 @@ class Practice:
             practised = len(self.specs if played.places is None else played.places)
             return {"practised": float(practised), **played.statistics}
         return played.statistics
+
+    def _see_ends(self, played: Played) -> None:
+        """Count the steps of tasks of which no episode has ended, where nothing says how long one may be."""
+        *_, task, _, ended = played.transitions
+        for place in list(self._endless):
+            rows = (task == place).cpu()
+            self._endless[place] += int(rows.sum()) // self.envs_per_task
+            if bool(ended.cpu()[rows].any()):
+                del self._endless[place]
+        self._say_what_never_ends(LONG)
+
+    def _say_what_never_ends(self, least: int) -> None:
+        """Warn once of tasks that were played for so many steps, and no episode has ended."""
+        for place in [place for place, steps in self._endless.items() if steps >= least]:
+            warnings.warn(
+                f"No episode of {self.specs[place].name} has ended in {self._endless.pop(place)} actions of each "
+                "environment, which has no limit of time: there is neither train/return nor train/success of it. Give "
+                "OnlineTasks(environments={'max_steps': ...}), which cuts an episode off without an end of the task.",
+                stacklevel=2,
+            )
 
     def _due(self) -> list[int] | None:
         """The tasks to be practised in the next round: those not solved, and of the others each in its turn."""

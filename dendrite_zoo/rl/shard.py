@@ -43,11 +43,22 @@ class Shard:
         self._episodes: dict[int, Episodes] = {}
 
     def make(self, configs: Mapping[int, EpisodeConfig]) -> None:
-        """Make the environments, by their rows; before all else."""
+        """Make the environments, by their rows; before all else.
+
+        Raises:
+            ValueError: two of them are one.
+        """
         for row, config in configs.items():
             self._column.busy[row] = True  # stays True after an exception: this row caused it
             own = config.spec is None or isinstance(config.spec, MetaWorldTask)
-            self._episodes[row] = metaworld.Episodes(config) if own else Episodes(config)
+            episodes = metaworld.Episodes(config) if own else Episodes(config)
+            if any(other.env is episodes.env for other in self._episodes.values()):
+                raise ValueError(
+                    f"Expected `make_env` of {config.task} to make a new environment each time, but got one that is in "
+                    "use already: each of its episodes would move the other. Make it within: lambda: Env(), where it "
+                    "is lambda: env."
+                )
+            self._episodes[row] = episodes
             self._column.busy[row] = False
 
     def _busy(self) -> Iterator[tuple[int, Episodes]]:

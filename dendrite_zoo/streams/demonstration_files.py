@@ -5,11 +5,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
 from dendrite_zoo.rl import Demonstrations, TaskSpec, collect_demonstrations
 from dendrite_zoo.rl.collection import collection_config
+from dendrite_zoo.rl.environments import checked_actions
+from dendrite_zoo.rl.evaluation import Act
+
+COMPARED = 64
+"""Observations in a file by which it is seen whether its expert is the one given."""
 
 
 def folder_of_run(trainer: Trainer, *, resumed: str | None = None) -> Path:
@@ -55,7 +61,7 @@ def load_or_collect(
     Raises:
         ValueError: the file lacks a task, or was collected with other arguments.
     """
-    if (trainer is None or trainer.is_global_zero) and not path.is_file():
+    if (is_first := trainer is None or trainer.is_global_zero) and (collects := not path.is_file()):
         collect_demonstrations(specs, num_processes=num_processes, fast=fast, progress=True, **arguments).save(path)
     if trainer is not None:
         trainer.strategy.barrier()
@@ -73,7 +79,26 @@ def load_or_collect(
             f"{_words({name: found.get(name) for name in other})}. Give the arguments that it was collected with, or "
             "another file or folder, or remove it to have it collected anew."
         )
+    elif is_first and not collects:
+        _compare(demonstrations, arguments.get("expert"), path)
     return demonstrations
+
+
+def _compare(demonstrations: Demonstrations, expert: Act | None, path: Path) -> None:
+    """Warn where an expert of the right name shows other actions than a file has of it."""
+    if expert is None or not len(demonstrations):
+        return
+    rows = torch.linspace(0, len(demonstrations) - 1, COMPARED).long()
+    seen, index = demonstrations.observation[rows].double().numpy(), demonstrations.task[rows].numpy()
+    shown = torch.from_numpy(checked_actions(expert(seen, index), (COMPARED, demonstrations.action.shape[1])))
+    differs = (shown.clamp(-1, 1) - demonstrations.action[rows]).abs().amax(1) > 0.01
+    if bool(differs.double().mean() > 0.5):
+        rank_zero_warn(
+            f"{path} has actions of an expert of this name, but in {int(differs.sum())} of {COMPARED} of its "
+            "observations `expert` now shows another action. The file is used as it is: remove it to have it collected "
+            "anew, give another file or folder, or give the expert a name of its own. If the expert draws its actions "
+            "at random, nothing is wrong."
+        )
 
 
 def _load(path: Path, tasks: Sequence[str]) -> Demonstrations:

@@ -86,8 +86,21 @@ def test_processes_change_nothing_and_a_state_goes_on_in_any():
                     np.testing.assert_array_equal(mine, other)
 
 
+@pytest.mark.parametrize("processes", [0, 1])
+def test_one_environment_cannot_be_two(processes):
+    env = Ledge()
+    tasks = [TaskSpec("calm", lambda: env)]
+    words = "`make_env` of calm to make a new environment each time, but got one that is in use already"
+    with pytest.raises((ValueError, RuntimeError), match=words):
+        TaskEnvironments(tasks, envs_per_task=2, num_processes=processes)
+    with TaskEnvironments(tasks, num_processes=processes) as envs:
+        envs.reset()
+
+
 def test_an_environment_that_counts_what_no_seed_sets_is_said_on_resume():
-    with TaskEnvironments([TaskSpec("odd", lambda: Ledge(clock=True))], num_processes=0) as envs:
+    with pytest.warns(UserWarning, match=r"reset\(seed=0\) of odd gives another start each time, .* `self.np_random`"):
+        envs = TaskEnvironments([TaskSpec("odd", lambda: Ledge(clock=True))], num_processes=0)
+    with envs:
         envs.reset()
         envs.step(np.zeros((1, 2)))
         with pytest.warns(UserWarning, match="odd: where the steps .* saw something else than before"):

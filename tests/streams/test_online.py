@@ -1,11 +1,14 @@
 """Tasks to be learned by trial and error: rounds, steps and memory. More in the tests of MultiTaskSAC."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
 
-from dendrite_zoo.rl import TaskEnvironments
+from dendrite_zoo.rl import TaskEnvironments, TaskSpec
 from dendrite_zoo.streams import OnlineTasks, Round
+from tests.rl.worlds import Ledge, calm
 
 TASKS = ["reach-v3", "push-v3"]
 
@@ -76,6 +79,31 @@ def test_success_is_that_of_whole_episodes_across_rounds():
         assert practice.practice.player.statistics.solved.tolist() == [False, False]
     finally:
         practice.teardown()
+
+
+class Endless(Ledge):
+    """No episode ends by itself."""
+
+    def step(self, action):
+        seen, reward, _, _, info = super().step(action)
+        return seen, reward, False, False, info
+
+
+@pytest.mark.parametrize(("steps", "rounds"), [(150, 1), (500, 3)])
+def test_episodes_that_never_end_are_said_once(steps, rounds):
+    still = lambda observation, task: torch.zeros(len(task), 2)  # noqa: E731
+    words = "No episode of endless has ended in .* neither train/return nor train/success of it. Give OnlineTasks"
+    for max_steps in (None, 50):
+        options = {"num_processes": 0, **({} if max_steps is None else {"max_steps": max_steps})}
+        practice = OnlineTasks(
+            [TaskSpec("endless", Endless), TaskSpec("calm", calm)], env_steps=1000, environments=options
+        )
+        practice.setup()
+        with nullcontext() if max_steps else pytest.warns(UserWarning, match=words) as said:
+            for _ in range(rounds):
+                played = practice.collect(still, steps)
+            practice.teardown()
+        assert len(said or [None]) == 1 and ("return/endless" in played) == (max_steps is not None)
 
 
 def test_a_return_is_the_sum_of_an_episodes_rewards_across_rounds_and_checkpoints():

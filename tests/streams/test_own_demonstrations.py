@@ -89,6 +89,22 @@ def test_a_policy_of_more_tasks_shows_those_that_are_asked_for(tmp_path):
         collect_demonstrations(ledges(), expert=ActiveDendritePolicy(["windy", "other"], **sizes), **amount)
 
 
+def test_a_file_of_another_expert_of_the_same_name_is_a_warning(tmp_path):
+    def other():
+        def expert(observation, task):
+            return 0.9 * np.ones((len(task), 2))
+
+        return expert
+
+    again = other()
+    again.__qualname__ = expert.__qualname__
+    sizes = {"episodes_per_task": 2, "val_episodes": 1, "epochs": 1, "dagger_rounds": 0, "num_processes": 0}
+    for _ in range(2):  # collected, and read
+        DemonstrationMixture(ledges(), expert=expert, folder=tmp_path, **sizes).setup()
+    with pytest.warns(UserWarning, match="has actions of an expert of this name, but in 64 of 64 of its observations"):
+        DemonstrationMixture(ledges(), expert=again, folder=tmp_path, **sizes).setup()
+
+
 def test_without_an_expert_it_says_what_to_give():
     with pytest.raises(ValueError, match="scripted experts, but got calm. Give a policy .* expert=policy"):
         collect_demonstrations(ledges(), num_processes=0)
