@@ -24,6 +24,16 @@ def is_dataset(source: Any) -> bool:
     return not plain and hasattr(source, "__getitem__") and hasattr(source, "__len__")
 
 
+def is_rows(source: Any) -> bool:
+    """Whether something is a list of rows, pairs or dictionaries, as those of a data set.
+
+    Example:
+        >>> is_rows([(torch.zeros(2), 0), (torch.ones(2), 1)]), is_rows([torch.zeros(2, 3), torch.zeros(2)])
+        (True, False)
+    """
+    return isinstance(source, list) and bool(source) and all(isinstance(row, (tuple, Mapping)) for row in source)
+
+
 def no_source(source: Any, names: Sequence[str]) -> TypeError:
     """What to say where something is no data set that can be read, and what to give in its place."""
     found = f"{len(source)} items" if isinstance(source, Sequence) else type(source).__name__

@@ -17,7 +17,7 @@ from dendrite_zoo._core.batches import warn_of_pixels
 from dendrite_zoo._core.checks import wrong_argument
 from dendrite_zoo._core.names import nearest
 from dendrite_zoo.streams import mnist
-from dendrite_zoo.streams.datasets import is_dataset, no_source, read_array, read_dataset, splits
+from dendrite_zoo.streams.datasets import is_dataset, is_rows, no_source, read_array, read_dataset, splits
 from dendrite_zoo.streams.hub_source import HubSource, mirrored
 from dendrite_zoo.streams.images import ImageFolder
 from dendrite_zoo.streams.sampling import hold_out
@@ -154,7 +154,7 @@ def load_source(source: SourceLike) -> Source:
         arrays = source.read()
         return _from_tensors([arrays[part] for part in NAMES if part in arrays])
     if not isinstance(source, (str, os.PathLike)):
-        return _from_tensors(_tensors(source))
+        return _from_tensors(read_dataset(source) if is_rows(source) else _tensors(source))
     if source == "digits":
         return _from_images(load_file(DIGITS), DIGITS_MEAN * 16, DIGITS_STD * 16, "digits")
     if source == "mnist":
@@ -208,8 +208,6 @@ def _tensors(source: Any) -> Sequence[Tensor]:
         source = [source[name] for name in NAMES]
     if isinstance(source, Mapping):
         source = splits(source)
-    if isinstance(source, list) and source and all(isinstance(row, (tuple, Mapping)) for row in source):
-        return read_dataset(source)
     parts = (source,) if is_dataset(source) else source
     if not isinstance(parts, Sequence) or len(parts) not in (1, 2, 4):
         raise no_source(source, NAMES)

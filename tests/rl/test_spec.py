@@ -92,7 +92,7 @@ def test_one_environment_cannot_be_two(processes):
     tasks = [TaskSpec("calm", lambda: env)]
     words = "`make_env` of calm to make a new environment each time, but got one that is in use already"
     with pytest.raises((ValueError, RuntimeError), match=words):
-        TaskEnvironments(tasks, envs_per_task=2, num_processes=processes)
+        TaskEnvironments(tasks, envs_per_task=2, num_processes=processes).reset()
     with TaskEnvironments(tasks, num_processes=processes) as envs:
         envs.reset()
 

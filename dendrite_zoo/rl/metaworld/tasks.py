@@ -72,7 +72,7 @@ def task_names(tasks: str | Sequence[str]) -> tuple[str, ...]:
     names = tuple(tasks) if isinstance(tasks, Iterable) else (tasks,)
     for name in names:
         if name not in MT50:
-            meant = nearest(str(name), [*MT50, "mt10", "mt50"]).strip()
+            meant = nearest(str(name), [*MT50, "mt10", "mt50"], cutoff=0.7).strip()
             own = f"For an environment of your own, give TaskSpec({name!r}, make_env)."
             raise wrong_argument("tasks", "'mt10', 'mt50' or names of MT50's tasks", name, meant or own)
     if not names or len(set(names)) < len(names):
