@@ -17,9 +17,9 @@ TITLES = {
 def arrange_help(parser: LightningArgumentParser, command: str) -> None:
     """Let the help of a command begin with how it is typed and its own options; the Trainer's come last."""
     parser.usage = USAGE.get(command, f"dendrite-zoo {command} --config NAME --ckpt_path last [--OPTION VALUE]")
-    groups = parser._action_groups
-    model, data, trainer = (parser.groups[name] for name in TITLES)
-    for group, title in zip((model, data, trainer), TITLES.values(), strict=True):
+    known = parser.groups or {}
+    model, data, trainer = moved = [known[name] for name in TITLES]
+    for group, title in zip(moved, TITLES.values(), strict=True):
         group.title = title
-        groups.remove(group)
-    parser._action_groups = [*groups[:2], model, data, *groups[2:], trainer]  # behind positional and own arguments
+    others = [group for group in parser._action_groups if group not in moved]
+    parser._action_groups = [*others[:2], model, data, *others[2:], trainer]  # behind positional and own arguments
