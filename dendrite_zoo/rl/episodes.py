@@ -74,6 +74,11 @@ class EpisodeConfig:
             raise wrong_argument("order", expected, self.order, "Leave `stop_at_success` out.")
 
 
+def start_seed(seed: int, split: Split, start: int) -> int:
+    """What ``reset`` is seeded by for a start, the same in every task: 31 bits, which every generator takes."""
+    return int(SeedSequence([seed, SPLIT_SEEDS[split], start]).generate_state(1)[0] >> 1)
+
+
 class Step(NamedTuple):
     """The result of one action in each of N environments: of one step, or of ``action_repeat``.
 
@@ -160,9 +165,8 @@ class Episodes:
 
     def _put_at(self, goal: int) -> NDArray[np.float64]:
         """Begin an episode at a goal or start, and return its first observation."""
-        seed = SeedSequence([self.config.seed, SPLIT_SEEDS[self.config.split], goal]).generate_state(1)[0]
         self._played = []
-        return self.spec.begin(self.env, int(seed >> 1))  # 31 bits, which every generator takes
+        return self.spec.begin(self.env, start_seed(self.config.seed, self.config.split, goal))
 
     def step(self, action: NDArray[np.float64]) -> StepResult:
         """Play an action, ``action_repeat`` steps or to the episode's end; after the last one of it, `begin` the next.

@@ -1,5 +1,6 @@
 """Data sets of others, read into memory: torch's, those of the Hub's ``datasets``, and their pairs of splits."""
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, TensorDataset
 
 LABELS = ("label", "labels", "target", "targets", "y")
+ROWS, FEW = 4096, 32
 TEST = ("test", "validation", "val")
 
 
@@ -58,6 +60,25 @@ def splits(source: Mapping[str, Any]) -> tuple[Any, ...]:
         got = ", ".join(map(repr, source))
         raise ValueError(f"Expected a split 'train' in the data set, but got {got}. Name one of them so.")
     return source["train"], *(source[name] for name in [name for name in TEST if name in source][:1])
+
+
+def warn_of_scales(train: Tensor, test: Tensor) -> None:
+    """Warn of test rows of another scale than those of training, as where only these were normalised.
+
+    Args:
+        train: rows ``(N, ...)``, of which some thousand are looked at.
+        test: rows ``(M, ...)``; of a few nothing is said.
+    """
+    if len(test) < FEW or not train.is_floating_point():
+        return
+    (mean, spread), (other_mean, other) = ((float(x.mean()), float(x.std())) for x in (train[:ROWS], test[:ROWS]))
+    if not spread / 4 <= other <= 4 * spread or abs(other_mean - mean) > 4 * spread:
+        warnings.warn(
+            f"The training rows have mean {mean:.3g} and standard deviation {spread:.3g}, the test rows "
+            f"{other_mean:.3g} and {other:.3g}. Prepare both alike: what is measured on the test rows is worth little "
+            "if only the others were scaled.",
+            stacklevel=2,
+        )
 
 
 def read_array(values: Any, name: str) -> Tensor:

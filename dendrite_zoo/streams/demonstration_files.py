@@ -12,7 +12,9 @@ from lightning.pytorch.utilities import rank_zero_warn
 from dendrite_zoo.rl import Demonstrations, TaskSpec, collect_demonstrations
 from dendrite_zoo.rl.collection import collection_config
 from dendrite_zoo.rl.environments import checked_actions
+from dendrite_zoo.rl.episodes import start_seed
 from dendrite_zoo.rl.evaluation import Act
+from dendrite_zoo.rl.metaworld.tasks import MetaWorldTask
 
 COMPARED = 64
 """Observations in a file by which it is seen whether its expert is the one given."""
@@ -80,11 +82,31 @@ def load_or_collect(
             "another file or folder, or remove it to have it collected anew."
         )
     elif is_first and not collects:
-        _compare(demonstrations, arguments.get("expert"), path)
+        _compare_starts(demonstrations, specs, path)
+        _compare_actions(demonstrations, arguments.get("expert"), path)
     return demonstrations
 
 
-def _compare(demonstrations: Demonstrations, expert: Act | None, path: Path) -> None:
+def _compare_starts(demonstrations: Demonstrations, specs: Sequence[TaskSpec], path: Path) -> None:
+    """Warn where environments of the right names start otherwise than a file says."""
+    config, others = demonstrations.config or {}, []
+    for task, spec in enumerate(specs):
+        first = (demonstrations.task == task).nonzero()[:1, 0]
+        if not isinstance(spec, MetaWorldTask) and len(first):
+            env = spec.make()
+            start = torch.from_numpy(spec.begin(env, start_seed(config["seed"], config["split"], 0)))
+            getattr(env, "close", lambda: None)()
+            seen = demonstrations.observation[first[0]]
+            others += [spec.name] * (not torch.allclose(start.to(seen), seen, rtol=1e-4, atol=1e-4))
+    if others:
+        rank_zero_warn(
+            f"{path} has tasks of these names, but the first episode of {', '.join(others)} started otherwise than the "
+            "environment does now. The file is used as it is: remove it to have it collected anew, or give another "
+            "file or folder."
+        )
+
+
+def _compare_actions(demonstrations: Demonstrations, expert: Act | None, path: Path) -> None:
     """Warn where an expert of the right name shows other actions than a file has of it."""
     if expert is None or not len(demonstrations):
         return

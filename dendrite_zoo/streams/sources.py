@@ -17,7 +17,15 @@ from dendrite_zoo._core.batches import warn_of_pixels
 from dendrite_zoo._core.checks import wrong_argument
 from dendrite_zoo._core.names import nearest
 from dendrite_zoo.streams import mnist
-from dendrite_zoo.streams.datasets import is_dataset, is_rows, no_source, read_array, read_dataset, splits
+from dendrite_zoo.streams.datasets import (
+    is_dataset,
+    is_rows,
+    no_source,
+    read_array,
+    read_dataset,
+    splits,
+    warn_of_scales,
+)
 from dendrite_zoo.streams.hub_source import HubSource, mirrored
 from dendrite_zoo.streams.images import ImageFolder
 from dendrite_zoo.streams.sampling import hold_out
@@ -235,6 +243,7 @@ def _from_tensors(tensors: Sequence[Tensor]) -> Source:
             raise ValueError(f"Expected the rows of `{name}_test` to be {like}, but got {found}. Prepare both alike.")
     shape, scale = tuple(x_train.shape[1:]), 255.0 if x_train.dtype == torch.uint8 else 1.0
     warn_of_pixels(x_train)
+    warn_of_scales(x_train, x_test)
     if x_train.dtype in TOKENS:
         rank_zero_info("Rows of whole numbers are taken as numbers of tokens. Other numbers are floats: x.float().")
     x_train, x_test = (_as_kept(x.flatten(1)) for x in (x_train, x_test))

@@ -15,6 +15,7 @@ import dendrite_zoo
 from dendrite_zoo.callbacks import ElasticWeightConsolidation, ForgettingLogger, SynapticIntelligence
 from dendrite_zoo.cli.run_folder import LastCheckpoint
 from dendrite_zoo.contexts import OneHotContext
+from dendrite_zoo.contexts.base import measuring
 from dendrite_zoo.lightning_modules import ContinualClassifier
 from dendrite_zoo.models import ActiveDendriteClassifier, ActiveDendriteMLP
 from dendrite_zoo.streams import PermutedTasks, TaskSequence
@@ -53,7 +54,7 @@ def stream(num_tasks, first_task=0):
 def outputs(model, tasks):
     x = torch.randn(50, model.config["in_features"], generator=torch.Generator().manual_seed(3))
     mixed = torch.arange(50) % tasks
-    with torch.no_grad():
+    with torch.no_grad(), measuring():
         return [*(model(x, task=task) for task in range(tasks)), model(x, task=mixed)]
 
 

@@ -130,6 +130,16 @@ def test_floats_that_look_like_pixels_are_a_warning_and_others_are_not(recwarn):
     assert not recwarn.list
 
 
+def test_test_rows_of_another_scale_are_a_warning(recwarn):
+    x, y = torch.rand(80, 6), torch.arange(80) % 2
+    load_source((x, y, 2 * x, y))
+    load_source((x, y, x[:10] * 255, y[:10]))
+    assert not recwarn.list, "of little, or of a few rows, nothing is said"
+    for test in (x * 255, x + 3, x / 255):
+        with pytest.warns(UserWarning, match="Prepare both alike"):
+            load_source((x, y, test, y))
+
+
 class TestATable:
     """Columns of several types, as a CSV has them."""
 

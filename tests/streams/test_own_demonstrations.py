@@ -10,10 +10,10 @@ from lightning.pytorch import Trainer
 from dendrite_zoo.callbacks import ForgettingLogger, SuccessLogger
 from dendrite_zoo.lightning_modules import BehaviorCloning
 from dendrite_zoo.models import ActiveDendritePolicy
-from dendrite_zoo.rl import Demonstrations, collect_demonstrations
+from dendrite_zoo.rl import Demonstrations, TaskSpec, collect_demonstrations
 from dendrite_zoo.rl.collection import Disturbance, _BehaviorPolicy
 from dendrite_zoo.streams import DemonstrationMixture, DemonstrationSequence
-from tests.rl.worlds import calm, ledges, windy
+from tests.rl.worlds import Ledge, calm, ledges, windy
 
 pytestmark = pytest.mark.filterwarnings("ignore:Expected actions from -1 to 1, which are scaled")
 
@@ -89,7 +89,7 @@ def test_a_policy_of_more_tasks_shows_those_that_are_asked_for(tmp_path):
         collect_demonstrations(ledges(), expert=ActiveDendritePolicy(["windy", "other"], **sizes), **amount)
 
 
-def test_a_file_of_another_expert_of_the_same_name_is_a_warning(tmp_path):
+def test_a_file_of_another_expert_or_task_of_the_same_name_is_a_warning(tmp_path):
     def other():
         def expert(observation, task):
             return 0.9 * np.ones((len(task), 2))
@@ -100,9 +100,12 @@ def test_a_file_of_another_expert_of_the_same_name_is_a_warning(tmp_path):
     again.__qualname__ = expert.__qualname__
     sizes = {"episodes_per_task": 2, "val_episodes": 1, "epochs": 1, "dagger_rounds": 0, "num_processes": 0}
     for _ in range(2):  # collected, and read
-        DemonstrationMixture(ledges(), expert=expert, folder=tmp_path, **sizes).setup()
+        DemonstrationMixture(ledges(success=None), expert=expert, folder=tmp_path, **sizes).setup()
     with pytest.warns(UserWarning, match="has actions of an expert of this name, but in 64 of 64 of its observations"):
-        DemonstrationMixture(ledges(), expert=again, folder=tmp_path, **sizes).setup()
+        DemonstrationMixture(ledges(success=None), expert=again, folder=tmp_path, **sizes).setup()
+    other = [TaskSpec("calm", lambda: Ledge(wind=0.5)), TaskSpec("windy", windy)]
+    with pytest.warns(UserWarning, match="tasks of these names, but the first episode of calm started otherwise"):
+        DemonstrationMixture(other, expert=expert, folder=tmp_path, **sizes).setup()
 
 
 def test_without_an_expert_it_says_what_to_give():
