@@ -13,7 +13,7 @@ from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo.callbacks.mailbox import Returning
 from dendrite_zoo.callbacks.trainer import log_metrics
 from dendrite_zoo.rl import GoalEvaluation, MetaWorldTask, Split, SuccessReport, Tasks, TaskSpec, task_specs
-from dendrite_zoo.rl.task_list import say_success
+from dendrite_zoo.rl.task_list import length_to_play, say_success
 from dendrite_zoo.tasks import Task, current_task, has_task
 
 
@@ -43,8 +43,8 @@ class SuccessLogger(Returning):
         split: of the goals: ``"val"`` to choose models on; never choose on ``"test"``.
         num_goals: of each task.
         seed: of the goals; by default the ``seed`` of the datamodule, else 0.
-        max_steps: length of an episode, which in Meta-World ends with success; by default 500 there, else that of the
-            environment.
+        max_steps: length of an episode, which in Meta-World ends with success; by default 500 there, else as in the
+            datamodule's training, or that of the environment.
         action_repeat: how many steps each action is played for; by default as in the datamodule's training, else 1.
         to_end: play episodes of Meta-World to their end, too, which takes several times as long, and log the share of
             goals that are reached at the last step, ``success_at_end/{task}`` and ``success_at_end/mean``.
@@ -209,6 +209,7 @@ class SuccessLogger(Returning):
             self._ends_with_success = not self.to_end and all(isinstance(spec, MetaWorldTask) for spec in specs)
             repeat = self.action_repeat or getattr(_data(trainer), "action_repeat", 1)
             rules = {"stop_at_success": self._ends_with_success, "action_repeat": repeat, **self.options}
+            rules["max_steps"] = rules["max_steps"] or length_to_play(specs, _data(trainer))
             self._evaluation = GoalEvaluation(specs, **goals, **rules)
         index = self._indices(pl_module, specs)
         with getattr(pl_module, "averaged", nullcontext)():  # once, and not for every action

@@ -133,6 +133,15 @@ def episode_config(
     return EpisodeConfig(spec.name, num_goals=num_goals, max_steps=limit, spec=spec, **common)
 
 
+def length_to_play(specs: Sequence[TaskSpec], data: Any) -> int | None:
+    """The length of an episode in environments of one's own, as the data of a fit have it; None where nothing says it.
+
+    Meta-World's are played for 500 steps, whatever a policy learned from.
+    """
+    environments = getattr(data, "hparams", {}).get("environments") or {}  # of `OnlineTasks`
+    return None if any(isinstance(spec, MetaWorldTask) for spec in specs) else environments.get("max_steps")
+
+
 def check_sent(specs: Sequence[TaskSpec]) -> None:
     """Refuse what cannot be sent to another process, before one is started."""
     for spec in specs:

@@ -11,6 +11,7 @@ from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import DataLoader, TensorDataset
 
 from dendrite_zoo.callbacks import ForgettingLogger, SuccessLogger, SynapticIntelligence
+from dendrite_zoo.cli.policy_scores import policy_scores
 from dendrite_zoo.lightning_modules import BehaviorCloning, MultiTaskSAC
 from dendrite_zoo.models import ActiveDendritePolicy
 from dendrite_zoo.rl import Exploration, Transitions
@@ -140,6 +141,15 @@ def test_one_task_after_another_is_measured_on_all(success, tmp_path):
     assert metrics["forgetting"] == pytest.approx(seen.rows[1][0] - seen.rows[3][0], rel=1e-3)
     assert metrics["return/mean"] == pytest.approx(sum(seen.report.return_per_task.values()) / 2)
     assert ("success/mean" in metrics) == (success is not None)
+
+
+def test_episodes_are_as_long_when_played_for_success_as_in_training():
+    stream = data(environments={"num_processes": 0, "max_steps": 4})
+    success = SuccessLogger(num_goals=2, num_processes=0)
+    trainer = fit(MultiTaskSAC(policy(), batch_size_per_task=8), stream, success)
+    assert success.report.max_steps == 4 and success.report.return_per_task["calm"] <= 4 * 500
+    report, _ = policy_scores(trainer.lightning_module.model, trainer, None, goals=1, sequential=False)
+    assert report.max_steps == 4
 
 
 def test_each_task_has_a_warmup_and_a_buffer_of_its_own():
