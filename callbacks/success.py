@@ -13,7 +13,7 @@ from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo.callbacks.mailbox import Returning
 from dendrite_zoo.callbacks.trainer import log_metrics
 from dendrite_zoo.rl import GoalEvaluation, MetaWorldTask, Split, SuccessReport, Tasks, TaskSpec, task_specs
-from dendrite_zoo.rl.task_list import length_to_play, say_success
+from dendrite_zoo.rl.task_list import rules_of, say_success
 from dendrite_zoo.tasks import Task, current_task, has_task
 
 
@@ -209,7 +209,7 @@ class SuccessLogger(Returning):
             self._ends_with_success = not self.to_end and all(isinstance(spec, MetaWorldTask) for spec in specs)
             repeat = self.action_repeat or getattr(_data(trainer), "action_repeat", 1)
             rules = {"stop_at_success": self._ends_with_success, "action_repeat": repeat, **self.options}
-            rules["max_steps"] = rules["max_steps"] or length_to_play(specs, _data(trainer))
+            rules["max_steps"] = rules["max_steps"] or rules_of(_data(trainer), specs).get("max_steps")
             self._evaluation = GoalEvaluation(specs, **goals, **rules)
         index = self._indices(pl_module, specs)
         with getattr(pl_module, "averaged", nullcontext)():  # once, and not for every action

@@ -16,7 +16,7 @@ from dendrite_zoo._core.checks import check_choice, check_flags, check_integers,
 from dendrite_zoo._core.lightning import attached_trainer
 from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo.lightning_modules.new_tasks import Learn
-from dendrite_zoo.lightning_modules.policies import PolicyModule
+from dendrite_zoo.lightning_modules.policies import PolicyModule, check_shapes
 from dendrite_zoo.lightning_modules.schedules import cosine
 from dendrite_zoo.lightning_modules.weight_average import WeightAverage, Weights
 from dendrite_zoo.models import ActiveDendritePolicy
@@ -260,6 +260,7 @@ class BehaviorCloning(PolicyModule):
                 f"Expected batches of tensors (observation, action, task), but got {got}. Where there is one task, its "
                 "number is torch.zeros(len(observation), dtype=torch.long)."
             )
+        check_shapes(self.model, *batch)
         kind = next(self.model.parameters()).dtype
         return batch[0].to(kind), batch[1].to(kind), batch[2].long()
 

@@ -81,6 +81,7 @@ class PolicyModule(NewTaskModule):
 
     def check_batch(self, observation: Tensor, action: Tensor, task: Tensor) -> None:
         """Refuse rows of a loader of one's own that no policy could have played; warn where nothing scales them."""
+        check_shapes(self.model, observation, action, task)
         check_rows(action, task, len(self.tasks if self._places is None else self._places))
         is_first, self._looked_at = not self._looked_at, True
         if not is_first or not isinstance(self.model, ControlModel) or self.model.has_normalizer:
@@ -131,7 +132,7 @@ class PolicyModule(NewTaskModule):
 
     def knows_tasks(self) -> bool:
         """Whether the policy was loaded, or the data leave out tasks, which it is to know."""
-        every = self._places is not None and sorted(self._places.tolist()) == [*range(len(self.tasks))]
+        every = self._places is None or sorted(self._places.tolist()) == [*range(len(self.tasks))]
         loaded = getattr(self.model, "origin", None) is not None
         return loaded or not every or getattr(self.datamodule, "first_task", 0) > 0
 
@@ -171,6 +172,22 @@ def numbers_trained(policy: nn.Module, task: int) -> int:
                 parameter = network.get_parameter(name)
                 sizes[parameter] = parameter[index].numel()
     return sum(sizes.values())
+
+
+def check_shapes(model: nn.Module, observation: Tensor, action: Tensor, task: Tensor) -> None:
+    """Refuse what would be compared each row with each, or is of another policy.
+
+    Raises:
+        ValueError: it is not observations ``(B, O)``, actions ``(B, A)`` and tasks ``(B,)``.
+    """
+    if task.ndim != 1:
+        remedy = "Of one-hot tasks pass task.argmax(1); single rows need a DataLoader(data, batch_size=...)."
+        raise wrong_argument("task", "of shape (B,), a number a row", tuple(task.shape), remedy)
+    for name, part in (("observation", observation), ("action", action)):
+        size = getattr(model, "config", {}).get(f"{name}_size", part.shape[-1] if part.ndim else 1)
+        if part.shape != (len(task), size):
+            own = f"Pass {name}.unsqueeze(1)." if part.ndim == size == 1 else f"The policy has {name}_size={size}."
+            raise wrong_argument(name, f"of shape {(len(task), size)}, a row for each task", tuple(part.shape), own)
 
 
 def check_sizes(model: nn.Module, data: Any) -> None:

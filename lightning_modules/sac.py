@@ -167,6 +167,9 @@ class MultiTaskSAC(PolicyModule):
             if learn == "new":
                 raise wrong_argument("start_std", "None with learn='new', for all tasks share it", start_std)
             self.model.set_std(start_std)
+        if not getattr(self.model, "tasks", ()):
+            got = f"a {type(self.model).__name__} without. Give it the attribute."
+            raise TypeError(f"Expected a policy with `tasks`, the names of those that it has, but got {got}")
         self._new_critics = not isinstance(critic, nn.Module)
         self.critic = TwinCritic.like(self.model) if critic is None else as_model(critic, nn.Module, name="critic")
         check_critic(self.model, self.critic)

@@ -12,7 +12,7 @@ from dendrite_zoo.callbacks.trainer import find_callback
 from dendrite_zoo.lightning_modules.policies import PolicyModule
 from dendrite_zoo.models import ActiveDendritePolicy
 from dendrite_zoo.rl import MT50, MetaWorldTask, SuccessReport, evaluate_policy
-from dendrite_zoo.rl.task_list import benchmark_of, length_to_play, without_success
+from dendrite_zoo.rl.task_list import benchmark_of, rules_of, without_success
 
 
 def policy_scores(
@@ -42,7 +42,7 @@ def policy_scores(
         print(f"No goals were played, for {', '.join(silent)} do not say what success is: {where}.")
     if not goals or silent or len(specs) < len(tasks):
         return None, record  # a record is of shares from 0 to 1
-    options = {"max_steps": length_to_play(specs, data), "num_goals": goals, **_environments(data)}
+    options = {"num_goals": goals, **_environments(data), **rules_of(data, specs)}
     report = evaluate_policy(policy.eval(), specs, progress=True, **options)
     kinds = {isinstance(spec, MetaWorldTask) for spec in specs}
     libraries = [name for kind in kinds for name in (("metaworld", "mujoco") if kind else ("gymnasium",))]

@@ -133,13 +133,14 @@ def episode_config(
     return EpisodeConfig(spec.name, num_goals=num_goals, max_steps=limit, spec=spec, **common)
 
 
-def length_to_play(specs: Sequence[TaskSpec], data: Any) -> int | None:
-    """The length of an episode in environments of one's own, as the data of a fit have it; None where nothing says it.
+def rules_of(data: Any, specs: Sequence[TaskSpec]) -> dict[str, int]:
+    """How long an episode and an action last in environments of one's own, where the data of a fit say it.
 
-    Meta-World's are played for 500 steps, whatever a policy learned from.
+    Meta-World's are played for 500 steps, an action each, whatever a policy learned from.
     """
-    environments = getattr(data, "hparams", {}).get("environments") or {}  # of `OnlineTasks`
-    return None if any(isinstance(spec, MetaWorldTask) for spec in specs) else environments.get("max_steps")
+    given = getattr(data, "hparams", {}).get("environments") or {}  # of `OnlineTasks`
+    own = not any(isinstance(spec, MetaWorldTask) for spec in specs)
+    return {name: given[name] for name in ("max_steps", "action_repeat") if own and name in given}
 
 
 def check_sent(specs: Sequence[TaskSpec]) -> None:

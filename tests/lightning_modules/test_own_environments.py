@@ -143,13 +143,13 @@ def test_one_task_after_another_is_measured_on_all(success, tmp_path):
     assert ("success/mean" in metrics) == (success is not None)
 
 
-def test_episodes_are_as_long_when_played_for_success_as_in_training():
-    stream = data(environments={"num_processes": 0, "max_steps": 4})
+def test_episodes_and_actions_are_as_long_when_played_for_success_as_in_training():
+    stream = data(environments={"num_processes": 0, "max_steps": 4, "action_repeat": 2})
     success = SuccessLogger(num_goals=2, num_processes=0)
     trainer = fit(MultiTaskSAC(policy(), batch_size_per_task=8), stream, success)
     assert success.report.max_steps == 4 and success.report.return_per_task["calm"] <= 4 * 500
     report, _ = policy_scores(trainer.lightning_module.model, trainer, None, goals=1, sequential=False)
-    assert report.max_steps == 4
+    assert (report.max_steps, report.action_repeat) == (4, 2)
 
 
 def test_each_task_has_a_warmup_and_a_buffer_of_its_own():
@@ -283,6 +283,37 @@ def test_demonstrations_of_a_loader_are_checked():
         fit_loader(BehaviorCloning(policy(), warmup=1), observation, action)
     with pytest.raises(ValueError, match="actions from -1 to 1, as policies act, but got some from -4.9.* to 4.3"):
         fit_loader(BehaviorCloning(policy(), warmup=1), observation, 5 * action, task)
+
+
+@pytest.mark.parametrize(
+    ("place", "change", "words"),
+    [
+        (0, lambda seen: seen.repeat(1, 2), r"`observation` .* \(16, 3\), .* got \(16, 6\). .* has observation_size=3"),
+        (1, lambda action: action[:, 0], r"`action` .* \(16, 1\), .* got \(16,\). Pass action.unsqueeze\(1\)"),
+        (2, lambda task: task.new_ones(len(task), 2), r"`task` .* \(B,\), .* got \(16, 2\). .* pass task.argmax\(1\)"),
+    ],
+)
+def test_demonstrations_of_other_shapes_are_refused(place, change, words):
+    observation, action, _, _, task, _ = transitions()
+    parts = [observation, action[:, :1], task]
+    fit_loader(BehaviorCloning(policy(action_size=1), warmup=1), *parts)
+    parts[place] = change(parts[place])
+    with pytest.raises(ValueError, match=words):
+        fit_loader(BehaviorCloning(policy(action_size=1), warmup=1), *parts)
+
+
+def test_the_first_task_of_a_loader_trains_all_of_a_policy():
+    observation, action, _, _, task, _ = transitions()
+    one = policy()
+
+    def learned(number):
+        before = {name: weight.clone() for name, weight in one.state_dict().items()}
+        rows = task == number
+        fit_loader(BehaviorCloning(one, warmup=1, learn="new"), observation[rows], action[rows], task[rows])
+        return {name for name, weight in one.state_dict().items() if not torch.equal(weight, before[name])}
+
+    assert {"mlp.hidden.0.weight", "mlp.output.bias"} <= learned(0)
+    assert learned(1) == {"mlp.hidden.1.segments"}
 
 
 @pytest.mark.filterwarnings("error:The policy reads observations")
