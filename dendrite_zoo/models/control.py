@@ -7,6 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dendrite_zoo._core.checks import check_positive, check_range, wrong_argument
@@ -147,7 +148,7 @@ class ControlModel(DendriteModel):
         return self.has_known_scales or bool(self.observation_mean.any()) or bool((self.observation_scale != 1).any())
 
     @torch.no_grad()
-    def fit_normalizer(self, observations: Tensor, *, smallest: float = 1e-2) -> None:
+    def fit_normalizer(self, observations: Tensor | NDArray[Any], *, smallest: float = 1e-2) -> None:
         """Set mean and scale to those of observations ``(N, observation_size)``, or of their features.
 
         The scale of a number that never changes is 1: where a task to come moves it, as the place of a second object
@@ -161,14 +162,13 @@ class ControlModel(DendriteModel):
         Raises:
             ValueError: observations of another shape, or none, or with NaN or infinity; the normaliser is as before.
         """
-        self._check_observations(observations)
-        x = self._linear(observations.double())
+        x = self._linear(self._checked(observations))
         self.observation_mean.copy_(x.mean(0))
         never = x.amin(0) == x.amax(0)
         self.observation_scale.copy_(x.std(0, correction=0).clamp(min=smallest).where(~never, 1.0))
 
     @torch.no_grad()
-    def extend_normalizer(self, observations: Tensor, *, smallest: float = 1e-2) -> list[int]:
+    def extend_normalizer(self, observations: Tensor | NDArray[Any], *, smallest: float = 1e-2) -> list[int]:
         """Set the scale of numbers that were always zero in what the model was normalised by.
 
         Such a number, as the place of a second object where all tasks had one, has the scale 1, and the smallest in
@@ -193,8 +193,7 @@ class ControlModel(DendriteModel):
             >>> policy.extend_normalizer(torch.tensor([[9.0, 50.0, 0.0]])), policy.observation_scale
             ([1], tensor([ 1., 50.,  1.]))
         """
-        self._check_observations(observations)
-        sizes = self._linear(observations).abs().amax(0).to(self.observation_scale)
+        sizes = self._linear(self._checked(observations)).abs().amax(0).to(self.observation_scale)
         unseen = self.observation_scale <= smallest
         if self.has_normalizer:
             unseen |= self.observation_scale == 1
@@ -203,9 +202,9 @@ class ControlModel(DendriteModel):
         self.observation_scale[zero] = sizes[zero]
         return zero.nonzero().flatten().tolist()
 
-    def _check_observations(self, observations: Tensor) -> None:
-        """Refuse observations of another shape, or none, or with NaN or infinity."""
-        size = self.config["observation_size"]
+    def _checked(self, given: Tensor | NDArray[Any]) -> Tensor:
+        """Observations to normalise by; of another shape, or none, or with NaN or infinity they are refused."""
+        size, observations = self.config["observation_size"], torch.as_tensor(given, dtype=torch.float64)
         if observations.ndim != 2 or observations.shape[1] != size or len(observations) == 0:
             shape = f"of shape (N, {size}) with one row or more to normalise by"
             raise wrong_argument("observations", shape, tuple(observations.shape), "Collect some first.")
@@ -213,6 +212,7 @@ class ControlModel(DendriteModel):
             raise ValueError(
                 f"Expected finite observations to normalise by, but got NaN or infinity in rows {rows[:8]}. Drop them."
             )
+        return observations
 
     def _network(self, config: ControlArguments, inputs: int, outputs: int, number: int = 0) -> ActiveDendriteMLP:
         """A network of these options; ``number`` sets the segments of several apart."""

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dendrite_zoo._core.checks import wrong_argument
 from dendrite_zoo._core.names import nearest
@@ -28,6 +28,35 @@ class Features(NamedTuple):
     mean: Tensor
     scale: Tensor
     known: bool = False
+
+
+class Normalization(nn.Module):
+    """Reads `Features` of observations ``(B, O)``, by itself: what a policy without its dendrites begins with.
+
+    Args:
+        features: the matrix, the mean and the scale; they are copied.
+        clip: no number is read as more than this; None for no bound.
+
+    Example:
+        >>> read = Normalization(Features(None, torch.tensor([1.0, 0.0]), torch.tensor([2.0, 1.0])), clip=5.0)
+        >>> read(torch.tensor([[3.0, -9.0]]))
+        tensor([[ 1., -5.]])
+    """
+
+    matrix: Tensor | None
+
+    def __init__(self, features: Features, clip: float | None = None) -> None:
+        super().__init__()
+        for name in ("matrix", "mean", "scale"):
+            part = getattr(features, name)
+            self.register_buffer(name, None if part is None else part.clone())
+        self.clip = clip
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """What is read, ``(B, F)``."""
+        x = observation if self.matrix is None else observation @ self.matrix
+        x = (x - self.mean) / self.scale
+        return x if self.clip is None else x.clamp(-self.clip, self.clip)
 
 
 def features_of(features: str | Sequence[Sequence[float]] | None, observation_size: int) -> Features:

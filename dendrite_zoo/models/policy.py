@@ -19,6 +19,7 @@ from dendrite_zoo.models.config import takes
 from dendrite_zoo.models.control import ControlArguments, ControlModel, TaskParts
 from dendrite_zoo.models.folded import FoldedCache, plain_linear
 from dendrite_zoo.models.mlp import ActiveDendriteMLP
+from dendrite_zoo.models.observations import Features, Normalization
 
 __all__ = ["ActiveDendritePolicy"]
 
@@ -220,6 +221,35 @@ class ActiveDendritePolicy(ControlModel):
             raise ValueError(_not_finite(observations))
         with torch.no_grad():
             return self._squash(self.mlp(self._inputs(x, index), index), deterministic)
+
+    def fold(self, task: Task) -> nn.Sequential:
+        """A plain network without dendrites that acts as `act` does in one task; `torch.export` takes it.
+
+        It maps observations ``(B, observation_size)``, as the environment gives them, to actions ``(B, action_size)``,
+        each in [-1, 1]; the normaliser is its first part.
+
+        Args:
+            task: name or index.
+
+        Raises:
+            ValueError: there is no such task.
+
+        Example:
+            >>> policy = ActiveDendritePolicy(["lift"], observation_size=3, hidden_features=[8], dendrite_layers=[0])
+            >>> policy.fold("lift")
+            Sequential(
+              (0): Normalization()
+              (1): Linear(in_features=3, out_features=8, bias=True)
+              (2): KWinners(density=0.25)
+              (3): Linear(in_features=8, out_features=4, bias=True)
+              (4): Tanh()
+            )
+        """
+        *hidden, output = cast("list[Any]", list(self._fold(self.task_index(task))))
+        features = Features(self.observation_matrix, self.observation_mean, self.observation_scale)
+        read, size = Normalization(features, self.config["observation_clip"]), self.config["action_size"]
+        means = plain_linear(output.weight[:size], None if output.bias is None else output.bias[:size])
+        return nn.Sequential(read, *hidden, means, nn.Tanh()).requires_grad_(False)
 
     def train(self, mode: bool = True) -> "ActiveDendritePolicy":
         """Switch to training or evaluation; what was folded is forgotten."""

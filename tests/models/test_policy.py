@@ -70,6 +70,37 @@ def test_normaliser_is_mean_and_spread_of_what_was_seen():
     assert policy.observation_scale.tolist() == pytest.approx([3.0, 1.0, 1e-2])
 
 
+@pytest.mark.parametrize("name", ["metaworld-mt10", "metaworld-mt10-scratch"])
+def test_a_policy_folds_into_a_network_that_is_exported(name):
+    policy, seen = dendrite_zoo.load(name), torch.randn(5, 39, generator=torch.manual_seed(0))
+    network = policy.fold("push-v3")
+    expected = torch.from_numpy(policy.act_batch(seen, ["push-v3"] * 5))
+    torch.testing.assert_close(network(seen), expected, atol=1e-5, rtol=1e-5)
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+    program = torch.export.export(network, (seen,), dynamic_shapes=({0: torch.export.Dim("batch", min=2)},))
+    torch.testing.assert_close(program.module()(seen[:3]), expected[:3], atol=1e-5, rtol=1e-5)
+    with pytest.raises(ValueError, match="Did you mean 'push-v3'"):
+        policy.fold("push")
+
+
+def test_a_folded_policy_reads_as_the_policy_does():
+    options = {"observation_features": [[1, -1], [0, 1]], "observation_clip": 1.5, "append_task": True}
+    policy = ActiveDendritePolicy(["a", "b"], observation_size=2, action_size=3, hidden_features=[8, 8], **options)
+    seen = np.random.RandomState(0).randn(6, 2) * [1, 9] + 5
+    policy.fit_normalizer(seen)
+    copied = policy.fold(1)
+    expected, policy.observation_scale[:] = policy.act_batch(seen, [1] * 6), 7
+    np.testing.assert_allclose(copied(torch.tensor(seen).float()), expected, atol=1e-6)
+
+
+def test_arrays_are_normalised_by_as_tensors_are():
+    one, other = (ActiveDendritePolicy(["a"], observation_size=3, hidden_features=[8, 8]) for _ in range(2))
+    seen = np.random.RandomState(0).randint(9, size=(20, 3))
+    one.fit_normalizer(seen)
+    other.fit_normalizer(torch.tensor(seen).float())
+    assert torch.equal(one.observation_scale, other.observation_scale) and one.extend_normalizer(seen) == []
+
+
 def test_samples_scatter_around_the_mean_by_the_spread():
     policy = make()
     with torch.no_grad():
