@@ -23,7 +23,7 @@ __all__ = ["Demonstrations"]
 
 @dataclass(frozen=True)
 class Demonstrations:
-    """Observations, each with the action of the task's expert.
+    """Observations, each with the action of the task's expert; arrays are taken as tensors.
 
     Attributes:
         tasks: names of the tasks.
@@ -51,6 +51,8 @@ class Demonstrations:
     config: Mapping[str, Any] | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
+        for name, kind in _TENSORS.items():
+            object.__setattr__(self, name, torch.as_tensor(getattr(self, name), dtype=kind))
         rows = len(self.task)
         sizes = [OBSERVATION_SIZE, ACTION_SIZE]
         if not set(self.tasks) <= set(MT50):  # whatever their environments have
@@ -131,4 +133,4 @@ class Demonstrations:
             raise ValueError(f"Expected {path} to be a file of Demonstrations.save, but got: {error}.") from None
 
 
-_TENSORS = ("observation", "action", "task", "solved")
+_TENSORS = {"observation": torch.float32, "action": torch.float32, "task": torch.long, "solved": torch.bool}

@@ -270,8 +270,9 @@ def acting(policy: Act | Policy, tasks: Tasks | None) -> tuple[Act, tuple[TaskSp
     act, owner = _act_and_owner(policy)
     known: Any = getattr(owner, "tasks", None)
     if (known is None and tasks is None) or not callable(act):
-        got = f"{type(policy).__name__} and {tasks}"
-        raise ValueError(f"Expected a policy with `tasks`, or a function with tasks=..., but got {got}.")
+        remedy = "Of one with `predict`, give lambda observations, tasks: ..., with actions from -1 to 1."
+        got = f"a {type(policy).__name__}{' and no tasks' * (tasks is None)}. {remedy}"
+        raise ValueError(f"Expected a policy with `tasks`, or a function with tasks=..., but got {got}")
     specs = task_specs(known if tasks is None else tasks)
     names = [spec.name for spec in specs]
     unknown = [] if known is None else [name for name in names if name not in known]

@@ -11,6 +11,11 @@ from numpy.typing import NDArray
 MAKER = "functools.partial(gymnasium.make, 'Pendulum-v1', g=9.8)"
 FLATTEN = "wrap the environment in `make_env`: gymnasium.wrappers.FlattenObservation(env)"
 """What makes one array of what is seen."""
+RUNNING = {
+    "NormalizeObservation": "policies normalise what they see by themselves, and TaskSpec.normalized() by task",
+    "NormalizeReward": "OnlineTasks(normalize_rewards=True) does it for learning alone",
+}
+"""Wrappers of gymnasium whose numbers depend on all that an environment has met, and what is here in their place."""
 
 
 class Spaces(NamedTuple):
@@ -69,9 +74,29 @@ def spaces_of(name: str, env: Any) -> Spaces:
     return Spaces(seen.shape[0], low, high, done.dtype, limit)
 
 
+def warn_of_running_statistics(name: str, env: Any) -> None:
+    """Say so where wrappers of an environment normalise by what it has met itself so far."""
+    while env is not None:
+        wrapper = type(env).__name__
+        if wrapper in RUNNING and getattr(env, "update_running_mean", True):
+            warnings.warn(
+                f"{name}: {wrapper} has statistics of its own in each environment, so that a policy meets other "
+                "numbers in training, in validation, in a test and after it was loaded, and returns cannot be compared. "
+                f"Leave it out: {RUNNING[wrapper]}; or fix it, update_running_mean=False.",
+                stacklevel=4,
+            )
+        env = getattr(env, "env", None)
+
+
 def _is_flat(space: Any) -> bool:
     shape = getattr(space, "shape", None)
     return hasattr(space, "low") and hasattr(space, "high") and shape is not None and len(shape) == 1 and shape[0] > 0
+
+
+def warn_of_form(name: str, env: Any) -> None:
+    """Say what of an environment keeps its episodes from being repeated, or its numbers from being compared."""
+    warn_of_seed(name, env)
+    warn_of_running_statistics(name, env)
 
 
 def warn_of_seed(name: str, env: Any) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dendrite_zoo._core.checks import check_integers, wrong_argument
-from dendrite_zoo.rl.form import FLATTEN, MAKER, Spaces, StepResult, check_step, spaces_of, takes, warn_of_seed
+from dendrite_zoo.rl.form import FLATTEN, MAKER, Spaces, StepResult, check_step, spaces_of, takes, warn_of_form
 
 __all__ = ["TaskSpec"]
 
@@ -110,7 +110,7 @@ class TaskSpec:
     def _spaces(self) -> Spaces:
         env = self._call("make_env", self.make_env)
         spaces = spaces_of(self.name, env)
-        warn_of_seed(self.name, env)
+        warn_of_form(self.name, env)
         getattr(env, "close", lambda: None)()
         return spaces
 

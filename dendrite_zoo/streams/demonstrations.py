@@ -210,7 +210,8 @@ class DemonstrationMixture(TaskDataModule):
             if unsolved := [name for name, part in zip(names, parts, strict=True) if len(part) == 0]:
                 raise ValueError(
                     f"Expected an episode of each task that its expert solved, but got none of {', '.join(unsolved)}. "
-                    "Raise `episodes_per_task`, or leave the task out."
+                    "Raise `episodes_per_task`, leave the task out, or leave `success` out of a TaskSpec: all episodes "
+                    "of its expert are then learned from."
                 )
             self._parts = dict(zip(trained, parts, strict=True))
         return self._folder

@@ -151,6 +151,15 @@ def test_a_file_says_whose_actions_are_shown():
     assert shown_by(expert=lambda *_: None).endswith("says_whose_actions_are_shown.<locals>.<lambda>")
 
 
+def test_arrays_are_taken_as_tensors(clean, tmp_path):
+    parts = {name: getattr(clean, name).numpy() for name in ("observation", "action", "task", "solved")}
+    parts["observation"] = parts["observation"].astype(np.float64)
+    own = Demonstrations(clean.tasks, **parts)
+    own.save(tmp_path / "own.safetensors")
+    for one in (own, Demonstrations.load(tmp_path / "own.safetensors")):
+        assert all(torch.equal(getattr(one, name), getattr(clean, name)) for name in parts)
+
+
 def test_errors_say_what_is_wrong(clean, tmp_path):
     with pytest.raises(FileNotFoundError, match="collect_demonstrations"):
         Demonstrations.load(tmp_path / "none.safetensors")

@@ -6,6 +6,7 @@ import functools
 import io
 import pickle
 import threading
+import warnings
 
 import numpy as np
 import pytest
@@ -36,6 +37,23 @@ def by_hand(make, seed, given):
             episode += 1
             observation, _ = env.reset(seed=seed(episode))
     return rows
+
+
+def test_running_statistics_of_a_wrapper_are_said():
+    from gymnasium.wrappers import NormalizeObservation, NormalizeReward
+
+    def wrapped(fixed=False):
+        env = NormalizeReward(NormalizeObservation(gymnasium.make("Pendulum-v1")))
+        env.update_running_mean = env.env.update_running_mean = not fixed
+        return env
+
+    with pytest.warns(UserWarning, match="swing: Normalize.* of its own in each environment") as said:
+        assert TaskSpec("swing", wrapped).observation_size == 3
+    words = " ".join(str(one.message) for one in said)
+    assert "TaskSpec.normalized()" in words and "normalize_rewards=True" in words
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert TaskSpec("swing", lambda: wrapped(fixed=True)).action_size == 1
 
 
 def test_a_step_is_that_of_the_environment_itself():
