@@ -1,7 +1,7 @@
 """What LightningModules share that train a policy: the tasks of the data are some of the policy's, by name."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -101,18 +101,18 @@ class PolicyModule(NewTaskModule):
                 "again, and its actions change; those of all other tasks do not. Where that is not meant, give data of "
                 "the new tasks alone, or first_task=."
             )
-        self._say_what_is_far()
+        if (observations := getattr(self.datamodule, "observations", None)) is not None and not self.may_change_all:
+            self.say_what_is_far(observations)
         super().start_parts(is_first=is_first)
 
-    def _say_what_is_far(self) -> None:
+    def say_what_is_far(self, observations: Tensor) -> None:
         """Observations unlike all that the policy was normalised by drown what they have in common with them."""
-        observations = getattr(self.datamodule, "observations", None)
-        if observations is None or not isinstance(self.model, ControlModel) or self.may_change_all:
+        if not isinstance(self.model, ControlModel):
             return
         sizes = self.model.normalized(observations.to(self.model.observation_mean)).abs().amax(0)
         if far := (sizes > FAR).nonzero().flatten().tolist():
             rank_zero_warn(
-                f"learn='new': numbers {far[:8]} of the observations are up to {float(sizes.max()):.0f} times their "
+                f"Numbers {far[:8]} of the observations are up to {float(sizes.max()):.0f} times their "
                 "scale in the policy's normaliser, for they hardly moved in the tasks before, and drown the rest. Call "
                 "model.extend_normalizer(observations) before the fit: it helps where they were zero, and leaves what "
                 "the policy does in the tasks before as it is."
@@ -174,6 +174,18 @@ def numbers_trained(policy: nn.Module, task: int) -> int:
     return sum(sizes.values())
 
 
+def tasks_of(policy: nn.Module) -> tuple[str, ...]:
+    """The names of a policy's tasks.
+
+    Raises:
+        TypeError: it has none.
+    """
+    if not (tasks := getattr(policy, "tasks", ())):
+        got = f"a {type(policy).__name__} without. Give it the attribute."
+        raise TypeError(f"Expected a policy with `tasks`, the names of those that it has, but got {got}")
+    return tuple(cast(Any, tasks))
+
+
 def check_shapes(model: nn.Module, observation: Tensor, action: Tensor, task: Tensor) -> None:
     """Refuse what would be compared each row with each, or is of another policy.
 
@@ -187,7 +199,7 @@ def check_shapes(model: nn.Module, observation: Tensor, action: Tensor, task: Te
         size = getattr(model, "config", {}).get(f"{name}_size", part.shape[-1] if part.ndim else 1)
         if part.shape != (len(task), size):
             own = f"Pass {name}.unsqueeze(1)." if part.ndim == size == 1 else f"The policy has {name}_size={size}."
-            raise wrong_argument(name, f"of shape {(len(task), size)}, a row for each task", tuple(part.shape), own)
+            raise wrong_argument(name, f"of shape {(len(task), size)}", tuple(part.shape), own)
 
 
 def check_sizes(model: nn.Module, data: Any) -> None:

@@ -28,6 +28,7 @@ from dendrite_zoo.lightning_modules.policies import (
     PolicyModule,
     check_critic,
     mean_return,
+    tasks_of,
     warn_of_long_warmups,
     warn_of_new_critics,
 )
@@ -167,15 +168,12 @@ class MultiTaskSAC(PolicyModule):
             if learn == "new":
                 raise wrong_argument("start_std", "None with learn='new', for all tasks share it", start_std)
             self.model.set_std(start_std)
-        if not getattr(self.model, "tasks", ()):
-            got = f"a {type(self.model).__name__} without. Give it the attribute."
-            raise TypeError(f"Expected a policy with `tasks`, the names of those that it has, but got {got}")
         self._new_critics = not isinstance(critic, nn.Module)
         self.critic = TwinCritic.like(self.model) if critic is None else as_model(critic, nn.Module, name="critic")
         check_critic(self.model, self.critic)
         self.slow_critic = copy.deepcopy(self.critic).requires_grad_(False)
         self.start_policy = copy.deepcopy(self.model).requires_grad_(False) if kl_coef > 0 else None
-        self.tasks: tuple[str, ...] = tuple(cast(Any, self.model).tasks)
+        self.tasks = tasks_of(self.model)
         start = torch.tensor(float(init_alpha)).log()
         # The divergence limits the entropy, too: coefficients that are learned against it would grow without bound.
         # With rows, of which those without gradient, of tasks that rest, stay.
@@ -187,6 +185,7 @@ class MultiTaskSAC(PolicyModule):
         self.save_hyperparameters({**arguments, **configs})
         self._generator: torch.Generator | None = None
         self.began_trained = False
+        self._looked_at_task: int | None = None
         self._share = 1.0  # of the tasks that a batch has: a task's gradients are the same where others rest
 
     def forward(self, observation: Tensor, task: Tensor) -> Tensor:
@@ -263,13 +262,22 @@ class MultiTaskSAC(PolicyModule):
         played = data.collect(self._acting(data, at_random), batch.steps, at_random=at_random)
         self.log("env_steps", float(data.env_steps), prog_bar=True)
         if batch.updates and not data.rests:
-            if self.global_step == 0:  # by what all processes saw
-                seen = [data.replay.observations(task, len(data.replay)) for task in range(data.replay.num_tasks)]
-                self._normalize(cast(Tensor, self.all_gather(torch.cat(seen))).flatten(0, -2))
+            self._look_at_what_was_played(data)
             data.begin_next(self._acting(data), batch.steps)
             played |= self._learn(data, batch.updates)
             self.log("updates", float(self.global_step))
         self.log_dict({f"train/{name}": value for name, value in played.items()})
+
+    def _look_at_what_was_played(self, data: OnlineTasks) -> None:
+        """Before the first update normalise by it, if nothing was before; before a task's first say where it is far."""
+        if self.global_step > 0 and self._current in (None, self._looked_at_task):
+            return
+        self._looked_at_task = self._current
+        seen = torch.cat([data.replay.observations(task, len(data.replay)) for task in range(data.replay.num_tasks)])
+        if getattr(self.model, "has_normalizer", False) and not getattr(self.model, "has_known_scales", False):
+            self.say_what_is_far(seen)
+        if self.global_step == 0:  # by what all processes saw
+            self._normalize(cast(Tensor, self.all_gather(seen)).flatten(0, -2))
 
     def _steps(self, batch: Any) -> Transitions:
         return as_transitions(batch, next(self.model.parameters()).dtype)

@@ -81,7 +81,7 @@ def warn_of_running_statistics(name: str, env: Any) -> None:
         if wrapper in RUNNING and getattr(env, "update_running_mean", True):
             warnings.warn(
                 f"{name}: {wrapper} has statistics of its own in each environment, so that a policy meets other "
-                "numbers in training, in validation, in a test and after it was loaded, and returns cannot be compared. "
+                "numbers in training, validation and tests and after it was loaded, and returns cannot be compared. "
                 f"Leave it out: {RUNNING[wrapper]}; or fix it, update_running_mean=False.",
                 stacklevel=4,
             )

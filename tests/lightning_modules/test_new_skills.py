@@ -292,7 +292,7 @@ def test_observations_that_drown_others_are_said(tmp_path):
     policy.observation_scale[5] = 0.01  # as in models of version 0.1
     data = Skills(policy.tasks, first_task=2)
     data.observations = data.rows(2, 1).tensors[0]
-    with pytest.warns(UserWarning, match=r"numbers \[5\] of the observations are up to .* model.extend_normalizer"):
+    with pytest.warns(UserWarning, match=r"Numbers \[5\] of the observations are up to .* model.extend_normalizer"):
         trainer(data, max_steps=1).fit(BehaviorCloning(policy, learn="new", warmup=0), data)
     policy.extend_normalizer(data.observations)
     trainer(data, max_steps=1).fit(BehaviorCloning(policy, learn="new", warmup=0), data)

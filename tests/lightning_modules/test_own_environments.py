@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +16,11 @@ from dendrite_zoo.callbacks import ForgettingLogger, SuccessLogger, SynapticInte
 from dendrite_zoo.cli.policy_scores import policy_scores
 from dendrite_zoo.lightning_modules import BehaviorCloning, MultiTaskSAC
 from dendrite_zoo.models import ActiveDendritePolicy
-from dendrite_zoo.rl import Exploration, Transitions
+from dendrite_zoo.rl import Exploration, TaskSpec, Transitions
 from dendrite_zoo.streams import OnlineTasks, Round
 from tests import processes
 from tests.lightning_modules.practice import Crash, CrashAfter, EveryRound
-from tests.rl.worlds import ledges
+from tests.rl.worlds import Ledge, ledges
 
 pytest.importorskip("gymnasium")
 pytestmark = [
@@ -164,6 +166,18 @@ def test_each_task_has_a_warmup_and_a_buffer_of_its_own():
     assert (actions.std(1).mean(1) > 0.2).tolist() == [True, True, True, False]
     of_one = [(Round(5, 0), 0, 0), (Round(5, 0), 5, 5), (Round(5, 2), 10, 10), (Round(5, 2), 15, 15)]
     assert rounds == of_one * 2 and stream.total_updates == 2 * 2 * 2 and stream.env_steps == 40
+
+
+def test_a_later_task_of_another_scale_is_said():
+    storm = [ledges()[0], TaskSpec("windy", partial(Ledge, wind=100.0), success="near")]
+    rules = {"env_steps": 40, "epochs": 4, "steps_per_round": 5, "updates_per_round": 2, "warmup_steps": 10}
+    stream = OnlineTasks(storm, order="sequential", environments={"num_processes": 0}, **rules)
+    with pytest.warns(UserWarning, match=r"Numbers \[.*2\] of the observations are up to .* times their scale") as said:
+        fit(MultiTaskSAC(policy(), batch_size_per_task=8), stream)
+    assert len([one for one in said if "times their scale" in str(one.message)]) == 1
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "Numbers")
+        fit(MultiTaskSAC(policy(), batch_size_per_task=8), data("sequential"))
 
 
 def test_with_consolidation_the_weights_of_the_first_task_move_less():
@@ -314,6 +328,11 @@ def test_the_first_task_of_a_loader_trains_all_of_a_policy():
 
     assert {"mlp.hidden.0.weight", "mlp.output.bias"} <= learned(0)
     assert learned(1) == {"mlp.hidden.1.segments"}
+
+
+def test_a_policy_without_names_of_tasks_is_refused_in_a_sentence():
+    with pytest.raises(TypeError, match="Expected a policy with `tasks`, .* but got a Linear without"):
+        MultiTaskSAC(torch.nn.Linear(3, 4), critic=torch.nn.Linear(5, 2))
 
 
 @pytest.mark.filterwarnings("error:The policy reads observations")
