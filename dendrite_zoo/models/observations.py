@@ -44,6 +44,8 @@ class Normalization(nn.Module):
     """
 
     matrix: Tensor | None
+    mean: Tensor
+    scale: Tensor
 
     def __init__(self, features: Features, clip: float | None = None) -> None:
         super().__init__()

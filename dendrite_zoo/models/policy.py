@@ -245,7 +245,7 @@ class ActiveDendritePolicy(ControlModel):
               (4): Tanh()
             )
         """
-        *hidden, output = cast("list[Any]", list(self._fold(self.task_index(task))))
+        *hidden, output = self._fold(self.task_index(task))
         features = Features(self.observation_matrix, self.observation_mean, self.observation_scale)
         read, size = Normalization(features, self.config["observation_clip"]), self.config["action_size"]
         means = plain_linear(output.weight[:size], None if output.bias is None else output.bias[:size])
