@@ -74,8 +74,9 @@ def spaces_of(name: str, env: Any) -> Spaces:
     return Spaces(seen.shape[0], low, high, done.dtype, limit)
 
 
-def warn_of_running_statistics(name: str, env: Any) -> None:
-    """Say so where wrappers of an environment normalise by what it has met itself so far."""
+def warn_of_running_statistics(name: str, env: Any) -> bool:
+    """Say so, and return it, where wrappers of an environment normalise by what it has met itself so far."""
+    found = False
     while env is not None:
         wrapper = type(env).__name__
         if wrapper in RUNNING and getattr(env, "update_running_mean", True):
@@ -83,9 +84,11 @@ def warn_of_running_statistics(name: str, env: Any) -> None:
                 f"{name}: {wrapper} has statistics of its own in each environment, so that a policy meets other "
                 "numbers in training, validation and tests and after it was loaded, and returns cannot be compared. "
                 f"Leave it out: {RUNNING[wrapper]}; or fix it, update_running_mean=False.",
-                stacklevel=4,
+                stacklevel=5,
             )
+            found = True
         env = getattr(env, "env", None)
+    return found
 
 
 def _is_flat(space: Any) -> bool:
@@ -95,8 +98,8 @@ def _is_flat(space: Any) -> bool:
 
 def warn_of_form(name: str, env: Any) -> None:
     """Say what of an environment keeps its episodes from being repeated, or its numbers from being compared."""
-    warn_of_seed(name, env)
-    warn_of_running_statistics(name, env)
+    if not warn_of_running_statistics(name, env):  # by which each start looks different
+        warn_of_seed(name, env)
 
 
 def warn_of_seed(name: str, env: Any) -> None:
