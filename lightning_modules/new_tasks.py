@@ -37,8 +37,9 @@ class Thaw(Callback):
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Let it learn."""
-        thaw(pl_module.model)
-        pl_module.undo_start()
+        if isinstance(pl_module, NewTaskModule):  # a Trainer keeps its callbacks for other modules
+            thaw(pl_module.model)
+            pl_module.undo_start()
 
 
 class NewTaskModule(TaskModule):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
 import dendrite_zoo
@@ -128,6 +128,23 @@ def test_a_task_of_which_no_batch_was_trained_is_not_learned(context, learn):
     with pytest.raises(RuntimeError, match="stopped"):
         fit(module, stream, **trained | {"callbacks": [ForgettingLogger("val/acc", verbose=False), Stops(1)]})
     assert model.num_tasks == 1 and module.boundary.task == 0, "one batch was trained"
+
+
+def test_a_trainer_that_goes_on_with_another_module_says_what_that_raises():
+    trainer = Trainer(max_epochs=1, limit_train_batches=1, limit_val_batches=1, **QUIET)
+    loader = PermutedTasks("digits", num_tasks=1).task_loader(0)
+    trainer.fit(ContinualClassifier(nn.Linear(64, 10)), loader, loader)
+
+    class Other(LightningModule):
+        def training_step(self, batch):
+            raise RuntimeError("of its own")
+
+        def configure_optimizers(self):
+            return torch.optim.SGD([nn.Parameter(torch.zeros(1))])
+
+    trainer.fit_loop.max_epochs = 2
+    with pytest.raises(RuntimeError, match="of its own"):
+        trainer.fit(Other(), loader)
 
 
 def test_dendrites_on_a_backbone_do_not_count_a_task_of_which_no_batch_was_trained():
