@@ -34,7 +34,7 @@ for _ in range(60):
     optimizer.step()
 
 # You teach it, task after task.
-stream = RotatedTasks("digits", num_tasks=3, epochs_per_task=2, batch_size=32, flatten=False)
+stream = RotatedTasks("digits", num_tasks=3, epochs_per_task=1, batch_size=32, flatten=False)
 model = dendrite_zoo.add_dendrites(backbone, layers=nn.BatchNorm2d, num_classes=10, max_tasks=5, name="my/backbone")
 log = ForgettingLogger("val/acc", pictures=False)
 Trainer(**stream.trainer_kwargs(), callbacks=[log], log_every_n_steps=1, **quiet).fit(
