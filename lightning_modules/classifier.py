@@ -17,8 +17,8 @@ from dendrite_zoo.lightning_modules.losses import (
     check_loss,
     check_targets,
     cross_entropy,
-    is_labels,
     logits_of,
+    right_labels,
     wrong_shape,
 )
 from dendrite_zoo.lightning_modules.new_tasks import NewTaskModule
@@ -130,23 +130,26 @@ class TaskClassifier(NewTaskModule):
         return {"given": task, "constant": 0}.get(self.hparams["context_at_test"])
 
     def log_scores(self, stage: str, x: Tensor, y: Tensor, task: int) -> None:
-        """Log what a batch of one task adds to its metrics: accuracy, the share of contexts found, ``metrics=``."""
+        """Log what a batch of one task adds to its metrics: accuracy, the share of contexts found, ``metrics=``.
+
+        One of ``metrics=`` takes the place of ours of that name.
+        """
         seen_as: int | Tensor | None = self._task_at_test(task)
-        scores: dict[str, Tensor] = {}
+        right: dict[str, Tensor | None] = {}
         if self.context is not None and seen_as is None:
             seen_as = self.context.infer(x)
-            scores["context_acc"] = self._is_context_of(task, seen_as)
+            right["context_acc"] = self._is_context_of(task, seen_as)
         with measuring():
             output = self(x, seen_as)
         check_output(output, f"{stage}/task_{task}")
-        if is_labels(output, y):
-            scores["acc"] = output.argmax(1) == y
+        right["acc"] = right_labels(output, y, self.loss_function)
         # In float64, which MPS has not, Lightning's mean over batches is that of whole counts; float32 rounds each.
         exact = torch.float32 if y.device.type == "mps" else torch.float64
-        means = {f"{stage}/task_{task}/{name}": correct.to(exact).mean() for name, correct in scores.items()}
-        if self.loss_function is not None:
-            means[f"{stage}/task_{task}/loss"] = self.loss(output, y)
-        self.log_means(means, len(y))
+        for name, ones in right.items():
+            if ones is not None and name not in self._metrics:
+                self.log_means({f"{stage}/task_{task}/{name}": ones.to(exact).sum() / max(1, len(ones))}, len(ones))
+        if self.loss_function is not None and "loss" not in self._metrics:
+            self.log_means({f"{stage}/task_{task}/loss": self.loss(output, y)}, len(y))
         output = output.float() if output.is_floating_point() else output
         for name, metric in self._metrics.items():
             key = f"{stage}/task_{task}/{name}"

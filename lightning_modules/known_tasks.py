@@ -8,7 +8,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from dendrite_zoo._core.describe import ranges
 from dendrite_zoo._core.lightning import transfer_batch
 from dendrite_zoo._core.ranks import sum_over_ranks
-from dendrite_zoo.lightning_modules.losses import is_labels, unpack
+from dendrite_zoo.lightning_modules.losses import right_labels, unpack
 from dendrite_zoo.models import AdaptedBackbone
 from dendrite_zoo.tasks import current_task
 
@@ -37,10 +37,11 @@ def warn_of_chance(module: "TaskClassifier") -> None:
     for task in range(data.first_task):
         x, y = unpack(transfer_batch(module.trainer, next(iter(data.task_loader(task, "val")))), "x", "y")
         output = module(x, module._task_at_test(task))
-        if not is_labels(output, y):
+        right = right_labels(output, y, module.loss_function)
+        if right is None:
             break
-        right, most, rows = (output.argmax(1) == y).sum(), y.flatten().bincount().max(), torch.tensor(y.numel())
-        counts = torch.stack([right, most, rows.to(right.device)]).double()
+        most = y[y >= 0].bincount(minlength=1).max()
+        counts = torch.stack([right.sum(), most, torch.tensor(len(right), device=most.device)]).double()
         sum_over_ranks(counts)
         accuracy, chance = (counts[:2] / counts[2]).tolist()
         if accuracy < chance + MARGIN * (1 - chance):

@@ -11,15 +11,26 @@ from dendrite_zoo._core.checks import wrong_argument
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
-def is_labels(output: Tensor, target: Tensor) -> bool:
-    """Whether targets ``(B, ...)`` are classes of an output ``(B, classes, ...)``.
+def right_labels(output: Tensor, target: Tensor, loss: Any = None) -> Tensor | None:
+    """Which labels an output gets right, ``(N,)`` of bool; None where the targets are no classes of the output.
+
+    Args:
+        output: ``(B, classes, ...)``, as torch's losses have it; or ``(B, ..., classes)``, as language models do.
+        target: ``(B, ...)``.
+        loss: whose ``ignore_index`` is the label that does not count; else it is -100, torch's default.
 
     Example:
         >>> import torch
-        >>> is_labels(torch.zeros(4, 3), torch.tensor([0, 2, 1, 1])), is_labels(torch.zeros(4, 3), torch.zeros(4, 3))
-        (True, False)
+        >>> right_labels(torch.eye(3), torch.tensor([0, 2, -100]))
+        tensor([ True, False])
     """
-    return not target.is_floating_point() and output.ndim == target.ndim + 1
+    if target.is_floating_point() or output.ndim != target.ndim + 1:
+        return None
+    classes_second = output.shape[:1] + output.shape[2:] == target.shape
+    if not classes_second and output.shape[:-1] != target.shape:
+        return None
+    right = output.argmax(1 if classes_second else -1) == target
+    return right[target != getattr(loss, "ignore_index", -100)]
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float) -> Tensor:

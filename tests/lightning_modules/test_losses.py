@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 import torchmetrics
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch import nn
 
 from dendrite_zoo.lightning_modules import ContinualClassifier, MultiTaskClassifier, ReplayClassifier
 from dendrite_zoo.streams import MixedTasks, PermutedTasks
-from tests.lightning_modules.quiet import fit
+from tests.lightning_modules.quiet import QUIET, fit
 
 F = nn.functional
 
@@ -78,6 +79,39 @@ def test_a_metric_beside_accuracy_and_each_validation_by_itself():
         right = float((output.argmax(1) == y).float().mean())
         assert logged[f"val/task_{task}/acc"] == pytest.approx(right, abs=1e-6)
         assert logged[f"val/task_{task}/MulticlassAccuracy"] == pytest.approx(right, abs=1e-6)
+
+
+def scores(module, batches):
+    """What a validation of one task logs, its batches given as ``(x, y)``."""
+    loader = torch.utils.data.DataLoader(list(batches), batch_size=None)
+    trainer = Trainer(**QUIET)
+    return trainer.validate(module, [loader], verbose=False)[0]
+
+
+@pytest.mark.parametrize(("loss", "ignored"), [(None, -100), (nn.CrossEntropyLoss(ignore_index=255), 255)])
+def test_labels_that_the_loss_ignores_count_neither_as_right_nor_as_wrong(loss, ignored):
+    """Pixels of a mask: four are labelled in the first batch, one in the second, none in the third."""
+    x = torch.zeros(2, 3, 1, 2)
+    x[:, 1] = 1
+    y = torch.full((3, 2, 1, 2), ignored)
+    y[0], y[1, 0, 0, 0] = torch.tensor([[[1, 1]], [[1, 0]]]), 0
+    module = ContinualClassifier(nn.Identity(), loss=loss, optimizer=torch.optim.SGD)
+    assert scores(module, ((x, labels) for labels in y))["val/task_0/acc"] == pytest.approx(3 / 5)
+
+
+def test_labels_of_words_where_a_model_has_its_classes_last():
+    """As language models have them: ``(B, words, classes)`` for labels ``(B, words)``."""
+    output = F.one_hot(torch.tensor([[0, 1, 2, 3], [3, 2, 1, 0]]), 5).float()
+    module = ContinualClassifier(nn.Identity(), loss=lambda output, y: F.cross_entropy(output.transpose(1, 2), y))
+    logged = scores(module, [(output, torch.tensor([[0, 1, 2, 3], [3, -100, 0, 1]]))])
+    assert logged["val/task_0/acc"] == pytest.approx(5 / 7)
+
+
+def test_a_metric_called_acc_takes_the_place_of_ours():
+    top_two = torchmetrics.classification.MulticlassAccuracy(3, average="micro", top_k=2)
+    module = ContinualClassifier(nn.Identity(), loss=nn.CrossEntropyLoss(), metrics={"acc": top_two, "loss": top_two})
+    logged = scores(module, [(torch.tensor([[3.0, 2.0, 1.0]] * 3), torch.arange(3))])
+    assert logged == pytest.approx({"val/task_0/acc": 2 / 3, "val/task_0/loss": 2 / 3})
 
 
 @pytest.mark.parametrize("kind", [ContinualClassifier, ReplayClassifier])
