@@ -12,6 +12,7 @@ A context has any of these forms (the type `Context`):
 
 from typing import TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -53,6 +54,8 @@ def distinct_contexts(
     elif contexts.ndim not in (1, 2) or contexts.shape[-1] != context_dim:
         shapes = f"({context_dim},) or (batch, {context_dim}), as the segments have it"
         remedy = "Give the layer's `context_dim` the size of the context."
+        if contexts.ndim > 2 and contexts.shape[-1] == context_dim:
+            remedy = "Give each position a row: layer(x.flatten(0, -2), context.flatten(0, -2))."
         raise ValueError(f"Expected a context of shape {shapes}, but got {tuple(contexts.shape)}. {remedy}")
     elif index is None:
         return (contexts, None) if contexts.ndim == 2 else (contexts.unsqueeze(0), torch.tensor(0))
@@ -66,7 +69,7 @@ def distinct_contexts(
 def _parts(context: Context, device: torch.device | None) -> tuple[Tensor, Tensor | None]:
     """Contexts or ids, and the index of a codebook's rows."""
     contexts, index = context if isinstance(context, tuple) and len(context) == 2 else (context, None)
-    if isinstance(contexts, int) and index is None:
+    if isinstance(contexts, int | np.integer) and index is None:
         contexts = torch.tensor(contexts, device=device)
     is_codebook = isinstance(contexts, Tensor) and contexts.is_floating_point() and contexts.ndim == 2
     if not isinstance(contexts, Tensor) or contexts.dtype == torch.bool or (index is not None and not is_codebook):

@@ -62,10 +62,11 @@ class _ActiveDendrites(nn.Module):
             raise TypeError(f"Expected a context for a layer with dendrites, but got None. {remedy}")
         strength = winning_activations(self.segments, context, self.gate, self.segment_mask)
         if strength.ndim == 2:  # one gate a row: (B, U) meets (B, ..., U, ...)
-            if len(strength) != len(drive):
-                expected = f"one context for each of the {len(drive)} rows, or one of shape (C,) for all"
+            num_rows = drive.shape[0]  # of a traced program `len` would be a constant
+            if strength.shape[0] != num_rows:
+                expected = f"one context for each of the {num_rows} rows, or one of shape (C,) for all"
                 raise ValueError(f"Expected {expected}, but got {len(strength)}.")
-            strength = strength.reshape(len(drive), *[1] * (drive.ndim + unit_dim - 1), *strength.shape[1:])
+            strength = strength.reshape(num_rows, *[1] * (drive.ndim + unit_dim - 1), *strength.shape[1:])
         trailing = -1 - unit_dim
         return apply_gate(drive, strength.reshape(*strength.shape, *[1] * trailing), self.gate)
 

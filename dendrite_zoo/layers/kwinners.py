@@ -44,7 +44,7 @@ class KWinners(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Keep the winners of each row of ``x`` ``(..., U)``."""
         rows = x.movedim(self.dim, -1)
-        k = self.k if self.density is None else max(1, round(self.density * rows.shape[-1]))
+        k = self.k if self.density is None else max(1, round(self.density * int(rows.shape[-1])))
         assert k is not None
         return k_winners(rows, k).movedim(-1, self.dim)
 

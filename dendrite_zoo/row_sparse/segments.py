@@ -91,7 +91,8 @@ def _from_winners(segments: Tensor, contexts: Tensor, gate: Gate, mask: Tensor |
         elif len(contexts) > 1 and mask is None:
             known = activations.reshape(len(contexts), -1).gather(1, ids)
     if not contexts.is_floating_point():
-        contexts = F.one_hot(contexts, segments.shape[-1]).to(segments.dtype)
+        ids_of_all = torch.arange(segments.shape[-1], device=segments.device)
+        contexts = (contexts.unsqueeze(-1) == ids_of_all).to(segments.dtype)  # `F.one_hot` looks at the ids
     strength = dot_taken_rows(segments, ids, contexts, row_dims=2, mask=mask, known=known)
     return strength.abs() if gate == "abs_max_unsigned" else strength
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -211,6 +212,7 @@ def test_bf16_autocast_compile_and_deepcopy_agree():
         ((0, 1), TypeError, "but got int as a codebook"),
         ((torch.tensor([0, 1]), [0, 1]), TypeError, r"but got torch.int64 \(2,\) as a codebook"),
         ((torch.randn(C), [0, 1]), TypeError, r"but got torch.float32 \(4,\) as a codebook"),
+        (torch.randn(B, 2, C), ValueError, r"but got \(6, 2, 4\). Give each position a row: layer\(x.flatten"),
         (None, TypeError, r"Expected a context for .* but got None. Call layer\(x, context\)"),
     ],
 )
@@ -240,6 +242,7 @@ def test_bad_arguments_are_refused_clearly(arguments, words):
 def test_an_int_is_a_one_hot_context_like_its_tensor():
     layer, x = ActiveDendriteLinear(IN, UNITS, context_dim=C, num_segments=2), torch.randn(B, IN)
     assert torch.equal(layer(x, 2), layer(x, torch.tensor(2)))
+    assert torch.equal(layer(x, 2), layer(x, np.int64(2))), "as numpy.unique gives them"
     assert torch.equal(winning_activations(layer.segments, 2), winning_activations(layer.segments, torch.tensor(2)))
     with pytest.raises(ValueError, match="from 0 to 3, but got 4"):
         layer(x, C)

@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 
-from dendrite_zoo.layers import ActiveDendriteLinear, SparseLinear
+from dendrite_zoo.layers import ActiveDendriteLinear, KWinners, SparseLinear
 
 OPTIMIZERS = {
     "SGD": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=0.1),
@@ -141,6 +141,23 @@ def test_transforms_and_traces(tmp_path):
     dendrites = ActiveDendriteLinear(6, 4, context_dim=2, num_segments=3, weight_density=0.5)
     contexts = torch.randn(3, 2)
     torch.testing.assert_close(torch.func.vmap(dendrites)(x, contexts), dendrites(x, contexts))
+    torch.testing.assert_close(torch.func.vmap(KWinners(density=0.5))(x), KWinners(density=0.5)(x))
+
+
+class Network(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer, self.winners = ActiveDendriteLinear(6, 4, context_dim=2, num_segments=3), KWinners(density=0.5)
+
+    def forward(self, x, contexts):
+        return self.winners(self.layer(x, contexts))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_a_traced_network_takes_batches_of_another_size():
+    network, x, contexts = Network(), torch.randn(5, 6), torch.randn(5, 2)
+    traced = torch.jit.trace(network, (x, contexts))
+    torch.testing.assert_close(traced(x[:2], contexts[:2]), network(x[:2], contexts[:2]))
 
 
 def test_second_derivatives():

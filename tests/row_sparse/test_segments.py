@@ -108,9 +108,11 @@ def test_gradient_reaches_a_learned_context():
     assert torch.autograd.gradcheck(lambda c: winning_activations(segments, c), book[0])
 
 
-def test_per_sample_gradients_by_vmap():
+@pytest.mark.parametrize("floats", [True, False])
+def test_per_sample_gradients_by_vmap(floats):
     torch.manual_seed(0)
-    segments, contexts = torch.randn(4, 5, 3), torch.randn(6, 3)
+    segments = torch.randn(4, 5, 3)
+    contexts = torch.randn(6, 3) if floats else torch.tensor([0, 1, 2, 1, 0, 2])
     one = torch.func.grad(lambda s, c: winning_activations(s, c).sum())
     torch.testing.assert_close(
         torch.func.vmap(one, (None, 0))(segments, contexts), torch.stack([one(segments, c) for c in contexts])
