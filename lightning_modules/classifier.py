@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
+from dendrite_zoo._core.batches import warn_of_pixels
 from dendrite_zoo._core.checks import check_choice, check_positive, check_share, wrong_argument
 from dendrite_zoo.contexts import FoundContext, TaskContext
 from dendrite_zoo.contexts.base import measuring
@@ -23,7 +24,7 @@ from dendrite_zoo.lightning_modules.losses import (
 )
 from dendrite_zoo.lightning_modules.new_tasks import NewTaskModule
 from dendrite_zoo.lightning_modules.schedules import Schedule
-from dendrite_zoo.models import RidgeClassifier
+from dendrite_zoo.models import AdaptedBackbone, RidgeClassifier
 from dendrite_zoo.models.loading import as_model, saved_config
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
@@ -55,6 +56,7 @@ class TaskClassifier(NewTaskModule):
         **hparams: Any,
     ) -> None:
         super().__init__()
+        self._has_looked = False  # at the scale of an input
         self.model = as_model(model, nn.Module)
         self.untrained = nn.Parameter(torch.zeros(())) if isinstance(self.model, RidgeClassifier) else None
         self.given_context = context
@@ -102,6 +104,14 @@ class TaskClassifier(NewTaskModule):
             if isinstance(x, Tensor) and (wrong := wrong_shape(self.model, x)):
                 raise wrong from error
             raise
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Judge the scale of the first inputs, where neither a stream nor the model does."""
+        super().on_train_batch_start(batch, batch_idx)
+        is_first, self._has_looked = not self._has_looked, True
+        judged = hasattr(self.datamodule, "task_loader") or isinstance(self.model, AdaptedBackbone | RidgeClassifier)
+        if is_first and not judged and isinstance(batch, tuple | list) and batch:
+            warn_of_pixels(batch[0])
 
     def start_context(self, task: int, batches: Iterable[Any]) -> None:
         """Compute the context of a task, as it is to be once a batch of the task was trained on."""

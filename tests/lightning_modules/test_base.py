@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 import dendrite_zoo
 from dendrite_zoo.callbacks import ForgettingLogger
@@ -128,6 +131,18 @@ def test_a_task_of_which_no_batch_was_trained_is_not_learned(context, learn):
     with pytest.raises(RuntimeError, match="stopped"):
         fit(module, stream, **trained | {"callbacks": [ForgettingLogger("val/acc", verbose=False), Stops(1)]})
     assert model.num_tasks == 1 and module.boundary.task == 0, "one batch was trained"
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*number of training batches")
+def test_pixels_of_a_plain_loader_are_a_warning():
+    x, y = torch.arange(256.0).repeat(8, 1), torch.arange(8) % 2
+    for scale in (255, 1):
+        loader = DataLoader(TensorDataset(x / scale, y), batch_size=4)
+        trainer = Trainer(max_epochs=1, **QUIET)
+        expected = "floats from 0 to 255. If they are pixels, divide them by 255"
+        with pytest.warns(UserWarning, match=expected) if scale == 1 else nullcontext() as said:
+            trainer.fit(ContinualClassifier(nn.Linear(256, 2)), loader, loader)
+        assert scale == 255 or len([one for one in said if "pixels" in str(one.message)]) == 1
 
 
 def test_a_trainer_that_goes_on_with_another_module_says_what_that_raises():
