@@ -25,6 +25,9 @@ __all__ = ["Disturbance", "collect_demonstrations"]
 
 STEPS_ON = 3  # after the first success: where an expert stopped at the border of it, a policy would stop before
 
+LENGTH = 300
+"""Steps in which Meta-World's experts have reached a goal, if they do."""
+
 
 @dataclass(frozen=True)
 class Disturbance:
@@ -62,7 +65,7 @@ def collect_demonstrations(
     num_processes: int = 2,
     fast: bool = False,
     seed: int = 0,
-    max_steps: int = 300,
+    max_steps: int | None = None,
     steps_after_success: int = 0,
     progress: bool = False,
 ) -> Demonstrations:
@@ -91,7 +94,8 @@ def collect_demonstrations(
         num_processes: as for `TaskEnvironments`.
         fast: faster Python paths.
         seed: of goals and noise; equal seeds give equal demonstrations.
-        max_steps: length of an episode at most.
+        max_steps: length of an episode at most; by default 300, or as many as the longest of environments of your own
+            allows.
         steps_after_success: how long an episode goes on after its first success.
         progress: show a progress bar.
 
@@ -109,7 +113,7 @@ def collect_demonstrations(
     config = collection_config(**{**arguments, "tasks": specs, "expert": expert})
     check_integers(1, episodes_per_task=episodes_per_task)
     check_range(0, 1, expert_share=expert_share)
-    episodes: Any = {"split": split, "num_goals": episodes_per_task, "seed": seed, "max_steps": max_steps}
+    episodes: Any = {"split": split, "num_goals": episodes_per_task, "seed": seed, "max_steps": config["max_steps"]}
     episodes |= {"stop_at_success": True, "steps_after_success": steps_after_success}
     rows: list[tuple[NDArray[Any], ...]] = []  # observation, expert's action, task and number of the episode
     with (
@@ -168,6 +172,8 @@ def collection_config(**arguments: Any) -> dict[str, Any]:
     given.apply_defaults()
     names = ("episodes_per_task", "expert_share", "split", "seed", "max_steps", "disturbance")
     values = {name: given.arguments[name] for name in names}
+    if values["max_steps"] is None:
+        values["max_steps"] = _length(given.arguments.get("tasks"))
     if steps := given.arguments["steps_after_success"]:  # as in files of earlier versions where there are none
         values["steps_after_success"] = steps
     if expert := _expert(given.arguments["expert"], given.arguments.get("tasks")):
@@ -175,6 +181,14 @@ def collection_config(**arguments: Any) -> dict[str, Any]:
     values["played_by"] = "expert" if given.arguments["policy"] is None else "policy"
     plain = json.dumps(values, default=lambda value: vars(value) if isinstance(value, Disturbance) else int(value))
     return cast(dict[str, Any], json.loads(plain))  # integers of NumPy too
+
+
+def _length(tasks: Tasks | None) -> int:
+    """How many steps an episode has at most where nothing is said about it."""
+    specs = () if tasks is None else task_specs(tasks)
+    if any(isinstance(spec, MetaWorldTask) for spec in specs):
+        return LENGTH
+    return max([LENGTH, *(spec.max_steps or 0 for spec in specs)])
 
 
 def _expert(given: Act | None, tasks: Tasks | None) -> str | dict[str, str] | None:

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from dendrite_zoo.rl import TaskEnvironments, TaskSpec, collect_demonstrations, evaluate_policy, task_specs
+from dendrite_zoo.rl.collection import collection_config
 from tests.rl.worlds import Ledge, calm, ledges, spaces, windy
 
 gymnasium = pytest.importorskip("gymnasium")
@@ -54,6 +55,20 @@ def test_running_statistics_of_a_wrapper_are_said():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert TaskSpec("swing", lambda: wrapped(fixed=True)).action_size == 1
+
+
+def test_episodes_of_demonstrations_are_as_long_as_the_environment_has_them():
+    swing = TaskSpec("swing", functools.partial(gymnasium.make, "Pendulum-v1", max_episode_steps=310))
+
+    def shown(*tasks, **options):
+        alone = {"expert": lambda observation, task: np.zeros((len(task), 1)), "num_processes": 0}
+        return collect_demonstrations(tasks, episodes_per_task=1, **alone, **options)
+
+    whole = shown(swing)
+    assert len(whole) == 310 and whole.config["max_steps"] == 310 and len(shown(swing, max_steps=7)) == 7
+    assert (
+        collection_config(tasks=ledges()) == collection_config(tasks=["reach-v3"]) == collection_config(max_steps=300)
+    )
 
 
 def test_a_step_is_that_of_the_environment_itself():
