@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from dendrite_zoo._core.checks import wrong_argument
-from dendrite_zoo._core.names import places_of
+from dendrite_zoo._core.names import nearest, places_of
 from dendrite_zoo.lightning_modules.new_parts import thaw
 from dendrite_zoo.lightning_modules.new_tasks import NewTaskModule
 from dendrite_zoo.models.control import ControlModel
@@ -150,8 +150,11 @@ class PolicyModule(NewTaskModule):
         return counts
 
     def place_of(self, name: str | int) -> int:
-        """The number of a task in the policy."""
-        return places_of([str(name)], self.tasks)[0]
+        """The number in the policy of the task to start from."""
+        if name not in self.tasks:
+            remedy = nearest(str(name), self.tasks).strip()
+            raise wrong_argument("init_from", f"'nearest', or one of {', '.join(self.tasks)}", name, remedy)
+        return self.tasks.index(str(name))
 
     def held_out(self, task: int) -> Iterable[Any]:
         """Batches of validation of a task; where there are none, of training."""

@@ -194,13 +194,17 @@ class ActiveDendritePolicy(ControlModel):
         return action
 
     def act_batch(
-        self, observations: Array | Tensor, task_index: Array | Tensor | Sequence[Task], *, deterministic: bool = True
+        self,
+        observations: Array | Tensor,
+        task_index: Array | Tensor | Sequence[Task] | Task,
+        *,
+        deterministic: bool = True,
     ) -> npt.NDArray[np.float32]:
-        """The actions for many observations, each in a task of its own.
+        """The actions for many observations, each in a task of its own, or all in one.
 
         Args:
             observations: ``(N, observation_size)``.
-            task_index: ``(N,)``, indices, or a list of names.
+            task_index: ``(N,)``, indices, or a list of names; or one of them for all.
             deterministic: the means, squashed; else samples.
 
         Returns:
@@ -212,8 +216,7 @@ class ActiveDendritePolicy(ControlModel):
         x, size, device = self._tensor(observations), self.config["observation_size"], self.observation_mean.device
         tasks = task_index.tolist() if isinstance(task_index, np.ndarray | Tensor) else task_index
         if isinstance(tasks, str) or not isinstance(tasks, Iterable):
-            remedy = f"Repeat it: act_batch(observations, [{tasks!r}] * len(observations))."
-            raise wrong_argument("task_index", "a task for each observation", task_index, remedy)
+            tasks = [tasks] * (len(x) if x.ndim == 2 else 1)
         index = torch.tensor([self.task_index(task) for task in tasks], dtype=torch.long, device=device)
         if x.shape != (len(index), size):
             raise wrong_argument("observations", f"of shape {(len(index), size)}", tuple(x.shape))

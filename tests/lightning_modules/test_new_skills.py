@@ -386,9 +386,8 @@ def test_wrong_arguments(tmp_path):
     policy = dendrite_zoo.load(tmp_path, tasks=[*KNOWN, "push"])
     with pytest.raises(ValueError, match="Expected `learn` to be one of 'all', 'new', but got 'news'. Did you mean"):
         BehaviorCloning(policy, learn="news")
-    with pytest.raises(
-        ValueError, match="tasks of the policy, which are lift, turn, push, but got 'tuurn'.* mean 'turn'"
-    ):
+    words = "Expected `init_from` to be 'nearest', or one of lift, turn, push, but got 'tuurn'.* mean 'turn'"
+    with pytest.raises(ValueError, match=words):
         BehaviorCloning(policy, learn="new", init_from="tuurn")
     with pytest.raises(ValueError, match="Expected `init_from` to be None but with learn='new'"):
         BehaviorCloning(policy, init_from="turn")

@@ -205,11 +205,10 @@ def test_one_bad_observation_of_many_is_refused():
         make().act_batch(observations, [0, 1])
     with pytest.raises(ValueError, match="or an index from 0 to 2, but got 0.5"):
         make().act_batch(observations[2:], np.array([0.5]))
-    for one in (0, np.int64(0), np.array(0), "reach-v3"):
-        with pytest.raises(
-            ValueError, match=r"Expected `task_index` to be a task for each observation, but got .*\] \* len"
-        ):
-            make().act_batch(observations[:1], one)
+    with pytest.raises(ValueError, match=r"of shape \(1, 39\), but got \(39,\)"):
+        make().act_batch(observations[0], "reach-v3")
+    with pytest.raises(ValueError, match="or an index from 0 to 2, but got 1.5"):
+        make().act_batch(observations[2:], 1.5)
 
 
 def test_no_observations_have_no_actions():
@@ -235,6 +234,8 @@ def test_tasks_by_name_or_index():
     policy, observations = make().eval(), np.random.default_rng(0).normal(size=(3, 39))
     by_index = policy.act_batch(observations, np.array([2, 0, 2]))
     np.testing.assert_array_equal(policy.act_batch(observations, [policy.tasks[2], 0, policy.tasks[2]]), by_index)
+    for one in (2, np.int64(2), torch.tensor(2), policy.tasks[2]):  # for all
+        assert np.array_equal(policy.act_batch(observations, one), policy.act_batch(observations, [2, 2, 2]))
     assert policy.task_index(torch.tensor(1)) == policy.task_index(np.int64(1)) == 1
 
 
