@@ -248,9 +248,10 @@ class ActiveDendritePolicy(ControlModel):
               (4): Tanh()
             )
         """
-        *hidden, output = self._fold(self.task_index(task))
+        *hidden, last = self._fold(self.task_index(task))
         features = Features(self.observation_matrix, self.observation_mean, self.observation_scale)
         read, size = Normalization(features, self.config["observation_clip"]), self.config["action_size"]
+        output = cast(nn.Linear, last)
         means = plain_linear(output.weight[:size], None if output.bias is None else output.bias[:size])
         return nn.Sequential(read, *hidden, means, nn.Tanh()).requires_grad_(False)
 
