@@ -38,6 +38,7 @@ class Download:
         pins: path to sha256, as the registry knows them.
         zoo_name: what the user asked for, if that was a zoo name.
         force: fetch files that are cached once more.
+        local: make no request, as in the client's offline mode.
     """
 
     repo: str
@@ -47,10 +48,18 @@ class Download:
     pins: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     zoo_name: str | None = None
     force: bool = False
+    local: bool = False
     patience: Patience = field(default_factory=Patience, repr=False, compare=False)
 
     def __str__(self) -> str:
         return f"{self.zoo_name or self.repo}@{self.revision}"
+
+    @property
+    def offline(self) -> bool:
+        """Whether nobody may be asked."""
+        from huggingface_hub import is_offline_mode
+
+        return self.local or is_offline_mode()
 
     @cached_property
     def commit(self) -> str:
@@ -80,7 +89,7 @@ class Download:
 
     def find(self, file: str) -> Path | None:
         """Give the path of a file that may be there; its absence is remembered for a commit."""
-        from huggingface_hub import is_offline_mode, try_to_load_from_cache
+        from huggingface_hub import try_to_load_from_cache
 
         known = try_to_load_from_cache(self.repo, file, cache_dir=self.cache_dir, revision=self.commit)
         if known is not None and not isinstance(known, str) and not self.force:  # the client remembers its absence
@@ -90,18 +99,19 @@ class Download:
         except FileNotFoundError:
             return None
         except ConnectionError:
-            if is_offline_mode():
+            if self.offline:
                 return None  # what was cached without it is served without it
             raise
 
     def _fetch(self, file: str, revision: str, most: int | None = None) -> Path:
-        from huggingface_hub import hf_hub_download, is_offline_mode
+        from huggingface_hub import hf_hub_download
 
-        if self.force and is_offline_mode():
-            remedy = "Leave force_download= out, or unset HF_HUB_OFFLINE."
+        if self.force and self.offline:
+            remedy = "Leave force_download= out, or local_files_only= and HF_HUB_OFFLINE."
             raise ConnectionError(f"{self}: {file}: offline mode is on, so it is not fetched once more. {remedy}")
         options: dict[str, Any] = {"revision": revision, "cache_dir": self.cache_dir, "token": self.token, **AGENT}
-        options |= {"force_download": self.force, "tqdm_class": self._progress_bar(file, most or MOST_BYTES.get(file))}
+        options |= {"force_download": self.force, "local_files_only": self.local}
+        options |= {"tqdm_class": self._progress_bar(file, most or MOST_BYTES.get(file))}
         try:
             # The client resumes broken downloads by itself, but gives up on some other broken answers at once.
             call = partial(hf_hub_download, self.repo, file, **options)

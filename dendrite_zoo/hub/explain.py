@@ -46,7 +46,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 LOG_IN = "log in with `hf auth login` or set HF_TOKEN"
 SENTENCES = {
-    "OfflineModeIsEnabled": "not in the cache, and offline mode is on. Unset HF_HUB_OFFLINE to fetch it once.",
+    "OfflineModeIsEnabled": "not in the cache, and offline mode is on. To fetch it once leave out "
+    "local_files_only=, or unset HF_HUB_OFFLINE.",
     "GatedRepoError": "access is gated{said}; expected an account that was granted it. Ask for access on the repo's "
     f"page, then {LOG_IN}.",
     "bad token": f"the Hub refuses the token; expected a valid one. To use another, {LOG_IN}.",

@@ -129,6 +129,7 @@ class HubModel:
         cache_dir: str | os.PathLike[str] | None = None,
         token: str | bool | None = None,
         force_download: bool = False,
+        local_files_only: bool = False,
         **changes: Any,
     ) -> M:
         """Load a model, all of it or an error, in eval mode and on the CPU.
@@ -143,6 +144,7 @@ class HubModel:
             cache_dir: where downloads are kept; the Hub client's own cache by default.
             token: for private repos; the Hub client's own by default.
             force_download: fetch the files of a repo once more, where they are cached.
+            local_files_only: ask nobody; what is not in the cache is an error.
             **changes: what is to differ from the saved model, where the class knows how: ``num_classes=`` and
                 ``max_tasks=`` of a classifier, ``tasks=[...]`` and ``init_from=`` of a policy; what starts anew by it
                 is logged.
@@ -152,7 +154,8 @@ class HubModel:
             ValueError: the name is unknown, or a file is not what it should be.
             TypeError: there is no such argument, or the class does not know how to make the change.
         """
-        place = resolve(x, revision=revision, cache_dir=cache_dir, token=token, force=force_download)
+        client: Any = {"cache_dir": cache_dir, "token": token, "force": force_download, "local": local_files_only}
+        place = resolve(x, revision=revision, **client)
         config = configs.read(place.path(artifact.CONFIG))
         model_class = class_of(config, f"{place}: {artifact.CONFIG}")
         if not issubclass(model_class, cls):

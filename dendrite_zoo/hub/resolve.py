@@ -77,6 +77,7 @@ def resolve(
     cache_dir: StrPath | None = None,
     token: str | bool | None = None,
     force: bool = False,
+    local: bool = False,
 ) -> Place:
     """Find the files of a model; see `HubModel.from_pretrained` for the arguments.
 
@@ -91,7 +92,7 @@ def resolve(
     if not isinstance(x, str | os.PathLike):
         raise TypeError(f"{EXPECTED}, but got {x!r}.")
     text, cache = os.fspath(x), None if cache_dir is None else Path(cache_dir)
-    download = partial(Download, cache_dir=cache, token=token, force=force)
+    download = partial(Download, cache_dir=cache, token=token, force=force, local=local)
     if isinstance(x, str) and _is_of_zoo(text):
         return _entry(registry.entry(text), revision, download)
     folder, match = expanded(text), REPO.fullmatch(text) if len(text) <= MAX_TEXT else None

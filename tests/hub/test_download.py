@@ -222,6 +222,18 @@ def test_small_files_are_not_downloaded_where_they_are_huge(hub, reader, model, 
     assert not any(path.is_file() and path.stat().st_size > 1000 for path in (tmp_path / "cache").rglob("*"))
 
 
+def test_local_files_only(hub, reader, model, expected, tmp_path):
+    sha = put(hub, model, **{"results.json": None})
+    local = LOAD.replace("cache_dir", "local_files_only=True, cache_dir")
+    error = reader(local, x="alice/toy", cache=tmp_path).error
+    assert error.startswith("ConnectionError: alice/toy@main: config.json: not in the cache") and "out local_f" in error
+    assert reader(LOAD, x="alice/toy", cache=tmp_path).result == expected
+    hub.log.clear()
+    for x in ("alice/toy", f"alice/toy@{sha}"):
+        assert reader(local, x=x, cache=tmp_path).result == expected
+    assert hub.log == []
+
+
 def test_a_download_by_force(hub, reader, model, expected, tmp_path):
     put(hub, model)
     assert reader(LOAD, x="alice/toy", cache=tmp_path).result == expected
