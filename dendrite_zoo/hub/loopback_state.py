@@ -36,6 +36,7 @@ class Repo:
     private: bool = False
     gated: bool = False
     commits: dict[str, Files] = field(default_factory=dict)
+    titles: dict[str, str] = field(default_factory=dict)
     branches: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
 
@@ -43,7 +44,7 @@ class Repo:
         """Commit on a branch, and give the commit's SHA."""
         names = sorted((path, entry(path, data)["oid"]) for path, data in files.items())
         sha = hashlib.sha1(repr((self.branches.get(branch), title, names)).encode()).hexdigest()
-        self.commits[sha], self.branches[branch] = files, sha
+        self.commits[sha], self.titles[sha], self.branches[branch] = files, title, sha
         return sha
 
 

@@ -211,6 +211,7 @@ class HubModel:
         revision: str = "main",
         tag: str | None = None,
         token: str | None = None,
+        commit_message: str | None = None,
     ) -> Release:
         """Publish to the Hub, as `dendrite_zoo.hub.publish.publish` does, which has the arguments and errors.
 
@@ -221,12 +222,14 @@ class HubModel:
             revision: branch.
             tag: name of the release; the next of ``v1``, ``v2``, ... by default.
             token: with write access; by default the one of ``hf auth login`` or ``HF_TOKEN``.
+            commit_message: by default which version of this library published.
         """
         from dendrite_zoo.hub.publish.upload import publish
 
         with tempfile.TemporaryDirectory() as folder:
             self._save(Path(folder), results, repo_id)
-            return publish(folder, repo_id, private=private, revision=revision, tag=tag, token=token)
+            to: dict[str, Any] = {"revision": revision, "tag": tag, "commit_message": commit_message}
+            return publish(folder, repo_id, private=private, token=token, **to)
 
     def _save(self, folder: Path, results: Any, target: str | None = None) -> None:
         if spoilt := unusable_parameter(cast(nn.Module, self)):

@@ -68,11 +68,13 @@ class RepoWriter:
         repo: ``org/name``.
         branch: made where missing.
         token: with write access; None for the client's own.
+        title: of the commit; None for our own.
     """
 
-    def __init__(self, repo: str, branch: str, token: str | None) -> None:
+    def __init__(self, repo: str, branch: str, token: str | None, title: str | None = None) -> None:
         self.repo, self.branch, self.token = repo, branch, token
         self.api, self.patience = client(token), Patience()
+        self.title = title or f"Publish with {configs.LIBRARY_NAME} {dendrite_zoo.__version__}"
 
     def send(
         self, files: Mapping[str, Path], card: str, mine: str | None, private: bool | None, tag: str | None
@@ -130,9 +132,8 @@ class RepoWriter:
                 remedy = "nothing was overwritten. Look at theirs, then publish again to put yours on top."
                 meanwhile = f"somebody else published a model there meanwhile (commit {head.sha})"
                 raise FileExistsError(f"{self.repo}: {meanwhile}; {remedy}")
-            title = f"Publish with {configs.LIBRARY_NAME} {dendrite_zoo.__version__}"
             commit = self.api.create_commit(
-                self.repo, operations, commit_message=title, revision=self.branch, parent_commit=head.sha
+                self.repo, operations, commit_message=self.title, revision=self.branch, parent_commit=head.sha
             )
             return commit.oid, text, True
 

@@ -33,6 +33,7 @@ def publish(
     tag: str | None = None,
     dry_run: bool = False,
     token: str | None = None,
+    commit_message: str | None = None,
 ) -> Release:
     """Publish a model to the Hub.
 
@@ -45,6 +46,7 @@ def publish(
         tag: name of the release; the next of ``v1``, ``v2``, ... by default.
         dry_run: send nothing, ask nobody; the `Release` has the card that would be sent.
         token: with write access; by default the one of ``hf auth login`` or ``HF_TOKEN``.
+        commit_message: by default which version of this library published.
 
     Raises:
         FileNotFoundError: there is no model in ``source``.
@@ -68,7 +70,7 @@ def publish(
         mine = read_card(folder / artifact.CARD)
         if dry_run:
             return Release.of(repo_id, files, merge(mine, text))
-        return RepoWriter(repo_id, revision, token).send(files, text, mine, private, tag)
+        return RepoWriter(repo_id, revision, token, commit_message).send(files, text, mine, private, tag)
 
 
 def published(*, author: str | None = None, limit: int = 100, token: str | None = None) -> list[dict[str, Any]]:

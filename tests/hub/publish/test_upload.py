@@ -75,6 +75,12 @@ def test_a_new_release_gets_the_next_tag_and_drops_what_is_stale(hub, alice, mod
     assert "tag 'v1' names commit" in alice(named, source=model, repo="alice/toy", tag="v1").error
 
 
+def test_a_message_of_ones_own(hub, alice, model):
+    push = "result = Toy.from_pretrained($source).push_to_hub($repo, commit_message='better').commit"
+    commit = alice(push, source=model, repo="alice/toy").result
+    assert hub.repos["models/alice/toy"].titles[commit] == "better"
+
+
 def test_a_branch(hub, alice, reader, model, tmp_path):
     alice(PUBLISH.replace("$repo", "$repo, revision='dev'"), source=model, repo="alice/toy")
     assert reader(LOAD, x="alice/toy@dev", cache=tmp_path / "cache").result == outputs(model)
