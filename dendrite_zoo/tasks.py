@@ -214,7 +214,8 @@ class TaskBoundary:
 
     def start_fit(self) -> None:
         """Count what was trained on until now as that of earlier fits; call it in ``on_train_start``."""
-        self.earlier, self._starting = set(self.trained), True
+        trained = self.trained if self._before is None else self._before[1]  # for the last fit may have trained nothing
+        self.earlier, self._starting = set(trained), True
 
     def starts(self, task: int | None) -> bool:
         """Whether this is the first task of a fit; asked before each `update`, it is so once."""

@@ -33,6 +33,19 @@ class TestTaskBoundary:
         assert boundary.update(None) == (None, None)
         assert boundary.task == 1
 
+    def test_a_task_of_which_no_batch_was_trained_is_no_earlier_one(self):
+        boundary = TaskBoundary()
+        for task in (0, 0, 1):  # of task 0 a batch was trained, and of task 1 none before the fit broke off
+            boundary.update(task)
+        boundary.start_fit()
+        assert boundary.earlier == {0}
+        boundary.undo()
+        assert boundary.task == 0 and boundary.trained == {0} and boundary.update(1) == (0, 1)
+        boundary.confirm()
+        boundary.undo()
+        boundary.start_fit()
+        assert boundary.task == 1 and boundary.earlier == {0, 1}
+
     def test_the_state_goes_on_where_it_was(self):
         boundary, again = TaskBoundary(), TaskBoundary()
         assert boundary.state_dict() == {"task": None}
