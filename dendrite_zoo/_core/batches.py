@@ -14,7 +14,8 @@ def input_batches(batches: Any) -> Iterator[Any]:
     """Batches of inputs, tensors or dictionaries of them, one after another.
 
     Args:
-        batches: an iterable of them.
+        batches: an iterable of them; or of lists of one, or of pairs of inputs and labels ``(B,)``, as a DataLoader
+            gives, of which the inputs are taken.
 
     Raises:
         TypeError: it is no iterable, or a tensor, whose rows would pass for batches; or a batch is something else.
@@ -25,7 +26,8 @@ def input_batches(batches: Any) -> Iterator[Any]:
         Traceback (most recent call last):
         TypeError: Expected batches of inputs, but got a tensor. Put it into a list: [x].
     """
-    for number, x in enumerate(_iterated(batches, "batches of inputs", "[x]")):
+    for number, batch in enumerate(_iterated(batches, "batches of inputs", "[x]")):
+        x = batch[0] if _has_inputs_first(batch) else batch
         if not _is_input(x):
             got = f"{_named(x)} as batch {number} (from 0)"
             remedy = "Give the inputs alone, as tensors: (x for x, _ in loader)."
@@ -74,6 +76,13 @@ def warn_of_pixels(x: Any) -> None:
 
 def _is_input(x: Any) -> bool:
     return isinstance(x, (Tensor, Mapping))
+
+
+def _has_inputs_first(batch: Any) -> bool:
+    """Whether a batch is a list of inputs alone, or a pair of inputs and labels; not one of two inputs."""
+    if not isinstance(batch, (tuple, list)) or not batch or not _is_input(batch[0]):
+        return False
+    return len(batch) == 1 or (len(batch) == 2 and isinstance(batch[1], Tensor) and batch[1].ndim == 1)
 
 
 def _iterated(batches: Any, expected: str, remedy: str) -> Iterable[Any]:

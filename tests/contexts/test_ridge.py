@@ -179,7 +179,11 @@ def test_two_processes_sum_what_one_sums(tmp_path):
     ("batches", "error", "said"),
     [
         (torch.zeros(4, SIZE), TypeError, r"batches of inputs, but got a tensor. Put it into a list: \[x\]"),
-        ([(torch.zeros(4, SIZE), torch.zeros(4))], TypeError, r"but got \(Tensor, Tensor\) as batch 0 .*x for x, _ in"),
+        (
+            [(torch.zeros(4, SIZE), torch.zeros(4, 2))],
+            TypeError,
+            r"but got \(Tensor, Tensor\) as batch 0 .*x for x, _ in",
+        ),
         (None, TypeError, "but got NoneType. Give a list or a DataLoader"),
         ([torch.zeros(SIZE)], ValueError, r"a tensor \(batch, 12\) of real numbers, but got torch.float32 of shape"),
         ([torch.zeros(4, SIZE).numpy()], TypeError, "but got ndarray as batch 0"),

@@ -71,7 +71,7 @@ class AdaptedBackbone(GatedBackbone):
 
         Args:
             task: its index.
-            batches: its training inputs, each as the backbone takes them.
+            batches: its training inputs, each as the backbone takes them; or pairs of inputs and labels.
 
         Raises:
             TypeError: ``batches`` are no inputs, one batch after another.

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from dendrite_zoo import add_dendrites
 from dendrite_zoo.layers import PatchFeatures
@@ -357,11 +358,26 @@ def test_inputs_by_keyword_and_tokens_that_are_padding():
     torch.testing.assert_close(same, model(x, task=0), rtol=1e-3, atol=1e-3)
 
 
+def test_a_loader_of_inputs_and_labels_begins_a_task_as_its_inputs_do():
+    model, x = adapted("mlp", context="ridge")
+    states = []
+    for batches in (
+        x.split(8),
+        DataLoader(TensorDataset(x, LABELS), batch_size=8),
+        DataLoader(TensorDataset(x), batch_size=8),
+    ):
+        again = copy.deepcopy(model)
+        again.start_task(0, batches)
+        states.append(again.state_dict())
+    for state in states[1:]:
+        assert all(torch.equal(value, states[0][name]) for name, value in state.items())
+
+
 def test_what_is_no_batch_of_a_task_is_refused():
     model, x = adapted("convolutions", head="ridge")
     for batches, error, said in (
         (x, TypeError, "batches of inputs, but got a tensor"),
-        ([(x, LABELS)], TypeError, r"but got \(Tensor, Tensor\) as batch 0"),
+        ([(x, x)], TypeError, r"but got \(Tensor, Tensor\) as batch 0"),
         ([(255 * x).byte()], ValueError, "inputs that Convolutions takes, but got torch.uint8 of shape .* normalised"),
     ):
         with pytest.raises(error, match=f"^Expected .*{said}"):
