@@ -46,7 +46,7 @@ def spaces_of(name: str, env: Any) -> Spaces:
     Raises:
         ValueError: it is none, or what is seen or done in it is something else than a flat array of numbers.
     """
-    if not _is_environment(env) or isinstance(env, type):
+    if not _is_environment(env) or isinstance(env, type) or hasattr(env, "single_action_space"):  # of several at once
         got = f"{env!r}" if isinstance(env, type) else type(env).__name__
         raise ValueError(
             f"Expected `make_env` of {name} to return a gymnasium.Env, but got {got}. Give one such as {MAKER}."

@@ -19,6 +19,10 @@ from tests.rl.worlds import Ledge, calm, ledges, spaces, windy
 gymnasium = pytest.importorskip("gymnasium")
 
 
+def several():
+    return gymnasium.make_vec("Pendulum-v1", num_envs=2, vectorization_mode="sync")
+
+
 def actions(steps, rows=4, size=2, seed=0):
     return np.random.default_rng(seed).uniform(-1.2, 1.2, (steps, rows, size))
 
@@ -278,6 +282,10 @@ box = gymnasium.spaces.Box
         (lambda: task_specs([Ledge()]), "`make_env` of task_0 to be a function"),
         (lambda: TaskSpec("a", calm, success=0.5), "`success` to be a key of info, or a function .* but got 0.5"),
         (lambda: TaskSpec("a", lambda: 3).action_size, "`make_env` of a to return a gymnasium.Env, but got int"),
+        (
+            lambda: TaskSpec("a", several).action_size,
+            "`make_env` of a to return a gymnasium.Env, but got SyncVectorEnv",
+        ),
         (lambda: TaskSpec("a", lambda: Ledge).action_size, "to return a gymnasium.Env, but got <class"),
         (lambda: broken(observation_space=box(0, 1, (2, 2))).action_size, "FlattenObservation"),
         (lambda: broken(observation_space=gymnasium.spaces.Discrete(3)).action_size, "FlattenObservation"),
