@@ -107,6 +107,7 @@ def test_a_crash_changes_nothing(tmp_path):
         assert one.equal(other), name
 
 
+@pytest.mark.filterwarnings("ignore:Numbers .* of the observations are up to")  # of a few steps of one task
 @pytest.mark.parametrize("kind", [{}, {"winners": "context", "overlap": 0.0, "activation_density": 0.4}])
 def test_policy_and_critics_start_as_those_of_another_task_and_play_from_the_first_step(kind, tmp_path):
     """In a sequence: what the first task learned is where the second begins, without a step at random."""
