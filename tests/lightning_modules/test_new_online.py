@@ -180,7 +180,9 @@ def test_wrong_arguments(tmp_path):
     policy = dendrite_zoo.load(tmp_path)
     with pytest.raises(ValueError, match="Expected `start_std` to be None with learn='new'"):
         MultiTaskSAC(policy, learn="new", start_std=0.1)
-    with pytest.raises(ValueError, match="tasks of the policy.*but got 'reachv3'. Did you mean 'reach-v3'"):
+    with pytest.raises(
+        ValueError, match="`init_from` to be 'nearest', or .* but got 'reachv3'. Did you mean 'reach-v3'"
+    ):
         MultiTaskSAC(policy, learn="new", init_from="reachv3")
 
 
