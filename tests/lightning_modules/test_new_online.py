@@ -19,7 +19,10 @@ from tests.lightning_modules.practice import Crash, CrashAfter, EveryRound
 
 pytest.importorskip("metaworld")
 gymnasium = pytest.importorskip("gymnasium")
-pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Checkpoint directory"),
+    pytest.mark.filterwarnings("ignore:Numbers .* of the observations are up to"),  # after a few steps of one task
+]
 KNOWN, NEW = ["reach-v3", "drawer-close-v3"], ["push-v3", "door-close-v3"]
 X = torch.randn(30, 39, generator=torch.Generator().manual_seed(0))
 
@@ -107,7 +110,6 @@ def test_a_crash_changes_nothing(tmp_path):
         assert one.equal(other), name
 
 
-@pytest.mark.filterwarnings("ignore:Numbers .* of the observations are up to")  # of a few steps of one task
 @pytest.mark.parametrize("kind", [{}, {"winners": "context", "overlap": 0.0, "activation_density": 0.4}])
 def test_policy_and_critics_start_as_those_of_another_task_and_play_from_the_first_step(kind, tmp_path):
     """In a sequence: what the first task learned is where the second begins, without a step at random."""
