@@ -109,6 +109,10 @@ class MultiTaskClassifier(TaskClassifier):
         """Accuracy on each task in the batch."""
         self._log_each_task("test", batch)
 
+    def _task_to_predict(self, batch: Any, dataloader_idx: int) -> int | Tensor:
+        """The task of each row of a batch ``(x, y, task)``; of other batches the loader."""
+        return batch[2] if isinstance(batch, (tuple, list)) and len(batch) == 3 else dataloader_idx
+
     def _log_each_task(self, stage: str, batch: MixedBatch) -> None:
         x, y, tasks = unpack(batch, "x", "y", "task")
         for task in tasks.unique().tolist():

@@ -112,6 +112,10 @@ class MixedTasks(TaskDataModule):
         """Return a loader of the test split for each task."""
         return self._one_by_one("test")
 
+    def predict_dataloader(self) -> list[MixedLoader]:
+        """Return what `test_dataloader` does."""
+        return self.test_dataloader()
+
     def _one_by_one(self, split: Split) -> list[MixedLoader]:
         every = range(self.num_tasks)
         return [MixedLoader({task: self.stream.task_loader(task, split)}, **self._shares) for task in every]

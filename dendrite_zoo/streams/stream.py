@@ -243,6 +243,10 @@ class TaskStream(TaskDataModule):
         """Return a loader of the test split for each task."""
         return [self.task_loader(task, "test") for task in range(self.num_tasks)]
 
+    def predict_dataloader(self) -> list[TaskLoader]:
+        """Return what `test_dataloader` does."""
+        return self.test_dataloader()
+
     def __repr__(self) -> str:
         source = self.named_source
         name = repr(source) if isinstance(source, str) else f"<{type(source).__name__}>"

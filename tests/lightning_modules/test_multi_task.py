@@ -36,6 +36,25 @@ class Embedding(nn.Module):
         return self.output(torch.relu(x + self.tasks(task)))
 
 
+def test_predicts_each_row_in_the_context_of_its_task():
+    module = MultiTaskClassifier(Embedding().eval())
+    x, y, task = torch.randn(6, 64), torch.zeros(6), torch.tensor([0, 1, 2, 2, 1, 0])
+    classes = module.model(x, task).argmax(1)
+    mixed_loader = DataLoader(TensorDataset(x, y, task), batch_size=4)
+    assert torch.cat(Trainer(**QUIET).predict(module, mixed_loader)).equal(classes)
+    assert module.predict_step((x, y), 0, 1).equal(module.model(x, torch.ones(6).long()).argmax(1)), "the loader"
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_predicts_the_test_rows_of_a_stream(at_once):
+    stream = PermutedTasks("digits", 2)
+    module = MultiTaskClassifier(Embedding())
+    predicted = Trainer(**QUIET).predict(module, MixedTasks(stream) if at_once else stream)
+    for task, batches in enumerate(predicted):
+        x = torch.cat([x for x, _ in stream.task_loader(task, "test")])
+        assert torch.cat(batches).equal(module.model(x, torch.tensor(task)).argmax(1))
+
+
 class Plain(nn.Sequential):
     def __init__(self):
         super().__init__(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
