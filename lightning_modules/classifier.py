@@ -71,6 +71,12 @@ class TaskClassifier(NewTaskModule):
             check_choice(get_args(Schedule), lr_schedule=lr_schedule)
         if loss is not None:
             check_loss(loss, label_smoothing)
+        if optimizer is not None and not callable(optimizer):
+            got = repr(optimizer) if isinstance(optimizer, str) else type(optimizer).__name__
+            remedy = "Pass such as `lambda parameters: torch.optim.SGD(parameters, lr=0.1)`."
+            raise TypeError(
+                f"Expected `optimizer` to be a function that makes one of parameters, but got {got}. {remedy}"
+            )
         self._optimizer_factory, self.loss_function = optimizer, loss
         self._metrics = _named(metrics)  # in no ModuleDict: they are no layers of the network
         self._metrics_of_tasks: dict[str, Metric] = {}

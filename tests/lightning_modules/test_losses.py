@@ -138,6 +138,13 @@ def test_a_subclass_may_have_a_loss_of_its_own_and_its_optimizer(kind):
     assert rates == pytest.approx([0.3, 0.15] * 2), "from its own learning rate, not from the argument `lr`"
 
 
+def test_an_optimizer_that_is_made_already_is_refused_at_once():
+    network = nn.Linear(6, 2)
+    for optimizer, got in ((torch.optim.SGD(network.parameters(), lr=0.1), "SGD"), ("sgd", "'sgd'")):
+        with pytest.raises(TypeError, match=f"Expected `optimizer` to be a function .* but got {got}. Pass such as"):
+            ContinualClassifier(network, optimizer=optimizer)
+
+
 def test_a_checkpoint_asks_for_the_loss_again(tmp_path):
     stream = PermutedTasks(regression(), 1)
     module = ContinualClassifier(nn.Linear(6, 2), loss=nn.MSELoss())
