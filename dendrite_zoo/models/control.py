@@ -1,5 +1,6 @@
 """What networks that control a body in several tasks have in common: tasks by name, observations normalised."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -164,8 +165,15 @@ class ControlModel(DendriteModel):
         """
         x = self._linear(self._checked(observations))
         self.observation_mean.copy_(x.mean(0))
-        never = x.amin(0) == x.amax(0)
-        self.observation_scale.copy_(x.std(0, correction=0).clamp(min=smallest).where(~never, 1.0))
+        spread, never = x.std(0, correction=0), x.amin(0) == x.amax(0)
+        self.observation_scale.copy_(spread.clamp(min=smallest).where(~never, 1.0))
+        if not bool(never.all()) and float(spread.max()) < smallest / 10:
+            warnings.warn(
+                f"The observations change by less than {smallest / 10:.2g}, and little is learned from numbers that "
+                f"small, for none is divided by less than {smallest:.2g}. Give them other units, TaskSpec.normalized() "
+                "for an environment of your own, or fit_normalizer(observations, smallest=...) before the fit.",
+                stacklevel=3,  # under torch's decorator
+            )
 
     @torch.no_grad()
     def extend_normalizer(self, observations: Tensor | NDArray[Any], *, smallest: float = 1e-2) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import warnings
 
 import numpy as np
 import pytest
@@ -99,6 +100,17 @@ def test_arrays_are_normalised_by_as_tensors_are():
     one.fit_normalizer(seen)
     other.fit_normalizer(torch.tensor(seen).float())
     assert torch.equal(one.observation_scale, other.observation_scale) and one.extend_normalizer(seen) == []
+
+
+def test_observations_of_small_units_are_said():
+    policy = ActiveDendritePolicy(["a"], observation_size=3, hidden_features=[8, 8])
+    seen = torch.randn(50, 3, generator=torch.manual_seed(0)) * torch.tensor([1e-4, 0.0, 2e-4])
+    with pytest.warns(UserWarning, match="The observations change by less than 0.001"):
+        policy.fit_normalizer(seen)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        policy.fit_normalizer(seen, smallest=1e-6)
+        policy.fit_normalizer(seen + torch.linspace(0, 1, 50)[:, None] * torch.tensor([0.0, 1.0, 0.0]))
 
 
 def test_samples_scatter_around_the_mean_by_the_spread():
