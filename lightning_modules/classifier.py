@@ -71,12 +71,7 @@ class TaskClassifier(NewTaskModule):
             check_choice(get_args(Schedule), lr_schedule=lr_schedule)
         if loss is not None:
             check_loss(loss, label_smoothing)
-        if optimizer is not None and not callable(optimizer):
-            got = repr(optimizer) if isinstance(optimizer, str) else type(optimizer).__name__
-            remedy = "Pass such as `lambda parameters: torch.optim.SGD(parameters, lr=0.1)`."
-            raise TypeError(
-                f"Expected `optimizer` to be a function that makes one of parameters, but got {got}. {remedy}"
-            )
+        _check_factory(optimizer)
         self._optimizer_factory, self.loss_function = optimizer, loss
         self._metrics = _named(metrics)  # in no ModuleDict: they are no layers of the network
         self._metrics_of_tasks: dict[str, Metric] = {}
@@ -247,6 +242,14 @@ def _check_context(model: nn.Module, context: TaskContext | None) -> bool:
             "none. Give one of dendrite_zoo.contexts, such as context=PrototypeContext(num_features, max_tasks)."
         )
     return takes_task
+
+
+def _check_factory(optimizer: Any) -> None:
+    """Refuse an optimizer that is made already, or named."""
+    if optimizer is not None and not callable(optimizer):
+        got = repr(optimizer) if isinstance(optimizer, str) else type(optimizer).__name__
+        remedy = "Pass such as `lambda parameters: torch.optim.SGD(parameters, lr=0.1)`."
+        raise TypeError(f"Expected `optimizer` to be a function that makes one of parameters, but got {got}. {remedy}")
 
 
 def _check_context_at_test(context: TaskContext | None, at_test: ContextAtTest, takes_task: bool) -> None:
