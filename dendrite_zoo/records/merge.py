@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 
 from dendrite_zoo.metrics import bootstrap_interval
-from dendrite_zoo.records.record import ResultRecord
+from dendrite_zoo.records.record import FURTHER, ResultRecord
 
 __all__ = ["merge_records", "merge_seeds"]
 
@@ -150,7 +150,8 @@ def _means_of_own(records: Sequence[ResultRecord]) -> dict[str, Any]:
         if len(values) < sum(len(record.seeds) for record in records) or len(shapes) > 1 or None in shapes:
             continue
         if not _is_whole(values[0]) or any(value != values[0] for value in values):
-            means |= {name: _mean(values), f"{name}{PER_SEED}": values}
+            counts = FURTHER.get(name) == int | None  # such as `env_steps`, of which a record has whole numbers
+            means |= {name: round(_mean(values)) if counts else _mean(values), f"{name}{PER_SEED}": values}
     return means
 
 

@@ -122,6 +122,12 @@ def test_numbers_of_ones_own_are_means_where_each_seed_has_them():
     assert merged.more["right"] == 0.1 and "right_per_seed" not in merged.more, "of the first seed, as it was merged"
 
 
+def test_seeds_that_took_other_numbers_of_steps_can_be_merged_and_written(tmp_path):
+    merged = merge_records([record(0, env_steps=100), record(1, env_steps=100), record(2, env_steps=101)])
+    (read,) = read_records(write_records([merged], tmp_path / "results.json"))
+    assert read.more["env_steps"] == 100 and read.more["env_steps_per_seed"] == [100, 100, 101]
+
+
 def test_what_one_of_the_seeds_lacks_has_no_mean():
     whole = record(accuracy_by_context={"inferred": 0.8})
     merged = merge_records([whole, replace(record(1), matrix=None, task_accuracies=None)])
