@@ -81,7 +81,7 @@ def test_room_for_more_tasks_changes_nothing_learned(context, tmp_path, caplog):
         larger = ActiveDendriteClassifier.from_pretrained(tmp_path, max_tasks=9)
     assert larger.max_tasks == 9 and larger.num_tasks == 2
     larger.context.start_task(8, [torch.randn(5, 8)])
-    assert torch.equal(model(x, task=1), larger(x, task=1)) and "weights that start anew: none" in caplog.text
+    assert torch.equal(model(x, task=1), larger(x, task=1)) and "start anew" not in caplog.text
     if context == "one-hot":
         segments, mask = larger.mlp.hidden[0].segments, larger.mlp.hidden[0].segment_mask
         assert segments.shape[-1] == 9 and bool(segments[..., 4:].any()) and larger(x, task=8).isfinite().all()
