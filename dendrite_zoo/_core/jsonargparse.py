@@ -1,6 +1,7 @@
-"""A corner of jsonargparse that has a private name only, and what holds in a version that lacks it."""
+"""Corners of jsonargparse that have a private name only, and what holds in a version that lacks it."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 from jsonargparse import _typehints
@@ -20,3 +21,10 @@ def write_texts_as_they_are() -> None:
             return value if isinstance(value, str) else serializer(value)
 
         module.object_path_serializer = written
+
+
+def arrange_groups(parser: Any, arrange: Callable[[list[Any]], list[Any]]) -> None:
+    """Give the groups of options in a parser's help another order; without the name it stays as it is."""
+    groups = getattr(parser, "_action_groups", None)
+    if groups is not None:
+        parser._action_groups = arrange(groups)

@@ -1,6 +1,10 @@
 """The help of ``fit``, ``validate`` and ``test``: what one types first, then the hundreds of options of Lightning."""
 
+from typing import Any
+
 from lightning.pytorch.cli import LightningArgumentParser
+
+from dendrite_zoo._core.jsonargparse import arrange_groups
 
 USAGE = {
     "fit": "dendrite-zoo fit --config NAME [--name RUN] [--OPTION VALUE]\n"
@@ -21,5 +25,9 @@ def arrange_help(parser: LightningArgumentParser, command: str) -> None:
     model, data, trainer = moved = [known[name] for name in TITLES]
     for group, title in zip(moved, TITLES.values(), strict=True):
         group.title = title
-    others = [group for group in parser._action_groups if group not in moved]
-    parser._action_groups = [*others[:2], model, data, *others[2:], trainer]  # behind positional and own arguments
+
+    def arranged(groups: list[Any]) -> list[Any]:
+        others = [group for group in groups if group not in moved]
+        return [*others[:2], model, data, *others[2:], trainer]  # behind positional and own arguments
+
+    arrange_groups(parser, arranged)

@@ -430,6 +430,7 @@ class Looks(Updates):
         assert module.critic.critics[0].hidden[1].weight.grad is not None
 
 
+@pytest.mark.filterwarnings("ignore:Numbers .* of the observations are up to")  # after a few steps of one task
 @pytest.mark.parametrize("order", ["mixed", "sequential"])
 def test_rounds_train_what_their_tasks_use_unless_somebody_looks(tmp_path, order):
     """Both to the same weights and moments; a crash changes nothing."""

@@ -94,7 +94,7 @@ def test_whatever_acts_is_evaluated_on_named_tasks():
     options = {"num_goals": 2, "num_processes": 0, "max_steps": 80, "stop_at_success": True}
     report = evaluate_policy(ByIndex(), "reach-v3", **options)
     np.testing.assert_array_equal(report.first, evaluate_policy(towards_the_goal, "reach-v3", **options).first)
-    with pytest.raises(ValueError, match="or a function with tasks=..., but got ByIndex and None"):
+    with pytest.raises(ValueError, match="or a function with tasks=..., but got a ByIndex and no tasks"):
         evaluate_policy(ByIndex())
 
 
@@ -104,9 +104,9 @@ def test_whatever_acts_is_evaluated_on_named_tasks():
         (lambda observation, _: np.zeros(4), "reach-v3", r"shape \(2, 4\), a row for each of 2 .* got \(4,\)"),
         (lambda observation, _: np.zeros((len(observation), 3)), "reach-v3", r"but got \(2, 3\)"),
         (lambda observation, _: np.full((len(observation), 4), np.nan), "reach-v3", r"NaN or .* in rows \[0, 1\]"),
-        (towards_the_goal, None, "but got function and None"),
+        (towards_the_goal, None, "but got a function and no tasks"),
         (towards_the_goal, 3, "Expected `tasks` to be 'mt10'.* but got 3"),
-        (None, "reach-v3", "but got NoneType"),
+        (None, "reach-v3", "but got a NoneType"),
     ],
 )
 def test_what_is_no_policy(act, tasks, words):
