@@ -54,6 +54,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "new-tasks": tasks.new_tasks_table,
     "new-skills": robots.new_skills_table,
     "transfer": robots.transfer_table,
+    "parts": robots.parts_table,
     "output: fine_tune.py": lambda: output("fine_tune.py"),
     "zoo": zoo_table,
     "when": questions.when_table,

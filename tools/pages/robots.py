@@ -69,6 +69,15 @@ def transfer_table() -> str:
     return table(["skill", "started from", "success of its first 50 rounds", "from a draw", "forward transfer"], rows)
 
 
+def parts_table() -> str:
+    """What parts of the recipe of ten skills from nothing give: each left out or changed alone, early on."""
+    rows = []
+    for record in read_records(RESULTS / "metaworld" / "mt10-scratch-parts.json"):
+        found = f"{record.average_accuracy:.3f}", f"{record.more['success_at_last_step']:.3f}"
+        rows.append([record.more["changed"], *found, f"{record.more['updates']:,}", f"{record.parameters:,}"])
+    return table(["changed", "goals reached", "at the last step", "updates", "parameters"], rows)
+
+
 def fifty_skills_table() -> str:
     """Skills learned one after another: the mean over those learned so far, and what was forgotten."""
     rows = []
