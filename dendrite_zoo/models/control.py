@@ -17,7 +17,7 @@ from dendrite_zoo._core.torch import full_precision, is_mixed_precision
 from dendrite_zoo.functional import Context
 from dendrite_zoo.models.config import MLPConfig
 from dendrite_zoo.models.mlp import ActiveDendriteMLP
-from dendrite_zoo.models.observations import features_of, plain_features
+from dendrite_zoo.models.observations import features_of, normalised, plain_features
 from dendrite_zoo.models.room import move_columns, move_subnetworks, say_what_is_new, starts_of
 from dendrite_zoo.models.segments import DendriteModel
 from dendrite_zoo.models.unused import cleared, with_unused, without_unused
@@ -259,8 +259,7 @@ class ControlModel(DendriteModel):
             >>> policy.normalized(torch.tensor([3.0, 5.0]))  # the first number, and how much larger the second is
             tensor([3., 2.])
         """
-        x, clip = (self._linear(observation) - self.observation_mean) / self.observation_scale, self._clip
-        return x if clip is None else x.clamp(-clip, clip)
+        return normalised(self._linear(observation), self.observation_mean, self.observation_scale, self._clip)
 
     def _linear(self, observation: Tensor) -> Tensor:
         if self.observation_matrix is None:

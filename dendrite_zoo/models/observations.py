@@ -30,6 +30,12 @@ class Features(NamedTuple):
     known: bool = False
 
 
+def normalised(x: Tensor, mean: Tensor, scale: Tensor, clip: float | None) -> Tensor:
+    """Numbers ``(..., F)`` less their mean, in units of their scale, none further from 0 than ``clip``."""
+    x = (x - mean) / scale
+    return x if clip is None else x.clamp(-clip, clip)
+
+
 class Normalization(nn.Module):
     """Reads `Features` of observations ``(B, O)``, by itself: what a policy without its dendrites begins with.
 
@@ -57,8 +63,7 @@ class Normalization(nn.Module):
     def forward(self, observation: Tensor) -> Tensor:
         """What is read, ``(B, F)``."""
         x = observation if self.matrix is None else observation @ self.matrix
-        x = (x - self.mean) / self.scale
-        return x if self.clip is None else x.clamp(-self.clip, self.clip)
+        return normalised(x, self.mean, self.scale, self.clip)
 
 
 def features_of(features: str | Sequence[Sequence[float]] | None, observation_size: int) -> Features:
