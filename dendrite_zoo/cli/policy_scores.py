@@ -12,7 +12,7 @@ from dendrite_zoo.callbacks.trainer import find_callback
 from dendrite_zoo.lightning_modules.policies import PolicyModule
 from dendrite_zoo.models import ActiveDendritePolicy
 from dendrite_zoo.rl import MT50, MetaWorldTask, SuccessReport, evaluate_policy
-from dendrite_zoo.rl.task_list import benchmark_of, rules_of, without_success
+from dendrite_zoo.rl.task_list import benchmark_of, environment_arguments, rules_of, without_success
 
 
 def policy_scores(
@@ -59,8 +59,7 @@ def success_logger(data: Any, callbacks: Sequence[Any]) -> list[SuccessLogger]:
 
 def _environments(data: Any) -> dict[str, Any]:
     """How the environments of the data are played."""
-    given = getattr(data, "hparams", {}).get("environments") or {}  # of `OnlineTasks`
-    processes = getattr(data, "num_processes", given.get("num_processes", 2))
+    processes = getattr(data, "num_processes", environment_arguments(data).get("num_processes", 2))
     return {"fast": getattr(data, "fast", False), "num_processes": processes}
 
 

@@ -74,6 +74,11 @@ def spaces_of(name: str, env: Any) -> Spaces:
     return Spaces(seen.shape[0], low, high, done.dtype, limit)
 
 
+def close(env: Any) -> None:
+    """Free what an environment uses, where it says how."""
+    getattr(env, "close", lambda: None)()
+
+
 def warn_of_running_statistics(name: str, env: Any) -> bool:
     """Say so, and return it, where wrappers of an environment normalise by what it has met itself so far."""
     found = False

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dendrite_zoo._core.checks import check_integers, wrong_argument
-from dendrite_zoo.rl.form import FLATTEN, MAKER, Spaces, StepResult, check_step, spaces_of, takes, warn_of_form
+from dendrite_zoo.rl.form import FLATTEN, MAKER, Spaces, StepResult, check_step, close, spaces_of, takes, warn_of_form
 
 __all__ = ["TaskSpec"]
 
@@ -111,7 +111,7 @@ class TaskSpec:
         env = self._call("make_env", self.make_env)
         spaces = spaces_of(self.name, env)
         warn_of_form(self.name, env)
-        getattr(env, "close", lambda: None)()
+        close(env)
         return spaces
 
     def normalized(self, *, steps: int = 1000, seed: int = 0) -> "TaskSpec":
@@ -141,7 +141,7 @@ class TaskSpec:
             seen.append(observation)
             result = bare.play(env, draws.uniform(-1, 1, self.action_size))
             observation, ended = result.observation, result.ended
-        getattr(env, "close", lambda: None)()
+        close(env)
         mean, scale = np.mean(seen, axis=0), np.std(seen, axis=0)
         scale[scale < 1e-8] = 1.0  # what never changes
         return replace(self, normalizer=(tuple(mean.tolist()), tuple(scale.tolist())))

@@ -1,7 +1,7 @@
 """The tasks that a user names: Meta-World's by their names, others by what makes their environments."""
 
 import pickle
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from dendrite_zoo._core.checks import wrong_argument
@@ -133,12 +133,17 @@ def episode_config(
     return EpisodeConfig(spec.name, num_goals=num_goals, max_steps=limit, spec=spec, **common)
 
 
+def environment_arguments(data: Any) -> Mapping[str, Any]:
+    """The argument ``environments`` of `OnlineTasks`; of other data there is none."""
+    return getattr(data, "hparams", {}).get("environments") or {}
+
+
 def rules_of(data: Any, specs: Sequence[TaskSpec]) -> dict[str, int]:
     """How long an episode and an action last in environments of one's own, where the data of a fit say it.
 
     Meta-World's are played for 500 steps, an action each, whatever a policy learned from.
     """
-    given = getattr(data, "hparams", {}).get("environments") or {}  # of `OnlineTasks`
+    given = environment_arguments(data)
     own = not any(isinstance(spec, MetaWorldTask) for spec in specs)
     return {name: given[name] for name in ("max_steps", "action_repeat") if own and name in given}
 

@@ -14,6 +14,7 @@ from dendrite_zoo.rl.collection import collection_config
 from dendrite_zoo.rl.environments import checked_actions
 from dendrite_zoo.rl.episodes import start_seed
 from dendrite_zoo.rl.evaluation import Act
+from dendrite_zoo.rl.form import close
 from dendrite_zoo.rl.metaworld.tasks import MetaWorldTask
 
 COMPARED = 64
@@ -95,7 +96,7 @@ def _compare_starts(demonstrations: Demonstrations, specs: Sequence[TaskSpec], p
         if not isinstance(spec, MetaWorldTask) and len(first):
             env = spec.make()
             start = torch.from_numpy(spec.begin(env, start_seed(config["seed"], config["split"], 0)))
-            getattr(env, "close", lambda: None)()
+            close(env)
             seen = demonstrations.observation[first[0]]
             others += [spec.name] * (not torch.allclose(start.to(seen), seen, rtol=1e-4, atol=1e-4))
     if others:
