@@ -109,9 +109,11 @@ class TaskClassifier(NewTaskModule):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Judge the scale of the first inputs, where neither a stream nor the model does."""
         super().on_train_batch_start(batch, batch_idx)
-        is_first, self._has_looked = not self._has_looked, True
+        if self._has_looked:
+            return
+        self._has_looked = True
         judged = hasattr(self.datamodule, "task_loader") or isinstance(self.model, AdaptedBackbone | RidgeClassifier)
-        if is_first and not judged and isinstance(batch, tuple | list) and batch:
+        if not judged and isinstance(batch, tuple | list) and batch:
             warn_of_pixels(batch[0])
 
     def start_context(self, task: int, batches: Iterable[Any]) -> None:

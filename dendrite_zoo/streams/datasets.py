@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, TensorDataset
 
 LABELS = ("label", "labels", "target", "targets", "y")
-ROWS, FEW = 4096, 32
+ROWS, FEW = 4096, 32  # by which the scale of rows is judged; of fewer nothing is said
 TEST = ("test", "validation", "val")
 
 
@@ -62,6 +62,12 @@ def splits(source: Mapping[str, Any]) -> tuple[Any, ...]:
     return source["train"], *(source[name] for name in [name for name in TEST if name in source][:1])
 
 
+def differ(scale: tuple[float, float], other: tuple[float, float], *, by: float) -> bool:
+    """Whether numbers of a mean and a standard deviation are of another scale than others, by a factor or more."""
+    (mean, spread), (other_mean, other_spread) = scale, other
+    return not spread / by <= other_spread <= by * spread or abs(other_mean - mean) > by * spread
+
+
 def warn_of_scales(train: Tensor, test: Tensor) -> None:
     """Warn of test rows of another scale than those of training, as where only these were normalised.
 
@@ -72,7 +78,7 @@ def warn_of_scales(train: Tensor, test: Tensor) -> None:
     if len(test) < FEW or not train.is_floating_point():
         return
     (mean, spread), (other_mean, other) = ((float(x.mean()), float(x.std())) for x in (train[:ROWS], test[:ROWS]))
-    if not spread / 4 <= other <= 4 * spread or abs(other_mean - mean) > 4 * spread:
+    if differ((mean, spread), (other_mean, other), by=4):
         warnings.warn(
             f"The training rows have mean {mean:.3g} and standard deviation {spread:.3g}, the test rows "
             f"{other_mean:.3g} and {other:.3g}. Prepare both alike: what is measured on the test rows is worth little "

@@ -15,13 +15,12 @@ from torch import Tensor
 
 from dendrite_zoo._core.checks import check_integers
 from dendrite_zoo.rl import Split
+from dendrite_zoo.streams.datasets import ROWS, differ
 from dendrite_zoo.streams.loader import TaskLoader
 from dendrite_zoo.streams.sources import SourceLike
 from dendrite_zoo.streams.stream import TaskStream
 
 __all__ = ["TaskSequence"]
-
-ROWS = 4096  # of a data set, by which its scale is judged
 
 
 class TaskSequence(TaskStream):
@@ -168,7 +167,7 @@ class TaskSequence(TaskStream):
         """Warn where the inputs of a data set are of another scale than the first one's."""
         (mean, deviation), *others = [_scale(part) for part in self.parts]
         for number, (other_mean, other) in enumerate(others, 1):
-            if not deviation / 2 <= other <= 2 * deviation or abs(other_mean - mean) > 2 * deviation:
+            if differ((mean, deviation), (other_mean, other), by=2):
                 rank_zero_warn(
                     f"The inputs of sources[{number}] have mean {other_mean:.3g} and standard deviation {other:.3g}, "
                     f"those of sources[0] {mean:.3g} and {deviation:.3g} (uint8 is scaled from 0 .. 255 to 0 .. 1, "

@@ -162,7 +162,7 @@ def load_source(source: SourceLike) -> Source:
         arrays = source.read()
         return _from_tensors([arrays[part] for part in NAMES if part in arrays])
     if not isinstance(source, (str, os.PathLike)):
-        return _from_tensors(read_dataset(source) if is_rows(source) else _tensors(source))
+        return _from_tensors(_tensors(source))
     if source == "digits":
         return _from_images(load_file(DIGITS), DIGITS_MEAN * 16, DIGITS_STD * 16, "digits")
     if source == "mnist":
@@ -212,10 +212,11 @@ def _from_images(arrays: dict[str, Tensor], mean: float, std: float, name: str) 
 
 def _tensors(source: Any) -> Sequence[Tensor]:
     """Four tensors, or two without test data."""
-    if isinstance(source, Mapping) and set(NAMES) <= set(source):  # such as Keras's mnist.npz
-        source = [source[name] for name in NAMES]
+    if is_rows(source):
+        return read_dataset(source)
     if isinstance(source, Mapping):
-        source = splits(source)
+        is_named = set(NAMES) <= set(source)  # such as Keras's mnist.npz
+        source = [source[name] for name in NAMES] if is_named else splits(source)
     parts = (source,) if is_dataset(source) else source
     if not isinstance(parts, Sequence) or len(parts) not in (1, 2, 4):
         raise no_source(source, NAMES)

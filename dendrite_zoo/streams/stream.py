@@ -168,7 +168,7 @@ class TaskStream(TaskDataModule):
         epoch += task * self.epochs_per_task
 
         def inputs(x: Tensor) -> Tensor:
-            x = self.source.normalise(self.transform(x if x.dtype == torch.int64 else x.float(), task))
+            x = self.source.normalise(self.transform(x if self.source.has_tokens else x.float(), task))
             return x if self.flatten else x.unflatten(1, self.input_shape)
 
         return TaskLoader(
