@@ -1,7 +1,7 @@
 """Artifacts of earlier formats, brought to the current one.
 
 Format 1 left arguments out that had their default. Format 2 holds every argument, and a fingerprint over arguments and
-tensors. Formats 3 and 4 have further arguments.
+tensors. Formats 3 to 5 have further arguments.
 """
 
 from collections.abc import Callable, Mapping
@@ -53,6 +53,10 @@ FORMAT_3_DEFAULTS: dict[str, Any] = {"output_bias": True}
 """Likewise of format 3; never to be changed."""
 
 
+FORMAT_4_DEFAULTS: dict[str, Any] = {"context_features": None}
+"""Likewise of format 4; never to be changed."""
+
+
 def fill_in(meant: dict[str, Any], config: Config, state: State, defaults: Mapping[str, Any]) -> tuple[Config, State]:
     """Fill in the arguments that a format did not have, where a class has them today."""
     return {**{name: value for name, value in meant.items() if name in defaults}, **config}, state
@@ -62,6 +66,7 @@ MIGRATIONS: dict[int, Callable[[Config, State, Mapping[str, Any]], tuple[Config,
     1: to_format_2,
     2: partial(fill_in, FORMAT_2_DEFAULTS),
     3: partial(fill_in, FORMAT_3_DEFAULTS),
+    4: partial(fill_in, FORMAT_4_DEFAULTS),
 }
 """Format version ``v`` to the function that turns its (config, state) into those of ``v + 1``."""
 

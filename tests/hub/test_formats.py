@@ -13,10 +13,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 import dendrite_zoo.models
+from dendrite_zoo import add_dendrites
 from dendrite_zoo.hub import artifact, build, full_config
 from dendrite_zoo.hub.config import FORMAT_VERSION
 from dendrite_zoo.hub.migrations import MIGRATIONS
-from dendrite_zoo.models import ActiveDendriteClassifier
+from dendrite_zoo.models import ActiveDendriteClassifier, AdaptedBackbone
 
 ARTIFACTS = Path(__file__).parent / "artifacts"
 
@@ -48,8 +49,22 @@ def test_every_format_ever_written_still_loads(folder):
         assert not set(segments) & set(artifact.read_weights(folder / artifact.WEIGHTS)[0])
 
 
+def test_a_backbone_of_format_4_has_as_many_random_features_as_then(tmp_path):
+    size, small = 40, {"layers": {"0": 4}, "stages": {"": [40, 1, 0]}, "num_classes": 2, "max_tasks": 2}
+    old = AdaptedBackbone(**small, head=None, backbone_sha256="0" * 64)
+    assert old.context.inner.features.out_features == 1024
+    config = {key: value for key, value in full_config(old).items() if key != "context_features"}
+    assert build({**config, "format_version": 4}).config == old.config
+    with pytest.raises(ValueError, match="context_features"):
+        build(config)
+    network = nn.Sequential(nn.Linear(3, 4 * size), nn.ReLU())
+    new = add_dendrites(network, layers="0", num_classes=2, max_tasks=2, head=None)
+    assert new.context.inner.features.out_features == new.config["context_features"] == 16 * 4 * size
+
+
 def test_every_format_has_its_artifact():
-    assert {folder.name for folder in ARTIFACTS.iterdir()} >= {f"format-{v}" for v in range(1, FORMAT_VERSION + 1)}
+    found = {int(folder.name.split("-")[1]) for folder in ARTIFACTS.iterdir()}
+    assert found == set(range(1, FORMAT_VERSION + 1))
 
 
 def test_every_older_format_has_its_migration():

@@ -9,7 +9,7 @@ from torch import nn
 from dendrite_zoo._core.torch import is_compiled
 from dendrite_zoo.hub.artifact import fingerprint
 from dendrite_zoo.layers.gate import channels_of
-from dendrite_zoo.models.adapters.context import ContextKind
+from dendrite_zoo.models.adapters.context import ContextKind, random_features_for
 from dendrite_zoo.models.adapters.head import HeadKind
 from dendrite_zoo.models.adapters.model import AdaptedBackbone
 from dendrite_zoo.models.adapters.probe import Layers, find_layers, probe
@@ -97,6 +97,7 @@ def add_dendrites(
         context=context,
         shift=shift,
         input_features=seen.input_features if head == "ridge" else 0,
+        context_features=random_features_for(seen.stages.values()) if context == "ridge" else None,
         backbone_name=_name_of(backbone) if name is None else name,
         backbone_sha256=fingerprint(backbone.state_dict()),
     )

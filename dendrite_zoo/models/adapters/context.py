@@ -11,10 +11,11 @@ from dendrite_zoo.contexts import OneHotContext, PrototypeContext, RidgeContext,
 from dendrite_zoo.contexts.base import mean_over_ranks
 from dendrite_zoo.layers.ridge import has_dropped
 from dendrite_zoo.models.adapters.classes import size_of_output
+from dendrite_zoo.models.adapters.features import Stage
 
 ContextKind = Literal["ridge", "prototype", "given"]
-LEAST, MOST = 1024, 2048
-"""Random features of a ridge context: as many as there are features, between these."""
+PER_FEATURE, LEAST, MOST = 16, 1024, 3072
+"""Random features of a ridge context: so many for each feature, between these."""
 MOST_CLASSES = 32
 """Classes of a task whose means a ridge context knows; where there are more, every 32nd shares one."""
 
@@ -22,6 +23,11 @@ MOST_CLASSES = 32
 def clusters_of(config: Mapping[str, Any]) -> int:
     """The classes of a task that a ridge context tells apart, for a config of an `AdaptedBackbone`."""
     return min(MOST_CLASSES, size_of_output(config)) if config["head"] == "ridge" else 1
+
+
+def random_features_for(stages: Iterable[Stage]) -> int:
+    """How many random features a ridge context has over the features of some stages, in a new model."""
+    return min(MOST, max(LEAST, PER_FEATURE * sum(stage.features * (1 + stage.spread) for stage in stages)))
 
 
 class Learner(Protocol):
@@ -36,29 +42,25 @@ class AdapterContext(OneHotContext):
     """The task of an input, found by another context from the features of a backbone without gates.
 
     Args:
-        kind: ``"ridge"`` or ``"prototype"``; with ``"given"`` a task cannot be inferred.
+        config: of an `AdaptedBackbone`; where tasks are ``"given"``, they cannot be inferred.
         num_features: of a row of features.
-        max_tasks: capacity, in tasks.
         model: whose backbone gives the features.
-        num_classes: of a task, whose means a ridge context has, once its head is solved.
 
     Attributes:
         inner: the context over features; None where tasks are given.
     """
 
-    def __init__(
-        self, kind: ContextKind, num_features: int, max_tasks: int, model: "Learner", num_classes: int = 1
-    ) -> None:
-        super().__init__(max_tasks)
-        self.inferable = kind != "given"  # type: ignore[misc]
+    def __init__(self, config: Mapping[str, Any], num_features: int, model: "Learner") -> None:
+        super().__init__(max_tasks := config["max_tasks"])
+        self.inferable = config["context"] != "given"  # type: ignore[misc]
         self._model = (model,)  # no submodule: it is the one that this context is in
         self.inner: TaskContext | None = None
-        if kind == "prototype":
+        if config["context"] == "prototype":
             self.inner = PrototypeContext(num_features, max_tasks)
-        elif kind == "ridge":
-            hidden = min(MOST, max(LEAST, num_features))
+        elif config["context"] == "ridge":
+            hidden = config["context_features"] or min(2048, max(1024, num_features))
             self.inner = RidgeContext(
-                num_features, max_tasks, random_features=hidden, whiten=True, num_classes=num_classes
+                num_features, max_tasks, random_features=hidden, whiten=True, num_classes=clusters_of(config)
             )
 
     def start_task(self, task: int, batches: Iterable[Any]) -> None:

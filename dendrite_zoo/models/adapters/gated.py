@@ -16,7 +16,7 @@ from dendrite_zoo.hub.resolve import REPO
 from dendrite_zoo.layers.gate import BATCH_NORMS, ChannelGate, FrozenNorm, channels_of
 from dendrite_zoo.models.adapters.builders import build_backbone
 from dendrite_zoo.models.adapters.classes import check_classes, classes_by_task, size_of_output
-from dendrite_zoo.models.adapters.context import AdapterContext, ContextKind, clusters_of
+from dendrite_zoo.models.adapters.context import AdapterContext, ContextKind
 from dendrite_zoo.models.adapters.features import FeatureExtractor, Stage, left_out, map_tensors, num_rows, rows_of
 from dendrite_zoo.models.adapters.head import HeadKind, TaskHeads
 from dendrite_zoo.models.adapters.state import WITHOUT_GATES, add_hooks
@@ -42,21 +42,21 @@ class GatedBackbone(HubModel, nn.Module):
         context: ContextKind = "ridge",
         shift: bool = False,
         input_features: int | list[int] = 0,
+        context_features: int | None = None,
         backbone_name: str = "",
         backbone_sha256: str = "",
     ) -> None:
         super().__init__()
         check_classes(num_classes, max_tasks)
-        if head is not None:
-            check_choice(get_args(HeadKind), head=head)
+        check_choice(get_args(HeadKind), head="ridge" if head is None else head)
         check_choice(get_args(ContextKind), context=context)
         self.config = {
             **{"layers": dict(layers), "stages": {name: list(stage) for name, stage in stages.items()}},
             **{"num_classes": num_classes, "max_tasks": max_tasks, "head": head, "context": context, "shift": shift},
-            **{"input_features": input_features, "backbone_name": backbone_name, "backbone_sha256": backbone_sha256},
+            **{"input_features": input_features, "context_features": context_features},
+            **{"backbone_name": backbone_name, "backbone_sha256": backbone_sha256},
         }
-        repo = backbone_name.partition("@")[0]
-        self.built_on = repo if REPO.fullmatch(repo) else ""
+        self.built_on = repo if REPO.fullmatch(repo := backbone_name.partition("@")[0]) else ""
         means = [stage[0] for stage in stages.values()]
         spreads = [Stage(*stage).features for stage in stages.values() if Stage(*stage).spread]
         self.num_features, channels = sum(means + spreads), sum(layers.values())
@@ -67,7 +67,7 @@ class GatedBackbone(HubModel, nn.Module):
         self.status = nn.Buffer(torch.zeros(max_tasks, dtype=torch.uint8))
         self.backbone_id = nn.Buffer(torch.tensor(list(bytes.fromhex(backbone_sha256)), dtype=torch.uint8))
         self.heads = TaskHeads(head, means, spreads, input_features, classes_by_task(self.config), self.num_classes)
-        self.context = AdapterContext(context, self.num_features, max_tasks, self, clusters_of(self.config))
+        self.context = AdapterContext(self.config, self.num_features, self)
         self.learning: int | None = None
         self.extractor: FeatureExtractor | None = None
         self._gates: dict[str, ChannelGate] = {}

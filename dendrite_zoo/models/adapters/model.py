@@ -52,6 +52,7 @@ class AdaptedBackbone(GatedBackbone):
         context: where the task comes from.
         shift: whether channels are shifted, too.
         input_features: numbers of the input that a ridge head takes features of, or the shape of an image.
+        context_features: random features of a ridge context; None: as many as in artifacts of format 4.
         backbone_name: such as ``"timm/resnet18.a1_in1k@<commit>"``; may be empty.
         backbone_sha256: over names, shapes and bytes of its weights.
 
