@@ -238,7 +238,7 @@ class SuccessLogger(Returning):
         if missing := [name for name in names if name not in known]:
             raise ValueError(
                 f"Expected `tasks` among those of the policy, {', '.join(known)}, but got {', '.join(missing)}. Give "
-                "these to the policy where it is made, or pass SuccessLogger(tasks=...) for others to be measured."
+                "these to the policy where it is made, as `fit --tasks` does, or pass SuccessLogger(tasks=...)."
             )
         return np.array([known.index(name) for name in names])
 

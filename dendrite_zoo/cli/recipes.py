@@ -8,6 +8,7 @@ from pathlib import Path
 from jsonargparse import get_loader
 
 from dendrite_zoo._core.names import nearest
+from dendrite_zoo.cli.recipe_tasks import options_of_tasks
 
 
 def recipes() -> dict[str, Path]:
@@ -65,23 +66,26 @@ def _check_options(file: str) -> None:
 
 
 def expand(arguments: Sequence[str]) -> list[str]:
-    """Replace a recipe's name by its path, and ``--resume FOLDER`` by the options that resume the run.
+    """Replace a recipe's name by its path, ``--resume FOLDER`` by the options that resume the run, and ``--tasks``.
 
     Args:
         arguments: as typed after ``dendrite-zoo``.
 
     Raises:
         FileNotFoundError: there is no such recipe, or no such run.
+        ValueError: the recipe has no tasks that could be others.
 
     Example:
         >>> expand(["fit", "--config=permuted-digits", "--name", "mine"])[3:]
         ['--name', 'mine']
     """
-    words, expanded = iter(arguments), list[str]()
+    words, expanded, tasks = iter(arguments), list[str](), None
     for word in words:
         option, equals, value = word.partition("=")
         if option in ("-c", "--config"):
             expanded += ["--config", find(value if equals else next(words, ""))]
+        elif option == "--tasks":
+            tasks = value if equals else next(words, "")
         elif option == "--resume":
             config = _config_of(value if equals else next(words, ""))
             expanded += [
@@ -94,6 +98,9 @@ def expand(arguments: Sequence[str]) -> list[str]:
             ]
         else:
             expanded.append(word)
+    if tasks is not None and "--config" in expanded:
+        behind = expanded.index("--config") + 2
+        expanded[behind:behind] = options_of_tasks(tasks, expanded[behind - 1])
     return expanded
 
 

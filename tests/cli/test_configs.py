@@ -8,6 +8,7 @@ import yaml
 
 from dendrite_zoo.cli.main import main
 from dendrite_zoo.cli.recipes import expand, find
+from dendrite_zoo.rl import MT10
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "dendrite_zoo" / "configs").glob("*.yaml"))
@@ -93,3 +94,39 @@ def test_a_file_that_is_no_config_is_named(content, said, tmp_path, monkeypatch)
     with pytest.raises(ValueError) as refused:
         find("mine.yaml")
     assert said in str(refused.value) and "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("typed", [["--tasks", "a-v3,b-v3"], ["--tasks=[a-v3, 'b-v3']"]])
+def test_other_tasks_are_those_of_the_data_and_of_the_policy_that_is_made(typed, tmp_path):
+    own = {"tasks": ["x-v3", "y-v3", "z-v3"], "env_steps": 300, "warmup_steps": 10, "epochs": 2}
+    made = {"class_path": "ActiveDendritePolicy", "init_args": {"tasks": own["tasks"], "winners": "context"}}
+    file = tmp_path / "mine.yaml"
+    file.write_text(json.dumps({"model": {"init_args": {"model": made}}, "data": {"init_args": own}}))
+    later = ["--data.init_args.env_steps", "7"]
+    words = expand(["fit", *typed, "--config", str(file), *later])
+    assert words[:3] == ["fit", "--config", str(file)] and words[-2:] == later
+    options = dict(zip(words[3:-2:2], map(json.loads, words[4:-2:2]), strict=True))
+    assert options == {
+        "--data.init_args.tasks": ["a-v3", "b-v3"],
+        "--data.init_args.env_steps": 200,
+        "--data.init_args.warmup_steps": 7,
+        "--model.init_args.model": {**made, "init_args": {"tasks": ["a-v3", "b-v3"], "winners": "context"}},
+    }
+
+
+def test_a_loaded_policy_keeps_its_skills_and_has_others_as_further_ones():
+    words = expand(["fit", "--config", "metaworld-scratch-new-skills", "--tasks", "sweep-v3,reach-v3"])
+    options = dict(zip(words[3::2], map(json.loads, words[4::2]), strict=True))
+    assert options["--data.init_args.tasks"] == ["sweep-v3", "reach-v3"]
+    model = options["--model.init_args.model"]
+    assert model["from_pretrained"] == "metaworld-mt10-scratch" and model["tasks"] == [*MT10, "sweep-v3"]
+    words = expand(["fit", "--config", "metaworld-finetune", "--tasks", "push-v3"])
+    assert "--model.init_args.model" not in words and words[words.index("--data.init_args.env_steps") + 1] == "5000"
+    with pytest.raises(ValueError, match="a recipe of robot skills, but got one whose data have none: permuted-digits"):
+        expand(["fit", "--config", "permuted-digits", "--tasks", "push-v3"])
+
+
+@pytest.mark.parametrize("recipe", [path for path in RECIPES if "metaworld" in path.stem], ids=lambda path: path.stem)
+def test_every_robot_recipe_can_have_other_tasks(recipe):
+    words = expand(["fit", "--config", recipe.stem, "--tasks", "mt10"])
+    assert json.loads(words[words.index("--data.init_args.tasks") + 1]) == list(MT10)

@@ -1,0 +1,55 @@
+"""``fit --tasks``: the tasks of a robot recipe, in place of its own."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import get_loader
+
+from dendrite_zoo.rl import MT10, MT50
+
+SETS = {"mt10": MT10, "mt50": MT50}
+OF_ALL_TASKS = "env_steps", "warmup_steps", "capacity"
+"""Arguments of the data that count what all tasks have together."""
+
+
+def options_of_tasks(tasks: str, config: str) -> list[str]:
+    """The options that give a recipe other tasks, each with as many steps as a task of the recipe has.
+
+    A policy that is made by the recipe has these tasks; one that is loaded with further tasks has them as further ones.
+
+    Args:
+        tasks: names, with commas between, or ``"mt10"`` or ``"mt50"``.
+        config: the path of the recipe.
+
+    Raises:
+        ValueError: the data of the recipe have no tasks by name.
+
+    Example:
+        >>> from dendrite_zoo.cli.recipes import find
+        >>> options_of_tasks("door-close-v3,push-v3", find("metaworld-mt3"))[:4]
+        ['--data.init_args.tasks', '["door-close-v3", "push-v3"]', '--data.init_args.env_steps', '100000']
+    """
+    recipe = get_loader("yaml")(Path(config).read_text(encoding="utf-8"))
+    data = recipe["data"]["init_args"] if "tasks" in (recipe.get("data") or {}).get("init_args", {}) else None
+    if data is None:
+        got = f"one whose data have none: {Path(config).stem}"
+        raise ValueError(f"Expected `--tasks` with a recipe of robot skills, but got {got}. Leave the option out.")
+    before, chosen = _names(data["tasks"]), _names(tasks)
+    options = {"data.init_args.tasks": chosen}
+    options |= {
+        f"data.init_args.{name}": -(-data[name] * len(chosen) // len(before)) for name in OF_ALL_TASKS if name in data
+    }
+    model = recipe["model"]["init_args"].get("model")
+    arguments = model.get("init_args", model) if isinstance(model, dict) else {}
+    if "tasks" in arguments:
+        known = [task for task in _names(arguments["tasks"]) if task not in before]
+        arguments["tasks"] = known + [task for task in chosen if task not in known]
+        options["model.init_args.model"] = model
+    return [word for name, value in options.items() for word in (f"--{name}", json.dumps(value))]
+
+
+def _names(tasks: Any) -> list[str]:
+    if not isinstance(tasks, str):
+        return list(tasks)
+    return list(SETS.get(tasks, [name.strip(" '\"") for name in tasks.strip("[] ").split(",")]))
