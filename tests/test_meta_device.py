@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from dendrite_zoo import metrics
-from dendrite_zoo.contexts import ClusterContext, HotellingContext, OneHotContext, PrototypeContext
+from dendrite_zoo.contexts import ClusterContext, HotellingContext, OneHotContext, PrototypeContext, RidgeContext
 from dendrite_zoo.functional import GATES
 from dendrite_zoo.layers import ActiveDendriteConv2d, ActiveDendriteLinear, KWinners, SparseLinear
 from dendrite_zoo.lightning_modules import BehaviorCloning, ContinualClassifier, MultiTaskClassifier, MultiTaskSAC
@@ -110,6 +110,7 @@ CONTEXT_CLASSES = {
     "prototype": lambda: PrototypeContext(6, 4),
     "hotelling": lambda: HotellingContext(6, 4, context_dim=4),
     "clusters": lambda: ClusterContext(6, 4),
+    "ridge": lambda: RidgeContext(6, 4, random_features=16),
 }
 
 
@@ -129,6 +130,46 @@ def test_metrics_count_without_waiting(kind, task):
     metric, scores, task = kind(3).to(META), torch.randn(B, 4, device=META), ids(B) if task == "rows" else task
     metric.update(scores, ids(B), task, *[] if kind is metrics.TaskAccuracy else [1])
     assert metric.total.device == META
+
+
+@pytest.mark.parametrize("kind", CONTEXT_CLASSES)
+def test_contexts_off_the_meta_device_know_no_task(kind):
+    with META:
+        context = CONTEXT_CLASSES[kind]()
+    context.to_empty(device="cpu")
+    fresh = CONTEXT_CLASSES[kind]()
+    for name, buffer in context.named_buffers():
+        if name == "features":  # drawn at random
+            assert len(set(buffer.tolist())) == 4 and 0 <= buffer.min() and buffer.max() < 6
+        else:
+            assert torch.equal(buffer, fresh.get_buffer(name)), name
+    assert context.num_tasks == 0
+
+
+def test_masks_off_the_meta_device():
+    """``to_empty`` gives random memory, and ``reset_parameters`` leaves masks as they are."""
+    waste = [torch.ones(64, 20, dtype=torch.bool) for _ in range(20)]
+    del waste
+    with META:
+        layers = torch.nn.Sequential(SparseLinear(20, 64, density=0.5), torch.nn.ModuleList())
+        options = {"context_dim": 10, "num_segments": 3, "segment_density": 0.3}
+        layers[1].append(ActiveDendriteLinear(20, 64, weight_density=0.25, **options))
+        layers[1].append(ActiveDendriteConv2d(1, 64, 3, **options))
+        gated = XdGClassifier(6, [50], 3, max_tasks=4)
+    for module in (layers, gated):
+        module.to_empty(device="cpu")
+    sparse, (linear, conv) = layers
+    for layer in (sparse, linear, conv):
+        layer.reset_parameters()
+    assert (sparse.mask.sum(1) == 10).all() and (linear.mask.sum(1) == 5).all()
+    assert (gated.gates[0].sum(1) == 10).all()
+    for layer in (linear, conv):
+        assert layer.segments.abs().max() <= 3**-0.5 and (layer.segments[layer.segment_mask] != 0).all()
+        assert (layer.segment_mask.sum(-1) == 3).all() and layer.segment_mask.float().mean((0, 1)).std() > 0
+    assert (sparse.weight[~sparse.mask] == 0).all() and (linear.segments[~linear.segment_mask] == 0).all()
+    kept = SparseLinear(20, 64, density=0.5)
+    mask = kept.mask.clone()
+    assert torch.equal(kept.to(torch.float64).mask, mask), "what was never there is not drawn anew"
 
 
 def test_synaptic_intelligence():

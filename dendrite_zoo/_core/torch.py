@@ -1,7 +1,7 @@
 """Corners of torch that have private names only, and what holds in a version that lacks one."""
 
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -162,8 +162,21 @@ def fused_devices() -> Sequence[str]:
     return ("cpu", "cuda", "mps", "xpu") if known is None else known()
 
 
+def off_meta(before: Mapping[str, Tensor | None], module: nn.Module) -> list[str]:
+    """The names of a module's own buffers that lay on the meta device: after ``to_empty`` they are random memory.
+
+    Args:
+        before: its buffers until then.
+        module: as it is now.
+    """
+    moved = [name for name, old in before.items() if old is not None and old.is_meta]
+    return [name for name in moved if not module.get_buffer(name).is_meta]
+
+
 def keep_precision(module: nn.Module, apply: Callable[..., Any], fn: Callable[[Tensor], Tensor], recurse: bool) -> None:
     """Move a module, and never round its own buffers; those of float64 stay where they are on a device without it.
+
+    Where they come off the meta device, they are zero; what else they should be its ``_fill_buffers`` sets, if any.
 
     Args:
         module: whose ``_apply`` calls this.
@@ -185,6 +198,10 @@ def keep_precision(module: nn.Module, apply: Callable[..., Any], fn: Callable[[T
     for name, after in list(module.named_buffers(recurse=False)):
         if after.dtype != before[name].dtype:
             module._buffers[name] = before[name].to(after.device)
+    if blank := off_meta(before, module):
+        for name in blank:
+            module.get_buffer(name).zero_()
+        getattr(module, "_fill_buffers", lambda: None)()
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[Any]:

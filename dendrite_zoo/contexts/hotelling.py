@@ -110,6 +110,9 @@ class HotellingContext(FoundContext):
         self.features = nn.Buffer(torch.randperm(num_features)[:context_dim].sort().values)
         self.exemplars = nn.Buffer(torch.zeros(max_tasks, num_exemplars, context_dim, dtype=torch.float32))
 
+    def _fill_buffers(self) -> None:
+        self.features.copy_(torch.randperm(self.num_features)[: self.context_dim].sort().values)
+
     @torch.no_grad()
     def observe(self, x: Tensor) -> int:
         """Find the cluster of a training batch, and learn from it.

@@ -1,11 +1,13 @@
 """Layers whose units are gated by active dendrites."""
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from dendrite_zoo._core.checks import check_choice, check_density, check_integers
+from dendrite_zoo._core.torch import off_meta
 from dendrite_zoo.functional import GATES, Context, Gate, apply_gate
 from dendrite_zoo.layers.sparse import SparseLinear, random_mask, uniform_
 from dendrite_zoo.row_sparse.parameter import RowParameter
@@ -49,6 +51,14 @@ class _ActiveDendrites(nn.Module):
     def _zero_masked_segments(self) -> None:
         if self.segments is not None and self.segment_mask is not None:
             self.segments.masked_fill_(~self.segment_mask, 0.0)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        before = dict(self._buffers)
+        super()._apply(fn, recurse)
+        if "segment_mask" in off_meta(before, self) and self.segments is not None:  # by `to_empty`: random memory
+            mask = random_mask(tuple(self.segments.shape), self.segment_density)
+            self.segment_mask = None if mask is None else mask.to(self.segments.device)
+        return self
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
@@ -180,6 +190,11 @@ class ActiveDendriteConv2d(_ActiveDendrites, nn.Conv2d):
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode)
         self._add_segments(out_channels, context_dim, num_segments, gate, segment_density)
+
+    def reset_parameters(self) -> None:
+        """Draw weights and segments anew; the mask stays."""
+        super().reset_parameters()
+        self._reset_segments()
 
     def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
         """Convolve ``x`` ``(B, in_channels, H, W)`` and gate each output channel by the context."""

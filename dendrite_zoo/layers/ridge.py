@@ -173,6 +173,9 @@ class RidgeHead(nn.Module):
         keep_precision(self, super()._apply, fn, recurse)
         return self
 
+    def _fill_buffers(self) -> None:
+        self.bias.fill_(UNSEEN)
+
 
 class RunningSums:
     """What rows add to a `RidgeHead`: products, sums and counts, apart from it until all of them are known to be good.

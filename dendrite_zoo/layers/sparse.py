@@ -1,6 +1,7 @@
 """Linear layers with a fixed sparse weight."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -8,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dendrite_zoo._core.checks import check_density, check_integers
-from dendrite_zoo._core.torch import runs_eagerly
+from dendrite_zoo._core.torch import off_meta, runs_eagerly
 from dendrite_zoo.row_sparse.activation_cache import stamp
 
 __all__ = ["SparseLinear"]
@@ -93,6 +94,14 @@ class SparseLinear(nn.Module):
             with torch.inference_mode(False), torch.no_grad():  # it outlives the pass that makes it
                 self._factor, self._made_for = self.mask.clone().to(self.weight), made_for
         return self._factor
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "SparseLinear":
+        before = dict(self._buffers)
+        super()._apply(fn, recurse)
+        if "mask" in off_meta(before, self):  # by `to_empty`, which leaves random memory
+            mask = random_mask((self.out_features, self.in_features), self.density)
+            self.mask = None if mask is None else mask.to(self.weight.device)
+        return self
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)

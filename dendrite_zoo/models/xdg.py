@@ -1,6 +1,7 @@
 """Context-dependent gating: the baseline that is given the task, and gates units at random."""
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -9,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dendrite_zoo._core.checks import wrong_argument
+from dendrite_zoo._core.torch import off_meta
 from dendrite_zoo.contexts import OneHotContext
 from dendrite_zoo.hub import HubModel, register_model
 from dendrite_zoo.models.classifier import TaskArguments, TaskClassifier
@@ -78,9 +80,15 @@ class XdGClassifier(TaskClassifier, HubModel, nn.Module):
         self.output = nn.Linear(sizes[-1], config.num_classes)
         make_partial([*self.hidden, self.output], [True for _ in self.hidden] + [False])
         for number, units in enumerate(config.hidden_features):
-            on = torch.rand(config.max_tasks, units).topk(units - round(config.gate_fraction * units), dim=1).indices
-            gate = torch.zeros(config.max_tasks, units, dtype=torch.bool).scatter(1, on, True)
-            self.register_buffer(f"gate_{number}", gate)
+            self.register_buffer(f"gate_{number}", _gate(config.max_tasks, units, config.gate_fraction))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "XdGClassifier":
+        before = dict(self._buffers)
+        super()._apply(fn, recurse)
+        for name in off_meta(before, self):  # by `to_empty`: random memory
+            gate = self.get_buffer(name)
+            gate.copy_(_gate(gate.shape[0], gate.shape[1], self.config["gate_fraction"]))
+        return self
 
     @property
     def gates(self) -> list[Tensor]:
@@ -121,3 +129,9 @@ class XdGClassifier(TaskClassifier, HubModel, nn.Module):
             x, columns = whole.gather(1, places), rows
         output = Part(self.output.weight.shape, None, columns, groups).of(self.output.weight, self.output.bias)
         return output(x)
+
+
+def _gate(tasks: int, units: int, fraction: float) -> Tensor:
+    """Which units of a layer are on in each task, ``(tasks, units)``."""
+    on = torch.rand(tasks, units).topk(units - round(fraction * units), dim=1).indices
+    return torch.zeros(tasks, units, dtype=torch.bool).scatter(1, on, True)
