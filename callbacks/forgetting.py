@@ -3,6 +3,7 @@
 import contextlib
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,8 +40,7 @@ class ForgettingLogger(OwnState):
     ``trainer.validate`` before ``trainer.fit`` fills ``baseline``, or, where training starts at a task ``f > 0``, row
     ``f - 1``; after a fit it measures the row of the task trained last anew, whatever weights it is given. The sanity
     check counts for nothing. With one ``Trainer.fit`` for each task, use one logger for all, and set ``log.task = i``
-    before each; with one loader after another in ``trainer.validate(model, loader_j)``, set ``log.task = j``. An index
-    is for the next run only, and serves the other callbacks of the Trainer too.
+    before each; with one loader after another in ``trainer.validate(model, loader_j)``, ``log.task = j``: for one run.
 
     Logged are ``forgetting``, ``forgetting/task_{j}``, ``average_accuracy``, ``backward_transfer``,
     ``forward_transfer`` and ``learning_accuracy`` (`dendrite_zoo.metrics`), taken of ``matrix[: i + 1, : i + 1]``; NaN
@@ -48,16 +48,17 @@ class ForgettingLogger(OwnState):
     ``patience`` than task 0 has validations. ``average_accuracy`` is NaN, too, while a task up to ``i`` measured before
     is missing in row ``i``. It is a mean over ever more tasks: a ``ModelCheckpoint`` on it keeps a model of the first.
 
-    They are logged by ``pl_module.log`` in ``on_validation_epoch_end``; those of single tasks, and all of a module that
-    logs its metric in its own ``on_validation_epoch_end``, which runs after the callbacks', go straight to the loggers
-    and to ``trainer.callback_metrics``: put an ``EarlyStopping`` that monitors them behind this callback.
+    They are logged by ``pl_module.log`` in ``on_validation_epoch_end``; those of single tasks, and all where the module
+    logs its metric in its own such hook, which runs after the callbacks', go straight to the loggers and to
+    ``trainer.callback_metrics``: put an ``EarlyStopping`` that monitors them behind this callback.
 
-    When a fit or a validation ends, the first process prints the matrix and writes ``matrix.json``; when a fit ends,
-    ``matrix.png``, with the ``[report]`` extra. A file with rows of an earlier run that this one lacks is left alone.
+    When a fit or a validation ends, the first process prints the matrix and writes ``matrix.json``, and after a fit
+    ``matrix.png`` (``[report]`` extra). A file with rows of an earlier run that this one lacks is left alone.
 
     Args:
         metric: name of what the module logs in validation or test. ``{task}`` is the place of the task in names of your
             own, ``"val_acc_{task}"``; ``{task:1}`` where they count from 1, ``"task_{task:1}/val/acc"``.
+        task_names: what stands there in place of numbers, task by task: ``"val/{task}/acc"``, ``["mnist", "usps"]``.
         task: the task being trained, an absolute index from 0: a function of the Trainer, such as ``lambda trainer:
             trainer.current_epoch // 3``, its import path, or the index for the next run. By default the
             ``current_task`` of the datamodule or the module. In a validation with several loaders, a task beyond the
@@ -90,6 +91,7 @@ class ForgettingLogger(OwnState):
         metric: str = "val/acc",
         task: Task | None = None,
         *,
+        task_names: Sequence[str] | None = None,
         epochs_per_task: int | None = None,
         mode: Literal["max", "min"] = "max",
         name: str | None = None,
@@ -103,7 +105,7 @@ class ForgettingLogger(OwnState):
         self._record = AccuracyRecord(metric, mode)
         self._given = GivenTask(task, epochs_per_task)
         self._progress = TaskProgress(self._given, self._record, None if folder is None else Path(folder))
-        self._reader = MetricReader(metric)
+        self._reader = MetricReader(metric, task_names)
         self._filler = MatrixFiller(self._reader, self._record, self._progress)
         self._mailbox = Mailbox()
         self._output: Path | None = None
@@ -181,15 +183,14 @@ class ForgettingLogger(OwnState):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Make sure that the task can be known, and that metrics are collected, before any work is done."""
         if trainer.barebones:
-            raise ValueError(
-                "ForgettingLogger reads metrics, but Trainer(barebones=True) keeps no metrics. Leave one of them out."
-            )
+            raise ValueError("ForgettingLogger reads metrics; Trainer(barebones=True) keeps no metrics. Leave one out.")
         if self._was_dry:  # a `fast_dev_run` leaves nothing behind
             self.load_state_dict(self._fresh)
         self._was_dry = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
         self.record.label = self._label(trainer)
-        asked = stage == "fit" or (stage == "validate" and self._progress.task is None)
-        if asked and not has_task(trainer, self._given.source):
+        if (stage == "fit" or (stage == "validate" and self._progress.task is None)) and not has_task(
+            trainer, self._given.source
+        ):
             if self._given.used_up is None:
                 raise unknown_task(trainer, type(self).__name__)
             raise ValueError(
@@ -288,8 +289,7 @@ class ForgettingLogger(OwnState):
 
     def _values(self, trainer: Trainer) -> dict[str, float]:
         fitting = trainer.state.fn == "fit"  # else nothing is monitored, and Lightning prints each value
-        prefix = f"{self.record.label}/" if self.record.label else ""
-        values = self.record.values(self._filler.after, self.mode).items()
+        prefix, values = f"{self.record.label}/".lstrip("/"), self.record.values(self._filler.after, self.mode).items()
         return {prefix + name: value for name, value in values if fitting or not math.isnan(value)}
 
     def _report(self, trainer: Trainer, *, picture: bool = False, show: bool = True) -> None:

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_warn
@@ -36,18 +36,23 @@ class MetricName:
 
     Args:
         metric: the name.
+        task_names: what stands in the place of the task where that is no number, in the order of the tasks.
 
     Raises:
-        ValueError: a ``{...}`` that is neither ``{task}`` nor ``{task:1}``, or more than one.
+        TypeError: ``task_names`` is no list of names.
+        ValueError: a ``{...}`` that is neither ``{task}`` nor ``{task:1}``, or more than one; names without a place for
+            them, or twice the same.
 
     Example:
         >>> MetricName("val/acc").keys({"val/task_0/acc": 0.9, "val/task_2/acc": 0.8, "val/acc": 0.5})
         {0: 'val/task_0/acc', 2: 'val/task_2/acc'}
         >>> MetricName("task_{task:1}/val/acc").keys(["task_1/val/acc", "task_2/val/acc"])
         {0: 'task_1/val/acc', 1: 'task_2/val/acc'}
+        >>> MetricName("val/{task}/acc", ["mnist", "usps"]).keys(["val/usps/acc", "val/mean/acc"])
+        {1: 'val/usps/acc'}
     """
 
-    def __init__(self, metric: str) -> None:
+    def __init__(self, metric: str, task_names: Sequence[str] | None = None) -> None:
         if not isinstance(metric, str):
             raise wrong_argument("metric", "the name of a metric that the module logs", metric)
         self.metric = re.sub(LOADER + "$", "", metric)
@@ -61,8 +66,32 @@ class MetricName:
         self.of_test, self.of_validation = "test" in words, any(word.startswith("val") for word in words)
         stage, slash, name = self.metric.rpartition("/")
         before, behind = (parts[0], parts[2]) if self.has_place else (f"{stage}{slash}task_", f"/{name}")
-        self._named = re.compile(rf"{re.escape(before)}(\d+){re.escape(behind)}(?:{LOADER})?")
+        self._check_names(task_names)
+        self._tasks = {name: number for number, name in enumerate(task_names or ())}
+        task = "|".join(map(re.escape, self._tasks)) or r"\d+"
+        self._named = re.compile(rf"{re.escape(before)}({task}){re.escape(behind)}(?:{LOADER})?")
         self._by_loader = re.compile(re.escape(self.metric) + LOADER)
+
+    def _check_names(self, task_names: Any) -> None:
+        if task_names is None:
+            return
+        if isinstance(task_names, str) or not all(isinstance(name, str) and name for name in task_names):
+            raise TypeError(f"Expected `task_names` to be a list of names, one for each task, but got {task_names!r}.")
+        if not task_names or len(set(task_names)) < len(task_names):
+            raise wrong_argument("task_names", "a name of its own for each task, in their order", list(task_names))
+        if not self.has_place or self.first:
+            expected = "a name with a place for them, such as 'val/{task}/acc', where there are `task_names`"
+            raise wrong_argument("metric", expected, self.metric)
+
+    @property
+    def counts(self) -> bool:
+        """Whether names hold the number of the task, and not its name."""
+        return not self._tasks
+
+    def loader_of(self, key: str, task: int) -> int | None:
+        """The index of the validation loader that a key's value is of; None where that is not known."""
+        match = re.search(LOADER + "$", key)
+        return int(match[1]) if match else task if self.counts else None
 
     def keys(self, logged: Iterable[str]) -> dict[int, str]:
         """Task -> key, of the keys that say a task.
@@ -78,7 +107,7 @@ class MetricName:
 
     def _by_name(self, matches: list[re.Match[str]]) -> dict[int, str]:
         """By the number in the name, or, where that is one and the same for several loaders, by theirs."""
-        named = {int(match[1]) - self.first: match[0] for match in matches}
+        named = {self._tasks[match[1]] if self._tasks else int(match[1]) - self.first: match[0] for match in matches}
         if len(named) < len(matches) and all(match[2] for match in matches):
             return {int(match[2]): match[0] for match in matches}
         if len(matches) == 1 and matches[0][2] and int(matches[0][2]) not in named:
@@ -101,7 +130,7 @@ class MetricName:
 
     def names_task(self, key: str) -> bool:
         """Whether a key holds a task that the module counted itself, and not Lightning's index of a loader."""
-        return self._named.fullmatch(key) is not None
+        return self.counts and self._named.fullmatch(key) is not None
 
     def not_logged(self, logged: Mapping[str, Any], loaders: int) -> str:
         """The message for a metric that a validation did not log for each task.
@@ -138,8 +167,40 @@ class MetricName:
             f"{expected}only {shown}{more} were logged.{nearest(self.metric, readable(logged, loaders))} Pass the "
             f"name of a metric that is logged, or call self.log({self.metric!r}, ...) in `validation_step`, with one "
             "loader for each task. Names of your own have a place for the number of the task: 'val_acc_{task}', or "
-            "'task_{task:1}/val/acc' where they count from 1."
+            f"'task_{{task:1}}/val/acc' where they count from 1.{self._of_names(logged)}"
         )
+
+    def _of_names(self, logged: Iterable[str]) -> str:
+        """What to write where the names that were logged in one place are those of tasks."""
+        places = named_places(self.metric, logged) if self.counts else {}
+        place, names = max(places.items(), key=lambda item: len(item[1]), default=("", []))
+        if len(names) < 2 - self.has_place:
+            return ""
+        return f" Where {names} are tasks, in the order of training: ForgettingLogger({place!r}, task_names={names})."
+
+
+def named_places(metric: str, logged: Iterable[str]) -> dict[str, list[str]]:
+    """What a metric's name may be with a place for the task, and the names that were logged there.
+
+    Example:
+        >>> named_places("val/acc", ["val/mnist/acc", "val/usps/acc", "val/loss", "val/acc_usps"])
+        {'val/{task}/acc': ['mnist', 'usps'], 'val/acc_{task}': ['usps']}
+    """
+    parts = re.split(PLACE, metric)
+    ends = [(metric[:cut], metric[cut:]) for cut in range(len(metric) + 1)] if len(parts) == 1 else [tuple(parts[::2])]
+    places = dict[str, list[str]]()
+    for key in (re.sub(LOADER + "$", "", key) for key in logged):
+        for start, end in ends:
+            if len(key) <= len(start + end) or not (key.startswith(start) and key.endswith(end)):
+                continue
+            added = key[len(start) : len(key) - len(end)]
+            name = re.fullmatch(r"[/_.-]?(\w[\w. -]*?)[/_.-]?", added)
+            if name is None or re.fullmatch(r"(task_)?\d+|step|epoch", name[1]) or (len(ends) > 1 and name[1] == added):
+                continue
+            place = f"{start}{added.replace(name[1], '{task}', 1)}{end}"
+            if name[1] not in places.setdefault(place, []):
+                places[place].append(name[1])
+    return places
 
 
 def readable(logged: Iterable[str], loaders: int) -> list[str]:

@@ -38,10 +38,11 @@ class MetricReader:
 
     Args:
         metric: such as ``"val/acc"``, see `MetricName`.
+        task_names: see `MetricName`.
     """
 
-    def __init__(self, metric: str) -> None:
-        self.name = MetricName(metric)
+    def __init__(self, metric: str, task_names: Sequence[str] | None = None) -> None:
+        self.name = MetricName(metric, task_names)
         self._before: dict[str, Tensor] = {}
         self._samples: dict[int, int | None] = {}
         self._states: MetricStates | None = None
@@ -91,7 +92,7 @@ class MetricReader:
         keys = self.name.keys(logged)
         if not keys and alone and self.name.metric in logged:
             keys = {ALONE: self.name.metric}
-        found = {j: (float(logged[key]), self._samples_of(j, alone, len(keys))) for j, key in keys.items()}
+        found = {j: (float(logged[key]), self._samples_of(j, key, alone, len(keys))) for j, key in keys.items()}
         if not any(ranks := all_gather(found)) or str(ranks) == self._last:  # as text, in which NaN equals NaN
             return None
         self._last = str(ranks)
@@ -108,9 +109,12 @@ class MetricReader:
         found = average_over_ranks(ranks) if len(ranks) > 1 else ranks[0]
         return Read(found, any(self.name.names_task(key) for key in keys.values()))
 
-    def _samples_of(self, task: int, alone: bool, values: int) -> int | None:
+    def _samples_of(self, task: int, key: str, alone: bool, values: int) -> int | None:
         """Behind the value of a task, where it is known from which loader that came."""
-        return self._samples.get(task) if not alone else self._samples.get(0) if values == 1 else None
+        if alone:
+            return self._samples.get(0) if values == 1 else None
+        loader = self.name.loader_of(key, task)
+        return None if loader is None else self._samples.get(loader)
 
 
 def average_over_ranks(ranks: Sequence[Found]) -> Found:

@@ -52,6 +52,51 @@ def test_a_metric_that_is_no_name(metric):
         MetricName(metric)
 
 
+@pytest.mark.parametrize(
+    ("logged", "expected"),
+    [
+        (["val/usps/acc", "val/mnist/acc", "val/mean/acc"], {1: "val/usps/acc", 0: "val/mnist/acc"}),
+        (["val/mnist-c/acc/dataloader_idx_0", "val/mnist/acc/dataloader_idx_1"], dict(zip((2, 0), [
+            "val/mnist-c/acc/dataloader_idx_0", "val/mnist/acc/dataloader_idx_1"], strict=True))),
+        # the name is that of the task that is trained on
+        (["val/usps/acc/dataloader_idx_0", "val/usps/acc/dataloader_idx_1"], dict(enumerate(
+            ["val/usps/acc/dataloader_idx_0", "val/usps/acc/dataloader_idx_1"]))),
+        (["val/0/acc", "val/task_0/acc"], {}),
+    ],
+)  # fmt: skip
+def test_tasks_with_names(logged, expected):
+    name = MetricName("val/{task}/acc", ["mnist", "usps", "mnist-c"])
+    assert name.keys(logged) == expected and not any(map(name.names_task, logged))
+
+
+def test_names_of_tasks_that_are_none():
+    with pytest.raises(TypeError, match="Expected `task_names` to be a list of names, one for each task, but got 'ab'"):
+        MetricName("val/{task}/acc", "ab")
+    with pytest.raises(TypeError, match=r"but got \[0, 1\]"):
+        MetricName("val/{task}/acc", [0, 1])
+    for metric in ("val/acc", "val/{task:1}/acc"):
+        with pytest.raises(ValueError, match="with a place for them, such as 'val/{task}/acc', where there are `task_"):
+            MetricName(metric, ["a", "b"])
+    for names in ([], ["a", "a"]):
+        with pytest.raises(ValueError, match="a name of its own for each task, in their order"):
+            MetricName("val/{task}/acc", names)
+
+
+@pytest.mark.parametrize("metric", ["val/acc", "val/{task}/acc"])
+def test_the_message_says_how_names_of_tasks_are_read(metric):
+    logged = ["val/mnist/acc/dataloader_idx_0", "val/fashion-mnist/acc/dataloader_idx_1", "val/loss"]
+    message = MetricName(metric).not_logged(dict.fromkeys(logged, 0), loaders=2)
+    names = "['mnist', 'fashion-mnist']"
+    assert message.endswith(
+        f"Where {names} are tasks, in the order of training: ForgettingLogger('val/{{task}}/acc', task_names={names})."
+    )
+
+
+@pytest.mark.parametrize("logged", [["val/acc_step", "val/acc_epoch"], ["val/task_1/loss"], ["val/loss", "val/f1"]])
+def test_nothing_is_said_of_names_where_there_are_none(logged):
+    assert "task_names" not in MetricName("val/acc").not_logged(dict.fromkeys(logged, 0), loaders=2)
+
+
 def test_a_number_below_the_first():
     with pytest.raises(ValueError, match=r"count tasks from 1, as 'acc_\{task:1\}' says, but 'acc_0' was logged"):
         MetricName("acc_{task:1}").keys(["acc_0", "acc_1"])
