@@ -1,6 +1,7 @@
 """The equations, as pure tensor functions: dendrites, k-winners, contexts, the matrix, discriminants, sparsity, SAC."""
 
 from dendrite_zoo.functional.accuracy_matrix import *
+from dendrite_zoo.functional.bootstrap import *
 from dendrite_zoo.functional.context import *
 from dendrite_zoo.functional.dendrites import *
 from dendrite_zoo.functional.normalization import *

@@ -1,5 +1,6 @@
 """Pure functions of the accuracy matrix and of activations, under the path that users import them from."""
 
 from dendrite_zoo.functional.accuracy_matrix import *
+from dendrite_zoo.functional.bootstrap import *
 from dendrite_zoo.functional.sparsity import *
 from dendrite_zoo.functional.success_curve import *

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from dendrite_zoo.metrics import bootstrap_interval
+from dendrite_zoo.functional.bootstrap import bootstrap_interval
 from dendrite_zoo.records.record import FURTHER, ResultRecord
 
 __all__ = ["merge_records", "merge_seeds"]

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from rich.progress import Progress
 
 from dendrite_zoo._core.checks import check_integers, wrong_argument
-from dendrite_zoo.metrics import bootstrap_interval
+from dendrite_zoo.functional.bootstrap import bootstrap_interval
 from dendrite_zoo.rl.environments import TaskEnvironments, checked_actions
 from dendrite_zoo.rl.episodes import Split
 from dendrite_zoo.rl.form import takes

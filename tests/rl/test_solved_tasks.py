@@ -16,34 +16,10 @@ from dendrite_zoo.rl.statistics import EpisodeStatistics
 from dendrite_zoo.rl.transitions import Transitions
 from dendrite_zoo.streams import OnlineTasks
 from tests.rl.test_ahead import AfterRounds, Weights, fit
-from tests.rl.worlds import Ledge
+from tests.rl.worlds import easy, hard
 
 pytest.importorskip("gymnasium")
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory", "ignore:.*does not have many workers")
-
-
-class Easy(Ledge):
-    """Is solved whatever is done."""
-
-    def step(self, action):
-        *result, _ = super().step(action)
-        return (*result, {"near": True})
-
-
-class Hard(Ledge):
-    """Never is."""
-
-    def step(self, action):
-        *result, _ = super().step(action)
-        return (*result, {"near": False})
-
-
-def easy():
-    return Easy(length=2)
-
-
-def hard():
-    return Hard(length=2)
 
 
 def data(**arguments):

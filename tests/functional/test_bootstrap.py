@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dendrite_zoo.metrics import bootstrap_interval
+from dendrite_zoo.functional import bootstrap_interval
 
 
 def test_bootstrap_over_goals_agrees_with_the_binomial_law():
