@@ -1,7 +1,7 @@
 """Learning many robot tasks by imitation."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Literal, get_args
 
@@ -16,15 +16,16 @@ from dendrite_zoo._core.checks import check_choice, check_flags, check_integers,
 from dendrite_zoo._core.lightning import attached_trainer
 from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo.lightning_modules.new_tasks import Learn
-from dendrite_zoo.lightning_modules.policies import PolicyModule, check_shapes
+from dendrite_zoo.lightning_modules.policies import PolicyModule
 from dendrite_zoo.lightning_modules.schedules import cosine
 from dendrite_zoo.lightning_modules.weight_average import WeightAverage, Weights
 from dendrite_zoo.models import ActiveDendritePolicy
 from dendrite_zoo.models.loading import as_model, saved_config
+from dendrite_zoo.rl.transitions import as_demonstrated
 from dendrite_zoo.streams import DemonstrationMixture
 
 Loss = Literal["l1", "mse"]
-Batch = tuple[Tensor, Tensor, Tensor]
+Batch = tuple[Tensor, Tensor, Tensor] | Mapping[str, Tensor]
 
 
 def imitation_loss(mean: Tensor, action: Tensor, kind: Loss = "l1") -> Tensor:
@@ -45,7 +46,7 @@ def imitation_loss(mean: Tensor, action: Tensor, kind: Loss = "l1") -> Tensor:
 
 @say_new_names
 class BehaviorCloning(PolicyModule):
-    """Trains a policy to do what experts do, on batches ``(observation, action, task)``.
+    """Trains a policy to do what experts do, on batches ``(observation, action, task)`` or dictionaries of these.
 
     The learning rate falls to zero along a cosine, over the whole fit, or over each task where tasks are learned one
     after another. Validation, `act_batch`, the trained model and the model of a checkpoint have the moving average of
@@ -137,7 +138,7 @@ class BehaviorCloning(PolicyModule):
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Distance to the expert's actions in task ``dataloader_idx``."""
-        self.log_means({f"val/task_{dataloader_idx}/loss": self._loss(batch)}, len(batch[2]))
+        self.log_means({f"val/task_{dataloader_idx}/loss": self._loss(batch)}, len(as_demonstrated(batch)[2]))
 
     def configure_callbacks(self) -> list[Callback]:
         """Return the average, which a callback alone can take out of the model where a validation raises."""
@@ -186,9 +187,10 @@ class BehaviorCloning(PolicyModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Set the learning rate; start a task with a fresh optimizer."""
         super().on_train_batch_start(batch, batch_idx)
+        observation, action, task = as_demonstrated(batch, self.model)
         if not isinstance(self.datamodule, DemonstrationMixture):
-            self.check_batch(*self._parts(batch))
-        self.enter_batch(batch[2])
+            self.check_batch(observation, action, task)
+        self.enter_batch(task)
         done, total = self._progress(batch_idx)
         self.scale_learning_rate(min(1.0, (done + 1) / max(1, self.hparams["warmup"])) * cosine(done / total))
 
@@ -246,23 +248,11 @@ class BehaviorCloning(PolicyModule):
         super().start_parts(is_first=is_first)
 
     def _loss(self, batch: Batch) -> Tensor:
-        observation, action, task = self._parts(batch)
+        observation, action, task = as_demonstrated(batch, self.model)
         task = self.in_policy(task)
         if task.device.type == "cpu" and bool((task == task[0]).all()):
             task = task[0]  # one index for all rows is cheaper
         return imitation_loss(self(observation, task)[0], action, self.hparams["loss"])
-
-    def _parts(self, batch: Any) -> Batch:
-        """The tensors of a batch, in the precision of the policy."""
-        if not isinstance(batch, Sequence) or len(batch) != 3 or not all(isinstance(part, Tensor) for part in batch):
-            got = f"{len(batch)} parts" if isinstance(batch, Sequence) else type(batch).__name__
-            raise TypeError(
-                f"Expected batches of tensors (observation, action, task), but got {got}. Where there is one task, its "
-                "number is torch.zeros(len(observation), dtype=torch.long)."
-            )
-        check_shapes(self.model, *batch)
-        kind = next(self.model.parameters()).dtype
-        return batch[0].to(kind), batch[1].to(kind), batch[2].long()
 
     def _progress(self, batch_idx: int) -> tuple[int, float]:
         """How many updates of what is learned at one stretch are done, and how many there are."""

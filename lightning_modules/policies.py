@@ -14,7 +14,7 @@ from dendrite_zoo._core.names import nearest, places_of
 from dendrite_zoo.lightning_modules.new_parts import thaw
 from dendrite_zoo.lightning_modules.new_tasks import NewTaskModule
 from dendrite_zoo.models.control import ControlModel
-from dendrite_zoo.rl import evaluate_policy
+from dendrite_zoo.rl import MetaWorldTask, evaluate_policy
 from dendrite_zoo.rl.evaluation import Act
 from dendrite_zoo.rl.transitions import check_rows
 from dendrite_zoo.streams import OnlineTasks
@@ -81,7 +81,6 @@ class PolicyModule(NewTaskModule):
 
     def check_batch(self, observation: Tensor, action: Tensor, task: Tensor) -> None:
         """Refuse rows of a loader of one's own that no policy could have played; warn where nothing scales them."""
-        check_shapes(self.model, observation, action, task)
         check_rows(action, task, len(self.tasks if self._places is None else self._places))
         is_first, self._looked_at = not self._looked_at, True
         if not is_first or not isinstance(self.model, ControlModel) or self.model.has_normalizer:
@@ -113,10 +112,22 @@ class PolicyModule(NewTaskModule):
         if far := (sizes > FAR).nonzero().flatten().tolist():
             rank_zero_warn(
                 f"Numbers {far[:8]} of the observations are up to {float(sizes.max()):.0f} times their "
-                "scale in the policy's normaliser, for they hardly moved in the tasks before, and drown the rest. Call "
-                "model.extend_normalizer(observations) before the fit: it helps where they were zero, and leaves what "
-                "the policy does in the tasks before as it is."
+                f"scale in the policy's normaliser, for they hardly moved in the tasks before, and drown the rest. "
+                f"{self._remedy_for_what_is_far()}"
             )
+
+    def _remedy_for_what_is_far(self) -> str:
+        """What can be done about it, before a fit."""
+        effect = "it helps where they were zero, and leaves what the policy does in the tasks before as it is."
+        if not isinstance(data := self.datamodule, OnlineTasks):
+            return f"Call model.extend_normalizer(observations) before the fit: {effect}"
+        own = "give the task as spec.normalized(), by scales of its own"
+        if not getattr(self, "began_trained", True):  # normalised by the first task of this fit
+            sample = "numpy.concatenate([spec.sample_observations() for spec in data.specs])"
+            return f"Before another fit {own}; or call model.fit_normalizer({sample}), which normalises by all tasks."
+        place = self._current or 0
+        words = f"Before another fit call model.extend_normalizer(data.specs[{place}].sample_observations()): {effect}"
+        return words if isinstance(data.specs[place], MetaWorldTask) else f"{words} Else {own}."
 
     def first_tasks(self) -> Sequence[int]:
         """The task being trained; all of the data's, where they are trained at once."""
@@ -187,22 +198,6 @@ def tasks_of(policy: nn.Module) -> tuple[str, ...]:
         got = f"a {type(policy).__name__} without. Give it the attribute."
         raise TypeError(f"Expected a policy with `tasks`, the names of those that it has, but got {got}")
     return tuple(cast(Any, tasks))
-
-
-def check_shapes(model: nn.Module, observation: Tensor, action: Tensor, task: Tensor) -> None:
-    """Refuse what would be compared each row with each, or is of another policy.
-
-    Raises:
-        ValueError: it is not observations ``(B, O)``, actions ``(B, A)`` and tasks ``(B,)``.
-    """
-    if task.ndim != 1:
-        remedy = "Of one-hot tasks pass task.argmax(1); single rows need a DataLoader(data, batch_size=...)."
-        raise wrong_argument("task", "of shape (B,), a number a row", tuple(task.shape), remedy)
-    for name, part in (("observation", observation), ("action", action)):
-        size = getattr(model, "config", {}).get(f"{name}_size", part.shape[-1] if part.ndim else 1)
-        if part.shape != (len(task), size):
-            own = f"Pass {name}.unsqueeze(1)." if part.ndim == size == 1 else f"The policy has {name}_size={size}."
-            raise wrong_argument(name, f"of shape {(len(task), size)}", tuple(part.shape), own)
 
 
 def check_sizes(model: nn.Module, data: Any) -> None:

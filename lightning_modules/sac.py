@@ -280,7 +280,7 @@ class MultiTaskSAC(PolicyModule):
             self._normalize(cast(Tensor, self.all_gather(seen)).flatten(0, -2))
 
     def _steps(self, batch: Any) -> Transitions:
-        return as_transitions(batch, next(self.model.parameters()).dtype)
+        return as_transitions(batch, self.model)
 
     def _learn_from(self, batch: Any) -> None:
         self._generator = self._generator_of(self.global_step)

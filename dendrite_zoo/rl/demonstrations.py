@@ -17,6 +17,7 @@ from torch import Tensor
 from dendrite_zoo._core.files import write_atomically
 from dendrite_zoo._core.finite import unusable_rows
 from dendrite_zoo.rl.metaworld.tasks import ACTION_SIZE, MT50, OBSERVATION_SIZE
+from dendrite_zoo.rl.transitions import check_actions
 
 __all__ = ["Demonstrations"]
 
@@ -34,7 +35,8 @@ class Demonstrations:
         config: how they were collected, see `dendrite_zoo.rl.collection.collection_config`; None if unknown.
 
     Raises:
-        ValueError: tensors of other shapes, or with NaN or infinity, or a task that is no position in ``tasks``.
+        ValueError: tensors of other shapes, or with NaN or infinity, actions beyond -1 to 1, or a task that is no
+            position in ``tasks``.
 
     Example:
         >>> one = Demonstrations(("reach-v3",), torch.zeros(2, 39), torch.zeros(2, 4), torch.zeros(2).long(),
@@ -66,6 +68,7 @@ class Demonstrations:
                 raise ValueError(
                     f"Expected `{name}` to be finite, but got NaN or infinity in rows {bad[:8]}. Drop them."
                 )
+        check_actions(self.action)
         low, high = (int(end) for end in self.task.aminmax()) if rows else (0, 0)
         if not 0 <= low <= high < len(self.tasks):
             expected = f"positions in tasks={self.tasks}, from 0 to {len(self.tasks) - 1}"

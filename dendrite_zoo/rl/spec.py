@@ -131,20 +131,32 @@ class TaskSpec:
             >>> [round(number, 2) for number in moon.normalizer[1]]
             [0.69, 0.65, 1.59]
         """
-        check_integers(1, steps=steps)
-        bare = replace(self, normalizer=None)
-        draws, env, seen = np.random.RandomState(seed), bare.make(), []
-        ended, episode = True, 0
-        for _ in range(steps):
-            if ended:
-                observation, episode = bare.begin(env, seed + episode), episode + 1
-            seen.append(observation)
-            result = bare.play(env, draws.uniform(-1, 1, self.action_size))
-            observation, ended = result.observation, result.ended
-        close(env)
+        seen = replace(self, normalizer=None).sample_observations(steps=steps, seed=seed)
         mean, scale = np.mean(seen, axis=0), np.std(seen, axis=0)
         scale[scale < 1e-8] = 1.0  # what never changes
         return replace(self, normalizer=(tuple(mean.tolist()), tuple(scale.tolist())))
+
+    def sample_observations(self, *, steps: int = 1000, seed: int = 0) -> NDArray[np.float64]:
+        """What random actions meet, such as to normalise a policy by before it is trained.
+
+        Args:
+            steps: that are played.
+            seed: of starts and actions.
+
+        Returns:
+            ``(steps, O)``.
+        """
+        check_integers(1, steps=steps)
+        draws, env, seen = np.random.RandomState(seed), self.make(), []
+        ended, episode = True, 0
+        for _ in range(steps):
+            if ended:
+                observation, episode = self.begin(env, seed + episode), episode + 1
+            seen.append(observation)
+            result = self.play(env, draws.uniform(-1, 1, self.action_size))
+            observation, ended = result.observation, result.ended
+        close(env)
+        return np.stack(seen)
 
     def begin(self, env: Any, seed: int) -> NDArray[np.float64]:
         """Begin an episode in an environment of this task.

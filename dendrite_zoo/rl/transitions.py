@@ -4,11 +4,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dendrite_zoo._core.checks import wrong_argument
 
 __all__ = ["Transitions"]
+
+DEMONSTRATED = ("observation", "action", "task")
+"""What is imitated, by the names of `Transitions`."""
 
 
 class Transitions(NamedTuple):
@@ -35,12 +38,12 @@ class Transitions(NamedTuple):
     discount: Tensor | None = None
 
 
-def as_transitions(batch: Any, kind: torch.dtype = torch.float32) -> Transitions:
+def as_transitions(batch: Any, model: nn.Module | None = None) -> Transitions:
     """A batch of a loader of one's own as `Transitions`.
 
     Args:
         batch: five to seven tensors in the order of `Transitions`, or a mapping of them by their names.
-        kind: of the numbers.
+        model: that learns from them, whose sizes they are to have, and whose precision they get.
 
     Raises:
         ValueError: it is something else.
@@ -56,30 +59,92 @@ def as_transitions(batch: Any, kind: torch.dtype = torch.float32) -> Transitions
     except TypeError:
         rows = []
     if len(set(rows)) != 1:
-        names, got = ", ".join(Transitions._fields), type(batch).__name__
-        shapes = (
-            [tuple(part.shape) for part in batch if isinstance(part, Tensor)] if isinstance(batch, Sequence) else []
-        )
+        names = ", ".join(Transitions._fields)
         raise ValueError(
-            f"Expected data of OnlineTasks, or batches of {names} with as many rows each, but got {got} of the shapes "
-            f"{shapes}."
+            f"Expected data of OnlineTasks, or batches of {names} with as many rows each, but got {_shapes(batch)}."
         )
-    _check_shapes(steps)
+    check_shapes(steps._asdict(), model)
+    kind = _precision(model)
     ends = None if steps.terminated is None else steps.terminated.bool()
     seen, done, reward, then = (part.to(kind) for part in steps[:4])
     factor = None if steps.discount is None else steps.discount.to(kind)
     return Transitions(seen, done, reward, then, steps.task.long(), ends, factor)
 
 
-def _check_shapes(steps: Transitions) -> None:
-    """Refuse what would be compared each row with each."""
-    for name, part in steps._asdict().items():
-        one = not name.endswith(("observation", "action"))  # number a row
-        if part is not None and part.ndim != (1 if one else 2):
-            shape = f"({len(part)},), a number a row" if one else f"({len(part)}, size)"
-            raise wrong_argument(
-                name, f"of shape {shape}", tuple(part.shape), f"Pass {name}.squeeze(1)." if one else ""
-            )
+def as_demonstrated(batch: Any, model: nn.Module | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """A batch of a loader of one's own as observations ``(B, O)``, actions ``(B, A)`` and tasks ``(B,)`` to imitate.
+
+    Args:
+        batch: these three tensors in this order, or a mapping with them by the names of `Transitions`, or such.
+        model: as in `as_transitions`.
+
+    Raises:
+        TypeError: it is something else.
+        ValueError: of other shapes.
+
+    Example:
+        >>> rows = {"observation": torch.zeros(2, 3), "action": torch.zeros(2, 1), "task": torch.zeros(2)}
+        >>> as_demonstrated(rows)[2]
+        tensor([0, 0])
+    """
+    named = batch._asdict() if isinstance(batch, Transitions) else batch
+    given: Any = [named.get(name) for name in DEMONSTRATED] if isinstance(named, Mapping) else named
+    if not isinstance(given, Sequence) or len(given) != 3 or not all(isinstance(part, Tensor) for part in given):
+        raise TypeError(
+            f"Expected batches of tensors (observation, action, task), or a dictionary of them, but got "
+            f"{_shapes(batch)}. Where there is one task, its number is torch.zeros(len(observation), dtype=torch.long)."
+        )
+    check_shapes(dict(zip(DEMONSTRATED, given, strict=True)), model)
+    return given[0].to(kind := _precision(model)), given[1].to(kind), given[2].long()
+
+
+def _shapes(batch: Any) -> str:
+    """What a batch has, for a message."""
+    if isinstance(batch, Mapping):
+        return "the keys " + ", ".join(f"{key} {_shape(part)}" for key, part in batch.items())
+    if isinstance(batch, Sequence) and not isinstance(batch, str):
+        return f"{len(batch)} parts of the shapes {', '.join(map(_shape, batch))}"
+    return f"a {type(batch).__name__} of the shape {_shape(batch)}"
+
+
+def _shape(part: Any) -> str:
+    return str(tuple(part.shape)) if hasattr(part, "shape") else f"({type(part).__name__})"
+
+
+def _precision(model: nn.Module | None) -> torch.dtype:
+    return torch.float32 if model is None else next(model.parameters()).dtype
+
+
+def check_shapes(steps: Mapping[str, Tensor | None], model: nn.Module | None = None) -> None:
+    """Refuse what would be compared each row with each, or is of another policy.
+
+    Args:
+        steps: tensors by the names of `Transitions`, among them ``task``.
+        model: whose config says the sizes of observations and actions; else these are as they are.
+
+    Raises:
+        ValueError: of another shape than `Transitions` says.
+    """
+    sizes, rows = getattr(model, "config", {}), steps["task"]
+    if rows is None or rows.ndim != 1:
+        remedy = "Of one-hot tasks pass task.argmax(1); single rows need a DataLoader(data, batch_size=...)."
+        raise wrong_argument(
+            "task", "of shape (B,), a number a row", None if rows is None else tuple(rows.shape), remedy
+        )
+    for name, part in steps.items():
+        if part is None:
+            continue
+        kind, shape = f"{name.removeprefix('next_')}_size", tuple(part.shape)
+        expected: tuple[int, ...] = (len(rows),)
+        remedy = f"Pass {name}.squeeze(1)." if shape == (len(rows), 1) else ""
+        if name.endswith(("observation", "action")):
+            size = sizes.get(kind, shape[-1] if len(shape) > 1 else 1)
+            expected, remedy = (len(rows), size), f"The policy has {kind}={size}." if kind in sizes else ""
+            if part.ndim == size == 1:
+                remedy = f"Pass {name}.unsqueeze(1)."
+        if shape != expected:
+            words = f"of shape {expected}" + ", a number a row" * (len(expected) == 1)
+            raise wrong_argument(name, words, shape, remedy)
 
 
 def check_rows(action: Tensor, task: Tensor, num_tasks: int) -> None:
@@ -96,11 +161,22 @@ def check_rows(action: Tensor, task: Tensor, num_tasks: int) -> None:
     Example:
         >>> check_rows(torch.tensor([[-1.0], [1.0]]), torch.tensor([0, 1]), num_tasks=2)
     """
+    check_actions(action)
+    if bool(((task < 0) | (task >= num_tasks)).any()):
+        raise wrong_argument("task", f"from 0 to {num_tasks - 1}, tasks of the policy", task.unique().tolist())
+
+
+def check_actions(action: Tensor) -> None:
+    """Refuse actions ``(B, A)`` that are in the units of an environment.
+
+    Raises:
+        ValueError: one is not from -1 to 1.
+    """
+    if action.numel() == 0:
+        return
     low, high = map(float, action.aminmax())
     if low < -1 - 1e-4 or high > 1 + 1e-4:  # what is not finite is said by the loss
         raise ValueError(
             f"Expected actions from -1 to 1, as policies act, but got some from {low:.4g} to {high:.4g}. Scale those "
             "of an environment by its bounds: 2 * (action - low) / (high - low) - 1."
         )
-    if bool(((task < 0) | (task >= num_tasks)).any()):
-        raise wrong_argument("task", f"from 0 to {num_tasks - 1}, tasks of the policy", task.unique().tolist())

@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
+from dendrite_zoo._core.checks import wrong_argument
 from dendrite_zoo.rl import Demonstrations, TaskSpec, collect_demonstrations
 from dendrite_zoo.rl.collection import collection_config
 from dendrite_zoo.rl.environments import checked_actions
@@ -44,6 +45,38 @@ def refuse_rounds(folder: Path) -> None:
             f"Expected a folder without rounds of DAgger, but got {path} of an earlier fit. Give another `folder`, "
             "remove the rounds, or resume that fit with ckpt_path=."
         )
+
+
+def check_without_expert(specs: Sequence[TaskSpec], dagger_rounds: int, demonstrations: Any) -> None:
+    """Refuse what an expert is needed for, where nobody shows tasks of one's own.
+
+    Raises:
+        ValueError: there are no demonstrations, or there are to be rounds of DAgger.
+    """
+    names = ", ".join(spec.name for spec in specs if not isinstance(spec, MetaWorldTask))
+    if demonstrations is None or (isinstance(demonstrations, str | Path) and not Path(demonstrations).is_file()):
+        missing = "none" if demonstrations is None else f"no file {demonstrations}"
+        raise ValueError(
+            f"Expected an `expert`, or `demonstrations` that exist, for only Meta-World's tasks have scripted experts, "
+            f"but got {missing} of {names}. Give a policy that shows what to do, or a function: expert=policy."
+        )
+    if dagger_rounds:
+        words = f"0 without an `expert`, who says what is right where the policy goes in {names}"
+        raise wrong_argument("dagger_rounds", words, dagger_rounds, "Give dagger_rounds=0, or expert=.")
+
+
+def hold_out(part: Demonstrations) -> tuple[Demonstrations, Demonstrations]:
+    """The rows of a task to train on, and its last tenth, one at least, to validate on.
+
+    Example:
+        >>> rows = torch.arange(20)
+        >>> one = Demonstrations(("lift",), rows[:, None], rows[:, None] / 20, 0 * rows, rows >= 0)
+        >>> [len(part) for part in hold_out(one)]
+        [18, 2]
+    """
+    first = len(part) - max(1, len(part) // 10)
+    rows = torch.arange(len(part))
+    return part.select(rows[:first]), part.select(rows[first:])
 
 
 def load_or_collect(

@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from functools import cached_property, partial, wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -17,9 +17,16 @@ from dendrite_zoo._core.checks import check_choice, check_flags, check_integers
 from dendrite_zoo._core.names import places_of, say_new_names
 from dendrite_zoo.rl import Demonstrations, Disturbance, TaskSpec, task_specs
 from dendrite_zoo.rl.evaluation import Act, Policy, acting
+from dendrite_zoo.rl.metaworld.tasks import MetaWorldTask
 from dendrite_zoo.rl.task_list import equal_sizes, played_metric
 from dendrite_zoo.streams.datamodule import TaskDataModule, milestones_of
-from dendrite_zoo.streams.demonstration_files import folder_of_run, load_or_collect, refuse_rounds
+from dendrite_zoo.streams.demonstration_files import (
+    check_without_expert,
+    folder_of_run,
+    hold_out,
+    load_or_collect,
+    refuse_rounds,
+)
 from dendrite_zoo.streams.loader import DemonstrationLoader, SingleBatch
 
 __all__ = ["DemonstrationMixture", "DemonstrationSequence"]
@@ -52,11 +59,15 @@ class DemonstrationMixture(TaskDataModule):
         val_episodes: episodes of each task to validate on.
         steps_after_success: how long an episode goes on once it has reached its goal, 50 for instance: a policy that
             saw no more than the way there leaves again. See `dendrite_zoo.rl.collect_demonstrations`.
-        demonstrations: a file of the experts' demonstrations, made if it does not exist; by default in ``folder``.
+        demonstrations: a file of the experts' demonstrations, made if it does not exist; by default in ``folder``. Or
+            `dendrite_zoo.rl.Demonstrations`, of these tasks and maybe others, which are taken as they are. Where
+            environments are your own and there is no ``expert``, the last tenth of each task's solved rows is then
+            what is validated on, and not trained on.
         folder: of all files; by default ``demonstrations/`` in the folder of the Trainer's logger.
         expert: who shows what to do, such as a policy that knows these tasks, or a function (see
             `dendrite_zoo.rl.collect_demonstrations`); by default Meta-World's scripted experts. Files name it, as
             ``ActiveDendritePolicy.act_batch``.
+        max_steps: length of an episode at most, see `dendrite_zoo.rl.collect_demonstrations`.
         num_processes: of environments.
         fast: faster Python paths of the environments.
         seed: of goals, noise and the order of rows; of everything but the weights.
@@ -83,9 +94,10 @@ class DemonstrationMixture(TaskDataModule):
         task_weights: Mapping[str, int] | None = None,
         val_episodes: int = 5,
         steps_after_success: int = 0,
-        demonstrations: str | Path | None = None,
+        demonstrations: str | Path | Demonstrations | None = None,
         folder: str | Path | None = None,
         expert: Act | Policy | None = None,
+        max_steps: int | None = None,
         num_processes: int = 2,
         fast: bool = False,
         seed: int = 0,
@@ -112,9 +124,16 @@ class DemonstrationMixture(TaskDataModule):
         self.counts = [batch_size_per_task * self.task_weights.get(name, 1) for name in self.tasks]
         self.steps_after_success = steps_after_success
         # None where it is not used: the recipes of earlier versions stay the same recipes
-        self.save_hyperparameters({"steps_after_success": steps_after_success or None}, logger=False)
+        self.save_hyperparameters(
+            {"steps_after_success": steps_after_success or None, "max_steps": max_steps}, logger=False
+        )
+        self.max_steps = max_steps
         self.val_episodes, self.num_processes, self.fast, self.seed = val_episodes, num_processes, fast, seed
-        self.file = None if demonstrations is None else Path(demonstrations)
+        self._given = demonstrations if isinstance(demonstrations, Demonstrations) else None
+        self.file = Path(demonstrations) if isinstance(demonstrations, str | Path) else None
+        self._has_expert = expert is not None or all(isinstance(spec, MetaWorldTask) for spec in self.specs)
+        if not self._has_expert:
+            check_without_expert(self.specs, dagger_rounds, demonstrations)
         self.folder = None if folder is None else Path(folder)
         self._parts: dict[int, Demonstrations] = {}  # of each task that is trained
         self._val_parts: list[Demonstrations] = []
@@ -133,12 +152,14 @@ class DemonstrationMixture(TaskDataModule):
     def description(self) -> str:
         """How a policy learns from these data, for its card."""
         who = "scripted experts" if self.expert is None else "another policy"
+        shown = f"{who}: {self.episodes_per_task} episodes a task, every second one disturbed"
+        if self._given is not None or not self._has_expert:
+            shown = f"given demonstrations: {sum(map(len, self._parts.values())):,} steps"
         rounds = f", then {self.dagger_rounds} rounds of DAgger with {self.dagger_episodes} episodes a task each"
         stay = f" Episodes went on for {self.steps_after_success} steps after success, in which the experts stay."
         return (
-            f"Distilled from {who}: {self.episodes_per_task} episodes a task, every second one "
-            f"disturbed{rounds if self.dagger_rounds else ''}.{stay if self.steps_after_success else ''} Nothing was "
-            "learned by reinforcement."
+            f"Distilled from {shown}{rounds if self.dagger_rounds else ''}.{stay if self.steps_after_success else ''} "
+            "Nothing was learned by reinforcement."
         )
 
     @property
@@ -201,12 +222,8 @@ class DemonstrationMixture(TaskDataModule):
             if (trainer := self.fitting_trainer) and trainer.ckpt_path is None and self.dagger_rounds:
                 refuse_rounds(self._folder)
         if not self._parts:
-            every, experts = range(self.num_tasks), self.file or self._folder / "experts.safetensors"
-            trained = every[self.first_task :]
-            parts = self._load(experts, trained, episodes_per_task=self.episodes_per_task, disturbance=Disturbance())
-            held_out = self._folder / "val.safetensors"
-            self._val_parts = self._load(held_out, every, episodes_per_task=self.val_episodes, split="val")
-            names = self.tasks[self.first_task :]
+            trained = range(self.first_task, self.num_tasks)
+            parts, names = self._shown(self._folder, trained), self.tasks[self.first_task :]
             if unsolved := [name for name, part in zip(names, parts, strict=True) if len(part) == 0]:
                 raise ValueError(
                     f"Expected an episode of each task that its expert solved, but got none of {', '.join(unsolved)}. "
@@ -216,14 +233,36 @@ class DemonstrationMixture(TaskDataModule):
             self._parts = dict(zip(trained, parts, strict=True))
         return self._folder
 
+    def _shown(self, folder: Path, trained: range) -> list[Demonstrations]:
+        """What is trained on of each task; what of all of them is validated on is kept."""
+        every, given = range(self.num_tasks), self._given
+        if not self._has_expert and given is None:
+            given = Demonstrations.load(cast(Path, self.file))
+        if given is None:
+            options: Any = {"episodes_per_task": self.episodes_per_task, "disturbance": Disturbance()}
+            parts = self._load(self.file or folder / "experts.safetensors", trained, **options)
+        else:
+            parts = self._solved(given, trained if self._has_expert else every)
+        if self._has_expert:
+            held_out = folder / "val.safetensors"
+            self._val_parts = self._load(held_out, every, episodes_per_task=self.val_episodes, split="val")
+            return parts
+        both = [hold_out(part) for part in parts]
+        self._val_parts = [held for _, held in both]
+        return [part for part, _ in both[self.first_task :]]
+
     def _load(self, path: Path, tasks: Sequence[int], **arguments: Any) -> list[Demonstrations]:
         """The solved episodes of some tasks, one part for each."""
         specs, indices, expert = [self.specs[task] for task in tasks], np.array(tasks), self.expert
         options: dict[str, Any] = {"num_processes": self.num_processes, "fast": self.fast, "seed": self.seed}
-        options |= {"steps_after_success": self.steps_after_success, **arguments}
+        options |= {"steps_after_success": self.steps_after_success, "max_steps": self.max_steps, **arguments}
         if expert is not None:
             options["expert"] = wraps(expert, updated=())(lambda seen, index: expert(seen, indices[index]))
-        found = load_or_collect(path, specs, self.trainer, **options)
+        return self._solved(load_or_collect(path, specs, self.trainer, **options), tasks)
+
+    def _solved(self, found: Demonstrations, tasks: Sequence[int]) -> list[Demonstrations]:
+        """The solved episodes of some tasks, one part for each, by their numbers here."""
+        found = found.among([self.tasks[task] for task in tasks])
         found = replace(found, tasks=self.tasks, task=torch.tensor(tasks)[found.task])
         return [found.select(found.solved & (found.task == task)) for task in tasks]
 

@@ -174,7 +174,24 @@ def test_a_later_task_of_another_scale_is_said():
     stream = OnlineTasks(storm, order="sequential", environments={"num_processes": 0}, **rules)
     with pytest.warns(UserWarning, match=r"Numbers \[.*2\] of the observations are up to .* times their scale") as said:
         fit(MultiTaskSAC(policy(), batch_size_per_task=8), stream)
-    assert len([one for one in said if "times their scale" in str(one.message)]) == 1
+    (words,) = [str(one.message) for one in said if "times their scale" in str(one.message)]
+    assert (
+        "spec.normalized()" in words and "model.fit_normalizer(numpy.concatenate([spec.sample_observations()" in words
+    )
+    known, seen = policy(), [spec.sample_observations(steps=50) for spec in stream.specs]
+    known.fit_normalizer(np.concatenate(seen))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "Numbers")
+        fit(MultiTaskSAC(known, batch_size_per_task=8), stream)
+    loaded = policy()
+    loaded.fit_normalizer(seen[0])
+    loaded.observation_mean[2], loaded.observation_scale[2] = 0.0, 1.0
+    before = loaded.act_batch(seen[0], 0)
+    with pytest.warns(UserWarning, match=r"model.extend_normalizer\(data.specs\[0\].sample_observations\(\)\)"):
+        only = OnlineTasks(storm[1:], environments={"num_processes": 0}, **rules)
+        fit(MultiTaskSAC(loaded, batch_size_per_task=8, learn="new"), only)
+    assert 2 in loaded.extend_normalizer(only.specs[0].sample_observations(steps=50))
+    assert np.array_equal(loaded.act_batch(seen[0], 0), before)
     with warnings.catch_warnings():
         warnings.filterwarnings("error", "Numbers")
         fit(MultiTaskSAC(policy(), batch_size_per_task=8), data("sequential"))
@@ -250,7 +267,7 @@ def test_a_loader_of_transitions_is_learned_from_as_it_is():
     for name, weight in by_hand.state_dict().items():
         assert torch.equal(weight, module.state_dict()[name]), name
     with pytest.raises(
-        ValueError, match=r"batches of observation, .* terminated, discount with .* list of the shapes \[\(16, 3\)"
+        ValueError, match=r"batches of observation, .* terminated, discount with .* 3 parts of the shapes \(16, 3\)"
     ):
         again = Trainer(max_epochs=1, num_sanity_val_steps=0, **QUIET, enable_checkpointing=False)
         again.fit(module, DataLoader(TensorDataset(*transitions()[:3]), batch_size=16), loader)
@@ -272,6 +289,7 @@ def fit_loader(module, *parts):
         (2, lambda reward: reward[:, None], r"`reward` to be of shape \(16,\), .* got \(16, 1\). Pass reward.squeeze"),
         (4, lambda task: task + 1, r"`task` to be from 0 to 1, tasks of the policy, but got \[1, 2\]"),
         (5, lambda ends: ends[:, None], r"`terminated` to be of shape \(16,\), .* got \(16, 1\)"),
+        (3, lambda then: then[:, :2], r"`next_observation` .* \(16, 3\), .* got \(16, 2\). .* has observation_size=3"),
     ],
 )
 def test_rows_that_no_policy_played_are_refused(place, change, words):
@@ -293,10 +311,29 @@ def test_rows_of_double_precision_are_learned_from():
 
 def test_demonstrations_of_a_loader_are_checked():
     observation, action, _, _, task, _ = transitions()
-    with pytest.raises(TypeError, match=r"batches of tensors \(observation, action, task\), but got 2 parts. .*zeros"):
+    with pytest.raises(TypeError, match=r"of tensors \(observation, action, task\), .* but got 2 parts of .*zeros"):
         fit_loader(BehaviorCloning(policy(), warmup=1), observation, action)
     with pytest.raises(ValueError, match="actions from -1 to 1, as policies act, but got some from -4.9.* to 4.3"):
         fit_loader(BehaviorCloning(policy(), warmup=1), observation, 5 * action, task)
+
+
+def test_batches_of_a_loader_may_be_dictionaries():
+    observation, action, reward, then, task, _ = transitions()
+    names = ("observation", "action", "reward", "next_observation", "task")
+    columns = dict(zip(names, (observation, action, reward, then, task), strict=True))
+    named = [{name: column[row : row + 16] for name, column in columns.items()} for row in range(0, 64, 16)]
+    for make, take in ((MultiTaskSAC, names), (partial(BehaviorCloning, warmup=1), ("observation", "action", "task"))):
+        states = []
+        for batches in (named, [tuple(batch[name] for name in take) for batch in named]):
+            module, loader = make(policy()), DataLoader(batches, batch_size=None)
+            trainer = Trainer(max_epochs=1, num_sanity_val_steps=0, **QUIET, enable_checkpointing=False)
+            trainer.fit(module, loader, loader)
+            states.append(module.state_dict())
+            assert trainer.global_step == 4 and any(key.startswith("val/task_0/") for key in trainer.callback_metrics)
+        assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+    wrong = DataLoader([{"obs": observation, "action": action, "task": task}], batch_size=None)
+    with pytest.raises(TypeError, match=r"a dictionary of them, but got the keys obs \(64, 3\), action \(64, 2\), "):
+        Trainer(max_epochs=1, **QUIET).fit(BehaviorCloning(policy(), warmup=1), wrong, wrong)
 
 
 @pytest.mark.parametrize(

@@ -584,7 +584,7 @@ def test_any_networks_will_do():
 def test_other_data_are_refused():
     module = MultiTaskSAC(small_policy())
     with pytest.raises(
-        ValueError, match=r"Expected data of OnlineTasks, or batches of observation, action.* got tuple of the shapes"
+        ValueError, match=r"Expected data of OnlineTasks, or batches of observation, action.* got 2 parts of the shapes"
     ):
         fit(module, PermutedTasks("digits", 2))
     with pytest.raises(ValueError, match=r"tasks of the policy, .* got 'hammer-v3'. Load the policy with tasks="):

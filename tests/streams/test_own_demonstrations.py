@@ -129,3 +129,60 @@ def test_it_is_imitated_at_once_and_one_after_another(success, tmp_path):
         assert trainer.callback_metrics["return/mean"] > 3000, "12 steps of at most 500 each"
         if log:
             assert data.metric == ("val/success" if success else "val/return") and not log[0].matrix.isnan().any()
+
+
+def given(rows=100):
+    """Of tasks in another order, and one more; every fourth row is of an episode that was not solved."""
+    names, task = ("other", "windy", "calm"), np.arange(rows) % 3
+    seen = np.random.RandomState(0).uniform(-1, 1, (rows, 3))
+    return Demonstrations(names, seen, np.tanh(seen[:, :2]), task, np.arange(rows) % 4 > 0)
+
+
+@pytest.mark.parametrize("first_task", [0, 1])
+def test_demonstrations_that_one_has_are_learned_from_as_they_are(tmp_path, first_task):
+    have = given()
+    for number, source in enumerate((have, tmp_path / "have.safetensors")):
+        have.save(tmp_path / "have.safetensors")
+        data = DemonstrationSequence(
+            ledges(), demonstrations=source, first_task=first_task, folder=tmp_path / str(number), num_processes=0
+        )
+        data.setup()
+        solved = {name: have.among([name]).select(have.among([name]).solved) for name in ("calm", "windy")}
+        trained = torch.cat(
+            [solved[name].observation[: -(len(solved[name]) // 10)] for name in data.tasks[first_task:]]
+        )
+        assert torch.equal(data.observations, trained) and f"{len(trained)} steps" in data.description
+        for task, loader in enumerate(data.val_dataloader()):
+            (batch,), rows = list(loader), solved[data.tasks[task]]
+            assert torch.equal(batch[0], rows.observation[-(len(rows) // 10) :]) and (batch[2] == task).all()
+        assert not (tmp_path / str(number)).exists()
+
+
+def test_an_expert_validates_and_labels_beside_demonstrations_that_one_has(tmp_path):
+    sizes = {"val_episodes": 1, "max_steps": 5, "num_processes": 0, "folder": tmp_path, "expert": expert}
+    data = DemonstrationMixture(ledges(success=None), demonstrations=given(), **sizes)
+    data.setup()
+    assert len(data.observations) == int(given().among(["calm", "windy"]).solved.sum())
+    assert [len(next(iter(loader))[2]) for loader in data.val_dataloader()] == [5, 5]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({}, "an `expert`, or `demonstrations` that exist, .* but got none of calm, windy. .* expert=policy"),
+        ({"demonstrations": "missing.safetensors"}, "but got no file missing.safetensors of calm, windy"),
+        (
+            {"demonstrations": given(), "dagger_rounds": 1},
+            "`dagger_rounds` to be 0 without an `expert`, .* in calm, windy",
+        ),
+        ({"demonstrations": given().among(["calm"])}, "Expected demonstrations of windy, but got those of calm"),
+    ],
+)
+def test_without_an_expert_what_is_missing_is_said(arguments, words, tmp_path):
+    with pytest.raises(ValueError, match=words):
+        DemonstrationMixture(ledges(), folder=tmp_path, **{"dagger_rounds": 0, **arguments}).setup()
+
+
+def test_demonstrations_in_the_units_of_an_environment_are_refused():
+    with pytest.raises(ValueError, match="actions from -1 to 1, .* got some from -2 to 2. Scale"):
+        Demonstrations(("calm",), np.zeros((2, 3)), np.array([[-2.0], [2.0]]), [0, 0], [True, True])
