@@ -14,7 +14,7 @@ from dendrite_zoo.callbacks.context_watcher import winning_segments
 from dendrite_zoo.callbacks.layer_selection import Layers
 from dendrite_zoo.callbacks.layer_watcher import LayerWatcher
 from dendrite_zoo.callbacks.trainer import log_metrics, num_loaders, output_folder
-from dendrite_zoo.metrics import task_overlap
+from dendrite_zoo.functional import task_overlap
 from dendrite_zoo.report import plot_subnetworks, subnetwork_record, write_record
 from dendrite_zoo.tasks import Task, current_task, has_task
 
@@ -27,7 +27,7 @@ class SubnetworkLogger(LayerWatcher):
     every activation (our ``KWinners``, ``nn.ReLU``, ``F.relu``, ...), over the tasks learned so far:
 
     - ``subnetworks/{layer}/overlap``: the mean share of active units that two tasks have in common
-      (`dendrite_zoo.metrics.subnetworks.task_overlap`),
+      (`dendrite_zoo.metrics.task_overlap`),
     - ``subnetworks/{layer}/within``: the same for two inputs of one task.
 
     Where the context alone chooses the units (``winners="context"``), those that it chose count as active. And for

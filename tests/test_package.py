@@ -190,7 +190,7 @@ def test_import_is_light_and_finds_its_own_at_the_repositorys_root() -> None:
 import sys, dendrite_zoo
 from importlib.util import find_spec
 print(find_spec("dendrite_zoo.callbacks").origin, *sys.modules)
-import dendrite_zoo.rl
+import dendrite_zoo.hub.publish, dendrite_zoo.report, dendrite_zoo.rl
 print(*sys.modules)
 """
     (place, *loaded), with_rl = map(str.split, python("-c", code, cwd=ROOT).splitlines())

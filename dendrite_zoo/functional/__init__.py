@@ -7,4 +7,6 @@ from dendrite_zoo.functional.dendrites import *
 from dendrite_zoo.functional.normalization import *
 from dendrite_zoo.functional.ridge import *
 from dendrite_zoo.functional.sparsity import *
+from dendrite_zoo.functional.subnetworks import *
 from dendrite_zoo.functional.success_curve import *
+from dendrite_zoo.functional.summary import *

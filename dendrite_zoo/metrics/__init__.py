@@ -3,5 +3,3 @@
 from dendrite_zoo.metrics.accuracy import *
 from dendrite_zoo.metrics.accuracy_matrix import *
 from dendrite_zoo.metrics.functional import *
-from dendrite_zoo.metrics.subnetworks import *
-from dendrite_zoo.metrics.summary import *

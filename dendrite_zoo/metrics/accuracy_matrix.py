@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from dendrite_zoo.functional import accuracy_matrix as F
+from dendrite_zoo.functional.summary import summarize
 from dendrite_zoo.metrics.accuracy import count_answers, right_answers, task_index
-from dendrite_zoo.metrics.summary import summarize
 
 __all__ = ["AccuracyMatrix", "AverageAccuracy", "BackwardTransfer", "Forgetting", "ForwardTransfer", "LearningAccuracy"]
 

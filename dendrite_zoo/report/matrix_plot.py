@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+from dendrite_zoo.functional import learned_part, summarize
 from dendrite_zoo.functional.accuracy_matrix import as_values
-from dendrite_zoo.metrics import learned_part, summarize
 from dendrite_zoo.report.figure import heat_map, new_figure, save_figure
 from dendrite_zoo.report.tables import decimal, plain_name, shown_rows
 

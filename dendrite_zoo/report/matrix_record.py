@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from dendrite_zoo._core.files import nan_to_null, read_json, write_json
+from dendrite_zoo.functional import forgetting_per_task, learned_part, summarize
 from dendrite_zoo.functional.accuracy_matrix import as_values
-from dendrite_zoo.metrics import forgetting_per_task, learned_part, summarize
 
 __all__ = ["matrix_record", "read_matrix", "write_record"]
 

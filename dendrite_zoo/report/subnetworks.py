@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from dendrite_zoo._core.files import nan_to_null
+from dendrite_zoo.functional import task_overlap, unit_order
 from dendrite_zoo.functional.accuracy_matrix import as_values
-from dendrite_zoo.metrics.subnetworks import task_overlap, unit_order
 from dendrite_zoo.report.figure import heat_map, new_figure, save_figure
 from dendrite_zoo.report.tables import spread
 

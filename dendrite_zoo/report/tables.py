@@ -10,8 +10,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
 from torch import Tensor
 
+from dendrite_zoo.functional import average_accuracy, forgetting_per_task, learned_part, summarize
 from dendrite_zoo.functional.accuracy_matrix import as_values
-from dendrite_zoo.metrics import average_accuracy, forgetting_per_task, learned_part, summarize
 from dendrite_zoo.records import ResultRecord
 from dendrite_zoo.report.published import PUBLISHED_FOR, published_accuracy
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dendrite_zoo.functional import accuracy_matrix as F
-from dendrite_zoo.metrics import summarize
+from dendrite_zoo.functional import summarize
 from dendrite_zoo.report import forgetting_table, matrix_record, matrix_table, summary_table
 
 NAN = math.nan

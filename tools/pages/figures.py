@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
-from dendrite_zoo.metrics import forgetting, learning_accuracy
+from dendrite_zoo.functional import forgetting, learning_accuracy
 from tools.pages.markdown import ROOT
 
 FIGURE = re.compile(r"(?P<comment><!-- (?P<file>[\w./-]+\.json) (?P<path>[^>]+?) -->)[^<]*<!-- end -->")

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from dendrite_zoo.metrics import forgetting, learning_accuracy
+from dendrite_zoo.functional import forgetting, learning_accuracy
 from dendrite_zoo.records import read_records
 from dendrite_zoo.report import accuracy_by_tasks
 from tools.pages.markdown import RESULTS, mean, seeds, table

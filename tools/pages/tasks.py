@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 
-from dendrite_zoo.metrics import forgetting
+from dendrite_zoo.functional import forgetting
 from dendrite_zoo.records import ResultRecord, read_records
 from dendrite_zoo.report import PUBLISHED, accuracy_by_tasks, published_accuracy
 from tools.pages.markdown import RESULTS, mean, seeds, table

@@ -12,6 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from dendrite_zoo.functional import forgetting_per_task, learned_part, summarize, weight_sparsity
 from dendrite_zoo.hub import artifact
 from dendrite_zoo.hub import config as configs
 from dendrite_zoo.hub.arguments import plain
@@ -19,7 +20,6 @@ from dendrite_zoo.hub.model import HubModel
 from dendrite_zoo.hub.publish.kinds import KINDS, kind_of
 from dendrite_zoo.hub.publish.merge import front, merge, read_card
 from dendrite_zoo.hub.results import usable_results
-from dendrite_zoo.metrics import forgetting_per_task, learned_part, summarize, weight_sparsity
 from dendrite_zoo.records import ResultRecord
 from dendrite_zoo.rl import MT50
 

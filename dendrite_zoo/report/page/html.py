@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import dendrite_zoo
 from dendrite_zoo._core.files import write_atomically
-from dendrite_zoo.metrics import summarize
+from dendrite_zoo.functional import summarize
 from dendrite_zoo.records import ResultRecord, merge_seeds
 from dendrite_zoo.report.page.charts import CONFIG, Columns
 from dendrite_zoo.report.page.figure import Figure, short, task_names

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from dendrite_zoo.functional import forgetting_per_task, learned_part, summarize
 from dendrite_zoo.functional.accuracy_matrix import as_values
-from dendrite_zoo.metrics import forgetting_per_task, learned_part, summarize
 from dendrite_zoo.report.page import charts
 from dendrite_zoo.report.page.figure import Figure, exact, of_series, part, short, task_names
 from dendrite_zoo.report.page.run import Run

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dendrite_zoo._core.annotations import fits
+from dendrite_zoo.functional import unit_order
 from dendrite_zoo.functional.accuracy_matrix import as_values
-from dendrite_zoo.metrics.subnetworks import unit_order
 from dendrite_zoo.report.page import charts
 from dendrite_zoo.report.page.figure import Figure, exact, part, short, task_names
 from dendrite_zoo.report.page.run import Run

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dendrite_zoo.functional import accuracy_matrix as F
-from dendrite_zoo.metrics import summarize
+from dendrite_zoo.functional import summarize
 
 NAN = math.nan
 TABLE = torch.tensor([[0.90, 0.12, 0.10], [0.95, 0.88, 0.11], [0.97, 0.80, 0.86]])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from dendrite_zoo.metrics import task_overlap, unit_order
+from dendrite_zoo.functional import task_overlap, unit_order
 
 
 def test_counts_the_units_that_an_input_of_each_task_activate_together():
