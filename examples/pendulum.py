@@ -21,8 +21,7 @@ tasks = [TaskSpec(f"g={g}", partial(gymnasium.make, "Pendulum-v1", g=g), success
 steps, starts = map(int, sys.argv[1:] or (30_000, 50))  # steps of both together
 play = {"steps_per_round": 100, "updates_per_round": 100, "warmup_steps": 2000, "environments": {"num_processes": 0}}
 data = OnlineTasks(tasks, env_steps=steps, epochs=1, **play)
-sizes = {"observation_size": data.observation_size, "action_size": data.action_size, "hidden_features": [128, 128]}
-policy = ActiveDendritePolicy(data.tasks, **sizes)
+policy = ActiveDendritePolicy(tasks, hidden_features=[128, 128])
 quiet = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False, "accelerator": "cpu"}
 Trainer(**data.trainer_kwargs(), **quiet).fit(MultiTaskSAC(policy, lr=1e-3, batch_size_per_task=128), data)
 report = evaluate_policy(policy, tasks, num_goals=starts, num_processes=0)

@@ -213,7 +213,7 @@ def check_sizes(model: nn.Module, data: Any) -> None:
         got = ", ".join(f"{name}={config[name]}" for name in wrong)
         raise ValueError(
             f"Expected a policy with {expected}, the size that the tasks have, but got {got}. Make it with "
-            "observation_size=data.observation_size, action_size=data.action_size."
+            "these TaskSpecs as its `tasks`, or observation_size=data.observation_size, action_size=data.action_size."
         )
 
 

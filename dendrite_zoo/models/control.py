@@ -31,8 +31,8 @@ class ControlArguments(MLPConfig):
     """The arguments that policy and critics share; the defaults are the paper's for Meta-World (Iyer et al. 2022)."""
 
     tasks: Sequence[str] = field(kw_only=False)
-    observation_size: int = 39
-    action_size: int = 4
+    observation_size: int | None = None
+    action_size: int | None = None
     hidden_features: Sequence[int] = (2800, 2800)
     num_segments: int = 10
     dendrite_layers: Sequence[int] | None = (1,)
@@ -43,7 +43,11 @@ class ControlArguments(MLPConfig):
     observation_clip: float | None = None
 
     def __post_init__(self) -> None:
-        self.tasks = _names(self.tasks)
+        given, self.tasks = self.tasks, _names(self.tasks)
+        for name, of_metaworld in (("observation_size", 39), ("action_size", 4)):
+            if getattr(self, name) is None:
+                of_specs = (getattr(task, name) for task in given if hasattr(task, name))
+                setattr(self, name, next(of_specs, of_metaworld))
         self.observation_features = plain_features(self.observation_features)
         super().__post_init__()
         if self.observation_clip is not None:
@@ -91,7 +95,7 @@ class ControlModel(DendriteModel):
     def __init__(self, config: ControlArguments) -> None:
         super().__init__(config)
         self.tasks = tuple(config.tasks)
-        features = features_of(config.observation_features, config.observation_size)
+        features = features_of(config.observation_features, self.config["observation_size"])
         self.register_buffer("observation_matrix", features.matrix)
         self.observation_mean, self.observation_scale = nn.Buffer(features.mean), nn.Buffer(features.scale)
         self.has_known_scales, self._clip = features.known, config.observation_clip

@@ -25,7 +25,7 @@ class TwinCritic(ControlModel):
 
     Args:
         tasks: names of the tasks; a task's index is its place.
-        observation_size: numbers an observation has.
+        observation_size: numbers an observation has; by default as for an `ActiveDendritePolicy`.
         action_size: numbers an action has.
         hidden_features: units of each hidden layer.
         append_task: whether the one-hot task is also part of the input.
@@ -52,7 +52,7 @@ class TwinCritic(ControlModel):
     @takes(ControlArguments)
     def __init__(self, config: ControlArguments) -> None:
         super().__init__(config)
-        size = len(self.observation_mean) + config.action_size
+        size = len(self.observation_mean) + self.config["action_size"]
         self.critics = nn.ModuleList(self._network(config, size, 1, number) for number in range(2))
 
     @property

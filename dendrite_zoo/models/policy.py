@@ -54,8 +54,8 @@ class ActiveDendritePolicy(ControlModel):
 
     Args:
         tasks: names of the tasks, or `dendrite_zoo.rl.TaskSpec`, in the order of their indices.
-        observation_size: numbers in an observation.
-        action_size: numbers in an action, each in [-1, 1].
+        observation_size: numbers in an observation; by default those of a `TaskSpec` among the tasks, else 39.
+        action_size: numbers in an action, each in [-1, 1]; likewise, or 4.
         hidden_features: units of each hidden layer.
         append_task: put the one-hot task id behind the observation, too, for a network without dendrites.
         observation_features: what is read of an observation: None for its numbers, a matrix ``(observation_size, F)``
@@ -93,7 +93,7 @@ class ActiveDendritePolicy(ControlModel):
     @takes(PolicyArguments)
     def __init__(self, config: PolicyArguments) -> None:
         super().__init__(config)
-        self.mlp = self._network(config, len(self.observation_mean), 2 * config.action_size)
+        self.mlp = self._network(config, len(self.observation_mean), 2 * self.config["action_size"])
         self._folded = FoldedCache()
 
     @property

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import inspect
 import warnings
+from functools import partial
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -230,7 +232,7 @@ def test_no_observations_have_no_actions():
 
 def test_tasks_given_as_the_environments_lists_have_them(tmp_path):
     """By name, or as what has a name; the file has names."""
-    made = TaskSpec("moon", lambda: None)
+    made = TaskSpec("moon", partial(gymnasium.make, "Pendulum-v1"))
     policy = ActiveDendritePolicy(["reach-v3", made], hidden_features=[8, 8])
     assert policy.tasks == ("reach-v3", "moon") and policy.config["tasks"] == ["reach-v3", "moon"]
     policy.save_pretrained(tmp_path)
@@ -305,3 +307,14 @@ def test_a_task_may_be_an_int(winners, append_task):
         assert torch.equal(got, expected)
     inputs = policy._inputs(x, 2)
     torch.testing.assert_close(policy.mlp.fold(2)(inputs), policy.mlp(inputs, 2))
+
+
+def test_a_policy_for_tasks_of_ones_own_has_their_sizes():
+    tasks = [TaskSpec(name, partial(gymnasium.make, "Pendulum-v1")) for name in ("light", "heavy")]
+    policy = ActiveDendritePolicy(tasks, hidden_features=[8, 8])
+    assert policy.tasks == ("light", "heavy") and policy.act(np.zeros(3), "heavy").shape == (1,)
+    assert policy.config["observation_size"] == 3 and TwinCritic(tasks, hidden_features=[8, 8]).config == {
+        **TwinCritic(["light", "heavy"], hidden_features=[8, 8], observation_size=3, action_size=1).config
+    }
+    assert ActiveDendritePolicy(tasks, hidden_features=[8, 8], observation_size=5).config["observation_size"] == 5
+    assert make().config["observation_size"] == 39 and make().config["action_size"] == 4
