@@ -188,10 +188,6 @@ class ContinualClassifier(AdaptedTasks):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """When a task starts: compute its context, and let the optimizer start anew."""
         super().on_train_batch_start(batch, batch_idx)
-        if self.hparams["lr_schedule"] == "cosine":
-            epochs = self.datamodule.epochs_per_task
-            done = self.trainer.current_epoch % epochs + batch_idx / self.trainer.num_training_batches
-            self.scale_learning_rate(cosine(done / epochs))
         if isinstance(self.context, FoundContext):
             with batch_named(self.trainer, batch_idx):
                 self._cluster = self.context.observe(batch[0])
@@ -204,7 +200,11 @@ class ContinualClassifier(AdaptedTasks):
             if isinstance(self.model, RidgeClassifier):
                 self.model.learn(self.task_batches())
         self.enter_task(task)
-        if self.hparams["lr_schedule"] == "inverse":
+        if self.hparams["lr_schedule"] == "cosine":
+            epochs = self.datamodule.epochs_per_task
+            done = self.trainer.current_epoch % epochs + batch_idx / self.trainer.num_training_batches
+            self.scale_learning_rate(cosine(done / epochs))
+        elif self.hparams["lr_schedule"] == "inverse":
             self.scale_learning_rate(inverse(self._batches_learned[task]))
             self._batches_learned[task] += 1
 

@@ -132,11 +132,6 @@ class RidgeClassifier(HubModel, nn.Module):
         """Size of the output."""
         return self.head.num_classes
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing was learned yet."""
-        return not self.head.counts.any()
-
     @torch.no_grad()
     def learn(self, batches: Iterable[Sequence[Tensor]]) -> None:
         """Learn the rows of all batches, in one pass and over all processes; they add to those before.
