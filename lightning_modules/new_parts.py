@@ -14,7 +14,7 @@ from dendrite_zoo.layers import ActiveDendriteConv2d, ActiveDendriteLinear
 from dendrite_zoo.lightning_modules.new_subnetworks import with_subnetwork
 from dendrite_zoo.lightning_modules.part_numbers import NewPart
 from dendrite_zoo.models import ActiveDendriteMLP
-from dendrite_zoo.models.growth import copy_subnetwork
+from dendrite_zoo.models.growth import copy_columns, copy_subnetwork
 
 Places: TypeAlias = dict[str, tuple[Tensor, Tensor]]
 """By name of a parameter, the places of some of its numbers, and which of them no earlier task uses."""
@@ -148,7 +148,7 @@ class NewParts(nn.Module):
             self.parts = nn.ModuleList(NewPart(name, size, like.detach()) for name, size, like in named)
         for part, (ids, free) in zip(self._parts, places.values(), strict=True):
             part.ids, part.free = ids, free
-            part.value.copy_(self._flat(part).index_select(0, ids))
+        self._read()
         self._began = [part.value.detach().clone() for part in self._parts]
 
     @torch.no_grad()
@@ -160,18 +160,11 @@ class NewParts(nn.Module):
         Raises:
             ValueError: the task's subnetwork has units that an earlier task uses.
         """
-        if not self.has_columns:
-            return self._copy_subnetwork(start, task)
-        for part in self._parts:
-            if part.name.endswith("segments"):
-                flat, own = self._flat(part), self._columns(part.name, [task])
-                old = torch.zeros_like(own, dtype=flat.dtype)
-                if start is not None:
-                    old = flat[self._columns(part.name, [start])]
-                if (mask := dict(self.model.named_buffers()).get(f"{part.name.removesuffix('s')}_mask")) is not None:
-                    old = old * mask.view(-1)[own]
-                part.value[torch.isin(part.ids, own)] = old
-        self.merge()
+        if self.has_columns:
+            copy_columns(self.model, start, task)
+            self._read()
+        else:
+            self._copy_subnetwork(start, task)
 
     def _copy_subnetwork(self, start: int | None, task: int) -> None:
         free, own = {part.name: part.ids[part.free] for part in self._parts}, dict(self._active(task))
@@ -187,6 +180,10 @@ class NewParts(nn.Module):
             ids = torch.isin(part.ids, own.get(part.name, part.ids[:0]))
             part.value[ids] = began[ids] if start is None else self._flat(part)[part.ids[ids]]
         self.merge()
+
+    def _read(self) -> None:
+        for part in self._parts:
+            part.value.copy_(self._flat(part).index_select(0, part.ids))
 
     @torch.no_grad()
     def merge(self, *_: Any) -> None:

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from dendrite_zoo.functional.dendrites import winning_activations
 from dendrite_zoo.hub import HubModel
+from dendrite_zoo.layers import ActiveDendriteConv2d, ActiveDendriteLinear
 from dendrite_zoo.layers.sparse import random_mask
 from dendrite_zoo.models.mlp import ActiveDendriteMLP
 from dendrite_zoo.models.overlap import units_needed
 from dendrite_zoo.row_sparse.subnetworks import active_units, num_active
 
-__all__ = ["copy_subnetwork", "start_as", "widen", "with_subnetworks"]
+__all__ = ["copy_columns", "copy_subnetwork", "start_as", "widen", "with_subnetworks"]
 
 logger = logging.getLogger(__name__)
 
@@ -209,12 +210,33 @@ def copy_subnetwork(network: ActiveDendriteMLP, start: Tensor | int, task: Tenso
 def start_as(network: ActiveDendriteMLP, start: int, task: int) -> None:
     """Let a one-hot context compute what another does: by a copy of its subnetwork, or of its columns of segments."""
     if network.config["winners"] == "context":
-        return copy_subnetwork(network, start, task)
-    for layer in network.layers:
-        if layer.segments is not None:
-            layer.segments[..., task] = layer.segments[..., start]
+        copy_subnetwork(network, start, task)
+    else:
+        copy_columns(network, start, task)
+
+
+@torch.no_grad()
+def copy_columns(model: nn.Module, start: int | None, task: int) -> None:
+    """Let the columns of segments of a one-hot context be copies of another's, where its mask has them; zeros for None.
+
+    Args:
+        model: any network with layers of ours.
+        start: the context that is copied.
+        task: the context whose columns are written.
+
+    Example:
+        >>> model = ActiveDendriteMLP(8, [20], 2, context_dim=2, num_segments=5)
+        >>> copy_columns(model, start=0, task=1)
+        >>> x = torch.randn(3, 8)
+        >>> bool((model(x, 1) == model(x, 0)).all())
+        True
+    """
+    for layer in model.modules():
+        if isinstance(layer, ActiveDendriteLinear | ActiveDendriteConv2d) and layer.segments is not None:
+            column = 0.0 if start is None else layer.segments[..., start]
             if layer.segment_mask is not None:
-                layer.segments[..., task] *= layer.segment_mask[..., task]
+                column = column * layer.segment_mask[..., task]
+            layer.segments[..., task] = column
 
 
 def _block(rows: list[Tensor] | None, columns: list[Tensor] | None, which: int) -> Any:
