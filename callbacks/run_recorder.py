@@ -37,7 +37,7 @@ OBSERVERS = {
 """Callbacks that change nothing in what is learned."""
 LEFT_OUT = {
     *("seed", "segment_seed", "num_processes", "num_workers", "device", "dtype", "foreach", "fused", "capturable"),
-    *("demonstrations", "folder", "eval_at"),
+    *("demonstrations", "folder", "eval_at", "save_replay"),
     *("flatten", "metrics"),  # the model decides what it takes; metrics observe
     *("library_version", "format_version"),
     *("context_at_test", "val_fraction", "optimizer"),  # other fields of the record contain them

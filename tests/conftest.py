@@ -24,6 +24,12 @@ def seed(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests go first: so no worker ends with a long one while the others have nothing left to do."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Print each failure as it happens, also from workers; pytest's own reports stand at the end."""
     if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:

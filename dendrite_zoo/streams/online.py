@@ -125,8 +125,7 @@ class OnlineTasks(TaskDataModule):
         self.warmup_steps, self.envs_per_task, self.solved_every = warmup_steps, envs_per_task, solved_every
         self.normalize_rewards, self.save_replay, self.exploration = normalize_rewards, save_replay, exploration
         self._options = environment_options(environments, collect_ahead, exploration)
-        own = {"environments": self._options, "save_replay": None if save_replay else False}  # None: as before it
-        self.save_hyperparameters({"env_steps": env_steps, **own}, logger=False)  # `self.env_steps` are those so far
+        self.save_hyperparameters({"env_steps": env_steps, "environments": self._options}, logger=False)  # as given
         self.fast, self.action_repeat = bool(self._options.get("fast")), self._options.get("action_repeat", 1)
         self._restart(torch.device("cpu"))
 
@@ -298,3 +297,4 @@ class OnlineTasks(TaskDataModule):
             for name in COUNTS:
                 setattr(self, name, state_dict.get(name.strip("_"), 0))  # of which earlier versions know fewer
             self._refills += self.practice.load_state_dict(own, self.rounds - self._earlier_rounds)
+            self.hparams.update({"refills": self._refills} if self._refills else {})  # which make another recipe

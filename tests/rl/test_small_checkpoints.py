@@ -6,6 +6,8 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
+from dendrite_zoo._core.describe import describe
+from dendrite_zoo.callbacks.run_recorder import LEFT_OUT
 from tests.rl.test_ahead import AfterRounds, fit
 from tests.rl.test_solved_tasks import data, learner
 
@@ -36,9 +38,9 @@ def resumed(path, **options):
 def test_a_run_fills_its_buffer_again_by_its_own_policy_before_it_learns_on(tmp_path):
     options = {"solved_every": 4, "save_replay": False, "env_steps": 16 * 12, "epochs": 4}
     notes = Notes()
-    fit(learner(), stream := data(**options), notes, AfterRounds(tmp_path / "last.ckpt", 12))
+    fit(learner(), whole := data(**options), notes, AfterRounds(tmp_path / "last.ckpt", 12))
     assert notes.places[8:12] == [None, [1], [1], [1]], "one task is solved, and rests"
-    assert "resumed" not in stream.description
+    assert "resumed" not in whole.description
     (state,) = torch.load(tmp_path / "last.ckpt", weights_only=True)["OnlineTasks"]["processes"]
     assert state["replay"] is None and state["environments"]
     notes, module, stream = resumed(tmp_path / "last.ckpt", **options)
@@ -47,11 +49,14 @@ def test_a_run_fills_its_buffer_again_by_its_own_policy_before_it_learns_on(tmp_
     assert stream.rounds == 16 and stream.env_steps == 6 * (9 * 2 + 3 + 8)
     assert stream.replay.sizes.tolist() == [24, 24]
     assert stream.description.endswith("Times resumed with an empty replay buffer: 1.")
+    asked, done = (describe(one, LEFT_OUT) for one in (whole, stream))
+    assert done == {**asked, "refills": 1}, "no seed of the recipe: it did not give what it would have"
     _, again, _ = resumed(tmp_path / "last.ckpt", **options)
     for name, weight in module.state_dict().items():
         assert weight.equal(again.state_dict()[name]), name
 
 
+@pytest.mark.slow
 def test_a_round_that_was_played_ahead_goes_into_the_empty_buffer(tmp_path):
     options = {"solved_every": 4, "save_replay": False, "env_steps": 16 * 12, "epochs": 4}
     options |= {"collect_ahead": True, "environments": {}}

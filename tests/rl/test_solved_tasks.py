@@ -106,6 +106,7 @@ def test_where_all_are_solved_each_has_its_turn():
     stream.teardown()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ahead", [True, False])
 def test_of_tasks_one_after_another_what_is_solved_is_passed_over(ahead, tmp_path):
     """And a run that was killed goes on to the same weights, with the same bursts."""
