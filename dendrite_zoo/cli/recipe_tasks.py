@@ -36,10 +36,7 @@ def options_of_tasks(tasks: str, config: str) -> list[str]:
         got = f"one whose data have none: {Path(config).stem}"
         raise ValueError(f"Expected `--tasks` with a recipe of robot skills, but got {got}. Leave the option out.")
     before, chosen = _names(data["tasks"]), _names(tasks)
-    options = {"data.init_args.tasks": chosen}
-    options |= {
-        f"data.init_args.{name}": -(-data[name] * len(chosen) // len(before)) for name in OF_ALL_TASKS if name in data
-    }
+    options = {f"data.init_args.{name}": value for name, value in _of_data(data, before, chosen).items()}
     model = recipe["model"]["init_args"].get("model")
     arguments = model.get("init_args", model) if isinstance(model, dict) else {}
     if "tasks" in arguments:
@@ -47,6 +44,18 @@ def options_of_tasks(tasks: str, config: str) -> list[str]:
         arguments["tasks"] = known + [task for task in chosen if task not in known]
         options["model.init_args.model"] = model
     return [word for name, value in options.items() for word in (f"--{name}", json.dumps(value))]
+
+
+def _of_data(data: dict[str, Any], before: list[str], chosen: list[str]) -> dict[str, Any]:
+    """Of the arguments of the data those that depend on the tasks."""
+    weights = data.get("task_weights") or {}
+    own = {
+        "tasks": chosen,
+        "eval_at": [task for task in data.get("eval_at") or () if task < len(chosen)] or None,
+        "task_weights": {name: weights[name] for name in chosen if name in weights} or None,
+        **{name: -(-data[name] * len(chosen) // len(before)) for name in OF_ALL_TASKS if name in data},
+    }
+    return {name: value for name, value in own.items() if name in data}
 
 
 def _names(tasks: Any) -> list[str]:

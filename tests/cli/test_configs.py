@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import dendrite_zoo.streams
 from dendrite_zoo.cli.main import main
 from dendrite_zoo.cli.recipes import expand, find
 from dendrite_zoo.rl import MT10
@@ -99,6 +100,7 @@ def test_a_file_that_is_no_config_is_named(content, said, tmp_path, monkeypatch)
 @pytest.mark.parametrize("typed", [["--tasks", "a-v3,b-v3"], ["--tasks=[a-v3, 'b-v3']"]])
 def test_other_tasks_are_those_of_the_data_and_of_the_policy_that_is_made(typed, tmp_path):
     own = {"tasks": ["x-v3", "y-v3", "z-v3"], "env_steps": 300, "warmup_steps": 10, "epochs": 2}
+    own |= {"eval_at": [1, 2], "task_weights": {"x-v3": 2, "b-v3": 3}}
     made = {"class_path": "ActiveDendritePolicy", "init_args": {"tasks": own["tasks"], "winners": "context"}}
     file = tmp_path / "mine.yaml"
     file.write_text(json.dumps({"model": {"init_args": {"model": made}}, "data": {"init_args": own}}))
@@ -108,6 +110,8 @@ def test_other_tasks_are_those_of_the_data_and_of_the_policy_that_is_made(typed,
     options = dict(zip(words[3:-2:2], map(json.loads, words[4:-2:2]), strict=True))
     assert options == {
         "--data.init_args.tasks": ["a-v3", "b-v3"],
+        "--data.init_args.eval_at": [1],
+        "--data.init_args.task_weights": {"b-v3": 3},
         "--data.init_args.env_steps": 200,
         "--data.init_args.warmup_steps": 7,
         "--model.init_args.model": {**made, "init_args": {"tasks": ["a-v3", "b-v3"], "winners": "context"}},
@@ -128,5 +132,11 @@ def test_a_loaded_policy_keeps_its_skills_and_has_others_as_further_ones():
 
 @pytest.mark.parametrize("recipe", [path for path in RECIPES if "metaworld" in path.stem], ids=lambda path: path.stem)
 def test_every_robot_recipe_can_have_other_tasks(recipe):
-    words = expand(["fit", "--config", recipe.stem, "--tasks", "mt10"])
-    assert json.loads(words[words.index("--data.init_args.tasks") + 1]) == list(MT10)
+    chosen = ["faucet-open-v3", "handle-press-v3", "peg-insert-side-v3"]
+    words = expand(["fit", "--config", recipe.stem, "--tasks", ",".join(chosen)])
+    options = dict(zip(words[3::2], map(json.loads, words[4::2]), strict=True))
+    data = yaml.safe_load(recipe.read_text(encoding="utf-8"))["data"]
+    given = {name.rpartition(".")[2]: value for name, value in options.items() if name.startswith("--data")}
+    arguments = {name: value for name, value in (data["init_args"] | given).items() if name != "exploration"}
+    made = getattr(dendrite_zoo.streams, data["class_path"])(**arguments)
+    assert made.tasks == tuple(chosen)
