@@ -98,7 +98,8 @@ class ElasticWeightConsolidation(Consolidation[regularizers.ElasticWeightConsoli
         if self.data is None and not hasattr(getattr(trainer, "datamodule", None), "task_loader"):
             raise ValueError(
                 "ElasticWeightConsolidation needs the data of each task that ended, but the datamodule has no "
-                "`task_loader(task)`. Pass `data=`, such as `data=lambda trainer, task: loaders[task]`."
+                "`task_loader(task)`. Pass `data=`, such as `data=lambda trainer, task: loaders[task]`, or take "
+                "SynapticIntelligence, which needs none, as where tasks are learned by trial and error."
             )
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
