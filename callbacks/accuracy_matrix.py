@@ -74,7 +74,7 @@ class AccuracyRecord(AccuracyMatrix):
         console = console or Console()
         console.print(matrix_table(self.matrix, **self._about()))
         if not self.matrix.isnan().all():
-            console.print(summary_table(self.matrix, self.baseline, mode=self.mode))
+            console.print(summary_table(self.matrix, self.baseline, metric=self.metric, mode=self.mode))
 
     def path(self, folder: Path, suffix: str = ".json") -> Path:
         """Where the matrix is written in a folder."""

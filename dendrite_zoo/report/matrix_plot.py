@@ -80,7 +80,7 @@ def plot_matrix(
     _heat_map(axes, cells, rows, labels, metric, mode, small)
 
     figures = summarize(R, baseline, mode)
-    values = {plain_name(name, mode): figures[name].value for name in ("average_accuracy", "forgetting")}
+    values = {plain_name(name, metric, mode): figures[name].value for name in ("average_accuracy", "forgetting")}
     line = "   ·   ".join(f"{name} {'undefined' if v != v else decimal(v, 3)}" for name, v in values.items())
     note = figure.text(1, 0, "right of the red line: tasks not learned yet", ha="right", va="bottom")
     note.set(color=RED, fontsize=8)

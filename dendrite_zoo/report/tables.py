@@ -90,12 +90,15 @@ def _mean_so_far(R: Tensor) -> str:
     return decimal(average_accuracy(R)) if complete else MISSING
 
 
-def summary_table(R: Any, baseline: Any = None, *, mode: Literal["max", "min"] = "max") -> Table:
+def summary_table(
+    R: Any, baseline: Any = None, *, metric: str = "accuracy", mode: Literal["max", "min"] = "max"
+) -> Table:
     """Average accuracy, forgetting and the transfers, each with the reason where it is undefined.
 
     Args:
         R: accuracy matrix.
         baseline: accuracy of the untrained model on each task.
+        metric: name of what was measured.
         mode: ``"min"`` where less is better.
 
     Shape:
@@ -107,7 +110,7 @@ def summary_table(R: Any, baseline: Any = None, *, mode: Literal["max", "min"] =
     table = Table(show_header=False, box=None)
     for name, figure in summarize(R, baseline, mode).items():
         note = figure.reason or f"over {figure.tasks} task{'s' if figure.tasks > 1 else ''}"
-        table.add_row(plain_name(name, mode), decimal(figure.value, 3), f"[dim]{note}[/dim]")
+        table.add_row(plain_name(name, metric, mode), decimal(figure.value, 3), f"[dim]{note}[/dim]")
     return table
 
 
@@ -197,15 +200,21 @@ def result_rows(records: Sequence[ResultRecord]) -> list[list[str]]:
     return rows
 
 
-def plain_name(name: str, mode: str = "max") -> str:
-    """The name of a metric of the matrix in words; what is a mean of losses is no accuracy.
+def plain_name(name: str, metric: str, mode: str = "max") -> str:
+    """The name of a metric of the matrix in words; what is a mean of losses or returns is no accuracy.
+
+    Args:
+        name: of a figure of the matrix.
+        metric: name of what was measured.
+        mode: ``"min"`` where less is better.
 
     Example:
-        >>> plain_name("average_accuracy"), plain_name("average_accuracy", mode="min")
+        >>> plain_name("average_accuracy", "val/acc"), plain_name("average_accuracy", "val/return")
         ('average accuracy', 'average')
     """
-    of_losses = {"average_accuracy": "average", "learning_accuracy": "when learned"}
-    return of_losses.get(name, name.replace("_", " ")) if mode == "min" else name.replace("_", " ")
+    of_others = {"average_accuracy": "average", "learning_accuracy": "when learned"}
+    words = name.replace("_", " ")
+    return words if "acc" in metric.lower() and mode == "max" else of_others.get(name, words)
 
 
 def decimal(x: float | Tensor, places: int = 2) -> str:

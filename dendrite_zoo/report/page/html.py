@@ -220,7 +220,7 @@ def _of_matrices(run: Run) -> Iterator[Value]:
             note = metric.reason or f"over {metric.tasks} task{'s' * (metric.tasks > 1)}"
             definition = DEFINITIONS[name] + less * (name in ("forgetting", "backward_transfer", "forward_transfer"))
             value = decimal(metric.value, 3), note, definition, None if metric.reason else metric.value
-            yield Value(plain_name(name, mode) + of, *value)
+            yield Value(plain_name(name, matrix.get("metric", "accuracy"), mode) + of, *value)
 
 
 def _made(record: ResultRecord | None) -> Iterator[tuple[str, str]]:

@@ -39,7 +39,9 @@ class Matrix(NamedTuple):
     def say(self) -> str:
         """Average and forgetting at the end, in words."""
         values = summarize(self.R, self.untrained, self.mode)
-        return ", ".join(f"{plain_name(name, self.mode)} {decimal(values[name].value, 3)}" for name in OVER_TASKS)
+        return ", ".join(
+            f"{plain_name(name, self.metric, self.mode)} {decimal(values[name].value, 3)}" for name in OVER_TASKS
+        )
 
 
 def matrix_figures(run: Run) -> list[Figure]:
@@ -102,7 +104,7 @@ def _over_tasks(of: Matrix) -> list[Figure]:
     if len(ends) < 2:
         return []
     after = {i: summarize(of.R[: i + 1, : i + 1], mode=of.mode) for i in spread(ends, MOST_POINTS)}
-    series = {name: plain_name(name, of.mode) for name in OVER_TASKS}
+    series = {name: plain_name(name, of.metric, of.mode) for name in OVER_TASKS}
     points = [(i, word, values[name].value) for name, word in series.items() for i, values in after.items()]
     data = [
         {"n": i, "label": of.names[i], "s": word, "v": v, "said": decimal(v, 4)}
