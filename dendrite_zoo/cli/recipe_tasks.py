@@ -1,6 +1,7 @@
 """``fit --tasks``: the tasks of a robot recipe, in place of its own."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ OF_ALL_TASKS = "env_steps", "warmup_steps", "capacity"
 def options_of_tasks(tasks: str, config: str) -> list[str]:
     """The options that give a recipe other tasks, each with as many steps as a task of the recipe has.
 
-    A policy that is made by the recipe has these tasks; one that is loaded with further tasks has them as further ones.
+    A policy that is made by the recipe has these tasks, and as many units for each as before where tasks have units of
+    their own; one that is loaded with further tasks has them as further ones.
 
     Args:
         tasks: names, with commas between, or ``"mt10"`` or ``"mt50"``.
@@ -40,8 +42,13 @@ def options_of_tasks(tasks: str, config: str) -> list[str]:
     model = recipe["model"]["init_args"].get("model")
     arguments = model.get("init_args", model) if isinstance(model, dict) else {}
     if "tasks" in arguments:
-        known = [task for task in _names(arguments["tasks"]) if task not in before]
+        every = _names(arguments["tasks"])
+        known = [task for task in every if task not in before]
         arguments["tasks"] = known + [task for task in chosen if task not in known]
+        if arguments.get("overlap") is not None:  # units of its own for each
+            more = len(arguments["tasks"]) / len(every)
+            arguments["hidden_features"] = [math.ceil(units * more) for units in arguments["hidden_features"]]
+            arguments["activation_density"] /= more
         options["model.init_args.model"] = model
     return [word for name, value in options.items() for word in (f"--{name}", json.dumps(value))]
 

@@ -167,9 +167,11 @@ class MLPArguments(MLPConfig):
         for number, units in enumerate(self.hidden_features):
             if self.overlap is None or (self.dendrite_layers is not None and number not in self.dendrite_layers):
                 continue
-            needed = units_needed(num_active(self.activation_density, units), self.context_dim, self.overlap)
+            active = num_active(self.activation_density, units)
+            needed = units_needed(active, self.context_dim, self.overlap)
             if needed > units:
-                remedy = f"Widen the layer to {needed} units, lower `activation_density`, or raise `overlap`."
+                wider = f"hidden_features={needed} and activation_density={active / needed:.5g}, which leaves {active}"
+                remedy = f"Give {wider} units active, or lower `activation_density` alone, or raise `overlap`."
                 tasks = f"at least {needed} for {self.context_dim} tasks with overlap={self.overlap}"
                 raise wrong_argument("hidden_features", tasks, units, remedy)
 

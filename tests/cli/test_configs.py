@@ -9,7 +9,8 @@ import yaml
 import dendrite_zoo.streams
 from dendrite_zoo.cli.main import main
 from dendrite_zoo.cli.recipes import expand, find
-from dendrite_zoo.rl import MT10
+from dendrite_zoo.models import ActiveDendritePolicy
+from dendrite_zoo.rl import MT10, MT50
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "dendrite_zoo" / "configs").glob("*.yaml"))
@@ -128,6 +129,16 @@ def test_a_loaded_policy_keeps_its_skills_and_has_others_as_further_ones():
     assert "--model.init_args.model" not in words and words[words.index("--data.init_args.env_steps") + 1] == "5000"
     with pytest.raises(ValueError, match="a recipe of robot skills, but got one whose data have none: permuted-digits"):
         expand(["fit", "--config", "permuted-digits", "--tasks", "push-v3"])
+
+
+@pytest.mark.parametrize("count", [3, 13])
+def test_tasks_with_units_of_their_own_have_as_many_as_in_the_recipe(count):
+    words = expand(["fit", "--config", "metaworld-mt10-scratch", "--tasks", ",".join(MT50[:count])])
+    options = dict(zip(words[3::2], map(json.loads, words[4::2]), strict=True))
+    assert options["--data.init_args.env_steps"] == 240_000 * count
+    policy = ActiveDendritePolicy(**options["--model.init_args.model"]["init_args"])
+    units = [policy.mlp.active_units(task)[1].tolist() for task in range(count)]
+    assert {len(own) for own in units} == {96} and sorted(sum(units, [])) == list(range(96 * count))
 
 
 @pytest.mark.parametrize("recipe", [path for path in RECIPES if "metaworld" in path.stem], ids=lambda path: path.stem)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import re
 
 import pytest
 import torch
@@ -130,10 +131,12 @@ def test_new_tasks_choose_among_the_free_units_and_known_ones_keep_theirs(tmp_pa
 
 def test_too_little_room_is_refused_before_and_after():
     sizes = {"tasks": 11, "units": (20, 66), "activation_density": 0.08}
-    with pytest.raises(
-        ValueError, match="`hidden_features` to be at least 22 for 11 tasks with overlap=0.0, but got 20"
-    ):
+    words = r"at least 22 for 11 tasks with overlap=0.0, but got 20. Give hidden_features=(\d+) and .*density=([\d.]+),"
+    with pytest.raises(ValueError, match=words) as refused:
         make(**sizes)
+    units, density = re.search(words, str(refused.value)).groups()
+    as_said = make(**{**sizes, "units": (int(units), 66), "activation_density": float(density)})
+    assert {len(own) for own in chosen(as_said, 0)} == {2}, "as many as were asked for"
     make(**sizes, dendrite_layers=[1])  # all units of the first layer are active in every task
     crowded = torch.rand(10, 2, 3)
     with pytest.raises(ValueError, match="Expected 5 units of a layer to be free for a new task, but got 0 of 10"):
