@@ -1,6 +1,6 @@
 """What LightningModules share that train a policy: the tasks of the data are some of the policy's, by name."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -50,13 +50,18 @@ class PolicyModule(NewTaskModule):
         self._places = None if tasks is None else torch.tensor(places_of(tasks, self.tasks))
         check_sizes(self.model, self.datamodule)
         super().setup(stage)
-        if stage == "fit" and self.new is not None and (words := self.words_of_tasks_without_parts()):
-            raise ValueError(words)
+        if stage == "fit" and self.new is not None:
+            if words := self.words_of_tasks_without_parts():
+                raise ValueError(words)
+            if tasks is not None and tuple(tasks) == (start := self.hparams["init_from"],):
+                raise wrong_argument("init_from", "another task than the one that is trained, or 'nearest'", start)
 
     def on_fit_start(self) -> None:
         """Take note of the normaliser, which the fit may set."""
         super().on_fit_start()
         self.keep_until_trained(self.model, recurse=False)
+        if self.new is None and self._places is not None:
+            warn_of_loss(self.known_tasks(), {self.tasks[place] for place in self._places.tolist()})
 
     def in_policy(self, task: Tensor) -> Tensor:
         """The numbers in the policy of tasks as the data number them."""
@@ -93,7 +98,7 @@ class PolicyModule(NewTaskModule):
 
     def start_parts(self, *, is_first: bool) -> None:
         """Say so where a task is none that is new."""
-        known = getattr(getattr(self.model, "origin", None), "arguments", {}).get("tasks", ())
+        known = self.known_tasks()
         if again := [self.tasks[task] for task in self.first_tasks() if self.tasks[task] in known]:
             rank_zero_warn(
                 f"learn='new': the policy was loaded with {', '.join(again)}. What the task has for itself is trained "
@@ -129,6 +134,11 @@ class PolicyModule(NewTaskModule):
         words = f"Before another fit call model.extend_normalizer(data.specs[{place}].sample_observations()): {effect}"
         return words if isinstance(data.specs[place], MetaWorldTask) else f"{words} Else {own}."
 
+    def known_tasks(self) -> Sequence[str]:
+        """The tasks that the policy was loaded with, and has still."""
+        known = getattr(getattr(self.model, "origin", None), "arguments", {}).get("tasks", ())
+        return [task for task in known if task in self.tasks]
+
     def first_tasks(self) -> Sequence[int]:
         """The task being trained; all of the data's, where they are trained at once."""
         if self._places is None:
@@ -163,7 +173,7 @@ class PolicyModule(NewTaskModule):
     def place_of(self, name: str | int) -> int:
         """The number in the policy of the task to start from."""
         if name not in self.tasks:
-            remedy = nearest(str(name), self.tasks).strip()
+            remedy = nearest(str(name), self.known_tasks() or self.tasks).strip()
             raise wrong_argument("init_from", f"'nearest', or one of {', '.join(self.tasks)}", name, remedy)
         return self.tasks.index(str(name))
 
@@ -236,9 +246,24 @@ def mean_return(act: Act, task: int, name: str, data: OnlineTasks) -> float:
     return evaluate_policy(in_policy, [spec], split="val", num_goals=PLAYED, **rules).mean_return
 
 
-def warn_of_long_warmups(data: OnlineTasks, actor_warmup: int) -> None:
-    """Say so where a fit is over before anything, or the policy, begins to learn."""
-    updates, steps = data.total_updates, data.total_env_steps
+def warn_of_loss(known: Sequence[str], trained: Collection[str]) -> None:
+    """Say so where all of a policy is trained on data that leave out what it was loaded to know."""
+    if lost := ", ".join(task for task in known if task not in trained):
+        rank_zero_warn(
+            f"learn='all': the policy was loaded with {lost}, which the data leave out, and training all of it loses "
+            "them. Give learn='new', which leaves what it does there as it is, or data of these tasks, too."
+        )
+
+
+def warn_of_plan(data: OnlineTasks, actor_warmup: int) -> None:
+    """Say so where a fit plays much more than was asked for, or is over before anything, or the policy, learns."""
+    updates, steps, a_round = data.total_updates, data.total_env_steps, data.env_steps_per_round
+    if (planned := a_round * data.rounds_per_epoch * data.epochs) > 2 * steps:
+        rank_zero_warn(
+            f"Expected `env_steps` to be as many as {data.epochs} epochs of a round have or more, but got {steps:,}: "
+            f"rounds are of {a_round:,} steps, and {planned:,} will be played. Lower `epochs`, or `steps_per_round`, "
+            "actions in each environment."
+        )
     if data.updates_per_round and not updates:
         rank_zero_warn(
             f"Expected `warmup_steps` to be fewer than the env_steps, {steps}, but got {data.warmup_steps}: "

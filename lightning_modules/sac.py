@@ -29,8 +29,8 @@ from dendrite_zoo.lightning_modules.policies import (
     check_critic,
     mean_return,
     tasks_of,
-    warn_of_long_warmups,
     warn_of_new_critics,
+    warn_of_plan,
 )
 from dendrite_zoo.models import ActiveDendritePolicy, TwinCritic
 from dendrite_zoo.models.control import ControlModel
@@ -208,7 +208,7 @@ class MultiTaskSAC(PolicyModule):
         known = getattr(self.model, "has_known_scales", False) and getattr(self.model, "origin", None) is None
         self.began_trained = getattr(self.model, "has_normalizer", False) and not known
         if isinstance(self.datamodule, OnlineTasks):
-            warn_of_long_warmups(self.datamodule, self.hparams["actor_warmup"])
+            warn_of_plan(self.datamodule, self.hparams["actor_warmup"])
         elif self.hparams["init_from"] == "nearest":
             expected = "the name of a task with other data than OnlineTasks, whose environments are not known"
             raise wrong_argument("init_from", expected, "nearest")

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from dendrite_zoo._core.redact import typed_command
 from dendrite_zoo.cli.import_paths import made_by
+from dendrite_zoo.hub.artifact import RESULTS
 from dendrite_zoo.lightning_modules import evaluate_contexts
 from dendrite_zoo.models import ActiveDendritePolicy, AdaptedBackbone, load
 from dendrite_zoo.records import ResultRecord, write_records
@@ -137,8 +138,16 @@ def _policy(
     Console().print(table)
     Console().print("Success at any step of an episode of 500; in brackets the 95 % interval over goals.")
     if learned is not None and record is not None:
-        write_records([_measured_again(learned, report)], record)
+        _write_again(_measured_again(learned, report), record, name, model)
     return {"seed": seed, "mean": report.mean, **report.to_record()}
+
+
+def _write_again(again: ResultRecord, file: Path, name: str, model: Any) -> None:
+    """Write a record, and where it is that of a run's folder, into what is published of it, too."""
+    write_records([again], file)
+    published = file.parent / "model" / RESULTS
+    if file.parent.resolve() == Path(name).resolve() and published.is_file():
+        write_records([again, *(ResultRecord.from_json(one, name) for one in model.results[1:])], published)
 
 
 def _record_of(name: str, model: Any) -> ResultRecord:

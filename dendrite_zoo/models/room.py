@@ -180,12 +180,19 @@ def starts_of(init_from: Any, known: Sequence[str], tasks: Sequence[str]) -> dic
 
 def say_what_is_new(tasks: Sequence[str], known: Sequence[str], starts: Mapping[str, str]) -> None:
     """A misspelt name would be a new task, and the task that is meant would be left out, without a word."""
-    left_out = [task for task in known if task not in tasks]
-    for task in (task for task in tasks if task not in known):
-        if meant := nearest(task, left_out, cutoff=0.8):
-            logger.warning("%r is new to the model, and tasks that it knows are left out.%s", task, meant)
+    _say_what_is_left_out([task for task in known if task not in tasks], [task for task in tasks if task not in known])
     new = [task for task in tasks if task in starts or task not in known]
     how = {task: f"a copy of {starts[task]}" if task in starts else "drawn" for task in new}
     if new:
         said = (f"{task} ({how[task]}{', in place of what it was' * (task in known)})" for task in new)
         logger.warning("New to the model, and to be trained: %s.", ", ".join(said))
+
+
+def _say_what_is_left_out(left_out: Sequence[str], unknown: Sequence[str]) -> None:
+    """With new tasks it may not be meant; a model of some of its tasks alone is asked for by their names."""
+    for task in unknown:
+        if meant := nearest(task, left_out, cutoff=0.8):
+            logger.warning("%r is new to the model, and tasks that it knows are left out.%s", task, meant)
+    if unknown and left_out:
+        names = ", ".join(left_out)
+        logger.warning("Left out, and no longer in the model: %s. Name them in tasks=[...] to keep them.", names)

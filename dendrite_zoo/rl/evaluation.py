@@ -17,7 +17,7 @@ from dendrite_zoo.rl.episodes import Split
 from dendrite_zoo.rl.form import takes
 from dendrite_zoo.rl.metaworld.tasks import MAX_STEPS, MT50, MetaWorldTask
 from dendrite_zoo.rl.spec import TaskSpec
-from dendrite_zoo.rl.task_list import Tasks, benchmark_of, check_policy, say_success, task_specs
+from dendrite_zoo.rl.task_list import Tasks, benchmark_of, check_policy, say_success, say_what_is_endless, task_specs
 
 __all__ = ["GoalEvaluation", "SuccessReport", "evaluate_policy"]
 
@@ -201,7 +201,7 @@ class GoalEvaluation(TaskEnvironments):
         actions, left = np.zeros((self.num_envs, self.action_size)), np.zeros(self.num_envs, dtype=np.int64)
         self.reset()
         with Progress(transient=True, disable=not progress) as bar:
-            shown = bar.add_task("goals", total=first.size)
+            shown, look = bar.add_task("goals", total=first.size), True
             while len(busy := np.flatnonzero(~self.finished)):
                 for rows in self._at_once(busy[left[busy] == 0]):
                     chosen = act(self.observation[rows], self.task_index[rows])
@@ -211,14 +211,14 @@ class GoalEvaluation(TaskEnvironments):
                 left = np.where(step.ended, 0, left - 1)
                 goal, success = (self.task_index[busy], step.goal[busy]), step.success[busy]
                 steps[goal] += 1
+                look = look and say_what_is_endless(self.specs, config.max_steps, steps)
                 returns[goal] += step.reward[busy]
                 first[goal] = np.where(success & (first[goal] == 0), steps[goal], first[goal])
                 last[goal] = success  # of an episode the last one stays
                 bar.advance(shown, int(step.ended.sum()))
         at_end = None if config.stop_at_success or not self.has_success else last
-        reached = first if self.has_success else None
         rules = config.split, config.max_steps, returns, self.action_repeat
-        return SuccessReport(self.tasks, reached, at_end, *rules)
+        return SuccessReport(self.tasks, first if self.has_success else None, at_end, *rules)
 
     def _at_once(self, busy: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         """The rows that the policy is given together: of environments of one's own, those of a task.

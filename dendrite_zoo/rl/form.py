@@ -1,6 +1,7 @@
 """The form of an environment, which is gymnasium's: what is seen and done in it, and what a step gives."""
 
 import inspect
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -61,8 +62,8 @@ def spaces_of(name: str, env: Any) -> Spaces:
     if not _is_flat(done):
         raise ValueError(
             f"Expected the action space of {name} to be a Box of one dimension, but got {done}. Policies here act by "
-            "numbers from -1 to 1; wrap the environment in `make_env` so that it takes such. For one of n choices: "
-            "gymnasium.wrappers.TransformAction(env, lambda action: action.argmax(), Box(-1, 1, (n,)))."
+            "numbers from -1 to 1; wrap the environment in `make_env` so that it takes such: gymnasium.wrappers."
+            f"TransformAction(env, lambda action: {_translation(done)})."
         )
     low, high = np.asarray(done.low, np.float64), np.asarray(done.high, np.float64)
     if not (np.isfinite(low) & np.isfinite(high) & (low < high)).all():
@@ -99,6 +100,21 @@ def warn_of_running_statistics(name: str, env: Any) -> bool:
 def _is_flat(space: Any) -> bool:
     shape = getattr(space, "shape", None)
     return hasattr(space, "low") and hasattr(space, "high") and shape is not None and len(shape) == 1 and shape[0] > 0
+
+
+def _translation(space: Any) -> str:
+    """How an action of a space follows from numbers from -1 to 1, and the space of these."""
+    kind, shape = type(space).__name__, tuple(getattr(space, "shape", None) or ())
+    how, numbers = "...", "..."
+    if kind == "Discrete":
+        how, numbers = f"action.argmax(){f' + {space.start}' if space.start else ''}", f"({space.n},)"
+    elif kind == "MultiDiscrete" and len(shape) == 1:
+        how, numbers = f"((action + 1) / 2 * ({space.nvec.tolist()} - numpy.float64(1e-6))).astype(int)", str(shape)
+    elif kind == "MultiBinary":
+        how, numbers = f"(action > 0).astype(int){f'.reshape{shape}' * (len(shape) > 1)}", f"({math.prod(shape)},)"
+    elif kind == "Box":  # of several dimensions
+        how, numbers = f"action.reshape{shape}", f"({math.prod(shape)},)"
+    return f"{how}, gymnasium.spaces.Box(-1, 1, {numbers})"
 
 
 def warn_of_form(name: str, env: Any) -> None:

@@ -1,8 +1,13 @@
 """The tasks that a user names: Meta-World's by their names, others by what makes their environments."""
 
 import pickle
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import CodeType
 from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 from dendrite_zoo._core.checks import wrong_argument
 from dendrite_zoo.rl.episodes import ENDLESS, EpisodeConfig
@@ -10,6 +15,9 @@ from dendrite_zoo.rl.metaworld.tasks import MT10, MT50, MetaWorldTask, task_name
 from dendrite_zoo.rl.spec import TaskSpec
 
 __all__ = ["Tasks", "task_specs"]
+
+LONG = 1000
+"""Steps of an episode without a limit, of which is warned in an evaluation."""
 
 Tasks: TypeAlias = str | Sequence[str] | Sequence[TaskSpec] | Sequence[Callable[[], Any]]
 """``"mt10"``, ``"mt50"`` or names of Meta-World's tasks; or a `TaskSpec` each, or functions that make environments."""
@@ -36,7 +44,34 @@ def task_specs(tasks: Tasks) -> tuple[TaskSpec, ...]:
     names = [spec.name for spec in specs]
     if not names or len(set(names)) < len(names):
         raise wrong_argument("tasks", "one or more tasks of different names", names)
+    _warn_of_late_binding(specs)
     return specs
+
+
+def _warn_of_late_binding(specs: Sequence[TaskSpec]) -> None:
+    """Functions that a loop makes all read its variable when they are called, and then make its last environment."""
+    alike: dict[Any, list[TaskSpec]] = {}
+    for spec in specs:
+        if isinstance(code := getattr(spec.make_env, "__code__", None), CodeType):
+            function: Any = spec.make_env
+            cells = tuple(map(id, function.__closure__ or ()))
+            kwargs = tuple((function.__kwdefaults__ or {}).items())
+            what = (code, cells, tuple(map(id, function.__defaults__ or ())), str(kwargs), spec.normalizer)
+            alike.setdefault(what, []).append(spec)
+    for several in alike.values():
+        functions, rules = {id(spec.make_env) for spec in several}, {_rule(spec.success) for spec in several}
+        if len(functions) > 1 and len(rules) == 1:
+            warnings.warn(
+                f"{', '.join(spec.name for spec in several)}: their functions `make_env` are the same, so that all "
+                "make one and the same environment. In a loop a lambda reads the loop's variable only when it is "
+                "called, which is its last value then: give functools.partial(make, value).",
+                stacklevel=4,
+            )
+
+
+def _rule(success: Any) -> Any:
+    """What tells one `TaskSpec.success` from another."""
+    return getattr(success, "__code__", success)
 
 
 def _task_spec(task: Any, number: int) -> TaskSpec:
@@ -146,6 +181,26 @@ def rules_of(data: Any, specs: Sequence[TaskSpec]) -> dict[str, int]:
     given = environment_arguments(data)
     own = not any(isinstance(spec, MetaWorldTask) for spec in specs)
     return {name: given[name] for name in ("max_steps", "action_repeat") if own and name in given}
+
+
+def say_what_is_endless(specs: Sequence[TaskSpec], max_steps: int | None, steps: NDArray[np.int64]) -> bool:
+    """Warn where an episode goes on that nothing limits; give whether somebody has to look on.
+
+    Args:
+        specs: the tasks.
+        max_steps: of an episode; None for the environments' own.
+        steps: of each episode so far, ``(T, G)``.
+    """
+    unlimited = [max_steps is None and spec.max_steps is None for spec in specs]
+    long = [spec for spec, free, most in zip(specs, unlimited, steps.max(axis=1), strict=True) if free and most >= LONG]
+    for spec in long:
+        warnings.warn(
+            f"An episode of {spec.name} has not ended in {LONG:,} steps, and its environment has no limit of time: "
+            f"it is given up after {spec.most_steps:,}. Give max_steps=, or wrap it: "
+            "gymnasium.wrappers.TimeLimit(env, max_episode_steps=...).",
+            stacklevel=4,
+        )
+    return any(unlimited) and not long
 
 
 def check_sent(specs: Sequence[TaskSpec]) -> None:

@@ -108,7 +108,8 @@ def _shapes(batch: Any) -> str:
 
 
 def _shape(part: Any) -> str:
-    return str(tuple(part.shape)) if hasattr(part, "shape") else f"({type(part).__name__})"
+    kind = "" if isinstance(part, Tensor) else type(part).__name__
+    return f"{kind} {tuple(part.shape)}".strip() if hasattr(part, "shape") else f"({kind})"
 
 
 def _precision(model: nn.Module | None) -> torch.dtype:

@@ -1,6 +1,7 @@
 """Files of demonstrations beside a run: collected where missing, compared with what is expected where they exist."""
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,16 +23,43 @@ COMPARED = 64
 """Observations in a file by which it is seen whether its expert is the one given."""
 
 
-def folder_of_run(trainer: Trainer, *, resumed: str | None = None) -> Path:
+def folder_of_run(
+    trainer: Trainer, *, resumed: str | None = None, is_usable: Callable[[Path], bool] = lambda folder: True
+) -> Path:
     """The folder of a run's demonstrations, on every process the first one's.
 
     Args:
-        trainer: whose logger decides.
+        trainer: whose logger decides; without one, and with many, fits share a place.
         resumed: the folder that a checkpoint names, which is used again if it exists.
+        is_usable: whether what lies in a folder is what a fit needs; else it takes the next number.
     """
     folder = Path(trainer.log_dir or trainer.default_root_dir) / "demonstrations"
-    exists = resumed is not None and Path(resumed).is_dir()
-    return Path(trainer.strategy.broadcast(str(resumed if exists else folder)))
+    if resumed is not None and Path(resumed).is_dir():
+        folder = Path(resumed)
+    elif trainer.is_global_zero:
+        others = (folder.with_name(f"{folder.name}-{number}") for number in itertools.count(2))
+        folder = next(one for one in itertools.chain([folder], others) if is_usable(one))
+    return Path(trainer.strategy.broadcast(str(folder)))
+
+
+def rounds_in(folder: Path) -> list[Path]:
+    """The files of rounds of DAgger."""
+    return sorted(folder.glob("*round-*.safetensors"))
+
+
+def is_as_expected(path: Path, specs: Sequence[TaskSpec], **arguments: Any) -> bool:
+    """Whether `load_or_collect` would take a file, or make it."""
+    if not path.is_file():
+        return True
+    try:
+        found = _load(path, [spec.name for spec in specs]).config
+    except ValueError:
+        return False
+    return found is None or not _differences(found, collection_config(tasks=specs, **arguments))
+
+
+def _differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> list[str]:
+    return [name for name in {**expected, **found} if found.get(name) != expected.get(name)]
 
 
 def refuse_rounds(folder: Path) -> None:
@@ -40,7 +68,7 @@ def refuse_rounds(folder: Path) -> None:
     Raises:
         FileExistsError: there are some.
     """
-    for path in sorted(folder.glob("*round-*.safetensors")):
+    for path in rounds_in(folder):
         raise FileExistsError(
             f"Expected a folder without rounds of DAgger, but got {path} of an earlier fit. Give another `folder`, "
             "remove the rounds, or resume that fit with ckpt_path=."
@@ -80,7 +108,7 @@ def hold_out(part: Demonstrations) -> tuple[Demonstrations, Demonstrations]:
 
 
 def load_or_collect(
-    path: Path, specs: Sequence[TaskSpec], trainer: Trainer | None, *, num_processes: int, fast: bool, **arguments: Any
+    path: Path, specs: Sequence[TaskSpec], trainer: Trainer | None, num_processes: int, fast: bool, **arguments: Any
 ) -> Demonstrations:
     """Load demonstrations, after they were collected if there is no such file; of several processes the first collects.
 
@@ -109,7 +137,7 @@ def load_or_collect(
             f"{path} does not say how it was collected, as files of earlier versions do not. It is assumed to be as "
             f"expected here: {_words(expected)}. If it is not, remove it to have it collected anew."
         )
-    elif other := [name for name in {**expected, **found} if found.get(name) != expected.get(name)]:
+    elif other := _differences(found, expected):
         raise ValueError(
             f"Expected {path} to be collected with {_words({name: expected.get(name) for name in other})}, but got "
             f"{_words({name: found.get(name) for name in other})}. Give the arguments that it was collected with, or "

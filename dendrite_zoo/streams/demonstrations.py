@@ -24,8 +24,10 @@ from dendrite_zoo.streams.demonstration_files import (
     check_without_expert,
     folder_of_run,
     hold_out,
+    is_as_expected,
     load_or_collect,
     refuse_rounds,
+    rounds_in,
 )
 from dendrite_zoo.streams.loader import DemonstrationLoader, SingleBatch
 
@@ -63,7 +65,8 @@ class DemonstrationMixture(TaskDataModule):
             `dendrite_zoo.rl.Demonstrations`, of these tasks and maybe others, which are taken as they are. Where
             environments are your own and there is no ``expert``, the last tenth of each task's solved rows is then
             what is validated on, and not trained on.
-        folder: of all files; by default ``demonstrations/`` in the folder of the Trainer's logger.
+        folder: of all files; by default ``demonstrations/`` in the folder of the Trainer's logger, or
+            ``demonstrations-2/`` and so on where other fits have left theirs there.
         expert: who shows what to do, such as a policy that knows these tasks, or a function (see
             `dendrite_zoo.rl.collect_demonstrations`); by default Meta-World's scripted experts. Files name it, as
             ``ActiveDendritePolicy.act_batch``.
@@ -217,8 +220,10 @@ class DemonstrationMixture(TaskDataModule):
         """Load the experts' demonstrations once, after they were collected if there are none; return their folder."""
         if self._folder is None:
             trainer, resumed = self.trainer, self._resumed.get("folder")
-            in_run = folder_of_run(trainer, resumed=resumed) if trainer and self.folder is None else None
-            self._folder = self.folder or in_run or Path(self._temporary.name)
+            self._folder = self.folder
+            if self._folder is None:
+                look = partial(folder_of_run, resumed=resumed, is_usable=self._is_usable)
+                self._folder = look(trainer) if trainer else Path(self._temporary.name)
             if (trainer := self.fitting_trainer) and trainer.ckpt_path is None and self.dagger_rounds:
                 refuse_rounds(self._folder)
         if not self._parts:
@@ -238,27 +243,49 @@ class DemonstrationMixture(TaskDataModule):
         every, given = range(self.num_tasks), self._given
         if not self._has_expert and given is None:
             given = Demonstrations.load(cast(Path, self.file))
+        (experts, shown), (held_out, validated) = self._files(folder)
         if given is None:
-            options: Any = {"episodes_per_task": self.episodes_per_task, "disturbance": Disturbance()}
-            parts = self._load(self.file or folder / "experts.safetensors", trained, **options)
+            parts = self._load(experts, trained, **shown)
         else:
             parts = self._solved(given, trained if self._has_expert else every)
         if self._has_expert:
-            held_out = folder / "val.safetensors"
-            self._val_parts = self._load(held_out, every, episodes_per_task=self.val_episodes, split="val")
+            self._val_parts = self._load(held_out, every, **validated)
             return parts
         both = [hold_out(part) for part in parts]
         self._val_parts = [held for _, held in both]
         return [part for part, _ in both[self.first_task :]]
 
-    def _load(self, path: Path, tasks: Sequence[int], **arguments: Any) -> list[Demonstrations]:
-        """The solved episodes of some tasks, one part for each."""
-        specs, indices, expert = [self.specs[task] for task in tasks], np.array(tasks), self.expert
-        options: dict[str, Any] = {"num_processes": self.num_processes, "fast": self.fast, "seed": self.seed}
-        options |= {"steps_after_success": self.steps_after_success, "max_steps": self.max_steps, **arguments}
+    def _files(self, folder: Path) -> list[tuple[Path, dict[str, Any]]]:
+        """What the experts show to train on and to validate on: where it is, and how it is collected."""
+        shown = {"episodes_per_task": self.episodes_per_task, "disturbance": Disturbance()}
+        validated = {"episodes_per_task": self.val_episodes, "split": "val"}
+        return [(self.file or folder / "experts.safetensors", shown), (folder / "val.safetensors", validated)]
+
+    def _is_usable(self, folder: Path) -> bool:
+        """Whether what earlier fits have left in a folder, if anything, is what this one needs."""
+        if (trainer := self.fitting_trainer) and trainer.ckpt_path is None and self.dagger_rounds and rounds_in(folder):
+            return False
+        (experts, shown), (held_out, validated) = self._files(folder)
+        trained, every = range(self.first_task, self.num_tasks), range(self.num_tasks)
+        return all(
+            path == self.file or is_as_expected(path, [self.specs[task] for task in tasks], **self._how(tasks, **how))
+            for path, tasks, how in ((experts, trained, shown), (held_out, every, validated))
+        )
+
+    def _how(self, tasks: Sequence[int], **arguments: Any) -> dict[str, Any]:
+        """Arguments of `dendrite_zoo.rl.collect_demonstrations` that decide what some tasks' demonstrations are."""
+        options: dict[str, Any] = {"seed": self.seed, "steps_after_success": self.steps_after_success}
+        options |= {"max_steps": self.max_steps, **arguments}
+        expert, indices = self.expert, np.array(tasks)
         if expert is not None:
             options["expert"] = wraps(expert, updated=())(lambda seen, index: expert(seen, indices[index]))
-        return self._solved(load_or_collect(path, specs, self.trainer, **options), tasks)
+        return options
+
+    def _load(self, path: Path, tasks: Sequence[int], **arguments: Any) -> list[Demonstrations]:
+        """The solved episodes of some tasks, one part for each."""
+        specs, where = [self.specs[task] for task in tasks], (self.num_processes, self.fast)
+        found = load_or_collect(path, specs, self.trainer, *where, **self._how(tasks, **arguments))
+        return self._solved(found, tasks)
 
     def _solved(self, found: Demonstrations, tasks: Sequence[int]) -> list[Demonstrations]:
         """The solved episodes of some tasks, one part for each, by their numbers here."""

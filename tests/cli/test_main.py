@@ -561,7 +561,7 @@ def test_a_policys_record_has_what_was_measured_again(tmp_path, monkeypatch):
         "matrix": [[1.0]],
     }
     record = ResultRecord.from_run([1.0], command="dendrite-zoo fit --config mine", goals_of_matrix=5, **run)
-    policy = ActiveDendritePolicy(["reach-v3"], hidden_features=[16, 16])
+    policy, run_folder = ActiveDendritePolicy(["reach-v3"], hidden_features=[16, 16]), tmp_path / "runs" / "mine"
     policy.save_pretrained(tmp_path / "policy", results=[record.to_json()])
     typed = ["evaluate", str(tmp_path / "policy"), "--goals=1", "--processes=0", "--stop-at-success"]
     typed.append(f"--record={tmp_path / 'again.json'}")
@@ -575,6 +575,11 @@ def test_a_policys_record_has_what_was_measured_again(tmp_path, monkeypatch):
     assert again.more["goals_of_matrix"] == 5 and again.benchmark == "metaworld-continual-1"
     assert again.command.startswith("dendrite-zoo fit --config mine && dendrite-zoo evaluate /")
     assert again.command.count("evaluate") == 1
+    policy.save_pretrained(run_folder / "model", results=[record.to_json()])
+    main(["evaluate", str(run_folder), *typed[2:-1], f"--record={run_folder / 'results.json'}"])
+    assert ActiveDendritePolicy.from_pretrained(run_folder).results[0]["average_accuracy"] == again.average_accuracy, (
+        "what is published of a run"
+    )
     policy.save_pretrained(tmp_path / "blank")
     with pytest.raises(
         SystemExit, match="Expected a model with the record of its run for --record, but .*blank has none"

@@ -397,3 +397,26 @@ def test_wrong_arguments(tmp_path):
     data = Skills(["lift", "drop"])
     with pytest.raises(ValueError, match=r"but got 'drop'. Load the policy with tasks=\[..., 'drop'\] for one"):
         trainer(data).fit(BehaviorCloning(policy), data)
+
+
+def test_training_all_of_a_loaded_policy_on_new_tasks_alone_is_said(tmp_path):
+    """It is what loses the skills that it had."""
+    known_policy(tmp_path)
+    data = Skills(["shove"])
+    with pytest.warns(
+        UserWarning, match=f"loaded with {KNOWN[0]}, {KNOWN[1]}, which the data leave out, .* learn='new'"
+    ):
+        trainer(data).fit(BehaviorCloning(dendrite_zoo.load(tmp_path, tasks=[*KNOWN, "shove"]), warmup=2), data)
+    for tasks, learn in ((["shove"], "new"), ([*KNOWN, "shove"], "all")):
+        trainer(data).fit(
+            BehaviorCloning(dendrite_zoo.load(tmp_path, tasks=[*KNOWN, "shove"]), warmup=2, learn=learn), Skills(tasks)
+        )
+
+
+def test_a_task_does_not_start_as_itself(tmp_path):
+    known_policy(tmp_path)
+    policy, data = dendrite_zoo.load(tmp_path, tasks=[*KNOWN, "turns"]), Skills(["turns"])
+    with pytest.raises(ValueError, match="`init_from` to be another task than the one that is trained, .* got 'turns'"):
+        trainer(data).fit(BehaviorCloning(policy, warmup=2, learn="new", init_from="turns"), data)
+    with pytest.raises(ValueError, match="got 'turnx'. Did you mean 'turn'"):
+        BehaviorCloning(policy, learn="new", init_from="turnx")

@@ -74,6 +74,11 @@ def test_what_was_played_is_what_is_learned_from():
     assert module.model.has_normalizer
 
 
+def test_a_fit_that_plays_much_more_than_was_asked_for_is_said():
+    with pytest.warns(UserWarning, match="got 15: rounds are of 10 steps, and 40 will be played. Lower `epochs`"):
+        fit(MultiTaskSAC(policy(), batch_size_per_task=8), data(env_steps=15))
+
+
 def test_exploration_is_no_mapping():
     with pytest.raises(ValueError, match="Expected `exploration` to be an Exploration, .* but got {'burst_share'"):
         data(exploration={"burst_share": 0.3})

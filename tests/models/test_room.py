@@ -123,6 +123,7 @@ def test_a_misspelt_name_is_noticed(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "dendrite_zoo"):
         dendrite_zoo.load(tmp_path, tasks=["reach-v3", "push-v2", "drawer-close-v3"])
     assert "'push-v2' is new to the model, and tasks that it knows are left out. Did you mean 'push-v3'" in caplog.text
+    assert "Left out, and no longer in the model: push-v3. Name them in tasks=[...] to keep" in caplog.text
     with pytest.raises(TypeError, match=r"no argument `task`. Did you mean 'tasks'"):
         dendrite_zoo.load(tmp_path, task=["reach-v3"])
 

@@ -587,3 +587,61 @@ def test_one_of_n_choices_is_the_largest_of_n_numbers():
     steps = evaluate_policy(follow, tasks, num_goals=4, num_processes=0).return_per_task["cart"]
     fallen = evaluate_policy(functools.partial(follow, sign=-1), tasks, num_goals=4, num_processes=0)
     assert steps > 25 > 12 > fallen.return_per_task["cart"]
+
+
+def test_functions_of_a_loop_that_make_its_last_environment_are_said():
+    def tasks(make, **more):
+        return [TaskSpec(f"wind={wind}", make(wind), **more) for wind in (0.0, 0.3)]
+
+    late = [TaskSpec(f"wind={wind}", lambda: Ledge(wind=wind)) for wind in (0.0, 0.3)]  # noqa: B023
+    with pytest.warns(UserWarning, match="wind=0.0, wind=0.3: their functions `make_env` are the same.*partial"):
+        task_specs(late)
+    task_specs(tasks(lambda wind: lambda: Ledge(wind=wind)))
+    task_specs(tasks(lambda wind: lambda wind=wind: Ledge(wind=wind)))
+    task_specs(tasks(lambda wind: functools.partial(Ledge, wind=wind)))
+    task_specs(tasks(lambda wind: calm))
+    task_specs([TaskSpec(key, lambda: Ledge(), success=key) for key in ("near", "far")])
+
+
+def test_an_episode_that_goes_on_without_a_limit_is_said():
+    class Endless(Ledge):
+        def step(self, action):
+            seen, reward, _, _, info = super().step(action)
+            self.at = self.speed = 0.0
+            return seen, reward, False, self.steps >= 1100, info
+
+    rest = lambda observation, task: np.zeros((len(task), 2))  # noqa: E731
+    rules = {"num_goals": 2, "num_processes": 0}
+    with pytest.warns(UserWarning, match="of b has not ended in 1,000 steps, .* given up after 100,000") as said:
+        evaluate_policy(rest, [TaskSpec("a", calm), TaskSpec("b", Endless)], **rules)
+    assert len(said) == 1
+    evaluate_policy(rest, [TaskSpec("b", Endless)], max_steps=1050, **rules)
+
+
+@pytest.mark.parametrize(
+    "space", ["Discrete(3, start=2)", "MultiDiscrete([2, 3])", "MultiBinary(3)", "Box(-1, 1, (2, 3))"]
+)
+def test_actions_of_other_kinds_are_translated_as_the_error_says(space):
+    """What the error says is run, and its actions are of the space."""
+
+    class Other(gymnasium.Env):
+        observation_space = gymnasium.spaces.Box(-1, 1, (2,))
+        action_space = eval(f"gymnasium.spaces.{space}")
+
+        def reset(self, *, seed=None, options=None):
+            super().reset(seed=seed)
+            return np.zeros(2, np.float32), {}
+
+        def step(self, action):
+            assert action in self.action_space, action
+            return np.zeros(2, np.float32), 0.0, False, True, {}
+
+    with pytest.raises(ValueError, match="to be a Box of one dimension, but got") as refused:
+        _ = TaskSpec("other", Other).action_size
+    said = str(refused.value).partition("it takes such: ")[2].removesuffix(".")
+    task = TaskSpec("other", lambda: eval(said, {"env": Other(), "gymnasium": gymnasium, "numpy": np}))
+    env = task.make()
+    for action in np.random.RandomState(0).uniform(-1, 1, (20, task.action_size)):
+        task.begin(env, 0)
+        task.play(env, action)
+    task.play(env, np.ones(task.action_size))

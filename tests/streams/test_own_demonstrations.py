@@ -186,3 +186,22 @@ def test_without_an_expert_what_is_missing_is_said(arguments, words, tmp_path):
 def test_demonstrations_in_the_units_of_an_environment_are_refused():
     with pytest.raises(ValueError, match="actions from -1 to 1, .* got some from -2 to 2. Scale"):
         Demonstrations(("calm",), np.zeros((2, 3)), np.array([[-2.0], [2.0]]), [0, 0], [True, True])
+
+
+def test_fits_without_a_logger_do_not_meet_each_others_demonstrations(tmp_path):
+    """As where one skill is added after another in one script."""
+    quiet = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False, "logger": False}
+    sizes = {"val_episodes": 1, "epochs": 2, "updates_per_epoch": 2, "num_processes": 0, "expert": expert}
+
+    def learn(task, dagger_rounds=0, episodes=2):
+        data = DemonstrationMixture([task], episodes_per_task=episodes, dagger_rounds=dagger_rounds, **sizes)
+        policy = ActiveDendritePolicy(data.tasks, hidden_features=[8, 8], observation_size=3, action_size=2)
+        trainer = Trainer(**data.trainer_kwargs(), **quiet, default_root_dir=tmp_path, enable_checkpointing=False)
+        trainer.fit(BehaviorCloning(policy, warmup=1), data)
+        return data.state_dict()["folder"].removeprefix(str(tmp_path))
+
+    calm, windy = ledges(success=None)
+    assert learn(calm) == "/demonstrations" and learn(windy) == "/demonstrations-2"
+    assert learn(calm) == "/demonstrations" and learn(windy) == "/demonstrations-2", "what fits is used again"
+    assert learn(windy, episodes=3) == "/demonstrations-3"
+    assert learn(windy, dagger_rounds=1) == "/demonstrations-2" and learn(windy, dagger_rounds=1) == "/demonstrations-4"
