@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
 
 from dendrite_zoo._core.checks import check_flags, check_integers
@@ -138,8 +139,13 @@ class SuccessLogger(Returning):
         say_success(specs)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Count from here: a resumed run has steps behind it."""
+        """Count from here: a resumed run has steps behind it; say so where it will never play."""
         self._last_step = trainer.global_step
+        if self.every_n_steps is None and not trainer.enable_validation:
+            rank_zero_warn(
+                "SuccessLogger plays at each validation, but this fit has none, and nothing will be logged. Give the "
+                "fit a validation loader and the module a `validation_step`, or pass SuccessLogger(every_n_steps=...)."
+            )
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any, **kwargs: Any) -> None:
         """Play, every so many steps."""

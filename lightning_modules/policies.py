@@ -126,13 +126,13 @@ class PolicyModule(NewTaskModule):
         effect = "it helps where they were zero, and leaves what the policy does in the tasks before as it is."
         if not isinstance(data := self.datamodule, OnlineTasks):
             return f"Call model.extend_normalizer(observations) before the fit: {effect}"
-        own = "give the task as spec.normalized(), by scales of its own"
-        if not getattr(self, "began_trained", True):  # normalised by the first task of this fit
-            sample = "numpy.concatenate([spec.sample_observations() for spec in data.specs])"
-            return f"Before another fit {own}; or call model.fit_normalizer({sample}), which normalises by all tasks."
         place = self._current or 0
         words = f"Before another fit call model.extend_normalizer(data.specs[{place}].sample_observations()): {effect}"
-        return words if isinstance(data.specs[place], MetaWorldTask) else f"{words} Else {own}."
+        if not getattr(self, "began_trained", True):  # normalised by the first task of this fit
+            sample = "numpy.concatenate([spec.sample_observations() for spec in data.specs])"
+            words = f"Before another fit call model.fit_normalizer({sample}), which normalises by all tasks."
+        is_own = not isinstance(data.specs[place], MetaWorldTask)
+        return words + " Or give the task as spec.normalized(), by scales of its own." * is_own
 
     def known_tasks(self) -> Sequence[str]:
         """The tasks that the policy was loaded with, and has still."""

@@ -280,8 +280,8 @@ def acting(policy: Act | Policy, tasks: Tasks | None) -> tuple[Act, tuple[TaskSp
         return act, specs
     check_policy(owner, specs)
     if unknown:
-        expected = f"some of the policy's, {', '.join(known)}"
-        raise ValueError(f"Expected `tasks` to be {expected}, but got {', '.join(unknown)}.")
+        got = f"{', '.join(unknown)}. Load it with tasks=[...] for more, and train these."
+        raise ValueError(f"Expected `tasks` to be some of the policy's, {', '.join(known)}, but got {got}")
     own = np.array([list(known).index(name) for name in names])
     return functools.wraps(act, updated=())(lambda observation, index: act(observation, own[index])), specs
 

@@ -273,3 +273,28 @@ def test_a_function_says_that_tasks_come_one_after_another():
         module = Still(("push-v3",))
         asked(module, SuccessLogger(**options, task=said), Goals())
         assert {name for name in module.trainer.callback_metrics if name.startswith("val/")} == logged
+
+
+@pytest.mark.filterwarnings("error:SuccessLogger plays")
+def test_a_fit_in_which_it_never_plays_is_said():
+    class Learner(Still):
+        weight = torch.nn.Parameter(torch.zeros(1))
+
+        def training_step(self, *_):
+            return self.weight.sum()
+
+        def configure_optimizers(self):
+            return torch.optim.SGD([self.weight], lr=0.1)
+
+    class Both(Goals):
+        def train_dataloader(self):
+            return [0]
+
+    def fit(log):
+        quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+        quiet |= {"enable_checkpointing": False, "log_every_n_steps": 1, "limit_val_batches": 0, "callbacks": [log]}
+        Trainer(**quiet, max_epochs=1).fit(Learner(("push-v3",)), Both())
+
+    with pytest.raises(UserWarning, match="at each validation, but this fit has none, .*every_n_steps=..."):
+        fit(SuccessLogger(tasks=["push-v3"], num_processes=0))
+    fit(SuccessLogger(1000, tasks=["push-v3"], num_processes=0))

@@ -155,6 +155,7 @@ def test_tasks_one_after_another_are_finished_when_the_next_begins():
 
 
 @pytest.mark.filterwarnings("ignore:The policy was loaded with")
+@pytest.mark.filterwarnings("ignore:learn=.all.: the policy was loaded with")
 def test_some_of_a_policys_tasks_by_name(tmp_path):
     """The same as a policy of those tasks alone, where all of it is trained, but for what one task has by itself."""
     known_policy(tmp_path)
@@ -234,7 +235,7 @@ def test_a_new_task_starts_from_the_column_that_has_the_best_return(tmp_path):
         other.setup("fit")
 
 
-@pytest.mark.filterwarnings("ignore:learn='new'. the policy was loaded with")
+@pytest.mark.filterwarnings("ignore:learn='(all|new)'. the policy was loaded with")
 @pytest.mark.parametrize("options", [{}, {"learn": "new"}])
 def test_critics_that_know_nothing_and_a_policy_that_knows_its_tasks(options, tmp_path):
     """It is said before the policy is lost, and not where it is kept, or learns what it does not know."""

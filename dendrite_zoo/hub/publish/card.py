@@ -76,6 +76,7 @@ class Card:
         measured = {
             "metrics": metrics,
             "tasks": self._tasks(),
+            "unplayed": self._unplayed(),
             "layers": self._layers(),
             "picture": picture,
             "skills": skills,
@@ -169,6 +170,11 @@ class Card:
             {"name": j, "learned": R[j, j], "best": lost[j] + R[-1, j], "now": R[-1, j], "forgotten": lost[j]}
             for j in tasks
         ]
+
+    def _unplayed(self) -> list[str]:
+        """The tasks of a policy of which its record has nothing."""
+        played = self.own[0].get("tasks") if self.own else None
+        return [task for task in self.arguments.get("tasks", ()) if task not in played] if played else []
 
     def _layers(self) -> dict[str, dict[str, Any]]:
         weights = {name: t.float() for name, t in self.state.items() if name.endswith(".weight") and t.ndim > 1}

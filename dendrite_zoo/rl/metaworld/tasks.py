@@ -1,5 +1,6 @@
 """Meta-World's tasks by name, and the one place that imports Meta-World."""
 
+import os
 from collections.abc import Iterable, Sequence
 from functools import partial
 from types import ModuleType
@@ -84,11 +85,18 @@ def metaworld() -> ModuleType:
     """Import Meta-World, or say how to install it.
 
     Raises:
-        ImportError: the ``[metaworld]`` extra is missing.
+        ImportError: the ``[metaworld]`` extra is missing, or what the variable ``MUJOCO_GL`` names.
     """
     try:
         import metaworld
-    except ImportError as error:
+    except Exception as error:
+        if (renderer := os.environ.get("MUJOCO_GL")) and not isinstance(error, ModuleNotFoundError):
+            raise ImportError(
+                f"MuJoCo cannot be imported with MUJOCO_GL={renderer}: {type(error).__name__}: {error}. Unset it, for "
+                "pictures alone need it; or install what it names (for osmesa: apt-get install libosmesa6)."
+            ) from error
+        if not isinstance(error, ImportError):
+            raise
         install = "of the [metaworld] extra: pip install 'dendrite-zoo[metaworld]'"
         raise ImportError(f"Meta-World's tasks need {error.name}, {install}") from error
     return metaworld

@@ -278,6 +278,24 @@ def test_a_policy_in_environments_of_ones_own_is_no_robot_of_meta_world(tmp_path
     )
 
 
+def test_tasks_of_a_policy_of_which_nothing_was_measured_are_named():
+    """Such as a skill for which there is room, and that was never learned."""
+    policy = ActiveDendritePolicy(["reach-v3", "push-v3", "hammer-v3"], hidden_features=[8, 8])
+    about = {"context_at_test": "given", "matrix": None, "num_goals": 7, "average_accuracy_per_seed": None}
+
+    def text(tasks):
+        played = {"task_accuracies": [1.0] * len(tasks), "num_tasks": len(tasks), "tasks": tasks}
+        policy.results = [{**RESULT, **about, **played}]
+        return Card(policy, full_config(policy), name="x", source="x").text(picture=False)
+
+    said = text(["push-v3"])
+    assert "goals reached**, in 1 of its 3 tasks.\n" in said
+    words = "Nothing here says how well it does, or whether it was trained, in the other 2 of its tasks"
+    assert f"\n- {words}: reach-v3, hammer-v3.\n- A success" in said
+    assert "Nothing here says" not in (all_played := text(["hammer-v3", "push-v3", "reach-v3"]))
+    assert "of its 3 tasks" not in all_played and "\n\n- A success" not in all_played
+
+
 def test_a_kind_of_ones_own_is_that_of_its_other_tasks_too(monkeypatch):
     policy = ActiveDendritePolicy(["moon"], hidden_features=[8, 8], observation_size=3, action_size=1)
     monkeypatch.delitem(KINDS, "active-dendrite-policy of other tasks")  # as of a model type that somebody added

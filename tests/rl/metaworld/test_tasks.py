@@ -1,5 +1,7 @@
 """Names of tasks, and what is said where they, or Meta-World, are missing."""
 
+import os
+import subprocess
 import sys
 import warnings
 
@@ -70,3 +72,13 @@ def test_a_task_by_name_is_a_spec_whose_environment_is_metaworlds() -> None:
         result = env.step(spec.played(np.zeros(4)))
     assert observation.shape == (spec.observation_size,) == (39,) and spec.succeeded(*result) is False
     assert (spec.max_steps, spec.num_goals, spec.action_size) == (env.spec.max_episode_steps, 50, 4)
+
+
+def test_a_way_to_draw_that_there_is_not_is_said():
+    pytest.importorskip("metaworld")
+    code = "from dendrite_zoo.rl.metaworld.tasks import metaworld; metaworld()"
+    said = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "MUJOCO_GL": "pencil"}, capture_output=True, text=True
+    ).stderr.splitlines()[-1]
+    assert said.startswith("ImportError: MuJoCo cannot be imported with MUJOCO_GL=pencil: RuntimeError: ")
+    assert "Unset it, for pictures alone need it" in said
