@@ -46,8 +46,16 @@ class TaskModule(LightningModule):
         """Have the Trainer verify a checkpoint before it is read, unless it reads them in a way of its own."""
         trainer = attached_trainer(self)
         self._before.clear()
+        self._compile_network_alone()
         if trainer is not None and type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = VerifiedCheckpointIO()
+
+    def _compile_network_alone(self) -> None:
+        """Of a module under `torch.compile` let Lightning run the steps as they are, which log and look at numbers."""
+        compiled = getattr(self, "_compiler_ctx", None) or {}
+        for name, step in compiled.items():
+            if name.endswith("_step"):
+                setattr(self, name.removeprefix("original_"), step)
 
     @property
     def datamodule(self) -> Any:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from dendrite_zoo._core.names import check_call, nearest
+from dendrite_zoo._core.torch import compiled_in_place
 from dendrite_zoo.hub import HubModel, build, full_config
 from dendrite_zoo.models.classifier import ActiveDendriteClassifier
 from dendrite_zoo.models.config import check_value
@@ -65,6 +66,8 @@ def as_model(model: Any, kind: type[M], *, name: str = "model") -> M:
         if "library_name" not in model:
             raise ValueError(_what_is_wrong(model))
         model = build(model)
+    if isinstance(getattr(model, "_orig_mod", None), HubModel):  # the wrapper is of another class, with other names
+        model = compiled_in_place(model)
     if not isinstance(model, kind):
         others = "a name or folder that `dendrite_zoo.load` takes, or the config of a registered model"
         own = " For a checkpoint of a network of your own, use load_from_checkpoint(path, model=...)."

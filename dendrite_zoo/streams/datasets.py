@@ -188,3 +188,18 @@ def _tensor(value: Any) -> Tensor:
     array = np.array(value)
     is_color_image = type(value).__module__.startswith("PIL.") and array.ndim == 3
     return torch.from_numpy(array.transpose(2, 0, 1) if is_color_image else array)
+
+
+def remedy_of_labels(x: Tensor, y: Tensor) -> str:
+    """What to do about integers as labels ``(rows, ...)`` of more than one dimension, or of other rows than x."""
+    if y.ndim < 2 or len(y) != len(x):
+        return "Check that both are of the same rows."
+    if y.shape[1:].numel() == 1:
+        return "Pass y.reshape(-1)."
+    if y.ndim == 2 and bool((y.sum(1) == 1).all()) and bool((y >= 0).all()):
+        return "Pass y.argmax(1) where one class of each row is marked; several labels a row are floats, y.float()."
+    return (
+        "Several labels a row, 0 or 1, are floats, y.float(). A label for each position, as in segmentation, is for no "
+        "stream: give loaders of (x, y), one fit for each task (docs/how-to/one-fit-a-task.md), to "
+        "ContinualClassifier(network), whose output is (B, classes, ...)."
+    )

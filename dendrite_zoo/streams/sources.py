@@ -23,6 +23,7 @@ from dendrite_zoo.streams.datasets import (
     no_source,
     read_array,
     read_dataset,
+    remedy_of_labels,
     splits,
     warn_of_scales,
 )
@@ -279,8 +280,7 @@ def _check_split(x: Tensor, y: Tensor, split: str) -> None:
         raise TypeError(f"Expected `y_{split}` to hold integers or floats, but got {y.dtype}. Use .long() or .float().")
     if len(y) != len(x) if y.is_floating_point() and y.ndim else y.shape != (len(x),):
         expected = f"of the shape ({len(x)},), a label for each row of `x_{split}`"
-        remedy = "Check that both are of the same rows; several labels a row are floats, 0 or 1."
-        raise wrong_argument(f"y_{split}", expected, tuple(y.shape), remedy)
+        raise wrong_argument(f"y_{split}", expected, tuple(y.shape), remedy_of_labels(x, y))
     if not y.is_floating_point() and y.min() < 0:
         raise ValueError(f"Expected `y_{split}` to hold labels from 0, but got {int(y.min())}. Number classes from 0.")
 

@@ -187,3 +187,20 @@ def test_a_file_of_arrays_in_the_layout_of_keras(tmp_path):
     source = load_source(np.load(tmp_path / "mnist.npz"))
     assert torch.equal(source.x_test, torch.as_tensor(arrays["x_test"]).flatten(1))
     assert source.y_train.tolist() == arrays["y_train"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("y", "remedy"),
+    [
+        (torch.zeros(6, 1, dtype=torch.long), r"\(6, 1\). Pass y.reshape\(-1\)."),
+        (torch.eye(6, dtype=torch.long), r"\(6, 6\). Pass y.argmax\(1\) where one class of each row is marked"),
+        (torch.ones(6, 3, dtype=torch.long), r"\(6, 3\). Several labels a row, 0 or 1, are floats, y.float\(\)."),
+        (torch.zeros(6, 4, 4, dtype=torch.long), r"as in segmentation, is for no stream: give loaders of \(x, y\)"),
+        (torch.zeros(5, dtype=torch.long), r"\(5,\). Check that both are of the same rows."),
+    ],
+)
+def test_what_to_do_about_labels_of_another_shape(y, remedy):
+    with pytest.raises(
+        ValueError, match=rf"Expected `y_train` to be of the shape \(6,\), a label .* but got .*{remedy}"
+    ):
+        load_source((torch.rand(6, 2), y, torch.rand(6, 2), y))

@@ -1,0 +1,29 @@
+"""A label for each position of an image, in loaders of one's own."""
+
+import torch
+from lightning.pytorch import Trainer
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from dendrite_zoo.callbacks import ForgettingLogger
+from dendrite_zoo.lightning_modules import ContinualClassifier
+
+QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+
+
+def test_segmentation_of_two_tasks():
+    torch.manual_seed(0)
+    images = [torch.randn(20, 1, 6, 6) for _ in range(2)]
+    sets = [(x, (x[:, 0] > 0.3 * task).long()) for task, x in enumerate(images)]
+    sets[1][1][0] = -100  # which torch's loss ignores, too
+    loaders = [DataLoader(TensorDataset(*data), batch_size=8) for data in sets]
+    network = nn.Sequential(nn.Conv2d(1, 8, 1), nn.ReLU(), nn.Conv2d(8, 2, 1))
+    module, log, by_hand = ContinualClassifier(network, lr=0.05), ForgettingLogger("val/acc", pictures=False), []
+    for task, loader in enumerate(loaders):
+        log.task = task
+        Trainer(max_epochs=4, callbacks=[log], **QUIET).fit(module, loader, loaders)
+        with torch.no_grad():
+            right = [(network(x).argmax(1) == y)[y >= 0].float().mean() for x, y in sets]
+        by_hand.append(torch.stack(right))
+    torch.testing.assert_close(log.matrix, torch.stack(by_hand))
+    assert log.matrix[0, 0] > 0.9
