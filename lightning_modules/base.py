@@ -8,7 +8,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from dendrite_zoo._core.lightning import attached_trainer
+from dendrite_zoo._core.lightning import attached_trainer, compile_forward_alone
 from dendrite_zoo._core.names import refuse_old_names
 from dendrite_zoo.lightning_modules.checkpoint_io import VerifiedCheckpointIO, verified
 from dendrite_zoo.lightning_modules.finite import check_loss, check_weights
@@ -46,16 +46,9 @@ class TaskModule(LightningModule):
         """Have the Trainer verify a checkpoint before it is read, unless it reads them in a way of its own."""
         trainer = attached_trainer(self)
         self._before.clear()
-        self._compile_network_alone()
+        compile_forward_alone(self)
         if trainer is not None and type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = VerifiedCheckpointIO()
-
-    def _compile_network_alone(self) -> None:
-        """Of a module under `torch.compile` let Lightning run the steps as they are, which log and look at numbers."""
-        compiled = getattr(self, "_compiler_ctx", None) or {}
-        for name, step in compiled.items():
-            if name.endswith("_step"):
-                setattr(self, name.removeprefix("original_"), step)
 
     @property
     def datamodule(self) -> Any:

@@ -142,4 +142,9 @@ def unpack(batch: Any, *names: str) -> tuple[Tensor, ...]:
         "loaders one after another, give TaskSequence([...]).",
         3: "For batches (x, y) use ContinualClassifier; MixedTasks gives batches with their tasks.",
     }
-    raise TypeError(f"Expected batches of tensors ({', '.join(names)}), but got {got}. {remedies[len(names)]}")
+    remedy = remedies[len(names)]
+    if isinstance(batch, Mapping):
+        labels = next((key for key in batch if str(key) in ("labels", "label", "y", "target", "targets")), "labels")
+        collate = f"lambda rows: ((batch := default_collate(rows)), batch.pop({labels!r}))"
+        remedy = f"Give pairs of a dictionary of inputs and the labels: DataLoader(..., collate_fn={collate})."
+    raise TypeError(f"Expected batches of tensors ({', '.join(names)}), but got {got}. {remedy}")

@@ -38,6 +38,14 @@ def attached_trainer(module: LightningModule) -> Trainer | None:
         return None
 
 
+def compile_forward_alone(module: LightningModule) -> None:
+    """Of a module under `torch.compile` let Lightning run the steps as they are, which log and look at numbers."""
+    compiled = getattr(module, "_compiler_ctx", None) or {}
+    for name, step in compiled.items():
+        if name.endswith("_step"):
+            setattr(module, name.removeprefix("original_"), step)
+
+
 def second_pass(loader: Any) -> Any:
     """A loader of the same batches, to be gone through while training is within the first.
 

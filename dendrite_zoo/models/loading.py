@@ -66,8 +66,7 @@ def as_model(model: Any, kind: type[M], *, name: str = "model") -> M:
         if "library_name" not in model:
             raise ValueError(_what_is_wrong(model))
         model = build(model)
-    if isinstance(getattr(model, "_orig_mod", None), HubModel):  # the wrapper is of another class, with other names
-        model = compiled_in_place(model)
+    model = compiled_in_place(model, HubModel)  # a wrapper is of another class, with other names
     if not isinstance(model, kind):
         others = "a name or folder that `dendrite_zoo.load` takes, or the config of a registered model"
         own = " For a checkpoint of a network of your own, use load_from_checkpoint(path, model=...)."

@@ -129,6 +129,8 @@ def not_taken(backbone: nn.Module, x: Any, error: Exception) -> ValueError:
     """What to say where a network does not take an input."""
     shown = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else f"keywords {', '.join(x)}"
     remedy = "Give inputs as it was trained on, images as normalised floats (batch, channels, height, width)."
+    if isinstance(x, Tensor) and x.ndim == 2:
+        remedy += " Rows of a stream are flat without flatten=False; of other inputs begin with nn.Unflatten(1, shape)."
     said = str(error).partition("\n")[0]
     return ValueError(f"Expected inputs that {type(backbone).__name__} takes, but got {shown}: {said}. {remedy}")
 
