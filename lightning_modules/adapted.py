@@ -41,12 +41,20 @@ class AdaptedTasks(TaskClassifier):
             super().choose_learning(learn, init_from, **parts)
             return
         check_choice(get_args(Learn), learn=learn)
+        self._check_head(model)
         if learn == "new" and model.extractor is not None and any(p.requires_grad for p in model.backbone.parameters()):
             remedy = "Call model.backbone.requires_grad_(False)."
             raise wrong_argument("learn", "'all' with a backbone that is trained", learn, remedy)
         if init_from not in (None, "nearest"):
             self.place_of(init_from)
         self.save_hyperparameters({"learn": learn, "init_from": init_from})
+
+    def _check_head(self, model: AdaptedBackbone) -> None:
+        if model.config["head"] is None and self.loss_function is None and type(self).loss is TaskClassifier.loss:
+            remedy = "Give `loss=`, or a head of your own in a LightningModule of your own."
+            raise wrong_argument(
+                "head", "'ridge' or 'linear' for cross-entropy, as features are no logits", None, remedy
+            )
 
     def place_of(self, name: str | int) -> int:
         """The index of a task, which has no name."""

@@ -11,6 +11,7 @@ from torchmetrics import Metric, MetricCollection
 
 from dendrite_zoo._core.batches import warn_of_pixels
 from dendrite_zoo._core.checks import check_choice, check_positive, check_share, wrong_argument
+from dendrite_zoo._core.lightning import attached_trainer, averaging
 from dendrite_zoo.contexts import FoundContext, TaskContext
 from dendrite_zoo.contexts.base import measuring
 from dendrite_zoo.lightning_modules.finite import check_output
@@ -196,6 +197,21 @@ class TaskClassifier(NewTaskModule):
                     f"Build the model, or load it with from_pretrained, with {name}={given}."
                 )
         check_images(self.model, self.datamodule)
+        if stage == "fit" and (trainer := attached_trainer(self)) is not None:
+            self._refuse_averages(*averaging(trainer))
+
+    def _refuse_averages(self, averages: bool, buffers: bool) -> None:
+        """What is computed from data, and not trained, must not be averaged with what it was before."""
+        if averages and isinstance(self.model, AdaptedBackbone | RidgeClassifier):
+            raise ValueError(
+                f"Expected no EMAWeightAveraging of {type(self.model).__name__}, whose head is solved and not trained: "
+                "it would be taken back to an earlier one. Leave the callback out."
+            )
+        if buffers and self.context is not None and self.context.inferable:
+            raise ValueError(
+                f"Expected EMAWeightAveraging(use_buffers=False) beside {type(self.context).__name__}, whose buffers "
+                "are computed and not trained, but got one that averages buffers, too. Tasks would not be found."
+            )
 
 
 def check_images(model: nn.Module, data: Any) -> None:

@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.optim import Optimizer
@@ -44,6 +45,12 @@ def compile_forward_alone(module: LightningModule) -> None:
     for name, step in compiled.items():
         if name.endswith("_step"):
             setattr(module, name.removeprefix("original_"), step)
+
+
+def averaging(trainer: Trainer) -> tuple[bool, bool]:
+    """Whether a callback of Lightning averages weights while they are trained, and whether buffers, too."""
+    found = [one for one in trainer.callbacks if isinstance(one, WeightAveraging)]  # type: ignore[attr-defined]
+    return bool(found), any(getattr(one, "_use_buffers", True) for one in found)
 
 
 def second_pass(loader: Any) -> Any:

@@ -50,12 +50,12 @@ def is_compiled(module: nn.Module) -> bool:
     return hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
 
 
-def compiled_in_place(module: Any, kind: type) -> Any:
+def compiled_in_place(module: Any, kind: type[Any]) -> Any:
     """The module of a kind that `torch.compile` has wrapped, compiled as by its own ``compile``; any other as it is."""
-    original = getattr(module, "_orig_mod", None)
-    if not isinstance(original, kind) or not hasattr(module, "dynamo_ctx"):
+    original: Any = getattr(module, "_orig_mod", None)
+    if not (isinstance(original, kind) and hasattr(module, "dynamo_ctx")):
         return module
-    original._compiled_call_impl = module.dynamo_ctx(original._call_impl)
+    original._compiled_call_impl = module.dynamo_ctx(original._call_impl)  # as its `compile` does
     return original
 
 

@@ -20,8 +20,8 @@ class PrototypeContext(TaskContext):
     nearest prototype (Euclidean): no task id is needed. Before any task is learned the context is zero, and every gate
     one half.
 
-    Lightning's ``EMAWeightAveraging`` averages buffers, too: pass it ``use_buffers=False``, or the prototypes that it
-    leaves are no means of their tasks.
+    Lightning's ``EMAWeightAveraging`` averages buffers, too: it needs ``use_buffers=False``, or the prototypes that it
+    leaves were no means of their tasks. Our LightningModules refuse it without.
 
     Args:
         num_features: size of an input row, and of the context.

@@ -1,0 +1,57 @@
+"""Weights may be averaged; what is computed from data must not be."""
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import EMAWeightAveraging
+from torch import nn
+
+from dendrite_zoo import add_dendrites
+from dendrite_zoo.callbacks import ForgettingLogger
+from dendrite_zoo.lightning_modules import ContinualClassifier
+from dendrite_zoo.models import ActiveDendriteClassifier, RidgeClassifier
+from dendrite_zoo.streams import PermutedTasks
+
+QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+
+
+def adapted(head="ridge"):
+    return add_dendrites(nn.Sequential(nn.Linear(64, 8), nn.ReLU()), layers="0", num_classes=10, max_tasks=2, head=head)
+
+
+def fit(model, **options):
+    stream = PermutedTasks("digits", num_tasks=2, batch_size=128)
+    log = ForgettingLogger("val/acc", pictures=False, verbose=False)
+    average = EMAWeightAveraging(decay=0.5, **options)
+    module = ContinualClassifier(model)
+    trainer = Trainer(**stream.trainer_kwargs(), callbacks=[average, log], **QUIET)
+    trainer.fit(module, stream)
+    return module, stream, log
+
+
+@pytest.mark.parametrize("use_buffers", [False, True])
+@pytest.mark.parametrize("make", [adapted, lambda: RidgeClassifier((8, 8), num_classes=10, random_features=64)])
+def test_a_solved_head_is_not_averaged(make, use_buffers):
+    with pytest.raises(ValueError, match="whose head is solved and not trained: .* Leave the callback out"):
+        fit(make(), use_buffers=use_buffers)
+
+
+def test_prototypes_are_not_averaged():
+    model = ActiveDendriteClassifier(64, [32], 10, max_tasks=2)
+    with pytest.raises(ValueError, match=r"Expected EMAWeightAveraging\(use_buffers=False\) beside PrototypeContext"):
+        fit(model)
+    module, stream, log = fit(model, use_buffers=False)
+    for task in range(2):
+        x = torch.cat([x for x, _ in stream.task_loader(task)])
+        torch.testing.assert_close(model.context.prototypes[task], x.mean(0))
+    module.eval()
+    rows = [list(stream.task_loader(task, "test")) for task in range(2)]
+    with torch.no_grad():
+        right = [torch.cat([module(x).argmax(1) == y for x, y in batches]).float().mean() for batches in rows]
+    torch.testing.assert_close(log.matrix[-1], torch.stack(right))
+
+
+def test_features_are_no_logits():
+    with pytest.raises(ValueError, match="Expected `head` to be 'ridge' or 'linear' for cross-entropy, as features"):
+        ContinualClassifier(adapted(head=None))
+    assert ContinualClassifier(adapted(head=None), loss=nn.MSELoss()).loss_function is not None
