@@ -241,10 +241,10 @@ def _are_accuracies(matrix: Tensor, log: ForgettingLogger) -> bool:
     if log.mode == "max" and not len(wrong):
         return True
     got = f"{wrong[0]:.4g}" if len(wrong) else f"mode={log.mode!r}"
-    rank_zero_warn(
-        f"Expected `{log.metric}` to be an accuracy from 0 to 1, but got {got}. There is no result record. Log an "
-        "accuracy, too, or divide percent by 100."
-    )
+    returns = "Let the tasks say what success is, TaskSpec(success=...), which is a share"
+    remedy = returns if log.metric == "val/return" else "Log an accuracy, too, or divide percent by 100"
+    expected = f"Expected `{log.metric}` to be an accuracy from 0 to 1"
+    rank_zero_warn(f"{expected}, but got {got}. There is no result record. {remedy}.")
     return False
 
 

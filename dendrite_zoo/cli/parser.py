@@ -114,8 +114,9 @@ def _of_class(owner: str, text: str) -> str | None:
     if found := re.match(r"the following arguments are required: (.*)", text):
         return f"Expected {found[1]} of `{name}`, but got none. Add it to its `init_args`."
     if found := re.search(r"module '(\S+)' has no attribute '(\w+)'", text):
-        classes = [one for one in dir(sys.modules[found[1]]) if one[0].isupper()]
-        return _unknown(f"`{found[1]}` has no class", found[2], classes)
+        is_class, module = found[2][0].isupper(), sys.modules[found[1]]
+        names = [one for one in dir(module) if one[0].isupper() == is_class and callable(getattr(module, one))]
+        return _unknown(f"`{found[1]}` has no {'class' if is_class else 'function'}", found[2], names)
     return None
 
 

@@ -93,6 +93,40 @@ def check_without_expert(specs: Sequence[TaskSpec], dagger_rounds: int, demonstr
         raise wrong_argument("dagger_rounds", words, dagger_rounds, "Give dagger_rounds=0, or expert=.")
 
 
+def check_given(demonstrations: Demonstrations, observation_size: int, action_size: int) -> None:
+    """Refuse demonstrations of other sizes than the tasks have.
+
+    Raises:
+        ValueError: they are.
+    """
+    sizes = {"observation": observation_size, "action": action_size}
+    for name, size in sizes.items():
+        shape = tuple(getattr(demonstrations, name).shape)
+        if shape[-1] != size:
+            remedy = f"The environments of these tasks have {name}s of {size} numbers."
+            raise wrong_argument("demonstrations", f"of {name}s (N, {size})", shape, remedy)
+
+
+def refuse_unsolved(names: Sequence[str], parts: Sequence[Demonstrations], *, are_given: bool) -> None:
+    """Refuse tasks of which there is nothing to learn from.
+
+    Raises:
+        ValueError: there are some.
+    """
+    if not (unsolved := ", ".join(name for name, part in zip(names, parts, strict=True) if len(part) == 0)):
+        return
+    if are_given:
+        raise ValueError(
+            f"Expected `demonstrations` with several rows of each task that are `solved`, but got none, or too few, of "
+            f"{unsolved}. Where it is not known whether they are, say True for all."
+        )
+    raise ValueError(
+        f"Expected an episode of each task that its expert solved, but got none of {unsolved}. "
+        "Raise `episodes_per_task`, leave the task out, or leave `success` out of a TaskSpec: all episodes "
+        "of its expert are then learned from."
+    )
+
+
 def hold_out(part: Demonstrations) -> tuple[Demonstrations, Demonstrations]:
     """The rows of a task to train on, and its last tenth, one at least, to validate on.
 

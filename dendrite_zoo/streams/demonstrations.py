@@ -1,7 +1,7 @@
 """Robot tasks to be learned by imitation: all at once, or one after another."""
 
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import cached_property, partial, wraps
@@ -16,17 +16,19 @@ from torch import Tensor
 from dendrite_zoo._core.checks import check_choice, check_flags, check_integers
 from dendrite_zoo._core.names import places_of, say_new_names
 from dendrite_zoo.rl import Demonstrations, Disturbance, TaskSpec, task_specs
-from dendrite_zoo.rl.evaluation import Act, Policy, acting
+from dendrite_zoo.rl.evaluation import Policy, acting
 from dendrite_zoo.rl.metaworld.tasks import MetaWorldTask
 from dendrite_zoo.rl.task_list import equal_sizes, played_metric
 from dendrite_zoo.streams.datamodule import TaskDataModule, milestones_of
 from dendrite_zoo.streams.demonstration_files import (
+    check_given,
     check_without_expert,
     folder_of_run,
     hold_out,
     is_as_expected,
     load_or_collect,
     refuse_rounds,
+    refuse_unsolved,
     rounds_in,
 )
 from dendrite_zoo.streams.loader import DemonstrationLoader, SingleBatch
@@ -99,7 +101,7 @@ class DemonstrationMixture(TaskDataModule):
         steps_after_success: int = 0,
         demonstrations: str | Path | Demonstrations | None = None,
         folder: str | Path | None = None,
-        expert: Act | Policy | None = None,
+        expert: Callable[..., Any] | Policy | None = None,  # in YAML the path of a function
         max_steps: int | None = None,
         num_processes: int = 2,
         fast: bool = False,
@@ -229,12 +231,7 @@ class DemonstrationMixture(TaskDataModule):
         if not self._parts:
             trained = range(self.first_task, self.num_tasks)
             parts, names = self._shown(self._folder, trained), self.tasks[self.first_task :]
-            if unsolved := [name for name, part in zip(names, parts, strict=True) if len(part) == 0]:
-                raise ValueError(
-                    f"Expected an episode of each task that its expert solved, but got none of {', '.join(unsolved)}. "
-                    "Raise `episodes_per_task`, leave the task out, or leave `success` out of a TaskSpec: all episodes "
-                    "of its expert are then learned from."
-                )
+            refuse_unsolved(names, parts, are_given=self._given is not None or not self._has_expert)
             self._parts = dict(zip(trained, parts, strict=True))
         return self._folder
 
@@ -243,6 +240,8 @@ class DemonstrationMixture(TaskDataModule):
         every, given = range(self.num_tasks), self._given
         if not self._has_expert and given is None:
             given = Demonstrations.load(cast(Path, self.file))
+        if given is not None:
+            check_given(given, self.observation_size, self.action_size)
         (experts, shown), (held_out, validated) = self._files(folder)
         if given is None:
             parts = self._load(experts, trained, **shown)

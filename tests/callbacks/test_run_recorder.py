@@ -133,17 +133,23 @@ class Percent(ReluNet):
         x, y = batch
         logits = self.net(x)
         self.log("val/percent", 100 * (logits.argmax(1) == y).float().mean(), batch_size=len(y))
+        self.log("val/return", -100 * (logits.argmax(1) == y).float().mean(), batch_size=len(y))
         self.log("val/loss", nn.functional.cross_entropy(logits, y), batch_size=len(y))
         self.log("val/recall", (logits.argmax(1) == y).float().mean(), batch_size=len(y))
 
 
-@pytest.mark.parametrize(("metric", "mode"), [("val/percent", "max"), ("val/loss", "min")])
-def test_what_is_no_accuracy_makes_no_record(tmp_path, metric, mode):
+@pytest.mark.parametrize(
+    ("metric", "mode", "remedy"),
+    [
+        ("val/percent", "max", "divide percent"),
+        ("val/loss", "min", "divide percent"),
+        ("val/return", "max", "TaskSpec"),
+    ],
+)
+def test_what_is_no_accuracy_makes_no_record(tmp_path, metric, mode, remedy):
     recorder = RunRecorder(folder=tmp_path)
     log = ForgettingLogger(metric, task=epoch, mode=mode, verbose=False, folder=tmp_path, pictures=False)
-    with pytest.warns(
-        UserWarning, match=f"Expected `{metric}` to be an accuracy from 0 to 1, but got .*divide percent"
-    ):
+    with pytest.warns(UserWarning, match=f"Expected `{metric}` to be an accuracy from 0 to 1, but got .*{remedy}"):
         trainer(tmp_path, [recorder, log]).fit(Percent(), Tasks())
     assert recorder.record is None and not (tmp_path / "results.json").exists()
 

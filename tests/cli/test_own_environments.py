@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import dendrite_zoo
+from dendrite_zoo.rl import Demonstrations
 from tests.cli.conftest import run
 
 pytest.importorskip("gymnasium")
@@ -103,3 +104,25 @@ def test_a_recipe_names_environments_by_import_paths(tmp_path):
     assert "Expected a policy of Meta-World's tasks, but runs/own has earth, mars, moon" in run(
         "evaluate", "runs/own", cwd=tmp_path, code=1
     )
+
+
+@pytest.mark.slow
+def test_a_recipe_names_an_expert_by_its_import_path(tmp_path):
+    """A plain function, without annotations."""
+    spring = "import numpy\n\ndef spring(observations, tasks):\n    return numpy.clip(-observations[:, 1:2], -1, 1)\n"
+    (tmp_path / "mine.py").write_text(MODULE + spring)
+    tasks = RECIPE.partition("    tasks:\n")[2].partition("    order:")[0].replace(", success: mine.upright", "")
+    model = RECIPE.partition("    batch_size_per_task")[0].replace("MultiTaskSAC", "BehaviorCloning")
+    data = f"data:\n  class_path: DemonstrationSequence\n  init_args:\n    tasks:\n{tasks}    expert: mine.spring\n"
+    few = ["episodes_per_task: 2", "updates_per_epoch: 2", "val_episodes: 1", "num_processes: 0"]
+    recipe = "\n    ".join([f"{model}    warmup: 1\n{data.rstrip()}", *few])
+    (tmp_path / "own.yaml").write_text(recipe)
+    run("fit", "--config", "own.yaml", cwd=tmp_path)
+    assert "expert: mine.spring" in (tmp_path / "runs/own/config.yaml").read_text()
+    file = tmp_path / "runs/own/demonstrations/experts.safetensors"
+    assert Demonstrations.load(file).config["expert"] == "spring"
+    (tmp_path / "given.yaml").write_text(recipe.replace("expert: mine.spring", f"demonstrations: {file}"))
+    run("fit", "--config", "given.yaml", cwd=tmp_path)
+    (tmp_path / "wrong.yaml").write_text(recipe.replace("mine.spring", "mine.sprung"))
+    said = run("fit", "--config", "wrong.yaml", cwd=tmp_path, code=2)
+    assert "`mine` has no function `sprung`. Did you mean 'spring'?" in said

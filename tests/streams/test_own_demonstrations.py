@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -176,6 +178,11 @@ def test_an_expert_validates_and_labels_beside_demonstrations_that_one_has(tmp_p
             "`dagger_rounds` to be 0 without an `expert`, .* in calm, windy",
         ),
         ({"demonstrations": given().among(["calm"])}, "Expected demonstrations of windy, but got those of calm"),
+        (
+            {"demonstrations": given(3)},
+            "several rows of each task that are `solved`, but got none, .* of calm, windy. ",
+        ),
+        ({"demonstrations": replace(given(), action=np.zeros((100, 1)))}, r"actions \(N, 2\), but got \(100, 1\)"),
     ],
 )
 def test_without_an_expert_what_is_missing_is_said(arguments, words, tmp_path):
