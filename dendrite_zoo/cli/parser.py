@@ -7,7 +7,7 @@ import sys
 import textwrap
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NoReturn, cast
+from typing import Any, NoReturn, cast
 
 from jsonargparse import ArgumentParser
 
@@ -34,6 +34,11 @@ class Parser(ArgumentParser):
         if not self.exit_on_error:
             super().error(message, ex)
         raise UsageError(self._option(message) or explain(message)) from ex
+
+    def format_help(self, *args: Any, **kwargs: Any) -> str:
+        """The help, without ``null`` where there is no default, and with types as one says them."""
+        text = re.sub(r"\s+\(default:\s+null\)|,\s+default:\s+null(?=\))", "", super().format_help(*args, **kwargs))
+        return re.sub(r"<class\s+'(\w+)'>", lambda found: found[1].lower(), text)
 
     def _option(self, message: str) -> str | None:
         """What a message says of options and commands; None where it is about a value."""

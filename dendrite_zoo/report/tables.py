@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeVar
 
 import torch
 from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.table import Column, Table
 from torch import Tensor
 
@@ -18,6 +19,7 @@ from dendrite_zoo.report.published import PUBLISHED_FOR, published_accuracy
 __all__ = ["forgetting_table", "matrix_table", "results_table", "sparsity_table", "summary_table"]
 
 MISSING = "·"
+NARROW = 80  # characters of a terminal
 SPARSITY = {
     "activation_sparsity": "zero activations",
     "dead_units": "dead units",
@@ -76,6 +78,8 @@ def matrix_table(
         table.add_section()
         forgotten = [*map(decimal, lost)] + [""] * (len(R) - len(lost))
         table.add_row("forgotten", *(forgotten[j] for j in columns), decimal(lost.nanmean()))
+    if Console(width=1000).measure(table).maximum > NARROW:  # values would be cut off, such as twelve with a sign
+        table.padding = 0
     return table
 
 

@@ -436,6 +436,14 @@ def test_help_without_dashes(words, capsys):
     assert ("--repo" if "publish" in words else "Train by a recipe") in capsys.readouterr().out
 
 
+def test_help_says_types_and_defaults_as_one_does(capsys):
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "null" not in shown and "<class" not in shown
+    assert "Write the scores there, too. (type: path) " in shown and "Seed of the stream (default: the one" in shown
+
+
 def test_help_of_fit_lists_resume(capsys):
     with pytest.raises(SystemExit):
         main(["fit", "--help"])

@@ -74,6 +74,15 @@ def test_fits_into_a_terminal(T):
     assert len(out.splitlines()) <= 22
 
 
+def test_twelve_values_with_a_sign_fit_into_a_terminal():
+    """Where all tasks became better, as in a fine-tuning that forgets nothing."""
+    R = stream(12)
+    R[-1, :-1] = 0.97
+    out = text(matrix_table(R))
+    assert "…" not in out and max(map(len, out.splitlines())) <= 80
+    assert ["forgotten", *["-.07"] * 11, "·", "-.07"] in [line.split() for line in out.splitlines()]
+
+
 def test_a_long_stream_is_abridged():
     rows = lines(matrix_table(stream(100)))
     assert rows[0][-4:] == ["12", "of", "100", "tasks"]
