@@ -192,10 +192,11 @@ class TaskClassifier(NewTaskModule):
             name = "max_tasks" if things == "tasks" else "num_classes"
             most, given = getattr(owner, name, None), getattr(self.datamodule, f"num_{things}", None)
             if most is not None and given is not None and given > most:
-                raise ValueError(
-                    f"Expected a datamodule of at most {most} {things}, for which the model has room, but got {given}. "
-                    f"Build the model, or load it with from_pretrained, with {name}={given}."
-                )
+                remedy = f"Build the model, or load it with from_pretrained, with {name}={given}."
+                if isinstance(self.model, AdaptedBackbone) and isinstance(self.model.config[name], list):
+                    remedy = "Number the classes of each task from 0, or give `num_classes` one number for all."
+                expected = f"a datamodule of at most {most} {things}, for which the model has room"
+                raise ValueError(f"Expected {expected}, but got {given}. {remedy}")
         check_images(self.model, self.datamodule)
         if stage == "fit" and (trainer := attached_trainer(self)) is not None:
             self._refuse_averages(*averaging(trainer))

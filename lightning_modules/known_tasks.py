@@ -64,8 +64,9 @@ def warn_of_known_task(module: "TaskClassifier", task: int) -> None:
     """Warn where a task about to be trained alone, by ``learn="new"``, was learned before."""
     parts = module.new is not None or isinstance(module.model, AdaptedBackbone)
     if parts and module.context is not None and module.context.counts[task] > 0:
+        named = "Dendrites on a backbone" if module.new is None else "learn='new'"
         rank_zero_warn(
-            f"learn='new': task {task} was learned before. What it has for itself is trained again, and its "
+            f"{named}: task {task} was learned before. What it has for itself is trained again, and its "
             f"outputs change; those of all others do not. For a new task give first_task={module.context.num_tasks}."
         )
 

@@ -113,6 +113,9 @@ class ReplayClassifier(ContinualClassifier):
         super().__init__(model, **kwargs)
         if self.untrained is not None:
             raise wrong_argument("model", "one that is trained", "RidgeClassifier", "ContinualClassifier takes it.")
+        if self.adapted is not None:
+            remedy = "Each task has gates of its own, which no other changes. ContinualClassifier takes it."
+            raise wrong_argument("model", "one that tasks share", "AdaptedBackbone", remedy)
         if self._takes_task or not getattr(self.context, "inferable", True):
             got = "a model that takes `task`" if self.context is None else type(self.context).__name__
             raise ValueError(

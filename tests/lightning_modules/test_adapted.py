@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import dendrite_zoo
 from dendrite_zoo import add_dendrites
 from dendrite_zoo.callbacks import ForgettingLogger
-from dendrite_zoo.lightning_modules import ContinualClassifier, MultiTaskClassifier, evaluate_contexts
+from dendrite_zoo.lightning_modules import ContinualClassifier, MultiTaskClassifier, ReplayClassifier, evaluate_contexts
 from dendrite_zoo.models import register_backbone
 from dendrite_zoo.models.adapters import builders
 from dendrite_zoo.streams import TaskSequence
@@ -169,6 +169,25 @@ def test_what_cannot_be_learned_is_refused():
         ContinualClassifier(model, context_at_test="given", learn="new")
     with pytest.raises(TypeError, match="learns one task after another"):
         MultiTaskClassifier(adapted(), context_at_test="given")
+
+
+def test_what_to_do_about_heads_replay_and_batches_that_are_no_pairs():
+    sources = [(x, y + 2 * task) for task in range(2) for x, y in [images(task)]]
+    later = TaskSequence(sources, batch_size=10, flatten=False)
+    with pytest.raises(ValueError, match="Number the classes of each task from 0, or give `num_classes` one number"):
+        fit(ContinualClassifier(adapted(num_classes=[2, 2, 2])), later)
+    with pytest.raises(ValueError, match="room, but got 4. Build the model, or load it with from_pretrained, with"):
+        fit(ContinualClassifier(adapted()), later)
+    with pytest.raises(ValueError, match="but got 'AdaptedBackbone'. Each task has gates of its own"):
+        ReplayClassifier(adapted())
+    rows = DataLoader([{"pixels": x, "label": y} for x, y in zip(*images(0), strict=True)], batch_size=10)
+    with pytest.raises(
+        TypeError, match=r"but got dict. Give pairs of a dictionary of inputs and .*batch.pop\('label'\)"
+    ):
+        Trainer(max_epochs=1, **QUIET).fit(ContinualClassifier(backbone()), rows, rows)
+    flat = DataLoader(TensorDataset(images(0)[0].flatten(1), images(0)[1]), batch_size=10)
+    with pytest.raises(ValueError, match=r"of other inputs begin with nn.Unflatten\(1, shape\)"):
+        Trainer(max_epochs=1, num_sanity_val_steps=0, **QUIET).fit(ContinualClassifier(adapted()), flat, flat)
 
 
 def test_a_module_of_somebody_else():
