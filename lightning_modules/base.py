@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -31,6 +32,7 @@ class TaskModule(LightningModule):
         super().__init__()
         self.boundary = TaskBoundary()
         self._batch: Any = None  # the last one trained on, for the message of a loss that is not finite
+        self._was_done = False  # the Trainer, before this fit
         self._before: list[tuple[nn.Module, dict[str, Tensor]]] = []  # what the task at hand has changed as it began
 
     @classmethod
@@ -49,6 +51,7 @@ class TaskModule(LightningModule):
         compile_forward_alone(self)
         if trainer is not None and type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = VerifiedCheckpointIO()
+        self._was_done = trainer is not None and stage == "fit" and is_done(trainer)
 
     @property
     def datamodule(self) -> Any:
@@ -129,6 +132,11 @@ class TaskModule(LightningModule):
                 optimizer.release()
         self._batch = None
         check_weights(self, "The fit has ended.")
+        if self._was_done and self.trainer.ckpt_path is None:
+            rank_zero_warn(
+                "This fit trained nothing: its Trainer had done all its epochs or steps in a fit before. Make a new "
+                "Trainer for each fit."
+            )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save which task was trained last; refuse weights that are not finite."""
@@ -147,3 +155,8 @@ class TaskModule(LightningModule):
         except TypeError as error:  # of a call; here a file is wrong
             raise ValueError(f"The checkpoint is of an earlier version: {error}") from None
         self.boundary.load_state_dict(checkpoint.get("task_boundary", {"task": None}))
+
+
+def is_done(trainer: Trainer) -> bool:
+    """Whether a Trainer has had all its epochs or steps, so that a fit that does not resume trains nothing."""
+    return 0 < (trainer.max_epochs or 0) <= trainer.current_epoch or 0 < trainer.max_steps <= trainer.global_step

@@ -174,3 +174,22 @@ def test_dendrites_on_a_backbone_do_not_count_a_task_of_which_no_batch_was_train
     assert model.num_tasks == 1 and model.learning == 0 and model.column.equal(known) and model.columns[0].equal(known)
     fit(module, stream, limit_train_batches=2)
     assert model.num_tasks == 2 and model.columns[0].equal(known)
+
+
+@pytest.mark.filterwarnings("error:This fit trained nothing")
+@pytest.mark.parametrize("limit", [{"max_epochs": 1}, {"max_epochs": -1, "max_steps": 2}])
+def test_a_trainer_that_has_done_its_epochs_is_said(limit, tmp_path):
+    """Such as where one skill after another is given to the same Trainer: the second would not be trained."""
+    rows = TensorDataset(torch.rand(8, 39), torch.rand(8, 4), torch.zeros(8).long())
+    loader = DataLoader(rows, batch_size=4)
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    trainer = Trainer(**limit, **quiet, enable_checkpointing=False, num_sanity_val_steps=0)
+    trainer.validate(BehaviorCloning(policy(), warmup=0), loader, verbose=False)
+    trainer.fit(BehaviorCloning(policy(), warmup=0), loader, loader)
+    trainer.validate(BehaviorCloning(policy(), warmup=0), loader, verbose=False)
+    with pytest.raises(
+        UserWarning, match="trained nothing: its Trainer had done all .* Make a new Trainer for each fit"
+    ):
+        trainer.fit(BehaviorCloning(policy(), warmup=0), loader, loader)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    trainer.fit(BehaviorCloning(policy(), warmup=0), loader, loader, ckpt_path=tmp_path / "last.ckpt")

@@ -293,6 +293,9 @@ def test_tasks_of_a_policy_of_which_nothing_was_measured_are_named():
     words = "Nothing here says how well it does, or whether it was trained, in the other 2 of its tasks"
     assert f"\n- {words}: reach-v3, hammer-v3.\n- A success" in said
     assert "Nothing here says" not in (all_played := text(["hammer-v3", "push-v3", "reach-v3"]))
+    policy.results = None
+    blank = Card(policy, full_config(policy), name="x", source="x").text(picture=False)
+    assert "\n- Nothing here says how well it does, or in which of its tasks it was trained.\n- A success" in blank
     assert "of its 3 tasks" not in all_played and "\n\n- A success" not in all_played
 
 
