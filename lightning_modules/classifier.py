@@ -21,6 +21,7 @@ from dendrite_zoo.lightning_modules.losses import (
     cross_entropy,
     logits_of,
     right_labels,
+    shape_explained,
     wrong_shape,
 )
 from dendrite_zoo.lightning_modules.new_tasks import NewTaskModule
@@ -155,7 +156,8 @@ class TaskClassifier(NewTaskModule):
         seen_as = self._task_at_test(task)
         right: dict[str, Tensor | None] = {}
         if self.context is not None and seen_as is None:
-            seen_as = self.context.infer(x)
+            with shape_explained(self.model, x):
+                seen_as = self.context.infer(x)
             right["context_acc"] = self._is_context_of(task, seen_as)
         with measuring():
             output = self(x, seen_as)

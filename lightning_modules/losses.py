@@ -1,6 +1,7 @@
 """Losses and targets: what fits together, and what to do where something does not."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch.nn.functional as F
@@ -112,6 +113,17 @@ def wrong_shape(model: nn.Module, x: Tensor) -> ValueError | None:
         remedy = "Leave flatten=False of the stream out, or begin the network with nn.Flatten()."
         return ValueError(f"Expected flat rows (B, features) for {name}, but got images of shape {shape}. {remedy}")
     return None
+
+
+@contextmanager
+def shape_explained(model: nn.Module, x: Any) -> Iterator[None]:
+    """Where a model fails on an input within it, say so if `wrong_shape` knows why."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(x, Tensor) and (wrong := wrong_shape(model, x)):
+            raise wrong from error
+        raise
 
 
 def unpack(batch: Any, *names: str) -> tuple[Tensor, ...]:

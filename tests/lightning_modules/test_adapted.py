@@ -188,6 +188,8 @@ def test_what_to_do_about_heads_replay_and_batches_that_are_no_pairs():
     flat = DataLoader(TensorDataset(images(0)[0].flatten(1), images(0)[1]), batch_size=10)
     with pytest.raises(ValueError, match=r"of other inputs begin with nn.Unflatten\(1, shape\)"):
         Trainer(max_epochs=1, num_sanity_val_steps=0, **QUIET).fit(ContinualClassifier(adapted()), flat, flat)
+    with pytest.raises(ValueError, match=r"Expected images \(B, C, H, W\) for AdaptedBackbone, which has convolutions"):
+        Trainer(max_epochs=1, **QUIET).fit(ContinualClassifier(adapted()), flat, flat)
 
 
 def test_a_module_of_somebody_else():
