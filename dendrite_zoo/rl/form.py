@@ -171,7 +171,7 @@ def check_step(name: str, result: Any) -> None:
             f"Expected `step` of {name} to return observation, reward, terminated, truncated and info, as "
             f"gymnasium's does, but got {got}. Check the environment."
         )
-    _, reward, _, _, info = result
+    _, reward, terminated, truncated, info = result
     number = np.asarray(reward)  # a tensor's own `size` is a method
     if number.size != 1 or number.dtype.kind not in "biuf" or not np.isfinite(number).all():
         expected = f"the reward of {name} to be a finite number"
@@ -179,6 +179,12 @@ def check_step(name: str, result: Any) -> None:
     if not isinstance(info, Mapping):
         expected = f"the info that `step` of {name} returns to be a dictionary"
         raise ValueError(f"Expected {expected}, but got {info!r}. Return {{}} where there is nothing to say.")
+    if terminated and not truncated and info.get("TimeLimit.truncated"):  # as before gymnasium 0.26
+        warnings.warn(
+            f"{name}: the info of a step says TimeLimit.truncated, but the step `terminated`, and not `truncated`: "
+            "critics take the end of time for the end of the task. Return terminated=False, truncated=True there.",
+            stacklevel=4,
+        )
 
 
 def takes(function: Callable[..., Any], count: int) -> bool:

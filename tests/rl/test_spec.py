@@ -7,6 +7,7 @@ import io
 import pickle
 import threading
 import warnings
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -645,3 +646,22 @@ def test_actions_of_other_kinds_are_translated_as_the_error_says(space):
         task.begin(env, 0)
         task.play(env, action)
     task.play(env, np.ones(task.action_size))
+
+
+@pytest.mark.filterwarnings("error:late.*TimeLimit")
+@pytest.mark.parametrize(
+    ("terminated", "truncated", "said"), [(True, False, True), (False, True, False), (True, True, False)]
+)
+def test_an_end_of_time_that_is_called_an_end_of_the_task_is_said(terminated, truncated, said):
+    class Late(Ledge):
+        def step(self, action):
+            seen, reward, *_ = super().step(action)
+            return seen, reward, terminated, truncated, {"TimeLimit.truncated": True, "near": False}
+
+    task = TaskSpec("late", Late)
+    task.begin(env := task.make(), 0)
+    expected = (
+        pytest.warns(UserWarning, match="late: the info of a step says TimeLimit.truncated") if said else nullcontext()
+    )
+    with expected:
+        task.play(env, np.zeros(2))
