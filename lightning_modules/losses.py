@@ -70,8 +70,8 @@ def check_targets(output: Tensor, target: Tensor, loss: Any) -> None:
         loss: of one's own, or None for cross-entropy.
 
     Raises:
-        ValueError: float targets for cross-entropy, unless they are the probabilities of all classes; targets ``(B,)``
-            for an output ``(B, 1)``, or the other way round.
+        ValueError: float targets for cross-entropy, unless they are the probabilities of all classes; labels of more
+            dimensions than the output has for them; targets ``(B,)`` for an output ``(B, 1)``, or the other way round.
     """
     if loss is None and target.is_floating_point():
         soft = target.ndim > 1 and target.shape == output.shape and bool((target.sum(1) - 1).abs().max() < 1e-2)
@@ -81,12 +81,28 @@ def check_targets(output: Tensor, target: Tensor, loss: Any) -> None:
                 f"targets of shape {tuple(target.shape)}. Convert labels with .long(); for a regression give "
                 "loss=nn.MSELoss(), for several labels a row loss=nn.BCEWithLogitsLoss()."
             )
+    elif loss is None and not target.is_floating_point() and target.ndim > 1 and output.ndim != target.ndim + 1:
+        raise ValueError(
+            f"Expected class labels, integers of shape ({len(output)},), for an output {tuple(output.shape)}, but got "
+            f"{tuple(target.shape)}. {_remedy_of_labels(output, target)}"
+        )
     elif target.is_floating_point() and target.shape != output.shape and target.numel() == output.numel():
         raise ValueError(
             f"Expected targets of shape {tuple(output.shape)}, as the output of the model, but got "
             f"{tuple(target.shape)}: a loss would compare each row with each other. Pass y.unsqueeze(1), or squeeze "
             "the output."
         )
+
+
+def _remedy_of_labels(output: Tensor, target: Tensor) -> str:
+    """What to do about integers ``(B, ...)`` for an output of too few dimensions."""
+    if target.numel() == len(target):
+        return "Pass y.reshape(-1)."
+    if target.shape == output.shape:
+        return (
+            "Pass y.argmax(1) where one class is marked; for several a row y.float() and loss=nn.BCEWithLogitsLoss()."
+        )
+    return "A label for each position takes a network whose output is (B, classes, ...)."
 
 
 def logits_of(output: Any) -> Tensor:

@@ -1,5 +1,6 @@
 """A label for each position of an image, in loaders of one's own."""
 
+import pytest
 import torch
 from lightning.pytorch import Trainer
 from torch import nn
@@ -7,6 +8,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from dendrite_zoo.callbacks import ForgettingLogger
 from dendrite_zoo.lightning_modules import ContinualClassifier
+from dendrite_zoo.lightning_modules.losses import check_targets
 
 QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
 
@@ -27,3 +29,18 @@ def test_segmentation_of_two_tasks():
         by_hand.append(torch.stack(right))
     torch.testing.assert_close(log.matrix, torch.stack(by_hand))
     assert log.matrix[0, 0] > 0.9
+
+
+@pytest.mark.parametrize(
+    ("shape", "remedy"),
+    [
+        ((4, 1), r"\(4, 1\). Pass y.reshape\(-1\)."),
+        ((4, 3), r"\(4, 3\). Pass y.argmax\(1\) where one class is marked"),
+        ((4, 6, 6), r"\(4, 6, 6\). A label for each position takes a network whose output is \(B, classes, ...\)."),
+    ],
+)
+def test_labels_of_more_dimensions_than_the_output(shape, remedy):
+    labels = torch.zeros(shape, dtype=torch.long)
+    with pytest.raises(ValueError, match=rf"Expected class labels, .* for an output \(4, 3\), but got {remedy}"):
+        check_targets(torch.zeros(4, 3), labels, None)
+    check_targets(torch.zeros(4, 3, *shape[1:]), labels, None)
