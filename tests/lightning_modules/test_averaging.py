@@ -15,6 +15,11 @@ from dendrite_zoo.streams import PermutedTasks
 QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
 
 
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where a logger writes its matrix
+
+
 def adapted(head="ridge"):
     return add_dendrites(nn.Sequential(nn.Linear(64, 8), nn.ReLU()), layers="0", num_classes=10, max_tasks=2, head=head)
 

@@ -11,6 +11,12 @@ from dendrite_zoo.lightning_modules import BehaviorCloning, ContinualClassifier
 from dendrite_zoo.models import ActiveDendriteClassifier, ActiveDendritePolicy
 from dendrite_zoo.streams import RotatedTasks
 
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where a logger writes its matrix
+
+
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # from within `torch.compile`
 QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
 

@@ -13,14 +13,15 @@ from dendrite_zoo.lightning_modules.losses import check_targets
 QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
 
 
-def test_segmentation_of_two_tasks():
+def test_segmentation_of_two_tasks(tmp_path):
     torch.manual_seed(0)
     images = [torch.randn(20, 1, 6, 6) for _ in range(2)]
     sets = [(x, (x[:, 0] > 0.3 * task).long()) for task, x in enumerate(images)]
     sets[1][1][0] = -100  # which torch's loss ignores, too
     loaders = [DataLoader(TensorDataset(*data), batch_size=8) for data in sets]
     network = nn.Sequential(nn.Conv2d(1, 8, 1), nn.ReLU(), nn.Conv2d(8, 2, 1))
-    module, log, by_hand = ContinualClassifier(network, lr=0.05), ForgettingLogger("val/acc", pictures=False), []
+    module, by_hand = ContinualClassifier(network, lr=0.05), []
+    log = ForgettingLogger("val/acc", folder=tmp_path, pictures=False)
     for task, loader in enumerate(loaders):
         log.task = task
         Trainer(max_epochs=4, callbacks=[log], **QUIET).fit(module, loader, loaders)
