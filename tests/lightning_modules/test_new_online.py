@@ -155,7 +155,7 @@ def test_tasks_one_after_another_are_finished_when_the_next_begins():
 
 
 @pytest.mark.filterwarnings("ignore:The policy was loaded with")
-@pytest.mark.filterwarnings("ignore:learn=.all.: the policy was loaded with")
+@pytest.mark.filterwarnings("ignore:learn=.all.. the policy was loaded with")
 def test_some_of_a_policys_tasks_by_name(tmp_path):
     """The same as a policy of those tasks alone, where all of it is trained, but for what one task has by itself."""
     known_policy(tmp_path)
