@@ -9,12 +9,16 @@ from dendrite_zoo import add_dendrites
 from dendrite_zoo.callbacks import ForgettingLogger, SparsityLogger
 from dendrite_zoo.lightning_modules import BehaviorCloning, ContinualClassifier
 from dendrite_zoo.models import ActiveDendriteClassifier, ActiveDendritePolicy
+from dendrite_zoo.models.adapters import context, head
 from dendrite_zoo.streams import RotatedTasks
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # where a logger writes its matrix
+    for name in ("HIDDEN", "HIDDEN_OF_INPUTS"):  # random features of heads, whose solution takes most of the time
+        monkeypatch.setattr(head, name, 128)
+    monkeypatch.setattr(context, "LEAST", 128)
 
 
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # from within `torch.compile`

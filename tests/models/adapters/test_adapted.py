@@ -196,6 +196,7 @@ def test_the_ridge_head_is_the_discriminant_of_its_own_features():
     assert torch.equal(model(x, task=0), before), "while it learns, its linear head is what is trained"
 
 
+@pytest.mark.usefixtures("all_random_features")
 def test_a_ridge_head_sees_images_through_patches_of_the_first_task():
     model, x = adapted("convolutions", head="ridge", context="prototype")
     model.start_task(0, [x])
@@ -423,6 +424,7 @@ def _learn_shares(rank, folder):
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.usefixtures("all_random_features")
 @pytest.mark.slow
 def test_two_processes_learn_what_one_learns(tmp_path):
     torch.save(IMAGES, tmp_path / "x")

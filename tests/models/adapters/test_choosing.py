@@ -162,6 +162,7 @@ def test_tasks_are_told_apart_by_the_means_of_their_classes(tmp_path):
     assert context.counts.tolist() == [90, 180, 90]
 
 
+@pytest.mark.usefixtures("all_random_features")
 def test_an_artifact_whose_tasks_had_one_mean_each_loads_as_it_was(tmp_path, monkeypatch):
     monkeypatch.setattr("dendrite_zoo.models.adapters.context.MOST_CLASSES", 1)
     model = identity(num_classes=3, context="ridge")
@@ -212,6 +213,7 @@ def test_an_artifact_without_sums_has_kilobytes_and_learns_no_further_task(tmp_p
     assert whole.num_tasks == 3
 
 
+@pytest.mark.usefixtures("all_random_features")
 def test_an_artifact_in_half_precision_has_half_of_the_bytes_and_gives_what_was_rounded(tmp_path):
     model, x = of_two_tasks()
     both = torch.cat([x, x + 3])
