@@ -16,6 +16,7 @@ ROBOTS = (
         "mt10-scratch",
         "mt10-scratch-shared",
         "mt10-scratch-mlp",
+        "mt10-paper-equal-time",
         "mt10-sequence",
         "scratch-new-skills",
         "mt50",
