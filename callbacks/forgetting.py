@@ -188,9 +188,8 @@ class ForgettingLogger(OwnState):
             self.load_state_dict(self._fresh)
         self._was_dry = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
         self.record.label = self._label(trainer)
-        if (stage == "fit" or (stage == "validate" and self._progress.task is None)) and not has_task(
-            trainer, self._given.source
-        ):
+        asked = stage == "fit" or (stage == "validate" and self._progress.task is None)
+        if asked and not has_task(trainer, self._given.source):
             if self._given.used_up is None:
                 raise unknown_task(trainer, type(self).__name__)
             raise ValueError(
@@ -289,7 +288,8 @@ class ForgettingLogger(OwnState):
 
     def _values(self, trainer: Trainer) -> dict[str, float]:
         fitting = trainer.state.fn == "fit"  # else nothing is monitored, and Lightning prints each value
-        prefix, values = f"{self.record.label}/".lstrip("/"), self.record.values(self._filler.after, self.mode).items()
+        prefix = f"{self.record.label}/" if self.record.label else ""
+        values = self.record.values(self._filler.after, self.mode).items()
         return {prefix + name: value for name, value in values if fitting or not math.isnan(value)}
 
     def _report(self, trainer: Trainer, *, picture: bool = False, show: bool = True) -> None:

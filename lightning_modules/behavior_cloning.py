@@ -132,13 +132,14 @@ class BehaviorCloning(PolicyModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Distance to the expert's actions."""
-        loss = self._loss(batch)
+        loss = self.loss_of(batch)
         self.log("train/loss", loss, prog_bar=True)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Distance to the expert's actions in task ``dataloader_idx``."""
-        self.log_means({f"val/task_{dataloader_idx}/loss": self._loss(batch)}, len(as_demonstrated(batch)[2]))
+        observation, action, task = as_demonstrated(batch, self.model)
+        self.log_means({f"val/task_{dataloader_idx}/loss": self._loss(observation, action, task)}, len(task))
 
     def configure_callbacks(self) -> list[Callback]:
         """Return the average, which a callback alone can take out of the model where a validation raises."""
@@ -154,7 +155,7 @@ class BehaviorCloning(PolicyModule):
 
     def loss_of(self, batch: Batch) -> Tensor:
         """Distance to the expert's actions."""
-        return self._loss(batch)
+        return self._loss(*as_demonstrated(batch, self.model))
 
     def on_fit_start(self) -> None:
         """Normalise observations by those of the experts, unless the model has a normaliser; set the deviations."""
@@ -247,8 +248,7 @@ class BehaviorCloning(PolicyModule):
             self.average.reset()
         super().start_parts(is_first=is_first)
 
-    def _loss(self, batch: Batch) -> Tensor:
-        observation, action, task = as_demonstrated(batch, self.model)
+    def _loss(self, observation: Tensor, action: Tensor, task: Tensor) -> Tensor:
         task = self.in_policy(task)
         if task.device.type == "cpu" and bool((task == task[0]).all()):
             task = task[0]  # one index for all rows is cheaper

@@ -7,9 +7,8 @@ from typing import Any
 
 from jsonargparse import get_loader
 
-from dendrite_zoo.rl import MT10, MT50
+from dendrite_zoo.rl.metaworld.tasks import task_names
 
-SETS = {"mt10": MT10, "mt50": MT50}
 OF_ALL_TASKS = "env_steps", "warmup_steps", "capacity"
 """Arguments of the data that count what all tasks have together."""
 
@@ -68,4 +67,6 @@ def _of_data(data: dict[str, Any], before: list[str], chosen: list[str]) -> dict
 def _names(tasks: Any) -> list[str]:
     if not isinstance(tasks, str):
         return list(tasks)
-    return list(SETS.get(tasks, [name.strip(" '\"") for name in tasks.strip("[] ").split(",")]))
+    if tasks in ("mt10", "mt50"):
+        return list(task_names(tasks))
+    return [name.strip(" '\"") for name in tasks.strip("[] ").split(",")]

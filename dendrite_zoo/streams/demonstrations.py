@@ -137,6 +137,7 @@ class DemonstrationMixture(TaskDataModule):
         self._given = demonstrations if isinstance(demonstrations, Demonstrations) else None
         self.file = Path(demonstrations) if isinstance(demonstrations, str | Path) else None
         self._has_expert = expert is not None or all(isinstance(spec, MetaWorldTask) for spec in self.specs)
+        self._are_given = self._given is not None or not self._has_expert  # what is trained on was not collected here
         if not self._has_expert:
             check_without_expert(self.specs, dagger_rounds, demonstrations)
         self.folder = None if folder is None else Path(folder)
@@ -158,7 +159,7 @@ class DemonstrationMixture(TaskDataModule):
         """How a policy learns from these data, for its card."""
         who = "scripted experts" if self.expert is None else "another policy"
         shown = f"{who}: {self.episodes_per_task} episodes a task, every second one disturbed"
-        if self._given is not None or not self._has_expert:
+        if self._are_given:
             shown = f"given demonstrations: {sum(map(len, self._parts.values())):,} steps"
         rounds = f", then {self.dagger_rounds} rounds of DAgger with {self.dagger_episodes} episodes a task each"
         stay = f" Episodes went on for {self.steps_after_success} steps after success, in which the experts stay."
@@ -226,12 +227,12 @@ class DemonstrationMixture(TaskDataModule):
             if self._folder is None:
                 look = partial(folder_of_run, resumed=resumed, is_usable=self._is_usable)
                 self._folder = look(trainer) if trainer else Path(self._temporary.name)
-            if (trainer := self.fitting_trainer) and trainer.ckpt_path is None and self.dagger_rounds:
+            if self._begins_rounds():
                 refuse_rounds(self._folder)
         if not self._parts:
             trained = range(self.first_task, self.num_tasks)
             parts, names = self._shown(self._folder, trained), self.tasks[self.first_task :]
-            refuse_unsolved(names, parts, are_given=self._given is not None or not self._has_expert)
+            refuse_unsolved(names, parts, are_given=self._are_given)
             self._parts = dict(zip(trained, parts, strict=True))
         return self._folder
 
@@ -260,9 +261,14 @@ class DemonstrationMixture(TaskDataModule):
         validated = {"episodes_per_task": self.val_episodes, "split": "val"}
         return [(self.file or folder / "experts.safetensors", shown), (folder / "val.safetensors", validated)]
 
+    def _begins_rounds(self) -> bool:
+        """Whether a fit begins anew that collects rounds of DAgger."""
+        trainer = self.fitting_trainer
+        return trainer is not None and trainer.ckpt_path is None and self.dagger_rounds > 0
+
     def _is_usable(self, folder: Path) -> bool:
         """Whether what earlier fits have left in a folder, if anything, is what this one needs."""
-        if (trainer := self.fitting_trainer) and trainer.ckpt_path is None and self.dagger_rounds and rounds_in(folder):
+        if self._begins_rounds() and rounds_in(folder):
             return False
         (experts, shown), (held_out, validated) = self._files(folder)
         trained, every = range(self.first_task, self.num_tasks), range(self.num_tasks)
