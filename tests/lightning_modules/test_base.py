@@ -81,7 +81,7 @@ def test_gradients_of_segments_are_clipped_in_every_module():
     module = BehaviorCloning(ActiveDendritePolicy(["reach-v3"], hidden_features=[8, 8], winners="activation"))
     optimizer = module.configure_optimizers()
     rows = torch.randn(16, 39), torch.rand(16, 4) * 2 - 1, torch.zeros(16, dtype=torch.long)
-    (100 * module._loss(rows)).backward()
+    (100 * module.loss_of(rows)).backward()
     assert any(p.grad.is_sparse for p in module.parameters() if p.grad is not None)
     before = [p.grad.to_dense().clone() for p in module.parameters() if p.grad is not None]
     length = torch.cat([gradient.flatten() for gradient in before]).norm()
