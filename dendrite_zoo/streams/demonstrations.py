@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dendrite_zoo._core.checks import check_choice, check_flags, check_integers
 from dendrite_zoo._core.names import places_of, say_new_names
+from dendrite_zoo._core.rng import random_state
 from dendrite_zoo.rl import Demonstrations, Disturbance, TaskSpec, task_specs
 from dendrite_zoo.rl.evaluation import Policy, acting
 from dendrite_zoo.rl.metaworld.tasks import MetaWorldTask
@@ -343,6 +344,8 @@ class DemonstrationSequence(DemonstrationMixture):
         dagger_rounds: rounds of DAgger for each task.
         eval_at: the tasks after which a `dendrite_zoo.callbacks.SuccessLogger` plays all tasks seen so far; after the
             others only the one just trained. All are played after the last. None: all after each.
+        replay_per_task: rows of each earlier task of this fit that are kept and learned again (experience replay): a
+            batch has ``batch_size_per_task`` rows of them, drawn from all alike, beside those of the current task.
         **options: for `DemonstrationMixture`.
     """
 
@@ -354,10 +357,14 @@ class DemonstrationSequence(DemonstrationMixture):
         epochs_per_task: int = 1,
         dagger_rounds: int = 0,
         eval_at: Iterable[int] | None = None,
+        replay_per_task: int = 0,
         **options: Any,
     ) -> None:
         super().__init__(tasks, epochs=epochs_per_task, dagger_rounds=dagger_rounds, **options)
         check_integers(0, self.num_tasks - 1, first_task=first_task)
+        check_integers(0, replay_per_task=replay_per_task)
+        self.replay_per_task = replay_per_task
+        self.save_hyperparameters({"replay_per_task": replay_per_task or None}, logger=False)
         self.milestones = None if eval_at is None else milestones_of(eval_at, range(first_task, self.num_tasks))
         self.first_task, self.epochs_per_task = first_task, epochs_per_task
         self.max_epochs = epochs_per_task * (self.num_tasks - first_task)
@@ -371,6 +378,23 @@ class DemonstrationSequence(DemonstrationMixture):
     def schedule(self, epoch: int) -> tuple[int, int]:
         """The number of an epoch within its task, and the task's number of epochs."""
         return epoch % self.epochs_per_task, self.epochs_per_task
+
+    def train_dataloader(self) -> DemonstrationLoader:
+        """Return the batches of the current epoch, with the rows of earlier tasks that are learned again."""
+        loader = super().train_dataloader()
+        if not (kept := self._kept() if self.replay_per_task else []):
+            return loader
+        counts = [*loader.batch_size_per_task, self.batch_size_per_task]
+        return replace(loader, parts=[*loader.parts, sum(kept[1:], kept[0])], batch_size_per_task=counts)
+
+    def _kept(self) -> list[Demonstrations]:
+        """The rows of each earlier task of this fit that are learned again."""
+        kept = []
+        for task in range(self.first_task, self.current_task):
+            self._collect(self.dagger_rounds, [task])  # a resumed run has not read its rounds
+            order = random_state(self.seed, task, key=(2,)).permutation(len(self._parts[task]))
+            kept.append(self._parts[task].select(torch.from_numpy(order[: self.replay_per_task])))
+        return kept
 
     def due_tasks(self) -> Iterable[int]:
         """The tasks to play now, see ``eval_at``."""

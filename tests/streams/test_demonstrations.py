@@ -121,19 +121,44 @@ def test_a_task_is_not_validated_on_what_its_expert_could_not_do(tmp_path):
     assert [len(list(loader)) for loader in loaders] == [0, 1]
 
 
-def test_tasks_follow_one_another(tmp_path):
-    data = DemonstrationSequence(TASKS, folder=saved(tmp_path), epochs_per_task=2, updates_per_epoch=3)
-    assert data.trainer_kwargs()["max_epochs"] == 4 and data.current_task == 0
+def in_epochs(data):
+    """The epochs of a fit of the data, each with the batches that it would have."""
     trainer = Trainer(**data.trainer_kwargs(), logger=False, enable_checkpointing=False, accelerator="cpu")
     data.trainer = trainer
     data.setup("fit")
-    seen = []
-    for epoch in range(4):
+    for epoch in range(data.max_epochs):
         trainer.fit_loop.epoch_progress.current.processed = epoch
         trainer.fit_loop.epoch_progress.current.completed = epoch
-        seen.append({*torch.cat([task for _, _, task in data.train_dataloader()]).tolist()})
+        yield epoch, list(data.train_dataloader())
+
+
+def test_tasks_follow_one_another(tmp_path):
+    data = DemonstrationSequence(TASKS, folder=saved(tmp_path), epochs_per_task=2, updates_per_epoch=3)
+    assert data.trainer_kwargs()["max_epochs"] == 4 and data.current_task == 0
+    seen = []
+    for epoch, batches in in_epochs(data):
+        seen.append({*torch.cat([task for _, _, task in batches]).tolist()})
         assert data.current_task == epoch // 2 and data.schedule(epoch) == (epoch % 2, 2)
     assert seen == [{0}, {0}, {1}, {1}]
+
+
+def test_rows_of_earlier_tasks_are_learned_again(tmp_path):
+    names = (*TASKS, "door-open-v3")
+    saved(tmp_path, rows=(20, 30, 40), tasks=names)
+    options = {"folder": tmp_path, "updates_per_epoch": 60, "batch_size_per_task": 8}
+    seen = []
+    for epoch, batches in in_epochs(DemonstrationSequence(names, replay_per_task=5, **options)):
+        assert all(task.tolist()[:8] == [epoch] * 8 and len(task) == (16 if epoch else 8) for *_, task in batches)
+        numbers = torch.cat([observation[8:, 0] for observation, *_ in batches])
+        counts = torch.cat([task[8:] for *_, task in batches]).bincount(minlength=3).tolist()
+        assert min([480, *counts[:epoch]]) > 480 / max(1, epoch) * 0.8 and not any(counts[epoch:])
+        seen.append({*numbers.tolist()})
+    assert [len(numbers) for numbers in seen] == [0, 5, 10] and seen[1] < seen[2]  # the same rows for good
+    alone = [batches for _, batches in in_epochs(DemonstrationSequence(names, **options))]
+    whole = [batches for _, batches in in_epochs(DemonstrationSequence(names, replay_per_task=99, **options))]
+    assert equal(alone[0], whole[0]) and len({x for rows, *_ in whole[2] for x in rows[8:, 0].tolist()}) == 50
+    with pytest.raises(ValueError, match="Expected `replay_per_task` to be an integer of at least 0, but got -1"):
+        DemonstrationSequence(names, replay_per_task=-1)
 
 
 def test_a_sequence_begins_where_it_is_told_to_and_asks_the_experts_of_those_tasks_alone(tmp_path):
