@@ -7,42 +7,22 @@ from pathlib import Path
 from typing import Any, get_args
 
 from lightning.fabric.utilities.data import sized_len
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities import CombinedLoader, rank_zero_warn
 from torch import Tensor
 
 from dendrite_zoo._core.checks import check_choice
-from dendrite_zoo._core.describe import describe
 from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo._core.redact import typed_command
 from dendrite_zoo.callbacks.forgetting import ForgettingLogger
 from dendrite_zoo.callbacks.mailbox import OwnState
+from dendrite_zoo.callbacks.recipe_config import recipe_config
 from dendrite_zoo.callbacks.sparsity import SparsityLogger
 from dendrite_zoo.callbacks.subnetworks import SubnetworkLogger
 from dendrite_zoo.callbacks.trainer import find_callback, find_callbacks, output_folder
 from dendrite_zoo.records import ContextAtTest, ResultRecord, may_replace, write_records
 from dendrite_zoo.report import matrix_record
-
-TRAINER = (
-    *("accumulate_grad_batches", "gradient_clip_algorithm", "gradient_clip_val"),
-    *("limit_train_batches", "overfit_batches", "precision"),
-)
-"""What of the Trainer's arguments makes another result."""
-OBSERVERS = {
-    *("Checkpoint", "DeviceStatsMonitor", "LearningRateMonitor", "ModelSummary", "ProgressBar"),
-    *("SaveConfigCallback", "Thaw", "Timer"),
-    *("ForgettingLogger", "HubPublisher", "RunRecorder", "SparsityLogger", "SubnetworkLogger", "SuccessLogger"),
-}
-"""Callbacks that change nothing in what is learned."""
-LEFT_OUT = {
-    *("seed", "segment_seed", "num_processes", "num_workers", "device", "dtype", "foreach", "fused", "capturable"),
-    *("demonstrations", "folder", "eval_at", "save_replay"),
-    *("flatten", "metrics"),  # the model decides what it takes; metrics observe
-    *("library_version", "format_version"),
-    *("context_at_test", "val_fraction", "optimizer"),  # other fields of the record contain them
-}
-"""Arguments that do not make another recipe: seeds, machines, folders."""
 
 
 @say_new_names
@@ -107,6 +87,11 @@ class RunRecorder(OwnState):
         """Start the clock."""
         self._timer.on_train_start(trainer, pl_module)
 
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log how long training took so far, where tasks are learned by what is played meanwhile."""
+        if trainer.state.fn == "fit" and hasattr(getattr(trainer, "datamodule", None), "env_steps"):
+            pl_module.log("minutes", self._timer.time_elapsed() / 60)
+
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note what the fit had learned by then."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
@@ -156,6 +141,7 @@ class RunRecorder(OwnState):
             return None
         model, data = getattr(pl_module, "model", pl_module), getattr(trainer, "datamodule", None)
         seed, stream_seed = os.environ.get("PL_GLOBAL_SEED"), getattr(data, "seed", None)
+        metric = None if (log := _accuracy_log(trainer)) is None else _other_metric(log)
         collected = {
             "benchmark": getattr(data, "benchmark", type(data or pl_module).__name__),
             "method": self.method or type(model).__name__,
@@ -165,7 +151,7 @@ class RunRecorder(OwnState):
             "wall_time_s": round(self._timer.time_elapsed(), 1),
             "parameters": sum(p.numel() for p in model.parameters()),
             "model": getattr(model, "config", None),
-            "config": _config(trainer, pl_module),
+            "config": recipe_config(trainer, pl_module, metric),
             "stream_seeds": [stream_seed] if isinstance(stream_seed, int) else None,
             "val_fraction": getattr(data, "val_fraction", None),
             "updates": trainer.global_step,
@@ -259,41 +245,3 @@ def _is_whole(trainer: Trainer) -> bool:
         "record, for its accuracies would be those of a part. Leave `limit_val_batches` out."
     )
     return False
-
-
-def _config(trainer: Trainer, pl_module: LightningModule) -> dict[str, Any] | None:
-    """What decides the result, beside the model's arguments; None where it is not known."""
-    data, model = getattr(trainer, "datamodule", None), getattr(pl_module, "model", pl_module)
-    if data is None:
-        return None
-    own_context = getattr(model, "context", None) is not None  # which the model's arguments describe
-    named_source = isinstance(getattr(data, "named_source", None), str | os.PathLike) and data.source.name != "custom"
-    callbacks = trainer.callbacks  # type: ignore[attr-defined]
-    try:
-        return {
-            "metric": None if (log := _accuracy_log(trainer)) is None else _other_metric(log),
-            "model": _start(pl_module, model),
-            "module": describe(pl_module, LEFT_OUT | ({"model", "context"} if own_context else {"model"})),
-            "data": describe(data, LEFT_OUT | ({"source"} if named_source else set())),  # the benchmark's name has it
-            "optimizers": describe([{"class": type(x).__name__, **x.defaults} for x in trainer.optimizers], LEFT_OUT),
-            "schedules": describe([x.scheduler for x in trainer.lr_scheduler_configs], LEFT_OUT | {"last_epoch"}),
-            "trainer": describe({name: getattr(trainer, name) for name in (*TRAINER, "max_epochs", "max_steps")}),
-            "callbacks": describe([callback for callback in callbacks if not _observes(callback)], LEFT_OUT),
-        }
-    except TypeError:
-        return None
-
-
-def _start(pl_module: LightningModule, model: Any) -> Any:
-    """The class of the model, and which weights it started from."""
-    origin = getattr(model, "origin", None)
-    if origin is not None and not origin.fingerprint:
-        raise TypeError("It is not known which weights the model started from.")
-    given = "model" in {*pl_module.hparams, *inspect.signature(type(pl_module)).parameters}
-    if given and not hasattr(model, "config"):
-        return describe(model, LEFT_OUT)
-    return {"class": type(model).__name__, "start": getattr(origin, "fingerprint", None)}
-
-
-def _observes(callback: Callback) -> bool:
-    return not OBSERVERS.isdisjoint(cls.__name__ for cls in type(callback).__mro__)

@@ -27,7 +27,7 @@ from dendrite_zoo._core.jsonargparse import write_texts_as_they_are
 from dendrite_zoo._core.lightning import require
 from dendrite_zoo._core.redact import typed_command
 from dendrite_zoo.callbacks import ForgettingLogger, HubPublisher, RunRecorder, SuccessLogger  # noqa: F401
-from dendrite_zoo.callbacks.run_recorder import TRAINER
+from dendrite_zoo.callbacks.recipe_config import TRAINER
 from dendrite_zoo.callbacks.trainer import find_callback
 from dendrite_zoo.cli import run_folder
 from dendrite_zoo.cli.help import arrange_help

@@ -8,7 +8,7 @@ from pathlib import Path
 __all__ = ["read_metrics", "success_curve"]
 
 MAX_BYTES = 1 << 28
-CURVE = ("env_steps", "updates", "success")
+CURVE = ("env_steps", "updates", "minutes", "success")
 
 
 def read_metrics(path: str | Path, wanted: Callable[[str], bool]) -> Iterator[dict[str, float]]:
@@ -40,7 +40,8 @@ def success_curve(folder: Path) -> list[dict[str, float]]:
         folder: of a run of `dendrite_zoo.streams.OnlineTasks` with a `SuccessLogger`; without one there are no points.
 
     Returns:
-        ``env_steps``, ``updates`` and every ``success/...`` of each evaluation.
+        ``env_steps``, ``updates``, ``minutes`` (where a `RunRecorder` logs them) and every ``success/...`` of each
+        evaluation.
     """
     if not (folder / "metrics.csv").is_file():
         return []

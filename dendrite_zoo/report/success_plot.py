@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import chain, groupby, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from dendrite_zoo.report.figure import new_figure, save_figure
 
@@ -30,7 +33,8 @@ def plot_success(
     Args:
         curve: one measurement after another: ``env_steps`` and ``success/{task}``, as ``curve`` of a result record and
             the logs of `dendrite_zoo.callbacks.SuccessLogger` hold them. Each stands from the one before it; of those
-            between which nothing was played, as where all tasks rest, the last is shown.
+            between which nothing was played, as where all tasks rest, the last is shown. Where each has ``minutes``,
+            the time that training took stands above.
         path: where to save a PNG (or what the suffix says); None saves nothing.
         tasks: names in the order of the rows; by default that in which they are in ``curve``.
         title: by default the number of tasks.
@@ -63,6 +67,10 @@ def plot_success(
     axes.set_xlabel("steps of the simulation, of all tasks together")
     axes.locator_params(axis="x", nbins=6)
     axes.xaxis.set_major_formatter(lambda steps, _: f"{steps:,.0f}")
+    if all("minutes" in point for point in curve):
+        minutes = [0.0, *(point["minutes"] for point in curve)]
+        steps_at, minutes_at = partial(np.interp, xp=minutes, fp=edges), partial(np.interp, xp=edges, fp=minutes)
+        axes.secondary_xaxis("top", functions=(minutes_at, steps_at)).set_xlabel("minutes")
     axes.set_title(title or f"success on {len(names)} tasks while they were learned", loc="left", fontsize=11)
     return save_figure(figure, path)
 

@@ -19,7 +19,7 @@ from dendrite_zoo.callbacks import (
     SubnetworkLogger,
     SynapticIntelligence,
 )
-from dendrite_zoo.callbacks.run_recorder import LEFT_OUT
+from dendrite_zoo.callbacks.recipe_config import LEFT_OUT
 from dendrite_zoo.cli.main import main
 from dendrite_zoo.lightning_modules import (
     BehaviorCloning,

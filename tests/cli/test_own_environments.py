@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import dendrite_zoo
+from dendrite_zoo.records import read_metrics
 from dendrite_zoo.rl import Demonstrations
 from tests.cli.conftest import run
 
@@ -73,6 +74,9 @@ def test_a_run_of_tasks_that_are_played_may_be_made_longer(tmp_path):
     for (name, one), other in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
         assert one.equal(other), name
     assert "env_steps: 120" in (tmp_path / "runs/own/config.yaml").read_text()
+    rows = read_metrics(tmp_path / "runs/own/metrics.csv", lambda name: name == "minutes")
+    minutes = [row["minutes"] for row in rows if row]
+    assert len(minutes) == 6 and 0 < minutes[0] and sorted({*minutes}) == minutes  # the resumed run counts on
     assert "another recipe" in run("fit", "--config", "own.yaml", "--ckpt_path", "last", cwd=tmp_path, code=1)
 
 
@@ -96,6 +100,7 @@ def test_a_recipe_names_environments_by_import_paths(tmp_path):
     assert (record["benchmark"], record["num_tasks"]) == ("own-continual-2", 2)
     assert record["tasks"] == ["moon", "earth"] and np.shape(record["matrix"]) == (2, 2)
     assert len(record["task_accuracies"]) == 2 and "gymnasium" in record["versions"]
+    assert all(0 < point["minutes"] < record["wall_time_s"] / 60 + 0.01 for point in record["curve"])
     assert record["num_goals"] == 3 and record["goals_of_matrix"] == 20  # of the SuccessLogger that nobody gave
     segments = [x for name, x in dendrite_zoo.load(tmp_path / "runs/own").named_parameters() if "segments" in name]
     assert record["parameters_by_skill"] == 2 * [sum(x.numel() // 3 for x in segments)]  # a column of three each

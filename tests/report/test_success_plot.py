@@ -26,6 +26,18 @@ def test_a_row_a_task_and_a_cell_from_one_measurement_to_the_next():
     assert values.filled(-1).tolist() == [[0, 0.25, 1], [0.5, -1, 1]]  # reaching was not measured the second time
 
 
+def test_minutes_stand_above_where_each_measurement_has_them():
+    timed = [{**point, "minutes": minutes} for point, minutes in zip(CURVE, (2.0, 3.0, 7.0), strict=True)]
+    figure = plot_success(timed)
+    figure.draw_without_rendering()
+    (above,) = figure.axes[0].child_axes
+    assert above.get_xlabel() == "minutes" and above.get_xlim() == (0, 7)
+    below = figure.axes[0]
+    places = below.transData.inverted().transform([above.transData.transform((minute, 0)) for minute in (2, 3, 7)])
+    assert places[:, 0] == pytest.approx([100, 300, 350])
+    assert not plot_success([*timed[:2], CURVE[2]]).axes[0].child_axes  # not known of all
+
+
 def test_of_measurements_between_which_all_tasks_rested_the_last_is_shown():
     values, edges = cells(plot_success([*CURVE, {"env_steps": 350.0, "success/reach-v3": 0.75}]))
     assert edges == [0, 100, 300, 350] and values.filled(-1).tolist() == [[0, 0.25, 1], [0.5, -1, 0.75]]
