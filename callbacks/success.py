@@ -38,9 +38,9 @@ class SuccessLogger(Returning):
     Args:
         every_n_steps: of the optimizer: after each batch that reaches a multiple of it, or passes it by; None for each
             validation.
-        tasks: ``"mt10"``, ``"mt50"`` or names, or a list of `dendrite_zoo.rl.TaskSpec`; by default the ``specs`` or
-            ``tasks`` of the datamodule. Any of those in ``module.model.tasks``; without such a list, in the order of
-            its indices.
+        tasks: ``"mt10"``, ``"mt50"``, ``"cw10"`` or names, or a list of `dendrite_zoo.rl.TaskSpec`; by default the
+            ``specs`` or ``tasks`` of the datamodule. Any of those in ``module.model.tasks``; without such a list, in
+            the order of its indices.
         split: of the goals: ``"val"`` to choose models on; never choose on ``"test"``.
         num_goals: of each task.
         seed: of the goals; by default the ``seed`` of the datamodule, else 0.

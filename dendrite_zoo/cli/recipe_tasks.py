@@ -7,7 +7,7 @@ from typing import Any
 
 from jsonargparse import get_loader
 
-from dendrite_zoo.rl.metaworld.tasks import task_names
+from dendrite_zoo.rl.metaworld.tasks import BENCHMARKS, task_names
 
 OF_ALL_TASKS = "env_steps", "warmup_steps", "capacity"
 """Arguments of the data that count what all tasks have together."""
@@ -20,7 +20,7 @@ def options_of_tasks(tasks: str, config: str) -> list[str]:
     their own; one that is loaded with further tasks has them as further ones.
 
     Args:
-        tasks: names, with commas between, or ``"mt10"`` or ``"mt50"``.
+        tasks: names, with commas between, or ``"mt10"``, ``"mt50"`` or ``"cw10"``.
         config: the path of the recipe.
 
     Raises:
@@ -67,6 +67,6 @@ def _of_data(data: dict[str, Any], before: list[str], chosen: list[str]) -> dict
 def _names(tasks: Any) -> list[str]:
     if not isinstance(tasks, str):
         return list(tasks)
-    if tasks in ("mt10", "mt50"):
+    if tasks.lower() in BENCHMARKS:
         return list(task_names(tasks))
     return [name.strip(" '\"") for name in tasks.strip("[] ").split(",")]

@@ -82,7 +82,7 @@ def collect_demonstrations(
     experts then counts as solved where its last step succeeds.
 
     Args:
-        tasks: ``"mt10"``, ``"mt50"`` or names of Meta-World's tasks, or a list of `TaskSpec`.
+        tasks: ``"mt10"``, ``"mt50"``, ``"cw10"`` or names of Meta-World's tasks, or a list of `TaskSpec`.
         episodes_per_task: number of goals or starts of each task, one episode each.
         expert: who shows what to do: a policy that knows these tasks, or a function from observations ``(N, O)`` and
             task indices ``(N,)``, positions in ``tasks``, to actions ``(N, A)``, from -1 to 1 as a policy's; by default

@@ -38,8 +38,8 @@ class TaskEnvironments:
             step = envs.step(policy(observation, envs.task_index))
 
     Args:
-        tasks: ``"mt10"``, ``"mt50"`` or names of Meta-World's tasks, or a list of `TaskSpec` or of functions that make
-            environments, all with observations and actions of the same sizes.
+        tasks: ``"mt10"``, ``"mt50"``, ``"cw10"`` or names of Meta-World's tasks, or a list of `TaskSpec` or of
+            functions that make environments, all with observations and actions of the same sizes.
         envs_per_task: environments of each task; those of a task stand side by side.
         first_env: number of the first environment. Each draws its goals by its number, so that learners in several
             processes can share the goals and not their order.

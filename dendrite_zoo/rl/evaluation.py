@@ -243,8 +243,8 @@ def evaluate_policy(
     Args:
         policy: an `ActiveDendritePolicy` or a module that trains one, or any object with ``act_batch`` and ``tasks``;
             or a function of observations ``(N, O)`` and positions in ``tasks``, ``(N,)``. Actions are from -1 to 1.
-        tasks: ``"mt10"``, ``"mt50"`` or names of Meta-World's tasks, or a list of `TaskSpec`; None for all ``tasks`` of
-            the policy, if they are Meta-World's.
+        tasks: ``"mt10"``, ``"mt50"``, ``"cw10"`` or names of Meta-World's tasks, or a list of `TaskSpec`; None for all
+            ``tasks`` of the policy, if they are Meta-World's.
         progress: show a progress bar.
         **options: ``split`` (``"test"`` to report, ``"val"`` to choose models on, or ``"train"``), ``num_goals`` of
             each task (50), ``max_steps`` (500, or the environment's own), ``stop_at_success`` (end episodes with

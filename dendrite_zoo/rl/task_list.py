@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dendrite_zoo._core.checks import wrong_argument
 from dendrite_zoo.rl.episodes import ENDLESS, EpisodeConfig
-from dendrite_zoo.rl.metaworld.tasks import MT10, MT50, MetaWorldTask, task_names
+from dendrite_zoo.rl.metaworld.tasks import BENCHMARKS, MT50, MetaWorldTask, task_names
 from dendrite_zoo.rl.spec import TaskSpec
 
 __all__ = ["Tasks", "task_specs"]
@@ -20,14 +20,15 @@ LONG = 1000
 """Steps of an episode without a limit, of which is warned in an evaluation."""
 
 Tasks: TypeAlias = str | Sequence[str] | Sequence[TaskSpec] | Sequence[Callable[[], Any]]
-"""``"mt10"``, ``"mt50"`` or names of Meta-World's tasks; or a `TaskSpec` each, or functions that make environments."""
+"""``"mt10"``, ``"mt50"``, ``"cw10"`` or names of Meta-World's tasks; or a `TaskSpec` each, or functions that make
+environments."""
 
 
 def task_specs(tasks: Tasks) -> tuple[TaskSpec, ...]:
     """The tasks of a benchmark, of a list of names, or of one's own.
 
     Args:
-        tasks: ``"mt10"``, ``"mt50"``, or names of Meta-World's tasks; or `TaskSpec`; or functions that make
+        tasks: ``"mt10"``, ``"mt50"``, ``"cw10"``, or names of Meta-World's tasks; or `TaskSpec`; or functions that make
             environments, which are called ``task_0``, ``task_1`` and so on.
 
     Raises:
@@ -81,7 +82,7 @@ def _task_spec(task: Any, number: int) -> TaskSpec:
         return MetaWorldTask(*task_names([task]))
     if callable(task) or hasattr(task, "reset"):
         return TaskSpec(f"task_{number}", task)
-    expected = "'mt10', 'mt50' or names of MT50's tasks, or a list of TaskSpec(name, make_env)"
+    expected = "'mt10', 'mt50', 'cw10' or names of MT50's tasks, or a list of TaskSpec(name, make_env)"
     raise wrong_argument("tasks", expected, task)
 
 
@@ -114,13 +115,16 @@ def benchmark_of(tasks: Sequence[str], *, sequential: bool = False) -> str:
     """What a record calls a list of tasks.
 
     Example:
-        >>> benchmark_of(["push-v3", "reach-v3"], sequential=True), benchmark_of(MT10), benchmark_of(["moon"])
-        ('metaworld-continual-2', 'metaworld-mt10', 'own-1-tasks')
+        >>> benchmark_of(["push-v3", "reach-v3"], sequential=True), benchmark_of(["moon"])
+        ('metaworld-continual-2', 'own-1-tasks')
+        >>> benchmark_of(BENCHMARKS["cw10"], sequential=True), benchmark_of(BENCHMARKS["mt10"])
+        ('metaworld-cw10', 'metaworld-mt10')
     """
     kind = "metaworld" if set(tasks) <= set(MT50) else "own"
-    if sequential:
+    name = next((name for name, known in BENCHMARKS.items() if known == tuple(tasks)), None)
+    if sequential and name != "cw10":
         return f"{kind}-continual-{len(tasks)}"
-    return {MT10: "metaworld-mt10", MT50: "metaworld-mt50"}.get(tuple(tasks), f"{kind}-{len(tasks)}-tasks")
+    return f"metaworld-{name}" if name else f"{kind}-{len(tasks)}-tasks"
 
 
 def equal_sizes(specs: Sequence[TaskSpec]) -> tuple[int, int]:

@@ -52,8 +52,8 @@ class DemonstrationMixture(TaskDataModule):
     goals that it reached, each once.
 
     Args:
-        tasks: ``"mt10"``, ``"mt50"`` or names, or a list of `dendrite_zoo.rl.TaskSpec`; their order is that of the
-            indices in a batch.
+        tasks: ``"mt10"``, ``"mt50"``, ``"cw10"`` or names, or a list of `dendrite_zoo.rl.TaskSpec`; their order is that
+            of the indices in a batch.
         episodes_per_task: goals of each task that the experts play.
         dagger_rounds: rounds of DAgger.
         dagger_episodes: episodes of each task in a round.

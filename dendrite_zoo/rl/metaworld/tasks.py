@@ -10,7 +10,7 @@ from dendrite_zoo._core.checks import wrong_argument
 from dendrite_zoo._core.names import nearest
 from dendrite_zoo.rl.spec import TaskSpec
 
-__all__ = ["ACTION_SIZE", "MAX_STEPS", "MT10", "MT50", "MetaWorldTask", "OBSERVATION_SIZE", "task_names"]
+__all__ = ["ACTION_SIZE", "CW10", "MAX_STEPS", "MT10", "MT50", "MetaWorldTask", "OBSERVATION_SIZE", "task_names"]
 
 OBSERVATION_SIZE = 39
 """Hand, gripper and objects now (18 numbers), the same one step ago (18), and the goal (3), in metres."""
@@ -43,6 +43,17 @@ MT50: tuple[str, ...] = tuple(
 )
 """The fifty tasks of MT50, in the order of ``metaworld.MT50().train_classes``."""
 
+CW10: tuple[str, ...] = tuple(
+    """
+    hammer-v3 push-wall-v3 faucet-close-v3 push-back-v3 stick-pull-v3 handle-press-side-v3 push-v3 shelf-place-v3
+    window-close-v3 peg-unplug-side-v3
+    """.split()
+)
+"""The ten tasks of Continual World in their order (Wołczyk et al. 2021, https://arxiv.org/abs/2105.10919), which had
+them in version 1."""
+
+BENCHMARKS: dict[str, tuple[str, ...]] = {"mt10": MT10, "mt50": MT50, "cw10": CW10}
+"""Lists of tasks that have a name."""
 
 LEAVING = frozenset(
     """
@@ -59,7 +70,7 @@ def task_names(tasks: str | Sequence[str]) -> tuple[str, ...]:
     """Return the names of a benchmark's tasks, or check a list of names.
 
     Args:
-        tasks: ``"mt10"``, ``"mt50"``, the name of one task, or several names.
+        tasks: ``"mt10"``, ``"mt50"``, ``"cw10"`` (Continual World's), the name of one task, or several names.
 
     Raises:
         ValueError: a name is unknown or repeated, or there are no names.
@@ -69,13 +80,13 @@ def task_names(tasks: str | Sequence[str]) -> tuple[str, ...]:
         (50, ('reach-v3',), ('push-v3', 'reach-v3'))
     """
     if isinstance(tasks, str):
-        tasks = {"mt10": MT10, "mt50": MT50}.get(tasks.lower(), (tasks,))
+        tasks = BENCHMARKS.get(tasks.lower(), (tasks,))
     names = tuple(tasks) if isinstance(tasks, Iterable) else (tasks,)
     for name in names:
         if name not in MT50:
-            meant = nearest(str(name), [*MT50, "mt10", "mt50"], cutoff=0.7).strip()
+            meant = nearest(str(name), [*MT50, *BENCHMARKS], cutoff=0.7).strip()
             own = f"For an environment of your own, give TaskSpec({name!r}, make_env)."
-            raise wrong_argument("tasks", "'mt10', 'mt50' or names of MT50's tasks", name, meant or own)
+            raise wrong_argument("tasks", "'mt10', 'mt50', 'cw10' or names of MT50's tasks", name, meant or own)
     if not names or len(set(names)) < len(names):
         raise wrong_argument("tasks", "one or more different names", list(names))
     return names

@@ -10,6 +10,7 @@ import pytest
 
 from dendrite_zoo.rl import (
     ACTION_SIZE,
+    CW10,
     MAX_STEPS,
     MT10,
     MT50,
@@ -18,6 +19,7 @@ from dendrite_zoo.rl import (
     task_names,
     task_specs,
 )
+from dendrite_zoo.rl.task_list import benchmark_of
 
 
 def test_the_benchmarks_are_metaworlds() -> None:
@@ -32,6 +34,9 @@ def test_the_benchmarks_are_metaworlds() -> None:
 def test_benchmarks_and_names() -> None:
     assert task_names("mt10") == task_names("MT10") == MT10
     assert task_names("mt50") == MT50
+    assert task_names("cw10") == CW10 and len(CW10) == 10
+    assert benchmark_of(CW10, sequential=True) == benchmark_of(CW10) == "metaworld-cw10"
+    assert benchmark_of(MT10, sequential=True) == "metaworld-continual-10" and benchmark_of(MT10) == "metaworld-mt10"
     assert task_names("reach-v3") == ("reach-v3",)
     assert task_names(["push-v3", "reach-v3"]) == ("push-v3", "reach-v3")
 
@@ -45,7 +50,7 @@ def test_an_unknown_name_brings_the_nearest(name: str) -> None:
 def test_nothing_is_near_nonsense() -> None:
     with pytest.raises(
         ValueError,
-        match="'mt50' or names of MT50's tasks, but got 'xyz'. For an environment of your own, give TaskSpec",
+        match="'mt50', 'cw10' or names of MT50's tasks, but got 'xyz'. For an environment of your own, give TaskSpec",
     ):
         task_names("xyz")
 
