@@ -38,8 +38,7 @@ class OnlineTasks(TaskDataModule):
     ``ForgettingLogger("val/success")``, or ``"val/return"`` of tasks without success, makes a matrix of it.
 
     Args:
-        tasks: ``"mt10"``, ``"mt50"``, ``"cw10"`` or names of Meta-World's tasks, or a list of
-            `dendrite_zoo.rl.TaskSpec`.
+        tasks: ``"mt10"``, ``"mt50"``, ``"cw10"`` or names of Meta-World's, or a list of `dendrite_zoo.rl.TaskSpec`.
         order: ``"mixed"``, all tasks at once, or ``"sequential"``, one after another.
         env_steps: number of steps that are simulated, of all environments in all processes, rounded up to whole rounds;
             they are fewer where solved tasks rest, or an episode cuts an action.
