@@ -166,7 +166,7 @@ class AdaptedBackbone(GatedBackbone):
             for x, y in map(self._moved, labelled_batches(batches)):
                 z, y = self.features(x, inputs=True), labels(y)
                 sums.add_(self.context.class_sums(z[:, : self.num_features], y))
-                yield [z] + [self.features(x, task)] * gated, y, left_out(x)
+                yield [z, self.features(x, task)] if gated else [z], y, left_out(x)
 
         best = self.heads.fit(task, rows(), ways=1 + gated)
         self.context.split_task(task, sums)

@@ -130,6 +130,16 @@ def test_a_head_sees_gates_where_they_are_better(gates, better):
     assert model.sees_gates(0), "it learns anew"
 
 
+@pytest.mark.parametrize("gate", [0.0, 1.0])
+def test_features_with_gates_are_found_where_there_are_gates(gate):
+    """Each batch runs through the network once where all gates are 1, else twice."""
+    model, x, y = started((0.0, gate))
+    runs = []
+    model.backbone.register_forward_hook(lambda *_: runs.append(1))
+    model.fit_head(0, zip(x.split(100), y.split(100), strict=True))
+    assert len(runs) == 7 * (1 + bool(gate))
+
+
 def alike(task, rows=90, seed=0):
     """Tasks of one mean: nine corners of a ring, of which each task has three, as its classes."""
     generator = torch.Generator().manual_seed(10 * seed + task)
