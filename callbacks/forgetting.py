@@ -188,13 +188,12 @@ class ForgettingLogger(OwnState):
             self.load_state_dict(self._fresh)
         self._was_dry = bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
         self.record.label = self._label(trainer)
-        asked = stage == "fit" or (stage == "validate" and self._progress.task is None)
-        if asked and not has_task(trainer, self._given.source):
+        if stage == "fit" and not has_task(trainer, self._given.source):
             if self._given.used_up is None:
                 raise unknown_task(trainer, type(self).__name__)
             raise ValueError(
                 f"Expected `log.task` to be set before each run, but {self._given.used_up} was for an earlier one. Set "
-                "the index of the task that this one trains, or measures before training."
+                "the index of the task that this one trains."
             )
         self._output = output_folder(trainer, self.folder)
         self._progress.start_run(self._output)

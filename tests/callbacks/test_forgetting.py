@@ -283,12 +283,27 @@ def test_a_validation_after_training_measures_the_last_row_anew(tmp_path):
     assert log.baseline.isnan().all()
 
 
-@pytest.mark.parametrize("stage", ["fit", "validate"])
-def test_nobody_tells_the_task(tmp_path, stage):
-    run = getattr(trainer(tmp_path, [ForgettingLogger("val/acc")]), stage)
+def test_nobody_tells_the_task(tmp_path):
+    fit = trainer(tmp_path, [ForgettingLogger("val/acc")])
     with pytest.raises(ValueError, match=r"nor a `current_task` of Tasks or ReluNet gives it. Pass `task=`.* In YAML"):
-        run(ReluNet(), Tasks())
+        fit.fit(ReluNet(), Tasks())
     assert not list(tmp_path.iterdir())
+
+
+def test_a_lone_validation_needs_no_task(tmp_path):
+    """Loader j is task j; what was measured is that of a model that nothing has trained yet."""
+    log, module, data = ForgettingLogger("val/acc", verbose=False), ReluNet(), Tasks()
+    fit = trainer(tmp_path, [log])
+    found = fit.validate(module, data, verbose=False)
+    values = {name: value for one in found for name, value in one.items() if name.startswith("val/acc")}
+    assert len(values) == len(log.baseline) > 1
+    torch.testing.assert_close(log.baseline, torch.tensor(list(values.values())), rtol=0, atol=1e-6)
+    assert log.matrix.isnan().all()
+    with pytest.raises(ValueError, match="needs the index of the task being trained"):
+        fit.fit(module, data)
+    log.task = 0
+    trainer(tmp_path, [log], epochs=1).fit(module, data)
+    torch.testing.assert_close(log.baseline, torch.tensor(list(values.values())), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("task", [-1, 0.5, None])
