@@ -121,6 +121,12 @@ def test_wheel_and_sdist_hold_the_whole_tree(links: str, built: Callable[[str], 
         assert {f"{folder}/{file}" for file in files_of(tree / folder)} <= names
     assert not {name for name in names if name.startswith(tuple(f"dendrite_zoo/{name}" for name in LINKS))}
     assert {"pyproject.toml", "Makefile", "constraints.txt", "LICENSE", "NOTICE", "README.md", ".ci/run"} <= names
+    weights = {name for name in names if name.endswith(".safetensors")}
+    assert all(name.startswith((*FOLDERS, "tests/")) for name in weights), "a build and the tests need no others"
+    records = {
+        file.relative_to(tree).as_posix() for file in tree.glob("results/**/*.json") if file.name != "config.json"
+    }
+    assert records <= names, "which pages and cards are made of"
 
 
 def test_one_version() -> None:
