@@ -119,8 +119,10 @@ class RandomFeatures(FixedFeatures):
     Shape:
         x ``(B, ...)``, flattened to ``(B, I)``, to ``(B, F)``, float32.
 
+    Before they are set, features are those of inputs as they are.
+
     Raises:
-        ValueError: an argument out of range; in the forward pass, rows of another size, or before the features are set.
+        ValueError: an argument out of range; in the forward pass, rows of another size.
 
     Example:
         >>> features, x = RandomFeatures(8, 100), torch.randn(64, 8)

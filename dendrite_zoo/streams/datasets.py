@@ -115,7 +115,11 @@ def read_array(values: Any, name: str) -> Tensor:
     except (TypeError, ValueError, RuntimeError) as error:
         text = next((value for value in np.asarray(values, dtype=object).flat if isinstance(value, str)), None)
         if text is None:
-            raise TypeError(f"Expected `{name}` to hold numbers, but got {type(values).__name__}: {error}.") from None
+            got = f"{type(values).__name__}: {error}."
+            if isinstance(values, Mapping):
+                columns = ", ".join(map(repr, values))
+                got = f"a dictionary of {columns}. Pass its columns, as (x_train, y_train, x_test, y_test)."
+            raise TypeError(f"Expected `{name}` to hold numbers, but got {got}") from None
         remedy = "Give each text column one column of 0 and 1 for each of its values, such as by pandas.get_dummies."
         if name.startswith("y"):
             remedy = "Number the classes from 0: names, y = numpy.unique(y, return_inverse=True)."

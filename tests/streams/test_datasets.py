@@ -150,6 +150,9 @@ class TestATable:
         x = np.array([[1.0, "yes"], [2.0, "no"], [3.0, "no"]], dtype=object)
         with pytest.raises(TypeError, match="`x` to hold numbers, but got text, such as 'yes'.*pandas.get_dummies"):
             load_source((x, np.arange(3)))
+        columns = {"pixel_values": np.zeros((3, 2)), "labels": np.arange(3)}
+        with pytest.raises(TypeError, match="a dictionary of 'pixel_values', 'labels'. Pass its columns, as"):
+            load_source((columns, columns))
         with pytest.raises(TypeError, match="`x_test` to hold numbers, but got text, such as 'a'"):
             load_source((x[:, :1].astype(float), np.arange(3), [["a"]] * 3, np.arange(3)))
 
