@@ -203,13 +203,14 @@ class TaskClassifier(NewTaskModule):
         if stage == "fit" and (trainer := attached_trainer(self)) is not None:
             self._refuse_averages(*averaging(trainer))
 
-    def _refuse_averages(self, averages: bool, buffers: bool) -> None:
+    def _refuse_averages(self, callback: str, buffers: bool) -> None:
         """What is computed from data, and not trained, must not be averaged with what it was before."""
-        if averages and isinstance(self.model, AdaptedBackbone | RidgeClassifier):
-            raise ValueError(
-                f"Expected no EMAWeightAveraging of {type(self.model).__name__}, whose head is solved and not trained: "
-                "it would be taken back to an earlier one. Leave the callback out."
-            )
+        model = self.model
+        if callback and isinstance(model, AdaptedBackbone | RidgeClassifier):
+            why = "whose head is solved and not trained: it would be taken back to an earlier one"
+            if isinstance(model, AdaptedBackbone) and model.config["head"] != "ridge":
+                why = "which trains the gates of one task after another: an average would mix them"
+            raise ValueError(f"Expected no {callback} of {type(model).__name__}, {why}. Leave the callback out.")
         if buffers and self.context is not None and self.context.inferable:
             raise ValueError(
                 f"Expected EMAWeightAveraging(use_buffers=False) beside {type(self.context).__name__}, whose buffers "

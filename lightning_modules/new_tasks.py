@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dendrite_zoo._core.checks import check_choice, wrong_argument
-from dendrite_zoo._core.lightning import attached_trainer, second_pass, transfer_batch
+from dendrite_zoo._core.lightning import attached_trainer, refuse_swa, second_pass, transfer_batch
 from dendrite_zoo._core.ranks import sum_over_ranks
 from dendrite_zoo.lightning_modules.base import TaskModule
 from dendrite_zoo.lightning_modules.new_parts import NewParts, thaw
@@ -22,9 +22,7 @@ from dendrite_zoo.row_sparse.parameter import RowParameter
 
 Learn: TypeAlias = Literal["all", "new"]
 
-HELD_OUT = 4
-"""Batches by which the task to start from is chosen."""
-
+HELD_OUT = 4  # batches by which the task to start from is chosen
 TRAINED: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 """The networks that were trained in this process, or that a checkpoint was loaded into."""
 
@@ -159,6 +157,7 @@ class NewTaskModule(TaskModule):
         self._resumed_parts = None
         if (new := self.new) is None:
             return
+        refuse_swa(attached_trainer(self))
         if self.knows_tasks() or self.model in TRAINED:
             self._own()
         else:

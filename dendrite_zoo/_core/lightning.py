@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch.optim import Optimizer
@@ -47,10 +47,26 @@ def compile_forward_alone(module: LightningModule) -> None:
             setattr(module, name.removeprefix("original_"), step)
 
 
-def averaging(trainer: Trainer) -> tuple[bool, bool]:
-    """Whether a callback of Lightning averages weights while they are trained, and whether buffers, too."""
-    found = [one for one in trainer.callbacks if isinstance(one, WeightAveraging)]  # type: ignore[attr-defined]
-    return bool(found), any(getattr(one, "_use_buffers", True) for one in found)
+def averaging(trainer: Trainer) -> tuple[str, bool]:
+    """Which callback of Lightning averages weights while they are trained, empty if none; and whether buffers, too."""
+    kinds = WeightAveraging, StochasticWeightAveraging
+    found = [one for one in trainer.callbacks if isinstance(one, kinds)]  # type: ignore[attr-defined]
+    buffers = any(getattr(one, "_use_buffers", True) for one in found if isinstance(one, WeightAveraging))
+    return type(found[0]).__name__ if found else "", buffers
+
+
+def refuse_swa(trainer: Trainer | None) -> None:
+    """Refuse an average over epochs where each task has parameters of its own in turn.
+
+    Raises:
+        ValueError: there is one; by it, what is fixed would change to what it was before its task.
+    """
+    callbacks = [] if trainer is None else trainer.callbacks  # type: ignore[attr-defined]
+    if any(isinstance(callback, StochasticWeightAveraging) for callback in callbacks):
+        raise ValueError(
+            "Expected no StochasticWeightAveraging beside learn='new': it averages the weights of one task after "
+            "another, and outputs of earlier tasks would change. Leave the callback out, or use learn='all'."
+        )
 
 
 def second_pass(loader: Any) -> Any:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch.callbacks import EMAWeightAveraging, StochasticWeightAveraging
 from torch import nn
 
 from dendrite_zoo import add_dendrites
@@ -24,11 +24,11 @@ def adapted(head="ridge"):
     return add_dendrites(nn.Sequential(nn.Linear(64, 8), nn.ReLU()), layers="0", num_classes=10, max_tasks=2, head=head)
 
 
-def fit(model, **options):
+def fit(model, average=None, module=None, **options):
     stream = PermutedTasks("digits", num_tasks=2, batch_size=128)
     log = ForgettingLogger("val/acc", pictures=False, verbose=False)
-    average = EMAWeightAveraging(decay=0.5, **options)
-    module = ContinualClassifier(model)
+    average = EMAWeightAveraging(decay=0.5, **options) if average is None else average
+    module = ContinualClassifier(model, **module or {})
     trainer = Trainer(**stream.trainer_kwargs(), callbacks=[average, log], **QUIET)
     trainer.fit(module, stream)
     return module, stream, log
@@ -39,6 +39,23 @@ def fit(model, **options):
 def test_a_solved_head_is_not_averaged(make, use_buffers):
     with pytest.raises(ValueError, match="whose head is solved and not trained: .* Leave the callback out"):
         fit(make(), use_buffers=use_buffers)
+
+
+@pytest.mark.parametrize("head", ["linear", "ridge"])
+@pytest.mark.parametrize("kind", ["EMAWeightAveraging", "StochasticWeightAveraging"])
+def test_gates_of_one_task_after_another_are_not_averaged(head, kind):
+    average = StochasticWeightAveraging(swa_lrs=0.01, swa_epoch_start=0.1) if "Stochastic" in kind else None
+    why = "gates of one task after another" if head == "linear" else "whose head is solved"
+    with pytest.raises(ValueError, match=rf"Expected no {kind} of AdaptedBackbone, .*{why}.* Leave the callback out"):
+        fit(adapted(head), average)
+
+
+def test_what_is_fixed_is_not_averaged_with_what_it_was():
+    """The average over epochs would change the outputs of earlier tasks."""
+    model = ActiveDendriteClassifier(64, [16], 10, max_tasks=2, context="one-hot")
+    average = StochasticWeightAveraging(swa_lrs=0.01, swa_epoch_start=0.1)
+    with pytest.raises(ValueError, match="Expected no StochasticWeightAveraging beside learn='new'"):
+        fit(model, average, {"learn": "new", "context_at_test": "given"})
 
 
 def test_prototypes_are_not_averaged():
