@@ -50,6 +50,17 @@ def is_compiled(module: nn.Module) -> bool:
     return hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
 
 
+def compiled_part(module: nn.Module) -> str | None:
+    """The name of a part of a module that `torch.compile` has wrapped; None where there is none.
+
+    Example:
+        >>> compiled_part(nn.Sequential(nn.ReLU(), torch.compile(nn.Linear(1, 1), backend="eager")))
+        '1'
+    """
+    parts = (name for name, part in module.named_modules() if name and hasattr(part, "_orig_mod"))
+    return next(parts, None)
+
+
 def compiled_in_place(module: Any, kind: type[Any]) -> Any:
     """The module of a kind that `torch.compile` has wrapped, compiled as by its own ``compile``; any other as it is."""
     original: Any = getattr(module, "_orig_mod", None)

@@ -1,6 +1,7 @@
 """Gates on the channels of somebody else's layers, as adapters put them there."""
 
 import copy
+import warnings
 from typing import Any, NamedTuple
 
 import torch
@@ -106,9 +107,16 @@ class ChannelGate:
         assert self.factor is not None
         dim = self.dim if self.dim >= 0 else output.ndim + self.dim
         shape = [-1] + [1] * (output.ndim - dim - 1)
-        if torch.is_grad_enabled() and self.factor.requires_grad and runs_eagerly():
-            scaled: Tensor = _Scaled.apply(output, self.factor, self.shift, dim)
-            return scaled
+        if self.factor.requires_grad and runs_eagerly():
+            if torch.is_grad_enabled():
+                scaled: Tensor = _Scaled.apply(output, self.factor, self.shift, dim)
+                return scaled
+            warnings.warn(
+                "A gate that is to learn is in a part of the backbone that computes no gradients, under "
+                "torch.no_grad() or by reentrant gradient checkpointing: it stays as it is. Let that part compute "
+                "gradients, or leave its layers out of `layers`.",
+                stacklevel=2,
+            )
         gated = output * self.factor.to(output.dtype).view(shape)
         return gated if self.shift is None else gated + self.shift.to(output.dtype).view(shape)
 

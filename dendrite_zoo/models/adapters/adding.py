@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dendrite_zoo._core.torch import is_compiled
+from dendrite_zoo._core.torch import compiled_part, is_compiled
 from dendrite_zoo.hub.artifact import fingerprint
 from dendrite_zoo.layers.gate import channels_of
 from dendrite_zoo.models.adapters.context import ContextKind, random_features_for
@@ -75,11 +75,7 @@ def add_dendrites(
         >>> model(torch.rand(4, 1, 28, 28), task=0).shape, model(torch.rand(4, 1, 28, 28)).shape
         (torch.Size([4, 10]), torch.Size([4, 10]))
     """
-    if not isinstance(backbone, nn.Module):
-        raise TypeError(f"Expected `backbone` to be a torch.nn.Module, but got {type(backbone).__name__}.")
-    if is_compiled(backbone):
-        got = "Give it as it was before torch.compile, and compile what add_dendrites returns."
-        raise ValueError(f"Expected a network that is not compiled, for gates are put into it, but got one. {got}")
+    _check_backbone(backbone)
     backbone.eval()
     found = find_layers(backbone, layers)
     seen = probe(backbone, example)
@@ -103,6 +99,17 @@ def add_dendrites(
     )
     device = next((p.device for p in backbone.parameters()), torch.device("cpu"))
     return model.to(device).attach(backbone)
+
+
+def _check_backbone(backbone: Any) -> None:
+    """Refuse what is no module, or is compiled already."""
+    if not isinstance(backbone, nn.Module):
+        raise TypeError(f"Expected `backbone` to be a torch.nn.Module, but got {type(backbone).__name__}.")
+    part = compiled_part(backbone)
+    if part or is_compiled(backbone):
+        got = f"one whose {part!r} is" if part else "one"
+        remedy = "Give it as it was before torch.compile, and compile what add_dendrites returns."
+        raise ValueError(f"Expected a network that is not compiled, for gates are put into it, but got {got}. {remedy}")
 
 
 def _name_of(backbone: nn.Module) -> str:

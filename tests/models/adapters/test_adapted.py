@@ -2,6 +2,7 @@
 
 import copy
 import io
+import warnings
 
 import pytest
 import torch
@@ -267,6 +268,36 @@ def test_a_layer_that_is_computed_again_in_the_backward_pass():
         model.column.normal_()
     with pytest.raises(RuntimeError, match="Turn gradient checkpointing off"):
         model(x, task=0).sum().backward()
+
+
+@pytest.mark.parametrize("how", ["no_grad", "reentrant"])
+def test_a_gate_that_gets_no_gradient_says_so(how):
+    class Frozen(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 8), nn.Linear(8, 8)
+
+        def forward(self, x):
+            if how == "reentrant":
+                return self.second(torch.utils.checkpoint.checkpoint(self.first, x, use_reentrant=True))
+            with torch.no_grad():
+                x = self.first(x)
+            return self.second(x)
+
+    for layers, count in (("*", 1), ("second", 0)):
+        with warnings.catch_warnings(record=True) as caught:  # torch warns of reentrant checkpoints, too
+            warnings.simplefilter("always")
+            model = add_dendrites(Frozen(), layers=layers, num_classes=2, max_tasks=2, head="linear", context="given")
+            x = torch.randn(6, 4)
+            model.start_task(0, [x])
+            model.train()(x, task=0).sum().backward()
+        assert sum("computes no gradients" in str(one.message) for one in caught) == count
+
+
+def test_a_network_of_which_a_part_is_compiled():
+    network = nn.Sequential(nn.Linear(4, 8), torch.compile(nn.Linear(8, 8), backend="eager"))
+    with pytest.raises(ValueError, match="but got one whose '1' is. Give it as it was before torch.compile"):
+        add_dendrites(network, layers="*", num_classes=2, max_tasks=2)
 
 
 @pytest.mark.parametrize("kind", KINDS)
