@@ -116,7 +116,15 @@ class QuadraticPenalty:
 
         Args:
             parameters: name -> parameter.
+
+        Raises:
+            TypeError: they have no names.
         """
+        given: Any = parameters
+        if not isinstance(given, Mapping):
+            expected = "Expected `parameters` by name, such as dict(model.named_parameters())"
+            remedy = "What a Trainer takes has the same name in dendrite_zoo.callbacks."
+            raise TypeError(f"{expected}, but got {type(given).__name__}. {remedy}")
         for name, p in parameters.items():
             if self.parameters.get(name) is not p:
                 self._hold(name, p)

@@ -6,7 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from dendrite_zoo.regularizers import QuadraticPenalty, select_parameters
+from dendrite_zoo.regularizers import (
+    ElasticWeightConsolidation,
+    QuadraticPenalty,
+    SynapticIntelligence,
+    select_parameters,
+)
 
 
 def pulled(weight=0.7, dtype=torch.float32):
@@ -34,6 +39,13 @@ def test_is_the_weighted_sum_of_squares():
     assert penalty.penalty().item() == 0.5 * (1 * 1 + 0 * 1 + 4 * 4)
     penalty.penalty().backward()
     assert theta.grad.tolist() == [2 * 0.5 * 1 * 1, 0, 2 * 0.5 * 4 * -2]
+
+
+@pytest.mark.parametrize("kind", [QuadraticPenalty, SynapticIntelligence, ElasticWeightConsolidation])
+def test_parameters_without_names_are_refused(kind):
+    for parameters in (0.1, nn.Linear(2, 2).parameters(), nn.Linear(2, 2)):
+        with pytest.raises(TypeError, match="by name, such as dict.*the same name in dendrite_zoo.callbacks"):
+            kind(parameters, 0.1)
 
 
 def test_its_gradient_is_what_it_would_be_in_the_loss():
