@@ -150,10 +150,14 @@ class TaskSequence(TaskStream):
         first = self.parts[0]
         for number, part in enumerate(self.parts):
             part.prepare_data()
-            if part.input_shape != first.input_shape:
+            if (shape := part.input_shape) != first.input_shape:
+                gray = len(shape) == 3 and shape[1:] == first.input_shape[1:] and 1 in (shape[0], first.input_shape[0])
+                remedy = (
+                    "Give gray images three channels, x.expand(-1, 3, -1, -1)." if gray else "Crop, pad or resize them."
+                )
                 raise ValueError(
                     f"Expected every row of a TaskSequence to be of the shape {first.input_shape}, as those of "
-                    f"sources[0], but got {part.input_shape} in sources[{number}]. Crop, pad or resize them."
+                    f"sources[0], but got {shape} in sources[{number}]. {remedy}"
                 )
             if (part.num_classes is None) != (first.num_classes is None):
                 kinds = [f"{'float targets' if x.num_classes is None else 'class labels'}" for x in (first, part)]

@@ -123,6 +123,10 @@ class TestWhatIsSaid:
     def test_rows_of_another_size(self):
         with pytest.raises(ValueError, match=r"shape \(4,\), as .* sources\[0\], but got \(7,\) in sources\[1\]. Crop"):
             TaskSequence([tensors(), tensors(features=7)]).setup()
+        images = [torch.rand(20, channels, 8, 8) for channels in (3, 1)]
+        sources = [(x, torch.arange(20) % 2, x, torch.arange(20) % 2) for x in images]
+        with pytest.raises(ValueError, match=r"but got \(1, 8, 8\).* Give gray images three channels, x.expand"):
+            TaskSequence(sources, flatten=False).setup()
 
     def test_targets_of_another_kind(self):
         x, y, x_test, y_test = tensors()

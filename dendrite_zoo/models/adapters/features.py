@@ -10,12 +10,10 @@ from dendrite_zoo._core.batches import warn_of_pixels
 from dendrite_zoo._core.torch import runs_eagerly
 
 MOST_INPUTS, LARGEST_SIDE, LEAST_SIDE = 3072, 32, 8
-"""Numbers of an input that are features, at most: as many as those of an image of 32 by 32 in three colours; and the
-side of an image that has patches."""
+"""Numbers of an input that are features, at most: those of 32 by 32 in three colours; sides of an image of patches."""
 
 HELD, MOST_HASHED = 7, 8192  # each so many-th row is left out; of its numbers so many say whether it is
 PRIME, FACTOR = 2**31 - 1, 1103515245
-
 KEYS = ("last_hidden_state", "logits", "pooler_output", "feature_maps", "hidden_states", "out", "features")
 
 
@@ -131,6 +129,8 @@ def not_taken(backbone: nn.Module, x: Any, error: Exception) -> ValueError:
     remedy = "Give inputs as it was trained on, images as normalised floats (batch, channels, height, width)."
     if isinstance(x, Tensor) and x.ndim == 2:
         remedy += " Rows of a stream are flat without flatten=False; of other inputs begin with nn.Unflatten(1, shape)."
+    elif isinstance(x, Tensor) and x.ndim == 4 and x.shape[1] == 1:
+        remedy += " A network of colour images takes gray ones as x.expand(-1, 3, -1, -1)."
     said = str(error).partition("\n")[0]
     return ValueError(f"Expected inputs that {type(backbone).__name__} takes, but got {shown}: {said}. {remedy}")
 

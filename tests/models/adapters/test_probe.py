@@ -149,3 +149,5 @@ def test_images_of_whole_numbers_are_refused_where_the_backbone_takes_none():
     model = add_dendrites(network, layers=nn.Conv2d, num_classes=2, max_tasks=2, example=torch.rand(2, 3, 8, 8))
     with pytest.raises(ValueError, match="inputs that Sequential takes, but got torch.uint8 of .*normalised floats"):
         model(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), task=0)
+    with pytest.raises(ValueError, match=r"takes gray ones as x.expand\(-1, 3, -1, -1\)"):
+        model.start_task(0, [torch.rand(2, 1, 8, 8)])
