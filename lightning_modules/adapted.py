@@ -80,11 +80,12 @@ class AdaptedTasks(TaskClassifier):
                 self.started_from[started] = start
         return started
 
-    def keep_until_trained(self, part: nn.Module, *, recurse: bool = True) -> None:
-        """Of dendrites on a backbone a task changes more than the context."""
+    def keep_until_trained(self, part: nn.Module, *, recurse: bool = True, but: tuple[str, ...] = ()) -> None:
+        """Of dendrites on a backbone a task changes more than the context, but not the backbone or what was solved."""
         if self.adapted is not None:
             self.adapted.merge()
-        super().keep_until_trained(self.adapted or part, recurse=recurse)
+            part, but = self.adapted, (*but, "extractor.", "heads.ridge_weight", "heads.random.0.")
+        super().keep_until_trained(part, recurse=recurse, but=but)
 
     def undo_start(self) -> None:
         """Let the column be that of the task before, too."""

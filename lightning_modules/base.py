@@ -92,11 +92,17 @@ class TaskModule(LightningModule):
                 optimizer.state.clear()
         return started
 
-    def keep_until_trained(self, part: nn.Module, *, recurse: bool = True) -> None:
-        """Take note of the buffers of a part, which a task is about to change, until a batch of it was trained on."""
+    def keep_until_trained(self, part: nn.Module, *, recurse: bool = True, but: tuple[str, ...] = ()) -> None:
+        """Take note of the buffers of a part, which a task is about to change, until a batch of it was trained on.
+
+        Args:
+            part: a module.
+            recurse: whether with the buffers of modules in it.
+            but: how the names of those begin that a task does not change as it begins.
+        """
         if all(part is not known for known, _ in self._before):
             buffers = part.named_buffers(recurse=recurse)
-            self._before.append((part, {name: buffer.clone() for name, buffer in buffers if "extractor." not in name}))
+            self._before.append((part, {name: buffer.clone() for name, buffer in buffers if not name.startswith(but)}))
 
     def undo_start(self) -> None:
         """Where no batch of the task was trained on, as a fit ended with an exception, let it not have begun."""

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -70,6 +70,26 @@ def test_tasks_are_learned_one_after_another_and_none_is_lost(learn, tmp_path):
     assert torch.equal(outputs(model, 0), first) and model.num_tasks == 3
     scores = evaluate_contexts(model, stream(tasks=3), enable_progress_bar=False, accelerator="cpu")
     assert min(scores["context"]) > 0.9 and scores["inferred"] == pytest.approx(scores["given"], abs=0.1)
+
+
+class Stop(Callback):
+    """Ends a fit before the first step; notes how many numbers are kept until then."""
+
+    def on_before_backward(self, trainer, pl_module, loss):
+        self.kept = sum(buffer.numel() for _, buffers in pl_module._before for buffer in buffers.values())
+        raise RuntimeError("stopped")
+
+
+def test_a_task_that_no_batch_was_trained_on_has_not_begun():
+    """What it could not change is not copied until then: solved heads are the largest of what a model has."""
+    model, stop = adapted(head="ridge", context="prototype", num_classes=50), Stop()
+    fit(ContinualClassifier(model), stream(tasks=1))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(RuntimeError, match="stopped"):
+        fit(ContinualClassifier(model), stream(first_task=1), callbacks=[stop])
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+    assert 0 < stop.kept < model.heads.ridge_weight.numel() // 4
 
 
 def test_the_ridge_head_is_solved_before_a_task_is_validated():
