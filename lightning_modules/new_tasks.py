@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dendrite_zoo._core.checks import check_choice, wrong_argument
-from dendrite_zoo._core.lightning import attached_trainer, refuse_swa, second_pass, transfer_batch
+from dendrite_zoo._core.lightning import attached_trainer, refuse_swa, second_pass, transfer_batch, warn_of_average
 from dendrite_zoo._core.ranks import sum_over_ranks
 from dendrite_zoo.lightning_modules.base import TaskModule
 from dendrite_zoo.lightning_modules.new_parts import NewParts, thaw
@@ -190,6 +190,7 @@ class NewTaskModule(TaskModule):
         if new is None or (new.is_whole and is_first):
             return
         was_whole = new.is_whole
+        warn_of_average(self.trainer)
         self._own()
         if words := self.words_of_tasks_without_parts():
             rank_zero_warn(words)

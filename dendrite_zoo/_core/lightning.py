@@ -69,6 +69,16 @@ def refuse_swa(trainer: Trainer | None) -> None:
         )
 
 
+def warn_of_average(trainer: Trainer) -> None:
+    """Warn where a task begins, behind another one of the fit, whose weights go on to change in a moving average."""
+    if trainer.global_step and (name := averaging(trainer)[0]):
+        rank_zero_warn(
+            f"Beside {name} the weights of a task that has ended in this fit still change, for their average follows "
+            "them: outputs of earlier tasks are not equal to the bit, as learn='new' has them. Train each task in a "
+            "fit of its own, or leave the callback out."
+        )
+
+
 def second_pass(loader: Any) -> Any:
     """A loader of the same batches, to be gone through while training is within the first.
 

@@ -12,6 +12,7 @@ from dendrite_zoo.lightning_modules import ContinualClassifier
 from dendrite_zoo.models import ActiveDendriteClassifier, RidgeClassifier
 from dendrite_zoo.streams import PermutedTasks
 
+X = torch.rand(4, 64, generator=torch.Generator().manual_seed(0))
 QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
 
 
@@ -56,6 +57,23 @@ def test_what_is_fixed_is_not_averaged_with_what_it_was():
     average = StochasticWeightAveraging(swa_lrs=0.01, swa_epoch_start=0.1)
     with pytest.raises(ValueError, match="Expected no StochasticWeightAveraging beside learn='new'"):
         fit(model, average, {"learn": "new", "context_at_test": "given"})
+
+
+def test_a_task_that_has_ended_goes_on_to_change_in_a_moving_average():
+    """Its outputs when the next one began were those of the average then."""
+    seen = []
+
+    class Seen(EMAWeightAveraging):
+        def on_validation_epoch_end(self, trainer, pl_module):
+            seen.append(pl_module.model(X, task=0).detach())
+            super().on_validation_epoch_end(trainer, pl_module)
+
+    torch.manual_seed(0)
+    model = ActiveDendriteClassifier(64, [16], 10, max_tasks=2, context="one-hot")
+    average = Seen(decay=0.9, use_buffers=False)
+    with pytest.warns(UserWarning, match="Beside Seen the weights of a task that has ended in this fit still change"):
+        fit(model, average, {"learn": "new", "context_at_test": "given"})
+    assert not torch.equal(seen[0], seen[-1])
 
 
 def test_prototypes_are_not_averaged():
