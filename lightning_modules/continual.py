@@ -16,7 +16,7 @@ from dendrite_zoo.lightning_modules.adapted import AdaptedTasks
 from dendrite_zoo.lightning_modules.classifier import ContextAtTest, Loss, Metrics, OptimizerFactory
 from dendrite_zoo.lightning_modules.finite import batch_named
 from dendrite_zoo.lightning_modules.known_tasks import warn_of_chance, warn_of_known_task, warn_of_silence
-from dendrite_zoo.lightning_modules.losses import unpack
+from dendrite_zoo.lightning_modules.losses import inputs_and_targets, unpack
 from dendrite_zoo.lightning_modules.new_classes import warn_of_classes
 from dendrite_zoo.lightning_modules.new_tasks import Learn
 from dendrite_zoo.lightning_modules.schedules import Schedule, cosine, inverse
@@ -287,7 +287,7 @@ class ContinualClassifier(AdaptedTasks):
 
     def task_batches(self) -> Iterator[Batch]:
         """The training batches of the current task, as a step gets them."""
-        for x, y, *_ in whole_pass(self.trainer):
+        for x, y in map(inputs_and_targets, whole_pass(self.trainer)):
             if self.new is not None:
                 self._note_labels(x, y)
             yield x, y

@@ -176,3 +176,13 @@ def unpack(batch: Any, *names: str) -> tuple[Tensor, ...]:
         collate = f"lambda rows: ((batch := default_collate(rows)), batch.pop({labels!r}))"
         remedy = f"Give pairs of a dictionary of inputs and the labels: DataLoader(..., collate_fn={collate})."
     raise TypeError(f"Expected batches of tensors ({', '.join(names)}), but got {got}. {remedy}")
+
+
+def inputs_and_targets(batch: Any) -> tuple[Any, Tensor]:
+    """The first two parts of a batch, which may have more for a training step of one's own.
+
+    Raises:
+        TypeError: it has no two parts.
+    """
+    parts = batch if isinstance(batch, (list, tuple)) and len(batch) > 1 else unpack(batch, "x", "y")
+    return parts[0], parts[1]
