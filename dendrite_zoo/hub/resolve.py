@@ -124,7 +124,10 @@ def expanded(path: StrPath) -> Path:
 
 def _missing(folder: Path, name: str) -> FileNotFoundError:
     if os.path.isfile(folder):
-        return FileNotFoundError(f"{name!r} is a file. {EXPECTED}. Give the folder that it is in: {folder.parent}")
+        remedy = f"Give the folder that it is in: {folder.parent}"
+        if folder.suffix == ".ckpt":
+            remedy = "Load a checkpoint by its module: ContinualClassifier.load_from_checkpoint(path).model"
+        return FileNotFoundError(f"{name!r} is a file. {EXPECTED}. {remedy}")
     beside = [place.name for place in folder.parent.iterdir()] if os.path.isdir(folder.parent) else []
     remedy = nearest(folder.name, beside) or " Check the path."
     return FileNotFoundError(f"{name[:200]!r} is no folder here. {EXPECTED}.{remedy}")

@@ -541,6 +541,12 @@ def test_an_unknown_name_says_what_is_expected(name, error, message):
     assert len(str(refused.value)) < 600 and "\n" not in str(refused.value)
 
 
+def test_a_checkpoint_is_loaded_by_its_module(tmp_path):
+    (tmp_path / "last.ckpt").touch()
+    with pytest.raises(FileNotFoundError, match=r"is a file\. .*ContinualClassifier\.load_from_checkpoint\(path\)"):
+        Toy.from_pretrained(tmp_path / "last.ckpt")
+
+
 def test_an_empty_folder_is_no_artifact(tmp_path):
     with pytest.raises(FileNotFoundError, match="no config.json"):
         Toy.from_pretrained(tmp_path)
