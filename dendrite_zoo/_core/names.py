@@ -3,8 +3,10 @@
 import difflib
 import functools
 import inspect
+import os
 import re
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 T = TypeVar("T", bound=type)
@@ -50,11 +52,30 @@ def nearest(name: str, known: Iterable[str], cutoff: float = 0.5) -> str:
     known = list(known)
     if new := renamed(name, known):
         return f" `{name}` is now `{new}`."
+    return f" Did you mean {close!r}?" if (close := _closest(name, known, cutoff)) else ""
+
+
+def _closest(name: str, known: Collection[str], cutoff: float = 0.5) -> str | None:
     versions = {found[0] for one in known if (found := VERSION.search(one))}
     shared = VERSION if len(versions) == 1 else re.compile("$")
     folded = {shared.sub("", one).casefold(): one for one in known}
     close = difflib.get_close_matches(shared.sub("", name).casefold(), folded, n=1, cutoff=cutoff)
-    return f" Did you mean {folded[close[0]]!r}?" if close else ""
+    return folded[close[0]] if close else None
+
+
+def nearest_path(path: str | os.PathLike[str], *others: str) -> str:
+    """Say which path is meant of one that leads nowhere: what stands beside it, a run, or one of other names.
+
+    Example:
+        >>> nearest_path("permuted-digit", "permuted-digits")
+        " Did you mean 'permuted-digits'?"
+    """
+    folder, name = os.path.split(os.fspath(path))
+    places = {other: other for other in others}
+    for beside in (folder,) if folder else (".", "runs"):
+        with suppress(OSError, ValueError):
+            places |= {one: os.path.normpath(os.path.join(beside, one)) for one in os.listdir(beside)}
+    return f" Did you mean {places[close]!r}?" if (close := _closest(name, places)) else ""
 
 
 def places_of(names: Iterable[str], known: Iterable[str]) -> list[int]:

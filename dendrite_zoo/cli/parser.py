@@ -53,8 +53,10 @@ class Parser(ArgumentParser):
                 return f"There is no option `--{found[1]}`. Did you mean '--{min(within)}'?"
             return _unknown("There is no option", found[1], self.options(), "--")
         if found := re.match(r"unrecognized arguments: (\S+)", message):
+            options = self.options() & {"resume", "config"}
             meant = "--resume" if Path(found[1]).is_dir() else "--config"
-            return f"Expected an option, but got `{found[1]}`. Did you mean {meant} {found[1]}?"
+            remedy = f"Did you mean {meant} {found[1]}?" if options else "Leave it out."
+            return f"Expected an option, but got `{found[1]}`. {remedy}"
         if found := re.search(r"invalid choice: '(\S+)' \(choose from (.*)\)", message):
             return _unknown("There is no command", found[1], re.findall(r"[\w-]+", found[2]))
         if found := re.search(r"set_by_data.*> (\S+): invalid", message):

@@ -7,18 +7,19 @@ from pathlib import Path
 from jsonargparse import ArgumentParser
 from rich.console import Console
 
+from dendrite_zoo._core.names import nearest_path
 from dendrite_zoo.hub import registry
 from dendrite_zoo.records import ResultRecord, merge_seeds, read_records, write_records
 from dendrite_zoo.report import accuracy_by, plot_accuracy, plot_success, read_runs, results_table, write_page
 from dendrite_zoo.report.curves import By, Swept
 
 PAGE = "report.html"
+PLACES = "run folders, JSON files of result records, or names of the zoo"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """The options of the command."""
-    of = "Run folders, JSON files of result records, or names of the zoo."
-    parser.add_argument("runs", nargs="+", type=Path, help=of)
+    parser.add_argument("runs", nargs="+", type=Path, help=f"{PLACES[0].upper()}{PLACES[1:]}.")
     parser.add_argument("--json", dest="json_file", type=Path, help="Write the merged records there, too.")
     drawn = "Draw accuracy by tasks, segments and density there, beside published numbers, and success by steps."
     parser.add_argument("--figures", type=Path, help=drawn)
@@ -66,8 +67,12 @@ def _draw(benchmarks: Mapping[str, list[ResultRecord]], folder: Path) -> Iterato
 
 def _place(run: Path) -> Path:
     """The folder or file of a run; of a name of the zoo, its folder in this package."""
-    entry = None if run.exists() else registry.entries().get(str(run))
-    return run if entry is None else entry.folder
+    entries = {} if run.exists() else registry.entries()
+    if str(run) in entries:
+        return entries[str(run)].folder
+    if entries and len(run.parts) == 1 and (meant := nearest_path(run, *entries)):
+        raise FileNotFoundError(f"{run} holds no result records. Expected {PLACES}.{meant}")
+    return run
 
 
 def _axes(records: list[ResultRecord]) -> list[By]:

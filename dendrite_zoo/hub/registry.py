@@ -94,11 +94,10 @@ def entry(name: str) -> Entry:
     """
     known = entries()
     if name not in known:
-        here = (
-            f" For the folder of that name write './{name}'." if name and os.path.isdir(name) else nearest(name, known)
-        )
-        expected = f"expected one of {sorted(known)}, 'org/repo', or a folder.{here} See all: dendrite-zoo list"
-        raise ValueError(f"no model {name[:200]!r} in the zoo; {expected}")
+        meant = nearest(name, known) or f" Expected one of {', '.join(sorted(known))}, 'org/repo', or a folder."
+        if name and os.path.isdir(name):
+            meant = f" For the folder of that name write './{name}'."
+        raise ValueError(f"There is no model {name[:200]!r} in the zoo.{meant} See all: dendrite-zoo list")
     return known[name]
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dendrite_zoo._core.files import read_json, write_json
+from dendrite_zoo._core.names import nearest_path
 from dendrite_zoo.records.record import ResultRecord, check_record
 
 __all__ = ["check_records", "may_replace", "read_records", "write_records"]
@@ -23,7 +24,9 @@ def read_records(path: str | Path) -> list[ResultRecord]:
     path = Path(path)
     files = [path, path / "results.json", path / "model" / "results.json"]
     if (found := next((file for file in files if file.is_file()), None)) is None:
-        raise FileNotFoundError(f"{path} holds no result records. Expected a run folder that finished, or a JSON file.")
+        meant = "" if path.exists() else nearest_path(path)
+        expected = "Expected a run folder that finished, or a JSON file"
+        raise FileNotFoundError(f"{path} holds no result records. {expected}.{meant}")
     value = read_json(found)
     values = value if isinstance(value, list) else [value]
     if not values:

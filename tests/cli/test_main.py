@@ -383,10 +383,31 @@ def test_a_misspelt_option_of_a_recipe_is_one_line(old, new, said, tmp_path, mon
         ("evaluat permuted-digits", "There is no command `evaluat`. Did you mean 'evaluate'?"),
         ("publish runs/x", "dendrite-zoo publish: Expected `--repo`, but got none. See: dendrite-zoo publish --help"),
         ("evaluate", "dendrite-zoo evaluate: Expected MODEL, but got none."),
+        ("list permuted", "dendrite-zoo list: Expected an option, but got `permuted`. Leave it out."),
     ],
 )
 def test_a_misspelt_word_of_the_command_is_one_line(words, said, capsys):
     check_one_line(words.split(), said, capsys)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("evaluate permuted-digit", "no model 'permuted-digit' in the zoo. Did you mean 'permuted-digits'? See all: "),
+        ("evaluate xyz", "no model 'xyz' in the zoo. Expected one of metaworld-continual-50, metaworld-mt10, "),
+        ("publish my-run --repo a/b", "my-run holds no model; .* Did you mean 'runs/my-runs'?"),
+        ("publish runs/my-rus --repo a/b", "Did you mean 'runs/my-runs'?"),
+        ("report my-runs", "my-runs holds no result records. .* Did you mean 'runs/my-runs'?"),
+        ("report permuted-digit", "names of the zoo. Did you mean 'permuted-digits'?"),
+        ("report runs/my-rnus", "runs/my-rnus holds no result records. .* Did you mean 'runs/my-runs'?"),
+    ],
+)
+def test_a_name_that_is_not_there_is_one_line_with_the_near_one(words, said, tmp_path, monkeypatch):
+    (tmp_path / "runs" / "my-runs").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=said.replace("?", r"\?")) as end:
+        main(words.split())
+    assert "\n" not in str(end.value.code) and "[" not in str(end.value.code)
 
 
 @pytest.mark.parametrize(

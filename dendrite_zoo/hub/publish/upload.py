@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from dendrite_zoo._core.checkpoints import damage
+from dendrite_zoo._core.names import nearest_path
 from dendrite_zoo.hub import artifact
 from dendrite_zoo.hub import config as configs
 from dendrite_zoo.hub.explain import explained
@@ -113,7 +114,8 @@ def opened(source: Path) -> Iterator[Path]:
         yield folder
     else:
         files = f"a run, a folder with {artifact.CONFIG} and {artifact.WEIGHTS}, or a Lightning checkpoint"
-        raise FileNotFoundError(f"{source} holds no model; expected {files}. Save it with save_pretrained first.")
+        remedy = (not source.exists() and nearest_path(source)) or " Save it with save_pretrained first."
+        raise FileNotFoundError(f"{source} holds no model; expected {files}.{remedy}")
 
 
 def _from_checkpoint(path: Path) -> HubModel:
