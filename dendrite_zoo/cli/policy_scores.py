@@ -12,6 +12,7 @@ from dendrite_zoo.callbacks.trainer import find_callback
 from dendrite_zoo.lightning_modules.policies import PolicyModule
 from dendrite_zoo.models import ActiveDendritePolicy
 from dendrite_zoo.rl import MT50, MetaWorldTask, SuccessReport, evaluate_policy
+from dendrite_zoo.rl.metaworld.tasks import metaworld
 from dendrite_zoo.rl.task_list import benchmark_of, environment_arguments, rules_of, without_success
 
 
@@ -47,6 +48,21 @@ def policy_scores(
     kinds = {isinstance(spec, MetaWorldTask) for spec in specs}
     libraries = [name for kind in kinds for name in (("metaworld", "mujoco") if kind else ("gymnasium",))]
     return report, record | report.to_record(sequential=sequential) | {"versions": versions(*libraries)}
+
+
+def check_playable(data: Any, *, goals: int) -> None:
+    """Refuse tasks whose environments are not installed, before a run begins that would play them.
+
+    Args:
+        data: of the fit; demonstrations that are given in a file or a folder are not played.
+        goals: that are played when it ends.
+
+    Raises:
+        ImportError: the ``[metaworld]`` extra is missing.
+    """
+    are_given = getattr(data, "file", None) or getattr(data, "folder", None)
+    if (goals or not are_given) and any(isinstance(spec, MetaWorldTask) for spec in getattr(data, "specs", ())):
+        metaworld()
 
 
 def success_logger(data: Any, callbacks: Sequence[Any]) -> list[SuccessLogger]:

@@ -33,7 +33,7 @@ from dendrite_zoo.cli import run_folder
 from dendrite_zoo.cli.help import arrange_help
 from dendrite_zoo.cli.import_paths import check_import_paths, refuse_dangerous_imports
 from dendrite_zoo.cli.parser import Parser, UsageError, set_by_data
-from dendrite_zoo.cli.policy_scores import policy_scores, success_logger
+from dendrite_zoo.cli.policy_scores import check_playable, policy_scores, success_logger
 from dendrite_zoo.cli.recipes import describe, expand, recipes
 from dendrite_zoo.cli.run_logger import RunLogger
 from dendrite_zoo.hub import HubModel
@@ -174,6 +174,7 @@ class TrainingCLI(LightningCLI):
         if self.subcommand == "fit":
             self.save_config_callback = _RunConfig
             self.save_config_kwargs = {"folder": self.run_folder, "command": (command := self._command())}
+            check_playable(init.data, goals=config.test_goals)
             run_folder.start_run(self.run_folder, resumed=config.ckpt_path is not None)
             metric, method = getattr(init.data, "metric", "val/acc"), config.method or name
             own = success_logger(init.data, callbacks)
