@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dendrite_zoo._core.lightning import attached_trainer, whole_pass
+from dendrite_zoo._core.lightning import attached_trainer, validation_of, whole_pass
 from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo._core.ranks import sum_over_ranks
 from dendrite_zoo.contexts import FoundContext, TaskContext
@@ -274,7 +274,7 @@ class ContinualClassifier(AdaptedTasks):
 
     def held_out(self, task: int) -> Iterable[Batch]:
         """The validation loader of a task, else that of training."""
-        return self.validation_of(task)
+        return validation_of(self.trainer, task)
 
     def _is_context_of(self, task: int, contexts: Tensor) -> Tensor:
         return self._task_of_context(contexts) == task

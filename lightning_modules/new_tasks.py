@@ -6,14 +6,14 @@ from itertools import islice
 from typing import Any, Literal, TypeAlias, cast, get_args
 
 import torch
-from lightning.pytorch import Callback, LightningDataModule
+from lightning.pytorch import Callback
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
-from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dendrite_zoo._core.checks import check_choice, wrong_argument
-from dendrite_zoo._core.lightning import attached_trainer, refuse_swa, second_pass, transfer_batch, warn_of_average
+from dendrite_zoo._core.lightning import attached_trainer, refuse_swa, transfer_batch, warn_of_average
+from dendrite_zoo._core.progress import progress_bar
 from dendrite_zoo._core.ranks import sum_over_ranks
 from dendrite_zoo.lightning_modules.base import TaskModule
 from dendrite_zoo.lightning_modules.new_parts import NewParts, thaw
@@ -210,9 +210,11 @@ class NewTaskModule(TaskModule):
                     self._say_start(start, task)
 
     def _say_start(self, start: int | None, task: int) -> None:
-        names = dict(enumerate(getattr(self.model, "tasks", ())))  # of a policy
-        how = "as none of the known tasks" if start is None else f"as a copy of {names.get(start, f'task {start}')}"
-        rank_zero_info(f"init_from: {names.get(task, f'task {task}')} starts {how}.")
+        how = "as none of the known tasks" if start is None else f"as a copy of {self._name_of(start)}"
+        rank_zero_info(f"init_from: {self._name_of(task)} starts {how}.")
+
+    def _name_of(self, task: int) -> str:
+        return dict(enumerate(getattr(self.model, "tasks", ()))).get(task, f"task {task}")  # names of a policy
 
     def on_fit_end(self) -> None:
         """Let all of the network learn again, in whatever comes next."""
@@ -260,15 +262,6 @@ class NewTaskModule(TaskModule):
         )
         return words if found else ""
 
-    def validation_of(self, number: int) -> Iterable[Any]:
-        """The validation loader of this number; where it has no batches, the training loader."""
-        data = self.datamodule
-        own = data is not None and is_overridden("val_dataloader", data, LightningDataModule)
-        loaders = data.val_dataloader() if own else self.trainer.val_dataloaders
-        loaders = loaders if isinstance(loaders, (list, tuple)) else [loaders]
-        found = [loader for loader in loaders[number : number + 1] if loader is not None and len(loader)]
-        return found[0] if found else second_pass(self.trainer.train_dataloader)
-
     def _own(self) -> None:
         assert self.new is not None
         self.new.own(self.first_tasks(), self.earlier_tasks(), self.new_classes())
@@ -278,9 +271,11 @@ class NewTaskModule(TaskModule):
         """The earlier task that fits a new one best; None for none."""
         candidates, misfit = [None, *self.earlier_tasks()], self.misfit_of(task)
         misfits = torch.zeros(len(candidates), device=self.device)
-        for number, candidate in enumerate(candidates):
-            new.start_from(candidate, task)
-            misfits[number] = misfit()
+        about, trainer = f"init_from: what {self._name_of(task)} starts as", self.trainer
+        with progress_bar(trainer.is_global_zero and trainer.progress_bar_callback is not None) as bar:
+            for number, candidate in enumerate(bar.track(candidates, description=about)):
+                new.start_from(candidate, task)
+                misfits[number] = misfit()
         sum_over_ranks(misfits)
         return candidates[int(misfits.argmin())]
 

@@ -3,24 +3,20 @@
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, cast
 
-import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
-from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from dendrite_zoo._core.checks import wrong_argument
+from dendrite_zoo._core.lightning import validation_of
 from dendrite_zoo._core.names import nearest, places_of
 from dendrite_zoo.lightning_modules.new_parts import thaw
 from dendrite_zoo.lightning_modules.new_tasks import NewTaskModule
+from dendrite_zoo.lightning_modules.play import check_evaluation, goal_scores
 from dendrite_zoo.models.control import ControlModel
-from dendrite_zoo.rl import MetaWorldTask, evaluate_policy
-from dendrite_zoo.rl.evaluation import Act
+from dendrite_zoo.rl import MetaWorldTask
 from dendrite_zoo.rl.transitions import check_rows
 from dendrite_zoo.streams import OnlineTasks
-
-PLAYED = 3
-"""Episodes by which the task to start from is chosen, where there are no data."""
 
 FAR = 20.0
 """No number of an observation is as far from its mean, in units of its scale, in the tasks that set both."""
@@ -46,6 +42,7 @@ class PolicyModule(NewTaskModule):
 
     def setup(self, stage: str) -> None:
         """Refuse data of tasks that the policy does not know, before anything is trained."""
+        check_evaluation(self, stage)
         tasks = getattr(self.datamodule, "tasks", None)
         self._places = None if tasks is None else torch.tensor(places_of(tasks, self.tasks))
         check_sizes(self.model, self.datamodule)
@@ -95,6 +92,10 @@ class PolicyModule(NewTaskModule):
                 f"The policy reads observations as they are, up to {largest:.4g}, and learns little from numbers that "
                 "large. Call module.model.fit_normalizer(observations) before the fit."
             )
+
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Play test goals of the tasks of the data, and log what is reached in each."""
+        self.log_dict(goal_scores(self, batch), batch_size=1, add_dataloader_idx=False)
 
     def start_parts(self, *, is_first: bool) -> None:
         """Say so where a task is none that is new."""
@@ -179,7 +180,7 @@ class PolicyModule(NewTaskModule):
 
     def held_out(self, task: int) -> Iterable[Any]:
         """Batches of validation of a task; where there are none, of training."""
-        return self.validation_of(task if self._places is None else self._places.tolist().index(task))
+        return validation_of(self.trainer, task if self._places is None else self._places.tolist().index(task))
 
     @property
     def _current(self) -> int | None:
@@ -225,25 +226,6 @@ def check_sizes(model: nn.Module, data: Any) -> None:
             f"Expected a policy with {expected}, the size that the tasks have, but got {got}. Make it with "
             "these TaskSpecs as its `tasks`, or observation_size=data.observation_size, action_size=data.action_size."
         )
-
-
-def mean_return(act: Act, task: int, name: str, data: OnlineTasks) -> float:
-    """The mean sum of rewards that a policy has in a few episodes of a task, on goals or starts of validation.
-
-    Args:
-        act: from observations ``(N, O)`` and the policy's task indices ``(N,)`` to actions ``(N, A)``.
-        task: its number in the policy.
-        name: of the task.
-        data: whose environments are played.
-    """
-    spec = data.specs[data.tasks.index(name)]
-    rules: dict[str, Any] = {name: getattr(data, name) for name in ("fast", "action_repeat", "seed")}
-    rules |= {"num_processes": 0, "max_steps": data.hparams["environments"].get("max_steps")}
-
-    def in_policy(observations: NDArray[Any], index: NDArray[Any]) -> ArrayLike:
-        return act(observations, np.full_like(index, task))
-
-    return evaluate_policy(in_policy, [spec], split="val", num_goals=PLAYED, **rules).mean_return
 
 
 def warn_of_loss(known: Sequence[str], trained: Collection[str]) -> None:

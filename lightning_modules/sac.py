@@ -24,10 +24,10 @@ from dendrite_zoo._core.lightning import looks_between_updates
 from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo._core.ranks import num_ranks
 from dendrite_zoo.lightning_modules.new_tasks import TRAINED, Learn
+from dendrite_zoo.lightning_modules.play import mean_return, warn_of_silence
 from dendrite_zoo.lightning_modules.policies import (
     PolicyModule,
     check_critic,
-    mean_return,
     tasks_of,
     warn_of_new_critics,
     warn_of_plan,
@@ -323,6 +323,7 @@ class MultiTaskSAC(PolicyModule):
     def on_validation_epoch_end(self) -> None:
         """Log how much was played and learned so far."""
         if isinstance(self.datamodule, OnlineTasks):
+            warn_of_silence(self.trainer, self.datamodule)
             self.log_dict({"env_steps": float(self.datamodule.env_steps), "updates": float(self.global_step)})
 
     def update(self, batch: Transitions) -> Losses:

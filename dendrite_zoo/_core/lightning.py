@@ -3,12 +3,12 @@
 import contextlib
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from itertools import islice
 from typing import Any
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.model_helpers import is_overridden
@@ -89,6 +89,23 @@ def second_pass(loader: Any) -> Any:
     if getattr(loader, "persistent_workers", False):
         loader._iterator = None
     return loader
+
+
+def has_loaders(trainer: Trainer, stage: str) -> bool:
+    """Whether a ``"validate"`` or ``"test"`` was given loaders, as an argument, by a datamodule or by the module."""
+    loop = trainer.validate_loop if stage == "validate" else trainer.test_loop
+    source = getattr(loop, "_data_source", None)
+    return source is None or bool(source.is_defined())
+
+
+def validation_of(trainer: Trainer, number: int) -> Iterable[Any]:
+    """The validation loader of this number; where it has no batches, the training loader."""
+    data: Any = getattr(trainer, "datamodule", None)
+    own = data is not None and is_overridden("val_dataloader", data, LightningDataModule)
+    loaders = data.val_dataloader() if own else trainer.val_dataloaders
+    loaders = loaders if isinstance(loaders, (list, tuple)) else [loaders]
+    found = [loader for loader in loaders[number : number + 1] if loader is not None and len(loader)]
+    return found[0] if found else second_pass(trainer.train_dataloader)
 
 
 def whole_pass(trainer: Trainer) -> Iterator[Any]:

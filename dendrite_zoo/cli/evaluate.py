@@ -114,9 +114,12 @@ def _policy(
     record: Path | None = None,
 ) -> dict[str, Any]:
     if own := ", ".join(task for task in model.tasks if task not in MT50):
+        run, checkpoint = Path(name), Path(name, "checkpoints", "last.ckpt")
+        test = f"Play those of its data: dendrite-zoo test --config {run / 'config.yaml'} --ckpt_path {checkpoint}; or "
         raise ValueError(
             f"Expected a policy of Meta-World's tasks, but {name} has {own}, whose environments a file of weights does "
-            "not have. Evaluate it in Python: dendrite_zoo.rl.evaluate_policy(policy, [TaskSpec(name, make_env), ...])"
+            f"not have. {test * checkpoint.is_file()}evaluate it in Python: "
+            "dendrite_zoo.rl.evaluate_policy(policy, [TaskSpec(name, make_env), ...])"
         )
     options: dict[str, Any] = {"seed": seed, "fast": True, "progress": True}
     learned = None if record is None else _record_of(name, model)  # first: what is missing is said at once

@@ -13,7 +13,7 @@ from dendrite_zoo.lightning_modules.policies import PolicyModule
 from dendrite_zoo.models import ActiveDendritePolicy
 from dendrite_zoo.rl import MT50, MetaWorldTask, SuccessReport, evaluate_policy
 from dendrite_zoo.rl.metaworld.tasks import metaworld
-from dendrite_zoo.rl.task_list import benchmark_of, environment_arguments, rules_of, without_success
+from dendrite_zoo.rl.task_list import benchmark_of, play_options, without_success
 
 
 def policy_scores(
@@ -43,7 +43,7 @@ def policy_scores(
         print(f"No goals were played, for {', '.join(silent)} do not say what success is: {where}.")
     if not goals or silent or len(specs) < len(tasks):
         return None, record  # a record is of shares from 0 to 1
-    options = {"num_goals": goals, **_environments(data), **rules_of(data, specs)}
+    options = {"num_goals": goals, **play_options(data)}
     report = evaluate_policy(policy.eval(), specs, progress=True, **options)
     kinds = {isinstance(spec, MetaWorldTask) for spec in specs}
     libraries = [name for kind in kinds for name in (("metaworld", "mujoco") if kind else ("gymnasium",))]
@@ -70,13 +70,8 @@ def success_logger(data: Any, callbacks: Sequence[Any]) -> list[SuccessLogger]:
     played = getattr(data, "metric", None) in PLAYED
     if not played or any(isinstance(callback, SuccessLogger) for callback in callbacks):
         return []
-    return [SuccessLogger(**_environments(data))]
-
-
-def _environments(data: Any) -> dict[str, Any]:
-    """How the environments of the data are played."""
-    processes = getattr(data, "num_processes", environment_arguments(data).get("num_processes", 2))
-    return {"fast": getattr(data, "fast", False), "num_processes": processes}
+    options = play_options(data)
+    return [SuccessLogger(**{name: options[name] for name in ("fast", "num_processes")})]
 
 
 def _of_sequence(trainer: Trainer, module: LightningModule) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from lightning.pytorch.utilities.model_helpers import is_overridden
 from rich.console import Console
 from rich.table import Column, Table
 
@@ -42,6 +41,7 @@ from dendrite_zoo.models import ActiveDendritePolicy
 from dendrite_zoo.records import success_curve, write_records
 from dendrite_zoo.rl import MT50
 from dendrite_zoo.streams import OnlineTasks, PermutedTasks, TaskStream
+from dendrite_zoo.streams.rounds import PlayedTasks
 
 SAME = ("callbacks", "limit_val_batches", *TRAINER)
 """What of the Trainer's arguments a run that is resumed cannot change."""
@@ -143,7 +143,7 @@ class TrainingCLI(LightningCLI):
         parser.add_argument("--method", type=str, help="Line of a results table it belongs to; default: its name.")
         about = "Tasks of a robot recipe in place of its own: names, with commas between, or mt10 or mt50."
         parser.add_argument("--tasks", type=str, help=about)
-        about = "Test goals that a policy plays when its fit ends, of each task of its data; 0 for none."
+        about = "Test goals that a policy plays when its fit ends, and in test, of each task of its data; 0 for none."
         parser.add_argument("--test_goals", type=NonNegativeInt, default=50, help=about)
         for key in SET_BY_DATA:
             parser.link_arguments("data", f"trainer.{key}", _trainer_argument(key), apply_on="instantiate")
@@ -231,10 +231,9 @@ class TrainingCLI(LightningCLI):
             self._save()
 
     def before_test(self) -> None:
-        """Refuse where there is nothing to run, before data are made."""
-        if not is_overridden("test_step", self.model):
-            got, remedy = type(self.model).__name__, f"dendrite-zoo evaluate {self.run_folder / 'model'}"
-            raise ValueError(f"Expected a classifier, but {got} has no `test_step`. Evaluate a policy with: {remedy}")
+        """Let a policy play as many test goals as were asked for."""
+        if isinstance(self.datamodule, PlayedTasks):
+            self.datamodule.test_goals = self.config.test.test_goals
 
     def _save(self) -> None:
         """The model as it would be published, with the record of the run."""

@@ -9,9 +9,9 @@ from typing import Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.progress import Progress
 
 from dendrite_zoo._core.checks import check_integers, check_range
+from dendrite_zoo._core.progress import progress_bar
 from dendrite_zoo._core.rng import random_state
 from dendrite_zoo.rl.demonstrations import Demonstrations
 from dendrite_zoo.rl.environments import Step, checked_actions
@@ -118,7 +118,7 @@ def collect_demonstrations(
     rows: list[tuple[NDArray[Any], ...]] = []  # observation, expert's action, task and number of the episode
     with (
         GoalEvaluation(specs, num_processes=num_processes, fast=fast, **episodes) as envs,
-        Progress(transient=True, disable=not progress) as bar,
+        progress_bar(progress) as bar,
     ):
         solved = np.full((len(specs), episodes_per_task), not envs.has_success)
         shown = bar.add_task("demonstrations", total=solved.size)

@@ -8,9 +8,9 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from rich.progress import Progress
 
 from dendrite_zoo._core.checks import check_integers, wrong_argument
+from dendrite_zoo._core.progress import progress_bar
 from dendrite_zoo.functional.bootstrap import bootstrap_interval
 from dendrite_zoo.rl.environments import TaskEnvironments, checked_actions
 from dendrite_zoo.rl.episodes import Split
@@ -200,7 +200,7 @@ class GoalEvaluation(TaskEnvironments):
         last, steps, returns = np.zeros(first.shape, dtype=bool), np.zeros_like(first), np.zeros(first.shape)
         actions, left = np.zeros((self.num_envs, self.action_size)), np.zeros(self.num_envs, dtype=np.int64)
         self.reset()
-        with Progress(transient=True, disable=not progress) as bar:
+        with progress_bar(progress) as bar:
             shown, look = bar.add_task("goals", total=first.size), True
             while len(busy := np.flatnonzero(~self.finished)):
                 for rows in self._at_once(busy[left[busy] == 0]):

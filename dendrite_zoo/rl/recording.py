@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.progress import Progress
 
 from dendrite_zoo._core.checks import check_integers
+from dendrite_zoo._core.progress import progress_bar
 from dendrite_zoo.rl.environments import checked_actions
 from dendrite_zoo.rl.evaluation import Act, GoalEvaluation, Policy, acting
 from dendrite_zoo.rl.task_list import Tasks
@@ -47,7 +47,7 @@ def record_policy(
     check_integers(1, steps=steps, every=every, height=height, width=width)
     act, specs = acting(policy, tasks)
     options = {"num_processes": 0, **options}
-    with GoalEvaluation(specs, num_goals=1, **options) as envs, Progress(transient=True, disable=not progress) as bar:
+    with GoalEvaluation(specs, num_goals=1, **options) as envs, progress_bar(progress) as bar:
         pictures: dict[str, list[NDArray[np.uint8]]] = {name: [] for name in envs.tasks}
         shown = bar.add_task("pictures", total=steps)
         envs.reset()

@@ -187,6 +187,13 @@ def rules_of(data: Any, specs: Sequence[TaskSpec]) -> dict[str, int]:
     return {name: given[name] for name in ("max_steps", "action_repeat") if own and name in given}
 
 
+def play_options(data: Any) -> dict[str, Any]:
+    """How a policy plays test goals in the environments of the data of a fit: arguments of an evaluation."""
+    processes = getattr(data, "num_processes", environment_arguments(data).get("num_processes", 2))
+    options = {"fast": getattr(data, "fast", False), "num_processes": processes}
+    return options | rules_of(data, getattr(data, "specs", ()))
+
+
 def say_what_is_endless(specs: Sequence[TaskSpec], max_steps: int | None, steps: NDArray[np.int64]) -> bool:
     """Warn where an episode goes on that nothing limits; give whether somebody has to look on.
 

@@ -20,7 +20,7 @@ from dendrite_zoo.rl import Demonstrations, Disturbance, TaskSpec, task_specs
 from dendrite_zoo.rl.evaluation import Policy, acting
 from dendrite_zoo.rl.metaworld.tasks import MetaWorldTask
 from dendrite_zoo.rl.task_list import equal_sizes, played_metric
-from dendrite_zoo.streams.datamodule import TaskDataModule, milestones_of
+from dendrite_zoo.streams.datamodule import milestones_of
 from dendrite_zoo.streams.demonstration_files import (
     check_given,
     check_without_expert,
@@ -33,12 +33,13 @@ from dendrite_zoo.streams.demonstration_files import (
     rounds_in,
 )
 from dendrite_zoo.streams.loader import DemonstrationLoader, SingleBatch
+from dendrite_zoo.streams.rounds import PlayedTasks
 
 __all__ = ["DemonstrationMixture", "DemonstrationSequence"]
 
 
 @say_new_names
-class DemonstrationMixture(TaskDataModule):
+class DemonstrationMixture(PlayedTasks):
     """Several tasks at once, each by imitating its expert, in a fixed number of updates.
 
     Before the first epoch the experts play ``episodes_per_task`` goals, every second one with noise on the actions, so

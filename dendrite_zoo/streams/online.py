@@ -13,9 +13,8 @@ from dendrite_zoo.rl.player import Act
 from dendrite_zoo.rl.practice import Practice, check_rests, environment_options
 from dendrite_zoo.rl.replay import ReplayBuffer
 from dendrite_zoo.rl.task_list import equal_sizes, played_metric
-from dendrite_zoo.streams.datamodule import TaskDataModule
 from dendrite_zoo.streams.loader import SingleBatch
-from dendrite_zoo.streams.rounds import RoundLoader
+from dendrite_zoo.streams.rounds import PlayedTasks, RoundLoader
 
 __all__ = ["OnlineTasks"]
 
@@ -24,7 +23,7 @@ COUNTS = ("rounds", "_earlier_rounds", "_cut_steps", "_refills")  # attributes t
 PRACTISED = ("envs_per_task", "capacity", "normalize_rewards", "solved_every", "save_replay")  # arguments of `Practice`
 
 
-class OnlineTasks(TaskDataModule):
+class OnlineTasks(PlayedTasks):
     """Tasks to be learned by reinforcement, with environments and a replay buffer.
 
     The training loader gives one `Round` after another, for which `MultiTaskSAC` calls `collect` and `sample`. An epoch

@@ -637,13 +637,6 @@ def test_a_record_of_a_sequence_keeps_its_matrix_where_it_is_of_all_tasks_of_the
     assert ResultRecord.from_json(again.to_json()).more["tasks"] == ["reach-v3", "push-v3"]
 
 
-def test_a_policy_has_no_test_split(tmp_path):
-    pytest.importorskip("metaworld")
-    torch.save({}, tmp_path / "some.ckpt")
-    said = run("test", "--config", "metaworld-mt3", "--ckpt_path", "some.ckpt", cwd=tmp_path, code=1)
-    assert "MultiTaskSAC has no `test_step`" in said and "evaluate runs/metaworld-mt3/model" in said
-
-
 def test_publish_shows_the_card_of_a_dry_run(finished_run):
     shown = run("publish", "runs/tiny", "--repo", "me/tiny", "--dry-run", cwd=finished_run)
     assert shown.startswith("---\n") and "library_name: dendrite-zoo" in shown and "# me/tiny" in shown

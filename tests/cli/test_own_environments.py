@@ -106,9 +106,11 @@ def test_a_recipe_names_environments_by_import_paths(tmp_path):
     assert record["parameters_by_skill"] == 2 * [sum(x.numel() // 3 for x in segments)]  # a column of three each
     assert record["started_from"] == {"earth": "moon"}
     assert record["parameters_per_skill"] == record["parameters_by_skill"][0]
-    assert "Expected a policy of Meta-World's tasks, but runs/own has earth, mars, moon" in run(
-        "evaluate", "runs/own", cwd=tmp_path, code=1
-    )
+    said = run("evaluate", "runs/own", cwd=tmp_path, code=1)
+    assert "Expected a policy of Meta-World's tasks, but runs/own has earth, mars, moon" in said
+    played = said.partition("Play those of its data: dendrite-zoo ")[2].partition(";")[0].split()
+    said = run(*played, "--test_goals", 3, cwd=tmp_path)
+    assert f"test/success/mean     │    {record['average_accuracy']:.4f}"[:30] in said
 
 
 @pytest.mark.slow

@@ -1,0 +1,105 @@
+"""Policies at play, by trainer.test and trainer.validate, and while what a task starts as is chosen."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from torch.utils.data import DataLoader, TensorDataset
+
+from dendrite_zoo.callbacks import SuccessLogger
+from dendrite_zoo.lightning_modules import BehaviorCloning, MultiTaskSAC
+from dendrite_zoo.models import ActiveDendritePolicy
+from dendrite_zoo.rl import evaluate_policy
+from dendrite_zoo.streams import DemonstrationMixture, OnlineTasks
+from tests.rl.worlds import ledges
+
+pytest.importorskip("gymnasium")
+QUIET = {
+    "logger": False,
+    "accelerator": "cpu",
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+}
+ROUNDS = {"env_steps": 40, "epochs": 1, "steps_per_round": 10, "updates_per_round": 1, "warmup_steps": 10}
+
+
+def policy():
+    torch.manual_seed(0)
+    return ActiveDendritePolicy(ledges(), hidden_features=[8, 8], num_segments=2)
+
+
+def online(**options):
+    return OnlineTasks(ledges(**options), environments={"num_processes": 0, "max_steps": 9}, **ROUNDS)
+
+
+def shown(expert, **options):
+    few = {"episodes_per_task": 1, "updates_per_epoch": 1, "val_episodes": 1, "epochs": 1, "dagger_rounds": 0}
+    return DemonstrationMixture(ledges(**options), expert=expert, num_processes=0, **few)
+
+
+@pytest.mark.parametrize("success", ["near", None])
+def test_a_test_plays_the_test_goals_of_the_data(success):
+    for module, data in (
+        (MultiTaskSAC(policy(), batch_size_per_task=4), online(success=success)),
+        (BehaviorCloning(policy()), shown(policy(), success=success)),
+    ):
+        data.test_goals = 4
+        [logged] = Trainer(**QUIET).test(module, data, verbose=False)
+        rules = {"max_steps": 9} if isinstance(data, OnlineTasks) else {}
+        report = evaluate_policy(module.model, ledges(success=success), num_goals=4, num_processes=0, **rules)
+        kinds = ["return"] if success is None else ["success", "success_at_end"]
+        expected = dict(zip(kinds, (report.per_task, report.at_end_per_task), strict=False))
+        keys = {f"test/task_{j}/{kind}": expected[kind][name] for kind in kinds for j, name in enumerate(report.tasks)}
+        keys |= {f"test/{kind}/mean": sum(expected[kind].values()) / 2 for kind in kinds}
+        assert logged == pytest.approx(keys, rel=1e-5)
+
+
+@pytest.mark.parametrize("make", [BehaviorCloning, MultiTaskSAC])
+@pytest.mark.parametrize("stage", ["test", "validate"])
+def test_without_data_it_is_said_what_to_give(make, stage):
+    with pytest.raises(ValueError, match=rf"Give trainer.{stage}\(module, data\) .*evaluate_policy\(module, tasks\)"):
+        getattr(Trainer(**QUIET), stage)(make(policy()))
+
+
+def test_a_loader_has_no_goals_to_play():
+    rows = DataLoader(TensorDataset(torch.zeros(2, 3), torch.zeros(2, 2), torch.zeros(2).long()))
+    with pytest.raises(ValueError, match="got a batch that is a list. Give trainer.test"):
+        Trainer(**QUIET).test(BehaviorCloning(policy()), rows)
+
+
+def test_a_validation_before_anything_was_played_says_that_it_measured_nothing():
+    words = r"nothing was measured. To play goals call trainer.test\(module, data\)"
+    module, data = MultiTaskSAC(policy(), batch_size_per_task=4), online()
+    with pytest.warns(UserWarning, match=words):
+        Trainer(**QUIET).validate(module, data, verbose=False)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", words)
+        logger = SuccessLogger(num_goals=1, num_processes=0)
+        Trainer(**QUIET, callbacks=[logger]).validate(module, data, verbose=False)
+        assert logger.report.tasks == ("calm", "windy")
+        trainer = Trainer(**QUIET, **data.trainer_kwargs())
+        trainer.fit(module, data)
+        assert "val/task_1/value" in trainer.validate(module, data, verbose=False)[1]
+
+
+def test_choosing_what_a_task_starts_as_shows_a_bar(tmp_path, monkeypatch, capsys):
+    """It plays, which takes a minute of Meta-World."""
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as in a terminal
+    known = policy()
+    known.fit_normalizer(torch.randn(20, 3))
+    known.save_pretrained(tmp_path)
+    for enabled in (True, False):
+        module = MultiTaskSAC(
+            ActiveDendritePolicy.from_pretrained(tmp_path, tasks=["calm", "windy", "new"]),
+            batch_size_per_task=4,
+            learn="new",
+            init_from="nearest",
+        )
+        [spec, _] = ledges()
+        data = OnlineTasks([type(spec)("new", spec.make_env)], environments={"num_processes": 0}, **ROUNDS)
+        Trainer(**{**QUIET, "enable_progress_bar": enabled}, **data.trainer_kwargs()).fit(module, data)
+        assert ("init_from: what new starts as" in capsys.readouterr().out) is enabled
