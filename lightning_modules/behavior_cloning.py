@@ -15,6 +15,7 @@ from torch import Tensor
 from dendrite_zoo._core.checks import check_choice, check_flags, check_integers, check_positive, check_share
 from dendrite_zoo._core.lightning import attached_trainer
 from dendrite_zoo._core.names import say_new_names
+from dendrite_zoo.contexts.base import measuring
 from dendrite_zoo.lightning_modules.new_tasks import Learn
 from dendrite_zoo.lightning_modules.policies import PolicyModule
 from dendrite_zoo.lightning_modules.schedules import cosine
@@ -123,7 +124,7 @@ class BehaviorCloning(PolicyModule):
 
         Within a fit, enter `averaged` around many calls: else each moves the averaged weights in and out.
         """
-        with self.averaged():
+        with self.averaged(), measuring():
             return self.model.act_batch(observations, task_index)
 
     def averaged(self) -> AbstractContextManager[None]:
@@ -201,6 +202,7 @@ class BehaviorCloning(PolicyModule):
         if decay:
             self.average.start()
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        self.note_learned(self.in_policy(as_demonstrated(self._batch, self.model)[2]))
         if decay:
             done, _ = self._progress(batch_idx)
             self.average.update(min(decay, (1 + done) / (10 + done)))

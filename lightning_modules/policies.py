@@ -1,6 +1,6 @@
 """What LightningModules share that train a policy: the tasks of the data are some of the policy's, by name."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 import torch
@@ -10,10 +10,12 @@ from torch import Tensor, nn
 from dendrite_zoo._core.checks import wrong_argument
 from dendrite_zoo._core.lightning import validation_of
 from dendrite_zoo._core.names import nearest, places_of
+from dendrite_zoo.lightning_modules.known_skills import known_of, warn_of_loss
 from dendrite_zoo.lightning_modules.new_parts import thaw
 from dendrite_zoo.lightning_modules.new_tasks import NewTaskModule
 from dendrite_zoo.lightning_modules.play import check_evaluation, goal_scores
 from dendrite_zoo.models.control import ControlModel
+from dendrite_zoo.models.learned import LEARNED, LearnedTasks
 from dendrite_zoo.rl import MetaWorldTask
 from dendrite_zoo.rl.transitions import check_rows
 from dendrite_zoo.streams import OnlineTasks
@@ -135,10 +137,27 @@ class PolicyModule(NewTaskModule):
         is_own = not isinstance(data.specs[place], MetaWorldTask)
         return words + " Or give the task as spec.normalized(), by scales of its own." * is_own
 
+    def note_learned(self, task: Tensor) -> None:
+        """Take note of tasks that were trained on, ``(B,)``, as the policy numbers them."""
+        model = self.model
+        if isinstance(model, LearnedTasks) and len(known := model.learned_tasks) < len(model.tasks):
+            model.learned_tasks = {*known, *(model.tasks[number] for number in task.unique().tolist())}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save which tasks the policy has learned."""
+        super().on_save_checkpoint(checkpoint)
+        if isinstance(self.model, LearnedTasks):
+            checkpoint[LEARNED] = list(self.model.learned_tasks)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore it; a checkpoint of an earlier version does not say it."""
+        super().on_load_checkpoint(checkpoint)
+        if isinstance(self.model, LearnedTasks):
+            self.model.learned_tasks = checkpoint.get(LEARNED, self.model.tasks)
+
     def known_tasks(self) -> Sequence[str]:
         """The tasks that the policy was loaded with, and has still."""
-        known = getattr(getattr(self.model, "origin", None), "arguments", {}).get("tasks", ())
-        return [task for task in known if task in self.tasks]
+        return known_of(self.model, self.tasks)
 
     def first_tasks(self) -> Sequence[int]:
         """The task being trained; all of the data's, where they are trained at once."""
@@ -228,15 +247,6 @@ def check_sizes(model: nn.Module, data: Any) -> None:
         )
 
 
-def warn_of_loss(known: Sequence[str], trained: Collection[str]) -> None:
-    """Say so where all of a policy is trained on data that leave out what it was loaded to know."""
-    if lost := ", ".join(task for task in known if task not in trained):
-        rank_zero_warn(
-            f"learn='all': the policy was loaded with {lost}, which the data leave out, and training all of it loses "
-            "them. Give learn='new', which leaves what it does there as it is, or data of these tasks, too."
-        )
-
-
 def warn_of_plan(data: OnlineTasks, actor_warmup: int) -> None:
     """Say so where a fit plays much more than was asked for, or is over before anything, or the policy, learns."""
     updates, steps, a_round = data.total_updates, data.total_env_steps, data.env_steps_per_round
@@ -255,17 +265,6 @@ def warn_of_plan(data: OnlineTasks, actor_warmup: int) -> None:
         rank_zero_warn(
             f"Expected `actor_warmup` to be fewer than the {updates} updates of this fit, but got {actor_warmup}: "
             "the policy will not learn. Lower `actor_warmup`, or raise `env_steps`."
-        )
-
-
-def warn_of_new_critics(policy: nn.Module, tasks: Iterable[str]) -> None:
-    """Say so where critics that know nothing would teach a policy what it does already."""
-    known = getattr(getattr(policy, "origin", None), "arguments", {}).get("tasks", ())
-    if again := [task for task in tasks if task in known]:
-        rank_zero_warn(
-            f"The policy was loaded with {', '.join(again)}, and its critics are new: until they have learned, they "
-            "lead it away from what it does, which is lost in a few hundred updates. Give kl_coef= and actor_warmup=, "
-            "as the recipe metaworld-finetune does (10 and 250); or go on with module and critics of a checkpoint."
         )
 
 

@@ -23,13 +23,14 @@ from dendrite_zoo._core.checks import (
 from dendrite_zoo._core.lightning import looks_between_updates
 from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo._core.ranks import num_ranks
+from dendrite_zoo.contexts.base import measuring
+from dendrite_zoo.lightning_modules.known_skills import warn_of_new_critics
 from dendrite_zoo.lightning_modules.new_tasks import TRAINED, Learn
 from dendrite_zoo.lightning_modules.play import mean_return, warn_of_silence
 from dendrite_zoo.lightning_modules.policies import (
     PolicyModule,
     check_critic,
     tasks_of,
-    warn_of_new_critics,
     warn_of_plan,
 )
 from dendrite_zoo.models import ActiveDendritePolicy, TwinCritic
@@ -195,7 +196,8 @@ class MultiTaskSAC(PolicyModule):
     def act_batch(self, observations: Any, task_index: Any) -> npt.NDArray[Any]:
         """The policy's mean actions ``(N, A)`` for observations ``(N, O)`` and task indices ``(N,)``."""
         if isinstance(self.model, ActiveDendritePolicy):
-            return self.model.act_batch(observations, task_index)
+            with measuring():
+                return self.model.act_batch(observations, task_index)
         observation = torch.as_tensor(observations, dtype=torch.float32, device=self.device)
         with torch.no_grad():
             return self(observation, torch.as_tensor(task_index, device=self.device)).cpu().numpy()
@@ -347,6 +349,8 @@ class MultiTaskSAC(PolicyModule):
             parameter.grad = None
         optimizer.step()
         optimizer.zero_grad()
+        if not alone:
+            self.note_learned(batch.task)
         self.networks.follow(self.hparams["tau"])
         return losses.learned(critics_alone=alone)
 

@@ -107,7 +107,7 @@ def write(
     state: Mapping[str, Tensor],
     *,
     results: list[Any] | None = None,
-    base_model: str = "",
+    marks: Mapping[str, Any] | None = None,
 ) -> None:
     """Write an artifact into ``folder``: whole, or not at all.
 
@@ -119,7 +119,8 @@ def write(
         config: the whole config.json.
         state: the tensors.
         results: result records.
-        base_model: ``org/name`` these weights were trained from; it is written into their header.
+        marks: what is written into the header of the weights, such as ``base_model``, the ``org/name`` that they were
+            trained from; what is empty is left out.
 
     Raises:
         OSError: the disk is full or the folder cannot be written.
@@ -131,9 +132,9 @@ def write(
         storage = tensor.untyped_storage().data_ptr()
         tensors[name] = tensor.clone() if storage in storages else tensor  # tied tensors stand twice in a file
         storages.add(storage)
-    marks = {"fingerprint": fingerprint(tensors, config), **({"base_model": base_model} if base_model else {})}
+    said = {"fingerprint": fingerprint(tensors, config), **{key: mark for key, mark in (marks or {}).items() if mark}}
     # One key: several would be written in any order, and equal models must be equal files.
-    metadata = {configs.LIBRARY_NAME: json.dumps(marks)}
+    metadata = {configs.LIBRARY_NAME: json.dumps(said)}
     files: dict[str, Content] = {WEIGHTS: lambda path: save_file(tensors, path, metadata)}
     files[CONFIG] = to_json(config) + "\n"
     if results is not None:

@@ -21,6 +21,7 @@ from dendrite_zoo._core.names import refuse_unknown_names
 from dendrite_zoo.hub import artifact
 from dendrite_zoo.hub import config as configs
 from dendrite_zoo.hub.arguments import check_arguments, plain
+from dendrite_zoo.hub.marks import Marked
 from dendrite_zoo.hub.reading import Origin, migrated, read
 from dendrite_zoo.hub.resolve import expanded, resolve
 from dendrite_zoo.hub.results import usable_results
@@ -37,7 +38,7 @@ MODEL_TYPES: dict[str, type[HubModel]] = {}
 M = TypeVar("M", bound="HubModel")
 
 
-class HubModel:
+class HubModel(Marked):
     """Mixin for an ``nn.Module`` that lives as ``config.json`` and ``model.safetensors``.
 
     A class registers itself with `register_model` and sets ``self.config`` to all its constructor's arguments, as
@@ -161,9 +162,8 @@ class HubModel:
         if not issubclass(model_class, cls):
             got = f"{model_class.__name__}. Load it with {model_class.__name__}.from_pretrained or dendrite_zoo.load."
             raise ValueError(f"Expected {place} to hold the class {cls.__name__}, but got {got}")
-        options = [
-            p.name for p in inspect.signature(cls.from_pretrained).parameters.values() if p.kind is p.KEYWORD_ONLY
-        ]
+        parameters = inspect.signature(cls.from_pretrained).parameters.values()
+        options = [one.name for one in parameters if one.kind is one.KEYWORD_ONLY]
         refuse_unknown_names(changes, [*model_class.changeable, *options], f"{model_class.__name__}.from_pretrained")
         arguments, stored, origin = read(model_class, place, config)
         state = stored
@@ -181,8 +181,8 @@ class HubModel:
         fill(cast(nn.Module, model), state, stored)
         model.complete(backbone)
         model.origin, model.results = origin, None if changes else origin.results
-        cast(nn.Module, model).eval()
-        return model
+        model.recall(origin.marks, origin.arguments, changes)
+        return cast(M, cast(nn.Module, model).eval())
 
     def save_pretrained(self, folder: str | os.PathLike[str], *, results: Any = None) -> None:
         """Write ``config.json`` and ``model.safetensors``, with ``results.json`` where results are known; or nothing.
@@ -239,10 +239,11 @@ class HubModel:
         unchanged = origin.fingerprint == artifact.fingerprint(state, config)
         if results is None and (unchanged or self.results != origin.results):
             results = self.results
-        # A model is not its own base: neither the same weights again, nor a new version in the same repo.
-        same = unchanged or origin.repo in (None, target)
+        same = unchanged or origin.repo in (None, target)  # a model is not its own base, nor is a new version's repo
         base = (origin.base_model if same else str(origin.repo)) or self.built_on
-        artifact.write(folder, config, state, results=usable_results(results), base_model=base)
+        artifact.write(
+            folder, config, state, results=usable_results(results), marks=self.marks() | {"base_model": base}
+        )
 
 
 def register_model(model_type: str) -> Callable[[type[M]], type[M]]:

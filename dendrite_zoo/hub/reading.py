@@ -28,6 +28,7 @@ class Origin:
         fingerprint: of the model as loaded.
         results: as loaded.
         arguments: of the model's constructor, as they were saved.
+        marks: in the header of the file of weights.
     """
 
     repo: str | None = None
@@ -35,6 +36,7 @@ class Origin:
     fingerprint: str = ""
     results: Results | None = None
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    marks: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read(model_class: Any, place: Place, config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor], Origin]:
@@ -57,7 +59,7 @@ def read(model_class: Any, place: Place, config: Mapping[str, Any]) -> tuple[dic
     results = None if found is None else read_results(found)
     base = str(marks.get("base_model", ""))
     base = base if REPO.fullmatch(base) else ""
-    return arguments, state, Origin(place.repo, base, fingerprint, results, dict(arguments))
+    return arguments, state, Origin(place.repo, base, fingerprint, results, dict(arguments), marks)
 
 
 def migrated(

@@ -18,6 +18,7 @@ from dendrite_zoo.hub import register_model
 from dendrite_zoo.models.config import takes
 from dendrite_zoo.models.control import ControlArguments, ControlModel, TaskParts
 from dendrite_zoo.models.folded import FoldedCache, plain_linear
+from dendrite_zoo.models.learned import LearnedTasks
 from dendrite_zoo.models.mlp import ActiveDendriteMLP
 from dendrite_zoo.models.observations import Features, Normalization
 
@@ -42,7 +43,7 @@ class PolicyArguments(ControlArguments):
 
 
 @register_model("active-dendrite-policy")
-class ActiveDendritePolicy(ControlModel):
+class ActiveDendritePolicy(LearnedTasks, ControlModel):
     r"""A Gaussian policy for many tasks: an `ActiveDendriteMLP` whose context is the task's one-hot id.
 
     The network maps an observation to mean and log standard deviation of a Gaussian; an action is its sample or its
@@ -69,6 +70,7 @@ class ActiveDendritePolicy(ControlModel):
 
     Attributes:
         tasks: their names.
+        learned_tasks: those that it has learned, as far as is known; acting in another one is a warning.
         observation_matrix: ``(observation_size, F)``, by which every observation is multiplied where there are
             ``observation_features``; else None, and F is ``observation_size``.
         observation_mean: ``(F,)``, then subtracted; see `fit_normalizer`.
@@ -179,7 +181,7 @@ class ActiveDendritePolicy(ControlModel):
         Raises:
             ValueError: an unknown task, or an observation of another size, or one that is not finite.
         """
-        index, x = self.task_index(task), self._tensor(observation)
+        index, x = self.acted_in(task), self._tensor(observation)
         size = self.config["observation_size"]
         if x.shape != (size,):
             raise wrong_argument(
@@ -200,15 +202,12 @@ class ActiveDendritePolicy(ControlModel):
         *,
         deterministic: bool = True,
     ) -> npt.NDArray[np.float32]:
-        """The actions for many observations, each in a task of its own, or all in one.
+        """The actions ``(N, action_size)`` for many observations, each in a task of its own, or all in one.
 
         Args:
             observations: ``(N, observation_size)``.
             task_index: ``(N,)``, indices, or a list of names; or one of them for all.
             deterministic: the means, squashed; else samples.
-
-        Returns:
-            ``(N, action_size)``.
 
         Raises:
             ValueError: an unknown task, or observations of another size, or that are not finite.
@@ -217,7 +216,7 @@ class ActiveDendritePolicy(ControlModel):
         tasks = task_index.tolist() if isinstance(task_index, np.ndarray | Tensor) else task_index
         if isinstance(tasks, str) or not isinstance(tasks, Iterable):
             tasks = [tasks] * (len(x) if x.ndim == 2 else 1)
-        index = torch.tensor([self.task_index(task) for task in tasks], dtype=torch.long, device=device)
+        index = torch.tensor([self.acted_in(task) for task in tasks], dtype=torch.long, device=device)
         if x.shape != (len(index), size):
             raise wrong_argument("observations", f"of shape {(len(index), size)}", tuple(x.shape))
         if not bool(x.isfinite().all()):
@@ -248,7 +247,7 @@ class ActiveDendritePolicy(ControlModel):
               (4): Tanh()
             )
         """
-        *hidden, last = self._fold(self.task_index(task))
+        *hidden, last = self._fold(self.acted_in(task))
         features = Features(self.observation_matrix, self.observation_mean, self.observation_scale)
         read, size = Normalization(features, self.config["observation_clip"]), self.config["action_size"]
         output = cast(nn.Linear, last)

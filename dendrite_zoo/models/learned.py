@@ -1,0 +1,87 @@
+"""Which of its tasks a policy has learned: in the others it acts by weights that were never trained for them."""
+
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from dendrite_zoo._core.checks import wrong_argument
+from dendrite_zoo._core.names import nearest
+from dendrite_zoo.contexts.base import MEASURING
+from dendrite_zoo.models.room import starts_of
+
+LEARNED = "learned_tasks"
+"""In the header of a file, where a policy has learned some of its tasks; absent where it is all of them, or unknown."""
+
+
+class LearnedTasks:
+    """Of a policy, which of its ``tasks`` it has learned; where that is not known, nothing is said.
+
+    Attributes:
+        tasks: names of the tasks.
+    """
+
+    tasks: tuple[str, ...]
+    _learned: frozenset[str] = frozenset()
+    _unlearned: frozenset[str] = frozenset()  # those of which has not been warned
+
+    @property
+    def learned_tasks(self) -> tuple[str, ...]:
+        """The tasks that were learned, in the order of ``tasks``; none where it is not known.
+
+        The LightningModules of this library note it, and files and checkpoints have it. Set it where a loop of your own
+        has trained the policy on some of its tasks.
+
+        Raises:
+            ValueError: set to other names than those of the tasks.
+
+        Example:
+            >>> from dendrite_zoo.models import ActiveDendritePolicy
+            >>> policy = ActiveDendritePolicy(["reach-v3", "push-v3"], hidden_features=[8, 8])
+            >>> policy.learned_tasks = ["push-v3"]
+            >>> policy.learned_tasks
+            ('push-v3',)
+        """
+        return tuple(task for task in self.tasks if task in self._learned)
+
+    @learned_tasks.setter
+    def learned_tasks(self, tasks: Iterable[str]) -> None:
+        for task in (learned := [tasks] if isinstance(tasks, str) else list(tasks)):
+            if task not in self.tasks:
+                expected = f"some of {', '.join(self.tasks)}"
+                raise wrong_argument(LEARNED, expected, task, nearest(str(task), self.tasks).strip())
+        self._learned = frozenset(learned)
+        self._unlearned = frozenset(self.tasks) - self._learned if learned else frozenset()
+
+    def task_index(self, task: str | int) -> int:
+        """The index of a task, given by its name or by the index itself."""
+        raise NotImplementedError
+
+    def acted_in(self, task: str | int) -> int:
+        """The index of a task that the policy is to act in; once each a warning where it did not learn it."""
+        index = self.task_index(task)
+        if self._unlearned and (name := self.tasks[index]) in self._unlearned and not MEASURING.get():
+            self._unlearned -= {name}
+            warnings.warn(
+                f"Expected a task that was learned ({', '.join(self.learned_tasks)}), but got {name}: the policy acts "
+                "by weights that were never trained for it. Train it for this task first.",
+                stacklevel=4,
+            )
+        return index
+
+    def marks(self) -> dict[str, Any]:
+        """What the header of a file says: the tasks learned, where others are among them."""
+        learned = self.learned_tasks
+        return {LEARNED: list(learned)} if 0 < len(learned) < len(self.tasks) else {}
+
+    def recall(self, marks: Mapping[str, Any], saved: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
+        """Take the tasks learned from the header of a file; a copy of a task that was learned acts as that does.
+
+        Args:
+            marks: of the header.
+            saved: the arguments in the file, with its ``tasks``.
+            changes: how the policy is to differ.
+        """
+        learned = marks.get(LEARNED, saved["tasks"])
+        starts = starts_of(changes.get("init_from"), saved["tasks"], self.tasks)
+        known = set(learned if isinstance(learned, list) else saved["tasks"]) & set(saved["tasks"])
+        self.learned_tasks = [task for task in self.tasks if starts.get(task, task) in known]

@@ -1,0 +1,143 @@
+"""Which tasks a policy has learned: in files, in checkpoints, and said where it acts in another."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from safetensors import safe_open
+from torch.utils.data import DataLoader, TensorDataset
+
+import dendrite_zoo
+from dendrite_zoo.lightning_modules import BehaviorCloning, MultiTaskSAC
+from dendrite_zoo.models import ActiveDendritePolicy
+from dendrite_zoo.rl import Transitions
+
+TASKS = ["lift", "push", "drop"]
+QUIET = {
+    "logger": False,
+    "accelerator": "cpu",
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "max_epochs": 1,
+}
+SEEN = np.zeros(3, np.float32)
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
+    pytest.mark.filterwarnings("ignore:You defined a `validation_step`"),
+    pytest.mark.filterwarnings("ignore:The `val_dataloader` does not have"),
+    pytest.mark.filterwarnings("ignore:.*Checkpoint directory"),
+    pytest.mark.filterwarnings("ignore:The policy was loaded with lift, and its critics are new"),
+]
+
+
+def policy(**options):
+    torch.manual_seed(0)
+    return ActiveDendritePolicy(TASKS, observation_size=3, action_size=2, hidden_features=[8, 8], **options)
+
+
+def rows(*tasks, kind=BehaviorCloning):
+    """A loader of some rows of each task."""
+    task = torch.tensor(tasks).repeat(4)
+    x, a = torch.randn(len(task), 3), torch.rand(len(task), 2)
+    if kind is BehaviorCloning:
+        return DataLoader(TensorDataset(x, a, task), batch_size=len(task))
+    steps = Transitions(x, a, torch.rand(len(task)), x, task, torch.full((len(task),), 0.9))
+    return DataLoader([steps], batch_size=None)
+
+
+def trained(kind=BehaviorCloning, tasks=(0, 1), model=None, **options):
+    """A policy that was trained on some of its tasks, and its module and Trainer."""
+    options |= {"warmup": 0} if kind is BehaviorCloning else {"batch_size_per_task": 4}
+    module, trainer = kind(policy() if model is None else model, **options), Trainer(**QUIET)
+    trainer.fit(module, rows(*tasks, kind=kind))
+    return module, trainer
+
+
+def check_says(model, task, learned):
+    """Acting in a task is a warning, once."""
+    words = rf"Expected a task that was learned \({', '.join(learned)}\), but got {task}: the policy acts by weights"
+    with pytest.warns(UserWarning, match=words):
+        model.act(SEEN, task)
+    check_silent(model, task)
+
+
+def check_silent(model, *tasks):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for task in tasks:
+            model.act(SEEN, task)
+            model.act_batch(SEEN[None], task)
+            model.fold(task)
+
+
+@pytest.mark.parametrize("kind", [BehaviorCloning, MultiTaskSAC])
+def test_acting_in_a_task_that_was_never_learned_is_said(kind, tmp_path):
+    """After a fit, from a file, and from a checkpoint; a policy that nobody has trained is silent."""
+    check_silent(policy(), *TASKS)
+    module, trainer = trained(kind)
+    trainer.save_checkpoint(tmp_path / "one.ckpt")
+    module.act_batch(SEEN[None], np.array([2]))  # measured on purpose, before it is learned
+    module.model.save_pretrained(tmp_path / "model")
+    for model in (
+        module.model,
+        dendrite_zoo.load(tmp_path / "model"),
+        kind.load_from_checkpoint(tmp_path / "one.ckpt").model,
+    ):
+        assert model.learned_tasks == ("lift", "push")
+        check_silent(model, "lift", "push")
+        check_says(model, "drop", ["lift", "push"])
+    with pytest.warns(UserWarning, match="but got drop"):
+        dendrite_zoo.load(tmp_path / "model").act_batch(np.zeros((2, 3)), [0, 2])
+    with pytest.warns(UserWarning, match="but got drop"):
+        dendrite_zoo.load(tmp_path / "model").fold("drop")
+
+
+def test_room_for_a_task_is_not_yet_a_task_learned(tmp_path):
+    """Of a file of all tasks, as those of earlier versions; a copy acts as what it is a copy of."""
+    policy().save_pretrained(tmp_path)
+    with safe_open(tmp_path / "model.safetensors", framework="pt") as file:
+        assert "learned" not in json.dumps(file.metadata())
+    check_silent(dendrite_zoo.load(tmp_path), *TASKS)
+    more = dendrite_zoo.load(tmp_path, tasks=["new", *TASKS])
+    check_silent(more, *TASKS)
+    check_says(more, "new", TASKS)
+    check_silent(dendrite_zoo.load(tmp_path, tasks=["new", *TASKS], init_from="push"), "new", *TASKS)
+    module, _ = trained(tasks=(0,), model=dendrite_zoo.load(tmp_path, tasks=["new", *TASKS]), learn="new")
+    check_silent(module.model, "new", *TASKS)
+
+
+def test_what_was_not_learned_is_not_trained_again(tmp_path):
+    """A policy that is loaded knows what it has learned, and no more."""
+    module, _ = trained(tasks=(0,))
+    module.model.save_pretrained(tmp_path)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "learn='new': the policy was loaded with")
+        again, _ = trained(tasks=(1,), model=dendrite_zoo.load(tmp_path), learn="new")
+    assert again.model.learned_tasks == ("lift", "push")
+    with pytest.warns(UserWarning, match="learn='new': the policy was loaded with lift"):
+        trained(tasks=(0,), model=dendrite_zoo.load(tmp_path), learn="new")
+
+
+def test_checkpoints_of_earlier_versions_do_not_say_it(tmp_path):
+    _, trainer = trained()
+    trainer.save_checkpoint(file := Path(tmp_path, "one.ckpt"))
+    checkpoint = torch.load(file, weights_only=True)
+    del checkpoint["learned_tasks"]
+    torch.save(checkpoint, file)
+    check_silent(BehaviorCloning.load_from_checkpoint(file).model, *TASKS)
+
+
+def test_a_loop_of_ones_own_says_what_it_trained():
+    model = policy()
+    with pytest.raises(ValueError, match="`learned_tasks` to be some of lift, push, drop, but got 'lft'. Did you mean"):
+        model.learned_tasks = ["lft"]
+    model.learned_tasks = "push"
+    check_says(model, "lift", ["push"])
+    model.learned_tasks = TASKS
+    check_silent(model, *TASKS)
