@@ -14,6 +14,7 @@ from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo.callbacks.mailbox import Returning
 from dendrite_zoo.callbacks.trainer import log_metrics
 from dendrite_zoo.rl import GoalEvaluation, MetaWorldTask, Split, SuccessReport, Tasks, TaskSpec, task_specs
+from dendrite_zoo.rl.seen import as_learned
 from dendrite_zoo.rl.task_list import rules_of, say_success
 from dendrite_zoo.tasks import Task, current_task, has_task
 
@@ -219,7 +220,8 @@ class SuccessLogger(Returning):
             self._evaluation = GoalEvaluation(specs, **goals, **rules)
         index = self._indices(pl_module, specs)
         with getattr(pl_module, "averaged", nullcontext)():  # once, and not for every action
-            return self._evaluation(lambda observations, task: pl_module.act_batch(observations, index[task]))
+            act = as_learned(lambda seen, task: pl_module.act_batch(seen, index[task]), pl_module, specs)
+            return self._evaluation(act)
 
     def _specs(self, trainer: Trainer) -> tuple[TaskSpec, ...]:
         data = _data(trainer)

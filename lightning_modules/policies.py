@@ -15,7 +15,7 @@ from dendrite_zoo.lightning_modules.new_parts import thaw
 from dendrite_zoo.lightning_modules.new_tasks import NewTaskModule
 from dendrite_zoo.lightning_modules.play import check_evaluation, goal_scores
 from dendrite_zoo.models.control import ControlModel
-from dendrite_zoo.models.learned import LEARNED, LearnedTasks
+from dendrite_zoo.models.learned import LEARNED, NORMALIZERS, LearnedTasks
 from dendrite_zoo.rl import MetaWorldTask
 from dendrite_zoo.rl.transitions import check_rows
 from dendrite_zoo.streams import OnlineTasks
@@ -40,11 +40,13 @@ class PolicyModule(NewTaskModule):
         super().__init__()
         self._places: Tensor | None = None  # of the data's tasks in the policy
         self._task_of_batch = 0  # where the data do not say it
+        self._noted: set[str] = set()  # tasks that this fit has trained
         self._looked_at = False  # a batch, for the scale of its observations
 
     def setup(self, stage: str) -> None:
         """Refuse data of tasks that the policy does not know, before anything is trained."""
         check_evaluation(self, stage)
+        self._noted = set()
         tasks = getattr(self.datamodule, "tasks", None)
         self._places = None if tasks is None else torch.tensor(places_of(tasks, self.tasks))
         check_sizes(self.model, self.datamodule)
@@ -139,21 +141,29 @@ class PolicyModule(NewTaskModule):
 
     def note_learned(self, task: Tensor) -> None:
         """Take note of tasks that were trained on, ``(B,)``, as the policy numbers them."""
-        model = self.model
-        if isinstance(model, LearnedTasks) and len(known := model.learned_tasks) < len(model.tasks):
-            model.learned_tasks = {*known, *(model.tasks[number] for number in task.unique().tolist())}
+        model, most = self.model, len(self.tasks if self._places is None else self._places)
+        if not isinstance(model, LearnedTasks) or len(self._noted) == most:
+            return
+        if names := {model.tasks[number] for number in task.unique().tolist()} - self._noted:
+            self._noted |= names
+            model.learned_tasks = names.union(model.learned_tasks)
+            own = [one for one in getattr(self.datamodule, "specs", ()) if not isinstance(one, MetaWorldTask)]
+            normalizers = {spec.name: spec.normalizer for spec in own if spec.name in names}
+            model.task_normalizers = {**model.task_normalizers, **normalizers}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save which tasks the policy has learned."""
         super().on_save_checkpoint(checkpoint)
         if isinstance(self.model, LearnedTasks):
             checkpoint[LEARNED] = list(self.model.learned_tasks)
+            checkpoint[NORMALIZERS] = dict(self.model.task_normalizers)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore it; a checkpoint of an earlier version does not say it."""
         super().on_load_checkpoint(checkpoint)
         if isinstance(self.model, LearnedTasks):
             self.model.learned_tasks = checkpoint.get(LEARNED, self.model.tasks)
+            self.model.task_normalizers = self.model.as_normalizers(checkpoint.get(NORMALIZERS, {}))
 
     def known_tasks(self) -> Sequence[str]:
         """The tasks that the policy was loaded with, and has still."""

@@ -1,8 +1,11 @@
-"""Which of its tasks a policy has learned: in the others it acts by weights that were never trained for them."""
+"""Which of its tasks a policy has learned, and as what it saw them."""
 
 import warnings
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+import numpy as np
 
 from dendrite_zoo._core.checks import wrong_argument
 from dendrite_zoo._core.names import nearest
@@ -12,15 +15,30 @@ from dendrite_zoo.models.room import starts_of
 LEARNED = "learned_tasks"
 """In the header of a file, where a policy has learned some of its tasks; absent where it is all of them, or unknown."""
 
+NORMALIZERS = "task_normalizers"
+"""In the header of a file, where tasks of one's own were learned; as the attribute."""
+
+MOST_NUMBERS, LONGEST = 20_000, 1024
+"""Of all normalisers that a header has room for, and of one; where they have more, it says nothing of them."""
+
+Normalizer: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
+
 
 class LearnedTasks:
     """Of a policy, which of its ``tasks`` it has learned; where that is not known, nothing is said.
 
+    In a task that it did not learn it acts by weights that were never trained for it.
+
     Attributes:
         tasks: names of the tasks.
+        task_normalizers: by name, mean and scale by which a task normalised its observations as it was learned (see
+            `dendrite_zoo.rl.TaskSpec.normalized`), None where it did not; a task of which it is not known is absent. An
+            evaluation shows the policy these tasks as they were then. A loop of your own shows them so by itself.
     """
 
     tasks: tuple[str, ...]
+    config: dict[str, Any]
+    task_normalizers: Mapping[str, Normalizer | None] = MappingProxyType({})
     _learned: frozenset[str] = frozenset()
     _unlearned: frozenset[str] = frozenset()  # those of which has not been warned
 
@@ -70,8 +88,11 @@ class LearnedTasks:
 
     def marks(self) -> dict[str, Any]:
         """What the header of a file says: the tasks learned, where others are among them."""
-        learned = self.learned_tasks
-        return {LEARNED: list(learned)} if 0 < len(learned) < len(self.tasks) else {}
+        learned, known = self.learned_tasks, self.task_normalizers
+        sizes = [len(both[0]) for both in known.values() if both]
+        if sum(sizes) > MOST_NUMBERS or max(sizes, default=0) > LONGEST:
+            known = {}
+        return {LEARNED: list(learned) if 0 < len(learned) < len(self.tasks) else [], NORMALIZERS: dict(known)}
 
     def recall(self, marks: Mapping[str, Any], saved: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
         """Take the tasks learned from the header of a file; a copy of a task that was learned acts as that does.
@@ -85,3 +106,23 @@ class LearnedTasks:
         starts = starts_of(changes.get("init_from"), saved["tasks"], self.tasks)
         known = set(learned if isinstance(learned, list) else saved["tasks"]) & set(saved["tasks"])
         self.learned_tasks = [task for task in self.tasks if starts.get(task, task) in known]
+        self.task_normalizers = self.as_normalizers(marks.get(NORMALIZERS) or {}, but=starts)
+
+    def as_normalizers(self, given: Any, but: Collection[str] = ()) -> dict[str, Normalizer | None]:
+        """Normalisers of some of the tasks as a file or a checkpoint has them.
+
+        Raises:
+            ValueError: they are none.
+        """
+        found: dict[str, Normalizer | None] = {}
+        size = self.config["observation_size"]
+        try:
+            for task in set(given) & set(self.tasks) - set(but):
+                numbers = None if given[task] is None else np.array(given[task], np.float64)
+                if numbers is not None and not (numbers.shape == (2, size) and np.isfinite(numbers).all()):
+                    raise ValueError
+                found[task] = None if numbers is None else (tuple(numbers[0].tolist()), tuple(numbers[1].tolist()))
+        except (TypeError, ValueError, KeyError):
+            expected = f"mean and scale of {size} numbers by name of a task"
+            raise ValueError(f"Expected `{NORMALIZERS}` to be {expected}, but got {given!r:.200}.") from None
+        return found

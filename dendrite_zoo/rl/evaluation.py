@@ -1,13 +1,13 @@
 """What a policy reaches on each goal or start, in one episode each: how results on Meta-World are reported."""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from dendrite_zoo._core.checks import check_integers, wrong_argument
 from dendrite_zoo._core.progress import progress_bar
@@ -16,13 +16,11 @@ from dendrite_zoo.rl.environments import TaskEnvironments, checked_actions
 from dendrite_zoo.rl.episodes import Split
 from dendrite_zoo.rl.form import takes
 from dendrite_zoo.rl.metaworld.tasks import MAX_STEPS, MT50, MetaWorldTask
+from dendrite_zoo.rl.seen import Act, as_learned
 from dendrite_zoo.rl.spec import TaskSpec
 from dendrite_zoo.rl.task_list import Tasks, benchmark_of, check_policy, say_success, say_what_is_endless, task_specs
 
 __all__ = ["GoalEvaluation", "SuccessReport", "evaluate_policy"]
-
-Act: TypeAlias = Callable[[NDArray[np.float64], NDArray[np.int64]], ArrayLike]
-"""From observations ``(N, O)`` and task indices ``(N,)`` to actions ``(N, A)``, from -1 to 1."""
 
 
 class Policy(Protocol):
@@ -283,7 +281,8 @@ def acting(policy: Act | Policy, tasks: Tasks | None) -> tuple[Act, tuple[TaskSp
         got = f"{', '.join(unknown)}. Load it with tasks=[...] for more, and train these."
         raise ValueError(f"Expected `tasks` to be some of the policy's, {', '.join(known)}, but got {got}")
     own = np.array([list(known).index(name) for name in names])
-    return functools.wraps(act, updated=())(lambda observation, index: act(observation, own[index])), specs
+    of_specs = functools.wraps(act, updated=())(lambda observation, index: act(observation, own[index]))
+    return as_learned(of_specs, owner, specs), specs
 
 
 def _act_and_owner(policy: Any) -> tuple[Any, Any]:
@@ -293,8 +292,7 @@ def _act_and_owner(policy: Any) -> tuple[Any, Any]:
         return act, policy
     if callable(act) and not takes(act, 2):
         remedy = "Give one such as lambda observations, tasks: network(observations)."
-        raise wrong_argument(
-            "policy", "one with act_batch, or a function of observations and task indices", act, remedy
-        )
+        expected = "one with act_batch, or a function of observations and task indices"
+        raise wrong_argument("policy", expected, act, remedy)
     is_bound = getattr(act, "__name__", None) == "act_batch"
     return act, getattr(act, "__self__", None) if is_bound else None

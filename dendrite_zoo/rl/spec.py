@@ -118,8 +118,9 @@ class TaskSpec:
         """The same task with observations of mean 0 and standard deviation 1, as random actions meet them.
 
         Policies normalise observations by themselves, but in the same way for all tasks; this is for tasks that see
-        numbers of other sizes. What was measured is a part of the task: evaluate with the same one. ``success`` is
-        asked about observations as they were.
+        numbers of other sizes. What was measured is a part of the task, which a loop of your own is to play as well; a
+        policy remembers it, and an evaluation in the plain task is right. ``success`` is asked about observations as
+        they were.
 
         Args:
             steps: that are played to measure by.

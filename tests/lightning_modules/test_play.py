@@ -36,9 +36,9 @@ def online(**options):
     return OnlineTasks(ledges(**options), environments={"num_processes": 0, "max_steps": 9}, **ROUNDS)
 
 
-def shown(expert, **options):
+def shown(expert, specs=None, **options):
     few = {"episodes_per_task": 1, "updates_per_epoch": 1, "val_episodes": 1, "epochs": 1, "dagger_rounds": 0}
-    return DemonstrationMixture(ledges(**options), expert=expert, num_processes=0, **few)
+    return DemonstrationMixture(specs or ledges(**options), expert=expert, num_processes=0, **few)
 
 
 @pytest.mark.parametrize("success", ["near", None])
@@ -84,6 +84,32 @@ def test_a_validation_before_anything_was_played_says_that_it_measured_nothing()
         trainer = Trainer(**QUIET, **data.trainer_kwargs())
         trainer.fit(module, data)
         assert "val/task_1/value" in trainer.validate(module, data, verbose=False)[1]
+
+
+@pytest.mark.parametrize("make", [BehaviorCloning, MultiTaskSAC])
+def test_a_policy_that_learned_normalised_tasks_is_right_in_the_plain_ones(make, tmp_path):
+    """And the other way round; from a file, from a checkpoint, by its module, and by a SuccessLogger."""
+    plain, few = ledges(success=None), {"num_goals": 3, "num_processes": 0}
+    normal = [plain[0].normalized(steps=50), plain[1]]
+    kind = {"warmup": 0} if make is BehaviorCloning else {"batch_size_per_task": 4}
+    module = make(policy(), **kind)
+    shows = {**ROUNDS, "environments": {"num_processes": 0}}
+    data = OnlineTasks(normal, **shows) if make is MultiTaskSAC else shown(policy(), normal)
+    trainer = Trainer(**QUIET, **data.trainer_kwargs())
+    trainer.fit(module, data)
+    as_learned = evaluate_policy(module.model.act_batch, normal, **few).returns
+    untold = evaluate_policy(lambda x, task: module.model.act_batch(x, task), plain, **few).returns
+    assert (as_learned[0] != untold[0]).any() and (as_learned[1] == untold[1]).all()
+    trainer.save_checkpoint(tmp_path / "one.ckpt")
+    module.model.save_pretrained(tmp_path / "model")
+    loaded = ActiveDendritePolicy.from_pretrained(tmp_path / "model", tasks=["windy", "calm", "new"])
+    again = make.load_from_checkpoint(tmp_path / "one.ckpt")
+    for one in (module.model, module, loaded, again, again.model):
+        for specs in (plain, normal, [plain[0].normalized(steps=20), plain[1].normalized(steps=20)]):
+            assert evaluate_policy(one, specs, **few).returns == pytest.approx(as_learned, rel=1e-4)
+    logger = SuccessLogger(tasks=plain, split="test", **few)
+    Trainer(**QUIET, callbacks=[logger]).validate(module, data, verbose=False)
+    assert logger.report.returns == pytest.approx(as_learned, rel=1e-4)
 
 
 def test_choosing_what_a_task_starts_as_shows_a_bar(tmp_path, monkeypatch, capsys):
