@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dendrite_zoo._core.lightning import attached_trainer, has_loaders
 from dendrite_zoo.rl import evaluate_policy
-from dendrite_zoo.rl.evaluation import Act
+from dendrite_zoo.rl.seen import Act
 from dendrite_zoo.rl.task_list import play_options
 from dendrite_zoo.streams import OnlineTasks
 from dendrite_zoo.streams.rounds import Goals

@@ -16,9 +16,10 @@ from dendrite_zoo._core.rng import random_state
 from dendrite_zoo.rl.demonstrations import Demonstrations
 from dendrite_zoo.rl.environments import Step, checked_actions
 from dendrite_zoo.rl.episodes import Split
-from dendrite_zoo.rl.evaluation import Act, GoalEvaluation, Policy, acting
+from dendrite_zoo.rl.evaluation import GoalEvaluation, Policy, acting
 from dendrite_zoo.rl.metaworld.experts import own_experts
 from dendrite_zoo.rl.metaworld.tasks import ACTION_SIZE, LEAVING, MetaWorldTask
+from dendrite_zoo.rl.seen import Act
 from dendrite_zoo.rl.task_list import Tasks, task_specs
 
 __all__ = ["Disturbance", "collect_demonstrations"]

@@ -15,9 +15,9 @@ from dendrite_zoo.rl import Demonstrations, TaskSpec, collect_demonstrations
 from dendrite_zoo.rl.collection import collection_config
 from dendrite_zoo.rl.environments import checked_actions
 from dendrite_zoo.rl.episodes import start_seed
-from dendrite_zoo.rl.evaluation import Act
 from dendrite_zoo.rl.form import close
 from dendrite_zoo.rl.metaworld.tasks import MetaWorldTask
+from dendrite_zoo.rl.seen import Act
 
 COMPARED = 64
 """Observations in a file by which it is seen whether its expert is the one given."""
