@@ -23,7 +23,7 @@ from dendrite_zoo.lightning_modules.weight_average import WeightAverage, Weights
 from dendrite_zoo.models import ActiveDendritePolicy
 from dendrite_zoo.models.loading import as_model, saved_config
 from dendrite_zoo.rl.transitions import as_demonstrated
-from dendrite_zoo.streams import DemonstrationMixture
+from dendrite_zoo.streams import DemonstrationMixture, OnlineTasks
 
 Loss = Literal["l1", "mse"]
 Batch = tuple[Tensor, Tensor, Tensor] | Mapping[str, Tensor]
@@ -147,9 +147,14 @@ class BehaviorCloning(PolicyModule):
         return [self.average, *super().configure_callbacks()]
 
     def setup(self, stage: str) -> None:
-        """Refuse data of tasks that the policy does not know; begin a fit without an average."""
+        """Refuse data of tasks that the policy does not know, or that show nothing; begin a fit without an average."""
         super().setup(stage)
         if stage == "fit":
+            if isinstance(self.datamodule, OnlineTasks):
+                raise ValueError(
+                    "Expected demonstrations, such as DemonstrationMixture(tasks, expert=policy), but got OnlineTasks, "
+                    "which show nothing to imitate. Learn them by trial and error: MultiTaskSAC(policy)."
+                )
             self.average.show(False)
             self.average.reset()
             self._resumed = {}

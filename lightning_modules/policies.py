@@ -162,7 +162,8 @@ class PolicyModule(NewTaskModule):
         """Restore it; a checkpoint of an earlier version does not say it."""
         super().on_load_checkpoint(checkpoint)
         if isinstance(self.model, LearnedTasks):
-            self.model.learned_tasks = checkpoint.get(LEARNED, self.model.tasks)
+            learned = checkpoint.get(LEARNED, self.model.tasks)
+            self.model.learned_tasks = [task for task in learned if task in self.model.tasks]
             self.model.task_normalizers = self.model.as_normalizers(checkpoint.get(NORMALIZERS, {}))
 
     def known_tasks(self) -> Sequence[str]:

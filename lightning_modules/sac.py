@@ -42,7 +42,7 @@ from dendrite_zoo.rl import ACTION_SIZE, Acting
 from dendrite_zoo.rl.sac import ActorCritic, Losses, means_of
 from dendrite_zoo.rl.transitions import Transitions, as_transitions
 from dendrite_zoo.row_sparse.parameter import RowParameter
-from dendrite_zoo.streams import OnlineTasks, Round
+from dendrite_zoo.streams import DemonstrationMixture, OnlineTasks, Round
 
 
 @say_new_names
@@ -209,6 +209,9 @@ class MultiTaskSAC(PolicyModule):
             return
         known = getattr(self.model, "has_known_scales", False) and getattr(self.model, "origin", None) is None
         self.began_trained = getattr(self.model, "has_normalizer", False) and not known
+        if isinstance(self.datamodule, DemonstrationMixture):
+            got = f"{type(self.datamodule).__name__}, which has no rewards. Imitate it: BehaviorCloning(policy)."
+            raise ValueError(f"Expected OnlineTasks, or batches of Transitions, but got {got}")
         if isinstance(self.datamodule, OnlineTasks):
             warn_of_plan(self.datamodule, self.hparams["actor_warmup"])
         elif self.hparams["init_from"] == "nearest":

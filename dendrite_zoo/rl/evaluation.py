@@ -1,6 +1,7 @@
 """What a policy reaches on each goal or start, in one episode each: how results on Meta-World are reported."""
 
 import functools
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
@@ -9,14 +10,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dendrite_zoo._core.checks import check_integers, wrong_argument
+from dendrite_zoo._core.checks import check_integers
+from dendrite_zoo._core.names import refuse_unknown_names
 from dendrite_zoo._core.progress import progress_bar
 from dendrite_zoo.functional.bootstrap import bootstrap_interval
 from dendrite_zoo.rl.environments import TaskEnvironments, checked_actions
 from dendrite_zoo.rl.episodes import Split
-from dendrite_zoo.rl.form import takes
 from dendrite_zoo.rl.metaworld.tasks import MAX_STEPS, MT50, MetaWorldTask
-from dendrite_zoo.rl.seen import Act, as_learned
+from dendrite_zoo.rl.seen import Act, act_and_owner, as_learned
 from dendrite_zoo.rl.spec import TaskSpec
 from dendrite_zoo.rl.task_list import Tasks, benchmark_of, check_policy, say_success, say_what_is_endless, task_specs
 
@@ -254,6 +255,8 @@ def evaluate_policy(
         ImportError: the ``[metaworld]`` extra is missing.
         ValueError: an unknown task, one that the policy does not know, or actions of another shape or not finite.
     """
+    known = (inspect.signature(cls).parameters for cls in (evaluate_policy, GoalEvaluation, TaskEnvironments))
+    refuse_unknown_names(options, [name for names in known for name in names], "evaluate_policy")
     act, specs = acting(policy, tasks)
     with GoalEvaluation(specs, **options) as evaluation:
         return evaluation(act, progress=progress)
@@ -265,7 +268,7 @@ def acting(policy: Act | Policy, tasks: Tasks | None) -> tuple[Act, tuple[TaskSp
     So it is of a policy's bound ``act_batch``, too, if the policy knows these tasks; of any other function the index is
     the position in ``tasks``.
     """
-    act, owner = _act_and_owner(policy)
+    act, owner = act_and_owner(policy)
     known: Any = getattr(owner, "tasks", None)
     if (known is None and tasks is None) or not callable(act):
         remedy = "Of one with `predict`, give lambda observations, tasks: ..., with actions from -1 to 1."
@@ -283,16 +286,3 @@ def acting(policy: Act | Policy, tasks: Tasks | None) -> tuple[Act, tuple[TaskSp
     own = np.array([list(known).index(name) for name in names])
     of_specs = functools.wraps(act, updated=())(lambda observation, index: act(observation, own[index]))
     return as_learned(of_specs, owner, specs), specs
-
-
-def _act_and_owner(policy: Any) -> tuple[Any, Any]:
-    """What acts, and whose ``act_batch`` it is, which may be given itself; None of any other function."""
-    act = getattr(policy, "act_batch", policy)
-    if act is not policy:
-        return act, policy
-    if callable(act) and not takes(act, 2):
-        remedy = "Give one such as lambda observations, tasks: network(observations)."
-        expected = "one with act_batch, or a function of observations and task indices"
-        raise wrong_argument("policy", expected, act, remedy)
-    is_bound = getattr(act, "__name__", None) == "act_batch"
-    return act, getattr(act, "__self__", None) if is_bound else None

@@ -1,4 +1,4 @@
-"""What a policy is shown of a task: observations as they were when it learned, whatever the task normalises now."""
+"""Who acts, and what it is shown of a task: observations as they were when it learned, whatever the task does now."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -7,10 +7,27 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dendrite_zoo._core.checks import wrong_argument
+from dendrite_zoo.rl.form import takes
 from dendrite_zoo.rl.spec import TaskSpec
 
 Act: TypeAlias = Callable[[NDArray[np.float64], NDArray[np.int64]], ArrayLike]
 """From observations ``(N, O)`` and task indices ``(N,)`` to actions ``(N, A)``, from -1 to 1."""
+
+
+def act_and_owner(policy: Any) -> tuple[Any, Any]:
+    """What acts, and whose ``act_batch`` it is, which may be given itself; None of any other function."""
+    act = getattr(policy, "act_batch", policy)
+    if act is not policy:
+        return act, policy
+    if callable(act) and not takes(act, 2):
+        remedy = "Give one such as lambda observations, tasks: network(observations)."
+        expected = "one with act_batch, or a function of observations and task indices"
+        raise wrong_argument("policy", expected, act, remedy)
+    owner, name = getattr(act, "__self__", None), getattr(act, "__name__", None)
+    if name == "act" and hasattr(owner, "act_batch"):  # which takes one observation
+        return owner.act_batch, owner
+    return act, owner if name == "act_batch" else None
 
 
 def as_learned(act: Act, policy: Any, specs: Sequence[TaskSpec]) -> Act:

@@ -49,7 +49,7 @@ def as_transitions(batch: Any, model: nn.Module | None = None) -> Transitions:
         ValueError: it is something else.
 
     Example:
-        >>> parts = [torch.zeros(2, 3), torch.zeros(2, 1), torch.zeros(2), torch.zeros(2, 3), torch.zeros(2)]
+        >>> parts = [torch.zeros(2, 3), torch.zeros(2, 1), torch.zeros(2), torch.zeros(2, 3), torch.zeros(2).long()]
         >>> as_transitions(parts).task
         tensor([0, 0])
     """
@@ -64,6 +64,7 @@ def as_transitions(batch: Any, model: nn.Module | None = None) -> Transitions:
             f"Expected data of OnlineTasks, or batches of {names} with as many rows each, but got {_shapes(batch)}."
         )
     check_shapes(steps._asdict(), model)
+    _check_kind(steps.task, batch)
     kind = _precision(model)
     ends = None if steps.terminated is None else steps.terminated.bool()
     seen, done, reward, then = (part.to(kind) for part in steps[:4])
@@ -95,6 +96,7 @@ def as_demonstrated(batch: Any, model: nn.Module | None = None) -> tuple[Tensor,
             f"{_shapes(batch)}. Where there is one task, its number is torch.zeros(len(observation), dtype=torch.long)."
         )
     check_shapes(dict(zip(DEMONSTRATED, given, strict=True)), model)
+    _check_kind(given[2], batch)
     return given[0].to(kind := _precision(model)), given[1].to(kind), given[2].long()
 
 
@@ -146,6 +148,15 @@ def check_shapes(steps: Mapping[str, Tensor | None], model: nn.Module | None = N
         if shape != expected:
             words = f"of shape {expected}" + ", a number a row" * (len(expected) == 1)
             raise wrong_argument(name, words, shape, remedy)
+
+
+def _check_kind(task: Tensor, batch: Any) -> None:
+    """Refuse what is no number of a task, but maybe a reward, or whether an episode ended, in its place."""
+    if not isinstance(batch, Mapping) and (task.is_floating_point() or task.dtype == torch.bool):
+        order = f"{', '.join(Transitions._fields)}, or {', '.join(DEMONSTRATED)}"
+        raise wrong_argument(
+            "task", f"integers, where parts have the order {order}", task.dtype, "Pass task.long() if they are tasks."
+        )
 
 
 def check_rows(action: Tensor, task: Tensor, num_tasks: int) -> None:

@@ -175,7 +175,8 @@ def load_or_collect(
         raise ValueError(
             f"Expected {path} to be collected with {_words({name: expected.get(name) for name in other})}, but got "
             f"{_words({name: found.get(name) for name in other})}. Give the arguments that it was collected with, or "
-            "another file or folder, or remove it to have it collected anew."
+            "another file or folder, or remove it to have it collected anew. To train on it as it is, give "
+            "demonstrations=Demonstrations.load(path)."
         )
     elif is_first and not collects:
         _compare_starts(demonstrations, specs, path)

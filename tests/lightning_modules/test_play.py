@@ -71,6 +71,29 @@ def test_a_loader_has_no_goals_to_play():
         Trainer(**QUIET).test(BehaviorCloning(policy()), rows)
 
 
+@pytest.mark.parametrize(
+    ("kind", "data", "said"), [(BehaviorCloning, online, "MultiTaskSAC"), (MultiTaskSAC, shown, "BehaviorCloning")]
+)
+def test_data_of_the_other_kind_are_refused_before_anything_is_played(kind, data, said, tmp_path):
+    data = data() if data is online else data(lambda *_: pytest.fail("was asked to show something"))
+    with pytest.raises(ValueError, match=rf"but got {type(data).__name__}, which .*: {said}\(policy\)"):
+        Trainer(**QUIET, **data.trainer_kwargs()).fit(kind(policy()), data)
+
+
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step`", "ignore:.*does not have many workers")
+def test_what_stands_in_the_place_of_tasks_is_refused():
+    """The usual order of others: whether an episode ended comes before the task, or in its place."""
+    x, a, r, ended = torch.zeros(4, 3), torch.zeros(4, 2), torch.zeros(4), torch.tensor([0.0, 0.0, 0.0, 1.0])
+    for kind, parts in (
+        (MultiTaskSAC, (x, a, r, x, ended)),
+        (MultiTaskSAC, (x, a, r, x, ended.bool(), ended.long())),
+        (BehaviorCloning, (x, a, r)),
+    ):
+        loader, options = DataLoader(TensorDataset(*parts), batch_size=4), {"warmup": 0} if len(parts) == 3 else {}
+        with pytest.raises(ValueError, match="`task` to be integers, where parts have the order observation, action"):
+            Trainer(**QUIET, max_epochs=1).fit(kind(policy(), **options), loader)
+
+
 def test_a_validation_before_anything_was_played_says_that_it_measured_nothing():
     words = r"nothing was measured. To play goals call trainer.test\(module, data\)"
     module, data = MultiTaskSAC(policy(), batch_size_per_task=4), online()

@@ -122,3 +122,14 @@ def test_a_policy_of_other_sizes_is_refused_before_it_plays():
     for play in (evaluate_policy, record_policy):
         with pytest.raises(ValueError, match=words):
             play(policy, ledges())
+
+
+def test_a_misspelt_option_is_named():
+    with pytest.raises(TypeError, match="evaluate_policy has no argument `goals`. Did you mean 'num_goals'?"):
+        evaluate_policy(lambda seen, task: np.zeros((len(seen), 2)), ledges(), goals=2)
+
+
+def test_act_of_a_policy_stands_for_its_act_batch():
+    policy = ActiveDendritePolicy(ledges(), hidden_features=[8, 8])
+    one, other = (evaluate_policy(act, ledges(), num_goals=2, num_processes=0) for act in (policy.act, policy))
+    assert (one.returns == other.returns).all()
