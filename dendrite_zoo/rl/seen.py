@@ -24,7 +24,8 @@ def act_and_owner(policy: Any) -> tuple[Any, Any]:
         remedy = "Give one such as lambda observations, tasks: network(observations)."
         expected = "one with act_batch, or a function of observations and task indices"
         raise wrong_argument("policy", expected, act, remedy)
-    owner, name = getattr(act, "__self__", None), getattr(act, "__name__", None)
+    owner: Any = getattr(act, "__self__", None)
+    name = getattr(act, "__name__", None)
     if name == "act" and hasattr(owner, "act_batch"):  # which takes one observation
         return owner.act_batch, owner
     return act, owner if name == "act_batch" else None
