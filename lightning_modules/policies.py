@@ -146,7 +146,8 @@ class PolicyModule(NewTaskModule):
             return
         if names := {model.tasks[number] for number in task.unique().tolist()} - self._noted:
             self._noted |= names
-            model.learned_tasks = names.union(model.learned_tasks)
+            known = model.learned_tasks or [self.tasks[one] for one in self.earlier_tasks() if not self.may_change_all]
+            model.learned_tasks = names.union(known)
             own = [one for one in getattr(self.datamodule, "specs", ()) if not isinstance(one, MetaWorldTask)]
             normalizers = {spec.name: spec.normalizer for spec in own if spec.name in names}
             model.task_normalizers = {**model.task_normalizers, **normalizers}
