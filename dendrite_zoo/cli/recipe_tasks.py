@@ -7,6 +7,7 @@ from typing import Any
 
 from jsonargparse import get_loader
 
+from dendrite_zoo._core.checks import check_choice
 from dendrite_zoo.rl.metaworld.tasks import BENCHMARKS, task_names
 
 OF_ALL_TASKS = "env_steps", "warmup_steps", "capacity"
@@ -20,11 +21,12 @@ def options_of_tasks(tasks: str, config: str) -> list[str]:
     their own; one that is loaded with further tasks has them as further ones.
 
     Args:
-        tasks: names, with commas between, or ``"mt10"``, ``"mt50"`` or ``"cw10"``.
+        tasks: names, with commas between, or ``"mt10"``, ``"mt50"`` or ``"cw10"``; of a recipe with environments of
+            one's own, some of theirs.
         config: the path of the recipe.
 
     Raises:
-        ValueError: the data of the recipe have no tasks by name.
+        ValueError: the data of the recipe have no tasks by name, or its own tasks are others.
 
     Example:
         >>> from dendrite_zoo.cli.recipes import find
@@ -36,8 +38,13 @@ def options_of_tasks(tasks: str, config: str) -> list[str]:
     if data is None:
         got = f"one whose data have none: {Path(config).stem}"
         raise ValueError(f"Expected `--tasks` with a recipe of robot skills, but got {got}. Leave the option out.")
-    before, chosen = _names(data["tasks"]), _names(tasks)
+    own, chosen = _own_tasks(data["tasks"]), _names(tasks)
+    for name in chosen if own else ():
+        check_choice(own, tasks=name)
+    before = list(own) or _names(data["tasks"])
     options = {f"data.init_args.{name}": value for name, value in _of_data(data, before, chosen).items()}
+    if own:
+        options["data.init_args.tasks"] = [own[name] for name in chosen]
     model = recipe["model"]["init_args"].get("model")
     arguments = model.get("init_args", model) if isinstance(model, dict) else {}
     if "tasks" in arguments:
@@ -50,6 +57,16 @@ def options_of_tasks(tasks: str, config: str) -> list[str]:
             arguments["activation_density"] /= more
         options["model.init_args.model"] = model
     return [word for name, value in options.items() for word in (f"--{name}", json.dumps(value))]
+
+
+def _own_tasks(tasks: Any) -> dict[str, Any]:
+    """The `dendrite_zoo.rl.TaskSpec` of a recipe, by their names; none where its tasks are Meta-World's."""
+    given = [
+        task.get("init_args") if isinstance(task, dict) else None for task in ([] if isinstance(tasks, str) else tasks)
+    ]
+    if not given or not all(isinstance(arguments, dict) and "name" in arguments for arguments in given):
+        return {}
+    return {str(arguments["name"]): task for arguments, task in zip(given, tasks, strict=True)}
 
 
 def _of_data(data: dict[str, Any], before: list[str], chosen: list[str]) -> dict[str, Any]:

@@ -131,6 +131,17 @@ def test_a_loaded_policy_keeps_its_skills_and_has_others_as_further_ones():
         expand(["fit", "--config", "permuted-digits", "--tasks", "push-v3"])
 
 
+def test_tasks_of_ones_own_are_chosen_by_their_names(tmp_path):
+    specs = [{"class_path": "TaskSpec", "init_args": {"name": name, "make_env": f"mine.{name}"}} for name in ("a", "b")]
+    recipe = {"data": {"init_args": {"tasks": specs, "env_steps": 100}}, "model": {"init_args": {}}}
+    (tmp_path / "own.yaml").write_text(json.dumps(recipe))
+    words = expand(["fit", "--config", str(tmp_path / "own.yaml"), "--tasks", "b"])
+    options = dict(zip(words[3::2], map(json.loads, words[4::2]), strict=True))
+    assert options == {"--data.init_args.tasks": specs[1:], "--data.init_args.env_steps": 50}
+    with pytest.raises(ValueError, match="Expected `tasks` to be one of 'a', 'b', but got 'push-v3'"):
+        expand(["fit", "--config", str(tmp_path / "own.yaml"), "--tasks", "push-v3"])
+
+
 @pytest.mark.parametrize("count", [3, 13])
 def test_tasks_with_units_of_their_own_have_as_many_as_in_the_recipe(count):
     words = expand(["fit", "--config", "metaworld-mt10-scratch", "--tasks", ",".join(MT50[:count])])
