@@ -39,34 +39,44 @@ def options_of_tasks(tasks: str, config: str) -> list[str]:
         got = f"one whose data have none: {Path(config).stem}"
         raise ValueError(f"Expected `--tasks` with a recipe of robot skills, but got {got}. Leave the option out.")
     own, chosen = _own_tasks(data["tasks"]), _names(tasks)
-    for name in chosen if own else ():
-        check_choice(own, tasks=name)
     before = list(own) or _names(data["tasks"])
     options = {f"data.init_args.{name}": value for name, value in _of_data(data, before, chosen).items()}
     if own:
-        options["data.init_args.tasks"] = [own[name] for name in chosen]
-    model = recipe["model"]["init_args"].get("model")
-    arguments = model.get("init_args", model) if isinstance(model, dict) else {}
-    if "tasks" in arguments:
-        every = _names(arguments["tasks"])
-        known = [task for task in every if task not in before]
-        arguments["tasks"] = known + [task for task in chosen if task not in known]
-        if arguments.get("overlap") is not None:  # units of its own for each
-            more = len(arguments["tasks"]) / len(every)
-            arguments["hidden_features"] = [math.ceil(units * more) for units in arguments["hidden_features"]]
-            arguments["activation_density"] /= more
+        options["data.init_args.tasks"] = _chosen(own, chosen)
+    if (model := _of_model(recipe["model"]["init_args"].get("model"), before, chosen)) is not None:
         options["model.init_args.model"] = model
     return [word for name, value in options.items() for word in (f"--{name}", json.dumps(value))]
 
 
+def _of_model(model: Any, before: list[str], chosen: list[str]) -> dict[str, Any] | None:
+    """The policy of a recipe with other tasks; None where it has those that it is loaded with."""
+    arguments = model.get("init_args", model) if isinstance(model, dict) else {}
+    if "tasks" not in arguments:
+        return None
+    every = _names(arguments["tasks"])
+    known = [task for task in every if task not in before]
+    arguments["tasks"] = known + [task for task in chosen if task not in known]
+    if arguments.get("overlap") is not None:  # units of its own for each
+        more = len(arguments["tasks"]) / len(every)
+        arguments["hidden_features"] = [math.ceil(units * more) for units in arguments["hidden_features"]]
+        arguments["activation_density"] /= more
+    changed: dict[str, Any] = model
+    return changed
+
+
 def _own_tasks(tasks: Any) -> dict[str, Any]:
     """The `dendrite_zoo.rl.TaskSpec` of a recipe, by their names; none where its tasks are Meta-World's."""
-    given = [
-        task.get("init_args") if isinstance(task, dict) else None for task in ([] if isinstance(tasks, str) else tasks)
-    ]
-    if not given or not all(isinstance(arguments, dict) and "name" in arguments for arguments in given):
+    given = [] if isinstance(tasks, str) else list(tasks)
+    arguments = [task["init_args"] for task in given if isinstance(task, dict) and "name" in task.get("init_args", {})]
+    if len(arguments) < len(given):
         return {}
-    return {str(arguments["name"]): task for arguments, task in zip(given, tasks, strict=True)}
+    return {str(one["name"]): task for one, task in zip(arguments, given, strict=True)}
+
+
+def _chosen(own: dict[str, Any], names: list[str]) -> list[Any]:
+    for name in names:
+        check_choice(own, tasks=name)
+    return [own[name] for name in names]
 
 
 def _of_data(data: dict[str, Any], before: list[str], chosen: list[str]) -> dict[str, Any]:

@@ -21,6 +21,8 @@ NORMALIZERS = "task_normalizers"
 MOST_NUMBERS, LONGEST = 20_000, 1024
 """Of all normalisers that a header has room for, and of one; where they have more, it says nothing of them."""
 
+SHOWN = 10  # names in a message
+
 Normalizer: TypeAlias = tuple[tuple[float, ...], tuple[float, ...]]
 
 
@@ -78,9 +80,10 @@ class LearnedTasks:
         """The index of a task that the policy is to act in; once each a warning where it did not learn it."""
         index = self.task_index(task)
         if self._unlearned and (name := self.tasks[index]) in self._unlearned and not MEASURING.get():
-            self._unlearned -= {name}
+            self._unlearned, learned = self._unlearned - {name}, self.learned_tasks
+            shown = ", ".join(learned[:SHOWN]) + f" and {len(learned) - SHOWN} more" * (len(learned) > SHOWN)
             warnings.warn(
-                f"Expected a task that was learned ({', '.join(self.learned_tasks)}), but got {name}: the policy acts "
+                f"Expected a task that was learned ({shown}), but got {name}: the policy acts "
                 "by weights that were never trained for it. Train it for this task first.",
                 stacklevel=4,
             )
@@ -102,9 +105,9 @@ class LearnedTasks:
             saved: the arguments in the file, with its ``tasks``.
             changes: how the policy is to differ.
         """
-        learned = marks.get(LEARNED, saved["tasks"])
+        learned = marks.get(LEARNED)
         starts = starts_of(changes.get("init_from"), saved["tasks"], self.tasks)
-        known = set(learned if isinstance(learned, list) else saved["tasks"]) & set(saved["tasks"])
+        known = [task for task in saved["tasks"] if not isinstance(learned, list) or task in learned]
         self.learned_tasks = [task for task in self.tasks if starts.get(task, task) in known]
         self.task_normalizers = self.as_normalizers(marks.get(NORMALIZERS) or {}, but=starts)
 

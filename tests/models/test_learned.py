@@ -14,6 +14,7 @@ from safetensors import safe_open
 from torch.utils.data import DataLoader, TensorDataset
 
 import dendrite_zoo
+from dendrite_zoo.hub.publish.upload import opened
 from dendrite_zoo.lightning_modules import BehaviorCloning, MultiTaskSAC
 from dendrite_zoo.models import ActiveDendritePolicy
 from dendrite_zoo.rl import Transitions
@@ -84,8 +85,11 @@ def test_acting_in_a_task_that_was_never_learned_is_said(kind, tmp_path):
     trainer.save_checkpoint(tmp_path / "one.ckpt")
     module.act_batch(SEEN[None], np.array([2]))  # measured on purpose, before it is learned
     module.model.save_pretrained(tmp_path / "model")
+    with opened(tmp_path / "one.ckpt") as folder:  # to be published
+        published = dendrite_zoo.load(folder)
     for model in (
         module.model,
+        published,
         dendrite_zoo.load(tmp_path / "model"),
         kind.load_from_checkpoint(tmp_path / "one.ckpt").model,
     ):

@@ -138,6 +138,7 @@ def _from_checkpoint(path: Path) -> HubModel:
     named = {str(name).removeprefix("model."): t for name, t in state.items() if str(name).startswith("model.")}
     compare(cast(nn.Module, model).state_dict(), named, path)
     fill(cast(nn.Module, model), named, named)
+    model.recall(parts, model.config, {})
     base = parts.get("base_model")
     model.origin = Origin(base if isinstance(base, str) and REPO.fullmatch(base) else None)
     return model
