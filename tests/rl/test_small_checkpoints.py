@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import Callback
 
 from dendrite_zoo._core.describe import describe
-from dendrite_zoo.callbacks.run_recorder import LEFT_OUT
+from dendrite_zoo.callbacks.recipe_config import LEFT_OUT
 from tests.rl.test_ahead import AfterRounds, fit
 from tests.rl.test_solved_tasks import data, learner
 
