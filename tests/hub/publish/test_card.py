@@ -278,6 +278,22 @@ def test_a_policy_in_environments_of_ones_own_is_no_robot_of_meta_world(tmp_path
     )
 
 
+def test_goals_of_records_that_were_measured_on_other_numbers_of_them_are_told_apart():
+    policy = ActiveDendritePolicy(["reach-v3", "push-v3"], hidden_features=[8, 8])
+    played = {"task_accuracies": [1.0, 0.5], "average_accuracy": 0.75, "num_tasks": 2, "tasks": ["reach-v3", "push-v3"]}
+    about = {**RESULT, "context_at_test": "given", "matrix": None, "average_accuracy_per_seed": None, **played}
+
+    def text(*num_goals):
+        policy.results = [{**about, "num_goals": goals, "method": f"method {n}"} for n, goals in enumerate(num_goals)]
+        return Card(policy, full_config(policy), name="x", source="x").text(picture=False)
+
+    alike, other = text(7, 7), text(7, 5)
+    assert "| goals of a task |" not in alike and "| task | method 0 | method 1 |" in alike
+    rows = {line.split(" | ")[1]: line.split(" | ")[3] for line in other.splitlines() if line.count(" | ") > 4}
+    assert (rows["method 0"], rows["method 1"]) == ("7", "5")
+    assert "goals a task and seed, or as many as stand above (new" in other and "| task | method 0 | steps" in other
+
+
 def test_tasks_of_a_policy_of_which_nothing_was_measured_are_named():
     """Such as a skill for which there is room, and that was never learned."""
     policy = ActiveDendritePolicy(["reach-v3", "push-v3", "hammer-v3"], hidden_features=[8, 8])
