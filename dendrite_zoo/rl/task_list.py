@@ -182,9 +182,9 @@ def rules_of(data: Any, specs: Sequence[TaskSpec]) -> dict[str, int]:
 
     Meta-World's are played for 500 steps, an action each, whatever a policy learned from.
     """
-    given = environment_arguments(data)
+    given = {"max_steps": getattr(data, "max_steps", None), **environment_arguments(data)}
     own = not any(isinstance(spec, MetaWorldTask) for spec in specs)
-    return {name: given[name] for name in ("max_steps", "action_repeat") if own and name in given}
+    return {name: given[name] for name in ("max_steps", "action_repeat") if own and given.get(name) is not None}
 
 
 def play_options(data: Any) -> dict[str, Any]:

@@ -36,9 +36,9 @@ def online(**options):
     return OnlineTasks(ledges(**options), environments={"num_processes": 0, "max_steps": 9}, **ROUNDS)
 
 
-def shown(expert, specs=None, **options):
+def shown(expert, specs=None, max_steps=None, **options):
     few = {"episodes_per_task": 1, "updates_per_epoch": 1, "val_episodes": 1, "epochs": 1, "dagger_rounds": 0}
-    return DemonstrationMixture(specs or ledges(**options), expert=expert, num_processes=0, **few)
+    return DemonstrationMixture(specs or ledges(**options), expert=expert, num_processes=0, max_steps=max_steps, **few)
 
 
 @pytest.mark.parametrize("success", ["near", None])
@@ -56,6 +56,14 @@ def test_a_test_plays_the_test_goals_of_the_data(success):
         keys = {f"test/task_{j}/{kind}": expected[kind][name] for kind in kinds for j, name in enumerate(report.tasks)}
         keys |= {f"test/{kind}/mean": sum(expected[kind].values()) / 2 for kind in kinds}
         assert logged == pytest.approx(keys, rel=1e-5)
+
+
+def test_a_test_is_as_long_as_the_demonstrations():
+    data = shown(policy(), success=None, max_steps=4)
+    data.test_goals = 2
+    [logged] = Trainer(**QUIET).test(module := BehaviorCloning(policy()), data, verbose=False)
+    report = evaluate_policy(module, ledges(success=None), num_goals=2, num_processes=0, max_steps=4)
+    assert logged["test/return/mean"] == pytest.approx(report.mean_return, rel=1e-5)
 
 
 @pytest.mark.parametrize("make", [BehaviorCloning, MultiTaskSAC])
