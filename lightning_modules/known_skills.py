@@ -5,6 +5,8 @@ from collections.abc import Collection, Iterable, Sequence
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 
+from dendrite_zoo.rl import TaskSpec
+
 
 def known_of(policy: nn.Module, tasks: Iterable[str]) -> list[str]:
     """Which of some tasks a policy was loaded with, and has learned."""
@@ -30,4 +32,15 @@ def warn_of_new_critics(policy: nn.Module, tasks: Iterable[str]) -> None:
             f"The policy was loaded with {', '.join(again)}, and its critics are new: until they have learned, they "
             "lead it away from what it does, which is lost in a few hundred updates. Give kl_coef= and actor_warmup=, "
             "as the recipe metaworld-finetune does (10 and 250); or go on with module and critics of a checkpoint."
+        )
+
+
+def warn_of_other_scales(policy: nn.Module, specs: Iterable[TaskSpec]) -> None:
+    """Say so where a policy goes on with a task whose observations it has learned in other scales."""
+    learned = getattr(policy, "task_normalizers", {})
+    if other := [spec.name for spec in specs if learned.get(spec.name, spec.normalizer) != spec.normalizer]:
+        rank_zero_warn(
+            f"The policy learned {', '.join(other)} with observations that the task normalised otherwise than it does "
+            "in these data, and sees other numbers. Give the task with what it learned by: dataclasses.replace(spec, "
+            "normalizer=policy.task_normalizers[spec.name])."
         )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from dendrite_zoo._core.checks import wrong_argument
 from dendrite_zoo._core.lightning import validation_of
 from dendrite_zoo._core.names import nearest, places_of
-from dendrite_zoo.lightning_modules.known_skills import known_of, warn_of_loss
+from dendrite_zoo.lightning_modules.known_skills import known_of, warn_of_loss, warn_of_other_scales
 from dendrite_zoo.lightning_modules.new_parts import thaw
 from dendrite_zoo.lightning_modules.new_tasks import NewTaskModule
 from dendrite_zoo.lightning_modules.play import check_evaluation, goal_scores
@@ -61,6 +61,7 @@ class PolicyModule(NewTaskModule):
         """Take note of the normaliser, which the fit may set."""
         super().on_fit_start()
         self.keep_until_trained(self.model, recurse=False)
+        warn_of_other_scales(self.model, getattr(self.datamodule, "specs", ()))
         if self.new is None and self._places is not None:
             warn_of_loss(self.known_tasks(), {self.tasks[place] for place in self._places.tolist()})
 

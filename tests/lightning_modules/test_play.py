@@ -27,6 +27,12 @@ QUIET = {
 ROUNDS = {"env_steps": 40, "epochs": 1, "steps_per_round": 10, "updates_per_round": 1, "warmup_steps": 10}
 
 
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    """Where demonstrations are kept."""
+    monkeypatch.chdir(tmp_path)
+
+
 def policy():
     torch.manual_seed(0)
     return ActiveDendritePolicy(ledges(), hidden_features=[8, 8], num_segments=2)
@@ -36,9 +42,11 @@ def online(**options):
     return OnlineTasks(ledges(**options), environments={"num_processes": 0, "max_steps": 9}, **ROUNDS)
 
 
-def shown(expert, specs=None, max_steps=None, **options):
+def shown(expert, specs=None, max_steps=None, folder=None, **options):
     few = {"episodes_per_task": 1, "updates_per_epoch": 1, "val_episodes": 1, "epochs": 1, "dagger_rounds": 0}
-    return DemonstrationMixture(specs or ledges(**options), expert=expert, num_processes=0, max_steps=max_steps, **few)
+    return DemonstrationMixture(
+        specs or ledges(**options), expert=expert, num_processes=0, max_steps=max_steps, folder=folder, **few
+    )
 
 
 @pytest.mark.parametrize("success", ["near", None])
@@ -138,6 +146,11 @@ def test_a_policy_that_learned_normalised_tasks_is_right_in_the_plain_ones(make,
     for one in (module.model, module, loaded, again, again.model):
         for specs in (plain, normal, [plain[0].normalized(steps=20), plain[1].normalized(steps=20)]):
             assert evaluate_policy(one, specs, **few).returns == pytest.approx(as_learned, rel=1e-4)
+    with pytest.warns(
+        UserWarning, match="The policy learned calm with observations that the task normalised otherwise"
+    ):
+        other = OnlineTasks(plain, **shows) if make is MultiTaskSAC else shown(policy(), plain, folder="others")
+        Trainer(**QUIET, **other.trainer_kwargs()).fit(make(again.model, **kind), other)
     logger = SuccessLogger(tasks=plain, split="test", **few)
     Trainer(**QUIET, callbacks=[logger]).validate(module, data, verbose=False)
     assert logger.report.returns == pytest.approx(as_learned, rel=1e-4)
