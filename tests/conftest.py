@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch: children inherit it, and two workers share two cores
@@ -16,6 +17,16 @@ ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def leaves_nothing_behind() -> Iterator[None]:
+    """Tests write into folders of their own: what a Trainer leaves in the working folder would be committed."""
+    places = [ROOT / name for name in ("checkpoints", "demonstrations", "lightning_logs")]
+    before = [place for place in places if place.exists()]
+    yield
+    left = [str(place) for place in places if place.exists() and place not in before]
+    assert not left, f"Expected tests to write into tmp_path, but got {left}."
 
 
 @pytest.fixture(autouse=True)

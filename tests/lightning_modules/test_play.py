@@ -49,6 +49,12 @@ def shown(expert, specs=None, max_steps=None, folder=None, **options):
     )
 
 
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """Demonstrations of a fit without a logger are written where it runs."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.mark.parametrize("success", ["near", None])
 def test_a_test_plays_the_test_goals_of_the_data(success):
     for module, data in (

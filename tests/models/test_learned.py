@@ -22,6 +22,7 @@ from dendrite_zoo.rl import Transitions
 TASKS = ["lift", "push", "drop"]
 QUIET = {
     "logger": False,
+    "enable_checkpointing": False,
     "accelerator": "cpu",
     "enable_progress_bar": False,
     "enable_model_summary": False,
@@ -32,7 +33,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
     pytest.mark.filterwarnings("ignore:You defined a `validation_step`"),
     pytest.mark.filterwarnings("ignore:The `val_dataloader` does not have"),
-    pytest.mark.filterwarnings("ignore:.*Checkpoint directory"),
     pytest.mark.filterwarnings("ignore:The policy was loaded with lift, and its critics are new"),
 ]
 
