@@ -110,6 +110,7 @@ class BehaviorCloning(PolicyModule):
         self.model = as_model(model, ActiveDendritePolicy)
         self.tasks = self.model.tasks
         self.average = WeightAverage(self)
+        self._tasks_of_batch = torch.zeros(0, dtype=torch.long)  # that is trained on
         self._resumed: Weights = {}  # the average of a checkpoint, until its weights are loaded
         self.save_hyperparameters({"model": saved_config(self.model), "loss": loss, "lr": lr, "warmup": warmup})
         self.save_hyperparameters({"ema_decay": ema_decay, "reset_optimizer": reset_optimizer})
@@ -198,6 +199,7 @@ class BehaviorCloning(PolicyModule):
         if not isinstance(self.datamodule, DemonstrationMixture):
             self.check_batch(observation, action, task)
         self.enter_batch(task)
+        self._tasks_of_batch = task
         done, total = self._progress(batch_idx)
         self.scale_learning_rate(min(1.0, (done + 1) / max(1, self.hparams["warmup"])) * cosine(done / total))
 
@@ -207,7 +209,7 @@ class BehaviorCloning(PolicyModule):
         if decay:
             self.average.start()
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        self.note_learned(self.in_policy(as_demonstrated(self._batch, self.model)[2]))
+        self.note_learned(self.in_policy(self._tasks_of_batch))
         if decay:
             done, _ = self._progress(batch_idx)
             self.average.update(min(decay, (1 + done) / (10 + done)))
