@@ -79,10 +79,19 @@ class Demonstrations:
 
     def __add__(self, other: Demonstrations) -> Demonstrations:
         """The rows of both, which must be of the same tasks."""
-        if self.tasks != other.tasks:
-            raise ValueError(f"Expected demonstrations of the same tasks, but got {self.tasks} and {other.tasks}.")
-        pairs = [(getattr(self, name), getattr(other, name)) for name in _TENSORS]
-        return Demonstrations(self.tasks, *(torch.cat(pair) for pair in pairs))
+        return self.joined([self, other])
+
+    @classmethod
+    def joined(cls, parts: Sequence[Demonstrations]) -> Demonstrations:
+        """The rows of one or more, which must be of the same tasks.
+
+        Raises:
+            ValueError: they are not.
+        """
+        tasks = parts[0].tasks
+        if (other := next((part.tasks for part in parts if part.tasks != tasks), None)) is not None:
+            raise ValueError(f"Expected demonstrations of the same tasks, but got {tasks} and {other}.")
+        return cls(tasks, *(torch.cat([getattr(part, name) for part in parts]) for name in _TENSORS))
 
     def of(self, task: int) -> Demonstrations:
         """The rows of one task."""

@@ -386,7 +386,7 @@ class DemonstrationSequence(DemonstrationMixture):
         if not (kept := self._kept() if self.replay_per_task else []):
             return loader
         counts = [*loader.batch_size_per_task, self.batch_size_per_task]
-        return replace(loader, parts=[*loader.parts, sum(kept[1:], kept[0])], batch_size_per_task=counts)
+        return replace(loader, parts=[*loader.parts, Demonstrations.joined(kept)], batch_size_per_task=counts)
 
     def _kept(self) -> list[Demonstrations]:
         """The rows of each earlier task of this fit that are learned again."""
