@@ -8,7 +8,7 @@ from typing import Any
 from jsonargparse import get_loader
 
 from dendrite_zoo._core.checks import check_choice
-from dendrite_zoo.rl.metaworld.tasks import BENCHMARKS, task_names
+from dendrite_zoo.rl.metaworld.tasks import BENCHMARKS
 
 OF_ALL_TASKS = "env_steps", "warmup_steps", "capacity"
 """Arguments of the data that count what all tasks have together."""
@@ -94,6 +94,4 @@ def _of_data(data: dict[str, Any], before: list[str], chosen: list[str]) -> dict
 def _names(tasks: Any) -> list[str]:
     if not isinstance(tasks, str):
         return list(tasks)
-    if tasks.lower() in BENCHMARKS:
-        return list(task_names(tasks))
-    return [name.strip(" '\"") for name in tasks.strip("[] ").split(",")]
+    return list(BENCHMARKS.get(tasks.lower(), [name.strip(" '\"") for name in tasks.strip("[] ").split(",")]))

@@ -141,7 +141,7 @@ class TrainingCLI(LightningCLI):
         parser.add_argument("--resume", type=str, help="Go on with the run in this folder, such as runs/NAME.")
         parser.add_argument("--name", type=str, help="Name of the run, its folder runs/NAME; default: the config's.")
         parser.add_argument("--method", type=str, help="Line of a results table it belongs to; default: its name.")
-        about = "Tasks of a robot recipe in place of its own: names, with commas between, or mt10 or mt50."
+        about = "Tasks of a robot recipe in place of its own: names, with commas between, or mt10, mt50 or cw10."
         parser.add_argument("--tasks", type=str, help=about)
         about = "Test goals that a policy plays when its fit ends, and in test, of each task of its data; 0 for none."
         parser.add_argument("--test_goals", type=NonNegativeInt, default=50, help=about)

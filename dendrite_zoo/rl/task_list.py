@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dendrite_zoo._core.checks import wrong_argument
 from dendrite_zoo.rl.episodes import ENDLESS, EpisodeConfig
-from dendrite_zoo.rl.metaworld.tasks import BENCHMARKS, MT50, MetaWorldTask, task_names
+from dendrite_zoo.rl.metaworld.tasks import BENCHMARKS, MT50, NAMES, MetaWorldTask, task_names
 from dendrite_zoo.rl.spec import TaskSpec
 
 __all__ = ["Tasks", "task_specs"]
@@ -82,8 +82,7 @@ def _task_spec(task: Any, number: int) -> TaskSpec:
         return MetaWorldTask(*task_names([task]))
     if callable(task) or hasattr(task, "reset"):
         return TaskSpec(f"task_{number}", task)
-    expected = "'mt10', 'mt50', 'cw10' or names of MT50's tasks, or a list of TaskSpec(name, make_env)"
-    raise wrong_argument("tasks", expected, task)
+    raise wrong_argument("tasks", f"{NAMES}, or a list of TaskSpec(name, make_env)", task)
 
 
 def without_success(specs: Sequence[TaskSpec]) -> list[str]:

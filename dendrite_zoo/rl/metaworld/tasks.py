@@ -55,6 +55,9 @@ them in version 1."""
 BENCHMARKS: dict[str, tuple[str, ...]] = {"mt10": MT10, "mt50": MT50, "cw10": CW10}
 """Lists of tasks that have a name."""
 
+NAMES = f"{', '.join(map(repr, BENCHMARKS))} or names of MT50's tasks"
+"""What is expected of names, for a message."""
+
 LEAVING = frozenset(
     """
     box-close-v3 coffee-button-v3 coffee-push-v3 door-open-v3 faucet-close-v3 lever-pull-v3 pick-out-of-hole-v3
@@ -86,7 +89,7 @@ def task_names(tasks: str | Sequence[str]) -> tuple[str, ...]:
         if name not in MT50:
             meant = nearest(str(name), [*MT50, *BENCHMARKS], cutoff=0.7).strip()
             own = f"For an environment of your own, give TaskSpec({name!r}, make_env)."
-            raise wrong_argument("tasks", "'mt10', 'mt50', 'cw10' or names of MT50's tasks", name, meant or own)
+            raise wrong_argument("tasks", NAMES, name, meant or own)
     if not names or len(set(names)) < len(names):
         raise wrong_argument("tasks", "one or more different names", list(names))
     return names
