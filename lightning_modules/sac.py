@@ -299,7 +299,8 @@ class MultiTaskSAC(PolicyModule):
         with self._compact() if updates > 1 else nullcontext():
             for _ in range(updates):
                 batch = data.sample(self.hparams["batch_size_per_task"], self._generator, **returns)
-                self._share = len(batch.task) / (self.hparams["batch_size_per_task"] * data.replay.num_tasks)
+                share = len(batch.task) / (self.hparams["batch_size_per_task"] * data.replay.num_tasks)
+                self._share = min(1.0, share)  # above 1 where steps of earlier tasks are learned again
                 losses.append(self.update(batch))
         alphas = dict(zip(self.tasks, self.log_alpha.detach().exp().tolist(), strict=True))
         return means_of(losses) | {f"entropy_coefficient/{task}": alphas[task] for task in data.tasks}

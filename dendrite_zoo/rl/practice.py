@@ -1,27 +1,22 @@
 """What is practised at a time: some tasks, their environments, and what was played in them."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
 import torch
 
-from dendrite_zoo._core.checks import check_flags, check_integers, wrong_argument
-from dendrite_zoo._core.names import nearest
+from dendrite_zoo._core.checks import wrong_argument
 from dendrite_zoo._core.ranks import num_ranks, sum_over_ranks
 from dendrite_zoo.rl.ahead import RemotePlayer
-from dendrite_zoo.rl.exploration import Exploration
 from dendrite_zoo.rl.player import Act, Played, Player
 from dendrite_zoo.rl.replay import ReplayBuffer
 from dendrite_zoo.rl.spec import TaskSpec
-from dendrite_zoo.rl.task_list import without_success
 from dendrite_zoo.rl.transitions import Transitions
 
 LATEST = 1000  # observations of a task in a validation
 SHORT, LONG = 100, 1000  # actions without the end of an episode, of which is warned at the end, and in between
-# The arguments of TaskEnvironments that a user may choose; the others follow from those of OnlineTasks.
-OPTIONS = ("action_repeat", "fast", "max_steps", "num_goals", "num_processes", "reward_version", "timeout")
 
 
 class Practice:
@@ -35,6 +30,7 @@ class Practice:
         normalize_rewards: divide each task's rewards by their root mean square before its first sample.
         solved_every: in every so many rounds a task is practised that is solved; 1 for each.
         save_replay: whether a state holds the buffer; else no task counts as solved when it is continued from.
+        replay_per_task: how many of the latest steps of each task before the first are learned again with these.
         device: of the replay buffer.
 
     Attributes:
@@ -56,6 +52,7 @@ class Practice:
         normalize_rewards: bool,
         solved_every: int = 1,
         save_replay: bool = True,
+        replay_per_task: int = 0,
         device: torch.device,
     ) -> None:
         if solved_every > 1 and num_ranks() > 1:
@@ -67,6 +64,9 @@ class Practice:
         self.places: list[int] | None = None
         sizes = {"observation_size": specs[0].observation_size, "action_size": specs[0].action_size}
         self.replay = ReplayBuffer(len(specs), capacity, envs_per_task=envs_per_task, device=device, **sizes)
+        self.earlier: ReplayBuffer | None = None
+        if kept := first_task * replay_per_task:
+            self.earlier = ReplayBuffer(first_task, kept, envs_per_task=envs_per_task, device=device, **sizes)
         self.reward_rms = torch.zeros(len(specs), device=device)  # 0: not measured yet
         self.player: Player | RemotePlayer | None = None
         self._ahead: Played | None = None  # a round that was played, and not added yet
@@ -172,7 +172,9 @@ class Practice:
         return {**player.state_dict(), "ahead": None if self._ahead is None else self._ahead._asdict()}
 
     def sample(self, per_task: int, generator: torch.Generator | None = None, **options: Any) -> Transitions:
-        """Sample as many steps of each task that was played in the latest round; tasks by their index among all.
+        """Sample as many steps of each task that was played in the latest round, and of each that was kept before.
+
+        Tasks are given by their index among all.
 
         Args:
             per_task: steps of each task.
@@ -192,7 +194,26 @@ class Practice:
             if not self.reward_rms.all():
                 self._measure_rewards()
             batch = batch._replace(reward=batch.reward / self.reward_rms[batch.task])
-        return batch._replace(task=batch.task + self.first_task) if self.first_task else batch
+        if not self.first_task:
+            return batch
+        batch = batch._replace(task=batch.task + self.first_task)
+        if self.earlier is None or not (kept := self.earlier.sizes.nonzero().flatten().tolist()):
+            return batch
+        again = self.earlier.sample(per_task, generator, tasks=kept, **options)
+        both = zip(again, batch, strict=True)
+        return Transitions(*[x if x is None or y is None else torch.cat([x, y]) for x, y in both])  # type: ignore[arg-type]
+
+    def take_over(self, before: "Practice") -> None:
+        """Take over what is learned again of earlier tasks: what another has kept, and its own latest steps."""
+        if self.earlier is None:
+            return
+        if before.earlier is not None:
+            for task in range(before.first_task):
+                self.earlier.add(*before.earlier.steps(task, self.earlier.capacity))
+        for place in range(len(before.specs)):
+            seen, action, reward, after, number, *ends = before.replay.steps(place, self.earlier.capacity)
+            size = float(before.reward_rms[place]) or 1.0  # rewards as they were learned from
+            self.earlier.add(seen, action, reward / size, after, number + before.first_task, *ends)
 
     def _measure_rewards(self) -> None:
         """Of what all processes have seen; where there was no reward yet, as if it were 1."""
@@ -222,7 +243,8 @@ class Practice:
         normalizer = {"reward_rms": self.reward_rms.cpu()} if self.normalize_rewards else {}
         rest = {"solved_tasks": self.solved, "passed_over": self.passed_over}
         replay = self.replay.state_dict() if self.save_replay else None
-        return {**(played or {}), "replay": replay, **normalizer, **rest}
+        earlier = {} if self.earlier is None else {"earlier": self.earlier.state_dict()}
+        return {**(played or {}), "replay": replay, **normalizer, **earlier, **rest}
 
     def load_state_dict(self, state: dict[str, Any], rounds: int) -> bool:
         """Continue from a state.
@@ -246,43 +268,8 @@ class Practice:
             self.player.load_state_dict({**state, "replay": None, "ahead": None}, played)
         if not emptied:
             self.replay.load_state_dict(state["replay"])
+        if self.earlier is not None:
+            self.earlier.load_state_dict(state["earlier"])
         if self.normalize_rewards:
             self.reward_rms = state["reward_rms"].to(self.reward_rms)
         return emptied and rounds > 0
-
-
-def check_rests(specs: Sequence[TaskSpec], solved_every: int) -> None:
-    """Refuse to let tasks rest of which none can be solved; those of them all that cannot never rest."""
-    check_integers(1, solved_every=solved_every)
-    if solved_every > 1 and len(without_success(specs)) == len(specs):
-        raise wrong_argument("solved_every", "1 where no task says what success is", solved_every)
-
-
-def environment_options(given: Any, collect_ahead: bool, exploration: Exploration | None) -> dict[str, Any]:
-    """The arguments of the environments that a user has chosen; none of those that follow from `OnlineTasks`.
-
-    Raises:
-        ValueError: it names one of those, or one that there is not, or is no mapping.
-    """
-    if not isinstance(exploration, Exploration | None):
-        raise wrong_argument("exploration", "an Exploration, such as Exploration(burst_share=0.35)", exploration)
-    if not isinstance(given, Mapping | None):
-        expected = "arguments of TaskEnvironments by name, such as {'fast': True}"
-        raise wrong_argument("environments", expected, given, "Leave it out for none.")
-    options = dict(given or {})
-    if collect_ahead and options.get("num_processes") == 0:
-        del options["num_processes"]  # the process that collects ahead plays in it, too
-    check_flags(fast=options.get("fast", False))
-    check_integers(1, action_repeat=options.get("action_repeat", 1))
-    for name in options:
-        if name in ("seed", "envs_per_task"):
-            raise ValueError(f"Expected `environments` without {name!r}: give it as OnlineTasks({name}=...).")
-        if name == "num_processes" and collect_ahead:
-            raise ValueError(
-                "Expected `environments` with no 'num_processes' but 0 with collect_ahead=True: one process plays in "
-                "all environments. Leave it out."
-            )
-        if name not in OPTIONS:
-            known = f"some of {', '.join(OPTIONS)}"
-            raise ValueError(f"Expected `environments` to hold {known}, but got {name!r}.{nearest(name, OPTIONS)}")
-    return options

@@ -187,6 +187,13 @@ class ReplayBuffer:
             returns = rewards @ powers[:-1]
         return returns, rows.gather(1, count.unsqueeze(1) - 1).squeeze(1), powers[count]
 
+    def steps(self, task: int, count: int) -> tuple[Tensor, ...]:
+        """The latest steps of a task, oldest first, ``count`` at most, as `add` takes them."""
+        slots = self._slots(task, count)
+        observation, action, reward, after = self.rows.index_select(0, slots).split(self.widths, dim=1)
+        tasks, ends = torch.full((len(slots),), task), (self.terminated[slots], self.ended[slots])
+        return observation, action, reward.squeeze(1), after, tasks, *ends
+
     def observations(self, task: int, count: int) -> Tensor:
         """The latest observations of a task, oldest first.
 
@@ -197,16 +204,16 @@ class ReplayBuffer:
         Shape:
             Result ``(<= count, O)``.
         """
-        return self._latest(task, count)[:, : self.widths[0]]
+        return self.rows.index_select(0, self._slots(task, count))[:, : self.widths[0]]
 
     def rewards(self, task: int, count: int) -> Tensor:
         """The latest rewards of a task, oldest first, ``(<= count,)``."""
-        return self._latest(task, count)[:, sum(self.widths[:2])]
+        return self.rows.index_select(0, self._slots(task, count))[:, sum(self.widths[:2])]
 
-    def _latest(self, task: int, count: int) -> Tensor:
+    def _slots(self, task: int, count: int) -> Tensor:
         seen, count = int(self.seen[task]), min(count, int(self.sizes[task]))
         slots = torch.arange(seen - count, seen) % self.capacity + task * self.capacity
-        return self.rows.index_select(0, slots.to(self.rows.device))
+        return slots.to(self.rows.device)
 
     def state_dict(self) -> dict[str, Any]:
         """The rows in use, where tasks and episodes ended, and how many steps of each task were added."""

@@ -10,17 +10,19 @@ from dendrite_zoo._core.checks import check_choice, check_flags, check_integers
 from dendrite_zoo._core.ranks import gather_states, state_of_rank
 from dendrite_zoo.rl import Acting, Exploration, TaskSpec, Transitions, task_specs
 from dendrite_zoo.rl.player import Act
-from dendrite_zoo.rl.practice import Practice, check_rests, environment_options
+from dendrite_zoo.rl.practice import Practice
 from dendrite_zoo.rl.replay import ReplayBuffer
 from dendrite_zoo.rl.task_list import equal_sizes, played_metric
 from dendrite_zoo.streams.loader import SingleBatch
+from dendrite_zoo.streams.online_options import check_replay, check_rests, environment_options
 from dendrite_zoo.streams.rounds import PlayedTasks, RoundLoader
 
 __all__ = ["OnlineTasks"]
 
 Order = Literal["mixed", "sequential"]
 COUNTS = ("rounds", "_earlier_rounds", "_cut_steps", "_refills")  # attributes that a checkpoint holds
-PRACTISED = ("envs_per_task", "capacity", "normalize_rewards", "solved_every", "save_replay")  # arguments of `Practice`
+# arguments of `Practice`
+PRACTISED = ("envs_per_task", "capacity", "normalize_rewards", "solved_every", "save_replay", "replay_per_task")
 
 
 class OnlineTasks(PlayedTasks):
@@ -58,6 +60,8 @@ class OnlineTasks(PlayedTasks):
             at the same time as these. Runs are as reproducible, and resume as exactly, as without.
         save_replay: whether checkpoints hold the replay buffer. Without it they are small; a run that is resumed plays
             as many steps as a warm-up, by its own policy, before it learns on, and does not give what it would have.
+        replay_per_task: the latest steps of each earlier task that are kept and learned again (experience replay), with
+            ``order="sequential"``: a batch has as many of each as of the current task.
         exploration: random actions that last, in the warm-up and in bursts after it, see
             `dendrite_zoo.rl.Exploration`; None for none.
         environments: further arguments of `dendrite_zoo.rl.TaskEnvironments`: any of ``action_repeat``, ``fast``,
@@ -100,6 +104,7 @@ class OnlineTasks(PlayedTasks):
         solved_every: int = 1,
         collect_ahead: bool = False,
         save_replay: bool = True,
+        replay_per_task: int = 0,
         exploration: Exploration | None = None,
         environments: Mapping[str, Any] | None = None,
         seed: int = 0,
@@ -113,6 +118,7 @@ class OnlineTasks(PlayedTasks):
         check_integers(1, env_steps=env_steps, epochs=epochs, steps_per_round=steps_per_round)
         check_integers(1, capacity=capacity, envs_per_task=envs_per_task)
         check_rests(self.specs, solved_every)
+        check_replay(replay_per_task, order, save_replay)
         check_integers(0, updates_per_round=updates_per_round, warmup_steps=warmup_steps, seed=seed)
         self.order, self.total_env_steps, self.capacity, self.collect_ahead = order, env_steps, capacity, collect_ahead
         self._turns = turns = self.num_tasks if order == "sequential" else 1  # how often something else is played
@@ -122,9 +128,11 @@ class OnlineTasks(PlayedTasks):
             self.metric = played_metric(self.specs)
         self.steps_per_round, self.updates_per_round, self.seed = steps_per_round, updates_per_round, seed
         self.warmup_steps, self.envs_per_task, self.solved_every = warmup_steps, envs_per_task, solved_every
-        self.normalize_rewards, self.save_replay, self.exploration = normalize_rewards, save_replay, exploration
+        self.normalize_rewards, self.exploration = normalize_rewards, exploration
+        self.save_replay, self.replay_per_task = save_replay, replay_per_task
         self._options = environment_options(environments, collect_ahead, exploration)
-        self.save_hyperparameters({"env_steps": env_steps, "environments": self._options}, logger=False)  # as given
+        given = {"env_steps": env_steps, "environments": self._options, "replay_per_task": replay_per_task or None}
+        self.save_hyperparameters(given, logger=False)
         self.fast, self.action_repeat = bool(self._options.get("fast")), self._options.get("action_repeat", 1)
         self._restart(torch.device("cpu"))
 
@@ -193,11 +201,7 @@ class OnlineTasks(PlayedTasks):
         return max(0, rounds - warm) * self.updates_per_round * self._turns
 
     def setup(self, stage: str | None = None) -> None:
-        """Make the environments, each process its own, and begin with nothing played.
-
-        Raises:
-            ValueError: at fit, a Trainer without the arguments of `trainer_kwargs`.
-        """
+        """Make the environments, each process its own, and begin with nothing played."""
         super().setup(stage)
         if stage in (None, "fit"):
             self.practice.close()
@@ -211,9 +215,10 @@ class OnlineTasks(PlayedTasks):
     def _go_on_to(self, task: int) -> None:
         """Practise a task where tasks are learned one after another; the one before is left."""
         if task != self.practice.first_task:
-            opened = self.practice.player is not None
-            self.practice.close()
+            before, opened = self.practice, self.practice.player is not None
+            before.close()
             self._begin(task)
+            self.practice.take_over(before)
             if opened:
                 self._open()
 
@@ -251,13 +256,7 @@ class OnlineTasks(PlayedTasks):
             self.practice.begin(act, steps)
 
     def sample(self, per_task: int, generator: torch.Generator | None = None, **returns: Any) -> Transitions:
-        """Sample as many steps of each task that was played in the latest round; a RuntimeError where all of them rest.
-
-        Args:
-            per_task: steps of each task.
-            generator: of random numbers, on the buffer's device.
-            **returns: ``n_step`` and ``discount`` of `dendrite_zoo.rl.replay.ReplayBuffer.sample`.
-        """
+        """Sample as `dendrite_zoo.rl.practice.Practice.sample` does: ``per_task`` steps of each task."""
         return self.practice.sample(per_task, generator, **returns)
 
     def train_dataloader(self) -> RoundLoader:
