@@ -12,6 +12,7 @@ from dendrite_zoo._core.torch import in_backward, runs_eagerly
 __all__ = ["ChannelGate", "channels_of", "fold_gate"]
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 
@@ -33,10 +34,10 @@ class Channels(NamedTuple):
 def channels_of(layer: nn.Module) -> Channels | None:
     """The channels of a layer that can be gated; None for any other module.
 
-    Layers with channels are linear layers, convolutions and `torch.nn.MultiheadAttention` (those of its last linear
-    layer), and batch, group, instance, layer and RMS norms; of norms the classes of torch alone, for those of others
-    may do more than normalise. An instance norm counts among the layers with weights: it takes back what a gate before
-    it does.
+    Layers with channels are linear layers, convolutions, transposed ones too, and `torch.nn.MultiheadAttention` (those
+    of its last linear layer), and batch, group, instance, layer and RMS norms; of norms the classes of torch alone, for
+    those of others may do more than normalise. An instance norm counts among the layers with weights: it takes back
+    what a gate before it does.
 
     Example:
         >>> channels_of(nn.Conv2d(3, 16, 3))
@@ -44,8 +45,8 @@ def channels_of(layer: nn.Module) -> Channels | None:
     """
     if isinstance(layer, nn.Linear):
         return Channels(layer.out_features, -1)
-    for size, kind in enumerate(CONVOLUTIONS, 1):
-        if isinstance(layer, kind):
+    for size, kinds in enumerate(zip(CONVOLUTIONS, TRANSPOSED, strict=True), 1):
+        if isinstance(layer, kinds):
             return Channels(layer.out_channels, -size - 1)
     if isinstance(layer, nn.MultiheadAttention):
         return Channels(layer.embed_dim, -1)
@@ -224,7 +225,7 @@ def fold_gate(layer: nn.Module, gate: ChannelGate) -> nn.Module:
     """
     folded = copy.deepcopy(layer)
     inner: Any = folded.out_proj if isinstance(folded, nn.MultiheadAttention) else folded
-    base: Any = next((kind for kind in (nn.Linear, *CONVOLUTIONS) if isinstance(inner, kind)), type(inner))
+    base: Any = next((kind for kind in (nn.Linear, *CONVOLUTIONS, *TRANSPOSED) if isinstance(inner, kind)), type(inner))
     plain = type(inner).forward is base.forward
     own = dict(inner.named_parameters(recurse=False))
     weight, bias, factor = own.get("weight"), own.get("bias"), gate.factor
@@ -232,9 +233,18 @@ def fold_gate(layer: nn.Module, gate: ChannelGate) -> nn.Module:
     if not plain or weight is None or factor is None or (no_bias and gate.shift is not None):
         return ChannelAffine(folded, gate)
     factor = factor.to(weight)
-    columns = weight.ndim == 2 and type(inner).__name__ == "Conv1D"
-    inner.weight = nn.Parameter(weight * (factor if columns else factor.view(-1, *[1] * (weight.ndim - 1))))
+    inner.weight = nn.Parameter(_scaled_weight(inner, weight, factor))
     if bias is not None or gate.shift is not None:
         new = torch.zeros_like(factor) if bias is None else bias * factor
         inner.bias = nn.Parameter(new if gate.shift is None else new + gate.shift.to(new))
     return folded
+
+
+def _scaled_weight(layer: nn.Module, weight: Tensor, factor: Tensor) -> Tensor:
+    """The weight of a layer whose output channels are scaled."""
+    if isinstance(layer, TRANSPOSED):  # (inputs, outputs of a group, ...), the inputs of one group after another
+        by_group = factor.view(layer.groups, 1, -1, *[1] * (weight.ndim - 2))
+        return (weight.unflatten(0, (layer.groups, -1)) * by_group).flatten(0, 1)
+    if weight.ndim == 2 and type(layer).__name__ == "Conv1D":
+        return weight * factor
+    return weight * factor.view(-1, *[1] * (weight.ndim - 1))

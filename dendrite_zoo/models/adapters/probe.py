@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dendrite_zoo._core.names import nearest
-from dendrite_zoo.layers.gate import channels_of
+from dendrite_zoo.layers.gate import TRANSPOSED, channels_of
 from dendrite_zoo.models.adapters.features import Stage, as_features, call, input_shape, map_tensors, num_rows
 
 Layers: TypeAlias = str | type[nn.Module] | Sequence[str | type[nn.Module]]
@@ -132,6 +132,8 @@ def _inputs_of(module: nn.Module) -> Iterator[Tensor]:
         yield from (torch.rand(ROWS, module.in_channels, side, side) for side in SIDES)
     elif isinstance(module, nn.Conv3d):
         yield from (torch.rand(ROWS, module.in_channels, 8, side, side) for side in (32, 64, 112))
+    elif isinstance(module, TRANSPOSED):  # which make larger maps of small ones
+        yield from (torch.rand(ROWS, module.in_channels, *[side] * len(module.kernel_size)) for side in (8, 4, 1))
     elif isinstance(module, nn.RNNBase):
         yield torch.rand(ROWS, 7, module.input_size)
     elif isinstance(module, (nn.TransformerEncoderLayer, nn.MultiheadAttention)):

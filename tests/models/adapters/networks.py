@@ -1,4 +1,4 @@
-"""Small backbones: a network of convolutions with batch norm, one of attention, an MLP."""
+"""Small backbones: a network of convolutions with batch norm, a U-Net, one of attention, an MLP."""
 
 import torch
 from torch import nn
@@ -15,6 +15,18 @@ class Convolutions(nn.Module):
 
     def forward(self, x):
         return self.drop(self.body(self.stem(x))).mean((2, 3))
+
+
+class UNet(nn.Module):
+    """Images ``(B, 3, H, W)`` to maps ``(B, 4, H, W)``, by way of smaller ones."""
+
+    def __init__(self):
+        super().__init__()
+        self.down, self.up = nn.Conv2d(3, 8, 3, 2, 1), nn.ConvTranspose2d(8, 6, 2, 2, groups=2)
+        self.last = nn.Conv2d(9, 4, 1)
+
+    def forward(self, x):
+        return self.last(torch.cat([x, torch.relu(self.up(torch.relu(self.down(x))))], 1))
 
 
 class Attention(nn.Module):

@@ -12,13 +12,14 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from dendrite_zoo import add_dendrites
 from dendrite_zoo.layers import PatchFeatures
-from tests.models.adapters.networks import IMAGES, TOKENS, Attention, Convolutions, made, mlp
+from tests.models.adapters.networks import IMAGES, TOKENS, Attention, Convolutions, UNet, made, mlp
 from tests.processes import in_two
 
 LABELS = torch.arange(24) % 3
 KINDS = {
     "convolutions": (Convolutions, nn.Conv2d, IMAGES),
     "norms": (Convolutions, nn.BatchNorm2d, IMAGES),
+    "transposed convolutions": (UNet, nn.ConvTranspose2d, IMAGES),
     "attention": (Attention, "encoder.*", TOKENS),
     "mlp": (mlp, nn.Linear, torch.randn(24, 12)),
 }

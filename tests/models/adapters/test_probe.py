@@ -10,7 +10,7 @@ from torch import nn
 from dendrite_zoo import add_dendrites
 from dendrite_zoo.models.adapters.features import as_features
 from dendrite_zoo.models.adapters.probe import find_layers, probe
-from tests.models.adapters.networks import Attention, Convolutions, made, mlp
+from tests.models.adapters.networks import Attention, Convolutions, UNet, made, mlp
 
 
 @pytest.mark.parametrize(
@@ -65,6 +65,13 @@ def test_of_an_mlp_it_is_the_output():
 def test_a_map_of_features_is_a_stage_once():
     network = nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.Sequential(nn.Conv2d(4, 6, 3, 2), nn.ReLU()))
     assert list(probe(network.eval()).stages) == ["1", "2"]
+
+
+def test_a_decoder_is_run_on_small_maps_and_a_pattern_means_its_layers():
+    assert list(find_layers(made(UNet), "*")) == ["down", "up", "last"]
+    decoder = nn.Sequential(nn.ConvTranspose2d(16, 8, 4, 2, 1), nn.ReLU(), nn.ConvTranspose2d(8, 3, 4, 2, 1))
+    seen = probe(decoder.eval())
+    assert seen.input_features == [16, 8, 8] and seen.stages == {"1": (8, 1, 1), "2": (3, 1, 1)}
 
 
 class Projected(nn.Module):
