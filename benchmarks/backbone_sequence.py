@@ -36,7 +36,8 @@ PASSES = {"mnist": 3, "fashion-mnist": 3, "omniglot": 20, "digits": 10}
 TRAIN, TEST, BATCH = 5000, 2000, 64
 FIRST = 250  # test images of a task, with the task inferred: a sample that is soon measured again
 ADAPTER_RATE = 5e-3  # as that of gates
-MEAN, STD = (torch.tensor(x).view(3, 1, 1) for x in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and deviation, by which images are normalised
+HALVES = ((0.5,) * 3,) * 2
 
 
 class Task(NamedTuple):
@@ -50,15 +51,15 @@ class Task(NamedTuple):
 # ---- data and network
 
 
-def read(name: str, side: int, rng: np.random.RandomState) -> Task:
+def read(name: str, side: int, rng: np.random.RandomState, normalised: Any = IMAGENET) -> Task:
     """Images ``(N, 3, side, side)``, bright on dark, and labels, of a random part of a data set."""
-    source = load_source(name)
+    source, (mean, std) = load_source(name), torch.tensor(normalised)[..., None, None]
     shape, bright = source.image_shape, 16.0 if name == "digits" else 255.0
     parts: list[Tensor] = []
     for x, y, most in ((source.x_train, source.y_train, TRAIN), (source.x_test, source.y_test, TEST)):
         rows = torch.from_numpy(rng.permutation(len(y))[:most])
         images = F.interpolate(x[rows].float().view(-1, *shape) / bright, (side, side), mode="bilinear")
-        parts += [(images.expand(-1, 3, -1, -1) - MEAN) / STD, y[rows]]
+        parts += [(images.expand(-1, 3, -1, -1) - mean) / std, y[rows]]
     return Task(*parts, PASSES[name])
 
 
@@ -71,11 +72,12 @@ def efficientnet(weights: Path) -> nn.Module:
     return network
 
 
-BACKBONES: dict[str, tuple[Callable[[Path], nn.Module], int, int, type[nn.Module], str]] = {
-    "resnet20": (resnet20, 64, 32, nn.BatchNorm2d, "github.com/akamaster/pytorch_resnet_cifar10@d5489e8"),
-    "efficientnet": (efficientnet, 1280, 64, nn.Conv2d, "timm/tf_efficientnet_lite0.in1k"),
+BACKBONES: dict[str, tuple[Callable[[Path], nn.Module], int, int, Any, type[nn.Module], str]] = {
+    "resnet20": (resnet20, 64, 32, IMAGENET, nn.BatchNorm2d, "github.com/akamaster/pytorch_resnet_cifar10@d5489e8"),
+    "efficientnet": (efficientnet, 1280, 64, HALVES, nn.Conv2d, "timm/tf_efficientnet_lite0.in1k"),
 }
-"""How it is built, its features, the side of its images, the layers that get gates, and where it is from."""
+"""How it is built, its features, the side and scale of its images, the layers with gates, and where it is from."""
+DEFAULT = "resnet20"
 
 
 # ---- learning
@@ -252,8 +254,8 @@ METHODS: dict[str, Callable[[Case], list[Found]]] = {
 def run(case: Case, method: str, seed: int, names: list[str], config: dict[str, Any]) -> list[ResultRecord]:
     """One method with one seed."""
     torch.manual_seed(seed)
-    started = time.process_time()
-    records = []
+    started, records = time.process_time(), list[ResultRecord]()
+    options = "" if config["backbone"] == DEFAULT else f"--backbone {config['backbone']} "
     for found in METHODS[method](case):
         one = ResultRecord.from_run(
             found.accuracies,
@@ -261,7 +263,7 @@ def run(case: Case, method: str, seed: int, names: list[str], config: dict[str, 
             benchmark="-".join(names),
             method=found.method,
             context_at_test=found.context,
-            command=f"python benchmarks/backbone_sequence.py WEIGHTS --methods {method} --seeds {seed}",
+            command=f"python benchmarks/backbone_sequence.py WEIGHTS {options}--methods {method} --seeds {seed}",
             wall_time_s=round(time.process_time() - started, 1),
             tasks=names,
             config={"method": found.method, "train": TRAIN, "passes": [t.passes for t in case.tasks], **config},
@@ -275,25 +277,27 @@ def run(case: Case, method: str, seed: int, names: list[str], config: dict[str, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("weights", type=Path)
-    parser.add_argument("--backbone", choices=BACKBONES, default="resnet20")
+    parser.add_argument("--backbone", choices=BACKBONES, default=DEFAULT)
     parser.add_argument("--tasks", nargs="+", choices=PASSES, default=list(PASSES))
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--context", choices=["ridge", "prototype"], default="ridge")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--runs", type=Path, default=Path("runs/backbone-sequence"))
-    parser.add_argument("--out", type=Path, default=Path("results/backbone-sequence.json"))
+    parser.add_argument("--out", type=Path, help="by default results/backbone-sequence.json, or ...-efficientnet.json")
     options = parser.parse_args()
-    make, features, side, layers, name = BACKBONES[options.backbone]
+    more = "" if options.backbone == DEFAULT else f"-{options.backbone}"
+    out = options.out or Path("results", f"backbone-sequence{more}.json")
+    make, features, side, scale, layers, name = BACKBONES[options.backbone]
     for seed in options.seeds:
         rng, folder = np.random.RandomState(seed), options.runs / f"{options.backbone}-{seed}"
-        tasks = [read(name, side, rng) for name in options.tasks]
+        tasks = [read(task, side, rng, scale) for task in options.tasks]
         case = Case(lambda: make(options.weights), features, layers, tasks, folder, name, options.context)
         for method in options.methods:
             if not (file := folder / f"{method}.json").is_file():
                 config = {"backbone": options.backbone, "context": options.context}
                 write_records(run(case, method, seed, options.tasks, config), file)
     files = [file for method in METHODS for file in sorted(options.runs.glob(f"{options.backbone}-*/{method}.json"))]
-    write_records(merge_seeds(record for file in files for record in read_records(file)), options.out)
+    write_records(merge_seeds(record for file in files for record in read_records(file)), out)
 
 
 if __name__ == "__main__":
