@@ -70,6 +70,11 @@ class TaskParts(NamedTuple):
         """Whether all are cut out of the networks, whose own parameters are then not asked again."""
         return all(isinstance(network, Subnetworks) for network in self.networks)
 
+    @property
+    def are_parameters(self) -> bool:
+        """Whether they need not be cut out anew after a step of an optimizer."""
+        return all(isinstance(network, Subnetworks) and network.are_parameters for network in self.networks)
+
     def detach(self) -> "TaskParts":
         """The same, through which gradients pass without reaching the parameters; tasks stay tasks."""
         return TaskParts(self.task, [n.detach() if isinstance(n, Subnetworks) else n for n in self.networks])

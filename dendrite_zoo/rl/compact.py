@@ -29,6 +29,7 @@ class CompactTraining:
         self.optimizer, self.models = optimizer, models
         self._task: Tensor | None = None  # of all batches
         self._taken: list[Compact] = []  # of each model
+        self._cuttings: list[Any] = []  # what was taken, where it is what is trained
         self._exchange: Exchange | None = None
         self._following: list[tuple[Tensor, Tensor]] = []  # what follows at each update, and what it follows
         self._left = 1.0  # of the distance between slow critics and critics where nothing learns
@@ -39,7 +40,12 @@ class CompactTraining:
             self._begin(task)
         elif not task.equal(self._task):
             self.end()
-        return self._cut(task)
+        if self._cuttings:
+            return self._cuttings
+        parts = self._cut(task)
+        if self._taken and all(isinstance(one, TaskParts) and one.are_parameters for one in parts):
+            self._cuttings = parts
+        return parts
 
     def _begin(self, task: Tensor) -> None:
         self._task, self._taken = task.clone(), [Compact() for _ in self.models]
@@ -72,7 +78,7 @@ class CompactTraining:
         follow(self._pairs(are_taken=True), 1 - self._left)
         for each in self._taken:
             each.put_back()
-        self._taken = []
+        self._taken, self._cuttings = [], []
         self._following = self._pairs(are_taken=False)
 
     def _pairs(self, *, are_taken: bool) -> list[tuple[Tensor, Tensor]]:

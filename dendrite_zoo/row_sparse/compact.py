@@ -19,7 +19,8 @@ class CompactRows:
 
     Attributes:
         parameters: those that the rows are of.
-        value: the rows, ``(N, ...)``; of several parameters one after another.
+        value: the rows as they are taken, where each is taken once; else ``(N, ...)``, of several parameters one after
+            another.
 
     Example:
         >>> from dendrite_zoo.row_sparse.taken_rows import Rows
@@ -39,16 +40,17 @@ class CompactRows:
             starts = torch.tensor([0, *map(len, self._ids)]).cumsum(0).tolist()
             self._index = torch.cat([place + start for place, start in zip(places, starts, strict=False)])
         first, several = self.parameters[0], [len(self.parameters)] if len(self.parameters) > 1 else []
-        self._shape = (*several, *taken.rows[0].ids.shape, *first.shape[self._row_dims :])
+        lines = *several, *taken.rows[0].ids.shape
+        self._shape = *lines, *first.shape[self._row_dims :]
         masks = [(m, rows.ids) for m, rows in zip(taken.masks, taken.rows, strict=True) if m is not None]
         parts = [factors(mask, ids, self._row_dims, first) for mask, ids in masks]
         self._mask = torch.stack(parts).view(self._shape) if parts else None
-        self.value = RowParameter(self.of(self.parameters), first.requires_grad)
+        self._value_dims = len(lines) if self._index is None else 1  # that number its rows
+        self.value = RowParameter(self.of(self.parameters), first.requires_grad, self._value_dims)
 
     def __call__(self) -> Tensor:
         """The rows as they were taken, see `dendrite_zoo.row_sparse.taken_rows.take_together`."""
-        rows = self.value if self._index is None else self.value.index_select(0, self._index)
-        rows = rows.view(self._shape)
+        rows = self.value if self._index is None else self.value.index_select(0, self._index).view(self._shape)
         return rows if self._mask is None else rows * self._mask
 
     def are_alike(self, optimizer: Optimizer) -> bool:
@@ -58,11 +60,12 @@ class CompactRows:
     def of(self, tensors: Iterable[Tensor]) -> Tensor:
         """The same rows of tensors that are shaped as the parameters."""
         pairs = zip(tensors, self._ids, strict=True)
-        return torch.cat([rows_of(tensor.detach(), self._row_dims).index_select(0, ids) for tensor, ids in pairs])
+        rows = torch.cat([rows_of(tensor.detach(), self._row_dims).index_select(0, ids) for tensor, ids in pairs])
+        return rows if self._index is not None else rows.view(self._shape)
 
     def write(self, value: Tensor, tensors: Iterable[Tensor]) -> None:
         """Write rows into tensors that are shaped as the parameters."""
-        parts = value.detach().split([len(ids) for ids in self._ids])
+        parts = rows_of(value.detach(), self._value_dims).split([len(ids) for ids in self._ids])
         for part, tensor, ids in zip(parts, tensors, self._ids, strict=True):
             rows_of(tensor.detach(), self._row_dims).index_copy_(0, ids, part)
 

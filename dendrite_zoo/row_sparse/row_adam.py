@@ -38,7 +38,7 @@ class Piece(NamedTuple):
         grad: their gradient.
         after: what then follows.
         moved: which of the rows have moments, where rows may have no gradient.
-        zero: the numbers of those that have none, where they need not be looked for.
+        zero: which of them have none, where that need not be looked for.
     """
 
     rows: list[Tensor]
@@ -142,8 +142,9 @@ def _spread(ids: Tensor, values: Tensor, known: KnownRows) -> Iterator[Piece]:
     for (rows, moved), start, some, grads in parts:
         dense, places = values.new_zeros(rows[0].shape), some - start
         _put([dense], places, [grads])
-        used = np.delete(places.numpy(), zero_rows(grads))
-        yield Piece(rows, dense, moved=moved, zero=np.delete(np.arange(len(moved)), used))
+        zero = np.ones(len(moved), bool)
+        zero[places.numpy()] = zero_rows(grads)
+        yield Piece(rows, dense, moved=moved, zero=zero)
 
 
 def _gathering_pays(grad: Tensor, used: int, others: int) -> bool:
@@ -157,16 +158,12 @@ def _without_resting(piece: Piece, eps: float) -> Piece:
         return piece
     rows, grad, moved = piece.rows, piece.grad, piece.moved.numpy()
     zero = zero_rows(grad) if piece.zero is None else piece.zero
-    if len(zero) == 0:
-        moved.fill(True)
-        return Piece(rows, grad)
-    before = moved[zero]
-    moved.fill(True)
-    moved[zero] = before
-    still = zero[before] if eps > 0 else zero  # what has no moments stays by itself
-    count, used = len(moved), len(moved) - len(zero)
-    if _gathering_pays(grad, used, count + len(still)):
-        ids = torch.from_numpy(np.delete(np.arange(count), zero))
+    still = np.flatnonzero(zero & moved if eps > 0 else zero)  # what has no moments stays by itself
+    used = ~zero
+    moved |= used
+    count = int(np.count_nonzero(used))
+    if count < len(moved) and _gathering_pays(grad, count, len(moved) + len(still)):
+        ids = torch.from_numpy(np.flatnonzero(used))
         some = [tensor.index_select(0, ids) for tensor in rows]
         return Piece(some, grad.index_select(0, ids), partial(_put, rows, ids, some))
     if len(still) == 0:
@@ -180,19 +177,19 @@ def _without_resting(piece: Piece, eps: float) -> Piece:
 
 
 def zero_rows(grad: Tensor) -> Any:
-    """Which rows ``(N, ...)`` are all zero, as an array.
+    """Which rows ``(N, ...)`` are all zero, an array ``(N,)``.
 
     Example:
         >>> zero_rows(torch.tensor([[0.0, -0.0], [0.0, torch.nan], [1.0, 0.0]]))
-        array([0])
+        array([ True, False, False])
     """
-    first = grad if grad.ndim == 1 else grad.flatten(1)[:, 0]
-    zero = np.flatnonzero((first == 0).numpy())
-    if grad.ndim == 1 or len(zero) == 0:
-        return zero
-    if 4 * len(zero) > len(first):
-        return np.flatnonzero(~other_than_zero(grad).numpy())
-    return zero[~other_than_zero(grad.index_select(0, torch.from_numpy(zero))).numpy()]
+    if grad.ndim > 1:
+        zero = ~grad.flatten(1)[:, 0].bool().numpy()
+        ids = np.flatnonzero(zero)
+        if 4 * len(ids) <= len(zero):
+            zero[ids] = ~other_than_zero(grad.index_select(0, torch.from_numpy(ids))).numpy()
+            return zero
+    return ~other_than_zero(grad).numpy()
 
 
 def _masked_piece(rows: list[Tensor], grad: Tensor) -> Piece:
@@ -256,6 +253,6 @@ def other_than_zero(rows: Tensor) -> Tensor:
         return rows.bool()  # several times as fast as `!= 0`
     rows = rows.flatten(1)
     if rows.device.type != "cpu" or rows.shape[1] < WIDE:
-        return rows.bool().view(torch.uint8).amax(1).bool()  # as is `amax` compared with `any`
+        return rows.abs().sum(1).bool()  # as is the sum compared with `any`
     bits = np.bitwise_or.reduce(rows.contiguous().view(BITS[rows.itemsize]).numpy(), axis=1)
     return torch.from_numpy(bits << 1 != 0)  # without the signs, which zeros have, too

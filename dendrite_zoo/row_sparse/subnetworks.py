@@ -99,6 +99,12 @@ class Subnetworks:
         x = self.layers[-1](x)
         return x if self.groups is None else self.groups.unsort(x, dim=-2)
 
+    @property
+    def are_parameters(self) -> bool:
+        """Whether they need not be cut out anew after a step, for they are what an optimizer trains."""
+        tensors = [tensor for layer in self.layers for tensor in (layer.weight, layer.bias) if tensor is not None]
+        return all(tensor.is_leaf for tensor in tensors)
+
     def detach(self) -> "Subnetworks":
         """The same, through which gradients pass without reaching the parameters."""
         layers = [layer.detach() for layer in self.layers]
