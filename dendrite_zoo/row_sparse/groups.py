@@ -229,8 +229,11 @@ class PartialLinear:
     def _product(self, x: Tensor, weight: Tensor, bias: Tensor, strength: Tensor | None, bucket: Bucket) -> Tensor:
         several, (units, inputs) = x.shape[:-2], weight.shape[-2:]
         x, weight = x.reshape(-1, bucket.size, inputs), weight.reshape(-1, units, inputs)
-        y = _GroupedProduct.apply(bias.reshape(-1, 1, units), x, weight)
-        y = self._gated(y, None if strength is None else strength.reshape(-1, 1, units))
+        bias, strength = bias.reshape(-1, 1, units), None if strength is None else strength.reshape(-1, 1, units)
+        if self.part.gate == "bias":
+            y = self._gated(_GroupedProduct.apply(bias, x, weight, None), strength)
+        else:
+            y = _GroupedProduct.apply(bias, x, weight, strength)
         return y.view(*several, -1, units)
 
     def _gated(self, y: Tensor, strength: Tensor | None) -> Tensor:
@@ -238,23 +241,30 @@ class PartialLinear:
 
 
 class _GroupedProduct(torch.autograd.Function):
-    """`torch.baddbmm` of rows and weights ``(K, u, i)``, whose gradient lies in memory as the weights do."""
+    """`torch.baddbmm` of rows and weights ``(K, u, i)``, gated where there are dendrites.
+
+    The gradient lies in memory as the weights do; the gates do not learn.
+    """
 
     @staticmethod
     @torch.amp.custom_fwd(device_type="cpu")
-    def forward(ctx: Any, bias: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        return torch.baddbmm(bias, x, weight.transpose(1, 2))
+    def forward(ctx: Any, bias: Tensor, x: Tensor, weight: Tensor, strength: Tensor | None) -> Tensor:
+        y = torch.baddbmm(bias, x, weight.transpose(1, 2))
+        gate = None if strength is None else torch.sigmoid(strength.to(y.dtype))
+        ctx.save_for_backward(x, weight, gate)
+        return y if gate is None else y.mul_(gate)
 
     @staticmethod
     @torch.amp.custom_bwd(device_type="cpu")
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        of_bias, of_x, of_weight = ctx.needs_input_grad
+        x, weight, gate = ctx.saved_tensors
+        of_bias, of_x, of_weight, _ = ctx.needs_input_grad
+        grad = grad if gate is None else grad * gate
         return (
             grad.sum(1, keepdim=True) if of_bias else None,
             grad.bmm(weight) if of_x else None,
             grad.transpose(1, 2).bmm(x) if of_weight else None,
+            None,
         )
 
 
