@@ -15,7 +15,7 @@ from dendrite_zoo.hub import HubModel
 from dendrite_zoo.lightning_modules.adapted import AdaptedTasks
 from dendrite_zoo.lightning_modules.classifier import ContextAtTest, Loss, Metrics, OptimizerFactory
 from dendrite_zoo.lightning_modules.finite import batch_named
-from dendrite_zoo.lightning_modules.known_tasks import warn_of_chance, warn_of_known_task, warn_of_silence
+from dendrite_zoo.lightning_modules.known_tasks import warn_of_chance, warn_of_known_task, warn_of_missing_task
 from dendrite_zoo.lightning_modules.losses import inputs_and_targets, unpack
 from dendrite_zoo.lightning_modules.new_classes import warn_of_classes
 from dendrite_zoo.lightning_modules.new_tasks import Learn
@@ -183,7 +183,7 @@ class ContinualClassifier(AdaptedTasks):
         if self.boundary.task is None:
             warn_of_chance(self)
         else:
-            warn_of_silence(self)
+            warn_of_missing_task(self)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """When a task starts: compute its context, and let the optimizer start anew."""

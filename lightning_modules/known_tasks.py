@@ -71,7 +71,7 @@ def warn_of_known_task(module: "TaskClassifier", task: int) -> None:
         )
 
 
-def warn_of_silence(module: "TaskClassifier") -> None:
+def warn_of_missing_task(module: "TaskClassifier") -> None:
     """Warn where a module is fitted again, and nobody says of which task the rows are."""
     if module.trainer.ckpt_path is None and module.context is not None and current_task(module.trainer) is None:
         task = module.boundary.task
