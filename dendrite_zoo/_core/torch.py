@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.utils._foreach_utils
@@ -11,6 +11,8 @@ from torch import Tensor, nn, overrides
 from torch.nn.modules import module as modules
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.overrides import TorchFunctionMode
+
+M = TypeVar("M", bound="KeepsPrecision")
 
 
 def for_each(operation: str, *arguments: Sequence[Tensor] | float, **keywords: float) -> Any:
@@ -193,35 +195,35 @@ def off_meta(before: Mapping[str, Tensor | None], module: nn.Module) -> list[str
     return [name for name in moved if not module.get_buffer(name).is_meta]
 
 
-def keep_precision(module: nn.Module, apply: Callable[..., Any], fn: Callable[[Tensor], Tensor], recurse: bool) -> None:
-    """Move a module, and never round its own buffers; those of float64 stay where they are on a device without it.
+class KeepsPrecision(nn.Module):
+    """A module whose own buffers are never rounded; those of float64 stay where they are on a device without it.
 
-    Where they come off the meta device, they are zero; what else they should be its ``_fill_buffers`` sets, if any.
-
-    Args:
-        module: whose ``_apply`` calls this.
-        apply: the ``_apply`` that it overrides.
-        fn: as for ``_apply``.
-        recurse: as for ``_apply``.
+    Where they come off the meta device, they are zero, and then what `_fill_buffers` sets.
     """
-    before = dict(module.named_buffers(recurse=False))
 
-    def moved(tensor: Tensor) -> Tensor:
-        try:
-            return fn(tensor)
-        except TypeError:  # so says MPS
-            if tensor.dtype != torch.float64 or all(tensor is not buffer for buffer in before.values()):
-                raise
-            return tensor
+    def _apply(self: M, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> M:
+        before = dict(self.named_buffers(recurse=False))
 
-    apply(moved, recurse)
-    for name, after in list(module.named_buffers(recurse=False)):
-        if after.dtype != before[name].dtype:
-            module._buffers[name] = before[name].to(after.device)
-    if blank := off_meta(before, module):
-        for name in blank:
-            module.get_buffer(name).zero_()
-        getattr(module, "_fill_buffers", lambda: None)()
+        def moved(tensor: Tensor) -> Tensor:
+            try:
+                return fn(tensor)
+            except TypeError:  # so says MPS
+                if tensor.dtype != torch.float64 or all(tensor is not buffer for buffer in before.values()):
+                    raise
+                return tensor
+
+        super()._apply(moved, recurse)
+        for name, after in list(self.named_buffers(recurse=False)):
+            if after.dtype != before[name].dtype:
+                self._buffers[name] = before[name].to(after.device)
+        if blank := off_meta(before, self):
+            for name in blank:
+                self.get_buffer(name).zero_()
+            self._fill_buffers()
+        return self
+
+    def _fill_buffers(self) -> None:
+        """Set those buffers that are not zero to begin with."""
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[Any]:

@@ -1,7 +1,7 @@
 """What every context object has in common."""
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import ClassVar
@@ -14,7 +14,7 @@ from dendrite_zoo._core.checks import check_integers
 from dendrite_zoo._core.describe import ranges
 from dendrite_zoo._core.finite import LARGEST, unusable_rows
 from dendrite_zoo._core.ranks import sum_over_ranks
-from dendrite_zoo._core.torch import keep_precision, runs_eagerly
+from dendrite_zoo._core.torch import KeepsPrecision, runs_eagerly
 from dendrite_zoo.functional.context import Context, check_ids
 
 __all__ = ["TaskContext"]
@@ -33,7 +33,7 @@ def measuring() -> Iterator[None]:
         MEASURING.reset(token)
 
 
-class TaskContext(nn.Module):
+class TaskContext(KeepsPrecision):
     """Where the context of a task comes from; its state lies in buffers, and so in every checkpoint.
 
     The buffers stay float32 whatever precision the model is cast to: a rounded prototype is another prototype.
@@ -116,10 +116,6 @@ class TaskContext(nn.Module):
                 "that were never trained for it. Give a task that was learned, or train this one first.",
                 stacklevel=3,
             )
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "TaskContext":
-        keep_precision(self, super()._apply, fn, recurse)
-        return self
 
 
 def mean_over_ranks(batches: Iterable[Tensor]) -> tuple[Tensor, int]:

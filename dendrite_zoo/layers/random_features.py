@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -12,7 +12,7 @@ from dendrite_zoo._core.checks import check_integers, wrong_argument
 from dendrite_zoo._core.finite import unusable_rows
 from dendrite_zoo._core.ranks import all_gather
 from dendrite_zoo._core.rng import random_state
-from dendrite_zoo._core.torch import full_precision, keep_precision
+from dendrite_zoo._core.torch import KeepsPrecision, full_precision
 
 __all__ = ["RandomFeatures"]
 
@@ -25,7 +25,7 @@ FAR = 10.0  # standard deviations, beyond which standardised inputs grow as a lo
 Batch = tuple[Tensor, Tensor]
 
 
-class FixedFeatures(nn.Module):
+class FixedFeatures(KeepsPrecision):
     """What features have in common that are set by the first rows they see, and stay.
 
     The buffers stay float32, whatever precision a model is cast to.
@@ -85,10 +85,6 @@ class FixedFeatures(nn.Module):
                 for buffer in self.buffers():
                     buffer.zero_()
             raise
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "FixedFeatures":
-        keep_precision(self, super()._apply, fn, recurse)
-        return self
 
 
 def principal_directions(z: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """A linear head that is solved for, not trained, from running sums of its inputs."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ from dendrite_zoo._core.checks import check_integers, check_positive, wrong_argu
 from dendrite_zoo._core.environment import memory
 from dendrite_zoo._core.finite import LARGEST, unusable_rows
 from dendrite_zoo._core.ranks import sum_over_ranks
-from dendrite_zoo._core.torch import full_precision, keep_precision
+from dendrite_zoo._core.torch import KeepsPrecision, full_precision
 from dendrite_zoo.functional.ridge import UNSEEN, add_products, ridge_discriminant, triangle_size
 
 __all__ = ["RidgeHead"]
@@ -20,7 +20,7 @@ __all__ = ["RidgeHead"]
 CHUNK = 2048  # rows whose products are summed at once
 
 
-class RidgeHead(nn.Module):
+class RidgeHead(KeepsPrecision):
     r"""Logits of classes by a linear discriminant with a ridge penalty, from running sums of all rows ever seen.
 
     :math:`G = \sum h h^\top` and, for each class, :math:`\sum h` are buffers. What they give is exact and does not
@@ -168,10 +168,6 @@ class RidgeHead(nn.Module):
         """Logits ``(..., K)``, whose softmax is a probability; a class without rows is far below all others."""
         with full_precision(h.device):
             return F.linear(h.to(self.weight.dtype), self.weight, self.bias)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "RidgeHead":
-        keep_precision(self, super()._apply, fn, recurse)
-        return self
 
     def _fill_buffers(self) -> None:
         self.bias.fill_(UNSEEN)

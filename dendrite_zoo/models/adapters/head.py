@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dendrite_zoo._core.ranks import sum_over_ranks
-from dendrite_zoo._core.torch import full_precision, keep_precision
+from dendrite_zoo._core.torch import KeepsPrecision, full_precision
 from dendrite_zoo.functional.ridge import UNSEEN
 from dendrite_zoo.layers import PatchFeatures, RandomFeatures, RidgeHead
 from dendrite_zoo.layers.ridge import RunningSums
@@ -23,7 +23,7 @@ PENALTIES = 0.1, 1.0, 10.0  # of a ridge head; rows that are left out choose: th
 LEAST_HELD, MOST_HELD = 32, 2048  # rows that are left out: of fewer none chooses the penalty, and no more are kept
 
 
-class TaskHeads(nn.Module):
+class TaskHeads(KeepsPrecision):
     """Normalises the features of each task, and maps them to classes.
 
     The linear head of a task is trained, and is an argument; that of a ridge is solved, by `fit`.
@@ -203,10 +203,6 @@ class TaskHeads(nn.Module):
     def _of_inputs(self, z: Tensor) -> list[Tensor]:
         weight = WEIGHT_OF_PATCHES if isinstance(self.inputs, list) else WEIGHT_OF_INPUTS
         return [random(z[:, self.num_features :]) * weight for random in self.random[1:]]
-
-    def _apply(self, fn: Any, recurse: bool = True) -> "TaskHeads":
-        keep_precision(self, super()._apply, fn, recurse)
-        return self
 
 
 def _best(heads: list[RidgeHead], held: list[Tensor], labels: Tensor) -> int:
