@@ -89,7 +89,7 @@ class TaskModule(LightningModule):
             self._before.clear()
         if ended is not None and self.hparams.get("reset_optimizer"):
             for optimizer in self.trainer.optimizers:
-                optimizer.state.clear()
+                optimizer.begin_anew() if isinstance(optimizer, DendriteAdam) else optimizer.state.clear()
         return started
 
     def keep_until_trained(self, part: nn.Module, *, recurse: bool = True, but: tuple[str, ...] = ()) -> None:

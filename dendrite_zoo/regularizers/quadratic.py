@@ -65,9 +65,11 @@ class Covered(NamedTuple):
         return tensor if self.rows is None else rows_of(tensor, self.row_dims).index_select(0, self.rows)
 
     def put(self, tensor: Tensor, part: Tensor) -> None:
-        """Write a changed copy of the rows back."""
+        """Write a changed copy of that part back."""
         if self.rows is not None:
             rows_of(tensor, self.row_dims).index_copy_(0, self.rows, part)
+        elif part is not tensor:
+            tensor.copy_(part)
 
 
 def covered_by(gradient: Tensor) -> Covered:

@@ -61,6 +61,7 @@ class SynapticIntelligence(QuadraticPenalty):
         check_range(0, math.inf, si_lambda=si_lambda)
         self.eps = eps
         self.path: dict[str, Tensor] = {}
+        self._moved: dict[str, Moved] = {}
         super().__init__(parameters, si_lambda)
         self._pending: dict[str, Covered] = {}
         self._before: dict[str, Tensor] = {}
@@ -75,6 +76,8 @@ class SynapticIntelligence(QuadraticPenalty):
         """
         self.after_step()
         covered = self._pending = self._covered(parameters)
+        for name, c in covered.items():
+            self._moved[name].add(c)
         thetas = self._parts(self.parameters, covered)
         _remember(self._before, covered, thetas)
         _remember(self._gradient, covered, [c.gradient for c in covered.values()])
@@ -103,15 +106,18 @@ class SynapticIntelligence(QuadraticPenalty):
         self.after_step()
         remedy = "Skip steps whose loss or gradient is not finite, or clip the gradients."
         check_finite("the weights at the end of a task", self.parameters, remedy)
-        importance = {}
-        for name, p in self.parameters.items():
-            moved = (p.detach() - self.anchor[name]).square_().add_(self.eps)
-            importance[name] = self.importance[name].addcdiv(self.path[name].clamp(min=0), moved)
+        importance, parts = {}, {name: moved.so_far(self.path[name].device) for name, moved in self._moved.items()}
+        for name, part in parts.items():
+            theta, anchor = part.of(self.parameters[name].detach()), part.of(self.anchor[name])
+            distance = (theta - anchor).square_().add_(self.eps)
+            gain = part.of(self.path[name]).clamp(min=0)
+            importance[name] = part.of(self.importance[name]).addcdiv(gain, distance)
         check_finite("the importance of the weights", importance, remedy)
-        for name, p in self.parameters.items():
-            self.importance[name].copy_(importance[name])
-            self.anchor[name].copy_(p.detach())
-            self.path[name].zero_()
+        for name, part in parts.items():
+            part.put(self.importance[name], importance[name])
+            part.put(self.path[name], torch.zeros_like(importance[name]))
+            self.anchor[name].copy_(self.parameters[name].detach())
+            self._moved[name] = Moved()
         self.num_tasks += 1
 
     def state_dict(self) -> dict[str, Any]:
@@ -125,16 +131,58 @@ class SynapticIntelligence(QuadraticPenalty):
         super().load_state_dict(state)
         self._load(self.path, state["path"])
         self._pending = {}
+        for moved in self._moved.values():
+            moved.rows = None  # the state does not say it
 
     def _hold(self, name: str, p: Tensor) -> None:
         super()._hold(name, p)
-        self.path[name] = _zeros(p)
+        self.path[name], self._moved[name] = _zeros(p), Moved()
+
+
+class Moved:
+    """The rows of a parameter that the steps of a task have covered: what it costs to end the task follows them.
+
+    Attributes:
+        rows: those of some steps, where they differ; None where all may have been covered.
+
+    Example:
+        >>> moved = Moved()
+        >>> for rows in ([2, 5], [2, 5], [5, 7]):
+        ...     moved.add(Covered(torch.zeros(2, 3), torch.tensor(rows), row_dims=1))
+        >>> moved.so_far().rows
+        tensor([2, 5, 7])
+    """
+
+    MANY = 1 << 20
+    """Rows from which on those that are there more than once are left out."""
+
+    def __init__(self) -> None:
+        self.rows: list[Tensor] | None = []
+        self._row_dims, self._most = 0, self.MANY
+
+    def add(self, part: Covered) -> None:
+        """Take note of what a step covers."""
+        if part.rows is None or self.rows is None:
+            self.rows = None
+        elif not self.rows or not torch.equal(self.rows[-1], part.rows):
+            self.rows.append(part.rows)
+            self._row_dims = part.row_dims
+            if sum(map(len, self.rows)) > self._most:
+                self.rows = [torch.cat(self.rows).unique()]
+                self._most = 2 * len(self.rows[0]) + self.MANY
+
+    def so_far(self, device: torch.device | None = None) -> Covered:
+        """What they have covered, as a part of any tensor of the parameter's shape, which is on this device."""
+        if self.rows is None:
+            return Covered(torch.empty(0))
+        rows = torch.cat(self.rows).unique() if self.rows else torch.zeros(0, dtype=torch.long, device=device)
+        return Covered(torch.empty(0), rows, self._row_dims)
 
 
 def _remember(store: dict[str, Tensor], covered: Mapping[str, Covered], tensors: list[Tensor]) -> None:
     """Copy tensors until the step is over: rows into new memory, all else into memory that is used again."""
     for (name, c), tensor in zip(covered.items(), tensors, strict=True):
         if c.rows is not None or name not in store or store[name].shape != tensor.shape:
-            store[name] = _zeros(tensor)
+            store[name] = torch.empty_like(tensor, dtype=torch.promote_types(tensor.dtype, torch.float32))
     if covered:
         for_each("copy_", [store[name] for name in covered], tensors)

@@ -97,6 +97,17 @@ class DendriteAdam(torch.optim.Adam):
             if owner is not None and owner.param_groups is self.param_groups:  # so too if Lightning has wrapped it
                 parameter.owner = None
 
+    @torch.no_grad()
+    def begin_anew(self) -> None:
+        """Forget all moments and steps, as a new optimizer of the same parameters would have none."""
+        for parameter in [*self.state]:
+            state, known = self.state[parameter], self._known.get(id(parameter))
+            if known is not None and isinstance(parameter, RowParameter) and known.are_of(parameter, state):
+                known.begin_anew()
+                state["step"].zero_()
+            else:
+                del self.state[parameter]
+
     def forget(self, parameter: Tensor) -> dict[str, Any]:
         """Forget a parameter that is in no group any more; return its moments."""
         self._known.pop(id(parameter), None)

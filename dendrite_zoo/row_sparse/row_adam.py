@@ -77,6 +77,14 @@ class KnownRows:
             self._ids = sparse_indices(grad), row_ids(grad)
         return self._ids[1], sparse_values(grad)
 
+    def begin_anew(self) -> None:
+        """Set all moments to zero, which costs what the rows cost that have moved."""
+        ids = self.moved.nonzero().squeeze(1)
+        for moments in self.everything[1:]:
+            moments.index_fill_(0, ids, 0.0)
+        self.moved.fill_(False)
+        self.keep()
+
     def keep(self) -> None:
         """After the owner's step: they are known still."""
         self._version = version_of(self._mean)

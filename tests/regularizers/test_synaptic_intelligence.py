@@ -223,3 +223,36 @@ def test_what_is_not_finite_changes_nothing(what):
     with pytest.raises(ValueError, match=r"Expected the .* to be finite, but got NaN or infinity for 'theta'\. Skip"):
         si.end_task()
     assert str(si.state_dict()) == before
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_task_that_covers_some_rows_ends_as_if_it_had_covered_all(resumed):
+    torch.manual_seed(0)
+    dense = nn.Linear(4, 50)
+    sparse = copy.deepcopy(dense)
+    models = [(m, SynapticIntelligence({"w": m.weight}, si_lambda=2.0)) for m in (dense, sparse)]
+    for task in range(3):
+        rows = torch.randperm(50)[:10]
+        for step in range(4):
+            gradient = torch.zeros(50, 4)
+            some = rows[:5] if step < 2 else rows
+            gradient[some] = torch.randn(len(some), 4)
+            indices = some.sort().values.unsqueeze(0)
+            few = torch.sparse_coo_tensor(
+                indices, gradient[indices[0]], (50, 4), is_coalesced=True, check_invariants=True
+            )
+            for (model, si), g in zip(models, (gradient, few), strict=True):
+                model.weight.grad = g.clone()
+                si.before_step()
+                with torch.no_grad():
+                    model.weight -= 0.1 * model.weight.grad.to_dense()
+            if resumed and step == 2:
+                state = copy.deepcopy(models[1][1].state_dict())
+                models[1] = (sparse, SynapticIntelligence({"w": sparse.weight}, si_lambda=2.0))
+                models[1][1].load_state_dict(state)
+        for _, si in models:
+            si.end_task()
+        whole, part = models[0][1], models[1][1]
+        for name in ("importance", "anchor", "path"):
+            assert torch.equal(getattr(whole, name)["w"], getattr(part, name)["w"]), (task, name)
+    assert torch.equal(dense.weight, sparse.weight)

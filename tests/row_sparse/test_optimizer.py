@@ -230,6 +230,23 @@ def test_cleared_state_makes_it_as_new():
     assert_same_weights(one, other, atol=0, rtol=0)
 
 
+@pytest.mark.parametrize("winners", ["activation", "context"])
+def test_one_that_begins_anew_is_as_new(winners):
+    model = make(winners=winners)
+    twin, optimizer = copy.deepcopy(model), DendriteAdam(model.parameters(), lr=1e-2)
+    train(model, optimizer, torch.randn(C))
+    twin.load_state_dict(model.state_dict())
+    optimizer.begin_anew()
+    assert all(not state["exp_avg"].any() and state["step"] == 0 for state in optimizer.state.values())
+    other = DendriteAdam(twin.parameters(), lr=1e-2)
+    for first in (5, 10):  # in other contexts than before
+        context = torch.randn(C)
+        train(model, optimizer, context, first=first)
+        train(twin, other, context, first=first)
+    for one, new in zip(model.parameters(), twin.parameters(), strict=True):
+        assert torch.equal(one, new)
+
+
 def test_accumulated_gradients():
     ours, theirs, context = make(), make(), contexts()["shared"]
     optimizer = DendriteAdam(ours.parameters(), lr=0.01)
