@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from dendrite_zoo._core.checks import wrong_argument
 from dendrite_zoo.rl import Demonstrations, TaskSpec, collect_demonstrations
@@ -39,6 +39,8 @@ def folder_of_run(
     elif trainer.is_global_zero:
         others = (folder.with_name(f"{folder.name}-{number}") for number in itertools.count(2))
         folder = next(one for one in itertools.chain([folder], others) if is_usable(one))
+        if not trainer.loggers:  # where nobody expects files
+            rank_zero_info(f"The demonstrations are kept in {folder.resolve()}; `folder=` says where else.")
     return Path(trainer.strategy.broadcast(str(folder)))
 
 

@@ -212,3 +212,14 @@ def test_fits_without_a_logger_do_not_meet_each_others_demonstrations(tmp_path):
     assert learn(calm) == "/demonstrations" and learn(windy) == "/demonstrations-2", "what fits is used again"
     assert learn(windy, episodes=3) == "/demonstrations-3"
     assert learn(windy, dagger_rounds=1) == "/demonstrations-2" and learn(windy, dagger_rounds=1) == "/demonstrations-4"
+
+
+def test_a_fit_without_a_logger_says_where_its_demonstrations_are(tmp_path, caplog):
+    quiet = {"accelerator": "cpu", "enable_progress_bar": False, "enable_model_summary": False}
+    sizes = {"val_episodes": 1, "epochs": 1, "updates_per_epoch": 1, "episodes_per_task": 1, "dagger_rounds": 0}
+    data = DemonstrationMixture(ledges(success=None), num_processes=0, expert=expert, **sizes)
+    policy = ActiveDendritePolicy(data.tasks, hidden_features=[8, 8], observation_size=3, action_size=2)
+    with caplog.at_level("INFO"):
+        trainer = Trainer(**data.trainer_kwargs(), **quiet, default_root_dir=tmp_path, logger=False)
+        trainer.fit(BehaviorCloning(policy, warmup=1), data)
+    assert f"The demonstrations are kept in {tmp_path / 'demonstrations'}; `folder=` says" in caplog.text
