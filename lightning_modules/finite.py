@@ -40,6 +40,8 @@ def check_loss(module: LightningModule, loss: Tensor, batch: Any) -> None:
         return
     else:
         remedy = "Lower `lr`, clip gradients with Trainer(gradient_clip_val=1.0), or check the targets."
+        if "reward_scale" in module.hparams:  # optimized by hand, and a Trainer clips nothing of it
+            remedy = "Lower `lr` or `reward_scale`, or give rewards of moderate size."
         cause = f"Data and weights are finite. {remedy}{half}"
     where = f"update {module.global_step} (epoch {trainer.current_epoch}, batch {trainer.fit_loop.batch_idx})"
     raise ValueError(f"Expected a finite loss, but got {value} in {where}, which was not made. {cause}")

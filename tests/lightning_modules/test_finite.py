@@ -230,7 +230,7 @@ def test_soft_actor_critic_does_not_step(column, name, value, tmp_path):
     pytest.importorskip("metaworld")
     spoil, data = Spoil(column, value), practice()
     module = MultiTaskSAC(small_policy(), batch_size_per_task=8, reward_scale=10.0)
-    place = rf"`batch\['{name}'\]`, rows \[\d+, \d+" if name else "Data and weights are finite"
+    place = rf"`batch\['{name}'\]`, rows \[\d+, \d+" if name else "are finite. Lower `lr` or `reward_scale`, or give"
     fit = trainer(tmp_path, **data.trainer_kwargs(), callbacks=[spoil])
     with pytest.raises(ValueError, match=place):
         fit.fit(module, data)
