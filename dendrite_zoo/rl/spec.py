@@ -17,6 +17,7 @@ from dendrite_zoo.rl.form import FLATTEN, MAKER, Spaces, StepResult, check_step,
 __all__ = ["TaskSpec"]
 
 SUCCESS = "a key of info, or a function (observation, reward, terminated, truncated, info) -> bool"
+BY_FUNCTION = 'Where an end may lack it, give a function: lambda seen, reward, ended, cut, info: info.get("%s", False).'
 
 
 @dataclass(frozen=True)
@@ -118,9 +119,9 @@ class TaskSpec:
         """The same task with observations of mean 0 and standard deviation 1, as random actions meet them.
 
         Policies normalise observations by themselves, but in the same way for all tasks; this is for tasks that see
-        numbers of other sizes. What was measured is a part of the task, which a loop of your own is to play as well; a
-        policy remembers it, and an evaluation in the plain task is right. ``success`` is asked about observations as
-        they were.
+        numbers of other sizes. What was measured is a part of the task. A policy remembers it, and an evaluation in the
+        plain task is right; a loop of your own in the plain environment gives ``policy.seen(observation, task)`` to
+        ``act``. ``success`` is asked about observations as they were.
 
         Args:
             steps: that are played to measure by.
@@ -271,19 +272,18 @@ class TaskSpec:
         else:
             _, _, terminated, truncated, info = result
             if self.success not in info and (terminated or truncated):
-                keys = f"one of {', '.join(map(repr, info))}" if info else "which has none"
+                keys = "one of " + ", ".join(map(repr, info)) if info else "which has none"
                 expected = f"a key of the info of {self.name}, {keys}"
-                raise wrong_argument("success", expected, self.success)
+                raise wrong_argument("success", expected, self.success, BY_FUNCTION % self.success)
             answer = info.get(self.success, False)
         said = np.asarray(answer)
-        if said.size != 1 or said.dtype.kind not in "biuf" or said.item() not in (0, 1):
-            raise ValueError(f"Expected `success` of {self.name} to say True or False, but got {answer!r}.")
-        return bool(said.item())
+        if said.size == 1 and said.dtype.kind in "biuf" and said.item() in (0, 1):
+            return bool(said.item())
+        raise ValueError(f"Expected `success` of {self.name} to say True or False, but got {answer!r}.")
 
     def __getstate__(self) -> dict[str, Any]:
         """What is sent to another process: functions by value, where they can be."""
-        module = pickler()
-        sent = {name: module.dumps(getattr(self, name)) for name in ("make_env", "success")}
+        sent = {name: pickler().dumps(getattr(self, name)) for name in ("make_env", "success")}
         return {**vars(self), **sent}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:

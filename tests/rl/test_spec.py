@@ -365,8 +365,13 @@ def test_success_must_be_said():
     spec = TaskSpec("a", calm, success="is_success")
     assert spec.succeeded(None, 0.0, False, False, {}) is False, "some say it at the end alone"
     assert spec.succeeded(None, 0.0, True, False, {"is_success": np.float32(1)}) is True
-    with pytest.raises(ValueError, match="`success` to be a key of the info of a, one of 'near', but got 'is_success'"):
+    words = "`success` to be a key of the info of a, one of 'near', but got 'is_success'"
+    with pytest.raises(ValueError, match=words) as refused:
         spec.succeeded(None, 0.0, False, True, {"near": True})
+    function = str(refused.value).split("give a function: ")[1].removesuffix(".")
+    said = TaskSpec("a", calm, success=eval(function))  # what the message offers
+    assert not said.succeeded(None, 0.0, False, True, {"near": True})
+    assert said.succeeded(None, 0.0, False, True, {"is_success": True})
     with pytest.raises(ValueError, match="`success` of a to say True or False, but got None"):
         TaskSpec("a", calm, success=lambda *_: None).succeeded(None, 0.0, False, False, {})
 
@@ -374,7 +379,9 @@ def test_success_must_be_said():
 def test_a_process_says_what_is_wrong_with_an_environment_in_one_sentence():
     with TaskEnvironments([TaskSpec("a", calm, success="won")], num_processes=1) as envs:
         envs.reset()
-        with pytest.raises(ValueError, match=r"a key of the info of a, one of 'near', but got 'won'\.$"):
+        with pytest.raises(
+            ValueError, match=r"a key of the info of a, one of 'near', but got 'won'\. Where an end may lack it, give"
+        ):
             for _ in range(12):
                 envs.step([[-0.0, 0.0]])
 
