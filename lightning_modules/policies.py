@@ -42,6 +42,7 @@ class PolicyModule(NewTaskModule):
         self._task_of_batch = 0  # where the data do not say it
         self._noted: set[str] = set()  # tasks that this fit has trained
         self._looked_at = False  # a batch, for the scale of its observations
+        self._knows_learned = True  # or a loop of one's own has trained the policy, on tasks that it does not say
 
     def setup(self, stage: str) -> None:
         """Refuse data of tasks that the policy does not know, before anything is trained."""
@@ -50,6 +51,8 @@ class PolicyModule(NewTaskModule):
         tasks = getattr(self.datamodule, "tasks", None)
         self._places = None if tasks is None else torch.tensor(places_of(tasks, self.tasks))
         check_sizes(self.model, self.datamodule)
+        if stage == "fit" and isinstance(self.model, LearnedTasks):
+            self._knows_learned = not self.model.was_trained_elsewhere()
         super().setup(stage)
         if stage == "fit" and self.new is not None:
             if words := self.words_of_tasks_without_parts():
@@ -148,7 +151,8 @@ class PolicyModule(NewTaskModule):
         if names := {model.tasks[number] for number in task.unique().tolist()} - self._noted:
             self._noted |= names
             known = model.learned_tasks or [self.tasks[one] for one in self.earlier_tasks() if not self.may_change_all]
-            model.learned_tasks = names.union(known)
+            if self._knows_learned or known:
+                model.learned_tasks = names.union(known)
             own = [one for one in getattr(self.datamodule, "specs", ()) if not isinstance(one, MetaWorldTask)]
             normalizers = {spec.name: spec.normalizer for spec in own if spec.name in names}
             model.task_normalizers = {**model.task_normalizers, **normalizers}

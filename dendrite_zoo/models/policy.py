@@ -97,6 +97,7 @@ class ActiveDendritePolicy(LearnedTasks, ControlModel):
         super().__init__(config)
         self.mlp = self._network(config, len(self.observation_mean), 2 * self.config["action_size"])
         self._folded = FoldedCache()
+        self.note_draw()
 
     @property
     def networks(self) -> list[ActiveDendriteMLP]:
@@ -170,7 +171,7 @@ class ActiveDendritePolicy(LearnedTasks, ControlModel):
         which PyTorch keeps no account, call ``policy.eval()``.
 
         Args:
-            observation: ``(observation_size,)``, as the environment gives it.
+            observation: ``(observation_size,)``, as the environment gives it; or as `seen` does.
             task: name or index.
             deterministic: the mean, squashed; else a sample.
 
@@ -188,7 +189,7 @@ class ActiveDendritePolicy(LearnedTasks, ControlModel):
                 "observation", f"of shape {(size,)}", tuple(x.shape), "For many at once call act_batch."
             )
         with torch.inference_mode():
-            total, x = x.sum(), self.normalized(x)
+            total, x = x.sum(), self.normalized(self.looked_at(x, index))
             network = self._folded.get(self.mlp, index, lambda: self._fold(index))
             action = self._squash(network(x[None]), deterministic)[0]
         if not all(map(math.isfinite, (action.sum(), x.sum(), total))):
@@ -222,12 +223,12 @@ class ActiveDendritePolicy(LearnedTasks, ControlModel):
         if not bool(x.isfinite().all()):
             raise ValueError(_not_finite(observations))
         with torch.no_grad():
-            return self._squash(self.mlp(self._inputs(x, index), index), deterministic)
+            return self._squash(self.mlp(self._inputs(self.looked_at(x, index), index), index), deterministic)
 
     def fold(self, task: Task) -> nn.Sequential:
         """A plain network without dendrites that acts as `act` does in one task; `torch.export` takes it.
 
-        It maps observations ``(B, observation_size)``, as the environment gives them, to actions ``(B, action_size)``,
+        It maps observations ``(B, observation_size)``, as `act` takes them, to actions ``(B, action_size)``,
         each in [-1, 1]; the normaliser is its first part.
 
         Args:

@@ -145,3 +145,82 @@ def test_a_loop_of_ones_own_says_what_it_trained():
     check_says(model, "lift", ["push"])
     model.learned_tasks = TASKS
     check_silent(model, *TASKS)
+
+
+@pytest.mark.parametrize("kind", [BehaviorCloning, MultiTaskSAC])
+def test_what_a_loop_of_ones_own_trained_before_is_not_taken_for_unlearned(kind):
+    model = policy()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model(torch.randn(4, 3), torch.tensor([0, 1, 2, 0]))[0].square().sum().backward()
+    optimizer.step()
+    module, _ = trained(kind, model=model, tasks=(0,))
+    check_silent(module.model, *TASKS)
+    check_silent(trained(kind, model=module.model, tasks=(0,))[0].model, *TASKS)
+
+
+def normalised(size=3, mean=100.0, scale=10.0):
+    """A policy that has learned to lift, and to push normalised."""
+    model = ActiveDendritePolicy(TASKS, observation_size=size, action_size=2, hidden_features=[8, 8])
+    model.learned_tasks = TASKS
+    model.task_normalizers = {"lift": None, "push": ((mean,) * size, (scale,) * size)}
+    return model
+
+
+def test_observations_of_plain_environments_are_shown_as_they_were_learned():
+    model, x = normalised(), np.array([[90.0, 100.0, 120.0], [0.0, 1.0, 2.0]])
+    as_learned = [[-1.0, 0.0, 2.0], [-10.0, -9.9, -9.8]]
+    np.testing.assert_allclose(model.seen(x, "push"), as_learned)
+    np.testing.assert_allclose(model.seen(torch.tensor(x[0]), np.int64(1)), as_learned[0])
+    np.testing.assert_allclose(model.seen(x, ["lift", "push"]), [x[0], as_learned[1]])
+    np.testing.assert_array_equal(model.seen(x[0].tolist(), "lift"), x[0])
+    np.testing.assert_array_equal(model.seen(x, "drop"), x)
+    for given, task in ((x[:, :2], "push"), (x, ["push"]), (x[0], ["push", "lift"]), (x[None], "push")):
+        with pytest.raises(ValueError, match="Expected `observation` to be of shape"):
+            model.seen(given, task)
+
+
+@pytest.mark.parametrize("act", ["act", "act_batch"])
+def test_acting_on_what_a_plain_environment_shows_is_said_once(act):
+    def play(model, rows, task="push"):
+        if act == "act_batch":
+            return model.act_batch(rows, task)
+        return [model.act(row, task) for row in rows]
+
+    draws = np.random.RandomState(0).randn(100, 3)
+    plain = 100 + 10 * draws
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        play(normalised(), plain, "lift")
+        play(normalised(), plain, "drop")
+        play(normalised(), draws)
+        play(normalised(), normalised().seen(plain, "push"))
+        play(normalised(mean=0.1, scale=0.5), 0.1 + 0.5 * draws)  # which may be either
+        play(normalised(), 100 * draws)  # far off in both ways
+        play(normalised(), np.where(np.arange(100)[:, None] % 10, plain, draws))  # an odd one now and then
+    model = normalised()
+    play(model, draws)  # as an evaluation does before
+    with pytest.warns(UserWarning, match=r"Give policy.seen\(observation, 'push'\) in their place") as said:
+        play(model, plain)
+    assert said[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        play(model, plain)
+
+
+@pytest.mark.parametrize("size", [1024, 1025, 20_000])
+def test_a_file_has_normalisers_of_any_size(size, tmp_path):
+    model = normalised(size, mean=-1 / 3)
+    model.save_pretrained(tmp_path)
+    assert dendrite_zoo.load(tmp_path).task_normalizers == model.task_normalizers
+
+
+def test_normalisers_that_a_file_has_no_room_for_are_a_warning(tmp_path):
+    with pytest.warns(UserWarning, match="at most 40,000 numbers of all tasks, but got 40,001"):
+        normalised(40_001).save_pretrained(tmp_path)
+    assert not dendrite_zoo.load(tmp_path).task_normalizers
+
+
+@pytest.mark.parametrize("given", ["no base64", "AAAA", "AAAAAAAAAAA="])
+def test_a_packed_normaliser_that_is_none_is_refused(given):
+    with pytest.raises(ValueError, match="Expected `task_normalizers` to be mean and scale of 3 numbers"):
+        policy().as_normalizers({"push": given})
