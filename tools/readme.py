@@ -62,6 +62,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "multi-task": tasks.multi_task_table,
     "real-data": tasks.real_data_table,
     "backbone-sequence": tasks.backbone_sequence_table,
+    "backbone-sequence-efficientnet": lambda: tasks.backbone_sequence_table("backbone-sequence-efficientnet.json"),
     "robots": robots.robots_table,
     "fifty-skills": robots.fifty_skills_table,
     "pendulum": robots.pendulum_table,

@@ -88,20 +88,27 @@ def new_tasks_table() -> str:
     return table(["a further task trains", "mean accuracy", "forgetting", "the first task", "the last"], rows)
 
 
-def backbone_sequence_table() -> str:
+def backbone_sequence_table(file: str = "backbone-sequence.json") -> str:
     """Data sets one after another on a frozen backbone: what it reaches, and what was trained, beside copies of it."""
     names = {"mnist": "MNIST", "fashion-mnist": "Fashion-MNIST", "omniglot": "Omniglot", "digits": "digits"}
-    records, rows = read_records(RESULTS / "backbone-sequence.json"), []
-    copies = next(r.more["trained_per_task"] for r in records if r.method == "a fine-tuned copy a task")
+    records, rows = read_records(RESULTS / file), []
+    copies = next((r.more["trained_per_task"] for r in records if r.method == "a fine-tuned copy a task"), None)
     for record in records:
         found = dict(zip(record.more["tasks"], record.task_accuracies or [], strict=True))
         spread = "" if record.average_accuracy_std is None else f" ± {record.average_accuracy_std:.4f}"
         mean_of_tasks = f"{record.average_accuracy:.4f}{spread} ({seeds(record)})"
         trained = record.more["trained_per_task"]
         of_task = "; ".join(f"{numbers:,}" for numbers in sorted({*trained}))
-        shares = sorted({100 * own / copy for own, copy in zip(trained, copies, strict=True)})
-        share = f"{100 * sum(trained) / sum(copies):.1f} %"
-        share += f" ({'; '.join(f'{one:.1f}' for one in shares)})" * (len(shares) > 1)
         accuracies = [f"{found[name]:.3f}" for name in names]
-        rows.append([record.method, record.context_at_test, *accuracies, mean_of_tasks, of_task, share])
+        last = mean_of_tasks, of_task, _share(trained, copies)
+        rows.append([record.method, record.context_at_test, *accuracies, *last])
     return table(["method", "task", *names.values(), "mean", "trained a task", "of the copies"], rows)
+
+
+def _share(trained: Sequence[int], copies: Sequence[int] | None) -> str:
+    """How much was trained of what copies train, in all tasks and in each; nothing where there are no copies."""
+    if copies is None:
+        return ""
+    shares = sorted({100 * own / copy for own, copy in zip(trained, copies, strict=True)})
+    each = f" ({'; '.join(f'{one:.1f}' for one in shares)})" if len(shares) > 1 else ""
+    return f"{100 * sum(trained) / sum(copies):.1f} %{each}"
