@@ -58,7 +58,7 @@ def main() -> None:
             limit_train_batches=args.batches,
             limit_val_batches=0,
         )
-        trainer.fit(ContinualClassifier(model), stream)
+        trainer.fit(ContinualClassifier(model, lr=5e-4), stream)
 
     def loop() -> None:
         model.context.start_task(1, (x for x, _ in stream.task_loader(1)))

@@ -29,7 +29,7 @@ class MultiTaskClassifier(TaskClassifier):
             ``context=``; one that maps ``x`` and ``task=``, integers ``(B,)``, or ``x`` alone; or what
             `dendrite_zoo.load` takes; or the config of a registered model, from which it is built.
         context: where the context comes from (`dendrite_zoo.contexts`); needed where ``model`` takes ``(x, context)``.
-        lr: learning rate of `dendrite_zoo.optim.DendriteAdam`, 1/step.
+        lr: learning rate of `dendrite_zoo.optim.DendriteAdam`, 1/step; by default the model's ``default_lr``, or 5e-4.
         optimizer: makes another optimizer from the parameters, with a learning rate of its own.
         lr_schedule: ``"cosine"`` lets the learning rate fall to 0 over the fit, along half a cosine; ``"inverse"`` as
             ``1 / (1 + n / 200)`` after ``n`` steps, for fits whose end is not known.
@@ -64,7 +64,7 @@ class MultiTaskClassifier(TaskClassifier):
         model: nn.Module | Mapping[str, Any] | str,
         *,
         context: TaskContext | None = None,
-        lr: float = 5e-4,
+        lr: float | None = None,
         optimizer: OptimizerFactory | None = None,
         lr_schedule: Schedule | None = None,
         label_smoothing: float = 0.0,

@@ -168,6 +168,19 @@ class ActiveDendriteClassifier(TaskClassifier, DendriteModel):
         self.context.warn_of_unlearned(task)
         return self.mlp(x, context)
 
+    @property
+    def default_lr(self) -> float:
+        """The learning rate of the modules of `dendrite_zoo.lightning_modules`, where none is given.
+
+        5e-4 for 2048 units, as in the paper, and for a model that knows tasks; the fewer units a layer has, the more,
+        up to 4e-3, as of few active units each has to learn more; 4e-3 where the context chooses them.
+        """
+        if self.num_tasks or self.config["activation"] != "k-winners":
+            return 5e-4
+        if self.config["winners"] == "context":
+            return 4e-3
+        return min(4e-3, max(5e-4, 5e-4 * 2048 / max(self.config["hidden_features"])))
+
     def active_units(self, task: int) -> list[Tensor]:
         """The units of each hidden layer that are active in a task; see `ActiveDendriteMLP.active_units`."""
         return self.mlp.active_units(self._context_of(task))

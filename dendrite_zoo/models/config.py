@@ -79,7 +79,8 @@ class MLPConfig(Arguments):
         num_segments: segments a unit; 0 for a network without dendrites.
         gate: see `dendrite_zoo.layers.ActiveDendriteLinear`.
         activation: ``"k-winners"`` or ``"relu"``.
-        activation_density: share of the units of a hidden layer that win.
+        activation_density: share of the units of a hidden layer that win; fewer than about ten units learn little, so
+            of a narrow layer choose more than the paper's share: 0.2 of 64 units.
         winners: what the winners of a hidden layer are chosen by: ``"activation"``, of each input anew (the paper's
             k-winners), or ``"context"``: see `ActiveDendriteMLP`.
         weight_density: share of inputs each hidden unit sees.

@@ -25,6 +25,20 @@ def mixed(num_tasks=3, epochs=1, **kwargs):
     return MixedTasks(PermutedTasks("digits", num_tasks, batch_size=64, **kwargs), epochs=epochs)
 
 
+def test_a_new_network_learns_with_the_learning_rate_that_its_width_asks_for():
+    torch.manual_seed(0)
+    model = ActiveDendriteClassifier(64, [128, 128], 10, max_tasks=2, context="one-hot")
+    trainer = fit(MultiTaskClassifier(model), mixed(2, epochs=5))
+    assert min(float(trainer.callback_metrics[f"val/task_{j}/acc"]) for j in range(2)) > 0.75
+    wide = ActiveDendriteClassifier(8, [2048, 64], 3, max_tasks=2)
+    plain = ActiveDendriteClassifier(8, [64], 3, max_tasks=2, activation="relu")
+    parts = ActiveDendriteClassifier(8, [2048], 3, max_tasks=2, winners="context")
+    known = ActiveDendriteClassifier(8, [64], 3, max_tasks=2)
+    known.context.start_task(0, [torch.randn(4, 8)])
+    rates = [ContinualClassifier(each).hparams["lr"] for each in (known, wide, plain, parts)]
+    assert rates == [5e-4, 5e-4, 5e-4, 4e-3], "a model that knows tasks is fine-tuned"
+
+
 class Embedding(nn.Module):
     """A stranger's network that takes the task."""
 
