@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
-from dendrite_zoo._core.batches import warn_of_pixels
+from dendrite_zoo._core.batches import warn_of_size
 from dendrite_zoo._core.checks import check_choice, check_positive, check_share, wrong_argument
 from dendrite_zoo._core.lightning import attached_trainer, averaging
 from dendrite_zoo.contexts import FoundContext, TaskContext
 from dendrite_zoo.contexts.base import measuring
 from dendrite_zoo.lightning_modules.finite import check_output
 from dendrite_zoo.lightning_modules.losses import (
+    NUMBERED,
     check_loss,
     check_targets,
     cross_entropy,
@@ -109,14 +110,13 @@ class TaskClassifier(NewTaskModule):
             raise
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Judge the scale of the first inputs, where neither a stream nor the model does."""
+        """Judge the scale of the first inputs, where the model does not."""
         super().on_train_batch_start(batch, batch_idx)
-        if self._has_looked:
+        if self._has_looked or isinstance(self.model, AdaptedBackbone | RidgeClassifier):
             return
         self._has_looked = True
-        judged = hasattr(self.datamodule, "task_loader") or isinstance(self.model, AdaptedBackbone | RidgeClassifier)
-        if not judged and isinstance(batch, tuple | list) and batch:
-            warn_of_pixels(batch[0])
+        if isinstance(batch, tuple | list) and batch:
+            warn_of_size(batch[0], self.model, pixels=not hasattr(self.datamodule, "task_loader"))
 
     def start_context(self, task: int, batches: Iterable[Any]) -> None:
         """Compute the context of a task, as it is to be once a batch of the task was trained on."""
@@ -194,7 +194,7 @@ class TaskClassifier(NewTaskModule):
             name = "max_tasks" if things == "tasks" else "num_classes"
             most, given = getattr(owner, name, None), getattr(self.datamodule, f"num_{things}", None)
             if most is not None and given is not None and given > most:
-                remedy = f"Build the model, or load it with from_pretrained, with {name}={given}."
+                remedy = f"Build the model, or load it with from_pretrained, with {name}={given}." + NUMBERED[things]
                 if isinstance(self.model, AdaptedBackbone) and isinstance(self.model.config[name], list):
                     remedy = "Number the classes of each task from 0, or give `num_classes` one number for all."
                 expected = f"a datamodule of at most {most} {things}, for which the model has room"

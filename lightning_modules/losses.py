@@ -9,6 +9,11 @@ from torch import Tensor, nn
 
 from dendrite_zoo._core.checks import wrong_argument
 
+NUMBERED = {
+    "tasks": "",
+    "classes": " If labels do not begin with 0, or have gaps, number them: names, y = numpy.unique(y, "
+    "return_inverse=True).",
+}
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 

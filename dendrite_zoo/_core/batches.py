@@ -4,10 +4,13 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 ROWS = 256
 """Of inputs, by which their scale is judged."""
+FEW, SIZES = 8, (0.01, 50.0)
+"""Of fewer rows nothing is said; root mean squares of columns, between which a network learns from them."""
+NORMS = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm1d, nn.BatchNorm2d, nn.RMSNorm)
 
 
 def input_batches(batches: Any) -> Iterator[Any]:
@@ -70,6 +73,34 @@ def warn_of_pixels(x: Any) -> None:
             f"The inputs are floats from {low:g} to {high:g}. If they are pixels, divide them by 255, or give uint8, "
             "where that is scaled: networks learn badly from numbers that large, and read them wrongly where they were "
             "trained on others.",
+            stacklevel=2,
+        )
+
+
+def warn_of_size(x: Any, network: nn.Module, pixels: bool) -> None:
+    """Warn of rows of numbers that a network learns badly from, for they are large, or all of them small.
+
+    Args:
+        x: inputs ``(N, features)``, of which the first rows are looked at; of others nothing is said, nor of pixels.
+        network: about to be trained on them; of one that begins with a norm nothing is said.
+        pixels: warn of pixels, too.
+    """
+    if pixels:
+        warn_of_pixels(x)
+    if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim != 2 or len(x) < FEW:
+        return
+    first = next((m for m in network.modules() if any(True for _ in m.parameters(recurse=False))), None)
+    x = x[:ROWS].detach().float()
+    if isinstance(first, NORMS) or (x.min() >= 0 and x.max() == 255):
+        return
+    sizes = x.square().mean(0).sqrt()
+    largest = float(sizes.max())
+    if 0 < largest < SIZES[0] or largest > SIZES[1]:
+        which = f"of about {largest:.3g} in column {int(sizes.argmax())}" if largest > 1 else f"{largest:.1g} at most"
+        warnings.warn(
+            f"The inputs are {which}: networks learn badly from such numbers. Bring each column to mean 0 and standard "
+            "deviation 1, x = (x - mean) / std, with the mean and std of the training rows for all rows. A "
+            "RidgeClassifier needs none of it.",
             stacklevel=2,
         )
 

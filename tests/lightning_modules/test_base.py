@@ -15,7 +15,7 @@ from dendrite_zoo.callbacks import ForgettingLogger
 from dendrite_zoo.lightning_modules import BehaviorCloning, ContinualClassifier, MultiTaskSAC, ReplayClassifier
 from dendrite_zoo.lightning_modules.new_tasks import Thaw
 from dendrite_zoo.models import ActiveDendriteClassifier, ActiveDendritePolicy
-from dendrite_zoo.streams import PermutedTasks
+from dendrite_zoo.streams import PermutedTasks, TaskSequence
 from tests.lightning_modules.quiet import QUIET, fit
 
 
@@ -143,6 +143,29 @@ def test_pixels_of_a_plain_loader_are_a_warning():
         with pytest.warns(UserWarning, match=expected) if scale == 1 else nullcontext() as said:
             trainer.fit(ContinualClassifier(nn.Linear(256, 2)), loader, loader)
         assert scale == 255 or len([one for one in said if "pixels" in str(one.message)]) == 1
+
+
+@pytest.mark.parametrize(
+    ("scale", "network", "said"),
+    [
+        (700.0, nn.Linear(4, 2), "The inputs are of about 7.* in column 2: .*x - mean"),
+        (1e-3, nn.Linear(4, 2), "The inputs are 0.001 at most: "),
+        (700.0, nn.Sequential(nn.LayerNorm(4), nn.Linear(4, 2)), None),
+        (5.0, nn.Linear(4, 2), None),
+    ],
+)
+def test_columns_that_a_network_learns_badly_from_are_a_warning(scale, network, said):
+    x = torch.randn(40, 4, generator=torch.Generator().manual_seed(0)) * 1e-3
+    x[:, 2] = scale
+    stream = TaskSequence([(x, torch.arange(40) % 2)], epochs_per_task=1)
+    with pytest.warns(UserWarning, match=said) if said else nullcontext():
+        fit(ContinualClassifier(network), stream)
+
+
+def test_labels_that_do_not_begin_with_0_are_refused_with_what_to_do():
+    stream = TaskSequence([(torch.randn(40, 4), 1 + torch.arange(40) % 3)])
+    with pytest.raises(ValueError, match=r"at most 3 classes.*but got 4.*do not begin with 0.*numpy.unique"):
+        fit(ContinualClassifier(ActiveDendriteClassifier(4, [8], 3, max_tasks=1)), stream)
 
 
 def test_a_trainer_that_goes_on_with_another_module_says_what_that_raises():
