@@ -130,7 +130,7 @@ def not_taken(backbone: nn.Module, x: Any, error: Exception) -> ValueError:
     if isinstance(x, Tensor) and x.ndim == 2:
         remedy += " Rows of a stream are flat without flatten=False; of other inputs begin with nn.Unflatten(1, shape)."
     elif isinstance(x, Tensor) and x.ndim == 4 and x.shape[1] == 1:
-        remedy += " A network of colour images takes gray ones as x.expand(-1, 3, -1, -1)."
+        remedy += " A network of colours takes gray ones as x.expand(-1, 3, -1, -1), one of series takes x.squeeze(1)."
     said = str(error).partition("\n")[0]
     return ValueError(f"Expected inputs that {type(backbone).__name__} takes, but got {shown}: {said}. {remedy}")
 

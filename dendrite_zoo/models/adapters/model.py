@@ -94,7 +94,9 @@ class AdaptedBackbone(GatedBackbone):
     def _first_features(self, x: Any, inputs: bool) -> Tensor:
         try:
             return self.features(x, inputs=inputs)
-        except RuntimeError as error:
+        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+            if not isinstance(error, RuntimeError) and str(error).startswith("Expected "):
+                raise  # our own; layers of torch raise these, too
             raise not_taken(self.backbone, x, error) from error
 
     @torch.no_grad()

@@ -158,3 +158,24 @@ def test_images_of_whole_numbers_are_refused_where_the_backbone_takes_none():
         model(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), task=0)
     with pytest.raises(ValueError, match=r"takes gray ones as x.expand\(-1, 3, -1, -1\)"):
         model.start_task(0, [torch.rand(2, 1, 8, 8)])
+
+
+class Recurrent(nn.Module):
+    """A network of series ``(B, T, F)``, whose first layer raises a ValueError on what is none."""
+
+    def __init__(self):
+        super().__init__()
+        self.rnn, self.head = nn.GRU(5, 8, batch_first=True), nn.Linear(8, 4)
+
+    def forward(self, x):
+        return self.head(self.rnn(x)[0][:, -1])
+
+
+def test_series_given_as_images_are_refused_with_what_to_do():
+    series = torch.randn(4, 1, 12, 5)  # as a stream with flatten=False has them
+    model = add_dendrites(Recurrent(), layers="head", num_classes=2, max_tasks=2, example=series[:, 0])
+    with pytest.raises(ValueError, match=r"^Expected inputs that Recurrent takes.*4, 1, 12, 5.*series.*squeeze"):
+        model.start_task(0, [series])
+    assert model.num_tasks == 0
+    model.start_task(0, [series[:, 0]])
+    assert model.num_tasks == 1
