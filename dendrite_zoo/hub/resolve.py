@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from dendrite_zoo._core.names import nearest
+from dendrite_zoo._core.names import nearest, nearest_path
 from dendrite_zoo.hub import artifact, registry
 from dendrite_zoo.hub.download import Download
 from dendrite_zoo.hub.explain import too_large
@@ -82,7 +82,7 @@ def resolve(
     """Find the files of a model; see `HubModel.from_pretrained` for the arguments.
 
     A string without a slash is a zoo name, else a model's folder of that name; ``./name`` is always a folder. Where
-    there are both, the zoo's is found, with a warning.
+    there are both, the zoo's is found, with a warning; so is a repo where there is a folder of its first name.
 
     Raises:
         FileNotFoundError: no such folder, or the zoo's entry is not built.
@@ -104,6 +104,8 @@ def resolve(
         raise _missing(folder, text)
     if revision is not None and match["revision"] not in (None, revision):
         raise ValueError(f"{text!r} has a revision besides revision={revision!r}; expected one of the two.")
+    if os.path.isdir(folder.parent):
+        logger.warning("There is no folder %s, so this is a repo of the Hub.%s", text, nearest_path(folder))
     return download(match["repo"], revision or match["revision"] or "main")
 
 

@@ -72,3 +72,11 @@ def test_a_misspelt_folder_is_answered_with_the_one_beside_it(tmp_path):
         resolve(f"{tmp_path}/permuted-digit")
     with pytest.raises(FileNotFoundError, match="Check the path.$"):
         resolve(f"{tmp_path}/none/permuted-digits")
+
+
+def test_a_run_that_is_not_there_is_not_asked_of_the_hub_in_silence(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    assert str(resolve("runs/first")) == "runs/first@main" and not caplog.text, "an org like any other"
+    (tmp_path / "runs" / "frist").mkdir(parents=True)
+    assert str(resolve("runs/first")) == "runs/first@main"
+    assert "There is no folder runs/first, so this is a repo of the Hub. Did you mean 'runs/frist'?" in caplog.text

@@ -271,6 +271,11 @@ def test_a_policy_in_environments_of_ones_own_is_no_robot_of_meta_world(tmp_path
     assert "acts in 2 tasks (moon, earth)" in text and "| earth | 0.500 |" in text
     assert "One episode from each of 7" in text and 'pip install "dendrite-zoo[rl]"' in text
     assert "observations of 3 numbers" in text and 'TaskSpec("moon", make_env)' in text
+    assert 'action = model.act(observation, "moon")' in text
+    policy.learned_tasks, policy.task_normalizers = ["earth"], {"earth": ((1.0,) * 3, (2.0,) * 3)}
+    policy.save_pretrained(tmp_path)
+    text = publish(tmp_path, "alice/pendulum", dry_run=True).card
+    assert 'action = model.act(model.seen(observation, "earth"), "earth")' in text, "as it was learned"
     ActiveDendritePolicy(["reach-v3"], hidden_features=[8, 8]).save_pretrained(tmp_path / "robot")
     text = publish(tmp_path / "robot", "alice/robot", dry_run=True).card
     assert "skills of [Meta-World]" in text and "-learning" not in "".join(ModelCard(text).data.tags), (
