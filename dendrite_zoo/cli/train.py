@@ -219,9 +219,9 @@ class TrainingCLI(LightningCLI):
         if wrong := "; ".join(run_folder.differences(before, now)):
             raise ValueError(
                 f"{folder} was begun by another recipe ({wrong}). Resume it by the same recipe, or by a longer one: "
-                "with more `num_tasks` of a stream, or more `epochs` of `OnlineTasks` with `env_steps` in proportion. "
-                "For a new run give a new --name; to start it from these weights, give "
-                f"--model.init_args.model {folder / 'model'}, and no --ckpt_path."
+                "with more `num_tasks` of a stream; or where the tasks of `OnlineTasks` are played at once, with more "
+                "`epochs`, and `env_steps` in proportion. For a new run give a new --name; to start it from these "
+                f"weights, give --model.init_args.model {folder / 'model'}, and no --ckpt_path."
             )
 
     def fit(self, **kwargs: Any) -> None:

@@ -124,6 +124,7 @@ def test_a_resumed_fit_appends_and_a_fresh_one_refuses(finished_run, tmp_path):
         "was begun by another recipe (model.init_args.lr: 0.001, now 0.01; data.init_args.epochs_per_task: 2, now 3)"
         in said
     )
+    assert "or where the tasks of `OnlineTasks` are played at once, with more" in said, "in a sequence each has a share"
     limits = ("--trainer.limit_train_batches", 1, "--trainer.limit_val_batches", 1)
     said = run(*on, "--optimizer", "SGD", "--optimizer.lr", 5, *limits, cwd=finished_run, code=1)
     assert "optimizer: None, now " in said and "trainer.limit_train_batches: None, now 1" in said
