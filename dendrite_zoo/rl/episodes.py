@@ -217,11 +217,16 @@ class Episodes:
         Raises:
             ValueError: the environment draws none.
         """
-        picture = self.env.render()
-        if not isinstance(picture, np.ndarray) or picture.ndim != 3:
+        try:
+            picture = self.env.render()
+        except NotImplementedError:  # as gymnasium.Env has it
+            picture = None
+        is_array = isinstance(picture, np.ndarray)
+        if not is_array or picture.dtype.kind not in "iu" or picture.ndim != 3 or picture.shape[2] not in (3, 4):
+            got = f"{picture.dtype} of shape {picture.shape}" if is_array else type(picture).__name__
             raise ValueError(
-                f"Expected {self.config.task} to render an array of pixels, but got {type(picture).__name__}. Make the "
-                "environment with render_mode='rgb_array'."
+                f"Expected {self.config.task} to render an array of pixels, (H, W, 3) from 0 to 255, but got {got}. "
+                "Make the environment with render_mode='rgb_array'."
             )
         return picture[..., :3].astype(np.uint8)
 

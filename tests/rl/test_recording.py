@@ -13,7 +13,7 @@ from dendrite_zoo.report import save_gif
 from dendrite_zoo.rl import TaskEnvironments, TaskSpec, record_policy
 from tests.rl.worlds import Ledge, ledges
 
-pytest.importorskip("gymnasium")
+gymnasium = pytest.importorskip("gymnasium")
 Image = pytest.importorskip("PIL.Image")
 
 
@@ -37,15 +37,25 @@ def test_every_so_many_steps_are_drawn_until_the_end():
     assert [*pictures] == ["calm", "windy"] and len(pictures["windy"]) == 4
 
 
-def test_an_environment_that_draws_nothing_says_how_it_would():
+@pytest.mark.parametrize(
+    ("draw", "got"),
+    [
+        (lambda: None, "NoneType"),
+        (lambda: gymnasium.Env.render(None), "NoneType"),  # which raises NotImplementedError
+        (lambda: [np.zeros((20, 30, 3), np.uint8)], "list"),
+        (lambda: np.ones((20, 30, 3)), r"float64 of shape \(20, 30, 3\)"),  # it would be black
+        (lambda: np.zeros((3, 20, 30), np.uint8), r"uint8 of shape \(3, 20, 30\)"),
+        (lambda: np.zeros((20, 30), np.uint8), r"uint8 of shape \(20, 30\)"),
+    ],
+)
+def test_an_environment_that_draws_nothing_says_how_it_would(draw, got):
     def blind():
         env = Ledge()
-        env.render = lambda: None
+        env.render = draw
         return env
 
-    with pytest.raises(
-        ValueError, match="blind to render an array of pixels, but got NoneType.*render_mode='rgb_array'"
-    ):
+    words = rf"blind to render an array of pixels, \(H, W, 3\) .*, but got {got}. .*render_mode='rgb_array'"
+    with pytest.raises(ValueError, match=words):
         record_policy(still, [TaskSpec("blind", blind)], num_processes=0)
 
 
