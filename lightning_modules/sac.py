@@ -207,6 +207,9 @@ class MultiTaskSAC(PolicyModule):
         super().setup(stage)
         if stage != "fit":
             return
+        if (precision := str(self.trainer.precision)) in ("16-true", "bf16-true"):  # tau * (a - b) would be lost in b
+            remedy = "Half precision holds neither slow critics nor small steps. Leave it out, or give 'bf16-mixed'."
+            raise wrong_argument("precision", "one with weights in full precision", precision, remedy)
         known = getattr(self.model, "has_known_scales", False) and getattr(self.model, "origin", None) is None
         self.began_trained = getattr(self.model, "has_normalizer", False) and not known
         if isinstance(self.datamodule, DemonstrationMixture):

@@ -42,7 +42,7 @@ class SuccessReport:
         last: whether the last step succeeded, ``(T, G)``; None where episodes ended with success.
         split: the split of the goals.
         max_steps: length of an episode; None for the environments' own.
-        returns: the sum of rewards of each episode, ``(T, G)``.
+        returns: the sum of rewards of each episode, ``(T, G)``; where episodes ended with success, up to there.
         action_repeat: how many steps each action was played for.
     """
 
