@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from dendrite_zoo._core.checks import wrong_argument
 from dendrite_zoo._core.files import write_atomically
 from dendrite_zoo._core.finite import unusable_rows
 from dendrite_zoo.rl.metaworld.tasks import ACTION_SIZE, MT50, OBSERVATION_SIZE
@@ -53,8 +55,9 @@ class Demonstrations:
     config: Mapping[str, Any] | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        for name, kind in _TENSORS.items():
-            object.__setattr__(self, name, torch.as_tensor(getattr(self, name), dtype=kind))
+        object.__setattr__(self, "tasks", tuple(self.tasks))
+        for name in _TENSORS:
+            object.__setattr__(self, name, _as_tensor(name, getattr(self, name)))
         rows = len(self.task)
         sizes = [OBSERVATION_SIZE, ACTION_SIZE]
         if not set(self.tasks) <= set(MT50):  # whatever their environments have
@@ -143,6 +146,22 @@ class Demonstrations:
                 return cls(tuple(json.loads(metadata["tasks"])), *tensors, config=config)
         except (SafetensorError, KeyError, TypeError) as error:
             raise ValueError(f"Expected {path} to be a file of Demonstrations.save, but got: {error}.") from None
+
+
+def _as_tensor(name: str, given: Any) -> Tensor:
+    """A tensor of the kind that a part of demonstrations has."""
+    kind = _TENSORS[name]
+    try:
+        numbers = torch.as_tensor(given)
+        found = numbers.to(kind)
+    except (TypeError, ValueError, RuntimeError):
+        remedy = "Of names give their positions: [tasks.index(name) for name in names]." if name == "task" else ""
+        got = f"but got {reprlib.repr(given)}. {remedy}".rstrip()
+        raise ValueError(f"Expected `{name}` to be an array of numbers, {got}") from None
+    if not kind.is_floating_point and bool((found != numbers).any()):
+        expected = "True or False in each row" if kind == torch.bool else "whole numbers, positions in `tasks`"
+        raise wrong_argument(name, expected, numbers.flatten()[:8].tolist())
+    return found
 
 
 _TENSORS = {"observation": torch.float32, "action": torch.float32, "task": torch.long, "solved": torch.bool}

@@ -61,10 +61,12 @@ def as_transitions(batch: Any, model: nn.Module | None = None) -> Transitions:
     if len(set(rows)) != 1:
         names = ", ".join(Transitions._fields)
         raise ValueError(
-            f"Expected data of OnlineTasks, or batches of {names} with as many rows each, but got {_shapes(batch)}."
+            f"Expected data of OnlineTasks, or batches of {names} with as many rows each, but got "
+            f"{_shapes(batch)}.{_of_a_list(batch)}"
         )
     check_shapes(steps._asdict(), model)
     _check_kind(steps.task, batch)
+    _check_ends(steps)
     kind = _precision(model)
     ends = None if steps.terminated is None else steps.terminated.bool()
     seen, done, reward, then = (part.to(kind) for part in steps[:4])
@@ -94,6 +96,7 @@ def as_demonstrated(batch: Any, model: nn.Module | None = None) -> tuple[Tensor,
         raise TypeError(
             f"Expected batches of tensors (observation, action, task), or a dictionary of them, but got "
             f"{_shapes(batch)}. Where there is one task, its number is torch.zeros(len(observation), dtype=torch.long)."
+            f"{_of_a_list(batch)}"
         )
     check_shapes(dict(zip(DEMONSTRATED, given, strict=True)), model)
     _check_kind(given[2], batch)
@@ -107,6 +110,12 @@ def _shapes(batch: Any) -> str:
     if isinstance(batch, Sequence) and not isinstance(batch, str):
         return f"{len(batch)} parts of the shapes {', '.join(map(_shape, batch))}"
     return f"a {type(batch).__name__} of the shape {_shape(batch)}"
+
+
+def _of_a_list(batch: Any) -> str:
+    """What to do where a Trainer was given a list of batches, in which each is taken for a loader of its own."""
+    is_list = isinstance(batch, list) and batch and all(isinstance(part, list | tuple | Mapping) for part in batch)
+    return " Of a list of batches make a loader: DataLoader(batches, batch_size=None)." if is_list else ""
 
 
 def _shape(part: Any) -> str:
@@ -157,6 +166,19 @@ def _check_kind(task: Tensor, batch: Any) -> None:
         raise wrong_argument(
             "task", f"integers, where parts have the order {order}", task.dtype, "Pass task.long() if they are tasks."
         )
+    if task.is_floating_point() and bool((task != task.round()).any()):
+        raise wrong_argument("task", "whole numbers", task[:8].tolist(), "They are positions in the policy's `tasks`.")
+
+
+def _check_ends(steps: Transitions) -> None:
+    """Refuse discounts in the place of ends, where all would count as such, and the other way round."""
+    ends, factor = steps.terminated, steps.discount
+    if ends is not None and ends.dtype != torch.bool and bool(((ends != 0) & (ends != 1)).any()):
+        remedy = "Give discounts by name, Transitions(..., discount=...), and no ends where there are none."
+        raise wrong_argument("terminated", "0 or 1 in each row", ends[:8].tolist(), remedy)
+    if factor is not None and (factor.dtype == torch.bool or bool(((factor < 0) | (factor > 1)).any())):
+        remedy = "Give discount ** n, and 0 where the task ended; or leave it out, and give `terminated`."
+        raise wrong_argument("discount", "a factor from 0 to 1 in each row", factor[:8].tolist(), remedy)
 
 
 def check_rows(action: Tensor, task: Tensor, num_tasks: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Trainer
@@ -116,6 +117,50 @@ def test_what_stands_in_the_place_of_tasks_is_refused():
             Trainer(**QUIET, max_epochs=1).fit(kind(policy(), **options), loader)
 
 
+def steps(**other):
+    rows = {"observation": torch.zeros(4, 3), "action": torch.zeros(4, 2), "reward": torch.zeros(4)}
+    return {**rows, "next_observation": torch.zeros(4, 3), "task": torch.zeros(4).long(), **other}
+
+
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step`", "ignore:.*does not have many workers")
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        (
+            steps(terminated=torch.full((4,), 0.99)),
+            r"`terminated` to be 0 or 1 in each row, .*Transitions\(..., discount=.*",
+        ),
+        (steps(terminated=torch.tensor([0.0, 1.0, float("nan"), 0.0])), "`terminated` to be 0 or 1 in each row"),
+        (steps(discount=torch.full((4,), 1.5)), "`discount` to be a factor from 0 to 1 in each row, but got"),
+        (steps(discount=torch.ones(4).bool()), "`discount` to be a factor from 0 to 1 in each row, but got"),
+        (steps(task=torch.tensor([0.0, 0.5, 1.0, 1.0])), "`task` to be whole numbers, but got"),
+    ],
+)
+def test_ends_and_discounts_are_not_taken_for_each_other(rows, words):
+    """All would count as ends, and no critic would look ahead."""
+    with pytest.raises(ValueError, match=words):
+        Trainer(**QUIET, max_epochs=1).fit(MultiTaskSAC(policy()), DataLoader([rows], batch_size=None))
+
+
+@pytest.mark.parametrize("precision", ["16-true", "bf16-true"])
+def test_slow_critics_are_not_followed_in_half_precision(precision):
+    trainer = Trainer(**QUIET, **(data := online()).trainer_kwargs(), precision=precision)
+    with pytest.raises(ValueError, match=rf"weights in full precision, but got '{precision}'. .* give 'bf16-mixed'"):
+        trainer.fit(MultiTaskSAC(policy(), batch_size_per_task=4), data)
+
+
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step`", "ignore:.*does not have many workers")
+@pytest.mark.parametrize("kind", [BehaviorCloning, MultiTaskSAC])
+def test_a_list_of_batches_is_no_loader(kind):
+    parts = list(steps().values())
+    batches, options = [tuple(parts)] * 3, {}
+    if kind is BehaviorCloning:
+        batches, options = [(parts[0], parts[1], parts[4])] * 3, {"warmup": 0}
+    with pytest.raises((TypeError, ValueError), match=r"make a loader: DataLoader\(batches, batch_size=None\)"):
+        Trainer(**QUIET, max_epochs=1).fit(kind(policy(), **options), batches)
+    Trainer(**QUIET, max_epochs=1).fit(kind(policy(), **options), DataLoader(batches, batch_size=None))
+
+
 def test_a_validation_before_anything_was_played_says_that_it_measured_nothing():
     words = r"nothing was measured. To play goals call trainer.test\(module, data\)"
     module, data = MultiTaskSAC(policy(), batch_size_per_task=4), online()
@@ -145,6 +190,9 @@ def test_a_policy_that_learned_normalised_tasks_is_right_in_the_plain_ones(make,
     as_learned = evaluate_policy(module.model.act_batch, normal, **few).returns
     untold = evaluate_policy(lambda x, task: module.model.act_batch(x, task), plain, **few).returns
     assert (as_learned[0] != untold[0]).any() and (as_learned[1] == untold[1]).all()
+    own = module.model
+    seen = evaluate_policy(lambda x, task: own.act_batch(own.seen(x, task), task), plain, **few).returns
+    np.testing.assert_allclose(seen, as_learned, rtol=1e-5)  # by their own loop
     trainer.save_checkpoint(tmp_path / "one.ckpt")
     module.model.save_pretrained(tmp_path / "model")
     loaded = ActiveDendritePolicy.from_pretrained(tmp_path / "model", tasks=["windy", "calm", "new"])

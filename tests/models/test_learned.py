@@ -48,7 +48,7 @@ def rows(*tasks, kind=BehaviorCloning):
     x, a = torch.randn(len(task), 3), torch.rand(len(task), 2)
     if kind is BehaviorCloning:
         return DataLoader(TensorDataset(x, a, task), batch_size=len(task))
-    steps = Transitions(x, a, torch.rand(len(task)), x, task, torch.full((len(task),), 0.9))
+    steps = Transitions(x, a, torch.rand(len(task)), x, task, discount=torch.full((len(task),), 0.9))
     return DataLoader([steps], batch_size=None)
 
 

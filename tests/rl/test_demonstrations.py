@@ -160,6 +160,28 @@ def test_arrays_are_taken_as_tensors(clean, tmp_path):
         assert all(torch.equal(getattr(one, name), getattr(clean, name)) for name in parts)
 
 
+@pytest.mark.parametrize(
+    ("part", "given", "words"),
+    [
+        (
+            "task",
+            np.array(["a", "b"]),
+            r"`task` to be an array of numbers, .*\[tasks.index\(name\) for name in names\]",
+        ),
+        ("task", ["a", "b"], "`task` to be an array of numbers, but got \\['a', 'b'\\]"),
+        ("task", [0.0, 0.5], "`task` to be whole numbers, positions in `tasks`, but got \\[0.0, 0.5\\]"),
+        ("solved", [0.0, 3.5], "`solved` to be True or False in each row, but got \\[0.0, 3.5\\]"),
+        ("action", None, "`action` to be an array of numbers, but got None"),
+        ("observation", np.array([None, {}]), "`observation` to be an array of numbers"),
+    ],
+)
+def test_what_is_no_array_of_its_kind_is_refused(part, given, words):
+    rows = {"observation": np.zeros((2, 3)), "action": np.zeros((2, 1)), "task": [0, 1], "solved": [1.0, 0.0]}
+    assert Demonstrations(["a", "b"], **rows).among(["b"]).tasks == ("b",)
+    with pytest.raises(ValueError, match=words):
+        Demonstrations(("a", "b"), **{**rows, part: given})
+
+
 def test_errors_say_what_is_wrong(clean, tmp_path):
     with pytest.raises(FileNotFoundError, match="collect_demonstrations"):
         Demonstrations.load(tmp_path / "none.safetensors")
