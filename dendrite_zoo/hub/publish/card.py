@@ -47,7 +47,7 @@ class Card:
         self.arguments = plain(model.config)
         self.meta_world = set(self.arguments.get("tasks", ())) <= set(MT50)
         of_others = f"{model.model_type} of other tasks"
-        self.task = next(iter(getattr(model, "learned_tasks", ()) or self.arguments.get("tasks", ())), None)
+        self.learned = getattr(model, "learned_tasks", ())
         self.normalised = any(getattr(model, "task_normalizers", {}).values())
         self.kind = kind_of(of_others if not self.meta_world and of_others in KINDS else model.model_type)
         self.config = {**header, **self.arguments}
