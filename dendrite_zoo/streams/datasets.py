@@ -111,7 +111,10 @@ def read_array(values: Any, name: str) -> Tensor:
         array = np.asarray(values)
         if array.dtype == object or isinstance(values, list | tuple) and array.dtype.kind == "f":
             array = array.astype(np.float32)  # columns of several types, all of them numbers; or Python's, as in torch
-        return torch.as_tensor(array if array.flags.writeable else array.copy())  # pandas gives what is only to read
+        native = array.dtype.newbyteorder("=")  # files of FITS or IDX have the other; pandas gives what is only to read
+        if array.dtype != native or not array.flags.writeable or min(array.strides, default=0) < 0:
+            array = np.array(array, dtype=native, order="C")  # x[::-1] goes backwards
+        return torch.as_tensor(array)
     except (TypeError, ValueError, RuntimeError) as error:
         text = next((value for value in np.asarray(values, dtype=object).flat if isinstance(value, str)), None)
         if text is None:

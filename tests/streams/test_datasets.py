@@ -9,7 +9,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from dendrite_zoo.streams import PermutedTasks, load_source
-from dendrite_zoo.streams.datasets import read_dataset
+from dendrite_zoo.streams.datasets import read_array, read_dataset
 
 
 class Items(Dataset):
@@ -160,6 +160,12 @@ class TestATable:
         x = np.array([[1, True], [2.5, False]] * 5, dtype=object)
         source = load_source((x, [0, 1] * 5))
         assert sorted(source.x_train[:, 0].unique().tolist()) == [1.0, 2.5] and source.x_train.dtype == torch.float32
+
+    def test_arrays_of_the_other_byte_order_and_backwards(self):
+        x, y = np.arange(6.0).reshape(3, 2), np.arange(3)
+        for given in (x.astype(">f8"), x[::-1].copy()[::-1], np.asfortranarray(x).astype(">f4")):
+            assert read_array(given, "x").tolist() == x.tolist()
+        assert read_array(y[::-1], "y").tolist() == [2, 1, 0] and read_array(y.astype(">i8"), "y").dtype == torch.int64
 
     def test_an_array_that_is_only_to_read(self):
         x = np.ones((10, 2), "float32")
