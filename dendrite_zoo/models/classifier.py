@@ -175,7 +175,8 @@ class ActiveDendriteClassifier(TaskClassifier, DendriteModel):
         5e-4 for 2048 units, as in the paper, and for a model that knows tasks; the fewer units a layer has, the more,
         up to 4e-3, as of few active units each has to learn more; 4e-3 where the context chooses them.
         """
-        if self.num_tasks or self.config["activation"] != "k-winners":
+        knows_tasks = not self.context.counts.is_meta and self.num_tasks > 0
+        if knows_tasks or self.config["activation"] != "k-winners":
             return 5e-4
         if self.config["winners"] == "context":
             return 4e-3
