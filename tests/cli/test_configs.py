@@ -146,7 +146,7 @@ def test_tasks_of_ones_own_are_chosen_by_their_names(tmp_path):
 def test_tasks_with_units_of_their_own_have_as_many_as_in_the_recipe(count):
     words = expand(["fit", "--config", "metaworld-mt10-scratch", "--tasks", ",".join(MT50[:count])])
     options = dict(zip(words[3::2], map(json.loads, words[4::2]), strict=True))
-    assert options["--data.init_args.env_steps"] == 240_000 * count
+    assert options["--data.init_args.env_steps"] == 360_000 * count
     policy = ActiveDendritePolicy(**options["--model.init_args.model"]["init_args"])
     units = [policy.mlp.active_units(task)[1].tolist() for task in range(count)]
     assert {len(own) for own in units} == {96} and sorted(sum(units, [])) == list(range(96 * count))
