@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["plot_success"]
 
 PREFIX = "success/"
+APART = 0.06  # of the width, from one number of minutes to the next
 
 
 def plot_success(
@@ -70,9 +71,25 @@ def plot_success(
     if all("minutes" in point for point in curve):
         minutes = [0.0, *(point["minutes"] for point in curve)]
         steps_at, minutes_at = partial(np.interp, xp=minutes, fp=edges), partial(np.interp, xp=edges, fp=minutes)
-        axes.secondary_xaxis("top", functions=(minutes_at, steps_at)).set_xlabel("minutes")
+        above = axes.secondary_xaxis("top", functions=(minutes_at, steps_at))
+        above.set_xlabel("minutes")
+        above.set_xticks(_round_minutes(minutes, edges))
     axes.set_title(title or f"success on {len(names)} tasks while they were learned", loc="left", fontsize=11)
     return save_figure(figure, path)
+
+
+def _round_minutes(minutes: Sequence[float], edges: Sequence[float]) -> list[float]:
+    """Round numbers of minutes that were reached, as far as they are apart where steps are shown."""
+    from matplotlib.ticker import MaxNLocator
+
+    chosen: list[float] = []
+    places = [-math.inf]
+    for tick in MaxNLocator(8).tick_values(0.0, minutes[-1]).tolist():
+        place = float(np.interp(tick, minutes, edges)) / edges[-1]
+        if tick <= minutes[-1] and place - places[-1] >= APART:
+            chosen.append(tick)
+            places.append(place)
+    return chosen
 
 
 def _tasks(curve: Sequence[Mapping[str, float]], tasks: Sequence[str] | None) -> list[str]:

@@ -1,5 +1,6 @@
 """Success over the steps of the simulation, as a picture."""
 
+import numpy as np
 import pytest
 
 from dendrite_zoo.cli.main import main
@@ -65,3 +66,16 @@ def test_report_draws_it_of_each_record_that_has_a_curve(tmp_path, capsys):
     main(["report", str(tmp_path / "runs.json"), "--figures", str(tmp_path / "drawn")])
     assert "success-by-steps-two.png" in capsys.readouterr().out
     assert (tmp_path / "drawn/success-by-steps-two.png").stat().st_size > 10_000
+
+
+def test_minutes_that_were_not_reached_or_are_too_near_are_left_out():
+    steps = [100, 190, 280, 290, 300]  # the last two measurements took as long as the first three
+    timed = [
+        {"env_steps": float(n), "minutes": m, "success/push-v3": 0.0}
+        for n, m in zip(steps, (5.0, 10.0, 14.0, 17.0, 18.3), strict=True)
+    ]
+    (above,) = plot_success(timed).axes[0].child_axes
+    ticks = above.get_xticks().tolist()
+    assert ticks[0] == 0 and max(ticks) <= 18.3
+    places = np.interp(ticks, [0, 5, 10, 14, 17, 18.3], [0, *steps]) / 300
+    assert (np.diff(places) >= 0.06).all() and len(ticks) >= 4
