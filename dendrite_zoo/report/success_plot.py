@@ -84,7 +84,7 @@ def _round_minutes(minutes: Sequence[float], edges: Sequence[float]) -> list[flo
 
     chosen: list[float] = []
     places = [-math.inf]
-    for tick in MaxNLocator(8).tick_values(0.0, minutes[-1]).tolist():
+    for tick in map(float, MaxNLocator(8).tick_values(0.0, minutes[-1])):
         place = float(np.interp(tick, minutes, edges)) / edges[-1]
         if tick <= minutes[-1] and place - places[-1] >= APART:
             chosen.append(tick)
