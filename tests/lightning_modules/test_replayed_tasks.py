@@ -79,7 +79,7 @@ def test_earlier_tasks_are_learned_on_where_their_steps_were_kept(replay_per_tas
     assert (len(set(first)) > 1) == (replay_per_task > 0)
 
 
-@pytest.mark.parametrize("crash", [4, 7, 8, 11])
+@pytest.mark.parametrize("crash", [8, 11])
 def test_a_run_that_was_killed_goes_on_to_the_same_weights(crash, tmp_path):
     whole, resumed, last = module(n_step=3), module(n_step=3), tmp_path / "last.ckpt"
     fit(whole, data(replay_per_task=7))
