@@ -160,4 +160,4 @@ def _subclasses(cls: type) -> list[str]:
 def _unknown(what: str, name: str, known: Iterable[str], dashes: str = "") -> str:
     known = sorted(known)
     near = re.sub(r"(['`])(?=[\w.-]+['`])", rf"\1{dashes}", nearest(name, known))
-    return f"{what} `{dashes}{name}`.{near or ' Expected one of ' + ', '.join(known)}"
+    return f"{what} `{dashes}{name}`.{near or ' Expected one of ' + ', '.join(known) + '.'}"

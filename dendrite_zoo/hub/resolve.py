@@ -132,6 +132,8 @@ def _missing(folder: Path, name: str) -> FileNotFoundError:
         return FileNotFoundError(f"{name!r} is a file. {EXPECTED}. {remedy}")
     beside = [place.name for place in folder.parent.iterdir()] if os.path.isdir(folder.parent) else []
     remedy = nearest(folder.name, beside) or " Check the path."
+    if found := re.match(r"https?://[^/]+/([\w.-]+/[\w.-]+)(?:/tree/([\w.-]+))?/?$", name):
+        remedy = f" Of an address give what names the repo: '{found[1]}{'@' + found[2] if found[2] else ''}'."
     return FileNotFoundError(f"{name[:200]!r} is no folder here. {EXPECTED}.{remedy}")
 
 

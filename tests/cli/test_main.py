@@ -384,6 +384,7 @@ def test_a_misspelt_option_of_a_recipe_is_one_line(old, new, said, tmp_path, mon
         ("evaluat permuted-digits", "There is no command `evaluat`. Did you mean 'evaluate'?"),
         ("publish runs/x", "dendrite-zoo publish: Expected `--repo`, but got none. See: dendrite-zoo publish --help"),
         ("evaluate", "dendrite-zoo evaluate: Expected MODEL, but got none."),
+        ("list --foo", "There is no option `--foo`. Expected one of help, hub. See: dendrite-zoo list --help"),
         ("list permuted", "dendrite-zoo list: Expected an option, but got `permuted`. Leave it out."),
     ],
 )

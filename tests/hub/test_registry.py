@@ -72,6 +72,9 @@ def test_a_misspelt_folder_is_answered_with_the_one_beside_it(tmp_path):
         resolve(f"{tmp_path}/permuted-digit")
     with pytest.raises(FileNotFoundError, match="Check the path.$"):
         resolve(f"{tmp_path}/none/permuted-digits")
+    for address, repo in (("org/repo/", "'org/repo'"), ("org/repo/tree/v1", "'org/repo@v1'")):
+        with pytest.raises(FileNotFoundError, match=f"names the repo: {repo}.$"):
+            resolve(f"https://huggingface.co/{address}")
 
 
 def test_a_run_that_is_not_there_is_not_asked_of_the_hub_in_silence(tmp_path, monkeypatch, caplog):
