@@ -8,10 +8,11 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import ArrayLike, NDArray
 
-from dendrite_zoo._core.lightning import attached_trainer, has_loaders
+from dendrite_zoo._core.lightning import attached_trainer, has_loaders, training_data_given
 from dendrite_zoo.rl import evaluate_policy
 from dendrite_zoo.rl.seen import Act
 from dendrite_zoo.rl.task_list import play_options
+from dendrite_zoo.rl.transitions import refuse_batches
 from dendrite_zoo.streams import OnlineTasks
 from dendrite_zoo.streams.rounds import Goals
 
@@ -19,13 +20,15 @@ PLAYED = 3
 """Episodes by which the task to start from is chosen, where there are no data."""
 
 
-def check_evaluation(module: LightningModule, stage: str) -> None:
-    """Say what to give where there is nothing to validate or test a policy on.
+def check_data(module: LightningModule, stage: str) -> None:
+    """Say what to give where batches are given in the place of a loader, or there is nothing to validate or test on.
 
     Raises:
-        ValueError: there is nothing.
+        ValueError: that is so.
     """
     trainer = attached_trainer(module)
+    if stage == "fit" and trainer is not None:
+        refuse_batches(training_data_given(trainer))
     if stage in ("validate", "test") and trainer is not None and not has_loaders(trainer, stage):
         plays, name = "whose test goals are played" if stage == "test" else "or loaders", getattr(stage, "value", stage)
         raise ValueError(

@@ -13,7 +13,7 @@ from dendrite_zoo._core.names import nearest, places_of
 from dendrite_zoo.lightning_modules.known_skills import known_of, warn_of_loss, warn_of_other_scales
 from dendrite_zoo.lightning_modules.new_parts import thaw
 from dendrite_zoo.lightning_modules.new_tasks import NewTaskModule
-from dendrite_zoo.lightning_modules.play import check_evaluation, goal_scores
+from dendrite_zoo.lightning_modules.play import check_data, goal_scores
 from dendrite_zoo.models.control import ControlModel
 from dendrite_zoo.models.learned import LEARNED, NORMALIZERS, LearnedTasks
 from dendrite_zoo.rl import MetaWorldTask
@@ -46,7 +46,7 @@ class PolicyModule(NewTaskModule):
 
     def setup(self, stage: str) -> None:
         """Refuse data of tasks that the policy does not know, before anything is trained."""
-        check_evaluation(self, stage)
+        check_data(self, stage)
         self._noted = set()
         tasks = getattr(self.datamodule, "tasks", None)
         self._places = None if tasks is None else torch.tensor(places_of(tasks, self.tasks))

@@ -16,6 +16,7 @@ ALLOWED = {
     "_exit": "of os, documented",
     "_generate_state_key": "of Lightning's callbacks, documented for subclasses",
     "_actions": "of argparse, which has no public list of options",
+    "_max_episode_steps": "of gymnasium's TimeLimit, which says its limit nowhere else",
     "_buffers": "of nn.Module, in an override of its _apply",
 }
 EXACT = "dendrite_zoo/rl/metaworld/"  # of the one version of Meta-World that is installed

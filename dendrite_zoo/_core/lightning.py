@@ -93,9 +93,14 @@ def second_pass(loader: Any) -> Any:
 
 def has_loaders(trainer: Trainer, stage: str) -> bool:
     """Whether a ``"validate"`` or ``"test"`` was given loaders, as an argument, by a datamodule or by the module."""
-    loop = trainer.validate_loop if stage == "validate" else trainer.test_loop
-    source = getattr(loop, "_data_source", None)
+    source = getattr(trainer.validate_loop if stage == "validate" else trainer.test_loop, "_data_source", None)
     return source is None or bool(source.is_defined())
+
+
+def training_data_given(trainer: Trainer) -> Any:
+    """What a fit was given to train on, as an argument, before Lightning looks at it; None where it is not known."""
+    source = getattr(trainer.fit_loop, "_data_source", None)
+    return source.instance if source is not None and not source.is_module() else None
 
 
 def validation_of(trainer: Trainer, number: int) -> Iterable[Any]:

@@ -15,6 +15,8 @@ from dendrite_zoo.rl.spec import TaskSpec
 Split = Literal["train", "val", "test"]
 SPLIT_SEEDS: dict[Split, int] = {"train": 0, "test": 1, "val": 2}  # published scores rest on these numbers
 Order = Literal["random", "each-once"]
+MOST_STEPS: dict[Order, int] = {"each-once": 10_000, "random": 100_000}
+"""Where an episode is cut off that nothing else ends: of an evaluation, and of training."""
 ENDLESS = 2**31  # so many starts are as good as a new one each time
 
 
@@ -127,10 +129,12 @@ class Episodes:
         observation: the current one, from which the next action is chosen, ``(O,)``.
         goal: number of the goal or start being played, -1 before the first and after the last.
         finished: whether all of them were played (with ``order="each-once"``).
+        limit: length of an episode; None where the environment has a limit of its own. Where nothing ends one, it is
+            cut off all the same, in an evaluation sooner than in training.
     """
 
     def __init__(self, config: EpisodeConfig) -> None:
-        self.config = config
+        self.config, self.limit = config, config.max_steps
         self.env = self._make()
         self.episode, self.steps, self.goal, self.finished = -1, 0, -1, False
         self.reached_at = 0  # the step of the first success, from 1
@@ -140,6 +144,8 @@ class Episodes:
         assert self.config.spec is not None
         self.spec = self.config.spec
         env = self.spec.make()
+        if self.limit is None and self.spec.max_steps is None:
+            self.limit = MOST_STEPS[self.config.order]
         self.observation: NDArray[np.float64] = np.zeros(self.spec.observation_size)
         self._played: list[NDArray[np.float64]] = []  # of this episode
         return env
@@ -187,14 +193,10 @@ class Episodes:
         self.steps += 1
         if result.success and not self.reached_at:
             self.reached_at = self.steps
-        limit, since = self.config.max_steps, self.steps - self.reached_at
+        since = self.steps - self.reached_at
         stop = self.config.stop_at_success and self.reached_at > 0 and since >= self.config.steps_after_success
-        if limit is None and self.steps >= self.spec.most_steps:
-            raise RuntimeError(
-                f"Expected an episode of {self.config.task} to end, but it has gone on for {self.steps} steps. Give "
-                "`max_steps`, or wrap the environment: gymnasium.wrappers.TimeLimit(env, max_episode_steps=...)."
-            )
-        return result._replace(truncated=result.truncated or stop or (limit is not None and self.steps >= limit))
+        is_over = self.limit is not None and self.steps >= self.limit
+        return result._replace(truncated=result.truncated or stop or is_over)
 
     def _play(self, action: NDArray[np.float64]) -> StepResult:
         self._played.append(np.array(action))

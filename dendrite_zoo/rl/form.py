@@ -66,13 +66,37 @@ def spaces_of(name: str, env: Any) -> Spaces:
             f"TransformAction(env, lambda action: {_translation(done)})."
         )
     low, high = np.asarray(done.low, np.float64), np.asarray(done.high, np.float64)
-    if not (np.isfinite(low) & np.isfinite(high) & (low < high)).all():
+    if not (np.isfinite(low) & np.isfinite(high)).all():
         raise ValueError(
             f"Expected the actions of {name} to have finite bounds, but got {done}. Wrap the environment in "
-            "`make_env`: gymnasium.wrappers.TransformAction(env, lambda action: ..., gymnasium.spaces.Box(-1, 1, ...))."
+            "`make_env`, with bounds of your choice in place of 10: gymnasium.wrappers.TransformAction(env, "
+            f"lambda action: action, {_with_bounds(low, high)})."
         )
-    limit = getattr(getattr(env, "spec", None), "max_episode_steps", None)
-    return Spaces(seen.shape[0], low, high, done.dtype, limit)
+    if not (low < high).all():
+        raise ValueError(
+            f"Expected the actions of {name} to have lower bounds below the upper ones, but got {low.tolist()} and "
+            f"{high.tolist()}. Correct the action space, or leave out what cannot be chosen."
+        )
+    return Spaces(seen.shape[0], low, high, done.dtype, _limit_of(env))
+
+
+def _with_bounds(low: NDArray[np.float64], high: NDArray[np.float64]) -> str:
+    """The space of actions as one writes it, with 10 for a bound that is missing."""
+    if not (np.isfinite(low) | np.isfinite(high)).any():
+        return f"gymnasium.spaces.Box(-10, 10, {low.shape})"
+    low = np.where(np.isfinite(low), low, np.minimum(-10, high - 10))
+    high = np.where(np.isfinite(high), high, np.maximum(10, low + 10))
+    return f"gymnasium.spaces.Box(numpy.float32({low.tolist()}), numpy.float32({high.tolist()}))"
+
+
+def _limit_of(env: Any) -> int | None:
+    """Length of an episode by the environment's own limit of time, as `gymnasium.make` or a wrapper sets it."""
+    limits = [getattr(getattr(env, "spec", None), "max_episode_steps", None)]
+    while env is not None:
+        if type(env).__name__ == "TimeLimit":  # of an environment that was not made by its id, which has no `spec`
+            limits.append(getattr(env, "_max_episode_steps", None))
+        env = vars(env).get("env") if hasattr(env, "__dict__") else None
+    return min((limit for limit in limits if limit), default=None)
 
 
 def close(env: Any) -> None:
@@ -113,7 +137,7 @@ def _translation(space: Any) -> str:
     elif kind == "MultiBinary":
         how, numbers = f"(action > 0).astype(int){f'.reshape{shape}' * (len(shape) > 1)}", f"({math.prod(shape)},)"
     elif kind == "Box":  # of several dimensions
-        how, numbers = f"action.reshape{shape}", f"({math.prod(shape)},)"
+        how, numbers = f"action.reshape({shape})", f"({math.prod(shape)},)"
     return f"{how}, gymnasium.spaces.Box(-1, 1, {numbers})"
 
 

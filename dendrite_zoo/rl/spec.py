@@ -54,8 +54,8 @@ class TaskSpec:
 
     num_goals: ClassVar[int | None] = None
     """How many starts episodes of training have, where nothing else is said; None for a new one each time."""
-    most_steps: ClassVar[int] = 100_000
-    """Where an episode without any other limit is given up."""
+    most_steps: ClassVar[float] = float("inf")
+    """How long an episode may be at most."""
 
     name: str
     make_env: Callable[[], Any]

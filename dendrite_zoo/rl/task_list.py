@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dendrite_zoo._core.checks import wrong_argument
-from dendrite_zoo.rl.episodes import ENDLESS, EpisodeConfig
+from dendrite_zoo.rl.episodes import ENDLESS, MOST_STEPS, EpisodeConfig
 from dendrite_zoo.rl.metaworld.tasks import BENCHMARKS, MT50, NAMES, MetaWorldTask, task_names
 from dendrite_zoo.rl.spec import TaskSpec
 
@@ -206,7 +206,7 @@ def say_what_is_endless(specs: Sequence[TaskSpec], max_steps: int | None, steps:
     for spec in long:
         warnings.warn(
             f"An episode of {spec.name} has not ended in {LONG:,} steps, and its environment has no limit of time: "
-            f"it is given up after {spec.most_steps:,}. Give max_steps=, or wrap it: "
+            f"it is cut off after {MOST_STEPS['each-once']:,}. Give max_steps= for another length, or wrap it: "
             "gymnasium.wrappers.TimeLimit(env, max_episode_steps=...).",
             stacklevel=4,
         )

@@ -12,6 +12,18 @@ __all__ = ["Transitions"]
 
 DEMONSTRATED = ("observation", "action", "task")
 """What is imitated, by the names of `Transitions`."""
+OF_BATCHES = "Of a list of batches make a loader: DataLoader(batches, batch_size=None)."
+"""What to do where each batch of a list would be taken for a loader."""
+OF_ROWS = "Of its rows make one: DataLoader(TensorDataset(observation, action, ...), batch_size=256, shuffle=True)."
+"""What to do with the parts of one batch, or of all data there are."""
+ONE_TASK = "Where there is one task, its number is torch.zeros(len(observation), dtype=torch.long)."
+OTHER_NAMES = {
+    **{f"{name}s": name for name in ("observation", "action", "reward", "next_observation", "task", "discount")},
+    **{"terminals": "terminated", "terminations": "terminated"},
+}
+"""What D4RL and Minari call these."""
+ENDS_OF_TIME = "timeouts", "truncations", "truncated"
+"""Where they say that time was up, at which critics bootstrap as at any step."""
 
 
 class Transitions(NamedTuple):
@@ -42,7 +54,8 @@ def as_transitions(batch: Any, model: nn.Module | None = None) -> Transitions:
     """A batch of a loader of one's own as `Transitions`.
 
     Args:
-        batch: five to seven tensors in the order of `Transitions`, or a mapping of them by their names.
+        batch: five to seven tensors in the order of `Transitions`, or a mapping of them by their names, or by those of
+            D4RL and Minari (``observations``, ``terminals``, ...), whose ``timeouts`` and ``truncations`` are left out.
         model: that learns from them, whose sizes they are to have, and whose precision they get.
 
     Raises:
@@ -54,15 +67,16 @@ def as_transitions(batch: Any, model: nn.Module | None = None) -> Transitions:
         tensor([0, 0])
     """
     try:
-        steps = Transitions(**batch) if isinstance(batch, Mapping) else Transitions(*batch)
+        steps = Transitions(**_named(batch)) if isinstance(batch, Mapping) else Transitions(*batch)
         rows = [len(part) for part in steps if part is not None]
     except TypeError:
         rows = []
     if len(set(rows)) != 1:
         names = ", ".join(Transitions._fields)
+        one = f" {ONE_TASK}" if isinstance(batch, Mapping) and "task" not in _named(batch) else ""
         raise ValueError(
             f"Expected data of OnlineTasks, or batches of {names} with as many rows each, but got "
-            f"{_shapes(batch)}.{_of_a_list(batch)}"
+            f"{_shapes(batch)}.{_of_a_list(batch)}{one}"
         )
     check_shapes(steps._asdict(), model)
     _check_kind(steps.task, batch)
@@ -90,17 +104,23 @@ def as_demonstrated(batch: Any, model: nn.Module | None = None) -> tuple[Tensor,
         >>> as_demonstrated(rows)[2]
         tensor([0, 0])
     """
-    named = batch._asdict() if isinstance(batch, Transitions) else batch
+    named = batch._asdict() if isinstance(batch, Transitions) else _named(batch)
     given: Any = [named.get(name) for name in DEMONSTRATED] if isinstance(named, Mapping) else named
     if not isinstance(given, Sequence) or len(given) != 3 or not all(isinstance(part, Tensor) for part in given):
         raise TypeError(
             f"Expected batches of tensors (observation, action, task), or a dictionary of them, but got "
-            f"{_shapes(batch)}. Where there is one task, its number is torch.zeros(len(observation), dtype=torch.long)."
-            f"{_of_a_list(batch)}"
+            f"{_shapes(batch)}. {ONE_TASK}{_of_a_list(batch)}"
         )
     check_shapes(dict(zip(DEMONSTRATED, given, strict=True)), model)
     _check_kind(given[2], batch)
     return given[0].to(kind := _precision(model)), given[1].to(kind), given[2].long()
+
+
+def _named(batch: Any) -> Any:
+    """A mapping with the names of `Transitions`; what is none as it is."""
+    if not isinstance(batch, Mapping):
+        return batch
+    return {OTHER_NAMES.get(name, name): part for name, part in batch.items() if name not in ENDS_OF_TIME}
 
 
 def _shapes(batch: Any) -> str:
@@ -115,7 +135,34 @@ def _shapes(batch: Any) -> str:
 def _of_a_list(batch: Any) -> str:
     """What to do where a Trainer was given a list of batches, in which each is taken for a loader of its own."""
     is_list = isinstance(batch, list) and batch and all(isinstance(part, list | tuple | Mapping) for part in batch)
-    return " Of a list of batches make a loader: DataLoader(batches, batch_size=None)." if is_list else ""
+    return f" {OF_BATCHES}" if is_list else ""
+
+
+def refuse_batches(given: Any) -> None:
+    """Refuse batches in the place of a loader, in which a Trainer would take each part for a loader of its own.
+
+    Raises:
+        ValueError: it is a batch, or a list or tuple of batches.
+
+    Example:
+        >>> refuse_batches([(torch.zeros(2, 3), torch.zeros(2, 1), torch.zeros(2))])
+        Traceback (most recent call last):
+        ValueError: Expected a loader of batches, but got a list of tuple. Of a list of batches make a loader: ...
+    """
+    if isinstance(given, Transitions) or _is_batch(given):
+        got, remedy = f"one batch, a {type(given).__name__}", OF_ROWS
+    elif isinstance(given, list | tuple) and given and all(map(_is_batch, given)):
+        got, remedy = f"a {type(given).__name__} of {type(given[0]).__name__}", OF_BATCHES
+    else:
+        return
+    raise ValueError(f"Expected a loader of batches, but got {got}. {remedy}")
+
+
+def _is_batch(given: Any) -> bool:
+    """Whether it is tensors or arrays in a collection, and nothing else."""
+    parts = list(given.values()) if isinstance(given, Mapping) else given if isinstance(given, list | tuple) else ()
+    given_parts = [part for part in parts if part is not None]
+    return bool(given_parts) and all(hasattr(part, "shape") for part in given_parts)
 
 
 def _shape(part: Any) -> str:

@@ -341,6 +341,43 @@ def test_batches_of_a_loader_may_be_dictionaries():
         Trainer(max_epochs=1, **QUIET).fit(BehaviorCloning(policy(), warmup=1), wrong, wrong)
 
 
+def test_batches_in_the_place_of_a_loader_are_refused():
+    steps = Transitions(*transitions()[:5])
+    arrays = {"observations": steps.observation.numpy(), "actions": steps.action.numpy()}
+    for make in (MultiTaskSAC, partial(BehaviorCloning, warmup=1)):
+        for given, got in (
+            (steps, r"one batch, a Transitions\. Of its rows make one: DataLoader\(TensorDataset"),
+            (arrays, "one batch, a dict"),
+            ([steps, steps], r"a list of Transitions\. Of a list of batches make a loader: DataLoader\(batches"),
+            ((steps, steps), "a tuple of Transitions"),
+            ([tuple(steps[:3])], "a list of tuple"),
+        ):
+            with pytest.raises(ValueError, match="Expected a loader of batches, but got " + got):
+                Trainer(max_epochs=1, **QUIET).fit(make(policy()), given, DataLoader([steps], batch_size=None))
+
+
+def test_batches_may_have_the_names_of_other_libraries():
+    """Whose ends of time are none of the task."""
+    observation, action, reward, then, task, ends = transitions()
+    d4rl = {"observations": observation, "actions": action, "rewards": reward, "next_observations": then}
+    d4rl |= {"terminals": ends.bool(), "timeouts": torch.ones(64, dtype=torch.bool)}
+
+    def learned(make, batch):
+        module, loader = make(policy()), DataLoader([batch], batch_size=None)
+        Trainer(max_epochs=2, num_sanity_val_steps=0, **QUIET, enable_checkpointing=False).fit(module, loader, loader)
+        return module.state_dict()
+
+    minari = {name: part for name, part in d4rl.items() if name not in ("terminals", "timeouts")}
+    minari |= {"terminations": ends.bool(), "truncations": torch.ones(64, dtype=torch.bool)}
+    ours = Transitions(observation, action, reward, then, task, ends)
+    for make in (MultiTaskSAC, partial(BehaviorCloning, warmup=1)):
+        expected = learned(make, ours)
+        for batch in ({**d4rl, "tasks": task}, {**minari, "task": task}):
+            assert all(torch.equal(value, expected[name]) for name, value in learned(make, batch).items())
+        with pytest.raises((TypeError, ValueError), match=r"Where there is one task, its number is torch\.zeros"):
+            learned(make, d4rl)
+
+
 @pytest.mark.parametrize(
     ("place", "change", "words"),
     [

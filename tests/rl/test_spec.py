@@ -6,6 +6,7 @@ import functools
 import io
 import pickle
 import threading
+import types
 import warnings
 from contextlib import nullcontext
 
@@ -295,6 +296,10 @@ box = gymnasium.spaces.Box
             r"Box of one .*, but got Discrete\(3\).*TransformAction\(env, lambda action: action.argmax\(\), ",
         ),
         (lambda: broken(action_space=box(-np.inf, 1, (2,))).action_size, "finite bounds, but got Box.*TransformAction"),
+        (
+            lambda: broken(action_space=box(np.float32([0, 0]), np.float32([0, 1]))).action_size,
+            r"lower bounds below the upper ones, but got \[0.0, 0.0\] and \[0.0, 1.0\]",
+        ),
         (lambda: task_specs([TaskSpec("a", calm), TaskSpec("a", windy)]), r"different names, but got \['a', 'a'\]"),
         (lambda: task_specs([]), "one or more tasks"),
         (lambda: task_specs([3]), r"or a list of TaskSpec\(name, make_env\), but got 3"),
@@ -386,13 +391,51 @@ def test_a_process_says_what_is_wrong_with_an_environment_in_one_sentence():
                 envs.step([[-0.0, 0.0]])
 
 
-def test_an_episode_without_end_is_given_up(monkeypatch):
-    monkeypatch.setattr(TaskSpec, "most_steps", 20)
-    with TaskEnvironments([TaskSpec("a", lambda: Ledge(length=10**9))], num_processes=0) as envs:
+class Still(Ledge):
+    """Nothing ends its episodes."""
+
+    def step(self, action):
+        self.at = self.speed = 0.0
+        return self._see(), 0.0, False, False, {}
+
+
+class StillFor30(Still):
+    spec = types.SimpleNamespace(max_episode_steps=30)  # as gymnasium.make has it
+
+    def step(self, action):
+        self.steps += 1
+        return *super().step(action)[:3], self.steps >= 30, {}
+
+
+@pytest.mark.parametrize("order", ["each-once", "random"])
+def test_an_episode_without_end_is_cut_off(monkeypatch, order):
+    monkeypatch.setattr("dendrite_zoo.rl.episodes.MOST_STEPS", {order: 20})
+    tasks = [TaskSpec("a", Still), TaskSpec("limited", StillFor30)]
+    with TaskEnvironments(tasks, num_processes=0, order=order, num_goals=1) as envs:
         envs.reset()
-        with pytest.raises(RuntimeError, match="an episode of a to end, but it has gone on for 20 steps.*max_steps"):
-            for _ in range(20):
-                envs.step([[-0.0, 0.0]])
+        cut = [envs.step([[-0.0, 0.0]] * 2) for _ in range(30)]
+    assert [int(np.flatnonzero([step.truncated[task] for step in cut])[0]) + 1 for task in (0, 1)] == [20, 30]
+    assert not any(step.terminated.any() for step in cut)
+
+
+def test_a_limit_of_time_counts_for_an_environment_without_an_id():
+    class Own(gymnasium.Env):
+        observation_space = action_space = gymnasium.spaces.Box(-1, 1, (2,))
+
+    def limited(*limits):
+        return functools.reduce(gymnasium.wrappers.TimeLimit, limits, Own())
+
+    shorter = lambda: gymnasium.wrappers.FlattenObservation(limited(40, 30, 50))  # noqa: E731
+    assert [TaskSpec("a", make).max_steps for make in (Own, functools.partial(limited, 20), shorter)] == [None, 20, 30]
+
+
+def test_an_evaluation_of_episodes_without_end_ends(monkeypatch):
+    monkeypatch.setattr("dendrite_zoo.rl.episodes.MOST_STEPS", {"each-once": 1100})
+    rest = lambda observation, task: np.zeros((len(task), 2))  # noqa: E731
+    with pytest.warns(UserWarning, match="has no limit of time: it is cut off after .* Give max_steps= for another"):
+        evaluate_policy(rest, [TaskSpec("a", Still)], num_goals=2, num_processes=0)
+    report = evaluate_policy(rest, [TaskSpec("a", Still)], num_goals=2, num_processes=0, max_steps=1200)
+    assert report.max_steps == 1200  # as long as one likes
 
 
 def test_another_observation_than_the_space_says_is_refused():
@@ -620,14 +663,18 @@ def test_an_episode_that_goes_on_without_a_limit_is_said():
 
     rest = lambda observation, task: np.zeros((len(task), 2))  # noqa: E731
     rules = {"num_goals": 2, "num_processes": 0}
-    with pytest.warns(UserWarning, match="of b has not ended in 1,000 steps, .* given up after 100,000") as said:
+    with pytest.warns(UserWarning, match="of b has not ended in 1,000 steps, .* cut off after 10,000") as said:
         evaluate_policy(rest, [TaskSpec("a", calm), TaskSpec("b", Endless)], **rules)
     assert len(said) == 1
     evaluate_policy(rest, [TaskSpec("b", Endless)], max_steps=1050, **rules)
 
 
 @pytest.mark.parametrize(
-    "space", ["Discrete(3, start=2)", "MultiDiscrete([2, 3])", "MultiBinary(3)", "Box(-1, 1, (2, 3))"]
+    "space",
+    [
+        *("Discrete(3, start=2)", "MultiDiscrete([2, 3])", "MultiBinary(3)", "Box(-1, 1, (2, 3))", "Box(-1, 1, ())"),
+        *("Box(-np.inf, np.inf, (2,))", "Box(np.float32([0, -np.inf]), np.float32([np.inf, 1]))"),
+    ],
 )
 def test_actions_of_other_kinds_are_translated_as_the_error_says(space):
     """What the error says is run, and its actions are of the space."""
@@ -644,9 +691,9 @@ def test_actions_of_other_kinds_are_translated_as_the_error_says(space):
             assert action in self.action_space, action
             return np.zeros(2, np.float32), 0.0, False, True, {}
 
-    with pytest.raises(ValueError, match="to be a Box of one dimension, but got") as refused:
+    with pytest.raises(ValueError, match="to (be a Box of one dimension|have finite bounds), but got") as refused:
         _ = TaskSpec("other", Other).action_size
-    said = str(refused.value).partition("it takes such: ")[2].removesuffix(".")
+    said = "gymnasium.wrappers" + str(refused.value).partition(": gymnasium.wrappers")[2].removesuffix(".")
     task = TaskSpec("other", lambda: eval(said, {"env": Other(), "gymnasium": gymnasium, "numpy": np}))
     env = task.make()
     for action in np.random.RandomState(0).uniform(-1, 1, (20, task.action_size)):

@@ -128,7 +128,7 @@ class MetaWorldTask(TaskSpec):
     """
 
     num_goals: ClassVar[int | None] = 50
-    most_steps: ClassVar[int] = MAX_STEPS
+    most_steps: ClassVar[float] = MAX_STEPS
 
     def __init__(self, name: str) -> None:
         super().__init__(name, partial(_environment, name), success="success")
