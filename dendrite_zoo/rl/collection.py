@@ -3,6 +3,7 @@
 import inspect
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -16,10 +17,10 @@ from dendrite_zoo._core.rng import random_state
 from dendrite_zoo.rl.demonstrations import Demonstrations
 from dendrite_zoo.rl.environments import Step, checked_actions
 from dendrite_zoo.rl.episodes import Split
-from dendrite_zoo.rl.evaluation import GoalEvaluation, Policy, acting
+from dendrite_zoo.rl.evaluation import GoalEvaluation
 from dendrite_zoo.rl.metaworld.experts import own_experts
 from dendrite_zoo.rl.metaworld.tasks import ACTION_SIZE, LEAVING, MetaWorldTask
-from dendrite_zoo.rl.seen import Act
+from dendrite_zoo.rl.seen import Act, Policy, acting, name_of
 from dendrite_zoo.rl.task_list import Tasks, task_specs
 
 __all__ = ["Disturbance", "collect_demonstrations"]
@@ -58,7 +59,7 @@ def collect_demonstrations(
     tasks: Tasks,
     *,
     episodes_per_task: int = 50,
-    expert: Act | Policy | None = None,
+    expert: Act | Policy | Mapping[str, Any] | None = None,
     policy: Act | Policy | None = None,
     expert_share: float = 0.0,
     disturbance: Disturbance | None = None,
@@ -86,8 +87,8 @@ def collect_demonstrations(
         tasks: ``"mt10"``, ``"mt50"``, ``"cw10"`` or names of Meta-World's tasks, or a list of `TaskSpec`.
         episodes_per_task: number of goals or starts of each task, one episode each.
         expert: who shows what to do: a policy that knows these tasks, or a function from observations ``(N, O)`` and
-            task indices ``(N,)``, positions in ``tasks``, to actions ``(N, A)``, from -1 to 1 as a policy's; by default
-            Meta-World's scripted experts.
+            task indices ``(N,)``, positions in ``tasks``, to actions ``(N, A)``, from -1 to 1 as a policy's; or one
+            for each task, by its name; by default Meta-World's scripted experts.
         policy: the policy that acts, likewise.
         expert_share: DAgger's beta, from 0 to 1.
         disturbance: noise on the actions, in every second episode.
@@ -195,8 +196,7 @@ def _length(tasks: Tasks | None) -> int:
 def _expert(given: Act | None, tasks: Tasks | None) -> str | dict[str, str] | None:
     """Who shows the tasks; None if it is Meta-World's own expert of each."""
     if given is not None:
-        given = inspect.unwrap(given)
-        return str(getattr(given, "__qualname__", type(given).__qualname__))
+        return name_of(given)
     specs = () if tasks is None else task_specs(tasks)
     return own_experts(spec.name for spec in specs if isinstance(spec, MetaWorldTask)) or None
 

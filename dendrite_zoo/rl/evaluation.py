@@ -1,10 +1,9 @@
 """What a policy reaches on each goal or start, in one episode each: how results on Meta-World are reported."""
 
-import functools
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,18 +16,10 @@ from dendrite_zoo.functional.bootstrap import bootstrap_interval
 from dendrite_zoo.rl.environments import TaskEnvironments, checked_actions
 from dendrite_zoo.rl.episodes import Split
 from dendrite_zoo.rl.metaworld.tasks import MAX_STEPS, MT50, MetaWorldTask
-from dendrite_zoo.rl.seen import Act, act_and_owner, as_learned
-from dendrite_zoo.rl.spec import TaskSpec
-from dendrite_zoo.rl.task_list import Tasks, benchmark_of, check_policy, say_success, say_what_is_endless, task_specs
+from dendrite_zoo.rl.seen import Act, Policy, acting
+from dendrite_zoo.rl.task_list import Tasks, benchmark_of, say_success, say_what_is_endless, task_specs
 
 __all__ = ["GoalEvaluation", "SuccessReport", "evaluate_policy"]
-
-
-class Policy(Protocol):
-    """A policy with names of its tasks, such as `dendrite_zoo.models.ActiveDendritePolicy`."""
-
-    tasks: Sequence[str]
-    act_batch: Act
 
 
 @dataclass(frozen=True)
@@ -232,7 +223,7 @@ class GoalEvaluation(TaskEnvironments):
 
 
 def evaluate_policy(
-    policy: Act | Policy, tasks: Tasks | None = None, *, progress: bool = False, **options: Any
+    policy: Act | Policy | Mapping[str, Any], tasks: Tasks | None = None, *, progress: bool = False, **options: Any
 ) -> SuccessReport:
     """Play one episode on each goal of each task; a goal is reached if any step succeeds.
 
@@ -241,7 +232,8 @@ def evaluate_policy(
 
     Args:
         policy: an `ActiveDendritePolicy` or a module that trains one, or any object with ``act_batch`` and ``tasks``;
-            or a function of observations ``(N, O)`` and positions in ``tasks``, ``(N,)``. Actions are from -1 to 1.
+            or a function of observations ``(N, O)`` and positions in ``tasks``, ``(N,)``, or a network of both, or of
+            observations alone; or one of these for each task, by its name. Actions are from -1 to 1.
         tasks: ``"mt10"``, ``"mt50"``, ``"cw10"`` or names of Meta-World's tasks, or a list of `TaskSpec`; None for all
             ``tasks`` of the policy, if they are Meta-World's.
         progress: show a progress bar.
@@ -260,29 +252,3 @@ def evaluate_policy(
     act, specs = acting(policy, tasks)
     with GoalEvaluation(specs, **options) as evaluation:
         return evaluation(act, progress=progress)
-
-
-def acting(policy: Act | Policy, tasks: Tasks | None) -> tuple[Act, tuple[TaskSpec, ...]]:
-    """A function of the index in ``tasks``, in whatever order the policy has them.
-
-    So it is of a policy's bound ``act_batch``, too, if the policy knows these tasks; of any other function the index is
-    the position in ``tasks``.
-    """
-    act, owner = act_and_owner(policy)
-    known: Any = getattr(owner, "tasks", None)
-    if (known is None and tasks is None) or not callable(act):
-        remedy = "Of one with `predict`, give lambda observations, tasks: ..., with actions from -1 to 1."
-        got = f"a {type(policy).__name__}{' and no tasks' * (tasks is None)}. {remedy}"
-        raise ValueError(f"Expected a policy with `tasks`, or a function with tasks=..., but got {got}")
-    specs = task_specs(known if tasks is None else tasks)
-    names = [spec.name for spec in specs]
-    unknown = [] if known is None else [name for name in names if name not in known]
-    if known is None or (unknown and act is policy):
-        return act, specs
-    check_policy(owner, specs)
-    if unknown:
-        got = f"{', '.join(unknown)}. Load it with tasks=[...] for more, and train these."
-        raise ValueError(f"Expected `tasks` to be some of the policy's, {', '.join(known)}, but got {got}")
-    own = np.array([list(known).index(name) for name in names])
-    of_specs = functools.wraps(act, updated=())(lambda observation, index: act(observation, own[index]))
-    return as_learned(of_specs, owner, specs), specs

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from dendrite_zoo._core.checks import check_integers
 from dendrite_zoo._core.progress import progress_bar
 from dendrite_zoo.rl.environments import checked_actions
-from dendrite_zoo.rl.evaluation import GoalEvaluation, Policy, acting
-from dendrite_zoo.rl.seen import Act
+from dendrite_zoo.rl.evaluation import GoalEvaluation
+from dendrite_zoo.rl.seen import Act, Policy, acting
 from dendrite_zoo.rl.task_list import Tasks
 
 __all__ = ["record_policy"]

@@ -17,8 +17,8 @@ from dendrite_zoo._core.checks import check_choice, check_flags, check_integers
 from dendrite_zoo._core.names import places_of, say_new_names
 from dendrite_zoo._core.rng import random_state
 from dendrite_zoo.rl import Demonstrations, Disturbance, TaskSpec, task_specs
-from dendrite_zoo.rl.evaluation import Policy, acting
 from dendrite_zoo.rl.metaworld.tasks import MetaWorldTask
+from dendrite_zoo.rl.seen import Policy, acting
 from dendrite_zoo.rl.task_list import equal_sizes, played_metric
 from dendrite_zoo.streams.datamodule import milestones_of
 from dendrite_zoo.streams.demonstration_files import (

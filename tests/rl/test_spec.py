@@ -530,10 +530,66 @@ def test_actions_beyond_those_of_a_policy_may_be_in_the_units_of_an_environment(
     use(beyond, [TaskSpec("plain", Plain)], few)  # no other units: clipped
 
 
-@pytest.mark.parametrize("act", [lambda observation: observation[:2], torch.nn.Linear(3, 2)])
-def test_a_function_of_observations_alone_is_no_policy(act):
+def test_a_function_of_observations_alone_is_no_policy():
     with pytest.raises(ValueError, match="a function of observations and task indices, but got .* lambda observations"):
-        evaluate_policy(act, ledges(), num_processes=0)
+        evaluate_policy(lambda observation: observation[:2], ledges(), num_processes=0)
+
+
+class OfTasks(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.table = torch.nn.Embedding(2, 2, dtype=torch.float64)
+
+    def forward(self, x, tasks=None):
+        return self.table(tasks).tanh() + 0 * x[:, :2]
+
+
+class Sure(torch.nn.Sequential):
+    def forward(self, x, sure=True):
+        assert sure is True  # not a task
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("network", [torch.nn.Linear(3, 2), torch.nn.Linear(3, 2).double(), OfTasks(), Sure()])
+def test_a_network_of_ones_own_acts_on_tensors(network):
+    if isinstance(network, Sure):
+        network.extend([torch.nn.Linear(3, 2), torch.nn.Dropout(0.5)])
+    kind = next(network.parameters()).dtype
+
+    def by_hand(observations, tasks):
+        seen, args = torch.tensor(observations, dtype=kind), (torch.tensor(tasks),) * isinstance(network, OfTasks)
+        return (network[0] if isinstance(network, Sure) else network)(seen, *args).detach()
+
+    few = {"num_processes": 0, "episodes_per_task": 2}
+    shown, expected = (collect_demonstrations(ledges(), expert=one, **few) for one in (network, by_hand))
+    assert torch.equal(shown.action, expected.action) and network.training
+    assert shown.config["expert"] == type(network).__name__
+
+
+def test_each_task_may_have_a_policy_of_its_own():
+    ahead = lambda observation, task: torch.ones(len(task), 2, requires_grad=True)  # noqa: E731
+    of_both = lambda observation, task: np.where(np.asarray(task)[:, None] == 0, 1.0, -0.0) * np.ones(2)  # noqa: E731
+    few = {"num_processes": 0, "num_goals": 3}
+    expected = evaluate_policy(of_both, ledges(), **few).return_per_task
+    rest = lambda observation, task: np.zeros((len(task), 2)) * task[:, None]  # noqa: E731
+    each = {"windy": rest, "calm": ahead}
+    assert evaluate_policy(each, ledges(), **few).return_per_task == expected
+    shown = collect_demonstrations(ledges(), expert=each, num_processes=0, episodes_per_task=1)
+    assert [shown.action[shown.task == task].unique().tolist() for task in (0, 1)] == [[1.0], [0.0]]
+    with pytest.raises(ValueError, match=r"`policy` to be a policy of calm, but got \['windy'\]\. Give one for each"):
+        evaluate_policy({"windy": rest}, ledges(), **few)
+    with pytest.raises(ValueError, match=r"a row for each of 3 observations, but got \(3, 1\)"):
+        evaluate_policy({**each, "calm": lambda observation, task: np.zeros((len(task), 1))}, ledges(), **few)
+
+
+def test_a_policy_of_another_library_is_refused_with_what_to_give():
+    model = types.SimpleNamespace(predict=lambda observations: (np.full((len(observations), 2), 0.0), None))
+    with pytest.raises(ValueError, match="a SimpleNamespace. Of one with `predict`, .* by the bounds") as refused:
+        evaluate_policy(model, ledges(), num_processes=0)
+    said = str(refused.value).partition("give ")[2].removesuffix(", by the bounds of actions.")
+    act = eval(said, {"model": model, "low": np.array([-3.0, 0.0]), "high": np.array([1.0, 10.0])})
+    played = ledges()[0].played(act(np.zeros((1, 3)), np.zeros(1))[0])
+    assert played.tolist() == [0.0, 0.0]
 
 
 def test_actions_with_something_beside_them_are_refused():
