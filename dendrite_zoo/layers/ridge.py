@@ -1,7 +1,7 @@
 """A linear head that is solved for, not trained, from running sums of its inputs."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -25,15 +25,16 @@ class RidgeHead(KeepsPrecision):
 
     :math:`G = \sum h h^\top` and, for each class, :math:`\sum h` are buffers. What they give is exact and does not
     depend on the order in which rows, tasks and classes come, so nothing is forgotten, and no data are kept. Each call
-    of `learn` adds rows and solves anew, by Cholesky's method: at 6,000 features that takes three seconds of a core and
-    0.4 gigabytes, at 2,000 a tenth of that.
+    of `learn` adds rows and solves anew, by Cholesky's method: at 6,000 features and a given penalty that takes three
+    seconds of a core and 0.4 gigabytes, at 2,000 a tenth of that.
 
     Sums are float64 and solutions float32, whatever precision a model is cast to.
 
     Args:
         in_features: size of a row, ``F``; the memory grows as ``4 * F ** 2`` bytes.
         num_classes: number of logits, ``K``.
-        penalty: of `dendrite_zoo.functional.ridge_discriminant`, which has the equation.
+        penalty: of `dendrite_zoo.functional.ridge_discriminant`, which has the equation. None has each solution choose
+            it by the sums, which takes two to six times as long.
 
     Attributes:
         counts: rows of each class, ``(K,)``.
@@ -55,10 +56,11 @@ class RidgeHead(KeepsPrecision):
         (torch.Size([5, 4]), tensor([25., 25., 25., 25.], dtype=torch.float64))
     """
 
-    def __init__(self, in_features: int, num_classes: int, *, penalty: float = 0.1) -> None:
+    def __init__(self, in_features: int, num_classes: int, *, penalty: float | None = None) -> None:
         super().__init__()
         check_integers(1, in_features=in_features, num_classes=num_classes)
-        check_positive(penalty=penalty)
+        if penalty is not None:
+            check_positive(penalty=penalty)
         self.in_features, self.num_classes, self.penalty = in_features, num_classes, penalty
         if torch.empty(0).is_cpu and 8 * in_features**2 > (most := memory()):  # of sums and of their factor
             remedy = "Memory grows with the square: take fewer random features."
@@ -112,18 +114,12 @@ class RidgeHead(KeepsPrecision):
         self.bias.copy_(bias)
 
     @torch.no_grad()
-    def choose_penalty(self, h: Tensor, y: Tensor, penalties: Sequence[float]) -> int:
-        """Set `penalty` to the one that is best for rows that were learned, when it is solved without them.
-
-        It is the first of which the next one is no better; `solve` uses it.
+    def right_without(self, h: Tensor, y: Tensor) -> int:
+        """For how many rows that were learned it is right when it is solved without them; it stays as it is.
 
         Args:
             h: some of the rows that were learned, ``(B, F)``; over all processes, one or more.
             y: their labels, ``(B,)``.
-            penalties: to try, in this order.
-
-        Returns:
-            for how many of the rows it was right then.
 
         Raises:
             ValueError: as of `learn`; or no other rows were learned.
@@ -132,11 +128,11 @@ class RidgeHead(KeepsPrecision):
             >>> h, y = torch.randn(200, 8), torch.arange(200) % 2     # labels that say nothing
             >>> head = RidgeHead(8, 2)
             >>> head.learn([(h, y)])
-            >>> right = head.choose_penalty(h[:50], y[:50], [0.1, 1.0, 10.0])
-            >>> head.penalty in (0.1, 1.0, 10.0) and right < 50
+            >>> head.right_without(h[:50], y[:50]) < 45
             True
         """
-        rest, added = RidgeHead(self.in_features, self.num_classes).to(self.weight.device), RunningSums(self)
+        rest = RidgeHead(self.in_features, self.num_classes, penalty=self.penalty).to(self.weight.device)
+        added = RunningSums(self)
         added.take(h, y)
         added.reduce()
         for name, part in zip(("triangle", "sums", "counts"), added.parts, strict=True):
@@ -144,17 +140,10 @@ class RidgeHead(KeepsPrecision):
         if not rest.counts.any():
             got = f"all {int(self.counts.sum())}"
             raise ValueError(f"Expected some of the rows that were learned, but got {got}. Leave rows to solve by.")
-        best, most = self.penalty, -1
-        for penalty in penalties:
-            rest.penalty = penalty
-            rest.solve()
-            right = (rest(h).argmax(1) == y.to(h.device)).sum()
-            sum_over_ranks(right)
-            if int(right) <= most:
-                break
-            best, most = penalty, int(right)
-        self.penalty = best
-        return most
+        rest.solve()
+        right = (rest(h).argmax(1) == y.to(h.device)).sum()
+        sum_over_ranks(right)
+        return int(right)
 
     def drop_sums(self) -> None:
         """Give up the sums, nearly all of the memory and of a file: logits stay, but no more rows can be learned.

@@ -26,12 +26,13 @@ class RidgeArguments(Arguments):
     input_shape: int | Sequence[int] = field(kw_only=False)
     num_classes: int = field(kw_only=False)
     random_features: int = 4096
-    penalty: float = 0.1
+    penalty: float | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_positive(penalty=self.penalty)
+        if self.penalty is not None:
+            check_positive(penalty=self.penalty)
         shape = [self.input_shape] if isinstance(self.input_shape, int) else list(self.input_shape)
         if len(shape) not in (1, 2, 3):
             expected = "the size of a row, or the shape (H, W) or (C, H, W) of an image"
@@ -61,7 +62,8 @@ class RidgeClassifier(HubModel, nn.Module):
         num_classes: of all tasks together; classes not seen yet are never given.
         random_features: ``F``, for images a multiple of 32. Memory and file grow as ``4 * F ** 2`` bytes, the time for
             a task as ``F ** 3``, that for a row as ``F ** 2``.
-        penalty: of `dendrite_zoo.functional.ridge_discriminant`.
+        penalty: of `dendrite_zoo.functional.ridge_discriminant`. None chooses it anew whenever more was learned: the
+            fewer rows a class has and the noisier they are, the larger.
         seed: of the features.
 
     Shape:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dendrite_zoo.functional import ridge_discriminant
-from dendrite_zoo.functional.ridge import add_products, block_rows, factor, solve, triangle_size
+from dendrite_zoo.functional.ridge import PENALTIES, WORTH, add_products, block_rows, factor, solve, triangle_size
 
 
 def summed(h, y, classes, parts=1):
@@ -91,3 +91,50 @@ def test_a_row_may_stand_for_a_part_of_one():
     sums = summed(torch.randn(40, 5, dtype=torch.float64) + y[:, None], y, 3)
     whole, part = ridge_discriminant(*sums, 1.0), ridge_discriminant(*(x / 100 for x in sums), 0.01)
     torch.testing.assert_close(part, whole)
+
+
+def rows_of(size, number, noise, seed=0):
+    """Rows of four classes, whose labels are wrong for a share of them."""
+    torch.manual_seed(seed)
+    y = torch.arange(number) % 4
+    h = torch.randn(number, size, dtype=torch.float64) + 0.5 + 2 * torch.randn(4, size).double()[y] / size**0.5
+    return h, y.where(torch.rand(number) > noise, torch.randint(4, (number,)))
+
+
+def cross_validated(h, y, penalty):
+    """Generalised cross-validation (Golub et al. 1979) of ridge regression on one-hot labels, from the rows."""
+    target, h = torch.eye(4).double()[y], h - h.mean(0)
+    target = target - target.mean(0)
+    within = h - torch.stack([h[y == k].mean(0) for k in range(4)])[y]
+    more = penalty / len(h) * within.square().sum() * torch.eye(h.shape[1]).double()
+    hat = h @ torch.linalg.solve(h.T @ h + more, h.T)
+    unexplained = (target - hat @ target).square().sum() / len(h)
+    return unexplained / (1 - (1 + hat.trace()) / len(h)) ** 2
+
+
+@pytest.mark.parametrize(("size", "number", "noise"), [(20, 400, 0.0), (60, 100, 0.0), (200, 100, 0.0), (60, 400, 0.6)])
+def test_a_penalty_that_is_not_given_is_chosen_by_cross_validation(size, number, noise):
+    h, y = rows_of(size, number, noise)
+    errors = {penalty: cross_validated(h, y, penalty) for penalty in PENALTIES}
+    expected = next(p for p, error in errors.items() if error <= min(errors.values()) * (1 + WORTH))
+    sums = summed(h, y, 4)
+    torch.testing.assert_close(ridge_discriminant(*sums), ridge_discriminant(*sums, expected))
+    assert (expected > 0.1) is (size > 20), "the fewer and the noisier the rows, the larger"
+
+
+def test_a_chosen_penalty_is_right_more_often_where_rows_are_few_and_noisy():
+    h, y = rows_of(60, 600, 0.4)
+    sums = summed(h[:100], y[:100], 4)
+    chosen, small = (
+        ((h[100:] @ weight.T + bias).argmax(1) == y[100:]).double().mean()
+        for weight, bias in (ridge_discriminant(*sums), ridge_discriminant(*sums, 0.1))
+    )
+    assert chosen > small + 0.01
+
+
+def test_a_penalty_is_chosen_where_there_is_nothing_to_choose_by():
+    """One class alone; rows of a class that are all equal; one row a class."""
+    for h, y in (([[1.0, 2.0], [3.0, 2.0]], [0, 0]), ([[1.0, 2.0], [1.0, 2.0], [5.0, 6.0]], [0, 0, 2])):
+        rows, labels = torch.tensor(h).double(), torch.tensor(y)
+        weight, bias = ridge_discriminant(*summed(rows, labels, 4))
+        assert (rows @ weight.T + bias).argmax(1).tolist() == y

@@ -1,12 +1,10 @@
-"""The penalty of a ridge head: what rows that are left out say of it."""
+"""A ridge head: its penalty, and what it is worth for rows that are left out."""
 
 import pytest
 import torch
 
 from dendrite_zoo.layers import RidgeHead
 from tests.processes import in_two
-
-PENALTIES = (0.01, 1.0, 100.0)
 
 
 def noisy(wrong, seed=0):
@@ -18,36 +16,26 @@ def noisy(wrong, seed=0):
     return h, torch.where(torch.rand(200, generator=generator) < wrong, 1 - y, y)
 
 
-def by_hand(h, y, held):
-    """Right answers on some rows of heads that learned the others alone, by penalty."""
-    found = []
-    for penalty in PENALTIES:
-        head = RidgeHead(h.shape[1], 2, penalty=penalty)
-        head.learn([(h[~held], y[~held])])
-        found.append(int((head(h[held]).argmax(1) == y[held]).sum()))
-    return found
+@pytest.mark.parametrize("penalty", [None, 1.0])
+def test_rows_are_tried_by_a_head_that_learned_without_them(penalty):
+    h, y = noisy(0.4)
+    held = torch.arange(200) % 4 == 0
+    head, other = (RidgeHead(60, 2, penalty=penalty) for _ in range(2))
+    head.learn([(h, y)])
+    weight = head.weight.clone()
+    other.learn([(h[~held], y[~held])])
+    assert head.right_without(h[held], y[held]) == (other(h[held]).argmax(1) == y[held]).sum()
+    assert torch.equal(head.weight, weight) and head.counts.tolist() == y.bincount().tolist()
 
 
-@pytest.mark.parametrize("wrong", [0.0, 0.4])
-def test_the_penalty_is_that_of_heads_that_learned_without_the_rows(wrong):
-    chosen = set()
-    for seed in range(6):
-        h, y = noisy(wrong, seed)
-        held = torch.arange(200) % 4 == 0
-        right = by_hand(h, y, held)
-        expected = 0
-        while expected < 2 and right[expected + 1] > right[expected]:
-            expected += 1
-        head = RidgeHead(60, 2)
-        head.learn([(h, y)])
-        assert head.choose_penalty(h[held], y[held], PENALTIES) == right[expected]
-        head.solve()
-        again = RidgeHead(60, 2, penalty=PENALTIES[expected])
-        again.learn([(h, y)])
-        assert head.penalty == PENALTIES[expected]
-        torch.testing.assert_close(head.weight, again.weight)
-        chosen.add(head.penalty)
-    assert 0.01 in chosen if wrong == 0 else max(chosen) == 100.0
+def test_a_penalty_that_is_not_given_grows_with_the_noise():
+    lengths = []
+    for wrong in (0.0, 0.4):
+        for penalty in (None, 0.1):
+            head = RidgeHead(60, 2, penalty=penalty)
+            head.learn([noisy(wrong)])
+            lengths.append(head.weight.norm())
+    assert lengths[2] < 0.9 * lengths[3] and lengths[0] / lengths[1] > lengths[2] / lengths[3]
 
 
 def _choose(rank, folder):
@@ -62,23 +50,20 @@ def _chosen(own):
     h, y = (part[own] for part in noisy(0.4, seed=3))
     head = RidgeHead(60, 2)
     head.learn([(h, y)])
-    head.choose_penalty(h[: len(h) // 4], y[: len(h) // 4], PENALTIES)
-    head.solve()
-    return head.penalty, head.weight
+    return head.right_without(h[: len(h) // 4], y[: len(h) // 4]), head.weight
 
 
-def test_two_processes_choose_as_one_does(tmp_path):
+def test_two_processes_find_what_one_does(tmp_path):
     in_two(_choose, str(tmp_path))
-    penalty, weight = _chosen(slice(None))
+    right, weight = _chosen(slice(None))
     for rank in range(2):
         found = torch.load(tmp_path / f"{rank}.pt")
-        assert found[0] == penalty
+        assert found[0] == right
         torch.testing.assert_close(found[1], weight, rtol=1e-4, atol=1e-6)
 
 
-def test_a_penalty_is_not_chosen_by_all_rows():
+def test_not_all_rows_are_left_out():
     (h, y), head = noisy(0.0, seed=0), RidgeHead(60, 2)
     head.learn([(h, y)])
     with pytest.raises(ValueError, match="some of the rows that were learned, but got all 200. Leave rows to solve by"):
-        head.choose_penalty(h, y, PENALTIES)
-    assert head.penalty == 0.1
+        head.right_without(h, y)

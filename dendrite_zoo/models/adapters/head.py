@@ -19,8 +19,7 @@ HeadKind = Literal["ridge", "linear"]
 HIDDEN, HIDDEN_OF_INPUTS = 1024, 2048  # random features of a ridge head
 WEIGHT_OF_INPUTS, WEIGHT_OF_PATCHES = 0.5, 3.0  # the latter vary as much as the features of the network, then
 FLOOR = 0.1  # of the deviation in a block of features: what varies less is not made larger
-PENALTIES = 0.1, 1.0, 10.0  # of a ridge head; rows that are left out choose: the larger, the noisier their labels
-LEAST_HELD, MOST_HELD = 32, 2048  # rows that are left out: of fewer none chooses the penalty, and no more are kept
+MOST_HELD = 2048  # rows that are left out; no more are kept
 
 
 class TaskHeads(KeepsPrecision):
@@ -142,8 +141,8 @@ class TaskHeads(KeepsPrecision):
     def fit(self, task: int, batches: Iterable[tuple[list[Tensor], Tensor, Tensor]], ways: int = 1) -> int:
         """Solve the ridge head of a task from features and labels, over all processes; they are gone through once.
 
-        Its features and its penalty are those with which it is right most often for the rows that are left out, when
-        it is solved without them; the earlier way, and the smaller penalty, where there is no difference.
+        Its features are those with which it is right most often for the rows that are left out, when it is solved
+        without them; those found in the earlier way, where there is no difference.
 
         Args:
             task: whose head it is.
@@ -159,7 +158,7 @@ class TaskHeads(KeepsPrecision):
         """
         size, device = self.ridge_weight.shape[2], self.ridge_weight.device
         own = self.classes[task]
-        heads = [RidgeHead(size, own, penalty=PENALTIES[0]).to(device) for _ in range(ways)]
+        heads = [RidgeHead(size, own).to(device) for _ in range(ways)]
         sums = [RunningSums(head) for head in heads]
         held = [[self.ridge_weight[0, :0]] for _ in heads]
         labels = [self.is_solved[:0].long()]
@@ -206,10 +205,9 @@ class TaskHeads(KeepsPrecision):
 
 
 def _best(heads: list[RidgeHead], held: list[Tensor], labels: Tensor) -> int:
-    """Which head is right most often for rows it has learned, when it is solved without them; penalties are set."""
+    """Which head is right most often for rows it has learned, when it is solved without them."""
     sum_over_ranks(count := torch.tensor(len(labels), device=labels.device))
-    penalties = PENALTIES[: len(PENALTIES) if count >= LEAST_HELD else 1]
-    if not count or len(heads) * len(penalties) == 1:
+    if not count or len(heads) == 1:
         return 0
-    right = [head.choose_penalty(h, labels, penalties) for head, h in zip(heads, held, strict=True)]
+    right = [head.right_without(h, labels) for head, h in zip(heads, held, strict=True)]
     return right.index(max(right))

@@ -143,8 +143,8 @@ class AdaptedBackbone(GatedBackbone):
         """Solve the ridge head of a task, in one pass over its data; its gates may have been trained, or not.
 
         Until it is called again, or the task begins anew, it takes the place of the linear head that was trained. By
-        each seventh row, chosen by what is in it, which the gates were not trained on, either, the head chooses its
-        penalty, and whether it is given features with gates: only where they are better. See `sees_gates`.
+        each seventh row, chosen by what is in it, which the gates were not trained on, either, the head chooses whether
+        it is given features with gates: only where they are better. See `sees_gates`.
 
         Args:
             task: a task that was started.

@@ -97,12 +97,9 @@ def by_hand(model, x, y):
     out, found = left_out(x), []
     for z in (model.features(x), model.features(x, 0)):
         h = model.heads.random[0](model.heads.normalised(z, 0)).detach()
-        right = []
-        for penalty in (0.1, 1.0, 10.0):
-            head = RidgeHead(h.shape[1], 2, penalty=penalty)
-            head.learn([(h[~out], y[~out])])
-            right.append(int((head(h[out]).argmax(1) == y[out]).sum()))
-        found.append(right)
+        head = RidgeHead(h.shape[1], 2)
+        head.learn([(h[~out], y[~out])])
+        found.append(int((head(h[out]).argmax(1) == y[out]).sum()))
     return found
 
 
@@ -111,7 +108,7 @@ def test_a_head_sees_gates_where_they_are_better(gates, better):
     """Gates that shut what says nothing help; gates that shut what matters do not, and are left out."""
     model, x, y = started(gates)
     without, with_gates = by_hand(model, x, y)
-    assert (max(with_gates) > max(without)) is better
+    assert (with_gates > without) is better
     model.fit_head(0, zip(x.split(100), y.split(100), strict=True))
     assert model.sees_gates(0) is better and model.sees_gates(1)
     expected = model.heads.normalised(model.features(x, 0 if better else None), 0)
@@ -164,7 +161,7 @@ def test_tasks_are_told_apart_by_the_means_of_their_classes(tmp_path):
     assert by_classes > 0.8 and by_tasks < 0.5
     context = model.context.inner
     h = torch.cat([context.features(alike(task)[0]) for task in range(3)])
-    head = RidgeHead(h.shape[1], 9)
+    head = RidgeHead(h.shape[1], 9, penalty=0.1)
     head.learn([(h, torch.cat([alike(task)[1] + 3 * task for task in range(3)]))])
     torch.testing.assert_close(context.head.weight, head.weight, rtol=1e-3, atol=1e-3)
     assert context.counts.tolist() == [90, 90, 90] and model.num_tasks == 3
