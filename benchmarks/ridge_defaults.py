@@ -44,7 +44,8 @@ def accuracies(name: str) -> dict[str, float]:
     for penalty in PENALTIES:
         model.head.penalty = penalty
         model.head.solve()
-        found["chosen" if penalty is None else f"{penalty:g}"] = round(float((model.head(seen).argmax(1) == y[held]).double().mean()), 4)
+        right = float((model.head(seen).argmax(1) == y[held]).double().mean())
+        found["chosen" if penalty is None else f"{penalty:g}"] = round(right, 4)
     return found
 
 
