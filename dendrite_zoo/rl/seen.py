@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import nn
 
 from dendrite_zoo._core.checks import wrong_argument
+from dendrite_zoo._core.names import places_of
 from dendrite_zoo.rl.environments import checked_actions
 from dendrite_zoo.rl.form import takes
 from dendrite_zoo.rl.spec import TaskSpec
@@ -141,7 +142,7 @@ def acting(policy: Act | Policy | Mapping[str, Any], tasks: Tasks | None) -> tup
     if unknown:
         got = f"{', '.join(unknown)}. Load it with tasks=[...] for more, and train these."
         raise ValueError(f"Expected `tasks` to be some of the policy's, {', '.join(known)}, but got {got}")
-    own = np.array([list(known).index(name) for name in names])
+    own = np.array(places_of(names, known))
     of_specs = functools.wraps(act, updated=())(lambda observation, index: act(observation, own[index]))
     return as_learned(of_specs, owner, specs), specs
 
