@@ -36,7 +36,8 @@ def unusable_parameter(module: nn.Module) -> str:
 
 def unusable_tensor(tensors: Mapping[str, Tensor]) -> str:
     """The name of the first tensor that is not finite; empty where all are, and where nothing can be looked at."""
-    named = {name: p.detach() for name, p in tensors.items() if p.is_floating_point() and not p.is_meta}
+    seen = {name: p for name, p in tensors.items() if not p.is_meta and not hasattr(p, "__tensor_flatten__")}
+    named = {name: p.detach() for name, p in seen.items() if p.is_floating_point()}  # quantised ones may have no sum
     sums = (p.sum(dtype=torch.promote_types(p.dtype, torch.float32)) for p in named.values())
     if all(math.isfinite(float(one)) for one in sums):
         return ""  # a sum takes a hundredth of the time that `isfinite` of all numbers takes

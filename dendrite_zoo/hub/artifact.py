@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +43,14 @@ def has_hash(path: Path, known: str) -> bool:
     return (sha256(path) if len(known) == 64 else git_hash(path.read_bytes())) == known
 
 
-def fingerprint(state: Mapping[str, Tensor], config: Mapping[str, Any] | None = None) -> str:
+def fingerprint(state: Mapping[str, Any], config: Mapping[str, Any] | None = None) -> str:
     """Give the sha256 of a model: of its type and arguments, and of names, types, shapes and bytes of its tensors.
 
     It stands in the file's header, so that altered weights or arguments are seen without a registry, and it tells
     whether a model still is the one whose results it carries.
 
     Args:
-        state: the tensors, in any order.
+        state: the tensors, in any order; and what else a state has, such as of quantised layers.
         config: the whole config.json; None for the tensors alone, as in format 1.
 
     Example:
@@ -62,10 +62,31 @@ def fingerprint(state: Mapping[str, Tensor], config: Mapping[str, Any] | None = 
         described = [config["model_type"], configs.arguments_of(config)]
         digest.update(json.dumps(described, sort_keys=True).encode())
     for name in sorted(state):
-        tensor = state[name].detach().cpu().contiguous()
-        digest.update(f"{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        for tensor in _tensors(state[name]):
+            tensor = tensor.detach().cpu().contiguous()
+            digest.update(f"{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode())
+            digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _tensors(part: Any) -> Iterator[Tensor]:
+    """What a part of a state is made of: tensors, those within a quantised one, in lists, dictionaries; numbers."""
+    if isinstance(part, Tensor) and part.is_quantized:
+        by_channel = part.qscheme() not in (torch.per_tensor_affine, torch.per_tensor_symmetric)
+        yield part.int_repr()
+        yield part.q_per_channel_scales() if by_channel else torch.tensor(part.q_scale())
+        yield part.q_per_channel_zero_points() if by_channel else torch.tensor(part.q_zero_point())
+    elif isinstance(part, Tensor) and hasattr(part, "__tensor_flatten__"):  # a class of tensors, such as torchao's
+        for name in part.__tensor_flatten__()[0]:
+            yield from _tensors(getattr(part, name))
+    elif isinstance(part, Tensor):
+        yield part
+    elif isinstance(part, (Mapping, tuple, list)):
+        for one in part.values() if isinstance(part, Mapping) else part:
+            yield from _tensors(one)
+    else:
+        text = repr(part) if isinstance(part, (str, bytes, int, float, torch.dtype)) else type(part).__name__
+        yield torch.tensor(list(text.encode()), dtype=torch.uint8)
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dendrite_zoo._core.checks import check_integers, wrong_argument
 from dendrite_zoo._core.rng import random_state
-from dendrite_zoo._core.torch import full_precision
+from dendrite_zoo._core.torch import full_precision, runs_eagerly
 from dendrite_zoo.layers.random_features import FixedFeatures
 
 __all__ = ["PatchFeatures"]
@@ -105,7 +105,10 @@ class PatchFeatures(FixedFeatures):
         if math.prod(x.shape[1:]) != math.prod(self.image_shape):
             raise wrong_argument("x", f"images of shape {self.image_shape}", tuple(x.shape))
         with full_precision(x.device):
-            parts = x.reshape(len(x), *self.image_shape).split(self._rows_at_once(x.device))
+            x = x.reshape(-1, *self.image_shape)
+            if not runs_eagerly():  # a network that is exported takes any number of rows
+                return self._responses(self._resized(x.float()))
+            parts = x.split(self._rows_at_once(x.device))
             return torch.cat([self._responses(self._resized(part.float())) for part in parts])
 
     def _rows_at_once(self, device: torch.device) -> int:

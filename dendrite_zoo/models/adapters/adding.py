@@ -1,5 +1,6 @@
 """Putting dendrites on somebody else's network."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -66,7 +67,8 @@ def add_dendrites(
         example: a batch of inputs, to see the sizes of features; by default one is made up.
 
     Raises:
-        ValueError: no layer is meant by ``layers``; the network does not run on the example; an argument out of range.
+        ValueError: ``layers`` stand for none, or name one that is never called; the network does not run on the
+            example; an argument out of range.
 
     Example:
         >>> backbone = nn.Sequential(nn.Conv2d(1, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
@@ -79,11 +81,7 @@ def add_dendrites(
     backbone.eval()
     found = find_layers(backbone, layers)
     seen = probe(backbone, example)
-    if idle := [name for name in found if name not in seen.called]:
-        raise ValueError(
-            f"Expected layers that {type(backbone).__name__} calls, but got {', '.join(idle[:5])}, which it does not "
-            "when it runs: a gate there would have no effect. Leave them out of `layers`."
-        )
+    found = _without_idle(backbone, found, seen.called, layers)
     model = AdaptedBackbone(
         layers={name: channels_of(layer).number for name, layer in found.items()},  # type: ignore[union-attr]
         stages={name: list(stage) for name, stage in seen.stages.items()},
@@ -99,6 +97,32 @@ def add_dendrites(
     )
     device = next((p.device for p in backbone.parameters()), torch.device("cpu"))
     return model.to(device).attach(backbone)
+
+
+def _without_idle(
+    backbone: nn.Module, found: Mapping[str, nn.Module], called: Sequence[str], layers: Layers
+) -> dict[str, nn.Module]:
+    """The layers that a network calls; others that a type or glob stands for, such as auxiliary heads, are left out.
+
+    Raises:
+        ValueError: it does not call one that is named, or none of them.
+    """
+    idle = [name for name in found if name not in called]
+    if not idle:
+        return dict(found)
+    named = [layers] if isinstance(layers, (str, type)) else layers
+    listed = ", ".join(idle[:5]) + (f" and {len(idle) - 5} more" if len(idle) > 5 else "")
+    if len(idle) == len(found) or any(name in named for name in idle):
+        raise ValueError(
+            f"Expected layers that {type(backbone).__name__} calls, but got {listed}, which it does not "
+            "when it runs: a gate there would have no effect. Leave them out of `layers`."
+        )
+    warnings.warn(
+        f"{type(backbone).__name__} does not call {listed} when it runs: a gate there would have no effect, and they "
+        "get none. If it calls them for other inputs, give add_dendrites(..., example=x) such ones.",
+        stacklevel=3,
+    )
+    return {name: layer for name, layer in found.items() if name not in idle}
 
 
 def _check_backbone(backbone: Any) -> None:

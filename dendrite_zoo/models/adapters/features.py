@@ -1,6 +1,7 @@
 """Features from several stages of a network, as rows."""
 
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -88,7 +89,7 @@ class FeatureExtractor(nn.Module):
         parts = [pooled(found[name], stage, mask) for name, stage in self.stages.items()]
         if not means:
             parts += [spread(found[name], stage) for name, stage in self.stages.items() if stage.spread]
-        if any(len(part) != rows for part in parts):
+        if any(part.shape[0] != rows for part in parts):
             got = [tuple(part.shape) for part in parts]
             raise ValueError(
                 f"Expected features of {rows} inputs, one row an input, but the backbone gives {got}. Wrap it in a "
@@ -153,24 +154,21 @@ def in_precision_of(backbone: nn.Module, x: Any) -> Any:
 
 
 def as_features(output: Any) -> Tensor:
-    """The tensor in what a network returns: itself, ``last_hidden_state`` or ``logits``, or the first of a tuple.
-
-    Raises:
-        TypeError: there is none.
-    """
+    """The tensor in what a network returns: itself, one named as in `KEYS`, or the first; a TypeError without one."""
     if isinstance(output, Tensor):
         return output
-    if isinstance(output, Mapping):
-        for key in KEYS:
-            if output.get(key) is not None:
-                return as_features(output[key])
-        output = tuple(output.values())
-    elif hasattr(output, "last_hidden_state") or hasattr(output, "logits"):
-        own = getattr(output, "last_hidden_state", None)
-        return as_features(output.logits if own is None else own)
-    if isinstance(output, (tuple, list)) and output:
-        return as_features(output[0])
+    said = output if isinstance(output, Mapping) else {key: getattr(output, key, None) for key in KEYS}
+    parts = [said.get(key) for key in KEYS] + _parts(output)
+    for part in parts:  # a loss may stand first, or None
+        if part is not None and not (isinstance(part, Tensor) and part.ndim == 0):
+            return as_features(part)
     raise TypeError(f"Expected a backbone that returns a tensor of features, but got {type(output).__name__}.")
+
+
+def _parts(output: Any) -> list[Any]:
+    if is_dataclass(output):
+        return [getattr(output, field.name) for field in fields(output)]
+    return list(output.values() if isinstance(output, Mapping) else output if isinstance(output, (tuple, list)) else ())
 
 
 def pooled(output: Tensor, stage: Stage, mask: Tensor | None = None) -> Tensor:
@@ -217,7 +215,7 @@ def num_rows(x: Any) -> int:
         raise TypeError(
             f"Expected inputs as a tensor (batch, ...) or a dictionary of such, but got {type(x).__name__}."
         )
-    return len(first)
+    return first.shape[0]  # not len(), by which torch.export fixes the number of rows
 
 
 def rows_of(x: Any, index: Tensor) -> Any:
@@ -282,7 +280,7 @@ def numbers_of(x: Any, count: int) -> Tensor:
         torch.Size([2, 3072])
     """
     if isinstance(x, Tensor) and x.ndim == 4:
-        side = round((count / x.shape[1]) ** 0.5)
+        side = round((count / int(x.shape[1])) ** 0.5)
         x = nn.functional.adaptive_avg_pool2d(x.float(), (side, side)).flatten(1)
     if not isinstance(x, Tensor) or x.shape[1:] != (count,):
         got = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__

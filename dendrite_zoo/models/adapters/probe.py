@@ -235,8 +235,8 @@ def _run(backbone: nn.Module, example: Any, outputs: list[Any]) -> Any:
     got = errors[0] if errors else "no layer by which an input could be made up"
     what = "`example`" if example is not None else "an input that was made up by the kind of its first layer"
     raise ValueError(
-        f"Expected {type(backbone).__name__} to run on {what}, but got {got}. Give a batch of its inputs: "
-        "add_dendrites(..., example=x)."
+        f"Expected {type(backbone).__name__} to run on {what}, but got {got}. Give a batch of its inputs, a tensor or "
+        "a dictionary of keyword arguments: add_dendrites(..., example=x)."
     )
 
 

@@ -1,6 +1,7 @@
 """Which layers are meant, and what the features of a network are."""
 
 from collections import namedtuple
+from dataclasses import dataclass, make_dataclass
 from types import SimpleNamespace
 
 import pytest
@@ -120,8 +121,12 @@ def test_a_layer_that_is_never_called():
     network = mlp()
     network.spare = nn.Linear(32, 3)
     network.forward = lambda x: network[3](network[2](network[1](network[0](x))))
-    with pytest.raises(ValueError, match="but got spare, which it does not"):
-        add_dendrites(network, layers=nn.Linear, num_classes=2, max_tasks=2)
+    for layers in ["spare", ["0", "spare"], "spar*"]:
+        with pytest.raises(ValueError, match="but got spare, which it does not"):
+            add_dendrites(network, layers=layers, num_classes=2, max_tasks=2)
+    with pytest.warns(UserWarning, match="does not call spare when it runs"):  # as auxiliary heads in eval mode
+        model = add_dendrites(network, layers=nn.Linear, num_classes=2, max_tasks=2)
+    assert list(model.config["layers"]) == ["0", "2"]
 
 
 def test_an_output_that_is_no_features():
@@ -143,6 +148,43 @@ def test_features_by_their_name_in_an_output_of_any_class(names):
     values = [x, *[torch.zeros(2, 3)] * (len(names) - 1)]
     assert as_features(SimpleNamespace(**dict(zip(names, values, strict=True)))) is x
     assert as_features(namedtuple("Output", names)(*values)) is x
+
+
+@dataclass
+class Encoded:
+    """What a network of one's own returns."""
+
+    loss: torch.Tensor | None
+    hidden: torch.Tensor
+
+
+@pytest.mark.parametrize("loss", [None, torch.zeros(())])
+@pytest.mark.parametrize("kind", [Encoded, lambda *parts: parts, lambda *parts: dict(zip("ab", parts, strict=True))])
+def test_what_is_no_row_of_features_is_passed_over_in_an_output(kind, loss):
+    x = torch.rand(2, 3)
+    assert as_features(kind(loss, x)) is x
+
+
+def test_features_are_found_by_name_in_a_data_class():
+    made = make_dataclass("Output", ["weights", "features"])
+    x = torch.rand(2, 3)
+    assert as_features(made(torch.zeros(2, 5), x)) is x
+
+
+def test_several_inputs_are_asked_for_by_name():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 8)
+
+        def forward(self, a, b):
+            return self.layer(a + b)
+
+    x = torch.rand(2, 4)
+    with pytest.raises(ValueError, match="a tensor or a dictionary of keyword arguments"):
+        add_dendrites(Two(), layers="layer", num_classes=2, max_tasks=2, example=(x, x))
+    model = add_dendrites(Two(), layers="layer", num_classes=2, max_tasks=2, example={"a": x, "b": x})
+    assert model({"a": x, "b": x}, task=0).shape == (2, 2)
 
 
 def test_numbers_for_the_example_are_drawn_apart_from_those_of_the_user():
