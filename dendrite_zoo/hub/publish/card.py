@@ -216,4 +216,6 @@ def _number(value: Any, scale: int = 1, places: int = 3) -> str:
     value = float(value) if isinstance(value, Tensor) else value
     if not isinstance(value, int | float) or math.isnan(value):
         return "·"
+    while value < 1 and places < 9 and round(value, places + int(math.log10(scale))) == 1:
+        places += 1  # a share that is nearly all is not all
     return f"{round(scale * value, places) + 0.0:.{places}f}"  # + 0.0: no minus sign on a zero

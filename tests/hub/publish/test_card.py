@@ -9,7 +9,7 @@ from huggingface_hub import ModelCard
 
 from dendrite_zoo.hub import HubModel, artifact, full_config, register_model
 from dendrite_zoo.hub.publish import publish
-from dendrite_zoo.hub.publish.card import Card
+from dendrite_zoo.hub.publish.card import Card, _number
 from dendrite_zoo.hub.publish.kinds import KINDS
 from dendrite_zoo.hub.publish.merge import merge, own_text, pieces
 from dendrite_zoo.models import ActiveDendritePolicy, RidgeClassifier
@@ -370,3 +370,11 @@ def test_a_strangers_model_type_has_a_card_too(tmp_path):
     release = publish(tmp_path, "alice/mine", dry_run=True)
     assert "print(model)" in release.card and "| permuted-digits | ours |" in release.card
     assert ModelCard(release.card).data.pipeline_tag is None
+
+
+@pytest.mark.parametrize(
+    ("share", "as_share", "as_percentage"),
+    [(1.0, "1.000", "100.0"), (0.9996, "0.9996", "99.96"), (0.9994, "0.999", "99.9"), (0.0, "0.000", "0.0")],
+)
+def test_what_is_nearly_all_is_not_written_as_all(share, as_share, as_percentage):
+    assert (_number(share), _number(share, 100, 1)) == (as_share, as_percentage)
