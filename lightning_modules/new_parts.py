@@ -13,6 +13,7 @@ from dendrite_zoo.contexts import OneHotContext, TaskContext
 from dendrite_zoo.layers import ActiveDendriteConv2d, ActiveDendriteLinear
 from dendrite_zoo.lightning_modules.new_subnetworks import with_subnetwork
 from dendrite_zoo.lightning_modules.part_numbers import NewPart
+from dendrite_zoo.lightning_modules.starts import shared_units
 from dendrite_zoo.models import ActiveDendriteMLP
 from dendrite_zoo.models.growth import copy_columns, copy_subnetwork
 
@@ -114,7 +115,7 @@ class NewParts(nn.Module):
         if self.is_whole or self.has_columns:
             return []
         free = {part.name: part.ids[part.free] for part in self._parts}
-        return [t for t in self.tasks if not any(torch.isin(ids, free[n]).any() for n, ids in self._active(t))]
+        return [t for t in self.tasks if not any(torch.isin(ids, free[n]).any() for n, ids in self.active(t))]
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the network gives, with the gradient of the parts alone."""
@@ -167,12 +168,9 @@ class NewParts(nn.Module):
             self._copy_subnetwork(start, task)
 
     def _copy_subnetwork(self, start: int | None, task: int) -> None:
-        free, own = {part.name: part.ids[part.free] for part in self._parts}, dict(self._active(task))
+        free, own = {part.name: part.ids[part.free] for part in self._parts}, dict(self.active(task))
         if not all(torch.isin(ids, free[name]).all() for name, ids in own.items() if name not in self._head):
-            raise ValueError(
-                "Expected a task whose subnetwork is its own, for init_from=, but earlier tasks use some of its units. "
-                "Build the network with overlap=0, or load it with tasks=[...] and init_from=, which takes free units."
-            )
+            raise ValueError(shared_units("a task"))
         for network in self._subnetworks.values():
             if start is not None:
                 copy_subnetwork(network, self._context_of(start), self._context_of(task))
@@ -256,7 +254,7 @@ class NewParts(nn.Module):
 
     def _places_of_subnetworks(self) -> Places:
         places: Places = {}
-        of_task = {task: dict(self._active(task)) for task in (*self.tasks, *self.earlier)}
+        of_task = {task: dict(self.active(task)) for task in (*self.tasks, *self.earlier)}
         for name in of_task[self.tasks[0]]:
             used = torch.zeros_like(self.model.get_parameter(name), dtype=torch.bool).view(-1)
             for task in self.earlier:
@@ -266,7 +264,7 @@ class NewParts(nn.Module):
             places[name] = ids, ~used[ids]
         return places
 
-    def _active(self, task: int) -> Iterator[tuple[str, Tensor]]:
+    def active(self, task: int) -> Iterator[tuple[str, Tensor]]:
         """The places in each parameter that a task uses."""
         for prefix, network in self._subnetworks.items():
             for name, index in network.active_parameters(self._context_of(task)).items():

@@ -16,6 +16,8 @@ from dendrite_zoo.rl.transitions import refuse_batches
 from dendrite_zoo.streams import OnlineTasks
 from dendrite_zoo.streams.rounds import Goals
 
+LARGE = 1000.0
+"""Rewards beyond which a warning is given, as the root of their mean square."""
 PLAYED = 3
 """Episodes by which the task to start from is chosen, where there are no data."""
 
@@ -45,6 +47,25 @@ def warn_of_silence(trainer: Trainer, data: OnlineTasks) -> None:
             f"{type(data).__name__} validates on what was played in its fit, and there was none: nothing was measured. "
             "To play goals call trainer.test(module, data) or dendrite_zoo.rl.evaluate_policy(module, tasks), or give "
             "the Trainer a SuccessLogger(), whose `report` says what is reached on goals of validation."
+        )
+
+
+def warn_of_rewards(data: OnlineTasks, scale: float) -> None:
+    """Say so where rewards of tasks are so large that critics take long to reach the size of a return.
+
+    Args:
+        data: that were played in, and not yet learned from.
+        scale: factor of all rewards.
+    """
+    if data.normalize_rewards:
+        return
+    replay, names = data.replay, [spec.name for spec in data.practice.specs]
+    sizes = [scale * float(replay.rewards(place, len(replay)).square().mean().sqrt()) for place in range(len(names))]
+    if large := [f"{name} ({size:.4g})" for name, size in zip(names, sizes, strict=True) if size > LARGE]:
+        rank_zero_warn(
+            f"Rewards are large in {', '.join(large)}, the root of their mean square: critics grow to the size of "
+            "returns in steps of the learning rate, and learn little until then. Give "
+            "OnlineTasks(normalize_rewards=True), or MultiTaskSAC(reward_scale=...)."
         )
 
 

@@ -14,6 +14,7 @@ from dendrite_zoo.lightning_modules.known_skills import known_of, warn_of_loss, 
 from dendrite_zoo.lightning_modules.new_parts import thaw
 from dendrite_zoo.lightning_modules.new_tasks import NewTaskModule
 from dendrite_zoo.lightning_modules.play import check_data, goal_scores
+from dendrite_zoo.lightning_modules.starts import check_starts
 from dendrite_zoo.models.control import ControlModel
 from dendrite_zoo.models.learned import LEARNED, NORMALIZERS, LearnedTasks
 from dendrite_zoo.rl import MetaWorldTask
@@ -57,6 +58,7 @@ class PolicyModule(NewTaskModule):
         if stage == "fit" and self.new is not None:
             if words := self.words_of_tasks_without_parts():
                 raise ValueError(words)
+            check_starts(self)
             if tasks is not None and tuple(tasks) == (start := self.hparams["init_from"],):
                 raise wrong_argument("init_from", "another task than the one that is trained, or 'nearest'", start)
 

@@ -26,7 +26,7 @@ from dendrite_zoo._core.ranks import num_ranks
 from dendrite_zoo.contexts.base import measuring
 from dendrite_zoo.lightning_modules.known_skills import warn_of_new_critics
 from dendrite_zoo.lightning_modules.new_tasks import TRAINED, Learn
-from dendrite_zoo.lightning_modules.play import mean_return, warn_of_silence
+from dendrite_zoo.lightning_modules.play import mean_return, warn_of_rewards, warn_of_silence
 from dendrite_zoo.lightning_modules.policies import (
     PolicyModule,
     check_critic,
@@ -281,6 +281,7 @@ class MultiTaskSAC(PolicyModule):
         if self.global_step > 0 and self._current in (None, self._looked_at_task):
             return
         self._looked_at_task = self._current
+        warn_of_rewards(data, self.hparams["reward_scale"])
         seen = torch.cat([data.replay.observations(task, len(data.replay)) for task in range(data.replay.num_tasks)])
         if getattr(self.model, "has_normalizer", False) and not getattr(self.model, "has_known_scales", False):
             self.say_what_is_far(seen)

@@ -32,6 +32,8 @@ def main(args: Sequence[str] | None = None) -> None:
     name = argv[0]
     # Lightning 2.6 asks `isinstance(spec, LeafSpec)`, which torch 2.13 deprecates: nothing a user could act upon.
     warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning)
+    if name in ("validate", "test"):  # the callbacks that write a run folder are those of fit alone, and rightly so
+        warnings.filterwarnings("ignore", "Be aware that when using `ckpt_path`, callbacks used to create")
     try:
         if name in TRAINER_COMMANDS:
             from dendrite_zoo.cli.train import train

@@ -375,12 +375,24 @@ def test_a_start_needs_a_subnetwork_of_the_tasks_own(tmp_path):
     known_policy(tmp_path, "subnetworks")
     policy = dendrite_zoo.load(tmp_path, tasks=[*KNOWN, "push"])
     data = Skills(policy.tasks, first_task=2)
-    with pytest.raises(ValueError, match="a task whose subnetwork is its own, for init_from=, but earlier tasks use"):
+    with pytest.raises(ValueError, match="Expected push with a subnetwork of its own, for init_from=, but earlier"):
         trainer(data).fit(BehaviorCloning(policy, learn="new", init_from="turn", warmup=0), data)
     policy = dendrite_zoo.load(tmp_path, tasks=[*KNOWN, "push"], init_from="lift")
     trainer(data).fit(bc := BehaviorCloning(policy, learn="new", init_from="turn", warmup=0, lr=1e-9), data)
     torch.testing.assert_close(policy(X, 2)[0], policy(X, 1)[0], rtol=1e-4, atol=1e-5)
     assert bc.started_from == {2: 1}
+
+
+@pytest.mark.parametrize("start", ["nearest", "lift"])
+def test_a_start_that_a_later_task_cannot_have_is_refused_before_the_first_is_trained(start):
+    tasks, size = [*KNOWN, "push"], {**SIZES, "hidden_features": [30, 30]}
+    shared, own = (ActiveDendritePolicy(tasks, **size, winners="context", overlap=overlap) for overlap in (None, 0.0))
+    before, data = {n: x.clone() for n, x in shared.state_dict().items()}, Skills(tasks)
+    with pytest.raises(ValueError, match="Expected (turn|push) with a subnetwork of its own, for init_from=, but"):
+        trainer(data).fit(BehaviorCloning(shared, learn="new", init_from=start, warmup=0), data)
+    assert all(torch.equal(value, shared.state_dict()[name]) for name, value in before.items())
+    trainer(data).fit(bc := BehaviorCloning(own, learn="new", init_from=start, warmup=0), data)
+    assert list(bc.started_from) == [1, 2]
 
 
 def test_wrong_arguments(tmp_path):

@@ -470,3 +470,24 @@ def test_two_processes_learn_one_task_after_another(tmp_path):
     assert not torch.isclose(one["rows"], two["rows"]).all(1).any(), "each has played for itself"
     for name, weight in one["weights"].items():
         assert weight.equal(two["weights"][name]), name
+
+
+class Rich(Ledge):
+    def step(self, action):
+        seen, reward, *more = super().step(action)
+        return seen, 10 * reward, *more
+
+
+@pytest.mark.parametrize("order", ["mixed", "sequential"])
+def test_rewards_in_the_thousands_are_said(order):
+    few = {"env_steps": 40, "epochs": 4, "steps_per_round": 5, "updates_per_round": 2, "warmup_steps": 10}
+    tasks = [ledges()[0], TaskSpec("windy", Rich, success="near")]
+
+    def practise(module=(), **more):
+        stream = OnlineTasks(tasks, order=order, environments={"num_processes": 0}, capacity=100, **few, **more)
+        fit(MultiTaskSAC(policy(), batch_size_per_task=8, **dict(module)), stream)
+
+    practise(normalize_rewards=True)
+    practise({"reward_scale": 0.1})
+    with pytest.warns(UserWarning, match=r"Rewards are large in windy \(\d+\), .*normalize_rewards=True\), or Mul"):
+        practise()

@@ -1,0 +1,52 @@
+"""Whether tasks can start as others do, before any of them is trained."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def shared_units(task: str) -> str:
+    """What is wrong with a task that is to start as a copy, and what to do."""
+    return (
+        f"Expected {task} with a subnetwork of its own, for init_from=, but earlier tasks use some of its units. "
+        "Build the network with overlap=0, or load it with tasks=[...] and init_from=, which takes free units."
+    )
+
+
+def check_starts(module: Any) -> None:
+    """Refuse ``init_from`` where a task of the data could not start as a copy, before another one is trained.
+
+    Args:
+        module: of policies, with ``new`` parts.
+
+    Raises:
+        ValueError: an earlier task uses some of the subnetwork of one of them.
+    """
+    start, places, data = module.hparams["init_from"], module.new.active, module.datamodule
+    if start is None or module.new.has_columns or getattr(data, "tasks", None) is None:
+        return
+    in_turn = getattr(data, "current_task", None) is not None
+    earlier, trained = _earlier_and_trained(module, in_turn)
+    used: dict[str, list[Tensor]] = {}
+    for task in [*earlier, *trained]:
+        own = dict(places(task))
+        if task in trained and module.tasks[task] != start and _meets(own, used):
+            raise ValueError(shared_units(module.tasks[task]))
+        if in_turn or task in earlier:
+            for name, ids in own.items():
+                used.setdefault(name, []).append(ids)
+
+
+def _earlier_and_trained(module: Any, in_turn: bool) -> tuple[list[int], list[int]]:
+    """The tasks that have what they use, and those that are to start, by their numbers in the network."""
+    data, tasks = module.datamodule, module.tasks
+    trained = [tasks.index(name) for name in data.tasks][getattr(data, "first_task", 0) :]
+    if not module.knows_tasks():  # then the first one has all of the network
+        return trained[:1], trained[1:] if in_turn else []
+    return [task for task in range(len(tasks)) if task not in trained], trained
+
+
+def _meets(own: Mapping[str, Tensor], used: Mapping[str, Sequence[Tensor]]) -> bool:
+    return any(bool(torch.isin(ids, torch.cat([*used[name]])).any()) for name, ids in own.items() if name in used)
