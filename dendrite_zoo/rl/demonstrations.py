@@ -43,8 +43,8 @@ class Demonstrations:
     Example:
         >>> one = Demonstrations(("reach-v3",), torch.zeros(2, 39), torch.zeros(2, 4), torch.zeros(2).long(),
         ...     torch.ones(2).bool())
-        >>> len(one), len(one + one)
-        (2, 4)
+        >>> one + one
+        Demonstrations(tasks=('reach-v3',), observation (4, 39), action (4, 4), 4 rows solved)
     """
 
     tasks: tuple[str, ...]
@@ -53,6 +53,11 @@ class Demonstrations:
     task: Tensor
     solved: Tensor
     config: Mapping[str, Any] | None = field(default=None, kw_only=True)
+
+    def __repr__(self) -> str:
+        """What there is, without its numbers."""
+        shapes = f"observation {tuple(self.observation.shape)}, action {tuple(self.action.shape)}"
+        return f"Demonstrations(tasks={self.tasks}, {shapes}, {int(self.solved.sum())} rows solved)"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tasks", tuple(self.tasks))

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from dendrite_zoo._core.checks import wrong_argument
+from dendrite_zoo._core.checks import check_integers, wrong_argument
 from dendrite_zoo.rl import Demonstrations, TaskSpec, collect_demonstrations
 from dendrite_zoo.rl.collection import collection_config
 from dendrite_zoo.rl.environments import checked_actions
@@ -75,6 +75,30 @@ def refuse_rounds(folder: Path) -> None:
             f"Expected a folder without rounds of DAgger, but got {path} of an earlier fit. Give another `folder`, "
             "remove the rounds, or resume that fit with ckpt_path=."
         )
+
+
+def rounds_of(dagger_rounds: int | None, epochs: int, has_expert: bool) -> int:
+    """How many rounds of DAgger there are; where None were said, as many as there can be, up to 4.
+
+    Raises:
+        ValueError: there are to be more than epochs after the first.
+    """
+    if dagger_rounds is None:
+        return min(4, epochs - 1) if has_expert else 0
+    check_integers(0, epochs - 1, dagger_rounds=dagger_rounds)  # a round needs an epoch before it
+    return dagger_rounds
+
+
+def check_demonstrations(given: Any) -> None:
+    """Refuse what are neither demonstrations nor a file of them.
+
+    Raises:
+        ValueError: they are something else, such as a dictionary of arrays.
+    """
+    if not (given is None or isinstance(given, Demonstrations | str | Path)):
+        remedy = "Give Demonstrations(tasks, observation, action, task, solved), of arrays or tensors."
+        got = type(given).__name__
+        raise wrong_argument("demonstrations", "dendrite_zoo.rl.Demonstrations, or a file of them", got, remedy)
 
 
 def check_without_expert(specs: Sequence[TaskSpec], dagger_rounds: int, demonstrations: Any) -> None:

@@ -22,6 +22,7 @@ from dendrite_zoo.rl.seen import Policy, acting
 from dendrite_zoo.rl.task_list import equal_sizes, played_metric
 from dendrite_zoo.streams.datamodule import milestones_of
 from dendrite_zoo.streams.demonstration_files import (
+    check_demonstrations,
     check_given,
     check_without_expert,
     folder_of_run,
@@ -31,6 +32,7 @@ from dendrite_zoo.streams.demonstration_files import (
     refuse_rounds,
     refuse_unsolved,
     rounds_in,
+    rounds_of,
 )
 from dendrite_zoo.streams.loader import DemonstrationLoader, SingleBatch
 from dendrite_zoo.streams.rounds import PlayedTasks
@@ -56,7 +58,8 @@ class DemonstrationMixture(PlayedTasks):
         tasks: ``"mt10"``, ``"mt50"``, ``"cw10"`` or names, or a list of `dendrite_zoo.rl.TaskSpec`; their order is that
             of the indices in a batch.
         episodes_per_task: goals of each task that the experts play.
-        dagger_rounds: rounds of DAgger.
+        dagger_rounds: rounds of DAgger; None for 4, or as many as there are epochs after the first, or none without an
+            expert.
         dagger_episodes: episodes of each task in a round.
         epochs: each ends with a validation, and may begin with a round; more than ``dagger_rounds``.
         updates_per_epoch: batches of an epoch.
@@ -93,7 +96,7 @@ class DemonstrationMixture(PlayedTasks):
         tasks: str | Sequence[str] | Sequence[TaskSpec],
         *,
         episodes_per_task: int = 200,
-        dagger_rounds: int = 4,
+        dagger_rounds: int | None = None,
         dagger_episodes: int = 20,
         epochs: int = 5,
         updates_per_epoch: int = 2000,
@@ -120,7 +123,8 @@ class DemonstrationMixture(PlayedTasks):
         check_integers(1, val_episodes=val_episodes)
         check_flags(fast=fast)
         check_integers(0, steps_after_success=steps_after_success)
-        check_integers(0, epochs - 1, dagger_rounds=dagger_rounds)  # a round needs an epoch before it
+        self._has_expert = expert is not None or all(isinstance(spec, MetaWorldTask) for spec in self.specs)
+        dagger_rounds = rounds_of(dagger_rounds, epochs, self._has_expert)
         self.episodes_per_task, self.dagger_episodes = episodes_per_task, dagger_episodes
         self.dagger_rounds, self.updates_per_epoch = dagger_rounds, updates_per_epoch
         self.epochs = self.max_epochs = epochs
@@ -136,9 +140,9 @@ class DemonstrationMixture(PlayedTasks):
         )
         self.max_steps = max_steps
         self.val_episodes, self.num_processes, self.fast, self.seed = val_episodes, num_processes, fast, seed
+        check_demonstrations(demonstrations)
         self._given = demonstrations if isinstance(demonstrations, Demonstrations) else None
         self.file = Path(demonstrations) if isinstance(demonstrations, str | Path) else None
-        self._has_expert = expert is not None or all(isinstance(spec, MetaWorldTask) for spec in self.specs)
         self._are_given = self._given is not None or not self._has_expert  # what is trained on was not collected here
         if not self._has_expert:
             check_without_expert(self.specs, dagger_rounds, demonstrations)

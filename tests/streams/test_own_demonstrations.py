@@ -168,6 +168,18 @@ def test_an_expert_validates_and_labels_beside_demonstrations_that_one_has(tmp_p
     assert [len(next(iter(loader))[2]) for loader in data.val_dataloader()] == [5, 5]
 
 
+def test_rounds_of_dagger_are_as_many_as_there_can_be():
+    still = lambda observation, task: np.zeros((len(task), 2))  # noqa: E731
+    for arguments, rounds in (
+        ({"demonstrations": given()}, 0),
+        ({"demonstrations": given(), "epochs": 1}, 0),
+        ({"demonstrations": given(), "expert": still}, 4),
+        ({"expert": still, "epochs": 3}, 2),
+        ({"expert": still, "epochs": 1}, 0),
+    ):
+        assert DemonstrationMixture(ledges(), **arguments).dagger_rounds == rounds, arguments
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -176,6 +188,10 @@ def test_an_expert_validates_and_labels_beside_demonstrations_that_one_has(tmp_p
         (
             {"demonstrations": given(), "dagger_rounds": 1},
             "`dagger_rounds` to be 0 without an `expert`, .* in calm, windy",
+        ),
+        (
+            {"demonstrations": {"observations": np.zeros((10, 3)), "actions": np.zeros((10, 2))}},
+            r"`demonstrations` to be dendrite_zoo.rl.Demonstrations, or a file of them, but got 'dict'. Give Demonstr",
         ),
         ({"demonstrations": given().among(["calm"])}, "Expected demonstrations of windy, but got those of calm"),
         (
