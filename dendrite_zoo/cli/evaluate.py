@@ -11,6 +11,7 @@ from rich.table import Table
 
 from dendrite_zoo._core.redact import typed_command
 from dendrite_zoo.cli.import_paths import made_by
+from dendrite_zoo.cli.policy_scores import show_success
 from dendrite_zoo.hub.artifact import RESULTS
 from dendrite_zoo.lightning_modules import evaluate_contexts
 from dendrite_zoo.models import ActiveDendritePolicy, AdaptedBackbone, load
@@ -128,18 +129,7 @@ def _policy(
         Console().print(f"Wrote {gif}: the first test goal of each task.")
     options["stop_at_success"] = stop_at_success
     report = evaluate_policy(model, _order(learned, model), num_goals=goals, num_processes=processes, **options)
-    table = Table("task", "success", "at the last step", "steps", title=f"{name}: {goals} test goals a task")
-    at_end = report.at_end_per_task or {}
-    for task in report.tasks:
-        last, steps = at_end.get(task), report.steps_to_success[task]
-        shown = ["·" if last is None else f"{last:.2f}", "·" if steps is None else f"{steps:.0f}"]
-        table.add_row(task, f"{report.per_task[task]:.2f}", *shown)
-    table.add_section()
-    low, high = report.interval()
-    last = report.mean_at_last_step
-    table.add_row("mean", f"{report.mean:.3f} ({low:.3f} to {high:.3f})", "·" if last is None else f"{last:.3f}")
-    Console().print(table)
-    Console().print("Success at any step of an episode of 500; in brackets the 95 % interval over goals.")
+    show_success(report, f"{name}: {goals} test goals a task")
     if learned is not None and record is not None:
         _write_again(_measured_again(learned, report), record, name, model)
     return {"seed": seed, "mean": report.mean, **report.to_record()}

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
+from rich.console import Console
+from rich.table import Table
 
 from dendrite_zoo._core.environment import versions
 from dendrite_zoo.callbacks import SuccessLogger
@@ -45,9 +47,27 @@ def policy_scores(
         return None, record  # a record is of shares from 0 to 1
     options = {"num_goals": goals, **play_options(data)}
     report = evaluate_policy(policy.eval(), specs, progress=True, **options)
+    show_success(report, f"{goals} test goals a task")
     kinds = {isinstance(spec, MetaWorldTask) for spec in specs}
     libraries = [name for kind in kinds for name in (("metaworld", "mujoco") if kind else ("gymnasium",))]
     return report, record | report.to_record(sequential=sequential) | {"versions": versions(*libraries)}
+
+
+def show_success(report: SuccessReport, title: str) -> None:
+    """Print what a policy reached in each task."""
+    table = Table("task", "success", "at the last step", "steps", title=title)
+    at_end = report.at_end_per_task or {}
+    for task in report.tasks:
+        last, steps = at_end.get(task), report.steps_to_success[task]
+        shown = ["·" if last is None else f"{last:.2f}", "·" if steps is None else f"{steps:.0f}"]
+        table.add_row(task, f"{report.per_task[task]:.2f}", *shown)
+    table.add_section()
+    low, high = report.interval()
+    last = report.mean_at_last_step
+    table.add_row("mean", f"{report.mean:.3f} ({low:.3f} to {high:.3f})", "·" if last is None else f"{last:.3f}")
+    length = "an episode" if report.max_steps is None else f"an episode of {report.max_steps}"
+    Console().print(table)
+    Console().print(f"Success at any step of {length}; in brackets the 95 % interval over goals.")
 
 
 def check_playable(data: Any, *, goals: int) -> None:

@@ -172,8 +172,8 @@ class HubModel(Marked):
                 changes = plain(changes)  # Python's numbers for those of NumPy
             arguments, state, fresh = model_class.adapt(arguments, stored, changes)
             compare(skeleton(model_class, arguments), state, place, absent=fresh)
-            anew = f"; weights that start anew: {', '.join(fresh)}" if fresh else ""
-            logger.warning("%s: %s given%s", place, sorted(changes), anew)
+            if fresh:
+                logger.warning("%s: weights that start anew: %s", place, ", ".join(fresh))
             origin = replace(origin, fingerprint="")
         # Loading draws no random numbers from the user's generator, unless something starts anew.
         with contextlib.nullcontext() if changes else torch.random.fork_rng(devices=[]):

@@ -96,6 +96,7 @@ def test_a_recipe_names_environments_by_import_paths(tmp_path):
     (tmp_path / "own.yaml").write_text(RECIPE)
     said = run("fit", "--config", "own.yaml", cwd=tmp_path)
     assert "val/success on each task" in said
+    assert "3 test goals a task" in said and re.search(r"│ earth +│ [01]\.\d\d ", said)
     assert "Played goals of 2 of the policy's 3 tasks, those of the data. To play all: dendrite_zoo.rl.evaluate" in said
     [record] = json.loads((tmp_path / "runs/own/results.json").read_text())
     assert (record["benchmark"], record["num_tasks"]) == ("own-continual-2", 2)
