@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dendrite_zoo.models.control import ControlModel
+
 
 class NewPart(nn.Module):
     """Some numbers of a parameter, as a parameter of their own; no state dict contains it.
@@ -37,3 +39,14 @@ class NewPart(nn.Module):
     def _save_to_state_dict(self, *args: Any) -> None: ...
 
     def _load_from_state_dict(self, *args: Any) -> None: ...
+
+
+def numbers_trained(policy: nn.Module, task: int) -> int:
+    """How many numbers of a policy a task trains where all may learn: of subnetworks those of its own."""
+    sizes = {parameter: parameter.numel() for parameter in policy.parameters() if parameter.requires_grad}
+    for network in policy.networks if isinstance(policy, ControlModel) else ():
+        if network.config["winners"] == "context":
+            for name, index in network.active_parameters(task).items():
+                parameter = network.get_parameter(name)
+                sizes[parameter] = parameter[index].numel()
+    return sum(sizes.values())

@@ -1,23 +1,28 @@
 """A policy at play in the tasks of its data: on test goals, and to choose what a new task starts as."""
 
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 from dendrite_zoo._core.lightning import attached_trainer, has_loaders, training_data_given
 from dendrite_zoo.rl import evaluate_policy
 from dendrite_zoo.rl.seen import Act
 from dendrite_zoo.rl.task_list import play_options
-from dendrite_zoo.rl.transitions import refuse_batches
+from dendrite_zoo.rl.transitions import Transitions, by_name, refuse_batches, shapes_of
 from dendrite_zoo.streams import OnlineTasks
 from dendrite_zoo.streams.rounds import Goals
 
 LARGE = 1000.0
 """Rewards beyond which a warning is given, as the root of their mean square."""
+TASK_AT = {2: 1, 3: 2, 5: 4, 6: 4, 7: 4}
+"""Where the task is among so many parts of a batch: beside observations, in what is imitated, in `Transitions`."""
 PLAYED = 3
 """Episodes by which the task to start from is chosen, where there are no data."""
 
@@ -102,6 +107,33 @@ def goal_scores(module: Any, batch: Any) -> dict[str, float]:
             scores |= {f"test/{metric}/mean": float(np.mean([*of_tasks.values()]))} if of_tasks else {}
     shared: dict[str, float] = trainer.strategy.broadcast(scores)
     return shared
+
+
+def chosen_actions(module: Any, batch: Any) -> Tensor:
+    """The actions of a policy for a batch to predict.
+
+    Args:
+        module: with ``act_batch`` and ``tasks``.
+        batch: observations ``(B, O)`` and tasks ``(B,)``, as the policy numbers them; or what can be learned from, with
+            them in it; or observations alone, of a policy with one task.
+
+    Returns:
+        ``(B, A)``, from -1 to 1.
+
+    Raises:
+        ValueError: it does not say the tasks.
+    """
+    named = by_name(batch._asdict() if isinstance(batch, Transitions) else batch)
+    given: Any = [named.get(name) for name in ("observation", "task")] if isinstance(named, Mapping) else named
+    if isinstance(given, Tensor) and len(module.tasks) == 1:
+        given = given, torch.zeros(len(given), dtype=torch.long)
+    place = TASK_AT.get(len(given)) if isinstance(given, Sequence) else None
+    if place is None or not all(isinstance(given[part], Tensor) for part in (0, place)):
+        raise ValueError(
+            f"Expected batches of observations and tasks to predict, (observation, task), but got {shapes_of(batch)}. "
+            "Where all are of one task, its number is torch.zeros(len(observation), dtype=torch.long)."
+        )
+    return torch.as_tensor(module.act_batch(given[0], given[place]))
 
 
 def mean_return(act: Act, task: int, name: str, data: OnlineTasks) -> float:

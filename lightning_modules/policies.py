@@ -13,7 +13,8 @@ from dendrite_zoo._core.names import nearest, places_of
 from dendrite_zoo.lightning_modules.known_skills import known_of, warn_of_loss, warn_of_other_scales
 from dendrite_zoo.lightning_modules.new_parts import thaw
 from dendrite_zoo.lightning_modules.new_tasks import NewTaskModule
-from dendrite_zoo.lightning_modules.play import check_data, goal_scores
+from dendrite_zoo.lightning_modules.part_numbers import numbers_trained
+from dendrite_zoo.lightning_modules.play import check_data, chosen_actions, goal_scores
 from dendrite_zoo.lightning_modules.starts import check_starts
 from dendrite_zoo.models.control import ControlModel
 from dendrite_zoo.models.learned import LEARNED, NORMALIZERS, LearnedTasks
@@ -106,6 +107,10 @@ class PolicyModule(NewTaskModule):
     def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Play test goals of the tasks of the data, and log what is reached in each."""
         self.log_dict(goal_scores(self, batch), batch_size=1, add_dataloader_idx=False)
+
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        """The policy's actions ``(B, A)`` of observations ``(B, O)`` and tasks ``(B,)``; of one task, for the first."""
+        return chosen_actions(self, batch)
 
     def start_parts(self, *, is_first: bool) -> None:
         """Say so where a task is none that is new."""
@@ -224,17 +229,6 @@ class PolicyModule(NewTaskModule):
     def _current(self) -> int | None:
         """The task being trained, as the data number it."""
         return getattr(self.datamodule, "current_task", None)
-
-
-def numbers_trained(policy: nn.Module, task: int) -> int:
-    """How many numbers of a policy a task trains where all may learn: of subnetworks those of its own."""
-    sizes = {parameter: parameter.numel() for parameter in policy.parameters() if parameter.requires_grad}
-    for network in policy.networks if isinstance(policy, ControlModel) else ():
-        if network.config["winners"] == "context":
-            for name, index in network.active_parameters(task).items():
-                parameter = network.get_parameter(name)
-                sizes[parameter] = parameter[index].numel()
-    return sum(sizes.values())
 
 
 def tasks_of(policy: nn.Module) -> tuple[str, ...]:

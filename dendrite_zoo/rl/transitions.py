@@ -67,16 +67,16 @@ def as_transitions(batch: Any, model: nn.Module | None = None) -> Transitions:
         tensor([0, 0])
     """
     try:
-        steps = Transitions(**_named(batch)) if isinstance(batch, Mapping) else Transitions(*batch)
+        steps = Transitions(**by_name(batch)) if isinstance(batch, Mapping) else Transitions(*batch)
         rows = [len(part) for part in steps if part is not None]
     except TypeError:
         rows = []
     if len(set(rows)) != 1:
         names = ", ".join(Transitions._fields)
-        one = f" {ONE_TASK}" if isinstance(batch, Mapping) and "task" not in _named(batch) else ""
+        one = f" {ONE_TASK}" if isinstance(batch, Mapping) and "task" not in by_name(batch) else ""
         raise ValueError(
             f"Expected data of OnlineTasks, or batches of {names} with as many rows each, but got "
-            f"{_shapes(batch)}.{_of_a_list(batch)}{one}"
+            f"{shapes_of(batch)}.{_of_a_list(batch)}{one}"
         )
     check_shapes(steps._asdict(), model)
     _check_kind(steps.task, batch)
@@ -104,26 +104,26 @@ def as_demonstrated(batch: Any, model: nn.Module | None = None) -> tuple[Tensor,
         >>> as_demonstrated(rows)[2]
         tensor([0, 0])
     """
-    named = batch._asdict() if isinstance(batch, Transitions) else _named(batch)
+    named = batch._asdict() if isinstance(batch, Transitions) else by_name(batch)
     given: Any = [named.get(name) for name in DEMONSTRATED] if isinstance(named, Mapping) else named
     if not isinstance(given, Sequence) or len(given) != 3 or not all(isinstance(part, Tensor) for part in given):
         raise TypeError(
             f"Expected batches of tensors (observation, action, task), or a dictionary of them, but got "
-            f"{_shapes(batch)}. {ONE_TASK}{_of_a_list(batch)}"
+            f"{shapes_of(batch)}. {ONE_TASK}{_of_a_list(batch)}"
         )
     check_shapes(dict(zip(DEMONSTRATED, given, strict=True)), model)
     _check_kind(given[2], batch)
     return given[0].to(kind := _precision(model)), given[1].to(kind), given[2].long()
 
 
-def _named(batch: Any) -> Any:
+def by_name(batch: Any) -> Any:
     """A mapping with the names of `Transitions`; what is none as it is."""
     if not isinstance(batch, Mapping):
         return batch
     return {OTHER_NAMES.get(name, name): part for name, part in batch.items() if name not in ENDS_OF_TIME}
 
 
-def _shapes(batch: Any) -> str:
+def shapes_of(batch: Any) -> str:
     """What a batch has, for a message."""
     if isinstance(batch, Mapping):
         return "the keys " + ", ".join(f"{key} {_shape(part)}" for key, part in batch.items())

@@ -356,6 +356,31 @@ def test_batches_in_the_place_of_a_loader_are_refused():
                 Trainer(max_epochs=1, **QUIET).fit(make(policy()), given, DataLoader([steps], batch_size=None))
 
 
+@pytest.mark.parametrize("make", [MultiTaskSAC, partial(BehaviorCloning, warmup=1)])
+def test_actions_are_predicted_for_rows_of_a_loader(make):
+    observation, action, reward, then, task, ends = transitions()
+    module, trainer = make(policy()), Trainer(**QUIET, enable_checkpointing=False)
+    expected = module.act_batch(observation, task)
+
+    def predicted(batch, of=module):
+        (actions,) = trainer.predict(of, DataLoader([batch], batch_size=None))
+        return actions.numpy()
+
+    for batch in (
+        (observation, task),
+        (observation, action, task),
+        (observation, action, reward, then, task, ends),
+        Transitions(observation, action, reward, then, task),
+        {"observations": observation, "task": task},
+    ):
+        np.testing.assert_array_equal(predicted(batch), expected)
+    for batch in (observation, (observation, action, reward, task), {"observation": observation}):
+        with pytest.raises(ValueError, match=r"batches of observations and tasks to predict, .*Where all are of"):
+            predicted(batch)
+    alone = make(ActiveDendritePolicy(["calm"], hidden_features=[8, 8], observation_size=3, action_size=2))
+    np.testing.assert_array_equal(predicted(observation, alone), alone.act_batch(observation, "calm"))
+
+
 def test_batches_may_have_the_names_of_other_libraries():
     """Whose ends of time are none of the task."""
     observation, action, reward, then, task, ends = transitions()
