@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
-from dendrite_zoo._core.batches import warn_of_size
+from dendrite_zoo._core.batches import inputs_of, warn_of_size
 from dendrite_zoo._core.checks import check_choice, check_positive, check_share, wrong_argument
 from dendrite_zoo._core.lightning import attached_trainer, averaging
 from dendrite_zoo.contexts import FoundContext, TaskContext
@@ -136,8 +136,7 @@ class TaskClassifier(NewTaskModule):
 
         Where the context is given, the loader is the task. Of a batch that is a tuple or list, the first part counts.
         """
-        inputs = batch[0] if isinstance(batch, (tuple, list)) else batch
-        output = self(inputs, self._task_at_test(self._task_to_predict(batch, dataloader_idx)))
+        output = self(inputs_of(batch), self._task_at_test(self._task_to_predict(batch, dataloader_idx)))
         return output.argmax(1) if self.loss_function is None else output
 
     def _task_to_predict(self, batch: Any, dataloader_idx: int) -> int | Tensor:

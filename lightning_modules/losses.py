@@ -7,6 +7,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dendrite_zoo._core.batches import with_labels_apart
 from dendrite_zoo._core.checks import wrong_argument
 
 NUMBERED = {
@@ -162,6 +163,7 @@ def unpack(batch: Any, *names: str) -> tuple[Tensor, ...]:
         >>> len(unpack([torch.zeros(2, 3), torch.zeros(2)], "x", "y"))
         2
     """
+    batch = with_labels_apart(batch) if len(names) == 2 else batch
     if isinstance(batch, (list, tuple)) and len(batch) == len(names):
         inputs, *others = batch
         named = isinstance(inputs, Mapping) and all(isinstance(x, Tensor) for x in inputs.values())  # keyword arguments

@@ -10,6 +10,8 @@ ROWS = 256
 """Of inputs, by which their scale is judged."""
 FEW, SIZES = 8, (0.01, 50.0)
 """Of fewer rows nothing is said; root mean squares of columns, between which a network learns from them."""
+LABELS = ("labels", "label")
+"""What the labels are called in a dictionary that is a batch, as transformers collate one."""
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.BatchNorm1d, nn.BatchNorm2d, nn.RMSNorm)
 
 
@@ -30,7 +32,8 @@ def input_batches(batches: Any) -> Iterator[Any]:
         TypeError: Expected batches of inputs, but got a tensor. Put it into a list: [x].
     """
     for number, batch in enumerate(_iterated(batches, "batches of inputs", "[x]")):
-        x = batch[0] if _has_inputs_first(batch) else batch
+        pair = with_labels_apart(batch)
+        x = pair[0] if pair is not batch or _has_inputs_first(batch) else batch
         if not _is_input(x):
             got = f"{_named(x)} as batch {number} (from 0)"
             remedy = "Give the inputs alone, as tensors: (x for x, _ in loader)."
@@ -51,11 +54,32 @@ def labelled_batches(batches: Any) -> Iterator[tuple[Any, Tensor]]:
         (torch.Size([3, 4]), torch.Size([3]))
     """
     expected = "pairs of tensors, inputs and labels, such as [(x, y)] or a DataLoader gives"
-    for number, batch in enumerate(_iterated(batches, f"batches of {expected}", "[(x, y)]")):
+    for number, batch in enumerate(map(with_labels_apart, _iterated(batches, f"batches of {expected}", "[(x, y)]"))):
         is_pair = isinstance(batch, (tuple, list)) and len(batch) == 2
         if not is_pair or not _is_input(batch[0]) or not isinstance(batch[1], Tensor):
             raise TypeError(f"Expected batches of {expected}, but got {_named(batch)} as batch {number} (from 0).")
         yield batch[0], batch[1]
+
+
+def with_labels_apart(batch: Any) -> Any:
+    """A dictionary of inputs and labels as a pair of the two; any other batch as it is.
+
+    Example:
+        >>> import torch
+        >>> x, y = with_labels_apart({"input_ids": torch.zeros(2, 5), "labels": torch.ones(2)})
+        >>> list(x), y
+        (['input_ids'], tensor([1., 1.]))
+    """
+    if not isinstance(batch, Mapping):
+        return batch
+    key = next((key for key in LABELS if isinstance(batch.get(key), Tensor) and len(batch) > 1), None)
+    return batch if key is None else ({name: x for name, x in batch.items() if name != key}, batch[key])
+
+
+def inputs_of(batch: Any) -> Any:
+    """The inputs in a batch: its first part, where it has several, or a dictionary without its labels."""
+    batch = with_labels_apart(batch)
+    return batch[0] if isinstance(batch, (tuple, list)) else batch
 
 
 def warn_of_pixels(x: Any) -> None:

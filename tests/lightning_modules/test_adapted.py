@@ -200,10 +200,10 @@ def test_what_to_do_about_heads_replay_and_batches_that_are_no_pairs():
         fit(ContinualClassifier(adapted()), later)
     with pytest.raises(ValueError, match="but got 'AdaptedBackbone'. Each task has gates of its own"):
         ReplayClassifier(adapted())
-    rows = DataLoader([{"pixels": x, "label": y} for x, y in zip(*images(0), strict=True)], batch_size=10)
+    rows = DataLoader([{"pixels": x, "target": y} for x, y in zip(*images(0), strict=True)], batch_size=10)
     for module in (backbone(), adapted()):  # of which the latter reads the data before a step
         with pytest.raises(
-            TypeError, match=r"but got dict. Give pairs of a dictionary of inputs and .*batch.pop\('label'\)"
+            TypeError, match=r"but got dict. Give pairs of a dictionary of inputs and .*batch.pop\('target'\)"
         ):
             Trainer(max_epochs=1, num_sanity_val_steps=0, **QUIET).fit(ContinualClassifier(module), rows, rows)
     flat = DataLoader(TensorDataset(images(0)[0].flatten(1), images(0)[1]), batch_size=10)
@@ -211,6 +211,42 @@ def test_what_to_do_about_heads_replay_and_batches_that_are_no_pairs():
         Trainer(max_epochs=1, num_sanity_val_steps=0, **QUIET).fit(ContinualClassifier(adapted()), flat, flat)
     with pytest.raises(ValueError, match=r"Expected images \(B, C, H, W\) for AdaptedBackbone, which has convolutions"):
         Trainer(max_epochs=1, **QUIET).fit(ContinualClassifier(adapted()), flat, flat)
+
+
+class Named(nn.Module):
+    """The network of `backbone`, with an input that has a name."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = backbone()
+
+    def forward(self, pixels):
+        return self.network(pixels)
+
+
+@pytest.mark.parametrize("key", ["labels", "label"])
+def test_labels_in_the_dictionary_of_inputs_are_those_of_the_batch(key):
+    """As transformers collate them; the network is not given the labels."""
+    x, y = images(0)
+    model = add_dendrites(
+        Named(), layers=nn.Conv2d, num_classes=2, max_tasks=2, context="prototype", example={"pixels": x[:2]}
+    )
+    rows = DataLoader([{"pixels": one, key: label} for one, label in zip(x, y, strict=True)], batch_size=10)
+    module = ContinualClassifier(model)
+    trainer = Trainer(max_epochs=1, num_sanity_val_steps=0, **QUIET)
+    trainer.fit(module, rows, rows)
+    found = torch.cat(trainer.predict(module, rows))
+    (scores,) = trainer.validate(module, rows, verbose=False)
+    assert (found == y).float().mean() == pytest.approx(scores["val/task_0/acc"])
+    again = add_dendrites(
+        Named(), layers=nn.Conv2d, num_classes=2, max_tasks=2, context="prototype", example={"pixels": x[:2]}
+    )
+    again.start_task(0, rows)
+    again.eval().fit_head(0, rows)
+    pairs = [({"pixels": x}, y)]
+    model.start_task(1, pairs)
+    model.fit_head(1, pairs)
+    torch.testing.assert_close(again({"pixels": x}, task=0), model({"pixels": x}, task=1), rtol=1e-3, atol=1e-3)
 
 
 def test_a_module_of_somebody_else():
