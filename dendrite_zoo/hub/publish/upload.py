@@ -1,6 +1,7 @@
 """Publishing a model: one function behind the command, the method and the callback."""
 
 import contextlib
+import logging
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -58,7 +59,8 @@ def publish(
     """
     check_repo(repo_id)
     with opened(expanded(source)) as folder, tempfile.TemporaryDirectory() as drawn:
-        model = HubModel.from_pretrained(folder)  # what does not load is not published
+        with _silent("dendrite_zoo.models.adapters.gated"):  # whoever publishes need not give a backbone
+            model = HubModel.from_pretrained(folder)  # what does not load is not published
         base = model.origin.base_model if model.origin is not None else ""
         source = repo_id if revision == "main" else f"{repo_id}@{revision}"
         header = configs.read(folder / artifact.CONFIG)
@@ -72,6 +74,21 @@ def publish(
         if dry_run:
             return Release.of(repo_id, files, merge(mine, text))
         return RepoWriter(repo_id, revision, token, commit_message).send(files, text, mine, private, tag)
+
+
+@contextlib.contextmanager
+def _silent(name: str) -> Iterator[None]:
+    """Pass over what a logger says."""
+    logger = logging.getLogger(name)
+    logger.addFilter(_nothing)
+    try:
+        yield
+    finally:
+        logger.removeFilter(_nothing)
+
+
+def _nothing(record: logging.LogRecord) -> bool:
+    return False
 
 
 def published(*, author: str | None = None, limit: int = 100, token: str | None = None) -> list[dict[str, Any]]:

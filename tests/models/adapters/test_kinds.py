@@ -8,6 +8,7 @@ from torch import nn
 
 import dendrite_zoo
 from dendrite_zoo.hub.artifact import fingerprint
+from dendrite_zoo.hub.publish import publish
 from tests.models.adapters.networks import Convolutions, made, mlp
 from tests.models.adapters.test_adapted import KINDS, LABELS, adapted
 
@@ -23,6 +24,15 @@ def test_folded_it_is_exported_for_any_number_of_rows(kind, head):
     program = torch.export.export(folded, (x[:4],), dynamic_shapes=({0: torch.export.Dim("batch", min=2)},))
     for rows in (x, x[:2]):
         torch.testing.assert_close(program.module()(rows), folded(rows), rtol=1e-4, atol=1e-4)
+
+
+def test_whoever_publishes_is_not_asked_for_a_backbone(tmp_path, caplog):
+    model, x = adapted("mlp")
+    model.start_task(0, [x])
+    model.save_pretrained(tmp_path / "model")
+    assert publish(tmp_path / "model", "org/model", dry_run=True) is not None and not caplog.messages
+    dendrite_zoo.load(tmp_path / "model")
+    assert "which an artifact does not contain" in caplog.text
 
 
 def quantised(network):
