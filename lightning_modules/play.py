@@ -125,6 +125,8 @@ def chosen_actions(module: Any, batch: Any) -> Tensor:
     """
     named = by_name(batch._asdict() if isinstance(batch, Transitions) else batch)
     given: Any = [named.get(name) for name in ("observation", "task")] if isinstance(named, Mapping) else named
+    if isinstance(given, Sequence) and len(given) == 1:  # of a TensorDataset(observations)
+        (given,) = given
     if isinstance(given, Tensor) and len(module.tasks) == 1:
         given = given, torch.zeros(len(given), dtype=torch.long)
     place = TASK_AT.get(len(given)) if isinstance(given, Sequence) else None

@@ -378,7 +378,8 @@ def test_actions_are_predicted_for_rows_of_a_loader(make):
         with pytest.raises(ValueError, match=r"batches of observations and tasks to predict, .*Where all are of"):
             predicted(batch)
     alone = make(ActiveDendritePolicy(["calm"], hidden_features=[8, 8], observation_size=3, action_size=2))
-    np.testing.assert_array_equal(predicted(observation, alone), alone.act_batch(observation, "calm"))
+    for batch in (observation, [observation]):
+        np.testing.assert_array_equal(predicted(batch, alone), alone.act_batch(observation, "calm"))
 
 
 def test_batches_may_have_the_names_of_other_libraries():
