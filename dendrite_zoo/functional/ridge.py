@@ -13,7 +13,7 @@ __all__ = ["ridge_discriminant"]
 
 TRIES = 12
 UNSEEN = -1e6  # the logit of a class without rows
-PENALTIES = 0.1, 0.3, 1.0, 3.0, 10.0, 30.0  # of which one is chosen, where none is given
+PENALTIES = 0.1, 0.3, 1.0, 3.0, 10.0  # of which one is chosen, where none is given
 WORTH = 0.03  # by which share of the error a larger one must be better
 PROBES = 128  # random signs by which a trace is estimated
 BLOCK = 512  # rows of the triangle that are summed, stored and read together

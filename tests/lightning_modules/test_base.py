@@ -17,6 +17,7 @@ from dendrite_zoo.lightning_modules.new_tasks import Thaw
 from dendrite_zoo.models import ActiveDendriteClassifier, ActiveDendritePolicy
 from dendrite_zoo.streams import PermutedTasks, TaskSequence
 from tests.lightning_modules.quiet import QUIET, fit
+from tests.models.adapters.networks import set_few_random_features
 
 
 def classifier(kind=ContinualClassifier, **arguments):
@@ -185,7 +186,8 @@ def test_a_trainer_that_goes_on_with_another_module_says_what_that_raises():
         trainer.fit(Other(), loader)
 
 
-def test_dendrites_on_a_backbone_do_not_count_a_task_of_which_no_batch_was_trained():
+def test_dendrites_on_a_backbone_do_not_count_a_task_of_which_no_batch_was_trained(monkeypatch):
+    set_few_random_features(monkeypatch.setattr)
     network = nn.Sequential(nn.Linear(64, 8), nn.ReLU())
     model = dendrite_zoo.add_dendrites(network, layers="0", num_classes=10, max_tasks=3)
     module, stream = ContinualClassifier(model), PermutedTasks("digits", num_tasks=1)

@@ -3,6 +3,15 @@
 import torch
 from torch import nn
 
+from dendrite_zoo.models.adapters import context, head
+
+
+def set_few_random_features(put):
+    """As many as suffice for a few dozen rows, by ``setattr`` or that of a monkeypatch."""
+    put(head, "HIDDEN", 256)
+    put(head, "HIDDEN_OF_INPUTS", 512)
+    put(context, "LEAST", 256)
+
 
 class Convolutions(nn.Module):
     """Images ``(B, 3, H, W)`` to 16 features, over two resolutions."""

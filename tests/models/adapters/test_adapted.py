@@ -12,7 +12,16 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from dendrite_zoo import add_dendrites
 from dendrite_zoo.layers import PatchFeatures
-from tests.models.adapters.networks import IMAGES, TOKENS, Attention, Convolutions, UNet, made, mlp
+from tests.models.adapters.networks import (
+    IMAGES,
+    TOKENS,
+    Attention,
+    Convolutions,
+    UNet,
+    made,
+    mlp,
+    set_few_random_features,
+)
 from tests.processes import in_two
 
 LABELS = torch.arange(24) % 3
@@ -450,13 +459,13 @@ def _learned(x, own, wrap=lambda model: model):
 
 def _learn_shares(rank, folder):
     torch.set_num_threads(1)
+    set_few_random_features(setattr)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
     found = _learned(torch.load(f"{folder}/x"), slice(rank, None, 2), nn.parallel.DistributedDataParallel)
     torch.save(found, f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
-@pytest.mark.usefixtures("all_random_features")
 @pytest.mark.slow
 def test_two_processes_learn_what_one_learns(tmp_path):
     torch.save(IMAGES, tmp_path / "x")
