@@ -1,6 +1,5 @@
 """Elastic weight consolidation, for any LightningModule."""
 
-import contextlib
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -17,6 +16,7 @@ from dendrite_zoo import regularizers
 from dendrite_zoo._core.checks import check_choice, check_integers
 from dendrite_zoo._core.lightning import transfer_batch
 from dendrite_zoo._core.names import say_new_names
+from dendrite_zoo._core.torch import in_eval_mode
 from dendrite_zoo.callbacks.consolidation import Consolidation
 
 LogLikelihood = Callable[[LightningModule, Any], Tensor]
@@ -112,14 +112,14 @@ class ElasticWeightConsolidation(Consolidation[regularizers.ElasticWeightConsoli
         """Check the output at the first batch, when every module knows its task."""
         if self._unchecked:
             self._unchecked = False
-            with _in_eval_mode(pl_module), torch.no_grad():
+            with in_eval_mode(pl_module), torch.no_grad():
                 _classifier_log_likelihood(pl_module, batch, self._boundary.task or 0)
 
     def end_task(self, trainer: Trainer, pl_module: LightningModule, task: int) -> None:
         """Compute the task's Fisher information."""
         signs = torch.Generator().manual_seed(task)
         # A DataLoader draws its seed from the generator that training draws from.
-        with torch.random.fork_rng(devices=[]), _in_eval_mode(pl_module), torch.enable_grad():
+        with torch.random.fork_rng(devices=[]), in_eval_mode(pl_module), torch.enable_grad():
             log_likelihood = self.log_likelihood or partial(_classifier_log_likelihood, task=task)
             fisher = regularizers.fisher_diagonal(
                 self._started.parameters,
@@ -152,17 +152,6 @@ class _Pure(nn.Module):
     def of(self, parameters: Mapping[str, Tensor], batch: Any) -> Tensor:
         named = {f"pl_module.{name}": tensor for name, tensor in parameters.items()}
         return torch.func.functional_call(self, named, (batch,))
-
-
-@contextlib.contextmanager
-def _in_eval_mode(pl_module: LightningModule) -> Iterator[None]:
-    training = {module: module.training for module in pl_module.modules()}
-    pl_module.eval()
-    try:
-        yield
-    finally:
-        for module, mode in training.items():
-            module.training = mode
 
 
 def _classifier_log_likelihood(pl_module: LightningModule, batch: Any, task: int) -> Tensor:

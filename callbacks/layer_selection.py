@@ -15,6 +15,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from torchmetrics import Metric
 
 from dendrite_zoo._core.names import nearest
+from dendrite_zoo._core.torch import in_eval_mode
 from dendrite_zoo.layers import KWinners
 
 Layers = Sequence[str | type[nn.Module]]
@@ -176,10 +177,8 @@ def _undisturbed(module: nn.Module) -> Iterator[None]:
         if not is_parametrized(module):
             yield
             return
-        training = {part: part.training for part in cast(nn.Module, module.parametrizations).modules()}
-        with torch.random.fork_rng({weight.device for weight in module.parameters() if weight.is_cuda}):
-            for part in training:
-                part.training = False
+        with (
+            torch.random.fork_rng({weight.device for weight in module.parameters() if weight.is_cuda}),
+            in_eval_mode(cast(nn.Module, module.parametrizations)),
+        ):
             yield
-            for part, mode in training.items():
-                part.training = mode

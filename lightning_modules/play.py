@@ -15,7 +15,7 @@ from dendrite_zoo._core.lightning import attached_trainer, has_loaders, training
 from dendrite_zoo.rl import evaluate_policy
 from dendrite_zoo.rl.seen import Act
 from dendrite_zoo.rl.task_list import play_options
-from dendrite_zoo.rl.transitions import Transitions, by_name, refuse_batches, shapes_of
+from dendrite_zoo.rl.transitions import by_name, refuse_batches, shapes_of
 from dendrite_zoo.streams import OnlineTasks
 from dendrite_zoo.streams.rounds import Goals
 
@@ -123,7 +123,7 @@ def chosen_actions(module: Any, batch: Any) -> Tensor:
     Raises:
         ValueError: it does not say the tasks.
     """
-    named = by_name(batch._asdict() if isinstance(batch, Transitions) else batch)
+    named = by_name(batch)
     given: Any = [named.get(name) for name in ("observation", "task")] if isinstance(named, Mapping) else named
     if isinstance(given, Sequence) and len(given) == 1:  # of a TensorDataset(observations)
         (given,) = given

@@ -1,8 +1,8 @@
 """Corners of torch that have private names only, and what holds in a version that lacks one."""
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import torch
@@ -45,6 +45,27 @@ def lying_in(modules: Iterable[nn.Module]) -> list[Any]:
         [True, True, True]
     """
     return [part for module in modules for parts in (module._modules, module._parameters) for part in parts.values()]
+
+
+@contextmanager
+def in_eval_mode(module: nn.Module) -> Iterator[None]:
+    """Within it, a module and all its parts are in eval mode; then each is in the mode that it was in.
+
+    Example:
+        >>> network = nn.Sequential(nn.Dropout(), nn.BatchNorm1d(2).eval())
+        >>> with in_eval_mode(network):
+        ...     network.training, network[0].training
+        (False, False)
+        >>> network.training, network[0].training, network[1].training
+        (True, True, False)
+    """
+    training = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in training.items():
+            part.training = mode
 
 
 def is_compiled(module: nn.Module) -> bool:

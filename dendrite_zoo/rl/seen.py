@@ -12,6 +12,7 @@ from torch import nn
 
 from dendrite_zoo._core.checks import wrong_argument
 from dendrite_zoo._core.names import places_of
+from dendrite_zoo._core.torch import in_eval_mode
 from dendrite_zoo.rl.environments import checked_actions
 from dendrite_zoo.rl.form import takes
 from dendrite_zoo.rl.spec import TaskSpec
@@ -67,15 +68,8 @@ def _act_of_network(network: nn.Module) -> Act:
         given = [torch.as_tensor(np.asarray(observations)).to(like)]
         if with_tasks:
             given.append(torch.as_tensor(np.asarray(index), device=like.device))
-        training = [module for module in network.modules() if module.training]
-        for module in training:  # dropout and norms act as they do at play
-            module.training = False
-        try:
-            with torch.no_grad():
-                return network(*given)
-        finally:
-            for module in training:
-                module.training = True
+        with in_eval_mode(network), torch.no_grad():  # dropout and norms act as they do at play
+            return network(*given)
 
     act.__name__ = act.__qualname__ = type(network).__name__
     return act
@@ -128,7 +122,8 @@ def acting(policy: Act | Policy | Mapping[str, Any], tasks: Tasks | None) -> tup
     the position in ``tasks``.
     """
     if isinstance(policy, Mapping):
-        return _acting_each(policy, tasks), task_specs(tasks or tuple(policy))
+        specs = task_specs(tasks or tuple(policy))
+        return _acting_each(policy, specs), specs
     act, owner = act_and_owner(policy)
     known: Any = getattr(owner, "tasks", None)
     if (known is None and tasks is None) or not callable(act):
@@ -153,9 +148,8 @@ def _what_to_give(policy: Any, tasks: Tasks | None) -> str:
     return f"Expected a policy with `tasks`, or a function with tasks=..., but got {got}"
 
 
-def _acting_each(policies: Mapping[str, Any], tasks: Tasks | None) -> Act:
+def _acting_each(policies: Mapping[str, Any], specs: Sequence[TaskSpec]) -> Act:
     """A function of all tasks of policies that each have one, by its name."""
-    specs = task_specs(tasks or tuple(policies))
     if missing := [spec.name for spec in specs if spec.name not in policies]:
         raise wrong_argument("policy", f"a policy of {', '.join(missing)}", list(policies), "Give one for each task.")
     each = [acting(policies[spec.name], [spec])[0] for spec in specs]

@@ -104,7 +104,7 @@ def as_demonstrated(batch: Any, model: nn.Module | None = None) -> tuple[Tensor,
         >>> as_demonstrated(rows)[2]
         tensor([0, 0])
     """
-    named = batch._asdict() if isinstance(batch, Transitions) else by_name(batch)
+    named = by_name(batch)
     given: Any = [named.get(name) for name in DEMONSTRATED] if isinstance(named, Mapping) else named
     if not isinstance(given, Sequence) or len(given) != 3 or not all(isinstance(part, Tensor) for part in given):
         raise TypeError(
@@ -117,7 +117,9 @@ def as_demonstrated(batch: Any, model: nn.Module | None = None) -> tuple[Tensor,
 
 
 def by_name(batch: Any) -> Any:
-    """A mapping with the names of `Transitions`; what is none as it is."""
+    """`Transitions` as a mapping, and any other mapping with their names; what is none as it is."""
+    if isinstance(batch, Transitions):
+        return batch._asdict()
     if not isinstance(batch, Mapping):
         return batch
     return {OTHER_NAMES.get(name, name): part for name, part in batch.items() if name not in ENDS_OF_TIME}
