@@ -92,7 +92,7 @@ class ActorCritic:
         """
         observation, action, reward, next_observation, task, terminated, factor = batch
         acting, judging, judging_slowly = self._parts(task)
-        alpha = self.log_alpha.exp()[task]
+        alpha = self.log_alpha.exp().index_select(0, task)
         fixed = alpha.detach()
         with torch.no_grad():
             next_action, next_log_prob = self.sample(next_observation, acting, noise)

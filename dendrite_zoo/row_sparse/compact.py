@@ -33,9 +33,10 @@ class CompactRows:
     def __init__(self, taken: Taken) -> None:
         self.parameters, self._row_dims = list(taken.parameters), taken.row_dims
         self._ids = [rows.ids.reshape(-1) for rows in taken.rows]
-        found = [ids.unique(return_inverse=True) for ids in self._ids]
         self._index: Tensor | None = None  # of the value, where rows are taken more than once
-        if any(len(distinct) < len(ids) for (distinct, _), ids in zip(found, self._ids, strict=True)):
+        each = zip(self.parameters, self._ids, strict=True)
+        if any(has_repetitions(rows_of(parameter, taken.row_dims), ids) for parameter, ids in each):
+            found = [ids.unique(return_inverse=True) for ids in self._ids]
             self._ids, places = [distinct for distinct, _ in found], [place for _, place in found]
             starts = torch.tensor([0, *map(len, self._ids)]).cumsum(0).tolist()
             self._index = torch.cat([place + start for place, start in zip(places, starts, strict=False)])
@@ -68,6 +69,18 @@ class CompactRows:
         parts = rows_of(value.detach(), self._value_dims).split([len(ids) for ids in self._ids])
         for part, tensor, ids in zip(parts, tensors, self._ids, strict=True):
             rows_of(tensor.detach(), self._row_dims).index_copy_(0, ids, part)
+
+
+def has_repetitions(rows: Tensor, ids: Tensor) -> bool:
+    """Whether the numbers of some rows ``(N, ...)`` name one more than once, found faster than each once.
+
+    Example:
+        >>> rows = torch.zeros(5, 2)
+        >>> has_repetitions(rows, torch.tensor([4, 0])), has_repetitions(rows, torch.tensor([4, 4]))
+        (False, True)
+    """
+    named = torch.zeros(len(rows), dtype=torch.bool, device=ids.device)
+    return int(named.index_fill_(0, ids, True).count_nonzero()) < len(ids)
 
 
 class Compact:

@@ -208,17 +208,17 @@ class PartialLinear:
             y = F.linear(x, self.weight, self.bias)
             y = y if part.units is None else y.gather(1, part.units[groups.index])
             return self._gated(y, None if strength is None else strength[groups.index])
-        bias = x.new_zeros(1, 1) if self.bias is None else self.bias
-        bias = bias.expand(self.weight.shape[:-1])
+        bias = self.bias
+        if bias is not None and bias.shape != self.weight.shape[:-1]:  # of units that all groups use
+            bias = bias.expand(self.weight.shape[:-1])
         if len(groups.buckets) == 1:
-            return self._product(x, self.weight, bias, strength, groups.buckets[0])
+            return self._product(x, self.weight, bias, strength, groups.buckets[0].size)
         parts = []
         for bucket in groups.buckets:
             of = (..., bucket.groups, slice(None))
-            gates = None if strength is None else strength[of]
-            parts.append(
-                self._product(x[..., bucket.rows, :], self.weight[(*of, slice(None))], bias[of], gates, bucket)
-            )
+            biases, gates = (None if each is None else each[of] for each in (bias, strength))
+            weights = self.weight[(*of, slice(None))]
+            parts.append(self._product(x[..., bucket.rows, :], weights, biases, gates, bucket.size))
         return torch.cat(parts, -2)
 
     def detach(self) -> "PartialLinear":
@@ -226,45 +226,47 @@ class PartialLinear:
         bias = None if self.bias is None else self.bias.detach()
         return PartialLinear(self.part, self.weight.detach(), bias, self.strength)
 
-    def _product(self, x: Tensor, weight: Tensor, bias: Tensor, strength: Tensor | None, bucket: Bucket) -> Tensor:
-        several, (units, inputs) = x.shape[:-2], weight.shape[-2:]
-        x, weight = x.reshape(-1, bucket.size, inputs), weight.reshape(-1, units, inputs)
-        bias, strength = bias.reshape(-1, 1, units), None if strength is None else strength.reshape(-1, 1, units)
+    def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None, strength: Tensor | None, size: int) -> Tensor:
         if self.part.gate == "bias":
-            y = self._gated(_GroupedProduct.apply(bias, x, weight, None), strength)
-        else:
-            y = _GroupedProduct.apply(bias, x, weight, strength)
-        return y.view(*several, -1, units)
+            y = _GroupedProduct.apply(x, weight, bias, None, size)
+            return y if strength is None else self._gated(y, strength.repeat_interleave(size, -2))
+        return _GroupedProduct.apply(x, weight, bias, strength, size)
 
     def _gated(self, y: Tensor, strength: Tensor | None) -> Tensor:
         return y if strength is None else apply_gate(y, strength, self.part.gate)
 
 
 class _GroupedProduct(torch.autograd.Function):
-    """`torch.baddbmm` of rows and weights ``(K, u, i)``, gated where there are dendrites.
+    """Rows ``(..., K * size, i)`` by weights ``(..., K, u, i)`` in one `torch.baddbmm`, gated where dendrites are.
 
     The gradient lies in memory as the weights do; the gates do not learn.
     """
 
     @staticmethod
     @torch.amp.custom_fwd(device_type="cpu")
-    def forward(ctx: Any, bias: Tensor, x: Tensor, weight: Tensor, strength: Tensor | None) -> Tensor:
-        y = torch.baddbmm(bias, x, weight.transpose(1, 2))
-        gate = None if strength is None else torch.sigmoid(strength.to(y.dtype))
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, strength: Tensor | None, size: int) -> Tensor:
+        units, inputs = weight.shape[-2:]
+        rows, weights = x.reshape(-1, size, inputs), weight.reshape(-1, units, inputs)
+        added = x.new_zeros(1, 1, 1) if bias is None else bias.reshape(-1, 1, units)
+        y = torch.baddbmm(added, rows, weights.transpose(1, 2))
+        gate = None if strength is None else torch.sigmoid(strength.reshape(-1, 1, units).to(y.dtype))
         ctx.save_for_backward(x, weight, gate)
-        return y if gate is None else y.mul_(gate)
+        ctx.size = size
+        return (y if gate is None else y.mul_(gate)).view(*x.shape[:-1], units)
 
     @staticmethod
     @torch.amp.custom_bwd(device_type="cpu")
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, gate = ctx.saved_tensors
-        of_bias, of_x, of_weight, _ = ctx.needs_input_grad
+        of_x, of_weight, of_bias, *_ = ctx.needs_input_grad
+        units, inputs = weight.shape[-2:]
+        grad = grad.reshape(-1, ctx.size, units)
         grad = grad if gate is None else grad * gate
         return (
-            grad.sum(1, keepdim=True) if of_bias else None,
-            grad.bmm(weight) if of_x else None,
-            grad.transpose(1, 2).bmm(x) if of_weight else None,
-            None,
+            grad.bmm(weight.reshape(-1, units, inputs)).view(x.shape) if of_x else None,
+            grad.transpose(1, 2).bmm(x.reshape(-1, ctx.size, inputs)).view(weight.shape) if of_weight else None,
+            grad.sum(1).view(weight.shape[:-1]) if of_bias else None,
+            *[None] * 2,
         )
 
 

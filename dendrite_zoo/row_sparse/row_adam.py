@@ -180,7 +180,7 @@ def _without_resting(piece: Piece, eps: float) -> Piece:
     kept = rows[1:] if eps > 0 else rows
     some = [tensor.index_select(0, ids) for tensor in kept]
     if eps > 0:
-        rows[1].index_fill_(0, ids, 0.0)  # then their weights stay by themselves
+        _put(rows[1:2], ids, [torch.zeros_like(some[0])])  # then their weights stay by themselves
     return Piece(rows, grad, partial(_put, kept, ids, some))
 
 
