@@ -2,8 +2,10 @@
 
 import inspect
 import math
+import re
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,6 +37,28 @@ class Spaces(NamedTuple):
     high: NDArray[np.float64]
     action_type: np.dtype[Any]
     max_steps: int | None
+
+
+def maker(name: str, given: Any) -> Callable[[], Any]:
+    """What makes the environment of a task: a function, or `gymnasium.make` of an id such as ``"Pendulum-v1"``.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if isinstance(given, str) and re.search(r"-v\d+$", given):
+        return partial(_registered, given)
+    if callable(given):
+        return given
+    raise ValueError(
+        f"Expected `make_env` of {name} to be a function that makes an environment, or gymnasium's id of one, but got "
+        f"{given!r}. Give one such as {MAKER}."
+    )
+
+
+def _registered(env_id: str) -> Any:
+    import gymnasium  # which is not needed where environments are one's own
+
+    return gymnasium.make(env_id)
 
 
 def _is_environment(thing: Any) -> bool:

@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, replace
 from functools import cached_property
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dendrite_zoo._core.checks import check_integers, wrong_argument
-from dendrite_zoo.rl.form import FLATTEN, MAKER, Spaces, StepResult, check_step, close, spaces_of, takes, warn_of_form
+from dendrite_zoo.rl.form import FLATTEN, Spaces, StepResult, check_step, close, maker, spaces_of, takes, warn_of_form
 
 __all__ = ["TaskSpec"]
 
@@ -35,7 +35,7 @@ class TaskSpec:
 
     Args:
         name: of the task, as policies, logs and records have it.
-        make_env: called without arguments, gives a new environment.
+        make_env: called without arguments, gives a new environment; or gymnasium's id of one, ``"Pendulum-v1"``.
         success: what counts as solved at a step: a key of ``info`` such as ``"is_success"``, or a function of what
             ``step`` returned, ``success(observation, reward, terminated, truncated, info)``. None: the mean return is
             what is reported.
@@ -58,7 +58,7 @@ class TaskSpec:
     """How long an episode may be at most."""
 
     name: str
-    make_env: Callable[[], Any]
+    make_env: Callable[[], Any] | str
     _: KW_ONLY
     success: Callable[..., Any] | str | None = None  # in this order: a path in YAML is a function where it can be
     normalizer: tuple[tuple[float, ...], tuple[float, ...]] | None = None
@@ -67,11 +67,7 @@ class TaskSpec:
         name, make_env, success = self._given()
         if not isinstance(name, str) or not name:
             raise wrong_argument("name", "the task's name", name)
-        if not callable(make_env):
-            raise ValueError(
-                f"Expected `make_env` of {name} to be a function that makes an environment, but got {make_env!r}. Give "
-                f"one such as {MAKER}."
-            )
+        object.__setattr__(self, "make_env", maker(name, make_env))
         if not (success is None or isinstance(success, str) or callable(success)):
             raise wrong_argument("success", SUCCESS, success)
         if callable(success) and not takes(success, 5):
@@ -103,13 +99,13 @@ class TaskSpec:
 
     def make(self) -> Any:
         """Make an environment, and see that it has the form that is needed."""
-        env = self._call("make_env", self.make_env)
+        env = self._call("make_env", cast(Callable[[], Any], self.make_env))
         self.__dict__.setdefault("_spaces", spaces_of(self.name, env))
         return env
 
     @cached_property
     def _spaces(self) -> Spaces:
-        env = self._call("make_env", self.make_env)
+        env = self._call("make_env", cast(Callable[[], Any], self.make_env))
         spaces = spaces_of(self.name, env)
         warn_of_form(self.name, env)
         close(env)

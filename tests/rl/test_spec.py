@@ -165,6 +165,14 @@ def test_starts_are_equal_in_all_tasks_and_apart_between_splits():
     assert len(np.unique(np.concatenate(every, axis=1)[0])) == 9
 
 
+def test_a_task_may_be_given_by_the_id_of_its_environment():
+    spec = pickle.loads(pickle.dumps(TaskSpec("swing", "Pendulum-v1")))
+    assert (spec.max_steps, spec.observation_size, spec.action_size) == (200, 3, 1)
+    assert spec.make().spec.id == "Pendulum-v1"
+    with pytest.raises(RuntimeError, match=r"`make_env` of swing .* NameNotFound: .*Did you mean: `Pendulum`"):
+        TaskSpec("swing", "Pendulun-v1").make()
+
+
 def test_of_two_limits_the_shorter_one_counts():
     pendulum = functools.partial(gymnasium.make, "Pendulum-v1", g=1.6)
     spec = TaskSpec("moon", pendulum)
@@ -277,8 +285,8 @@ box = gymnasium.spaces.Box
     [
         (lambda: TaskSpec("", calm), "Expected `name` to be the task's name, but got ''"),
         (
-            lambda: TaskSpec("a", "Pendulum-v1"),
-            "`make_env` of a to be a function .* got 'Pendulum-v1'. Give one such as",
+            lambda: TaskSpec("a", "Pendulum"),
+            "`make_env` of a to be a function .* or gymnasium's id of one, but got 'Pendulum'. Give one such as",
         ),
         (lambda: TaskSpec("a", Ledge()), "`make_env` of a to be a function .* got <tests.rl.worlds.Ledge"),
         (lambda: task_specs([Ledge()]), "`make_env` of task_0 to be a function"),
