@@ -4,7 +4,8 @@ Symbols: ``N`` rows of ``F`` features, ``K`` classes.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -136,58 +137,60 @@ def ridge_discriminant(
     numbers = counts.where(seen, 1.0)[:, None]  # of rows that stand for others there may be less than one
     mean, means = sums.sum(0) / rows, sums / numbers
     offsets = (means - mean) * seen[:, None]
-    within = Within(triangle, sums / numbers.sqrt(), rows)
-    shares = (counts / rows).where(seen, 0.0)
+    solve_by = partial(_solve_within, triangle, sums / numbers.sqrt(), rows)
     if penalty is not None:
-        weight = within.solve(offsets.T, penalty)[0].T
+        weight = solve_by(offsets.T, penalty)[0].T
     else:
-        weight = _with_chosen_penalty(within, offsets.T, shares).T
+        shares = (counts / rows).where(seen, 0.0)
+        weight = _solve_with_chosen_penalty(solve_by, offsets.T, shares, float(rows)).T
     bias = -(weight * (mean + offsets / 2)).sum(1)
     return weight, bias.where(seen, UNSEEN)
 
 
-class Within:
-    """The covariance within classes, which is made anew for each penalty, for it takes as much memory as the sums.
+Solve = Callable[[Tensor, float], tuple[Tensor, float]]
+"""`_solve_within` of one covariance."""
+
+
+def _solve_within(triangle: Tensor, scaled: Tensor, rows: Tensor, x: Tensor, penalty: float) -> tuple[Tensor, float]:
+    """``(S + lambda I)^-1 x`` for ``x`` ``(F, K)``, and the number that was added to the diagonal.
+
+    S is made anew for each penalty, for it takes as much memory as the sums.
 
     Args:
         triangle: as of `ridge_discriminant`.
-        scaled: the means of the classes by the roots of their numbers of rows, ``(K, F)``.
+        scaled: the means of the classes times the roots of their numbers of rows, ``(K, F)``.
         rows: how many there are.
+        x: right-hand sides.
+        penalty: as of `ridge_discriminant`.
 
     Raises:
         ValueError: the sums are not finite.
     """
-
-    def __init__(self, triangle: Tensor, scaled: Tensor, rows: Tensor) -> None:
-        self.triangle, self.scaled, self.rows = triangle, scaled, rows
-
-    def solve(self, x: Tensor, penalty: float) -> tuple[Tensor, float]:
-        """``(S + lambda I)^-1 x`` for ``x`` ``(F, K)``, and what was added to the diagonal."""
-        for _ in range(TRIES):  # a penalty below the rounding of the sums may leave a matrix that is not definite
-            matrix = self.triangle.clone()
-            add_products(matrix, self.scaled, alpha=-1)
-            diagonal = diagonals(matrix.div_(self.rows), len(x))
-            spread = float(sum(part.sum() for part in diagonal))
-            if not math.isfinite(spread):
-                raise ValueError("Expected finite sums for a discriminant, but got NaN or infinity. Start again.")
-            more = spread * penalty / float(self.rows) if spread > 0 else 1.0  # where the rows of each class are equal
-            for part in diagonal:
-                part.add_(more)
-            if factor(matrix, len(x)):
-                return solve(matrix, x.contiguous()), more
-            penalty *= 10
-            del matrix, diagonal, part  # before the next one takes as much memory
-        return torch.zeros_like(x), math.inf
+    for _ in range(TRIES):  # a penalty below the rounding of the sums may leave a matrix that is not definite
+        matrix = triangle.clone()
+        add_products(matrix, scaled, alpha=-1)
+        diagonal = diagonals(matrix.div_(rows), len(x))
+        spread = float(sum(part.sum() for part in diagonal))
+        if not math.isfinite(spread):
+            raise ValueError("Expected finite sums for a discriminant, but got NaN or infinity. Start again.")
+        more = spread * penalty / float(rows) if spread > 0 else 1.0  # where the rows of each class are equal
+        for part in diagonal:
+            part.add_(more)
+        if factor(matrix, len(x)):
+            return solve(matrix, x.contiguous()), more
+        penalty *= 10
+        del matrix, diagonal, part  # before the next one takes as much memory
+    return torch.zeros_like(x), math.inf
 
 
-def _with_chosen_penalty(within: Within, offsets: Tensor, shares: Tensor) -> Tensor:
+def _solve_with_chosen_penalty(solve_by: Solve, offsets: Tensor, shares: Tensor, rows: float) -> Tensor:
     """The solution ``(F, K)`` with the penalty that generalised cross-validation finds worth its size."""
     probes = torch.randint(2, (len(offsets), PROBES), generator=torch.Generator().manual_seed(0)).to(offsets) * 2 - 1
     solutions, errors = list[Tensor](), list[float]()
     for penalty in PENALTIES:
-        found, more = within.solve(torch.cat([offsets, probes], 1), penalty)
+        found, more = solve_by(torch.cat([offsets, probes], 1), penalty)
         solutions.append(found[:, : len(shares)])
-        errors.append(_cross_validation(offsets, found, probes, shares, more, float(within.rows)))
+        errors.append(_cross_validation(offsets, found, probes, shares, more, rows))
         if errors[-1] > min(errors):
             break
     return next(one for one, error in zip(solutions, errors, strict=True) if error <= min(errors) * (1 + WORTH))
