@@ -17,6 +17,8 @@ UNSEEN = -1e6  # the logit of a class without rows
 PENALTIES = 0.1, 0.3, 1.0, 3.0, 10.0  # of which one is chosen, where none is given
 WORTH = 0.03  # by which share of the error a larger one must be better
 PROBES = 128  # random signs by which a trace is estimated
+FEW, MORE_DIRECTIONS = 8, 8  # rows are few where there are more features for each; random vectors beyond their number
+MISSED = 1e-3  # by what share of a penalty, in each direction, few directions may differ from all
 BLOCK = 512  # rows of the triangle that are summed, stored and read together
 
 
@@ -58,6 +60,21 @@ def add_products(triangle: Tensor, h: Tensor, alpha: float = 1.0) -> None:
 def diagonals(triangle: Tensor, size: int) -> list[Tensor]:
     """The diagonal of such a matrix, block by block, as views."""
     return [block[:, rows].diagonal() for rows, block in block_rows(triangle, size)]
+
+
+def times(triangle: Tensor, x: Tensor) -> Tensor:
+    """Such a matrix ``(F, F)`` times ``x`` ``(F, K)``.
+
+    Example:
+        >>> triangle = torch.tensor([4.0, 2.0, 2.0, 5.0])     # (2, 2): one block
+        >>> times(triangle, torch.tensor([[1.0], [2.0]])).flatten()
+        tensor([ 8., 12.])
+    """
+    y = torch.zeros_like(x)
+    for rows, block in block_rows(triangle, len(x)):
+        y[rows].addmm_(block, x[: rows.stop])
+        y[: rows.start].addmm_(block[:, : rows.start].T, x[rows])
+    return y
 
 
 def factor(triangle: Tensor, size: int) -> bool:
@@ -115,7 +132,7 @@ def ridge_discriminant(
         penalty: so many rows as long as the average lie in each direction, beside those seen. None chooses the
             smallest, from 0.1 on, whose generalised cross-validation (Golub et al. 1979) of those least squares is
             within three per cent of the best one's. Each one tried takes as long as one that is given: two or three,
-            and more where labels are noisy.
+            and more where labels are noisy; but nearly nothing where there are eight features for each row.
 
     Shape:
         sums ``(K, F)``, counts ``(K,)``; result ``(K, F)`` and ``(K,)``, float64. A class without rows has the bias
@@ -137,7 +154,8 @@ def ridge_discriminant(
     numbers = counts.where(seen, 1.0)[:, None]  # of rows that stand for others there may be less than one
     mean, means = sums.sum(0) / rows, sums / numbers
     offsets = (means - mean) * seen[:, None]
-    solve_by = partial(_solve_within, triangle, sums / numbers.sqrt(), rows)
+    within = triangle, sums / numbers.sqrt(), float(rows)
+    solve_by = few_rows(*within) or partial(_solve_within, *within)
     if penalty is not None:
         weight = solve_by(offsets.T, penalty)[0].T
     else:
@@ -151,7 +169,7 @@ Solve = Callable[[Tensor, float], tuple[Tensor, float]]
 """`_solve_within` of one covariance."""
 
 
-def _solve_within(triangle: Tensor, scaled: Tensor, rows: Tensor, x: Tensor, penalty: float) -> tuple[Tensor, float]:
+def _solve_within(triangle: Tensor, scaled: Tensor, rows: float, x: Tensor, penalty: float) -> tuple[Tensor, float]:
     """``(S + lambda I)^-1 x`` for ``x`` ``(F, K)``, and the number that was added to the diagonal.
 
     S is made anew for each penalty, for it takes as much memory as the sums.
@@ -173,7 +191,7 @@ def _solve_within(triangle: Tensor, scaled: Tensor, rows: Tensor, x: Tensor, pen
         spread = float(sum(part.sum() for part in diagonal))
         if not math.isfinite(spread):
             raise ValueError("Expected finite sums for a discriminant, but got NaN or infinity. Start again.")
-        more = spread * penalty / float(rows) if spread > 0 else 1.0  # where the rows of each class are equal
+        more = spread * penalty / rows if spread > 0 else 1.0  # where the rows of each class are equal
         for part in diagonal:
             part.add_(more)
         if factor(matrix, len(x)):
@@ -181,6 +199,38 @@ def _solve_within(triangle: Tensor, scaled: Tensor, rows: Tensor, x: Tensor, pen
         penalty *= 10
         del matrix, diagonal, part  # before the next one takes as much memory
     return torch.zeros_like(x), math.inf
+
+
+def few_rows(triangle: Tensor, scaled: Tensor, rows: float) -> Solve | None:
+    """The same by the few directions in which there is anything; None where there are many.
+
+    So many random vectors as there are rows span them (Halko et al. 2011), and one eigenvalue problem of their size
+    serves all penalties. That they hold all of the trace is seen to, for rows may stand for others.
+
+    Args:
+        triangle: as of `_solve_within`.
+        scaled: likewise.
+        rows: likewise.
+    """
+    size, count = scaled.shape[1], math.ceil(rows) + MORE_DIRECTIONS
+    total = float(sum(part.sum() for part in diagonals(triangle, size)))
+    if FEW * count > size or not math.isfinite(total):
+        return None
+    start = torch.randn(size, count, generator=torch.Generator().manual_seed(0), dtype=triangle.dtype)
+    basis = torch.linalg.qr(times(triangle, start.to(triangle.device))).Q
+    inside, means = basis.T @ times(triangle, basis), basis.T @ scaled.T
+    values, vectors = torch.linalg.eigh((inside - means @ means.T) / rows)
+    values, directions = values.clamp(min=0), basis @ vectors
+    spread = float(values.sum())
+    if abs(total - float(inside.trace())) > MISSED * spread * size:
+        return None
+
+    def solve_by(x: Tensor, penalty: float) -> tuple[Tensor, float]:
+        more = spread * penalty / rows if spread > 0 else 1.0
+        along = directions.T @ x
+        return directions @ (along / (values + more)[:, None]) + (x - directions @ along) / more, more
+
+    return solve_by
 
 
 def _solve_with_chosen_penalty(solve_by: Solve, offsets: Tensor, shares: Tensor, rows: float) -> Tensor:

@@ -34,7 +34,7 @@ class RidgeHead(KeepsPrecision):
         in_features: size of a row, ``F``; the memory grows as ``4 * F ** 2`` bytes.
         num_classes: number of logits, ``K``.
         penalty: of `dendrite_zoo.functional.ridge_discriminant`, which has the equation. None has each solution choose
-            it by the sums, which takes up to five times as long.
+            it by the sums, which takes up to five times as long where rows are not few.
 
     Attributes:
         counts: rows of each class, ``(K,)``.

@@ -6,7 +6,16 @@ import pytest
 import torch
 
 from dendrite_zoo.functional import ridge_discriminant
-from dendrite_zoo.functional.ridge import PENALTIES, WORTH, add_products, block_rows, factor, solve, triangle_size
+from dendrite_zoo.functional.ridge import (
+    PENALTIES,
+    WORTH,
+    add_products,
+    block_rows,
+    factor,
+    few_rows,
+    solve,
+    triangle_size,
+)
 
 
 def summed(h, y, classes, parts=1):
@@ -58,6 +67,21 @@ def test_logits_are_half_the_distances_from_the_means(size, penalty):
     h = torch.randn(40, size, dtype=torch.float64) + 3 + y[:, None]
     weight, bias = ridge_discriminant(*summed(h, y, 3, parts=4), penalty)
     torch.testing.assert_close(h @ weight.T + bias, naive(h, y, 3, penalty))
+
+
+def testfew_rows_are_solved_in_their_span_and_none_is_left_out():
+    """40 rows of 600 features; and as many of which each stands for a tenth, so that more directions have something."""
+    torch.manual_seed(0)
+    y = torch.arange(40) % 4
+    h = torch.randn(40, 600, dtype=torch.float64) + 3 + y[:, None]
+    sums = summed(h, y, 4, parts=4)
+    assert few_rows(sums[0], sums[1] / 10**0.5, 40.0)
+    weight, bias = ridge_discriminant(*sums, 0.1)
+    torch.testing.assert_close(h @ weight.T + bias, naive(h, y, 4, 0.1))
+    tenths = [each / 10 for each in sums]
+    assert few_rows(tenths[0], tenths[1] / 1.0, 4.0) is None
+    weight, bias = ridge_discriminant(*tenths, 0.01)
+    torch.testing.assert_close(h @ weight.T + bias, naive(h, y, 4, 0.1))
 
 
 def test_classes_that_lie_in_a_row_are_all_found():
