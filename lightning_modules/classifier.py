@@ -1,7 +1,6 @@
 """What LightningModules share that train one network on several tasks from labelled data."""
 
 import inspect
-import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -17,15 +16,21 @@ from dendrite_zoo.contexts.base import measuring
 from dendrite_zoo.lightning_modules.finite import check_output
 from dendrite_zoo.lightning_modules.losses import (
     NUMBERED,
+    check_images,
     check_loss,
     check_targets,
     cross_entropy,
     logits_of,
     right_labels,
     shape_explained,
-    wrong_shape,
 )
 from dendrite_zoo.lightning_modules.new_tasks import NewTaskModule
+from dendrite_zoo.lightning_modules.outcome import (
+    LastBatches,
+    warn_of_few_steps,
+    warn_of_few_units,
+    warn_of_lost_contexts,
+)
 from dendrite_zoo.lightning_modules.schedules import Schedule
 from dendrite_zoo.models import AdaptedBackbone, RidgeClassifier
 from dendrite_zoo.models.loading import as_model, saved_config
@@ -60,6 +65,7 @@ class TaskClassifier(NewTaskModule):
     ) -> None:
         super().__init__()
         self._has_looked = False  # at the scale of an input
+        self._last_batches = LastBatches()
         self.model = as_model(model, nn.Module)
         self.untrained = nn.Parameter(torch.zeros(())) if isinstance(self.model, RidgeClassifier) else None
         self.given_context = context
@@ -102,12 +108,8 @@ class TaskClassifier(NewTaskModule):
             keywords["task"] = task
         elif self._takes_task and task is not None:
             keywords["task"] = torch.as_tensor(task, device=x.device).expand(len(x))
-        try:
+        with shape_explained(self.model, x):
             return logits_of(self.network(*arguments, **keywords))
-        except RuntimeError as error:
-            if isinstance(x, Tensor) and (wrong := wrong_shape(self.model, x)):
-                raise wrong from error
-            raise
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Judge the scale of the first inputs, where the model does not."""
@@ -117,6 +119,22 @@ class TaskClassifier(NewTaskModule):
         self._has_looked = True
         if isinstance(batch, tuple | list) and batch:
             warn_of_size(batch[0], self.model, pixels=not hasattr(self.datamodule, "task_loader"))
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Take note of the loss, where it says how much of a task was learned."""
+        super().on_train_batch_end(outputs, batch, batch_idx)
+        if self.untrained is None and self.loss_function is None and type(self).loss is TaskClassifier.loss:
+            self._last_batches.note(self.boundary.task or 0, outputs, batch)
+
+    def on_train_end(self) -> None:
+        """Say what was not learned."""
+        solved = isinstance(self.model, AdaptedBackbone) and self.model.config["head"] == "ridge"
+        if not solved:  # a head that is solved needs no steps
+            fits = self._last_batches.fits(self.trainer.accumulate_grad_batches)
+            warn_of_few_steps(self.trainer, fits)
+            warn_of_few_units(self.model, fits)
+        self._last_batches = LastBatches()
+        warn_of_lost_contexts(self.trainer, self.context)
 
     def start_context(self, task: int, batches: Iterable[Any]) -> None:
         """Compute the context of a task, as it is to be once a batch of the task was trained on."""
@@ -215,23 +233,6 @@ class TaskClassifier(NewTaskModule):
                 f"Expected EMAWeightAveraging(use_buffers=False) beside {type(self.context).__name__}, whose buffers "
                 "are computed and not trained, but got one that averages buffers, too. Tasks would not be found."
             )
-
-
-def check_images(model: nn.Module, data: Any) -> None:
-    """Refuse images whose rows flatten to as many numbers as a model expects, in another order.
-
-    Raises:
-        ValueError: such as channels last for a model of channels first.
-    """
-    given: Any = model.config["input_shape"] if isinstance(model, RidgeClassifier) else 0
-    expected: tuple[int, ...] = () if isinstance(given, int) else tuple(given)
-    for part in getattr(data, "parts", [data]) if expected else ():
-        shape: tuple[int, ...] = getattr(getattr(part, "source", None), "shape", ())
-        if len(shape) < 2 or math.prod(shape) != math.prod(expected):  # flat rows; other sizes are said elsewhere
-            continue
-        if [size for size in shape if size != 1] != [size for size in expected if size != 1]:
-            remedy = "Pass x.permute(0, 3, 1, 2)." if shape[-1] == expected[0] else "Pass images of that shape."
-            raise ValueError(f"Expected images of shape {expected}, as the model's, but got {shape}. {remedy}")
 
 
 def ways_at_test(context: TaskContext) -> list[ContextAtTest]:

@@ -1,5 +1,6 @@
 """Losses and targets: what fits together, and what to do where something does not."""
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from dendrite_zoo._core.batches import with_labels_apart
 from dendrite_zoo._core.checks import wrong_argument
+from dendrite_zoo.models import RidgeClassifier
 
 NUMBERED = {
     "tasks": "",
@@ -16,6 +18,7 @@ NUMBERED = {
     "return_inverse=True).",
 }
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+SERIES = (nn.Conv1d, nn.RNNBase, nn.MultiheadAttention)
 
 
 def right_labels(output: Tensor, target: Tensor, loss: Any = None) -> Tensor | None:
@@ -125,9 +128,19 @@ def logits_of(output: Any) -> Tensor:
 
 
 def wrong_shape(model: nn.Module, x: Tensor) -> ValueError | None:
-    """The error to raise where a model of convolutions failed on flat rows, or one without any on images; else None."""
+    """The error to raise where a model failed on rows of another shape than its kind takes; else None.
+
+    Rows may be flat or images where the model takes series, flat where it convolves, or images where it does not.
+    """
     convolves = any(isinstance(module, CONVOLUTIONS) for module in model.modules())
     name, shape = type(model).__name__, tuple(x.shape)
+    if any(isinstance(module, SERIES) for module in model.modules()) and x.ndim != 3:
+        if x.ndim == 2 and x.is_floating_point():
+            remedy = "Rows of a stream are flat: begin the network with nn.Unflatten(1, shape), the shape of a series."
+            return ValueError(f"Expected series for {name}, such as (B, length, features), but got {shape}. {remedy}")
+        if x.ndim == 4 and shape[1] == 1:
+            remedy = "With flatten=False series are images of one channel: begin the network with nn.Flatten(1, 2)."
+            return ValueError(f"Expected series for {name}, such as (B, length, features), but got {shape}. {remedy}")
     if convolves and x.ndim == 2:
         remedy = "Build the stream with flatten=False, such as PermutedTasks(..., flatten=False)."
         return ValueError(f"Expected images (B, C, H, W) for {name}, which has convolutions, but got {shape}. {remedy}")
@@ -137,13 +150,31 @@ def wrong_shape(model: nn.Module, x: Tensor) -> ValueError | None:
     return None
 
 
+def check_images(model: nn.Module, data: Any) -> None:
+    """Refuse images whose rows flatten to as many numbers as a model expects, in another order.
+
+    Raises:
+        ValueError: such as channels last for a model of channels first.
+    """
+    given: Any = model.config["input_shape"] if isinstance(model, RidgeClassifier) else 0
+    expected: tuple[int, ...] = () if isinstance(given, int) else tuple(given)
+    for part in getattr(data, "parts", [data]) if expected else ():
+        shape: tuple[int, ...] = getattr(getattr(part, "source", None), "shape", ())
+        if len(shape) < 2 or math.prod(shape) != math.prod(expected):  # flat rows; other sizes are said elsewhere
+            continue
+        if [size for size in shape if size != 1] != [size for size in expected if size != 1]:
+            remedy = "Pass x.permute(0, 3, 1, 2)." if shape[-1] == expected[0] else "Pass images of that shape."
+            raise ValueError(f"Expected images of shape {expected}, as the model's, but got {shape}. {remedy}")
+
+
 @contextmanager
 def shape_explained(model: nn.Module, x: Any) -> Iterator[None]:
     """Where a model fails on an input within it, say so if `wrong_shape` knows why."""
     try:
         yield
-    except RuntimeError as error:
-        if isinstance(x, Tensor) and (wrong := wrong_shape(model, x)):
+    except (RuntimeError, ValueError) as error:
+        of_shape = isinstance(error, RuntimeError) or "to be 2D or 3D" in str(error)  # as a GRU's
+        if of_shape and isinstance(x, Tensor) and (wrong := wrong_shape(model, x)):
             raise wrong from error
         raise
 

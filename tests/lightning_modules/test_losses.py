@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch import nn
 
 from dendrite_zoo.lightning_modules import ContinualClassifier, MultiTaskClassifier, ReplayClassifier
-from dendrite_zoo.streams import MixedTasks, PermutedTasks
+from dendrite_zoo.streams import MixedTasks, PermutedTasks, TaskSequence
 from tests.lightning_modules.quiet import QUIET, fit
 
 F = nn.functional
@@ -239,3 +239,26 @@ def test_lightnings_callbacks_watch_what_is_logged(tmp_path):
     trainer = fit(module, stream, callbacks=[stop, best], enable_checkpointing=True)
     assert best.best_model_score == pytest.approx(min(seen))
     assert trainer.current_epoch < 30 and len(seen) - 1 - seen.index(min(seen)) == 2
+
+
+class Recurrent(nn.Module):
+    """A network of series ``(B, length, 3)``."""
+
+    def __init__(self):
+        super().__init__()
+        self.rnn, self.output = nn.GRU(3, 8, batch_first=True), nn.Linear(8, 2)
+
+    def forward(self, x):
+        return self.output(self.rnn(x)[0][:, -1])
+
+
+@pytest.mark.parametrize("network", [Recurrent, lambda: nn.Sequential(nn.Conv1d(5, 2, 3), nn.Flatten())])
+def test_a_network_of_series_says_how_to_get_them_from_a_stream(network):
+    data = torch.randn(20, 5, 3), torch.arange(20) % 2
+    flat, images = TaskSequence([data]), TaskSequence([data], flatten=False)
+    with pytest.raises(ValueError, match=r"Expected series for .*, but got \(16, 15\).*nn.Unflatten\(1, shape\)"):
+        fit(ContinualClassifier(network()), flat)
+    with pytest.raises(ValueError, match=r"Expected series for .*, but got \(16, 1, 5, 3\).*nn.Flatten\(1, 2\)"):
+        fit(ContinualClassifier(network()), images)
+    fit(ContinualClassifier(nn.Sequential(nn.Unflatten(1, (5, 3)), network())), flat)
+    fit(ContinualClassifier(nn.Sequential(nn.Flatten(1, 2), network())), images)

@@ -1,0 +1,133 @@
+"""What a fit has not learned, said when it ends, where something can be done about it."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor, nn
+
+from dendrite_zoo._core.batches import with_labels_apart
+from dendrite_zoo._core.describe import ranges
+from dendrite_zoo.contexts import FoundContext, PrototypeContext, TaskContext
+from dendrite_zoo.models import ActiveDendriteClassifier
+from dendrite_zoo.models.adapters.context import AdapterContext
+from dendrite_zoo.row_sparse.subnetworks import num_active
+
+FEW_STEPS = 100  # of the optimizer, for a task
+FEW_UNITS = 10  # active in a layer
+HARDLY, BADLY = 0.7, 0.3  # of the loss of a guess that knows how frequent the classes are
+FOUND = 0.3  # of the way from chance to 1
+
+
+class LastBatches:
+    """How long each task of a fit was trained, and how well its last batch fitted."""
+
+    def __init__(self) -> None:
+        self._batches: dict[int, tuple[int, Tensor, Tensor]] = {}
+
+    def note(self, task: int, outputs: Any, batch: Any) -> None:
+        """Take note of a batch that was trained on.
+
+        Args:
+            task: of the batch.
+            outputs: the loss, as a Trainer gives it to ``on_train_batch_end``.
+            batch: ``(x, y, ...)``; of others no note is taken, nor where ``y`` are not classes ``(B,)``.
+        """
+        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
+        parts = with_labels_apart(batch)
+        labels = parts[1] if isinstance(parts, (list, tuple)) and len(parts) > 1 else None
+        if isinstance(loss, Tensor) and isinstance(labels, Tensor):
+            if labels.ndim == 1 and not labels.is_floating_point():
+                self._batches[task] = (self._batches[task][0] + 1 if task in self._batches else 1, loss, labels)
+
+    def fits(self, accumulated: int) -> dict[int, "Fit"]:
+        """How well each task was learned, as its last batch says; none of those whose labels are all of one class."""
+        found: dict[int, Fit] = {}
+        for task, (batches, loss, labels) in sorted(self._batches.items()):
+            if (guess := entropy(labels)) > 0:
+                found[task] = Fit(max(1, batches // accumulated), float(loss) * accumulated, guess)
+        return found
+
+
+class Fit(NamedTuple):
+    """How well a task was learned."""
+
+    steps: int
+    loss: float
+    guess: float
+    """The loss of one who knows how frequent the classes are, and no more."""
+
+
+def entropy(labels: Tensor) -> float:
+    """The cross-entropy of a guess that knows how frequent the classes ``(B,)`` are, and no more.
+
+    Example:
+        >>> round(entropy(torch.tensor([0, 0, 1, 1])), 3)
+        0.693
+    """
+    shares = labels[labels >= 0].bincount().double()
+    shares = shares[shares > 0] / shares.sum()
+    return -float((shares * shares.log()).sum())
+
+
+def warn_of_few_steps(trainer: Trainer, fits: Mapping[int, Fit]) -> None:
+    """Warn where tasks had so few steps that a network can hardly have learned them, and their loss says the same."""
+    found = [task for task, fit in fits.items() if fit.steps < FEW_STEPS and fit.loss > HARDLY * fit.guess]
+    if not found:
+        return
+    task = min(found, key=lambda task: fits[task].steps)
+    steps, reached, guess = fits[task]
+    epochs, remedy = getattr(getattr(trainer, "datamodule", None), "epochs_per_task", None), "more epochs"
+    if isinstance(epochs, int):
+        remedy = f"epochs_per_task={max(2, FEW_STEPS * epochs // steps)} or more"
+    rank_zero_warn(
+        f"The network has hardly learned task{'s' * (len(found) > 1)} {ranges(found)}: task {task} had {steps} "
+        f"step{'s' * (steps > 1)} of the optimizer, and its last batch a loss of {reached:.2f}, where a guess by the "
+        f"frequencies of the classes has {guess:.2f}. Train longer, with {remedy}, or a smaller batch_size; a "
+        "RidgeClassifier needs one pass over the data."
+    )
+
+
+def warn_of_few_units(model: nn.Module, fits: Mapping[int, Fit]) -> None:
+    """Warn where tasks were learned badly in a network of whose hidden layers one has hardly any active units."""
+    if not isinstance(model, ActiveDendriteClassifier) or model.config["activation"] != "k-winners":
+        return
+    units, density = min(model.config["hidden_features"]), model.config["activation_density"]
+    active = num_active(density, units)
+    found = [task for task, fit in fits.items() if fit.steps >= FEW_STEPS and fit.loss > BADLY * fit.guess]
+    if found and active < FEW_UNITS:
+        first = fits[found[0]]
+        rank_zero_warn(
+            f"The network has learned task{'s' * (len(found) > 1)} {ranges(found)} badly (loss {first.loss:.2f}, of a "
+            f"guess {first.guess:.2f}), and {active} of the {units} units of a hidden layer are active "
+            f"with activation_density={density:g}: fewer than ten learn little. Give "
+            f"activation_density={min(1.0, 2.5 * FEW_UNITS / units):.2g}, or wider layers."
+        )
+
+
+def warn_of_lost_contexts(trainer: Trainer, context: TaskContext | None) -> None:
+    """Warn where the last validation found hardly any row's task, though each has a context of its own."""
+    metrics = trainer.callback_metrics
+    if context is None or isinstance(context, FoundContext):
+        return
+    known = context.counts.nonzero().flatten().tolist()
+    shares = [metrics[key] for task in known if (key := f"val/task_{task}/context_acc") in metrics]
+    if len(shares) < 2:
+        return
+    share, chance = float(torch.stack([torch.as_tensor(s).float().cpu() for s in shares]).nanmean()), 1 / len(known)
+    if share < chance + FOUND * (1 - chance):
+        remedy, finder = "Where the task is known at test, give it: context_at_test='given'.", context
+        if isinstance(context, AdapterContext) and context.inner is not None:
+            finder = context.inner
+        if isinstance(finder, PrototypeContext):
+            remedy = (
+                "It knows the mean input of each task, and these have nearly the same, as where each column was "
+                "brought to mean 0: context='ridge' finds tasks by whatever differs. " + remedy
+            )
+        rank_zero_warn(
+            f"{type(finder).__name__} finds the task of {share:.0%} of the validation rows of {len(known)} tasks "
+            f"(chance: {chance:.0%}), so that most rows are answered as those of another task. {remedy} Where tasks "
+            "want the same answers, this costs little: evaluate_contexts(model, stream) says how much."
+        )
