@@ -119,6 +119,8 @@ def read_array(values: Any, name: str) -> Tensor:
         text = next((value for value in np.asarray(values, dtype=object).flat if isinstance(value, str)), None)
         if text is None:
             got = f"{type(values).__name__}: {error}."
+            if hasattr(values, "toarray"):  # of scipy
+                got = f"{type(values).__name__}, which is sparse. Use .toarray()."
             if isinstance(values, Mapping):
                 columns = ", ".join(map(repr, values))
                 got = f"a dictionary of {columns}. Pass its columns, as (x_train, y_train, x_test, y_test)."

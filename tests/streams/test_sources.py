@@ -177,6 +177,11 @@ class TestTensors:
         with pytest.raises(TypeError, match="`y` to hold numbers, but got text, such as 'labels'"):
             load_source((torch.zeros(3, 2), "labels"))
 
+    def test_a_sparse_matrix_of_scipy_is_to_be_dense(self):
+        sparse = pytest.importorskip("scipy.sparse").csr_matrix(np.eye(6))
+        with pytest.raises(TypeError, match=r"`x` to hold numbers, but got csr_matrix, which is sparse. Use .toarray"):
+            load_source((sparse, torch.arange(6) % 2))
+
     def test_float_targets_are_no_classes_and_keep_their_shape(self):
         x, y = torch.rand(10, 3), torch.rand(10, 2, 2)
         source = load_source((x, y, x[:4], y[:4]))

@@ -1,5 +1,6 @@
 """Somebody else's network as a backbone: which of its layers to gate, what to run it on, and what its features are."""
 
+import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -113,8 +114,7 @@ def example_of(backbone: nn.Module) -> Iterator[Any]:
         yield torch.rand(ROWS, *said["input_size"])
     sequential = any(isinstance(module, SEQUENTIAL) for module in backbone.modules())
     for module in backbone.modules():
-        made_up = list(_inputs_of(module))
-        if made_up:  # a sequence first, where a row would pass for one: attention takes it without a batch
+        if made_up := list(_inputs_of(module)):  # a sequence first, for attention takes a row for one
             yield from sorted(made_up, key=lambda x: x.ndim != 3) if sequential else made_up
             return
 
@@ -136,17 +136,17 @@ def _inputs_of(module: nn.Module) -> Iterator[Tensor]:
         yield from (torch.rand(ROWS, module.in_channels, *[side] * len(module.kernel_size)) for side in (8, 4, 1))
     elif isinstance(module, nn.RNNBase):
         yield torch.rand(ROWS, 7, module.input_size)
+    elif isinstance(module, nn.Unflatten):  # of flat rows
+        yield torch.rand(ROWS, math.prod(module.unflattened_size))
     elif isinstance(module, (nn.TransformerEncoderLayer, nn.MultiheadAttention)):
-        attention = module.self_attn if isinstance(module, nn.TransformerEncoderLayer) else module
-        yield torch.rand(ROWS, 7, attention.embed_dim)
+        yield torch.rand(ROWS, 7, getattr(module, "self_attn", module).embed_dim)  # type: ignore[arg-type]
     elif isinstance(module, nn.LayerNorm):
         yield torch.rand(ROWS, 7, *module.normalized_shape)
 
 
 def _squares(size: int) -> Iterator[Tensor]:
     """Images that flatten to so many numbers."""
-    for channels in (1, 3):
-        side = round((size / channels) ** 0.5)
+    for channels, side in ((channels, math.isqrt(size // channels)) for channels in (1, 3)):
         if channels * side * side == size:
             yield torch.rand(ROWS, channels, side, side)
 

@@ -104,6 +104,15 @@ def test_a_sequence_is_made_up_for_a_network_that_takes_rows_for_one_without_a_b
     assert model(x, task=0).shape == (20, 2) and (model.config["input_features"] == 0)
 
 
+def test_rows_that_are_series_once_they_are_unflattened():
+    """As the error of a network of series that is given the flat rows of a stream says."""
+    series = Projected(nn.GRU(16, 16, batch_first=True))
+    model = add_dendrites(nn.Sequential(nn.Unflatten(1, (7, 6)), series), layers="*", num_classes=2, max_tasks=2)
+    x = torch.randn(20, 42)
+    model.start_task(0, [x])
+    assert model(x, task=0).shape == (20, 2)
+
+
 def test_a_network_that_runs_on_no_made_up_input():
     class Two(nn.Module):
         def __init__(self):
