@@ -19,6 +19,7 @@ __all__ = ["RandomFeatures"]
 ROWS, NUMBERS = 2048, 1 << 24  # of the first rows, by which inputs are standardised
 OUTLIER = 100.0  # times the largest number of a typical row: such a row is left out of them
 DIRECTIONS, ITERATIONS = 256, 4  # along which rows vary most; of the search for them
+FEW, ROUNDING = 4, 1e-6  # rows by which nothing is known of a column; of its mean, which is no spread
 SHRINKAGE, FEW_ROWS = 0.01, 0.1  # of the mean variance, added to that along each; and more of it where rows are few
 FAR = 10.0  # standard deviations, beyond which standardised inputs grow as a logarithm: one row cannot outweigh all
 
@@ -98,11 +99,23 @@ def principal_directions(z: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return values.clamp(min=0), found @ vectors
 
 
+def _least_variance(x: Tensor, mean: Tensor, variance: Tensor, typical: Tensor) -> Tensor:
+    """The square of what the spread of each column of ``x`` ``(N, I)`` is taken to be at least.
+
+    It is that of a typical column, or less in smaller units; not where the column varies in a few rows alone, as the
+    edges of images do, or by rounding.
+    """
+    far = (x - mean).square().amax(0)
+    has_own = (FEW * far <= len(x) * variance) & (far > (ROUNDING * mean).square())
+    return typical.where(~has_own, far.clamp(max=typical))
+
+
 class RandomFeatures(FixedFeatures):
     r"""Random ReLU features of standardised inputs, :math:`h = \max(0, R z + b)` (Rahimi and Recht 2008).
 
     Inputs are standardised by the first rows that `start` sees: less the mean of each, over a spread that is at least
-    that of a typical one; what lies more than ten of it away, as rows of later tasks may, is drawn near by a logarithm.
+    that of a typical one, or as far as it ever lies from its mean, where that is less and not due to a few rows; what
+    lies more than ten of it away, as rows of later tasks may, is drawn near by a logarithm.
     The random numbers depend on the seed alone, in every release of NumPy, and no file holds them.
 
     Args:
@@ -151,7 +164,10 @@ class RandomFeatures(FixedFeatures):
         x = x.flatten(1).double()
         mean, variance = x.mean(0), x.var(0, correction=0)
         varied = variance[variance > 0]
-        scale = (variance + (varied.median() if len(varied) else 1.0)).sqrt()
+        least = varied.median() if len(varied) else variance.new_tensor(1.0)
+        if not self.whiten:  # of a network all have one unit
+            least = _least_variance(x, mean, variance, least)
+        scale = (variance + least).sqrt()
         z = (x - mean) / scale
         if self.whiten and bool(z.any()):
             z = self._whiten_by(z)

@@ -28,6 +28,25 @@ def test_classes_far_from_the_first_one_are_told_apart(size):
     assert (model(x).argmax(1) == nearest).float().mean() > 0.98
 
 
+@pytest.mark.parametrize("unit", [1e-6, 1e-3, 0.1, 1e3, 1e6])
+def test_a_column_in_another_unit_says_as_much(unit):
+    torch.manual_seed(0)
+    y, scale = torch.arange(1000) % 2, torch.tensor([unit, 1.0, 1.0, 5.0, 5.0, 1.0])
+    x = (torch.randn(1000, 6) + 4 * y[:, None] * (torch.arange(6) == 0)) * scale
+    model = RidgeClassifier(6, 2, random_features=256)
+    model.learn([(x[:500], y[:500])])
+    assert (model(x[500:]).argmax(1) == y[500:]).float().mean() > 0.9
+
+
+def test_what_varies_in_a_few_rows_or_by_rounding_is_not_made_large():
+    torch.manual_seed(0)
+    x = torch.randn(500, 5) * torch.tensor([1.0, 2.0, 3.0, 0.0, 0.0])
+    x[:3, 3], x[:, 4] = 0.1, 1e3 + 1e-4 * (torch.arange(500) % 2)  # which is the nearest number to some
+    features = RandomFeatures(5, 8)
+    features.set_by(x)
+    assert (features.standardise(x)[:, 3:].abs() < 0.3).all()
+
+
 @pytest.mark.parametrize("size", [20, 300])
 def test_whitened_rows_vary_alike_in_all_directions(size):
     torch.manual_seed(0)
