@@ -19,6 +19,7 @@ WORTH = 0.03  # by which share of the error a larger one must be better
 PROBES = 128  # random signs by which a trace is estimated
 FEW, MORE_DIRECTIONS = 8, 8  # rows are few where there are more features for each; random vectors beyond their number
 MISSED = 1e-3  # by what share of a penalty, in each direction, few directions may differ from all
+ROUNDING = 1e-12  # of the squares of rows: what is less is no spread
 BLOCK = 512  # rows of the triangle that are summed, stored and read together
 
 
@@ -182,8 +183,9 @@ def _solve_within(triangle: Tensor, scaled: Tensor, rows: float, x: Tensor, pena
         penalty: as of `ridge_discriminant`.
 
     Raises:
-        ValueError: the sums are not finite.
+        ValueError: the sums are not finite, or those of no rows.
     """
+    least = ROUNDING * float(sum(part.sum() for part in diagonals(triangle, len(x)))) / rows
     for _ in range(TRIES):  # a penalty below the rounding of the sums may leave a matrix that is not definite
         matrix = triangle.clone()
         add_products(matrix, scaled, alpha=-1)
@@ -191,14 +193,14 @@ def _solve_within(triangle: Tensor, scaled: Tensor, rows: float, x: Tensor, pena
         spread = float(sum(part.sum() for part in diagonal))
         if not math.isfinite(spread):
             raise ValueError("Expected finite sums for a discriminant, but got NaN or infinity. Start again.")
-        more = spread * penalty / rows if spread > 0 else 1.0  # where the rows of each class are equal
+        more = (max(spread, least) or rows) * penalty / rows  # where the rows of each class are equal
         for part in diagonal:
             part.add_(more)
         if factor(matrix, len(x)):
             return solve(matrix, x.contiguous()), more
         penalty *= 10
         del matrix, diagonal, part  # before the next one takes as much memory
-    return torch.zeros_like(x), math.inf
+    raise ValueError("Expected sums of products of rows for a discriminant, but got others. Start again.")
 
 
 def few_rows(triangle: Tensor, scaled: Tensor, rows: float) -> Solve | None:
@@ -222,11 +224,11 @@ def few_rows(triangle: Tensor, scaled: Tensor, rows: float) -> Solve | None:
     values, vectors = torch.linalg.eigh((inside - means @ means.T) / rows)
     values, directions = values.clamp(min=0), basis @ vectors
     spread = float(values.sum())
-    if abs(total - float(inside.trace())) > MISSED * spread * size:
+    if abs(total - float(inside.trace())) > MISSED * spread * size or spread <= ROUNDING * total / rows:
         return None
 
     def solve_by(x: Tensor, penalty: float) -> tuple[Tensor, float]:
-        more = spread * penalty / rows if spread > 0 else 1.0
+        more = spread * penalty / rows
         along = directions.T @ x
         return directions @ (along / (values + more)[:, None]) + (x - directions @ along) / more, more
 

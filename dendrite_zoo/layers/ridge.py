@@ -189,8 +189,12 @@ class RunningSums:
         return not self._wrong
 
     def _flush(self) -> None:
+        h = torch.cat(self._waiting)
+        exact = h.to(self.parts[1])
+        mean = exact.sum(0) / max(1, len(h))  # beside whose square the products would be coarse, too
         with full_precision(self.head.weight.device):
-            add_products(self.parts[0], torch.cat(self._waiting))
+            add_products(self.parts[0], (exact - mean).to(h))
+        add_products(self.parts[0], mean[None] * math.sqrt(len(h)))
         self._waiting = []
 
     def reduce(self) -> None:
@@ -214,7 +218,7 @@ class RunningSums:
         if h.ndim != 2 or h.shape[1] != self.head.in_features or y.shape != h.shape[:1]:
             got = f"{tuple(h.shape)} and {tuple(y.shape)} in batch {number} (from 0)"
             return f"Expected features (batch, {self.head.in_features}) and labels (batch,), but got {got}."
-        if y.is_floating_point():
+        if y.is_floating_point() or y.is_complex():
             return (
                 f"Expected integers as labels, but got {y.dtype} in batch {number} (from 0). Convert them with .long()."
             )
@@ -223,6 +227,7 @@ class RunningSums:
             remedy = "Nothing was learned from the data. Leave such rows out, or mend them."
             got = f"NaN, infinity or larger numbers in {where}. {remedy}"
             return f"Expected finite features, smaller than {LARGEST:g}, to learn from, but got {got}"
+        y = y.long()  # unsigned ones have no minimum
         if len(y) and not y.is_meta and not (0 <= int(y.min()) and int(y.max()) < self.head.num_classes):
             label = int(y.min()) if y.min() < 0 else int(y.max())
             remedy = "Number classes from 0." if label < 0 else "Raise `num_classes`, or number classes from 0."

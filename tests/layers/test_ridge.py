@@ -38,6 +38,25 @@ def test_a_penalty_that_is_not_given_grows_with_the_noise():
     assert lengths[2] < 0.9 * lengths[3] and lengths[0] / lengths[1] > lengths[2] / lengths[3]
 
 
+@pytest.mark.parametrize("offset", [1e3, 1e5, -1e6])
+@pytest.mark.parametrize("penalty", [None, 0.1])
+def test_rows_far_from_zero_are_told_apart(offset, penalty):
+    h, y = noisy(0.0)
+    head = RidgeHead(60, 2, penalty=penalty)
+    head.learn([(h + offset, y)])
+    assert (head(h + offset).argmax(1) == y).float().mean() > 0.95
+
+
+@pytest.mark.parametrize("size", [1e-6, 1.0, 1e8, 1e12])
+@pytest.mark.parametrize("penalty", [None, 0.1])
+def test_classes_without_any_spread_are_told_apart(size, penalty):
+    y = torch.arange(20) % 2
+    h = size * (1.0 + y[:, None]).expand(-1, 4)
+    head = RidgeHead(4, 2, penalty=penalty)
+    head.learn([(h, y), (h[:0], y[:0])])
+    assert head(h).argmax(1).equal(y)
+
+
 def _choose(rank, folder):
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
