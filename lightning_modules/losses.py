@@ -39,6 +39,7 @@ def right_labels(output: Tensor, target: Tensor, loss: Any = None) -> Tensor | N
     classes_second = output.shape[:1] + output.shape[2:] == target.shape
     if not classes_second and output.shape[:-1] != target.shape:
         return None
+    target = target.long()  # of 8 bits one is -100, too
     right = output.argmax(1 if classes_second else -1) == target
     return right[target != getattr(loss, "ignore_index", -100)]
 

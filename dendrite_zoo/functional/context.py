@@ -86,7 +86,7 @@ def check_ids(ids: Tensor, count: int, what: str) -> None:
         raise TypeError(f"Expected the id of a {what} to be an integer, but got {ids.dtype}. Use index.long().")
     if not runs_eagerly() or ids.device.type != "cpu" or ids.numel() == 0:
         return
-    low, high = (int(end) for end in ids.aminmax())
+    low, high = (int(end) for end in ids.long().aminmax())
     if low < 0 or high >= count:
         remedy = "Build the layer with a larger `context_dim`, the model or its context with a larger `max_tasks`."
         raise ValueError(f"Expected a {what} to be from 0 to {count - 1}, but got {low if low < 0 else high}. {remedy}")

@@ -251,11 +251,12 @@ def _from_tensors(tensors: Sequence[Tensor]) -> Source:
     x_train, x_test = (_as_kept(x.flatten(1)) for x in (x_train, x_test))
     if y_train.is_floating_point():
         return Source(x_train, y_train.float(), x_test, y_test.float(), None, shape, std=scale)
+    y_train, y_test = y_train.long(), y_test.long()
     num_classes = int(y_train.max()) + 1
     if (label := int(y_test.max())) >= num_classes:
         known = f"labels from 0 to {num_classes - 1}, as `y_train`"
         raise ValueError(f"Expected `y_test` to hold {known}, but got {label}. Leave its rows out, or train on some.")
-    return Source(x_train, y_train.long(), x_test, y_test.long(), num_classes, shape, std=scale)
+    return Source(x_train, y_train, x_test, y_test, num_classes, shape, std=scale)
 
 
 def _as_kept(x: Tensor) -> Tensor:
@@ -281,8 +282,8 @@ def _check_split(x: Tensor, y: Tensor, split: str) -> None:
     if len(y) != len(x) if y.is_floating_point() and y.ndim else y.shape != (len(x),):
         expected = f"of the shape ({len(x)},), a label for each row of `x_{split}`"
         raise wrong_argument(f"y_{split}", expected, tuple(y.shape), remedy_of_labels(x, y))
-    if not y.is_floating_point() and y.min() < 0:
-        raise ValueError(f"Expected `y_{split}` to hold labels from 0, but got {int(y.min())}. Number classes from 0.")
+    if not y.is_floating_point() and (label := int(y.long().min())) < 0:  # unsigned ones have no minimum
+        raise ValueError(f"Expected `y_{split}` to hold labels from 0, but got {label}. Number classes from 0.")
 
 
 def _check_finite(values: Tensor, name: str) -> None:

@@ -8,6 +8,7 @@ import torchmetrics
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch import nn
+from torch.utils.data import DataLoader
 
 from dendrite_zoo.lightning_modules import ContinualClassifier, MultiTaskClassifier, ReplayClassifier
 from dendrite_zoo.streams import MixedTasks, PermutedTasks, TaskSequence
@@ -198,6 +199,18 @@ def test_probabilities_of_all_classes_are_targets_of_cross_entropy():
     torch.testing.assert_close(module.training_step((x, y), 0), by_hand)
     labels = torch.tensor([0, 1, 2, 1, 0], dtype=torch.uint8)  # torch itself takes int64 alone
     torch.testing.assert_close(module.training_step((x, labels), 0), F.cross_entropy(module.model(x), labels.long()))
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int16, torch.uint16])
+def test_labels_of_any_integers_count(kind):
+    y = torch.arange(0, 256, 12)  # of 8 bits 156 is -100, which torch passes over
+    model = nn.Linear(256, 256, bias=False)
+    nn.init.eye_(model.weight).data[156] = 0.0
+    batches = DataLoader([(torch.eye(256)[y], y.to(kind))], batch_size=None)
+    trainer = Trainer(max_epochs=1, **QUIET)
+    module = ContinualClassifier(model, optimizer=lambda parameters: torch.optim.SGD(parameters, lr=0.0))
+    trainer.fit(module, batches, batches)
+    assert trainer.callback_metrics["val/task_0/acc"] == pytest.approx((len(y) - 1) / len(y))
 
 
 def test_what_is_refused():

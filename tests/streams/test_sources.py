@@ -100,6 +100,13 @@ class TestTensors:
         assert source.x_train.dtype == torch.float32
         assert source.y_train.dtype == torch.int64
 
+    @pytest.mark.parametrize("kind", ["uint16", "uint32", "uint64"])
+    def test_labels_may_be_unsigned(self, kind):
+        parts = [np.asarray(part) for part in tensors()]
+        unsigned = [part.astype(kind) if number % 2 else part for number, part in enumerate(parts)]
+        source = load_source(unsigned)
+        assert source.y_train.equal(load_source(parts).y_train) and source.num_classes == 3
+
     def test_a_source_passes_through(self):
         source = load_source(tensors())
         assert isinstance(source, Source)
