@@ -100,6 +100,14 @@ class LearnedTasks:
         """Whether the network is no longer as it was drawn, though no task is known as learned: by your own loop."""
         return not self._learned and self._as_drawn != self._versions()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy or a pickle has, whose weights begin with new versions."""
+        return {**vars(self), "_as_drawn": self._as_drawn == self._versions()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[misc]
+        self._as_drawn = self._versions() if state["_as_drawn"] is True else ()
+
     def seen(self, observation: ArrayLike | Tensor, task: str | int | Iterable[str | int]) -> NDArray[np.float64]:
         """Observations of plain environments as the policy learned to see them, to be given to ``act``.
 
@@ -146,7 +154,7 @@ class LearnedTasks:
             before, place = self._plain.get(name, 0), self.tasks.index(name)
             if both is None or before is None or isinstance(index, int) and index != place:
                 continue
-            x = (observation[None] if isinstance(index, int) else observation[index == place]).double().cpu().numpy()
+            x = (observation[None] if isinstance(index, int) else observation[index == place]).cpu().double().numpy()
             likelier = np.log1p(x**2).sum(1) - np.log1p(((x - both[0]) / both[1]) ** 2).sum(1) > np.log(LIKELIER)
             others = np.flatnonzero(~(likelier & (abs(x).max(1) > FAR)))
             rows = len(x) - 1 - others[-1] if len(others) else before + len(x)

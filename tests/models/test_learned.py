@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 import warnings
 from pathlib import Path
 
@@ -156,6 +158,15 @@ def test_what_a_loop_of_ones_own_trained_before_is_not_taken_for_unlearned(kind)
     module, _ = trained(kind, model=model, tasks=(0,))
     check_silent(module.model, *TASKS)
     check_silent(trained(kind, model=module.model, tasks=(0,))[0].model, *TASKS)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_copy_of_a_policy_that_was_not_trained_knows_what_it_learns(copied):
+    module, _ = trained(model=copied(copied(policy())), tasks=(1,))
+    assert module.model.learned_tasks == ("push",) == copied(module.model).learned_tasks
+    model = policy()
+    torch.nn.init.zeros_(next(model.mlp.parameters()))
+    assert copied(copied(model)).was_trained_elsewhere()
 
 
 def normalised(size=3, mean=100.0, scale=10.0):
