@@ -1,6 +1,7 @@
 """Rows taken out of parameters as parameters of their own, which are trained in their place and put back."""
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -12,47 +13,44 @@ from dendrite_zoo.row_sparse.taken_rows import Taken, factors
 
 
 class CompactRows:
-    """Rows of parameters, each once, in one parameter.
+    """Rows of parameters as they are taken, in one parameter.
+
+    A row that is taken more than once, as where subnetworks overlap, has copies, which stay equal: each has the
+    gradient of all of them. So an optimizer moves them alike; but a norm of the gradient counts them all.
 
     Args:
         taken: which rows of which parameters.
 
     Attributes:
         parameters: those that the rows are of.
-        value: the rows as they are taken, where each is taken once; else ``(N, ...)``, of several parameters one after
-            another.
+        value: the rows, shaped as `dendrite_zoo.row_sparse.taken_rows.take_together` gives them.
 
     Example:
         >>> from dendrite_zoo.row_sparse.taken_rows import Rows
         >>> weight = RowParameter(torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]))
         >>> rows = CompactRows(Taken([weight], [Rows(torch.tensor([[0, 2], [2, 2]]))], 1, [None]))
-        >>> rows.value.tolist(), rows().shape
-        ([[1.0, 2.0], [5.0, 6.0]], torch.Size([2, 2, 2]))
+        >>> rows().sum().backward()
+        >>> rows.value[:, :, 0].tolist(), rows.value.grad[:, :, 0].tolist()
+        ([[1.0, 5.0], [5.0, 5.0]], [[1.0, 3.0], [3.0, 3.0]])
     """
 
     def __init__(self, taken: Taken) -> None:
         self.parameters, self._row_dims = list(taken.parameters), taken.row_dims
         self._ids = [rows.ids.reshape(-1) for rows in taken.rows]
-        self._index: Tensor | None = None  # of the value, where rows are taken more than once
-        each = zip(self.parameters, self._ids, strict=True)
-        if any(has_repetitions(rows_of(parameter, taken.row_dims), ids) for parameter, ids in each):
-            found = [ids.unique(return_inverse=True) for ids in self._ids]
-            self._ids, places = [distinct for distinct, _ in found], [place for _, place in found]
-            starts = torch.tensor([0, *map(len, self._ids)]).cumsum(0).tolist()
-            self._index = torch.cat([place + start for place, start in zip(places, starts, strict=False)])
         first, several = self.parameters[0], [len(self.parameters)] if len(self.parameters) > 1 else []
         lines = *several, *taken.rows[0].ids.shape
-        self._shape = *lines, *first.shape[self._row_dims :]
+        self._shape, self._lines = (*lines, *first.shape[self._row_dims :]), len(lines)
         masks = [(m, rows.ids) for m, rows in zip(taken.masks, taken.rows, strict=True) if m is not None]
         parts = [factors(mask, ids, self._row_dims, first) for mask, ids in masks]
         self._mask = torch.stack(parts).view(self._shape) if parts else None
-        self._value_dims = len(lines) if self._index is None else 1  # that number its rows
-        self.value = RowParameter(self.of(self.parameters), first.requires_grad, self._value_dims)
+        self.value = RowParameter(self.of(self.parameters), first.requires_grad, self._lines)
+        places, which = copies(self._ids, [rows_of(p, self._row_dims) for p in self.parameters])
+        if len(places) and first.requires_grad:
+            self.value.register_hook(partial(_shared, self._lines, places, which, int(which.max()) + 1))
 
     def __call__(self) -> Tensor:
         """The rows as they were taken, see `dendrite_zoo.row_sparse.taken_rows.take_together`."""
-        rows = self.value if self._index is None else self.value.index_select(0, self._index).view(self._shape)
-        return rows if self._mask is None else rows * self._mask
+        return self.value if self._mask is None else self.value * self._mask
 
     def are_alike(self, optimizer: Optimizer) -> bool:
         """Whether all of the parameters learn, or none, and an optimizer has made as many steps with each."""
@@ -61,26 +59,49 @@ class CompactRows:
     def of(self, tensors: Iterable[Tensor]) -> Tensor:
         """The same rows of tensors that are shaped as the parameters."""
         pairs = zip(tensors, self._ids, strict=True)
-        rows = torch.cat([rows_of(tensor.detach(), self._row_dims).index_select(0, ids) for tensor, ids in pairs])
-        return rows if self._index is not None else rows.view(self._shape)
+        rows = [rows_of(tensor.detach(), self._row_dims).index_select(0, ids) for tensor, ids in pairs]
+        return torch.cat(rows).view(self._shape)
 
     def write(self, value: Tensor, tensors: Iterable[Tensor]) -> None:
         """Write rows into tensors that are shaped as the parameters."""
-        parts = rows_of(value.detach(), self._value_dims).split([len(ids) for ids in self._ids])
+        parts = rows_of(value.detach(), self._lines).split([len(ids) for ids in self._ids])
         for part, tensor, ids in zip(parts, tensors, self._ids, strict=True):
             rows_of(tensor.detach(), self._row_dims).index_copy_(0, ids, part)
 
 
-def has_repetitions(rows: Tensor, ids: Tensor) -> bool:
-    """Whether the numbers of some rows ``(N, ...)`` name one more than once, found faster than each once.
+def _shared(row_dims: int, places: Tensor, which: Tensor, count: int, grad: Tensor) -> Tensor:
+    """A gradient with that of all copies of a row in each, by what `copies` gives."""
+    rows = rows_of(grad.contiguous(), row_dims)
+    some, sums = rows.index_select(0, places), rows.new_zeros(count, *rows.shape[1:])
+    if rows.ndim == 1:  # which scatter does in half the time
+        sums = sums.scatter_add_(0, which, some).index_select(0, which)
+        return rows.scatter(0, places, sums).view_as(grad)
+    sums = sums.index_add_(0, which, some).index_select(0, which)
+    return rows.index_copy(0, places, sums).view_as(grad)
+
+
+def copies(ids: Sequence[Tensor], rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Which of the rows that are taken have copies, and of what: equal numbers for copies of the same.
+
+    Args:
+        ids: of the rows taken out of each parameter, ``(N,)``.
+        rows: of each parameter, ``(R, ...)``.
+
+    Shape:
+        ``(C,)`` both, counting over the rows taken out of all parameters, one after another.
 
     Example:
-        >>> rows = torch.zeros(5, 2)
-        >>> has_repetitions(rows, torch.tensor([4, 0])), has_repetitions(rows, torch.tensor([4, 4]))
-        (False, True)
+        >>> copies([torch.tensor([4, 0]), torch.tensor([4, 4, 1])], [torch.zeros(5), torch.zeros(5)])
+        (tensor([2, 3]), tensor([0, 0]))
     """
-    named = torch.zeros(len(rows), dtype=torch.bool, device=ids.device)
-    return int(named.index_fill_(0, ids, True).count_nonzero()) < len(ids)
+    starts = torch.tensor([0, *map(len, rows)]).cumsum(0).tolist()
+    every = torch.cat([some + start for some, start in zip(ids, starts, strict=False)])
+    named = torch.zeros(starts[-1], dtype=torch.bool, device=every.device).index_fill_(0, every, True)
+    if int(named.count_nonzero()) == len(every):
+        return every[:0], every[:0]
+    repeated = every.bincount(minlength=starts[-1]) > 1
+    places = repeated.index_select(0, every).nonzero().squeeze(1)
+    return places, (repeated.cumsum(0) - 1).index_select(0, every.index_select(0, places))
 
 
 class Compact:
