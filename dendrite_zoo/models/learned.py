@@ -2,7 +2,7 @@
 
 import base64
 import warnings
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
@@ -208,10 +208,12 @@ class LearnedTasks:
         starts = starts_of(changes.get("init_from"), saved["tasks"], self.tasks)
         known = [task for task in saved["tasks"] if not isinstance(learned, list) or task in learned]
         self.learned_tasks = [task for task in self.tasks if starts.get(task, task) in known]
-        self.task_normalizers = self.as_normalizers(marks.get(NORMALIZERS) or {}, but=starts)
+        self.task_normalizers = self.as_normalizers(marks.get(NORMALIZERS) or {}, starts)
 
-    def as_normalizers(self, given: Any, but: Collection[str] = ()) -> dict[str, Normalizer | None]:
-        """Normalisers of some of the tasks as a file or a checkpoint has them.
+    def as_normalizers(
+        self, given: Any, starts: Mapping[str, str] = MappingProxyType({})
+    ) -> dict[str, Normalizer | None]:
+        """Normalisers of some of the tasks as a file or a checkpoint has them; a copy has that of its start.
 
         Raises:
             ValueError: they are none.
@@ -219,8 +221,8 @@ class LearnedTasks:
         found: dict[str, Normalizer | None] = {}
         size = self.config["observation_size"]
         try:
-            for task in set(given) & set(self.tasks) - set(but):
-                numbers = _unpacked(given[task])
+            for task in [task for task in self.tasks if starts.get(task, task) in given]:
+                numbers = _unpacked(given[starts.get(task, task)])
                 if numbers is not None and not (numbers.shape == (2, size) and np.isfinite(numbers).all()):
                     raise ValueError
                 found[task] = None if numbers is None else (tuple(numbers[0].tolist()), tuple(numbers[1].tolist()))

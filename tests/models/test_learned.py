@@ -190,6 +190,18 @@ def test_observations_of_plain_environments_are_shown_as_they_were_learned():
             model.seen(given, task)
 
 
+def test_a_copy_sees_its_task_as_what_it_is_a_copy_of(tmp_path):
+    model, x = normalised(), np.array([90.0, 100.0, 120.0])
+    model.save_pretrained(tmp_path)
+    more = dendrite_zoo.load(
+        tmp_path, tasks=["pull", *TASKS], init_from={"pull": "push", "drop": "push", "lift": "push"}
+    )
+    assert set(more.task_normalizers) == {"pull", *TASKS}
+    for copied in ("pull", "lift", "drop"):
+        np.testing.assert_allclose(more.act(more.seen(x, copied), copied), model.act(model.seen(x, "push"), "push"))
+    assert set(dendrite_zoo.load(tmp_path, tasks=["drop", "pull"]).task_normalizers) == set()
+
+
 @pytest.mark.parametrize("act", ["act", "act_batch"])
 def test_acting_on_what_a_plain_environment_shows_is_said_once(act):
     def play(model, rows, task="push"):
