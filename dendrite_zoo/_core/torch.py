@@ -93,6 +93,23 @@ def compiled_in_place(module: Any, kind: type[Any]) -> Any:
     return original
 
 
+HOOKS = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
+
+
+def is_mere_relu(function: Any) -> bool:
+    """Whether to call something is `torch.relu` and no more: an `nn.ReLU` that nobody watches by hooks.
+
+    Example:
+        >>> watched = nn.ReLU()
+        >>> handle = watched.register_forward_hook(lambda module, inputs, output: None)
+        >>> is_mere_relu(nn.ReLU()), is_mere_relu(watched)
+        (True, False)
+    """
+    if type(function) is not nn.ReLU or modules._has_any_global_hook():
+        return False
+    return not any(getattr(function, name, None) for name in HOOKS)
+
+
 def has_statistics(module: nn.Module) -> bool:
     """Whether a module changes numbers by itself in training: batch, instance and spectral norms do."""
     kinds = nn.modules.batchnorm._NormBase, nn.utils.parametrizations._SpectralNorm, SpectralNorm

@@ -197,28 +197,28 @@ class PartialLinear:
     bias: Tensor | None
     strength: Tensor | None
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """Map rows, sorted as the groups are."""
+    def __call__(self, x: Tensor, *, relu: bool = False) -> Tensor:
+        """Map rows, sorted as the groups are; with ``relu`` what is negative is 0, which takes no memory of its own."""
         part, groups, strength = self.part, self.part.groups, self.strength
         if groups is None:
-            return self._gated(F.linear(x, self.weight, self.bias), None if strength is None else strength[0])
+            return self._gated(F.linear(x, self.weight, self.bias), None if strength is None else strength[0], relu)
         if part.whole:
             if part.inputs is not None:
                 x = x.new_zeros(len(x), part.shape[1]).scatter(1, part.inputs[groups.index], x)
             y = F.linear(x, self.weight, self.bias)
             y = y if part.units is None else y.gather(1, part.units[groups.index])
-            return self._gated(y, None if strength is None else strength[groups.index])
+            return self._gated(y, None if strength is None else strength[groups.index], relu)
         bias = self.bias
         if bias is not None and bias.shape != self.weight.shape[:-1]:  # of units that all groups use
             bias = bias.expand(self.weight.shape[:-1])
         if len(groups.buckets) == 1:
-            return self._product(x, self.weight, bias, strength, groups.buckets[0].size)
+            return self._product(x, self.weight, bias, strength, groups.buckets[0].size, relu)
         parts = []
         for bucket in groups.buckets:
             of = (..., bucket.groups, slice(None))
             biases, gates = (None if each is None else each[of] for each in (bias, strength))
             weights = self.weight[(*of, slice(None))]
-            parts.append(self._product(x[..., bucket.rows, :], weights, biases, gates, bucket.size))
+            parts.append(self._product(x[..., bucket.rows, :], weights, biases, gates, bucket.size, relu))
         return torch.cat(parts, -2)
 
     def detach(self) -> "PartialLinear":
@@ -226,47 +226,55 @@ class PartialLinear:
         bias = None if self.bias is None else self.bias.detach()
         return PartialLinear(self.part, self.weight.detach(), bias, self.strength)
 
-    def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None, strength: Tensor | None, size: int) -> Tensor:
-        if self.part.gate == "bias":
-            y = _GroupedProduct.apply(x, weight, bias, None, size)
-            return y if strength is None else self._gated(y, strength.repeat_interleave(size, -2))
-        return _GroupedProduct.apply(x, weight, bias, strength, size)
+    def _product(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None, strength: Tensor | None, size: int, relu: bool
+    ) -> Tensor:
+        if self.part.gate == "bias" and strength is not None:
+            y = _GroupedProduct.apply(x, weight, bias, None, size, False)
+            return self._gated(y, strength.repeat_interleave(size, -2), relu)
+        return _GroupedProduct.apply(x, weight, bias, strength, size, relu)
 
-    def _gated(self, y: Tensor, strength: Tensor | None) -> Tensor:
-        return y if strength is None else apply_gate(y, strength, self.part.gate)
+    def _gated(self, y: Tensor, strength: Tensor | None, relu: bool) -> Tensor:
+        y = y if strength is None else apply_gate(y, strength, self.part.gate)
+        return torch.relu(y) if relu else y
 
 
 class _GroupedProduct(torch.autograd.Function):
     """Rows ``(..., K * size, i)`` by weights ``(..., K, u, i)`` in one `torch.baddbmm`, gated where dendrites are.
 
-    The gradient lies in memory as the weights do; the gates do not learn.
+    With ``relu`` what is negative is 0. The gradient lies in memory as the weights do; the gates do not learn.
     """
 
     @staticmethod
     @torch.amp.custom_fwd(device_type="cpu")
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, strength: Tensor | None, size: int) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, strength: Tensor | None, size: int, relu: bool
+    ) -> Tensor:
         units, inputs = weight.shape[-2:]
         rows, weights = x.reshape(-1, size, inputs), weight.reshape(-1, units, inputs)
         added = x.new_zeros(1, 1, 1) if bias is None else bias.reshape(-1, 1, units)
         y = torch.baddbmm(added, rows, weights.transpose(1, 2))
         gate = None if strength is None else torch.sigmoid(strength.reshape(-1, 1, units).to(y.dtype))
-        ctx.save_for_backward(x, weight, gate)
+        y = y if gate is None else y.mul_(gate)
+        y = (y.relu_() if relu else y).view(*x.shape[:-1], units)
+        ctx.save_for_backward(x, weight, gate, y if relu else None)
         ctx.size = size
-        return (y if gate is None else y.mul_(gate)).view(*x.shape[:-1], units)
+        return y
 
     @staticmethod
     @torch.amp.custom_bwd(device_type="cpu")
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, gate = ctx.saved_tensors
+        x, weight, gate, y = ctx.saved_tensors
         of_x, of_weight, of_bias, *_ = ctx.needs_input_grad
         units, inputs = weight.shape[-2:]
+        grad = grad if y is None else torch.ops.aten.threshold_backward(grad, y, 0)
         grad = grad.reshape(-1, ctx.size, units)
         grad = grad if gate is None else grad * gate
         return (
             grad.bmm(weight.reshape(-1, units, inputs)).view(x.shape) if of_x else None,
             grad.transpose(1, 2).bmm(x.reshape(-1, ctx.size, inputs)).view(weight.shape) if of_weight else None,
             grad.sum(1).view(weight.shape[:-1]) if of_bias else None,
-            *[None] * 2,
+            *[None] * 3,
         )
 
 

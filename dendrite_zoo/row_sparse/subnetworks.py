@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from dendrite_zoo._core.torch import is_mere_relu
 from dendrite_zoo.functional.dendrites import Gate
 from dendrite_zoo.row_sparse.groups import Groups, Parameters, Part, PartialLinear, Take, check_one_each, cut
 from dendrite_zoo.row_sparse.segments import winning_activations
@@ -95,7 +96,7 @@ class Subnetworks:
         if self.several is not None:
             x = x.expand(self.several, -1, -1)
         for layer, activation in zip(self.layers, self.activations, strict=False):
-            x = activation(layer(x))
+            x = layer(x, relu=True) if is_mere_relu(activation) else activation(layer(x))
         x = self.layers[-1](x)
         return x if self.groups is None else self.groups.unsort(x, dim=-2)
 

@@ -27,9 +27,10 @@ def naive(x, weight, bias, units, inputs, index):
     some_inputs=st.booleans(),
     masked=st.booleans(),
     whole=st.booleans(),
+    relu=st.booleans(),
     seed=st.integers(0, 5),
 )
-def test_equals_a_loop_over_rows(index, some_units, some_inputs, masked, whole, seed):
+def test_equals_a_loop_over_rows(index, some_units, some_inputs, masked, whole, relu, seed):
     torch.manual_seed(seed)
     used, index, sizes = torch.tensor(index).unique(return_inverse=True, return_counts=True)
     count, size, width = len(used), 7, 9
@@ -44,10 +45,11 @@ def test_equals_a_loop_over_rows(index, some_units, some_inputs, masked, whole, 
     try:
         module._whole_is_cheaper = lambda *_: whole
         in_order = [None if table is None else table[groups.groups] for table in (units, inputs)]
-        ours = groups.unsort(Part(weight.shape, *in_order, groups).of(weight, bias, mask)(groups.sort(x)))
+        ours = groups.unsort(Part(weight.shape, *in_order, groups).of(weight, bias, mask)(groups.sort(x), relu=relu))
     finally:
         module._whole_is_cheaper = chosen
     theirs = naive(x, weight, bias, units, inputs, index)
+    theirs = theirs.relu() if relu else theirs
     torch.testing.assert_close(ours, theirs)
     upstream = torch.randn_like(theirs)
     got = torch.autograd.grad((ours * upstream).sum(), (x, weight, bias))
@@ -58,13 +60,15 @@ def test_equals_a_loop_over_rows(index, some_units, some_inputs, masked, whole, 
         torch.testing.assert_close(mine, other)
 
 
-def test_gradients_of_gradients_equal_finite_differences():
+@pytest.mark.parametrize("relu", [False, True])
+def test_gradients_of_gradients_equal_finite_differences(relu):
+    torch.manual_seed(0)
     groups = Groups(torch.arange(12) % 2, torch.tensor([6, 6]))
     units = torch.tensor([[0, 2], [1, 2]])
     x, weight, bias = (torch.randn(*shape).double().requires_grad_() for shape in ((12, 2), (12, 2), (12,)))
     chosen = Part(weight.shape, units, None, groups)
     assert not chosen.whole
-    torch.autograd.gradgradcheck(lambda x, *parameters: chosen.of(*parameters)(x).tanh(), (x, weight, bias))
+    torch.autograd.gradgradcheck(lambda x, *parameters: chosen.of(*parameters)(x, relu=relu).tanh(), (x, weight, bias))
 
 
 @settings(deadline=None)
