@@ -152,10 +152,11 @@ class RidgeContext(OneHotContext):
     def confidence(self, x: Tensor, task: int | Tensor | None = None) -> Tensor:
         """Whether rows are of their task at all: the share of its training rows that were as far from its mean.
 
-        It is small for a row that is of none of the tasks known: below 0.01 for a hundredth of the rows of the task,
-        and, where they have another structure, for most of others. What looks like a part of a task, as digits among
-        clothes do, is not recognised. Distance is that of Mahalanobis in random directions; it was measured on each
-        training row as if that had been left out, when the task was last started.
+        It is small for a row that is of none of the tasks known: below 0.01 for a hundredth of the rows of the task (of
+        a task of fewer than a hundred rows, for one in as many), and, where they have another structure, for most of
+        others. What looks like a part of a task, as digits among clothes do, is not recognised. Distance is that of
+        Mahalanobis in random directions; it was measured on each training row as if that had been left out, when the
+        task was last started.
 
         Args:
             x: ``(B, features)``.
@@ -196,7 +197,8 @@ class RidgeContext(OneHotContext):
         covariance.diagonal().add_(covariance.diagonal().mean().clamp(min=1e-12) * 1e-3)
         factor = torch.linalg.cholesky(covariance)
         far = torch.linalg.solve_triangular(factor, (u - mean).T, upper=False).square().sum(0)
-        far = far / (1 - (far / rows).clamp(max=0.99)).square()
+        others = (rows - 1).clamp(min=1)  # by Sherman and Morrison's formula, of mean and covariance both
+        far = far * rows / others / (1 - far / others).clamp(min=1e-9)
         far = torch.cat([part.to(far) for part in all_gather(far.cpu())]).sort().values
         levels = torch.linspace(0, len(far) - 1, LEVELS, device=far.device).round().long()
         self.centers[task] = mean.to(self.centers)

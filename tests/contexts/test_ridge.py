@@ -97,10 +97,24 @@ def test_strangers_are_told_apart():
     own = torch.cat([inputs(task, rows=1000) for task in range(3)])
     false_alarms = (context.confidence(own) < 0.01).float().mean()
     assert false_alarms < 0.03 and (context.confidence(inputs(4) * 3) < 0.01).float().mean() > 0.6
-    confidence = context.confidence(inputs(1, rows=2000), task=1)  # uniform for rows of the task
-    torch.testing.assert_close(confidence.sort().values, torch.linspace(0, 1, 2000), rtol=0, atol=0.08)
+    confidence = context.confidence(inputs(1, rows=2000), task=1)  # uniform for rows of the task, as far as 200 say
+    torch.testing.assert_close(confidence.sort().values, torch.linspace(0, 1, 2000), rtol=0, atol=0.12)
     assert RidgeContext(SIZE, 2).confidence(own).eq(0).all()
     assert context.confidence(own, task=3).eq(0).all()  # a task that was never learned
+
+
+@pytest.mark.parametrize("rows", [20, 60, 200])
+def test_rows_of_a_task_are_as_far_from_it_as_those_that_it_was_learned_from(rows):
+    """Also where these are fewer than a row has numbers: one in ``rows + 1`` is the farthest, seen or not."""
+    own = []
+    for seed in range(8):
+        torch.manual_seed(seed)
+        x = torch.randn(rows + 300, 40) * torch.linspace(0.5, 2, 40)
+        context = RidgeContext(40, 1, random_features=64)
+        context.start_task(0, [x[:rows]])
+        own.append(context.confidence(x[rows:], task=0))
+    found = torch.cat(own)
+    assert abs(float(found.mean()) - 0.5) < 0.06 and (found < 0.01).float().mean() < 0.02 + 1 / rows
 
 
 def test_before_any_task_and_with_one_every_row_is_of_the_first():
