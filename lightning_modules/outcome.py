@@ -110,6 +110,8 @@ def warn_of_few_units(model: nn.Module, fits: Mapping[int, Fit]) -> None:
 def warn_of_lost_contexts(trainer: Trainer, context: TaskContext | None) -> None:
     """Warn where the last validation found hardly any row's task, though each has a context of its own."""
     metrics = trainer.callback_metrics
+    if isinstance(context, FoundContext):
+        _warn_of_one_cluster(trainer, context)
     if context is None or isinstance(context, FoundContext):
         return
     known = context.counts.nonzero().flatten().tolist()
@@ -130,4 +132,17 @@ def warn_of_lost_contexts(trainer: Trainer, context: TaskContext | None) -> None
             f"{type(finder).__name__} finds the task of {share:.0%} of the validation rows of {len(known)} tasks "
             f"(chance: {chance:.0%}), so that most rows are answered as those of another task. {remedy} Where tasks "
             "want the same answers, this costs little: evaluate_contexts(model, stream) says how much."
+        )
+
+
+def _warn_of_one_cluster(trainer: Trainer, context: FoundContext) -> None:
+    """Warn where all tasks of a stream were taken for one, so that dendrites have done nothing."""
+    data = getattr(trainer, "datamodule", None)
+    first, last = getattr(data, "first_task", 0), getattr(data, "current_task", None)
+    if isinstance(last, int) and last > first and context.num_tasks == 1:
+        rank_zero_warn(
+            f"{type(context).__name__} finds the task of no row: it took tasks {first} to {last} for one cluster, so "
+            "that every input has the same context. Their means are nearly the same, as where each column was brought "
+            "to mean 0. Where tasks want different answers, and it is known when one begins, context='ridge' tells "
+            "them apart."
         )

@@ -80,6 +80,17 @@ def test_contexts_that_are_not_found_are_said():
     assert "context='ridge'" in text
 
 
+@pytest.mark.parametrize("source", [standardised(), "digits"], ids=["equal means", "other means"])
+def test_one_cluster_for_all_tasks_is_said(source):
+    features, classes = (64, 10) if isinstance(source, str) else (12, 2)
+    stream = PermutedTasks(source, num_tasks=3, batch_size=64)
+    model = ActiveDendriteClassifier(features, [64], classes, max_tasks=6, context="clusters")
+    text = said(ContinualClassifier(model), stream)
+    assert (
+        ("took tasks 0 to 2 for one cluster" in text) == (not isinstance(source, str)) == (model.context.num_tasks == 1)
+    )
+
+
 @pytest.mark.parametrize("way", ["given", "constant"])
 def test_but_not_where_none_is_to_be_found(way):
     stream = PermutedTasks(standardised(), num_tasks=4)
