@@ -60,7 +60,7 @@ HEAVY = {
     "PIL": (["report", "streams"], "late"),
     "metaworld": (["rl", "rl.metaworld"], "late"),
     "mujoco": (["rl", "rl.metaworld"], "late"),
-    "gymnasium": (["rl", "rl.metaworld"], "late"),
+    "gymnasium": (["rl", "rl.form", "rl.metaworld"], "late"),
     "onnx": (["hub", "hub.publish"], "late"),
 }
 
