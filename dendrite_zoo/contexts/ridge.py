@@ -13,10 +13,12 @@ from dendrite_zoo._core.torch import full_precision
 from dendrite_zoo.contexts.base import flat_rows, usable_rows
 from dendrite_zoo.contexts.one_hot import OneHotContext
 from dendrite_zoo.layers import RandomFeatures, RidgeHead
+from dendrite_zoo.layers.random_features import OUTLIER
 
 __all__ = ["RidgeContext"]
 
 DIRECTIONS = 128  # in which it is measured how far a row lies from its task
+FOLDS, ROWS = 3, 2048  # into which the first rows are split that whiten features; of which so many are looked at
 LEVELS = 201  # of the distances of training rows, from the least to the largest
 
 
@@ -78,7 +80,7 @@ class RidgeContext(OneHotContext):
         self.num_features, self.num_classes = num_features, num_classes
         self.features = RandomFeatures(num_features, random_features, seed=seed, whiten=whiten)
         self.head = RidgeHead(random_features, max_tasks * num_classes, penalty=penalty)
-        size = min(DIRECTIONS, num_features)
+        size = min(DIRECTIONS, num_features, random_features)
         self.centers = nn.Buffer(torch.zeros(max_tasks, size, dtype=torch.float32))
         self.whitening = nn.Buffer(torch.zeros(max_tasks, size, size, dtype=torch.float32))
         self.distances = nn.Buffer(torch.zeros(max_tasks, LEVELS, dtype=torch.float32))
@@ -87,7 +89,8 @@ class RidgeContext(OneHotContext):
     def start_task(self, task: int, batches: Iterable[Tensor]) -> None:
         """Add the task's inputs to the sums, and solve; see `TaskContext.start_task`."""
         self.task_ids(task)
-        seen = list[Tensor]()
+        whitens = self.features.whiten and not self.features.is_set
+        seen, first = list[Tensor](), list[Tensor]()
 
         def rows() -> Iterator[tuple[Tensor, Tensor]]:
             for batch in input_batches(batches):
@@ -98,12 +101,15 @@ class RidgeContext(OneHotContext):
         def features() -> Iterator[tuple[Tensor, Tensor]]:
             for x, label in self.features.start(rows(), LARGEST):
                 seen.append(self._directions(x))
+                if whitens and sum(map(len, first)) < ROWS:
+                    first.append(x.cpu())
                 yield self.features(x), label
 
         with self.features.set_by_accepted_rows():
             self.head.learn(features())
         self.counts.copy_(self.head.counts.view(self.max_tasks, -1).sum(1))
-        self._set_distances(task, torch.cat(seen) if seen else self.centers[:0])
+        far = self._left_out(torch.cat(first)) if sum(map(len, first)) > FOLDS else None
+        self._set_distances(task, torch.cat(seen) if seen else self.centers[:0], far)
 
     @torch.no_grad()
     def class_sums(self, x: Tensor, y: Tensor) -> Tensor:
@@ -182,26 +188,47 @@ class RidgeContext(OneHotContext):
             found[rows] = 1 - below.to(found) / LEVELS
         return found.where(self.counts[ids] > 0, 0.0)
 
-    def _directions(self, x: Tensor) -> Tensor:
+    def _directions(self, x: Tensor, features: RandomFeatures | None = None) -> Tensor:
         """Standardised rows along random directions, ``(B, directions)``."""
+        features = self.features if features is None else features
         with full_precision(x.device):
-            return self.features.standardise(x) @ self.features.random_weight(x.device)[:, : self.centers.shape[1]]
+            return features.standardise(x) @ features.random_weight(x.device)[:, : self.centers.shape[1]]
 
-    def _set_distances(self, task: int, u: Tensor) -> None:
-        """Measure how far the rows of a task lie from its mean, each as if it were left out."""
+    def _left_out(self, x: Tensor) -> Tensor:
+        """How far the rows by which features are whitened lie from others, by which alone they are then."""
+        size = x.abs().amax(1)
+        x = x[size <= OUTLIER * size.median()]
+        found, fold = list[Tensor](), torch.arange(len(x)) % FOLDS
+        for number in range(FOLDS):
+            features = RandomFeatures(self.num_features, self.head.in_features, seed=self.features.seed, whiten=True)
+            features.set_by(x[fold != number])
+            u, others = (self._directions(x[rows], features).double() for rows in (fold == number, fold != number))
+            mean = others.mean(0)
+            factor = _factor((others - mean).T @ (others - mean) / len(others))
+            found.append(torch.linalg.solve_triangular(factor, (u - mean).T, upper=False).square().sum(0))
+        return torch.cat(found)
+
+    def _set_distances(self, task: int, u: Tensor, far: Tensor | None) -> None:
+        """Measure how far the rows of a task lie from its mean, each as if it were left out; or as is known."""
         u = u.double() if u.device.type != "mps" else u.cpu().double()
         total, square, rows = u.sum(0), u.T @ u, u.new_tensor(len(u))
         sum_over_ranks(total, square, rows)
         mean = total / rows
-        covariance = square / rows - torch.outer(mean, mean)
-        covariance.diagonal().add_(covariance.diagonal().mean().clamp(min=1e-12) * 1e-3)
-        factor = torch.linalg.cholesky(covariance)
-        far = torch.linalg.solve_triangular(factor, (u - mean).T, upper=False).square().sum(0)
-        others = (rows - 1).clamp(min=1)  # by Sherman and Morrison's formula, of mean and covariance both
-        far = far * rows / others / (1 - far / others).clamp(min=1e-9)
+        factor = _factor(square / rows - torch.outer(mean, mean))
+        if far is None:
+            far = torch.linalg.solve_triangular(factor, (u - mean).T, upper=False).square().sum(0)
+            others = (rows - 1).clamp(min=1)  # by Sherman and Morrison's formula, of mean and covariance both
+            far = far * rows / others / (1 - far / others).clamp(min=1e-9)
         far = torch.cat([part.to(far) for part in all_gather(far.cpu())]).sort().values
         levels = torch.linspace(0, len(far) - 1, LEVELS, device=far.device).round().long()
         self.centers[task] = mean.to(self.centers)
         eye = torch.eye(len(mean), dtype=factor.dtype, device=factor.device)
         self.whitening[task] = torch.linalg.solve_triangular(factor, eye, upper=False).to(self.whitening)
         self.distances[task] = far[levels].to(self.distances)
+
+
+def _factor(covariance: Tensor) -> Tensor:
+    """The Cholesky factor of a covariance, made a little larger in place."""
+    covariance.diagonal().add_(covariance.diagonal().mean().clamp(min=1e-12) * 1e-3)
+    factor: Tensor = torch.linalg.cholesky(covariance)
+    return factor

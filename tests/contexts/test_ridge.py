@@ -117,6 +117,20 @@ def test_rows_of_a_task_are_as_far_from_it_as_those_that_it_was_learned_from(row
     assert abs(float(found.mean()) - 0.5) < 0.06 and (found < 0.01).float().mean() < 0.02 + 1 / rows
 
 
+@pytest.mark.parametrize("rows", [6, 20, 60, 150, 600])
+def test_rows_that_whiten_features_are_no_nearer_than_others(rows):
+    """Their own principal directions make them vary alike, as those of other rows do less."""
+    torch.manual_seed(0)
+    mixing = torch.randn(200, 200) / 14
+    x = torch.randn(rows + 500, 200) @ mixing
+    x[1, 3] = 1e9
+    context = RidgeContext(200, 2, random_features=64, whiten=True)
+    context.start_task(0, x[:rows].split(50))
+    assert (context.confidence(x[rows:], task=0) < 0.01).float().mean() < 0.05
+    if rows == 600:
+        assert (context.confidence(3 * torch.randn(500, 200), task=0) < 0.01).float().mean() > 0.9
+
+
 def test_before_any_task_and_with_one_every_row_is_of_the_first():
     assert RidgeContext(SIZE, 3)(inputs(0)).eq(0).all() and learned([0]).infer(inputs(2)).eq(0).all()
 
