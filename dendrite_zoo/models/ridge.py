@@ -1,6 +1,7 @@
 """A classifier that learns classes one after another without training, and forgets none."""
 
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,11 @@ from dendrite_zoo.layers.ridge import with_dropped, without_dropped
 from dendrite_zoo.models.config import Arguments, check_value, takes
 
 __all__ = ["RidgeClassifier"]
+
+TOKENS = (
+    "Rows of whole numbers (int64) are learned as sizes. Where they are numbers of tokens, give counts of these, such "
+    "as F.one_hot(x, vocabulary).sum(1).float(); else x.float()."
+)
 
 
 @dataclass(kw_only=True)
@@ -148,8 +154,10 @@ class RidgeClassifier(HubModel, nn.Module):
         """
 
         def pairs() -> Iterator[tuple[Tensor, Tensor]]:
-            for x, y in labelled_batches(batches):
+            for number, (x, y) in enumerate(labelled_batches(batches)):
                 x = self._checked(x)
+                if number == 0 and x.dtype == torch.int64:
+                    warnings.warn(TOKENS, stacklevel=2)
                 yield x.where(x.isfinite(), torch.nan) if x.is_floating_point() else x, y  # the sums refuse NaN
 
         with self.features.set_by_accepted_rows():

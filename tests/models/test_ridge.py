@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -228,3 +229,13 @@ def test_pixels_of_a_byte_are_those_of_a_stream():
     model = RidgeClassifier((8, 8), num_classes=2, random_features=64)
     model.learn([(pixels / 255, torch.arange(40) % 2)])
     assert torch.equal(model(pixels), model(pixels / 255))
+
+
+def test_numbers_of_tokens_are_not_learned_as_sizes_in_silence():
+    model = RidgeClassifier(6, num_classes=2, random_features=64)
+    x, y = torch.randint(50, (40, 6)), torch.arange(40) % 2
+    with pytest.warns(UserWarning, match=r"whole numbers .* numbers of tokens, give counts of these"):
+        model.learn([(x, y)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.learn([(x.float(), y)])
