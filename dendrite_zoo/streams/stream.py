@@ -82,7 +82,7 @@ class TaskStream(TaskDataModule):
         check_integers(1, num_tasks=num_tasks, epochs_per_task=epochs_per_task, batch_size=batch_size)
         check_integers(0, first_task=first_task, seed=seed)
         if first_task >= num_tasks:
-            remedy = "`num_tasks` counts all tasks, also those learned before: raise it."
+            remedy = "Those learned before count, too: raise `num_tasks`, or give a TaskSequence more sources."
             raise wrong_argument("first_task", f"at most {num_tasks - 1}", first_task, remedy)
         if val_fraction is not None and not (isinstance(val_fraction, float) and 0 < val_fraction < 1):
             remedy = "It is a share of the training rows; None validates on the test split."

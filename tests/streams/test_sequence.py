@@ -145,6 +145,10 @@ class TestWhatIsSaid:
         if name not in ("eval_at", "first_task"):
             TaskSequence([PermutedTasks(tensors(), 2, **arguments)], **arguments)
 
+    def test_a_first_task_beyond_the_sources(self):
+        with pytest.raises(ValueError, match="`first_task` to be at most 1, but got 2.* a TaskSequence more sources"):
+            TaskSequence([tensors(), tensors()], first_task=2)
+
     def test_pixels_beside_normalised_ones(self):
         pixels = torch.randint(256, (40, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
         y = torch.arange(40) % 10

@@ -75,7 +75,7 @@ class TestByItself:
             ({"num_tasks": 0}, "Expected `num_tasks` to be an integer of at least 1, but got 0[.]"),
             ({"num_tasks": 2.5}, "Expected `num_tasks` to be an integer of at least 1, but got 2.5"),
             ({"num_tasks": True}, "Expected `num_tasks` to be an integer of at least 1, but got True"),
-            ({"first_task": 3}, r"Expected `first_task` to be at most 2, but got 3\..*raise it"),
+            ({"first_task": 3}, r"Expected `first_task` to be at most 2, but got 3\..*raise `num_tasks`"),
             ({"epochs_per_task": 0}, "Expected `epochs_per_task` to be .* but got 0"),
             ({"batch_size": 0}, "Expected `batch_size` to be .* but got 0"),
             ({"seed": -1}, "Expected `seed` to be an integer of at least 0, but got -1"),
