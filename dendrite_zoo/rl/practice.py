@@ -255,7 +255,15 @@ class Practice:
 
         Returns:
             Whether it is without what was played, so that the buffer is empty.
+
+        Raises:
+            ValueError: steps of earlier tasks are to be learned, and it has none.
         """
+        if self.earlier is not None and "earlier" not in state:
+            raise ValueError(
+                "Expected a checkpoint that has steps of earlier tasks, but got one of a run with replay_per_task=0. "
+                "Go on as it was, or start anew."
+            )
         self.rounds, self.passed_over = rounds, state.get("passed_over", 0)
         emptied, ahead = state["replay"] is None, state.get("ahead")
         if emptied:

@@ -90,6 +90,14 @@ def test_a_run_that_was_killed_goes_on_to_the_same_weights(crash, tmp_path):
         assert torch.equal(weight, resumed.state_dict()[name]), name
 
 
+def test_a_run_that_kept_nothing_does_not_go_on_with_what_it_kept(tmp_path):
+    last = tmp_path / "last.ckpt"
+    with pytest.raises(Crash):
+        fit(module(), data(), EveryRound(last), CrashAfter(11))
+    with pytest.raises(ValueError, match="steps of earlier tasks, but got one of a run with replay_per_task=0"):
+        fit(module(), data(replay_per_task=7), ckpt_path=last)
+
+
 def test_where_nothing_could_be_kept_it_is_refused():
     with pytest.raises(ValueError, match="`replay_per_task` to be 0 with order='mixed'"):
         data(order="mixed", replay_per_task=5)
