@@ -146,6 +146,9 @@ class AdaptedBackbone(GatedBackbone):
         each seventh row, chosen by what is in it, which the gates were not trained on, either, the head chooses whether
         it is given features with gates: only where they are better. See `sees_gates`.
 
+        In train mode, with gradients, the task that learns is answered by the linear head still, to be trained on: call
+        ``model.eval()`` before you ask for answers.
+
         Args:
             task: a task that was started.
             batches: its training data, pairs of inputs and labels.
