@@ -67,6 +67,7 @@ def entropy(labels: Tensor) -> float:
         >>> round(entropy(torch.tensor([0, 0, 1, 1])), 3)
         0.693
     """
+    labels = labels.long()  # unsigned ones cannot be compared
     shares = labels[labels >= 0].bincount().double()
     shares = shares[shares > 0] / shares.sum()
     return -float((shares * shares.log()).sum())
