@@ -13,7 +13,7 @@ from dendrite_zoo._core.torch import full_precision
 from dendrite_zoo.contexts.base import flat_rows, usable_rows
 from dendrite_zoo.contexts.one_hot import OneHotContext
 from dendrite_zoo.layers import RandomFeatures, RidgeHead
-from dendrite_zoo.layers.random_features import OUTLIER
+from dendrite_zoo.layers.random_features import without_outliers
 
 __all__ = ["RidgeContext"]
 
@@ -192,15 +192,14 @@ class RidgeContext(OneHotContext):
         """Standardised rows along random directions, ``(B, directions)``."""
         features = self.features if features is None else features
         with full_precision(x.device):
-            return features.standardise(x) @ features.random_weight(x.device)[:, : self.centers.shape[1]]
+            return features.standardise(x) @ self.features.random_weight(x.device)[:, : self.centers.shape[1]]
 
     def _left_out(self, x: Tensor) -> Tensor:
         """How far the rows by which features are whitened lie from others, by which alone they are then."""
-        size = x.abs().amax(1)
-        x = x[size <= OUTLIER * size.median()]
+        x = without_outliers(x)
         found, fold = list[Tensor](), torch.arange(len(x)) % FOLDS
         for number in range(FOLDS):
-            features = RandomFeatures(self.num_features, self.head.in_features, seed=self.features.seed, whiten=True)
+            features = RandomFeatures(self.num_features, self.head.in_features, whiten=True)
             features.set_by(x[fold != number])
             u, others = (self._directions(x[rows], features).double() for rows in (fold == number, fold != number))
             mean = others.mean(0)

@@ -69,10 +69,8 @@ class FixedFeatures(KeepsPrecision):
             x = torch.cat(parts)
             keep = torch.ones(len(x), dtype=torch.bool)
             keep[unusable_rows(x, largest)] = False
-            size = x.flatten(1).abs().amax(1)
-            keep &= size <= OUTLIER * size[keep].median() if keep.any() else keep
             if keep.any():
-                self.set_by(x[keep])
+                self.set_by(without_outliers(x[keep]))
         return itertools.chain(first, rest)
 
     @contextmanager
@@ -86,6 +84,17 @@ class FixedFeatures(KeepsPrecision):
                 for buffer in self.buffers():
                     buffer.zero_()
             raise
+
+
+def without_outliers(x: Tensor) -> Tensor:
+    """The rows ``(N, ...)``, of which there are some, but for those that are far larger than a typical one.
+
+    Example:
+        >>> without_outliers(torch.tensor([[1.0], [2.0], [1e9]])).flatten()
+        tensor([1., 2.])
+    """
+    size = x.flatten(1).abs().amax(1)
+    return x[size <= OUTLIER * size.median()]
 
 
 def principal_directions(z: Tensor, count: int) -> tuple[Tensor, Tensor]:
