@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from functools import partial
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -44,7 +45,7 @@ class CompactRows:
         parts = [factors(mask, ids, self._row_dims, first) for mask, ids in masks]
         self._mask = torch.stack(parts).view(self._shape) if parts else None
         self.value = RowParameter(self.of(self.parameters), first.requires_grad, self._lines)
-        places, which = copies(self._ids, [rows_of(p, self._row_dims) for p in self.parameters])
+        places, which = copies(self._ids, [len(rows_of(p, self._row_dims)) for p in self.parameters])
         if len(places) and first.requires_grad:
             self.value.register_hook(partial(_shared, self._lines, places, which, int(which.max()) + 1))
 
@@ -80,24 +81,24 @@ def _shared(row_dims: int, places: Tensor, which: Tensor, count: int, grad: Tens
     return rows.index_copy(0, places, sums).view_as(grad)
 
 
-def copies(ids: Sequence[Tensor], rows: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+def copies(ids: Sequence[Tensor], rows: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Which of the rows that are taken have copies, and of what: equal numbers for copies of the same.
 
     Args:
         ids: of the rows taken out of each parameter, ``(N,)``.
-        rows: of each parameter, ``(R, ...)``.
+        rows: how many each parameter has.
 
     Shape:
         ``(C,)`` both, counting over the rows taken out of all parameters, one after another.
 
     Example:
-        >>> copies([torch.tensor([4, 0]), torch.tensor([4, 4, 1])], [torch.zeros(5), torch.zeros(5)])
+        >>> copies([torch.tensor([4, 0]), torch.tensor([4, 4, 1])], [5, 5])
         (tensor([2, 3]), tensor([0, 0]))
     """
-    starts = torch.tensor([0, *map(len, rows)]).cumsum(0).tolist()
+    starts = list(accumulate(rows, initial=0))
     every = torch.cat([some + start for some, start in zip(ids, starts, strict=False)])
     named = torch.zeros(starts[-1], dtype=torch.bool, device=every.device).index_fill_(0, every, True)
-    if int(named.count_nonzero()) == len(every):
+    if int(named.count_nonzero()) == len(every):  # which is found faster than how often each is taken
         return every[:0], every[:0]
     repeated = every.bincount(minlength=starts[-1]) > 1
     places = repeated.index_select(0, every).nonzero().squeeze(1)
