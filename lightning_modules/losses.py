@@ -136,11 +136,12 @@ def wrong_shape(model: nn.Module, x: Tensor) -> ValueError | None:
     convolves = any(isinstance(module, CONVOLUTIONS) for module in model.modules())
     name, shape = type(model).__name__, tuple(x.shape)
     if any(isinstance(module, SERIES) for module in model.modules()) and x.ndim != 3:
+        remedy = ""
         if x.ndim == 2 and x.is_floating_point():
             remedy = "Rows of a stream are flat: begin the network with nn.Unflatten(1, shape), the shape of a series."
-            return ValueError(f"Expected series for {name}, such as (B, length, features), but got {shape}. {remedy}")
-        if x.ndim == 4 and shape[1] == 1:
+        elif x.ndim == 4 and shape[1] == 1:
             remedy = "With flatten=False series are images of one channel: begin the network with nn.Flatten(1, 2)."
+        if remedy:
             return ValueError(f"Expected series for {name}, such as (B, length, features), but got {shape}. {remedy}")
     if convolves and x.ndim == 2:
         remedy = "Build the stream with flatten=False, such as PermutedTasks(..., flatten=False)."

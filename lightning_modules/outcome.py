@@ -110,11 +110,15 @@ def warn_of_few_units(model: nn.Module, fits: Mapping[int, Fit]) -> None:
 
 def warn_of_lost_contexts(trainer: Trainer, context: TaskContext | None) -> None:
     """Warn where the last validation found hardly any row's task, though each has a context of its own."""
-    metrics = trainer.callback_metrics
     if isinstance(context, FoundContext):
         _warn_of_one_cluster(trainer, context)
-    if context is None or isinstance(context, FoundContext):
-        return
+    elif context is not None:
+        _warn_of_few_found(trainer, context)
+
+
+def _warn_of_few_found(trainer: Trainer, context: TaskContext) -> None:
+    """Warn where the last validation found the tasks of not many more rows than a guess does."""
+    metrics = trainer.callback_metrics
     known = context.counts.nonzero().flatten().tolist()
     shares = [metrics[key] for task in known if (key := f"val/task_{task}/context_acc") in metrics]
     if len(shares) < 2:
