@@ -69,7 +69,7 @@ def test_logits_are_half_the_distances_from_the_means(size, penalty):
     torch.testing.assert_close(h @ weight.T + bias, naive(h, y, 3, penalty))
 
 
-def testfew_rows_are_solved_in_their_span_and_none_is_left_out():
+def test_few_rows_are_solved_in_their_span_and_none_is_left_out():
     """40 rows of 600 features; and as many of which each stands for a tenth, so that more directions have something."""
     torch.manual_seed(0)
     y = torch.arange(40) % 4

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from dendrite_zoo.lightning_modules import ContinualClassifier, MultiTaskClassifier, ReplayClassifier
 from dendrite_zoo.streams import MixedTasks, PermutedTasks, TaskSequence
 from tests.lightning_modules.quiet import QUIET, fit
+from tests.models.adapters.networks import Recurrent
 
 F = nn.functional
 
@@ -254,18 +255,7 @@ def test_lightnings_callbacks_watch_what_is_logged(tmp_path):
     assert trainer.current_epoch < 30 and len(seen) - 1 - seen.index(min(seen)) == 2
 
 
-class Recurrent(nn.Module):
-    """A network of series ``(B, length, 3)``."""
-
-    def __init__(self):
-        super().__init__()
-        self.rnn, self.output = nn.GRU(3, 8, batch_first=True), nn.Linear(8, 2)
-
-    def forward(self, x):
-        return self.output(self.rnn(x)[0][:, -1])
-
-
-@pytest.mark.parametrize("network", [Recurrent, lambda: nn.Sequential(nn.Conv1d(5, 2, 3), nn.Flatten())])
+@pytest.mark.parametrize("network", [lambda: Recurrent(3, 2), lambda: nn.Sequential(nn.Conv1d(5, 2, 3), nn.Flatten())])
 def test_a_network_of_series_says_how_to_get_them_from_a_stream(network):
     data = torch.randn(20, 5, 3), torch.arange(20) % 2
     flat, images = TaskSequence([data]), TaskSequence([data], flatten=False)

@@ -13,6 +13,17 @@ def set_few_random_features(put):
     put(context, "LEAST", 256)
 
 
+class Recurrent(nn.Module):
+    """A network of series ``(B, T, F)``, whose first layer raises a ValueError on what is none."""
+
+    def __init__(self, features, outputs):
+        super().__init__()
+        self.rnn, self.head = nn.GRU(features, 8, batch_first=True), nn.Linear(8, outputs)
+
+    def forward(self, x):
+        return self.head(self.rnn(x)[0][:, -1])
+
+
 class Convolutions(nn.Module):
     """Images ``(B, 3, H, W)`` to 16 features, over two resolutions."""
 

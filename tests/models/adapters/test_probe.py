@@ -11,7 +11,7 @@ from torch import nn
 from dendrite_zoo import add_dendrites
 from dendrite_zoo.models.adapters.features import as_features
 from dendrite_zoo.models.adapters.probe import find_layers, probe
-from tests.models.adapters.networks import Attention, Convolutions, UNet, made, mlp
+from tests.models.adapters.networks import Attention, Convolutions, Recurrent, UNet, made, mlp
 
 
 @pytest.mark.parametrize(
@@ -211,20 +211,9 @@ def test_images_of_whole_numbers_are_refused_where_the_backbone_takes_none():
         model.start_task(0, [torch.rand(2, 1, 8, 8)])
 
 
-class Recurrent(nn.Module):
-    """A network of series ``(B, T, F)``, whose first layer raises a ValueError on what is none."""
-
-    def __init__(self):
-        super().__init__()
-        self.rnn, self.head = nn.GRU(5, 8, batch_first=True), nn.Linear(8, 4)
-
-    def forward(self, x):
-        return self.head(self.rnn(x)[0][:, -1])
-
-
 def test_series_given_as_images_are_refused_with_what_to_do():
     series = torch.randn(4, 1, 12, 5)  # as a stream with flatten=False has them
-    model = add_dendrites(Recurrent(), layers="head", num_classes=2, max_tasks=2, example=series[:, 0])
+    model = add_dendrites(Recurrent(5, 4), layers="head", num_classes=2, max_tasks=2, example=series[:, 0])
     with pytest.raises(ValueError, match=r"^Expected inputs that Recurrent takes.*4, 1, 12, 5.*series.*squeeze"):
         model.start_task(0, [series])
     assert model.num_tasks == 0
