@@ -100,11 +100,11 @@ def warn_of_few_units(model: nn.Module, fits: Mapping[int, Fit]) -> None:
     found = [task for task, fit in fits.items() if fit.steps >= FEW_STEPS and fit.loss > BADLY * fit.guess]
     if found and active < FEW_UNITS:
         first = fits[found[0]]
+        more = f"activation_density={most:.2g}, or " if density < (most := min(0.2, 1.25 * FEW_UNITS / units)) else ""
         rank_zero_warn(
             f"The network has learned task{'s' * (len(found) > 1)} {ranges(found)} badly (loss {first.loss:.2f}, of a "
             f"guess {first.guess:.2f}), and {active} of the {units} units of a hidden layer are active "
-            f"with activation_density={density:g}: fewer than ten learn little. Give "
-            f"activation_density={min(1.0, 2.5 * FEW_UNITS / units):.2g}, or wider layers."
+            f"with activation_density={density:g}: fewer than ten learn little. Give {more}wider layers."
         )
 
 

@@ -6,7 +6,7 @@ import inspect
 import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, cast
 
 from dendrite_zoo._core.annotations import fits
 from dendrite_zoo._core.checks import (
@@ -79,8 +79,8 @@ class MLPConfig(Arguments):
         num_segments: segments a unit; 0 for a network without dendrites.
         gate: see `dendrite_zoo.layers.ActiveDendriteLinear`.
         activation: ``"k-winners"`` or ``"relu"``.
-        activation_density: share of the units of a hidden layer that win; fewer than about ten units learn little, so
-            of a narrow layer choose more than the paper's share: 0.2 of 64 units.
+        activation_density: share of the units of a hidden layer that win; None for the paper's 0.05, but of fewer than
+            256 units more, up to 0.2, as fewer than ten units learn little.
         winners: what the winners of a hidden layer are chosen by: ``"activation"``, of each input anew (the paper's
             k-winners), or ``"context"``: see `ActiveDendriteMLP`.
         weight_density: share of inputs each hidden unit sees.
@@ -105,7 +105,7 @@ class MLPConfig(Arguments):
     num_segments: int | None = None
     gate: Gate = "abs_max"
     activation: Literal["k-winners", "relu"] = "k-winners"
-    activation_density: float = 0.05
+    activation_density: float | None = None
     winners: Literal["activation", "context"] = "activation"
     weight_density: float = 0.5
     segment_density: float = 1.0
@@ -120,6 +120,8 @@ class MLPConfig(Arguments):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.activation_density is None:
+            self.activation_density = _density(min(vars(self)["hidden_features"])) if self.overlap is None else 0.05
         check_integers(0, 2**31 - 1, segment_seed=self.segment_seed or 0)  # as in a config.json
         last = len(vars(self)["hidden_features"]) - 1
         if any(layer not in range(last + 1) for layer in self.dendrite_layers or ()):
@@ -145,6 +147,11 @@ class MLPConfig(Arguments):
         return {field.name: getattr(self, field.name) for field in fields(MLPConfig)} | changes
 
 
+def _density(units: int) -> float:
+    """The share of units that wins in a network whose narrowest hidden layer has so many, where nobody says it."""
+    return min(0.2, max(0.05, 12.8 / units))
+
+
 @dataclass(kw_only=True)
 class MLPArguments(MLPConfig):
     """The arguments of `ActiveDendriteMLP`."""
@@ -161,14 +168,14 @@ class MLPArguments(MLPConfig):
         """The share of inputs that is active, of hidden layers but the first and of the output."""
         if self.input_density is not None:
             return self.input_density
-        return self.activation_density if self.activation == "k-winners" else 1.0
+        return cast(float, self.activation_density) if self.activation == "k-winners" else 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for number, units in enumerate(self.hidden_features):
             if self.overlap is None or (self.dendrite_layers is not None and number not in self.dendrite_layers):
                 continue
-            active = num_active(self.activation_density, units)
+            active = num_active(cast(float, self.activation_density), units)
             needed = units_needed(active, self.context_dim, self.overlap)
             if needed > units:
                 wider = f"hidden_features={needed} and activation_density={active / needed:.5g}, which leaves {active}"

@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 
 from dendrite_zoo._core.checks import check_integers
 from dendrite_zoo._core.names import say_new_names
@@ -54,11 +56,20 @@ class MixedTasks(TaskDataModule):
             expected = "a stream, such as PermutedTasks('digits', num_tasks=5), or a list of data sets"
             raise TypeError(f"Expected `tasks` to be {expected}, but got {type(tasks).__name__}. Pass one of these.")
         self.stream = tasks if isinstance(tasks, TaskStream) else TaskSequence(tasks)
-        epochs = self.stream.epochs_per_task if epochs is None else epochs
-        check_integers(1, epochs=epochs)
-        self.tasks, self.num_tasks = tasks, self.stream.num_tasks
-        self.epochs = self.max_epochs = epochs
+        if epochs is not None:
+            check_integers(1, epochs=epochs)
+        self.tasks, self.num_tasks, self._epochs = tasks, self.stream.num_tasks, epochs
         self.seed, self.val_fraction = self.stream.seed, self.stream.val_fraction
+
+    @cached_property
+    def max_epochs(self) -> int:  # type: ignore[override]  # the data are read for it
+        """Number of epochs of a fit."""
+        return self.stream.epochs_per_task if self._epochs is None else self._epochs
+
+    @property
+    def epochs(self) -> int:
+        """The argument, or what stands for it."""
+        return self.max_epochs
 
     @property
     def benchmark(self) -> str:
@@ -82,6 +93,9 @@ class MixedTasks(TaskDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Read the data, check the Trainer, and have the data put on its device."""
         self.stream.prepare_data()
+        given = self.stream.given_epochs if self._epochs is None else self._epochs
+        if given is None and self.trainer is not None and stage == TrainerFn.FITTING:
+            self.max_epochs = self.trainer.max_epochs or self.max_epochs
         super().setup(stage)
         if self.trainer is not None:
             self.stream.move(self.trainer.strategy.root_device)
@@ -125,6 +139,6 @@ class MixedTasks(TaskDataModule):
         return {"batch_size": self.stream.batch_size, "rank": self.rank, "world_size": self.world_size}
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.stream!r}, epochs={self.epochs})"
+        return f"{type(self).__name__}({self.stream!r}, epochs={self._epochs})"
 
     __str__ = __repr__

@@ -40,7 +40,7 @@ class TaskSequence(TaskStream):
             `torch.utils.data.Dataset` or a pair of them, a name; or a stream, such as `PermutedTasks`, for several
             tasks. x has as many features in all; with ``flatten=False`` it has one shape.
         first_task: the task that training begins with; those before it are only validated.
-        epochs_per_task: epochs of training for each task.
+        epochs_per_task: epochs of training for each task; see `TaskStream`.
         batch_size: rows of a batch, over all processes.
         seed: of the order of rows.
         val_fraction: share of the training rows that is held out for validation; None validates on the test split.
@@ -66,7 +66,7 @@ class TaskSequence(TaskStream):
         sources: Sequence[TaskStream | SourceLike],
         *,
         first_task: int = 0,
-        epochs_per_task: int = 1,
+        epochs_per_task: int | None = None,
         batch_size: int = 256,
         seed: int = 0,
         val_fraction: float | None = None,
@@ -95,16 +95,17 @@ class TaskSequence(TaskStream):
 
     def _adopt(self, stream: TaskStream) -> TaskStream:
         """A copy of a stream with the arguments of the sequence; refuse those of its own that would have no effect."""
-        defaults = {"epochs_per_task": 1, "batch_size": 256, "first_task": 0, "milestones": None, "val_fraction": None}
+        defaults = {"given_epochs": None, "batch_size": 256, "first_task": 0, "milestones": None, "val_fraction": None}
+        names = {"given_epochs": "epochs_per_task", "milestones": "eval_at"}
         for name, default in defaults.items():
             if (own := getattr(stream, name)) not in (default, getattr(self, name)):
-                name = "eval_at" if name == "milestones" else name
+                name = names.get(name, name)
                 raise ValueError(
                     f"Expected {type(stream).__name__} within a TaskSequence to leave `{name}` to it, but got {own}. "
                     f"Give it as TaskSequence(..., {name}=...)."
                 )
         part = copy.copy(stream)
-        part.batch_size, part.epochs_per_task, part.flatten = self.batch_size, self.epochs_per_task, self.flatten
+        part.batch_size, part.given_epochs, part.flatten = self.batch_size, self.given_epochs, self.flatten
         part.val_fraction = self.val_fraction
         if isinstance(part, TaskSequence):
             part.parts = [part._adopt(inner) for inner in part.parts]
@@ -114,11 +115,20 @@ class TaskSequence(TaskStream):
     def task_loader(self, task: int, split: Split = "train", *, epoch: int = 0) -> TaskLoader:
         """Return the batches of one task; needs no Trainer. See `TaskStream.task_loader`."""
         check_integers(0, self.num_tasks - 1, task=task)
-        number = bisect_right(self._ends, task)
-        part = self.parts[number]
-        loader = part.task_loader(task - self._ends[number] + part.num_tasks, split, epoch=epoch)
+        part, number = self._part_of(task)
+        loader = part.task_loader(number, split, epoch=epoch)
         epoch += task * self.epochs_per_task
         return replace(loader, epoch=epoch, rank=self.rank, world_size=self.world_size)
+
+    def _num_rows(self, task: int) -> int:
+        part, number = self._part_of(task)
+        return part._num_rows(number)
+
+    def _part_of(self, task: int) -> tuple[TaskStream, int]:
+        """The stream that a task is of, and its number there."""
+        number = bisect_right(self._ends, task)
+        part = self.parts[number]
+        return part, task - self._ends[number] + part.num_tasks
 
     @property
     def benchmark(self) -> str:

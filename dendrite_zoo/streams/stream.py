@@ -7,6 +7,8 @@ from functools import cached_property
 from typing import Any, ClassVar, get_args
 
 import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from dendrite_zoo._core.checks import check_choice, check_integers, wrong_argument
@@ -18,6 +20,9 @@ from dendrite_zoo.streams.sampling import epoch_order, hold_out
 from dendrite_zoo.streams.sources import SOURCES, Source, SourceLike, load_source
 
 __all__ = ["TaskStream"]
+
+STEPS, MOST_STEPS = 200, 10_000
+"""Batches a task is trained for at least, and at most, where nobody says for how many epochs."""
 
 
 @say_new_names
@@ -43,7 +48,8 @@ class TaskStream(TaskDataModule):
         num_tasks: T, the number of all tasks; a task is the same for every T.
         first_task: the task that training begins with; those before it are only validated. They are made of the same
             ``source``: of data of your own after the tasks of a pretrained model make a `TaskSequence`.
-        epochs_per_task: epochs of training for each task.
+        epochs_per_task: epochs of training for each task; None for so many that each has 200 batches, which is one for
+            some 50,000 rows a task, and no task more than 10,000 in all; or its share of a Trainer's ``max_epochs``.
         batch_size: rows of a batch, over all processes.
         seed: of the tasks and of the order of rows; 0 is the zoo's.
         val_fraction: share of the training rows, stratified by class, that is held out for validation; None
@@ -56,6 +62,7 @@ class TaskStream(TaskDataModule):
     Attributes:
         kind: what the name of its benchmark begins with; None for the name of the class.
         named_source: the argument ``source``.
+        given_epochs: the argument ``epochs_per_task``.
         milestones: ``eval_at`` in order, or None.
 
     Raises:
@@ -71,7 +78,7 @@ class TaskStream(TaskDataModule):
         num_tasks: int,
         *,
         first_task: int = 0,
-        epochs_per_task: int = 1,
+        epochs_per_task: int | None = None,
         batch_size: int = 256,
         seed: int = 0,
         val_fraction: float | None = None,
@@ -79,7 +86,9 @@ class TaskStream(TaskDataModule):
         flatten: bool = True,
     ) -> None:
         super().__init__()
-        check_integers(1, num_tasks=num_tasks, epochs_per_task=epochs_per_task, batch_size=batch_size)
+        check_integers(1, num_tasks=num_tasks, batch_size=batch_size)
+        if epochs_per_task is not None:
+            check_integers(1, epochs_per_task=epochs_per_task)
         check_integers(0, first_task=first_task, seed=seed)
         if first_task >= num_tasks:
             remedy = "Those learned before count, too: raise `num_tasks`, or give a TaskSequence more sources."
@@ -88,8 +97,8 @@ class TaskStream(TaskDataModule):
             remedy = "It is a share of the training rows; None validates on the test split."
             raise wrong_argument("val_fraction", "between 0 and 1", val_fraction, remedy)
         self.milestones = None if eval_at is None else milestones_of(eval_at, range(first_task, num_tasks))
-        self.num_tasks, self.first_task, self.epochs_per_task = int(num_tasks), int(first_task), int(epochs_per_task)
-        self.max_epochs = (self.num_tasks - self.first_task) * self.epochs_per_task
+        self.num_tasks, self.first_task = int(num_tasks), int(first_task)
+        self.given_epochs = None if epochs_per_task is None else int(epochs_per_task)
         self.batch_size, self.seed, self.val_fraction = int(batch_size), int(seed), val_fraction
         self.named_source: Any = source
         self.flatten = flatten
@@ -143,6 +152,25 @@ class TaskStream(TaskDataModule):
     def num_classes(self) -> int | None:
         """Number of classes, over all tasks; None where the targets are no classes."""
         return self.source.num_classes
+
+    @cached_property
+    def epochs_per_task(self) -> int:
+        """Epochs of training for each task; where none were given, the data are read to count their rows."""
+        if self.given_epochs is not None:
+            return self.given_epochs
+        batches = [-(-self._num_rows(task) // self.batch_size) for task in range(self.first_task, self.num_tasks)]
+        return max(1, min(-(-STEPS // max(1, min(batches))), MOST_STEPS // max(1, max(batches))))
+
+    @cached_property
+    def max_epochs(self) -> int:  # type: ignore[override]  # the data are read for it
+        """Number of epochs of a fit."""
+        return (self.num_tasks - self.first_task) * self.epochs_per_task
+
+    def _num_rows(self, task: int) -> int:
+        """Number of a task's rows to train on."""
+        _, y, rows = self._data("train")
+        chosen = self.task_rows(task, y)
+        return len(rows) if chosen is None else int(chosen[rows].sum())
 
     def task_loader(self, task: int, split: Split = "train", *, epoch: int = 0) -> TaskLoader:
         """Return the batches of one task; needs no Trainer.
@@ -206,6 +234,8 @@ class TaskStream(TaskDataModule):
     @property
     def current_task(self) -> int:
         """The task being trained, absolute; ``first_task`` without a Trainer."""
+        if self.epoch == 0:
+            return self.first_task
         return min(self.first_task + self.epoch // self.epochs_per_task, self.num_tasks - 1)
 
     def setup(self, stage: str | None = None) -> None:
@@ -216,11 +246,22 @@ class TaskStream(TaskDataModule):
                 `trainer_kwargs`.
         """
         self.prepare_data()
+        if self.given_epochs is None and self.trainer is not None and stage == TrainerFn.FITTING:
+            self._take_epochs(self.trainer)
         super().setup(stage)
         if self.trainer is not None:
             self.move(self.trainer.strategy.root_device)
             # Lightning warns of validation loaders without rows, which are those that are not due.
             warnings.filterwarnings("ignore", f"Total length of `{TaskLoader.__name__}` across ranks is zero")
+
+    def _take_epochs(self, trainer: Trainer) -> None:
+        """Train each task for its share of the Trainer's epochs, or for one where the model needs no more."""
+        tasks = self.num_tasks - self.first_task
+        if getattr(trainer.lightning_module, "untrained", None) is not None:
+            trainer.fit_loop.max_epochs = tasks
+        epochs = trainer.max_epochs or 0
+        if epochs > 0 and epochs % tasks == 0:
+            self.epochs_per_task, self.max_epochs = epochs // tasks, epochs
 
     def teardown(self, stage: str | None = None) -> None:
         """Free the device."""

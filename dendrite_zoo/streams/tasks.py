@@ -39,12 +39,12 @@ class PermutedTasks(TaskStream):
     With ``flatten=False`` these are the pixels of an image, over all its channels. For the arguments see `TaskStream`.
 
     Example:
-        >>> stream = PermutedTasks("digits", num_tasks=10)
+        >>> stream = PermutedTasks("digits", num_tasks=10, epochs_per_task=5)
         >>> x, y = next(iter(stream.task_loader(3)))
         >>> x.shape, y.shape
         (torch.Size([256, 64]), torch.Size([256]))
         >>> stream.trainer_kwargs()
-        {'max_epochs': 10, 'reload_dataloaders_every_n_epochs': 1, 'num_sanity_val_steps': 0}
+        {'max_epochs': 50, 'reload_dataloaders_every_n_epochs': 1, 'num_sanity_val_steps': 0}
     """
 
     kind = "permuted"

@@ -177,7 +177,7 @@ def test_a_run_can_go_on_from_where_it_was_killed(tmp_path):
         trainer.fit(module, stream, **kwargs)
         return trainer
 
-    stream = PermutedTasks("digits", num_tasks=2, batch_size=512)
+    stream = PermutedTasks("digits", num_tasks=2, epochs_per_task=1, batch_size=512)
     last = tmp_path / "checkpoints" / "last.ckpt"
     with pytest.raises(KeyError):
         fit(stream, Killed(), seconds=60)

@@ -139,7 +139,9 @@ def classify(folder, **options):
 
     module = Seen(model, learn="new", lr=0.02)
     for first_task, several in ((0, {}), (1, options)):
-        stream = PermutedTasks(data(24), 1 if several == {} else 4, first_task=first_task, batch_size=8)
+        stream = PermutedTasks(
+            data(24), 1 if several == {} else 4, first_task=first_task, batch_size=8, epochs_per_task=1
+        )
         trainer(stream, **several).fit(module, stream)
     if module.trainer.is_global_zero:
         torch.save(outputs, Path(folder) / "outputs.pt")

@@ -193,7 +193,7 @@ def test_what_cannot_be_learned_is_refused():
 
 def test_what_to_do_about_heads_replay_and_batches_that_are_no_pairs():
     sources = [(x, y + 2 * task) for task in range(2) for x, y in [images(task)]]
-    later = TaskSequence(sources, batch_size=10, flatten=False)
+    later = TaskSequence(sources, batch_size=10, flatten=False, epochs_per_task=1)
     with pytest.raises(ValueError, match="Number the classes of each task from 0, or give `num_classes` one number"):
         fit(ContinualClassifier(adapted(num_classes=[2, 2, 2])), later)
     with pytest.raises(ValueError, match="room, but got 4. Build the model, or load it with from_pretrained, with"):

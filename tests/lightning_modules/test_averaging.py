@@ -26,7 +26,7 @@ def adapted(head="ridge"):
 
 
 def fit(model, average=None, module=None, **options):
-    stream = PermutedTasks("digits", num_tasks=2, batch_size=128)
+    stream = PermutedTasks("digits", num_tasks=2, batch_size=128, epochs_per_task=1)
     log = ForgettingLogger("val/acc", pictures=False, verbose=False)
     average = EMAWeightAveraging(decay=0.5, **options) if average is None else average
     module = ContinualClassifier(model, **module or {})

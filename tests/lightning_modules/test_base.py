@@ -64,7 +64,7 @@ def test_a_checkpoint_with_an_old_name_is_refused_with_the_new_one(make, new, ol
 
 
 def test_so_is_one_that_a_fit_would_go_on_from(tmp_path):
-    stream = PermutedTasks("digits", num_tasks=1)
+    stream = PermutedTasks("digits", num_tasks=1, epochs_per_task=1)
     path = checkpoint_of(ContinualClassifier(torch.nn.Linear(64, 10)), tmp_path / "a.ckpt", lr_schedule="anneal")
     quiet = {
         "logger": False,
@@ -120,7 +120,7 @@ def test_a_task_of_which_no_batch_was_trained_is_not_learned(context, learn):
     way = "given" if context == "one-hot" else "inferred"
     model = ActiveDendriteClassifier(64, [16], 10, max_tasks=3, context=context)
     module = ContinualClassifier(model, learn=learn, context_at_test=way)
-    stream = PermutedTasks("digits", num_tasks=2)
+    stream = PermutedTasks("digits", num_tasks=2, epochs_per_task=1)
     before = {name: buffer.clone() for name, buffer in model.context.named_buffers()}
     log = ForgettingLogger("val/acc", verbose=False)
     trained = {"limit_train_batches": 2, "callbacks": [log, Stops(0)]}
@@ -164,14 +164,14 @@ def test_columns_that_a_network_learns_badly_from_are_a_warning(scale, network, 
 
 
 def test_labels_that_do_not_begin_with_0_are_refused_with_what_to_do():
-    stream = TaskSequence([(torch.randn(40, 4), 1 + torch.arange(40) % 3)])
+    stream = TaskSequence([(torch.randn(40, 4), 1 + torch.arange(40) % 3)], epochs_per_task=1)
     with pytest.raises(ValueError, match=r"at most 3 classes.*but got 4.*do not begin with 0.*numpy.unique"):
         fit(ContinualClassifier(ActiveDendriteClassifier(4, [8], 3, max_tasks=1)), stream)
 
 
 def test_a_trainer_that_goes_on_with_another_module_says_what_that_raises():
     trainer = Trainer(max_epochs=1, limit_train_batches=1, limit_val_batches=1, **QUIET)
-    loader = PermutedTasks("digits", num_tasks=1).task_loader(0)
+    loader = PermutedTasks("digits", num_tasks=1, epochs_per_task=1).task_loader(0)
     trainer.fit(ContinualClassifier(nn.Linear(64, 10)), loader, loader)
 
     class Other(LightningModule):
@@ -190,10 +190,10 @@ def test_dendrites_on_a_backbone_do_not_count_a_task_of_which_no_batch_was_train
     set_few_random_features(monkeypatch.setattr)
     network = nn.Sequential(nn.Linear(64, 8), nn.ReLU())
     model = dendrite_zoo.add_dendrites(network, layers="0", num_classes=10, max_tasks=3)
-    module, stream = ContinualClassifier(model), PermutedTasks("digits", num_tasks=1)
+    module, stream = ContinualClassifier(model), PermutedTasks("digits", num_tasks=1, epochs_per_task=1)
     fit(module, stream, limit_train_batches=2)
     known = model.column.clone()
-    stream = PermutedTasks("digits", num_tasks=2, first_task=1)
+    stream = PermutedTasks("digits", num_tasks=2, first_task=1, epochs_per_task=1)
     with pytest.raises(RuntimeError, match="stopped"):
         fit(module, stream, callbacks=[Stops(0)])
     assert model.num_tasks == 1 and model.learning == 0 and model.column.equal(known) and model.columns[0].equal(known)

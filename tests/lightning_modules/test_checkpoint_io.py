@@ -16,7 +16,7 @@ QUIET = {"logger": False, "accelerator": "cpu", "enable_progress_bar": False, "e
 
 
 def stream():
-    return PermutedTasks("digits", num_tasks=1, batch_size=512)
+    return PermutedTasks("digits", num_tasks=1, batch_size=512, epochs_per_task=1)
 
 
 def module():

@@ -46,7 +46,7 @@ def fitted(kind, wrap_model=lambda model: model, wrap=lambda module: module):
     seed_everything(0, verbose=False)
     make, options = MODELS[kind]
     module = ContinualClassifier(wrap_model(make()), **options)
-    stream = RotatedTasks("digits", num_tasks=2, batch_size=256, flatten=kind != "adapted")
+    stream = RotatedTasks("digits", num_tasks=2, batch_size=256, flatten=kind != "adapted", epochs_per_task=1)
     log = ForgettingLogger("val/acc", pictures=False, verbose=False)
     trainer = Trainer(**stream.trainer_kwargs(), callbacks=[log, SparsityLogger()], **QUIET)
     trainer.fit(wrap(module), stream)

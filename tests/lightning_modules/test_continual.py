@@ -17,7 +17,7 @@ from dendrite_zoo.callbacks import ForgettingLogger
 from dendrite_zoo.contexts import OneHotContext, PrototypeContext
 from dendrite_zoo.lightning_modules import ContinualClassifier, evaluate_contexts
 from dendrite_zoo.models import ActiveDendriteClassifier, ActiveDendriteMLP, RidgeClassifier
-from dendrite_zoo.streams import PermutedTasks, TaskSequence
+from dendrite_zoo.streams import PermutedTasks, SplitTasks, TaskSequence
 
 TINY = {"max_tasks": 3, "num_segments": 2}
 
@@ -73,7 +73,7 @@ class Plain(nn.Sequential):
 )
 def test_takes_any_module_that_maps_x_or_x_and_context(make, context, at_test):
     module = ContinualClassifier(make(), context=context, context_at_test=at_test)
-    trainer = fit(module, PermutedTasks("digits", num_tasks=2), limit_train_batches=2)
+    trainer = fit(module, PermutedTasks("digits", num_tasks=2, epochs_per_task=1), limit_train_batches=2)
     assert {"train/loss", "val/task_0/acc", "val/task_1/acc"} <= set(trainer.callback_metrics)
     assert ("val/task_1/context_acc" in trainer.callback_metrics) == (at_test == "inferred" and context is not None)
 
@@ -165,7 +165,7 @@ def test_configure_optimizers_needs_no_trainer():
 def test_a_checkpoint_holds_the_config_and_loads_with_weights_only(tmp_path):
     model = ActiveDendriteClassifier(64, [32], 10, **TINY)
     module = ContinualClassifier(model, lr=0.01)
-    trainer = fit(module, PermutedTasks("digits", num_tasks=2), limit_train_batches=1)
+    trainer = fit(module, PermutedTasks("digits", num_tasks=2, epochs_per_task=1), limit_train_batches=1)
     path = tmp_path / "last.ckpt"
     trainer.save_checkpoint(path)
     again = ContinualClassifier.load_from_checkpoint(path, weights_only=True)
@@ -212,12 +212,12 @@ def test_bad_input():
     with pytest.raises(ValueError, match="datamodule of at most 3 tasks, .* but got 5. .* max_tasks=5"):
         fit(
             ContinualClassifier(ActiveDendriteClassifier(64, [8], 10, **TINY)),
-            PermutedTasks("digits", num_tasks=5),
+            PermutedTasks("digits", num_tasks=5, epochs_per_task=1),
         )
     with pytest.raises(ValueError, match="datamodule of at most 4 classes, .* but got 10. .* num_classes=10"):
         fit(
             ContinualClassifier(ActiveDendriteClassifier(64, [8], 4, **TINY)),
-            PermutedTasks("digits", num_tasks=2),
+            PermutedTasks("digits", num_tasks=2, epochs_per_task=1),
         )
     with pytest.raises(ValueError, match="'permuted-digit'.* 'permuted-digits'"):
         ContinualClassifier("permuted-digit")
@@ -239,7 +239,7 @@ def test_annealing_needs_the_length_of_a_task_and_smoothing_a_share():
 def test_what_a_model_knows_is_not_overwritten_when_the_task_is_unknown():
     model = ActiveDendriteClassifier(64, [8], 10, **TINY)
     model.context.start_task(0, [torch.rand(4, 64)])
-    loader = PermutedTasks("digits", num_tasks=1).task_loader(0)
+    loader = PermutedTasks("digits", num_tasks=1, epochs_per_task=1).task_loader(0)
     with pytest.raises(ValueError, match="datamodule with a current_task, for the model knows 1 tasks"):
         Trainer(max_epochs=1, logger=False, enable_progress_bar=False, enable_checkpointing=False).fit(
             ContinualClassifier(model), loader, loader
@@ -260,7 +260,7 @@ def test_a_checkpoint_imports_nothing(tmp_path):
 
 
 def test_labels_out_of_range_and_models_that_are_none():
-    stream = PermutedTasks("digits", num_tasks=1)
+    stream = PermutedTasks("digits", num_tasks=1, epochs_per_task=1)
     with pytest.raises(
         ValueError, match=r"Expected labels from 0 to 4 for a model of 5 classes, but got labels from 0 to 9"
     ):
@@ -374,11 +374,22 @@ def test_data_that_can_be_read_but_once_are_refused():
 
 def test_images_of_channels_last_are_no_images_of_channels_first():
     x, y = np.random.default_rng(0).integers(256, size=(20, 8, 8, 3), dtype="uint8"), np.arange(20) % 2
-    stream = TaskSequence([(x, y)])
+    stream = TaskSequence([(x, y)], epochs_per_task=1)
     module = ContinualClassifier(RidgeClassifier((3, 8, 8), num_classes=2, random_features=32))
     trainer = Trainer(**stream.trainer_kwargs(), logger=False, enable_checkpointing=False, accelerator="cpu")
     with pytest.raises(ValueError, match=r"shape \(3, 8, 8\), .*, but got \(8, 8, 3\). Pass x.permute\(0, 3, 1, 2\)"):
         trainer.fit(module, stream)
+
+
+@pytest.mark.parametrize("epochs", [None, 2])
+def test_a_model_that_learns_in_one_pass_gets_one_where_nobody_says_otherwise(epochs):
+    stream = SplitTasks("digits", num_tasks=5, epochs_per_task=epochs)
+    trainer = Trainer(**stream.trainer_kwargs(), logger=False, enable_checkpointing=False, accelerator="cpu")
+    assert trainer.max_epochs == (500 if epochs is None else 10)
+    module = ContinualClassifier(RidgeClassifier((8, 8), num_classes=10, random_features=64))
+    trainer.fit(module, stream)
+    assert trainer.current_epoch == trainer.max_epochs == 5 * stream.epochs_per_task == (epochs or 1) * 5
+    assert module.model.head.counts.gt(0).all()
 
 
 @pytest.mark.filterwarnings("ignore:.*does not have many workers|.*no `val_dataloader`|.*smaller than the logging")
@@ -400,7 +411,7 @@ def test_a_prototype_is_the_mean_of_what_the_model_sees_and_no_batch_is_lost(kwa
 
 @pytest.mark.parametrize("precision", [torch.bfloat16, torch.float64])
 def test_contexts_are_evaluated_in_the_precision_of_the_weights(precision):
-    stream = PermutedTasks("digits", num_tasks=2)
+    stream = PermutedTasks("digits", num_tasks=2, epochs_per_task=1)
     model = ActiveDendriteClassifier(64, [16], 10, **TINY).to(precision)
     for task in range(2):
         model.context.start_task(task, (x.to(precision) for x, _ in stream.task_loader(task)))

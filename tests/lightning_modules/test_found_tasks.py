@@ -50,7 +50,7 @@ def test_finds_tasks_and_their_contexts(tmp_path):
     assert module.context.num_tasks == TASKS and metrics["train/clusters"] == TASKS
     assert all(metrics[f"val/task_{j}/context_acc"] > 0.98 and metrics[f"val/task_{j}/acc"] > 0.6 for j in range(TASKS))
     assert si.regularizer.num_tasks == TASKS - 1
-    stream = PermutedTasks("digits", TASKS)
+    stream = PermutedTasks("digits", TASKS, epochs_per_task=1)
     scores = evaluate_contexts(module.model, stream, context=module.context, enable_progress_bar=False)
     assert scores["inferred"] == [metrics[f"val/task_{j}/acc"].item() for j in range(TASKS)]
     assert min(scores["context"]) > 0.98
@@ -122,7 +122,7 @@ def test_clusters_of_a_loaded_model_are_its_tasks(tmp_path):
 
 def test_clusters_more_than_tasks_belong_to_the_task_whose_inputs_they_hold(tmp_path):
     """Two clusters for task 0; the evaluation of a loaded model, which knows of no task, sees whose they are."""
-    stream = PermutedTasks("digits", 2, batch_size=64)
+    stream = PermutedTasks("digits", 2, batch_size=64, epochs_per_task=1)
     context = ClusterContext(64, 6)
     module = make(context)
     for task, loader in enumerate(stream.task_loader(task) for task in (0, 1)):

@@ -34,8 +34,8 @@ def test_images_are_the_flat_rows_in_their_shape(kind):
         images, labels = next(iter(kind("digits", 2, flatten=False).task_loader(task, "test")))
         rows, same = next(iter(kind("digits", 2).task_loader(task, "test")))
         assert images.shape[1:] == (1, 8, 8) and images.flatten(1).equal(rows) and labels.equal(same)
-    pixels = next(iter(PermutedTasks("digits", 2, flatten=False).task_loader(0, "test")))[0]
-    permuted = next(iter(PermutedTasks("digits", 2, flatten=False).task_loader(1, "test")))[0]
+    pixels = next(iter(PermutedTasks("digits", 2, flatten=False, epochs_per_task=1).task_loader(0, "test")))[0]
+    permuted = next(iter(PermutedTasks("digits", 2, flatten=False, epochs_per_task=1).task_loader(1, "test")))[0]
     order = permutation(0, 1, 64)
     assert permuted[3, 0, 2, 5] == pixels[3, 0, order[21] // 8, order[21] % 8]
 
@@ -43,7 +43,7 @@ def test_images_are_the_flat_rows_in_their_shape(kind):
 @pytest.mark.parametrize("at_test", ["inferred", "given"])
 def test_channels_are_gated_by_a_context_inferred_or_given(at_test):
     context = PrototypeContext(64, 2) if at_test == "inferred" else OneHotContext(2)
-    stream = PermutedTasks("digits", 2, flatten=False, batch_size=64)
+    stream = PermutedTasks("digits", 2, flatten=False, batch_size=64, epochs_per_task=1)
     model = Convolutions(context.context_dim)
     before = model.first.segments.detach().clone()
     module = ContinualClassifier(model, context=context, context_at_test=at_test, lr=5e-3)
@@ -58,14 +58,14 @@ def test_channels_are_gated_by_a_context_inferred_or_given(at_test):
 
 
 def test_an_ordinary_network_of_convolutions_in_half_precision_and_accumulated():
-    stream = TaskSequence([RotatedTasks("digits", 2), "digits"], flatten=False, batch_size=64)
+    stream = TaskSequence([RotatedTasks("digits", 2), "digits"], flatten=False, batch_size=64, epochs_per_task=1)
     options = {"precision": "bf16-mixed", "accumulate_grad_batches": 2}
     logged = fit(ContinualClassifier(plain(), lr=1e-2), stream, **options).callback_metrics
     assert logged["val/task_2/acc"] > 0.7
 
 
 def test_the_errors_name_flatten():
-    images, rows = (RotatedTasks("digits", 2, flatten=flatten) for flatten in (False, True))
+    images, rows = (RotatedTasks("digits", 2, flatten=flatten, epochs_per_task=1) for flatten in (False, True))
     with pytest.raises(ValueError, match=r"Expected images \(B, C, H, W\) .* but got \(256, 64\).* flatten=False"):
         fit(ContinualClassifier(plain()), rows)
     for network in (nn.Linear(64, 10), nn.Sequential(nn.Linear(64, 5), nn.ReLU(), nn.Linear(5, 10))):

@@ -55,7 +55,7 @@ def test_several_labels_a_row():
     torch.manual_seed(0)
     x = torch.randn(60, 6)
     y = (x[:, :3] > 0).float()
-    stream = PermutedTasks((x, y, x, y), 2, batch_size=16)
+    stream = PermutedTasks((x, y, x, y), 2, batch_size=16, epochs_per_task=1)
     collection = torchmetrics.MetricCollection(
         [torchmetrics.classification.MultilabelAccuracy(3), torchmetrics.classification.MultilabelF1Score(3)],
         prefix="labels/",
@@ -136,7 +136,7 @@ def test_a_subclass_may_have_a_loss_of_its_own_and_its_optimizer(kind):
     x, y = torch.randn(5, 64), torch.arange(5)
     torch.testing.assert_close(module.training_step((x, y), 0), F.multi_margin_loss(module.model(x), y))
     del module.log
-    fit(module, PermutedTasks("digits", 2, batch_size=719))
+    fit(module, PermutedTasks("digits", 2, batch_size=719, epochs_per_task=1))
     assert rates == pytest.approx([0.3, 0.15] * 2), "from its own learning rate, not from the argument `lr`"
 
 
@@ -148,7 +148,7 @@ def test_an_optimizer_that_is_made_already_is_refused_at_once():
 
 
 def test_a_checkpoint_asks_for_the_loss_again(tmp_path):
-    stream = PermutedTasks(regression(), 1)
+    stream = PermutedTasks(regression(), 1, epochs_per_task=1)
     module = ContinualClassifier(nn.Linear(6, 2), loss=nn.MSELoss())
     trainer = fit(module, stream)
     trainer.save_checkpoint(tmp_path / "a.ckpt")
@@ -189,7 +189,7 @@ def test_the_inputs_of_a_batch_to_predict(pack):
 def test_targets_that_a_loss_is_not_meant_for(targets, model, arguments, message):
     x = torch.randn(20, 6)
     with pytest.raises(ValueError, match=message):
-        fit(ContinualClassifier(model, **arguments), PermutedTasks((x, targets, x, targets), 1))
+        fit(ContinualClassifier(model, **arguments), PermutedTasks((x, targets, x, targets), 1, epochs_per_task=1))
 
 
 def test_probabilities_of_all_classes_are_targets_of_cross_entropy():
@@ -227,7 +227,7 @@ def test_what_is_refused():
             return super().forward(x), x
 
     with pytest.raises(TypeError, match="Expected a model that returns a tensor, but got tuple"):
-        fit(ContinualClassifier(Pair(64, 10)), PermutedTasks("digits", 1))
+        fit(ContinualClassifier(Pair(64, 10)), PermutedTasks("digits", 1, epochs_per_task=1))
 
 
 def test_an_output_with_logits_is_taken_for_them():
@@ -235,7 +235,7 @@ def test_an_output_with_logits_is_taken_for_them():
         def forward(self, x, labels=None):
             return type("Output", (), {"logits": super().forward(x), "loss": None})()
 
-    trainer = fit(ContinualClassifier(Logits(64, 10)), PermutedTasks("digits", 1))
+    trainer = fit(ContinualClassifier(Logits(64, 10)), PermutedTasks("digits", 1, epochs_per_task=1))
     assert "val/task_0/acc" in trainer.callback_metrics
 
 
@@ -258,7 +258,7 @@ def test_lightnings_callbacks_watch_what_is_logged(tmp_path):
 @pytest.mark.parametrize("network", [lambda: Recurrent(3, 2), lambda: nn.Sequential(nn.Conv1d(5, 2, 3), nn.Flatten())])
 def test_a_network_of_series_says_how_to_get_them_from_a_stream(network):
     data = torch.randn(20, 5, 3), torch.arange(20) % 2
-    flat, images = TaskSequence([data]), TaskSequence([data], flatten=False)
+    flat, images = TaskSequence([data], epochs_per_task=1), TaskSequence([data], flatten=False, epochs_per_task=1)
     with pytest.raises(ValueError, match=r"Expected series for .*, but got \(16, 15\).*nn.Unflatten\(1, shape\)"):
         fit(ContinualClassifier(network()), flat)
     with pytest.raises(ValueError, match=r"Expected series for .*, but got \(16, 1, 5, 3\).*nn.Flatten\(1, 2\)"):

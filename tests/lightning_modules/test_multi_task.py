@@ -61,7 +61,7 @@ def test_predicts_each_row_in_the_context_of_its_task():
 
 @pytest.mark.parametrize("at_once", [False, True])
 def test_predicts_the_test_rows_of_a_stream(at_once):
-    stream = PermutedTasks("digits", 2)
+    stream = PermutedTasks("digits", 2, epochs_per_task=1)
     module = MultiTaskClassifier(Embedding())
     predicted = Trainer(**QUIET).predict(module, MixedTasks(stream) if at_once else stream)
     for task, batches in enumerate(predicted):
@@ -196,7 +196,7 @@ def test_what_is_refused():
     with pytest.raises(
         TypeError, match=r"Expected batches of tensors \(x, y, task\), but got \(Tensor, Tensor\)\. .* use Con"
     ):
-        fit(MultiTaskClassifier(Plain()), PermutedTasks("digits", 1))
+        fit(MultiTaskClassifier(Plain()), PermutedTasks("digits", 1, epochs_per_task=1))
     with pytest.raises(
         TypeError, match=r"batches of tensors \(x, y\), but got \(Tensor, Tensor, Tensor\)\. .* MultiTaskC"
     ):

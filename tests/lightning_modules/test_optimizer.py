@@ -29,7 +29,7 @@ class SawSparse(Callback):
 
 def fit(model, **kwargs):
     torch.manual_seed(1)
-    stream = PermutedTasks("digits", num_tasks=2, batch_size=64)
+    stream = PermutedTasks("digits", num_tasks=2, batch_size=64, epochs_per_task=1)
     saw = SawSparse()
     quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False, "accelerator": "cpu"}
     trainer = Trainer(
@@ -52,7 +52,7 @@ def fit(model, **kwargs):
 )
 def test_what_is_learned_does_not_depend_on_how_gradients_are_held(kwargs, monkeypatch):
     torch.manual_seed(0)
-    model = ActiveDendriteClassifier(64, [48, 48], 10, max_tasks=2, num_segments=5)
+    model = ActiveDendriteClassifier(64, [48, 48], 10, max_tasks=2, num_segments=5, activation_density=0.05)
     twin = copy.deepcopy(model)
     trainer, saw = fit(model, **kwargs)
     assert isinstance(trainer.optimizers[0], DendriteAdam) and saw.sparse == {True}
@@ -96,7 +96,7 @@ def test_a_resumed_run_is_bit_equal(winners, step, tmp_path):
     def run(callbacks=(), ckpt_path=None):
         torch.manual_seed(0)
         model = ActiveDendriteClassifier(64, [64, 64], 10, max_tasks=2, num_segments=5, winners=winners)
-        stream = PermutedTasks("digits", num_tasks=2, batch_size=256)  # six steps a task
+        stream = PermutedTasks("digits", num_tasks=2, batch_size=256, epochs_per_task=1)  # six steps a task
         quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False, "accelerator": "cpu"}
         trainer = Trainer(**stream.trainer_kwargs(), **quiet, enable_model_summary=False, callbacks=list(callbacks))
         trainer.fit(ContinualClassifier(model, lr=1e-2), stream, ckpt_path=ckpt_path)

@@ -136,7 +136,7 @@ def test_the_one_argument_that_is_wrong_is_named(model_class):
         ({"winners": "context", "segment_seed": -1}, "Expected `segment_seed` to be an integer of at least 0"),
         ({"winners": "context", "segment_seed": 2**31}, "`segment_seed` to be an integer from 0 to 2147483647"),
         ({"weight_density": "0.5"}, "Expected `weight_density` to be of type float, but got '0.5'"),
-        ({"activation_density": None}, "Expected `activation_density` to be of type float, but got None"),
+        ({"layer_norm": None}, "Expected `layer_norm` to be of type bool, but got None"),
         ({"hidden_features": 32}, r"Expected `hidden_features` to be of type Sequence\[int\], but got 32"),
         ({"hidden_features": [20, 24.0]}, r"`hidden_features` to be of type Sequence\[int\], but got \[20, 24.0\]"),
         ({"dendrite_layers": 0}, r"`dendrite_layers` to be of type Sequence\[int\] | None, but got 0"),

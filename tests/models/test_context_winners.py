@@ -213,7 +213,7 @@ def test_saved_and_loaded_it_chooses_the_same_units(tmp_path):
     again, x = ActiveDendriteClassifier.from_pretrained(tmp_path), torch.randn(6, 8)
     assert torch.equal(model.eval()(x), again(x)) and not again.mlp.hidden[0].segments.requires_grad
     for ours, theirs in zip(model.active_units(1), again.active_units(1), strict=True):
-        assert torch.equal(ours, theirs) and len(ours) == 3
+        assert torch.equal(ours, theirs) and len(ours) == 13
     assert set(model.active_parameters(1)) == {f"mlp.{name}" for name in model.mlp.active_parameters(torch.zeros(8))}
     assert all(name in dict(model.named_parameters()) for name in model.active_parameters(1))
 

@@ -11,7 +11,7 @@ from dendrite_zoo.models import ActiveDendriteMLP
 
 def test_hidden_layers_have_exactly_k_winners_and_the_papers_initialisation():
     torch.manual_seed(0)
-    model = ActiveDendriteMLP(64, [200, 100], 10, context_dim=64, num_segments=3)
+    model = ActiveDendriteMLP(64, [200, 100], 10, context_dim=64, num_segments=3, activation_density=0.05)
     seen = []
     for activation in model.activations:
         activation.register_forward_hook(lambda module, args, out: seen.append((out != 0).sum(1)))
@@ -20,6 +20,21 @@ def test_hidden_layers_have_exactly_k_winners_and_the_papers_initialisation():
     for weight, fan_in in ((model.hidden[0].weight, 64 * 0.5), (model.hidden[1].weight, 200 * 0.5 * 0.05)):
         assert 0.98 * fan_in**-0.5 < weight.abs().max() <= fan_in**-0.5
     assert 0.98 * 5**-0.5 < model.output.weight.abs().max() <= 5**-0.5
+
+
+@pytest.mark.parametrize(
+    ("hidden", "density"), [([2048, 256], 0.05), ([128, 512], 0.1), ([64], 0.2), ([32, 64], 0.2), ([16], 0.2)]
+)
+def test_of_narrow_layers_more_units_win(hidden, density):
+    model = ActiveDendriteMLP(8, hidden, 3, context_dim=8, num_segments=2)
+    assert model.config["activation_density"] == density == model.activations[0].density
+    given = ActiveDendriteMLP(8, hidden, 3, context_dim=8, num_segments=2, activation_density=0.5)
+    assert given.config["activation_density"] == 0.5
+
+
+def test_subnetworks_that_are_to_be_set_apart_are_as_small_as_the_papers():
+    options = {"context_dim": 5, "num_segments": 2, "winners": "context", "overlap": 0.0}
+    assert ActiveDendriteMLP(8, [64], 3, **options).config["activation_density"] == 0.05
 
 
 def test_controls_take_parts_away():

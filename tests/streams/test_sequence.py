@@ -29,7 +29,7 @@ def own(seed=1, **kwargs):
 class TestByItself:
     def test_a_stream_stands_for_its_tasks_and_a_data_set_for_one(self):
         inner = PermutedTasks(tensors(), 3, batch_size=4, seed=5)
-        stream = TaskSequence([inner, own(), RotatedTasks(tensors(), 2)], batch_size=4, first_task=3)
+        stream = TaskSequence([inner, own(), RotatedTasks(tensors(), 2)], batch_size=4, first_task=3, epochs_per_task=1)
         assert (stream.num_tasks, stream.max_epochs, stream.current_task, stream.num_classes) == (6, 3, 3, 3)
         for task in range(3):
             for split in ("train", "test"):

@@ -7,7 +7,15 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import EarlyStopping
 
-from dendrite_zoo.streams import PermutedTasks, RotatedTasks, SplitTasks, TaskSequence, load_source, permutation
+from dendrite_zoo.streams import (
+    MixedTasks,
+    PermutedTasks,
+    RotatedTasks,
+    SplitTasks,
+    TaskSequence,
+    load_source,
+    permutation,
+)
 from tests.streams.toy import CLASSES, Memory, tensors, trainer
 
 
@@ -141,14 +149,14 @@ class TestUnderATrainer:
         ],
     )
     def test_milestones(self, tmp_path, milestones, due):
-        assert self.fit(tmp_path, 4, eval_at=milestones).due() == due
+        assert self.fit(tmp_path, 4, epochs_per_task=1, eval_at=milestones).due() == due
 
     def test_milestones_within_longer_tasks(self, tmp_path):
         module = self.fit(tmp_path, 3, epochs_per_task=2, eval_at=[1])
         assert module.due() == [[0], [0], [1], [0, 1], [2], [0, 1, 2]]
 
     def test_validate_and_test_look_at_all_tasks(self, tmp_path):
-        stream, module = PermutedTasks(tensors(), 4, first_task=2, eval_at=[], batch_size=4), Memory()
+        stream, module = PermutedTasks(tensors(), 4, first_task=2, epochs_per_task=1, eval_at=[]), Memory()
         run = trainer(tmp_path, **stream.trainer_kwargs())
         run.validate(module, stream, verbose=False)
         run.fit(module, stream)
@@ -156,7 +164,7 @@ class TestUnderATrainer:
         assert module.due() == [[0, 1, 2, 3], [2], [0, 1, 2, 3], [0, 1, 2, 3]]
 
     def test_the_current_task_holds_after_the_end(self, tmp_path):
-        stream = PermutedTasks(tensors(), 3)
+        stream = PermutedTasks(tensors(), 3, epochs_per_task=1)
         run = trainer(tmp_path, **stream.trainer_kwargs())
         run.fit(Memory(), stream)
         assert run.current_epoch == 3
@@ -181,7 +189,7 @@ class TestUnderATrainer:
         ],
     )
     def test_a_trainer_that_disagrees_is_refused(self, tmp_path, change, message):
-        stream = PermutedTasks(tensors(), 3)
+        stream = PermutedTasks(tensors(), 3, epochs_per_task=1)
         run = trainer(tmp_path, **{**stream.trainer_kwargs(), **change})
         with pytest.raises(ValueError, match=message):
             run.fit(Memory(), stream)
@@ -192,7 +200,35 @@ class TestUnderATrainer:
         with pytest.raises(
             ValueError, match="max_epochs=3, but got 1; reload.*=1, but got 0; num_sanity.*=0, but got 2"
         ):
-            run.fit(Memory(), PermutedTasks(tensors(), 3))
+            run.fit(Memory(), PermutedTasks(tensors(), 3, epochs_per_task=1))
+
+    @pytest.mark.parametrize(("rows", "epochs"), [(5, 200), (300, 100), (1438, 34)])
+    def test_by_default_each_task_has_two_hundred_batches(self, rows, epochs):
+        x, y = torch.rand(rows, 2), torch.arange(rows) % 2
+        stream = PermutedTasks((x, y, x[:4], y[:4]), 3, first_task=1)
+        assert (stream.epochs_per_task, stream.max_epochs) == (epochs, 2 * epochs)
+        assert epochs * len(stream.task_loader(1)) >= 200
+        assert MixedTasks(stream).max_epochs == epochs
+
+    def test_by_default_the_smallest_task_that_is_trained_decides_unless_another_is_far_larger(self):
+        def own(rows):
+            x, y = torch.rand(rows, 2), torch.arange(rows) % 2
+            return x, y, x[:4], y[:4]
+
+        assert TaskSequence([own(10), own(1000), own(300)], first_task=1, batch_size=10).epochs_per_task == 7
+        assert TaskSequence([own(10), own(20_000)], batch_size=10).epochs_per_task == 5
+        assert TaskSequence([own(10), own(200_000)], batch_size=10).epochs_per_task == 1
+        halves = SplitTasks((torch.rand(90, 2), torch.arange(90) // 60, *own(4)[:2]), 2, batch_size=10)
+        assert halves.epochs_per_task == 67
+
+    def test_by_default_a_trainers_epochs_are_shared_out(self, tmp_path):
+        stream, module = PermutedTasks(tensors(), 2), Memory()
+        run = trainer(tmp_path, **{**stream.trainer_kwargs(), "max_epochs": 4})
+        run.fit(module, stream)
+        assert module.due() == [[0], [0, 1], [1], [0, 1]]
+        run = trainer(tmp_path, **{**stream.trainer_kwargs(), "max_epochs": 3})
+        with pytest.raises(ValueError, match="to have max_epochs=4, but got 3"):
+            run.fit(module, stream)
 
     def test_they_are_exactly_these(self):
         assert PermutedTasks("digits", 10, first_task=4, epochs_per_task=3).trainer_kwargs() == {

@@ -1,0 +1,69 @@
+"""How small data are learned with the defaults of streams and networks, beside their neighbours.
+
+    python benchmarks/small_data.py [--out results/small-data.json]
+
+Five permutations of each data set, one after another, no task given; one thing at a time is changed. A fifth of the
+training rows is held out, and by these it is measured: no test row is looked at. One seed.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from harness import QUIET, hardware, versions
+from lightning.pytorch import Trainer, seed_everything
+
+from dendrite_zoo._core.files import write_json
+from dendrite_zoo.lightning_modules import ContinualClassifier
+from dendrite_zoo.models import ActiveDendriteClassifier
+from dendrite_zoo.streams import PermutedTasks, load_source
+
+TASKS = 5
+ROWS = {"digits": None, "mnist": 1000, "fashion-mnist": 300}
+WIDTHS = ((64, 64), (256, 256))
+DENSITIES = (0.05, 0.1, 0.2, 0.4)
+EPOCHS = (1, 10)
+
+
+def stream(name: str, epochs_per_task: int | None = None) -> PermutedTasks:
+    """Permutations of the first rows of a data set, of whose training rows a fifth is held out."""
+    source, rows = load_source(name), ROWS[name]
+    data: Any = name if rows is None else (source.x_train[:rows], source.y_train[:rows])
+    if rows is not None:  # the test rows that it must have are none of the data set's
+        data = (*data, *(part[:10] for part in data))
+    return PermutedTasks(data, TASKS, epochs_per_task=epochs_per_task, val_fraction=0.2)
+
+
+def accuracy(name: str, widths: tuple[int, ...], epochs_per_task: int | None = None, **options: Any) -> float:
+    """Mean accuracy over all tasks at the end."""
+    seed_everything(0, verbose=False)
+    data = stream(name, epochs_per_task)
+    data.prepare_data()
+    model = ActiveDendriteClassifier(data.num_features, widths, data.num_classes or 0, max_tasks=TASKS, **options)
+    trainer = Trainer(**data.trainer_kwargs(), **QUIET)
+    trainer.fit(ContinualClassifier(model), data)
+    found = [trainer.callback_metrics[f"val/task_{task}/acc"] for task in range(TASKS)]
+    return round(float(torch.stack(found).mean()), 4)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("results/small-data.json"))
+    options = parser.parse_args()
+    cases: dict[str, dict[str, Any]] = {"defaults": {}}
+    cases |= {f"epochs_per_task={epochs}": {"epochs_per_task": epochs} for epochs in EPOCHS}
+    cases |= {f"activation_density={density:g}": {"activation_density": density} for density in DENSITIES}
+    found: dict[str, Any] = {"versions": versions(), "hardware": hardware(), "accuracy": {}}
+    for name in ROWS:
+        for widths in WIDTHS:
+            row = found["accuracy"].setdefault(f"{name}, {'-'.join(map(str, widths))}", {})
+            for label, change in cases.items():
+                row[label] = accuracy(name, widths, **change)
+                write_json(options.out, found)
+            print(name, widths, json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()
