@@ -206,7 +206,7 @@ class ActiveDendriteClassifier(TaskClassifier, DendriteModel):
             Sequential(
               (0): Flatten(start_dim=1, end_dim=-1)
               (1): Linear(in_features=8, out_features=20, bias=True)
-              (2): KWinners(density=0.05)
+              (2): KWinners(density=0.2)
               (3): Linear(in_features=20, out_features=2, bias=True)
             )
         """

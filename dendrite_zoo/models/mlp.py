@@ -140,7 +140,7 @@ class ActiveDendriteMLP(DendriteModel):
         Example:
             >>> model = ActiveDendriteMLP(8, [40, 40], 2, context_dim=3, num_segments=5, winners="context")
             >>> [units.shape for units in model.active_units(0)]
-            [torch.Size([2]), torch.Size([2])]
+            [torch.Size([8]), torch.Size([8])]
         """
         if self._chosen is None:
             remedy = "`dendrite_zoo.callbacks.SubnetworkLogger` shows which units each input activates."
@@ -179,7 +179,7 @@ class ActiveDendriteMLP(DendriteModel):
             >>> model.fold(0)
             Sequential(
               (0): Linear(in_features=8, out_features=20, bias=True)
-              (1): KWinners(density=0.05)
+              (1): KWinners(density=0.2)
               (2): Linear(in_features=20, out_features=2, bias=True)
             )
             >>> model.fold(torch.arange(3))(torch.randn(2, 8), torch.tensor([1, 1])).shape
