@@ -65,6 +65,10 @@ class TaskDataModule(LightningDataModule):
         """Return the arguments that the Trainer must have."""
         return {"max_epochs": self.max_epochs, "reload_dataloaders_every_n_epochs": 1, "num_sanity_val_steps": 0}
 
+    def takes(self, trainer: Trainer) -> bool:
+        """Whether it does with the epochs that a Trainer has, though these are not those of `trainer_kwargs`."""
+        return False
+
     def setup(self, stage: str | None = None) -> None:
         """Check the Trainer.
 
@@ -74,8 +78,10 @@ class TaskDataModule(LightningDataModule):
         trainer = self.trainer
         if trainer is None or stage != TrainerFn.FITTING or getattr(trainer, "fast_dev_run", False):
             return  # a fast_dev_run has limits of its own
-        expected = self.trainer_kwargs().items()
-        wrong = [(name, value, found) for name, value in expected if (found := getattr(trainer, name)) != value]
+        expected = self.trainer_kwargs()
+        if self.takes(trainer):
+            del expected["max_epochs"]
+        wrong = [(name, value, found) for name, value in expected.items() if (found := getattr(trainer, name)) != value]
         if wrong:
             words = "; ".join(f"{name}={value!r}, but got {found!r}" for name, value, found in wrong)
             raise ValueError(

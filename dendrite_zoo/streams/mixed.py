@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import Any
 
 import torch
+from lightning.pytorch import Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from dendrite_zoo._core.checks import check_integers
@@ -61,15 +61,23 @@ class MixedTasks(TaskDataModule):
         self.tasks, self.num_tasks, self._epochs = tasks, self.stream.num_tasks, epochs
         self.seed, self.val_fraction = self.stream.seed, self.stream.val_fraction
 
-    @cached_property
+    @property
     def max_epochs(self) -> int:  # type: ignore[override]  # the data are read for it
         """Number of epochs of a fit."""
-        return self.stream.epochs_per_task if self._epochs is None else self._epochs
+        stream = self.stream
+        return self._epochs or stream.max_epochs // (stream.num_tasks - stream.first_task)
 
     @property
     def epochs(self) -> int:
-        """The argument, or what stands for it."""
+        """Number of epochs of the fit that a Trainer is at, else ``max_epochs``."""
+        trainer = self.trainer
+        if trainer is not None and trainer.state.fn == TrainerFn.FITTING and self.takes(trainer):
+            return trainer.max_epochs or self.max_epochs
         return self.max_epochs
+
+    def takes(self, trainer: Trainer) -> bool:
+        """Whether nobody said for how many epochs tasks are trained, and a Trainer does."""
+        return self._epochs is None and self.stream.given_epochs is None and (trainer.max_epochs or 0) > 0
 
     @property
     def benchmark(self) -> str:
@@ -93,9 +101,6 @@ class MixedTasks(TaskDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Read the data, check the Trainer, and have the data put on its device."""
         self.stream.prepare_data()
-        given = self.stream.given_epochs if self._epochs is None else self._epochs
-        if given is None and self.trainer is not None and stage == TrainerFn.FITTING:
-            self.max_epochs = self.trainer.max_epochs or self.max_epochs
         super().setup(stage)
         if self.trainer is not None:
             self.stream.move(self.trainer.strategy.root_device)

@@ -153,18 +153,29 @@ class TaskStream(TaskDataModule):
         """Number of classes, over all tasks; None where the targets are no classes."""
         return self.source.num_classes
 
-    @cached_property
+    @property
     def epochs_per_task(self) -> int:
         """Epochs of training for each task; where none were given, the data are read to count their rows."""
         if self.given_epochs is not None:
             return self.given_epochs
+        if (trainer := self.trainer) is not None and trainer.state.fn == TrainerFn.FITTING and self.takes(trainer):
+            return (trainer.max_epochs or 0) // (self.num_tasks - self.first_task)
+        return self._enough_epochs
+
+    @cached_property
+    def _enough_epochs(self) -> int:
         batches = [-(-self._num_rows(task) // self.batch_size) for task in range(self.first_task, self.num_tasks)]
         return max(1, min(-(-STEPS // max(1, min(batches))), MOST_STEPS // max(1, max(batches))))
 
-    @cached_property
+    @property
     def max_epochs(self) -> int:  # type: ignore[override]  # the data are read for it
         """Number of epochs of a fit."""
-        return (self.num_tasks - self.first_task) * self.epochs_per_task
+        return (self.num_tasks - self.first_task) * (self.given_epochs or self._enough_epochs)
+
+    def takes(self, trainer: Trainer) -> bool:
+        """Whether tasks can share a Trainer's epochs, and nobody said for how many each is trained."""
+        epochs = trainer.max_epochs or 0
+        return self.given_epochs is None and epochs > 0 and epochs % (self.num_tasks - self.first_task) == 0
 
     def _num_rows(self, task: int) -> int:
         """Number of a task's rows to train on."""
@@ -246,22 +257,14 @@ class TaskStream(TaskDataModule):
                 `trainer_kwargs`.
         """
         self.prepare_data()
-        if self.given_epochs is None and self.trainer is not None and stage == TrainerFn.FITTING:
-            self._take_epochs(self.trainer)
+        if self.trainer is not None and stage == TrainerFn.FITTING and self.given_epochs is None:
+            if getattr(self.trainer.lightning_module, "untrained", None) is not None:  # it needs one pass
+                self.trainer.fit_loop.max_epochs = self.num_tasks - self.first_task
         super().setup(stage)
         if self.trainer is not None:
             self.move(self.trainer.strategy.root_device)
             # Lightning warns of validation loaders without rows, which are those that are not due.
             warnings.filterwarnings("ignore", f"Total length of `{TaskLoader.__name__}` across ranks is zero")
-
-    def _take_epochs(self, trainer: Trainer) -> None:
-        """Train each task for its share of the Trainer's epochs, or for one where the model needs no more."""
-        tasks = self.num_tasks - self.first_task
-        if getattr(trainer.lightning_module, "untrained", None) is not None:
-            trainer.fit_loop.max_epochs = tasks
-        epochs = trainer.max_epochs or 0
-        if epochs > 0 and epochs % tasks == 0:
-            self.epochs_per_task, self.max_epochs = epochs // tasks, epochs
 
     def teardown(self, stage: str | None = None) -> None:
         """Free the device."""

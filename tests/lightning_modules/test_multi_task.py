@@ -39,6 +39,17 @@ def test_a_new_network_learns_with_the_learning_rate_that_its_width_asks_for():
     assert rates == [5e-4, 5e-4, 5e-4, 4e-3], "a model that knows tasks is fine-tuned"
 
 
+def test_where_nobody_says_for_how_many_epochs_the_trainer_does():
+    data = MixedTasks(PermutedTasks(tensors(), 2))
+    assert (data.max_epochs, data.epochs) == (200, 200)
+    model = ActiveDendriteClassifier(4, [8], 3, max_tasks=2, context="one-hot")
+    trainer = Trainer(**{**data.trainer_kwargs(), "max_epochs": 3}, **QUIET)
+    trainer.fit(MultiTaskClassifier(model), data)
+    assert (trainer.current_epoch, data.epochs, data.max_epochs) == (3, 3, 200)
+    with pytest.raises(ValueError, match="to have max_epochs=5, but got 3"):
+        trainer.fit(MultiTaskClassifier(model), MixedTasks(PermutedTasks(tensors(), 2), epochs=5))
+
+
 class Embedding(nn.Module):
     """A stranger's network that takes the task."""
 

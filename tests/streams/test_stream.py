@@ -226,8 +226,10 @@ class TestUnderATrainer:
         run = trainer(tmp_path, **{**stream.trainer_kwargs(), "max_epochs": 4})
         run.fit(module, stream)
         assert module.due() == [[0], [0, 1], [1], [0, 1]]
+        assert (stream.epochs_per_task, stream.trainer_kwargs()["max_epochs"]) == (2, 400), "another fit has its own"
+        trainer(tmp_path, **stream.trainer_kwargs(), fast_dev_run=True).fit(module, stream)
         run = trainer(tmp_path, **{**stream.trainer_kwargs(), "max_epochs": 3})
-        with pytest.raises(ValueError, match="to have max_epochs=4, but got 3"):
+        with pytest.raises(ValueError, match="to have max_epochs=400, but got 3"):
             run.fit(module, stream)
 
     def test_they_are_exactly_these(self):
@@ -251,7 +253,7 @@ class TestUnderATrainer:
 
     @pytest.mark.parametrize("kind", [PermutedTasks, RotatedTasks])
     def test_batches_are_made_on_the_trainers_device_and_it_is_freed(self, kind):
-        stream, device = kind(tensors(), 2), torch.device("meta")  # any device but the CPU will do
+        stream, device = kind(tensors(), 2, epochs_per_task=1), torch.device("meta")  # any device but the CPU will do
         stream.trainer = SimpleNamespace(
             strategy=SimpleNamespace(root_device=device), global_rank=0, world_size=1, current_epoch=0
         )
