@@ -55,7 +55,8 @@ def main() -> None:
     cases: dict[str, dict[str, Any]] = {"defaults": {}}
     cases |= {f"epochs_per_task={epochs}": {"epochs_per_task": epochs} for epochs in EPOCHS}
     cases |= {f"activation_density={density:g}": {"activation_density": density} for density in DENSITIES}
-    found: dict[str, Any] = {"versions": versions(), "hardware": hardware(), "accuracy": {}}
+    found: dict[str, Any] = {"command": "python benchmarks/small_data.py", "seeds": [0], "versions": versions()}
+    found |= {"hardware": hardware(), "accuracy": {}}
     for name in ROWS:
         for widths in WIDTHS:
             row = found["accuracy"].setdefault(f"{name}, {'-'.join(map(str, widths))}", {})
