@@ -77,6 +77,11 @@ class PatchFeatures(FixedFeatures):
         """Whether the features are set."""
         return bool(self.noise > 0)
 
+    @property
+    def typical(self) -> Tensor:
+        """See `FixedFeatures`."""
+        return (self.mean.square() + self.noise / NOISE**2).sqrt()
+
     def set_by(self, x: Tensor) -> None:
         """Draw the filters from images ``(N, ...)``."""
         x = x.unflatten(1, self.image_shape) if x.ndim == 2 else x.reshape(len(x), *self.image_shape)

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -12,7 +13,7 @@ from dendrite_zoo._core.checks import check_integers, wrong_argument
 from dendrite_zoo._core.finite import unusable_rows
 from dendrite_zoo._core.ranks import all_gather
 from dendrite_zoo._core.rng import random_state
-from dendrite_zoo._core.torch import KeepsPrecision, full_precision
+from dendrite_zoo._core.torch import KeepsPrecision, full_precision, runs_eagerly
 
 __all__ = ["RandomFeatures"]
 
@@ -21,6 +22,7 @@ OUTLIER = 100.0  # times the largest number of a typical row: such a row is left
 DIRECTIONS, ITERATIONS = 256, 4  # along which rows vary most; of the search for them
 FEW, ROUNDING = 4, 1e-6  # rows by which nothing is known of a column; of its mean, which is no spread
 SHRINKAGE, FEW_ROWS = 0.01, 0.1  # of the mean variance, added to that along each; and more of it where rows are few
+OTHER_SCALE, NUMBERS_TO_TELL = 50.0, 64  # by how much inputs are larger or smaller; from so many numbers on
 FAR = 10.0  # standard deviations, beyond which standardised inputs grow as a logarithm: one row cannot outweigh all
 
 Batch = tuple[Tensor, Tensor]
@@ -38,11 +40,33 @@ class FixedFeatures(KeepsPrecision):
     def __init__(self, out_features: int) -> None:
         super().__init__()
         self.out_features = out_features
+        self._said = False
 
     @property
     def is_set(self) -> bool:
         """Whether the features are set."""
         raise NotImplementedError
+
+    @property
+    def typical(self) -> Tensor:
+        """The root mean square of the numbers that the features were set by."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def warn_of_scale(self, x: Tensor) -> None:
+        """Warn once of rows ``(B, ...)`` far larger, or all far smaller, than those that the features were set by."""
+        if self._said or x.numel() < NUMBERS_TO_TELL or x.is_meta or not runs_eagerly() or not self.is_set:
+            return
+        ratio = float(x.flatten(1).float().square().mean(1).sqrt().median() / self.typical)
+        if ratio > OTHER_SCALE or 0 < ratio < 1 / OTHER_SCALE:
+            self._said = True
+            by = f"{ratio:.0f} times larger" if ratio > 1 else f"{1 / ratio:.0f} times smaller"
+            warnings.warn(
+                f"The inputs are about {by} than the first ones that were learned, on whose scale all are read: "
+                "what is said of them is worth little. Scale all alike; uint8 pixels are scaled from 0 .. 255 to "
+                "0 .. 1, floats are taken as they are.",
+                stacklevel=3,
+            )
 
     def set_by(self, x: Tensor) -> None:
         """Set the features by rows ``(N, ...)``, N of 1 or more."""
@@ -167,6 +191,11 @@ class RandomFeatures(FixedFeatures):
     def is_set(self) -> bool:
         """Whether the features are set."""
         return bool(self.scale.any())
+
+    @property
+    def typical(self) -> Tensor:
+        """See `FixedFeatures`."""
+        return (self.mean.square() + self.scale.square()).mean().sqrt()
 
     def set_by(self, x: Tensor) -> None:
         """Take mean and spread of rows ``(N, I)``."""

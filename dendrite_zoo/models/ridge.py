@@ -156,8 +156,10 @@ class RidgeClassifier(HubModel, nn.Module):
         def pairs() -> Iterator[tuple[Tensor, Tensor]]:
             for number, (x, y) in enumerate(labelled_batches(batches)):
                 x = self._checked(x)
-                if number == 0 and x.dtype == torch.int64:
-                    warnings.warn(TOKENS, stacklevel=2)
+                if number == 0:
+                    self.features.warn_of_scale(x)
+                    if x.dtype == torch.int64:
+                        warnings.warn(TOKENS, stacklevel=2)
                 yield x.where(x.isfinite(), torch.nan) if x.is_floating_point() else x, y  # the sums refuse NaN
 
         with self.features.set_by_accepted_rows():
@@ -165,7 +167,9 @@ class RidgeClassifier(HubModel, nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits ``(B, num_classes)``."""
-        return self.head(self.features(self._checked(x)))
+        x = self._checked(x)
+        self.features.warn_of_scale(x)
+        return self.head(self.features(x))
 
     def _checked(self, x: Tensor) -> Tensor:
         shape = self.config["input_shape"]

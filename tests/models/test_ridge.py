@@ -239,3 +239,19 @@ def test_numbers_of_tokens_are_not_learned_as_sizes_in_silence():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model.learn([(x.float(), y)])
+
+
+@pytest.mark.parametrize("shape", [64, (8, 8)])
+def test_pixels_on_another_scale_than_the_first_are_said_once(shape):
+    """Rows learned as floats from 0 to 255 and asked for as bytes were answered by chance, in silence."""
+    pixels = torch.randint(256, (40, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    y, model = torch.arange(40) % 2, RidgeClassifier(shape, num_classes=2, random_features=64)
+    model.learn([(pixels.float(), y)])
+    with pytest.warns(UserWarning, match=r"about 25\d times smaller than the first .* uint8 pixels are scaled"):
+        model(pixels)
+    model(pixels)
+    model = RidgeClassifier(shape, num_classes=2, random_features=64)
+    model.learn([(pixels, y)])
+    model(torch.zeros(1, 64)), model(pixels / 25)
+    with pytest.warns(UserWarning, match=r"about 25\d times larger"):
+        model.learn([(pixels.float(), y)])
