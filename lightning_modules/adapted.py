@@ -127,7 +127,9 @@ class AdaptedTasks(TaskClassifier):
             return
         now = model.learning, self.trainer.global_step
         if model.config["head"] == "ridge" and now != self._solved_at:
+            training = model.training
             model.fit_head(model.learning, self.task_batches())
+            model.train(training)
             self._solved_at = now
 
     def _nearest_task(self, model: AdaptedBackbone, task: int) -> int | None:

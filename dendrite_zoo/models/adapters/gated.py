@@ -1,7 +1,7 @@
 """A backbone, the gates on its channels, and what they make of an input."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar, get_args
 
@@ -18,6 +18,7 @@ from dendrite_zoo.models.adapters.builders import build_backbone
 from dendrite_zoo.models.adapters.classes import check_classes, classes_by_task, size_of_output
 from dendrite_zoo.models.adapters.context import AdapterContext, ContextKind
 from dendrite_zoo.models.adapters.features import FeatureExtractor, Stage, left_out, map_tensors, num_rows, rows_of
+from dendrite_zoo.models.adapters.gradient import Again, NotLearning
 from dendrite_zoo.models.adapters.head import HeadKind, TaskHeads
 from dendrite_zoo.models.adapters.state import WITHOUT_GATES, add_hooks
 
@@ -225,9 +226,10 @@ class GatedBackbone(HubModel, nn.Module):
         output = self._compute(x, task)
         if torch.is_grad_enabled() and runs_eagerly():
             if learns:
-                output = _Again.apply(output, self.column, lambda: self._compute(x, task, graph=True))
+                solved = self.heads.kind == "ridge" and bool(self.heads.is_solved[task])
+                output = Again.apply(output, self.column, lambda: self._compute(x, task, graph=True), solved)
             elif self.training:
-                output = _NotLearning.apply(output, self.column, task, self.learning)
+                output = NotLearning.apply(output, self.column, task, self.learning)
         return output
 
     def _compute(self, x: Any, task: int, *, graph: bool = False, trains: bool = False) -> Tensor:
@@ -266,35 +268,3 @@ class GatedBackbone(HubModel, nn.Module):
         """Write the column that learns to its place among the columns; ``state_dict()`` does so, too."""
         if self.learning is not None:
             self.columns[self.learning] = self.column
-
-
-class _Again(torch.autograd.Function):
-    """Leaves an output that was computed without a graph as it is, and computes it again where there is a gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, output: Tensor, column: Tensor, compute: Callable[[], Tensor]) -> Tensor:
-        ctx.column, ctx.compute = column, compute
-        return output.view_as(output)
-
-    @staticmethod
-    def backward(ctx: Any, *grad: Tensor) -> Any:
-        with torch.enable_grad():
-            (own,) = torch.autograd.grad(ctx.compute(), ctx.column, grad)
-        return grad[0], own, None
-
-
-class _NotLearning(torch.autograd.Function):
-    """Leaves the output of a task that does not learn as it is, and says so where something is to learn from it."""
-
-    @staticmethod
-    def forward(ctx: Any, output: Tensor, column: Tensor, task: int, learning: int | None) -> Tensor:
-        ctx.task, ctx.learning = task, learning
-        return output.view_as(output)
-
-    @staticmethod
-    def backward(ctx: Any, *grad: Tensor) -> Any:
-        now = "none does" if ctx.learning is None else f"task {ctx.learning} does"
-        raise RuntimeError(
-            f"Expected a loss of the task that learns, but got one of task {ctx.task}, while {now}. Tasks are learned "
-            f"one after another: call model.start_task({ctx.task}, batches_of_inputs) before it is trained."
-        )

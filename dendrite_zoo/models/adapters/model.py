@@ -146,8 +146,8 @@ class AdaptedBackbone(GatedBackbone):
         each seventh row, chosen by what is in it, which the gates were not trained on, either, the head chooses whether
         it is given features with gates: only where they are better. See `sees_gates`.
 
-        In train mode, with gradients, the task that learns is answered by the linear head still, to be trained on: call
-        ``model.eval()`` before you ask for answers.
+        Then the model is in eval mode, in which that head answers. In train mode the task that learns has the linear
+        head still: to train it on, call ``model.train()``.
 
         Args:
             task: a task that was started.
@@ -176,6 +176,7 @@ class AdaptedBackbone(GatedBackbone):
         best = self.heads.fit(task, rows(), ways=1 + gated)
         self.context.split_task(task, sums)
         self.status[task] = (self.status[task] & LEARNS) + WITHOUT_GATES * (gated and best == 0)
+        self.eval()
 
     def sees_gates(self, task: int) -> bool:
         """Whether gates have a part in the output for a task: its ridge head may have been better without."""

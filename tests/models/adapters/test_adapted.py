@@ -207,6 +207,20 @@ def test_the_ridge_head_is_the_discriminant_of_its_own_features():
     assert torch.equal(model(x, task=0), before), "while it learns, its linear head is what is trained"
 
 
+def test_a_solved_head_answers_and_gates_are_not_trained_by_it_in_silence():
+    """Without ``eval()`` the linear head answered, which a loop may not have trained at all."""
+    model, x = adapted("mlp", head="ridge")
+    model.start_task(0, [x])
+    model.train().fit_head(0, [(x, LABELS)])
+    assert not model.training and model(x, task=0).std() > 0
+    with pytest.raises(RuntimeError, match=r"Expected train mode to train .* Call model.train\(\)"):
+        F.cross_entropy(model(x, task=0), LABELS).backward()
+    image = x.clone().requires_grad_()
+    model(image, task=0).sum().backward()  # what an output depends on may be asked for
+    assert image.grad.any()
+    F.cross_entropy(model.train()(x, task=0), LABELS).backward()
+
+
 @pytest.mark.usefixtures("all_random_features")
 def test_a_ridge_head_sees_images_through_patches_of_the_first_task():
     model, x = adapted("convolutions", head="ridge", context="prototype")
