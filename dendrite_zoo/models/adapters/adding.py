@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from dendrite_zoo._core.torch import compiled_part, is_compiled
 from dendrite_zoo.hub.artifact import fingerprint
-from dendrite_zoo.layers.gate import channels_of
+from dendrite_zoo.layers.gate import BATCH_NORMS, channels_of
 from dendrite_zoo.models.adapters.context import ContextKind, random_features_for
 from dendrite_zoo.models.adapters.head import HeadKind
 from dendrite_zoo.models.adapters.model import AdaptedBackbone
@@ -82,6 +83,7 @@ def add_dendrites(
     found = find_layers(backbone, layers)
     seen = probe(backbone, example)
     found = _without_idle(backbone, found, seen.called, layers)
+    _warn_of_batch_statistics(backbone, seen.called)
     model = AdaptedBackbone(
         layers={name: channels_of(layer).number for name, layer in found.items()},  # type: ignore[union-attr]
         stages={name: list(stage) for name, stage in seen.stages.items()},
@@ -125,10 +127,27 @@ def _without_idle(
     return {name: layer for name, layer in found.items() if name not in idle}
 
 
+def _warn_of_batch_statistics(backbone: nn.Module, called: Sequence[str]) -> None:
+    """Warn of batch norms that normalise by the rows of a batch, in eval mode, too."""
+    norms = [name for name, m in backbone.named_modules() if type(m) in BATCH_NORMS and name in called]
+    if by_batch := [name for name in norms if (m := backbone.get_submodule(name)).training or m.running_var is None]:
+        warnings.warn(
+            f"{by_batch[0]} of {type(backbone).__name__} normalises by the rows of a batch in eval mode, too: what is "
+            "said of an input depends on those beside it, and what was learned of a task may change. Keep running "
+            "statistics (track_running_stats=True), and let eval() leave train mode.",
+            stacklevel=3,
+        )
+
+
 def _check_backbone(backbone: Any) -> None:
-    """Refuse what is no module, or is compiled already."""
+    """Refuse what is no module, is compiled already, or has layers of no size yet."""
     if not isinstance(backbone, nn.Module):
         raise TypeError(f"Expected `backbone` to be a torch.nn.Module, but got {type(backbone).__name__}.")
+    if lazy := [name for name, tensor in backbone.state_dict(keep_vars=True).items() if is_lazy(tensor)]:
+        raise ValueError(
+            f"Expected a network whose layers have their sizes, but got a lazy one in {lazy[0]!r}. Give it a batch of "
+            "its inputs first, backbone(x), or its trained weights."
+        )
     part = compiled_part(backbone)
     if part or is_compiled(backbone):
         got = f"one whose {part!r} is" if part else "one"

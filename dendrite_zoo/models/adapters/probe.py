@@ -208,7 +208,7 @@ def probe(backbone: nn.Module, example: Any = None) -> Probe:
         got = f"of shape {final}" if final else "without one"
         raise ValueError(
             f"Expected {type(backbone).__name__} to map a batch of {rows} inputs to features of shape ({rows}, ...), "
-            f"but got an output {got}. Wrap it in a module that returns its features, one row an input."
+            f"but got an output {got}. Give its inputs as `example=`, or wrap it in a module of one row an input."
         )
     return Probe([name for name, *_ in outputs], _stages(outputs, rows), input_shape(x))
 

@@ -138,6 +138,36 @@ def test_a_layer_that_is_never_called():
     assert list(model.config["layers"]) == ["0", "2"]
 
 
+def test_a_network_without_sizes_yet_is_refused():
+    network = nn.Sequential(nn.LazyConv2d(4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with pytest.raises(ValueError, match=r"layers have their sizes, but got a lazy one in '0.weight'.*backbone\(x\)"):
+        add_dendrites(network, layers="*", num_classes=2, max_tasks=2)
+    network(torch.rand(2, 3, 8, 8))
+    add_dendrites(network, layers="*", num_classes=2, max_tasks=2)
+
+
+class AlwaysTrains(nn.Module):
+    """Its norms are in train mode, whatever is asked for."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+
+    def train(self, mode=True):
+        return super().train(True)
+
+    def forward(self, x):
+        return self.norm(self.layer(x)).mean((2, 3))
+
+
+def test_norms_by_the_rows_of_a_batch_are_said():
+    """The inferred task of a row depended on the others, in silence."""
+    plain = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), nn.Flatten())
+    for network, name in [(plain, "1"), (AlwaysTrains(), "norm")]:
+        with pytest.warns(UserWarning, match=f"^{name} of .* normalises by the rows of a batch in eval mode, too"):
+            add_dendrites(network, layers=nn.Conv2d, num_classes=2, max_tasks=2)
+
+
 def test_an_output_that_is_no_features():
     class Summed(nn.Module):
         def __init__(self):
