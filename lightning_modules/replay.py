@@ -101,7 +101,8 @@ class ReplayClassifier(ContinualClassifier):
         **kwargs: for `ContinualClassifier`.
 
     Raises:
-        ValueError: as there, or a context that cannot be inferred; a checkpoint of another number of processes.
+        ValueError: as there, or a context that cannot be inferred; a checkpoint of another number of processes,
+            or without remembered rows.
 
     Example:
         >>> ReplayClassifier(nn.Linear(64, 10), buffer_size=200).reservoir.size
@@ -145,5 +146,10 @@ class ReplayClassifier(ContinualClassifier):
         states, trainer = checkpoint.get("reservoirs", []), attached_trainer(self)
         fitting = trainer is not None and trainer.state.fn == "fit"
         processes = 1 if trainer is None else trainer.world_size
+        if fitting and not states:
+            raise ValueError(
+                "Expected a checkpoint that has remembered rows, but got one of a module that keeps none. Go on as it "
+                "was, or start anew."
+            )
         if states and (fitting or len(states) == processes):
             self.reservoir.load_state_dict(state_of_rank(states, self.global_rank, processes, "remembered rows"))

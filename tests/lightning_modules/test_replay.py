@@ -94,6 +94,15 @@ def test_a_run_that_crashed_goes_on_to_the_bit(tmp_path):
         assert torch.equal(run(tmp_path / str(step), checkpoint=tmp_path / str(step) / "last.ckpt"), expected)
 
 
+def test_a_run_that_remembered_nothing_does_not_go_on_with_a_memory(tmp_path):
+    """The memory was empty, and earlier tasks were lost in silence."""
+    small = {"limit_train_batches": 1, "limit_val_batches": 0}
+    plain = ContinualClassifier(network())
+    fit(plain, epochs=1, **small).save_checkpoint(tmp_path / "last.ckpt")
+    with pytest.raises(ValueError, match="a checkpoint that has remembered rows, but got one of a module that keeps"):
+        fit(ReplayClassifier(network()), checkpoint=tmp_path / "last.ckpt", epochs=2, **small)
+
+
 def test_smoothing_goes_for_remembered_rows_too():
     torch.manual_seed(0)
     x, y = torch.randn(8, 64), torch.randint(10, (8,))
