@@ -154,9 +154,9 @@ class HubSource:
             ask = getattr(huggingface_hub, function)
             return ask(self.repo, *arguments, repo_type="dataset", revision=revision)
         except (OSError, HFValidationError, no_answer) as error:
-            said = " ".join(str(error).split())[:300]
+            said = " ".join(str(error).split())[:300].rstrip(".")
             raise ConnectionError(
-                f"The Hub's data set {self.repo!r} could not be downloaded: {said} Check the name and the connection, "
+                f"The Hub's data set {self.repo!r} could not be downloaded: {said}. Check the name and the connection, "
                 f"or name a folder with a copy in {MIRROR}: <folder>/{self.repo}/<its files>."
             ) from error
 

@@ -17,6 +17,7 @@ from dendrite_zoo.streams.cached import cached, extra
 __all__ = ["ImageFolder"]
 
 EXTENSIONS = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".ppm", ".pgm", ".tif", ".tiff"}
+EXPECTED = "folders with images, one for each class"
 SPLITS = {"train": ("train", "training"), "test": ("test", "testing", "validation", "valid", "val")}
 GREY, COLOUR = ("1", "L", "LA"), ("P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LAB")
 BILINEAR: Any = 2  # as pillow calls it; it averages where it makes smaller
@@ -176,13 +177,27 @@ def class_files(folder: Path) -> dict[str, list[Path]]:
 
     Raises:
         FileNotFoundError: there are none.
+        ValueError: there is one class alone, whose images are all in further folders.
     """
     classes = {}
     for part in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        images = sorted(path for path in part.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
+        images = sorted(
+            path
+            for path in part.rglob("*")
+            if path.suffix.lower() in EXTENSIONS and path.is_file() and not path.name.startswith(".")
+        )
         if images:
             classes[part.name] = images
     if not classes:
-        expected = "folders with images, one for each class"
-        raise FileNotFoundError(f"Expected {expected}, but found none in {str(folder)!r}. Check the path.")
+        raise FileNotFoundError(f"Expected {EXPECTED}, but found none in {str(folder)!r}. Check the path.")
+    if len(classes) == 1:
+        _check_depth(folder / next(iter(classes)), *classes.values())
     return classes
+
+
+def _check_depth(folder: Path, images: list[Path]) -> None:
+    """Refuse the only class where its images are in several folders, and those the classes."""
+    inner = sorted({path.relative_to(folder).parts[0] for path in images if path.parent != folder})
+    if len(inner) > 1 and all(path.parent != folder for path in images):
+        got = f"one, with folders {', '.join(inner[:3])}"
+        raise ValueError(f"Expected {EXPECTED}, but found {got}. Give {str(folder)!r}.")

@@ -182,6 +182,19 @@ def test_images_of_several_sizes_are_brought_to_one(tmp_path):
         load_source(str(tmp_path / "0"))
 
 
+def test_classes_that_lie_deeper_are_not_one_class_in_silence(tmp_path):
+    """As in an archive unpacked into a folder of its own; what a Mac adds to it is no image."""
+    for name in ("inner/a/0.png", "inner/b/1.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((4, 4), 9, "uint8")).save(tmp_path / name)
+    for name in ("__MACOSX/a/._0.png", "inner/a/._0.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(ValueError, match="one for each class, but found one, with folders a, b. Give .*inner"):
+        ImageFolder(tmp_path).read()
+    assert ImageFolder(tmp_path / "inner").read()["y_train"].tolist() == [0, 1]
+
+
 SCRIPT = """
 import warnings
 warnings.simplefilter("error", ResourceWarning)
