@@ -71,7 +71,7 @@ def hold_out(
 
     Args:
         targets: ``(N,)`` labels, or ``(N, ...)`` floats.
-        share: between 0 and 1; in each class rounded to whole rows.
+        share: between 0 and 1; in each class rounded to whole rows, one or more. Of a class that has but one, none.
         seed: other seeds choose other rows.
         name: of the share, for the message.
         remedy: what to do where it is impossible.
@@ -80,21 +80,18 @@ def hold_out(
         A mask ``(N,)``, True where a row is held out.
 
     Raises:
-        ValueError: all rows of a class would be held out, or none of them.
+        ValueError: no class has two rows.
     """
     generator, mask = random_state(seed, key=(0,)), torch.zeros(len(targets), dtype=torch.bool)
     classes = not targets.is_floating_point()
     labels = targets.cpu() if classes else torch.zeros(len(targets))
     for label in labels.unique():
         rows = torch.nonzero(labels == label).flatten()
-        count = round(share * len(rows))
-        if not 0 < count < len(rows):
-            of_class = f" of class {int(label)}" if classes else ""
-            raise ValueError(
-                f"Expected {name} to split the rows of every class, but got {share}, which takes {count} of "
-                f"{len(rows)} rows{of_class}. {remedy}"
-            )
+        count = min(max(1, round(share * len(rows))), len(rows) - 1)
         mask[rows[_order(generator, len(rows))[:count]]] = True
+    if not mask.any():
+        each = " of each class" if classes else ""
+        raise ValueError(f"Expected {name}, {share}, to split two rows{each} or more, but got one{each}. {remedy}")
     return mask
 
 

@@ -235,7 +235,8 @@ def _from_tensors(tensors: Sequence[Tensor]) -> Source:
         x, y = tensors
         remedy = "Pass (x_train, y_train, x_test, y_test)."
         test = hold_out(y, TEST_SHARE, seed=0, name="the share held out for testing", remedy=remedy)
-        rank_zero_info(f"A fifth of the {len(x)} rows is held out as the test split, for no test data were given.")
+        which = f"A fifth of the {len(x)} rows, and none of a class of one row"
+        rank_zero_info(f"{which}, is held out as the test split, for no test data were given.")
         tensors = x[~test], y[~test], x[test], y[test]
     x_train, y_train, x_test, y_test = tensors
     for name, test, train in (("x", x_test, x_train), ("y", y_test, y_train)):

@@ -64,9 +64,11 @@ def test_rows_are_held_out_of_each_class_alike():
     assert not mask.equal(hold_out(labels, 0.2, seed=1))
 
 
-@pytest.mark.parametrize("share", [0.01, 0.99])
-def test_a_class_cannot_be_held_out_whole_or_not_at_all(share):
-    with pytest.raises(
-        ValueError, match=rf"Expected `val_fraction` .* but got {share}, which takes \d+ of 10 rows of class 3. Change"
-    ):
-        hold_out(torch.full((10,), 3), share, seed=0)
+@pytest.mark.parametrize(("share", "of_ten"), [(0.01, 1), (0.2, 2), (0.99, 9)])
+def test_of_rare_classes_one_row_is_held_out_and_one_is_learned(share, of_ten):
+    """A class of two rows among a hundred others was refused."""
+    labels = torch.tensor([0] * 10 + [1] * 2 + [2])
+    mask = hold_out(labels, share, seed=0)
+    assert [int(mask[labels == label].sum()) for label in (0, 1, 2)] == [of_ten, 1, 0]
+    with pytest.raises(ValueError, match="Expected `val_fraction`.* two rows of each class .* but got one .*Change it"):
+        hold_out(torch.arange(10), share, seed=0)

@@ -197,11 +197,13 @@ class TestTensors:
         assert (len(held_out.y_train), len(held_out.y_test)) == (8, 2) and held_out.y_train.dtype == torch.float32
         assert torch.cat([held_out.y_train, held_out.y_test]).sum().item() == pytest.approx(y.sum().item(), rel=1e-5)
 
-    def test_without_test_data_a_class_needs_rows_for_both(self):
-        with pytest.raises(
-            ValueError, match=r"takes 0 of 1 rows of class 2. Pass \(x_train, y_train, x_test, y_test\)"
-        ):
-            load_source((torch.zeros(11, 2), torch.tensor([0] * 5 + [1] * 5 + [2])))
+    def test_without_test_data_a_class_of_one_row_is_learned_and_not_tested(self, caplog):
+        caplog.set_level("INFO")
+        source = load_source((torch.zeros(13, 2), torch.tensor([0] * 5 + [1] * 5 + [2] + [3] * 2)))
+        assert source.y_test.tolist() == [0, 1, 3] and source.y_train.tolist() == [0] * 4 + [1] * 4 + [2, 3]
+        assert "none of a class of one row, is held out" in caplog.text
+        with pytest.raises(ValueError, match=r"got one of each class. Pass \(x_train, y_train, x_test, y_test\)"):
+            load_source((torch.zeros(3, 2), torch.arange(3)))
 
     def test_images(self):
         y = torch.zeros(6, dtype=torch.long)
