@@ -217,7 +217,10 @@ class RunningSums:
     def _what_is_wrong(self, h: Tensor, y: Tensor, number: int) -> str:
         if h.ndim != 2 or h.shape[1] != self.head.in_features or y.shape != h.shape[:1]:
             got = f"{tuple(h.shape)} and {tuple(y.shape)} in batch {number} (from 0)"
-            return f"Expected features (batch, {self.head.in_features}) and labels (batch,), but got {got}."
+            remedy = (
+                "" if y.shape == h.shape[:1] else " Give one label a row: y.reshape(-1), or y.argmax(1) of one-hot."
+            )
+            return f"Expected features (batch, {self.head.in_features}) and labels (batch,), but got {got}.{remedy}"
         if y.is_floating_point() or y.is_complex():
             return (
                 f"Expected integers as labels, but got {y.dtype} in batch {number} (from 0). Convert them with .long()."

@@ -34,7 +34,7 @@ class Again(torch.autograd.Function):
         if ctx.solved and not ctx.needs_input_grad[0]:  # that of an input may be asked for, beside
             raise RuntimeError(
                 "Expected train mode to train a task whose ridge head is solved, but got eval mode, in which gates "
-                "have the gradient of that head. Call model.train() before, and model.fit_head(task, batches) afterwards."
+                "have the gradient of that head. Call model.train() before, and model.fit_head(task, batches) after."
             )
         with torch.enable_grad():
             (own,) = torch.autograd.grad(ctx.compute(), ctx.column, grad)

@@ -213,7 +213,7 @@ def test_a_solved_head_answers_and_gates_are_not_trained_by_it_in_silence():
     model.start_task(0, [x])
     model.train().fit_head(0, [(x, LABELS)])
     assert not model.training and model(x, task=0).std() > 0
-    with pytest.raises(RuntimeError, match=r"Expected train mode to train .* Call model.train\(\)"):
+    with pytest.raises(RuntimeError, match=r"Expected train mode to train .* Call model.train\(\) before"):
         F.cross_entropy(model(x, task=0), LABELS).backward()
     image = x.clone().requires_grad_()
     model(image, task=0).sum().backward()  # what an output depends on may be asked for
