@@ -177,4 +177,9 @@ class RidgeClassifier(HubModel, nn.Module):
             raise TypeError(f"Expected `x` to be a tensor (batch, {shape}), but got {type(x).__name__}.")
         if math.prod(x.shape[1:]) != (shape if isinstance(shape, int) else math.prod(shape)):
             raise wrong_argument("x", f"of shape (batch, {shape}), or one that flattens to it", tuple(x.shape))
+        own = [shape] if isinstance(shape, int) else [side for side in shape if side != 1]
+        sides = [side for side in x.shape[1:] if side != 1]
+        if sides != own and sorted(sides) == sorted(own):
+            remedy = "Permute the images: channels last are x.permute(0, 3, 1, 2)."
+            raise wrong_argument("x", f"of shape (batch, {shape}), as `input_shape`", tuple(x.shape), remedy)
         return x / 255 if x.dtype == torch.uint8 else x  # as streams scale pixels

@@ -231,6 +231,18 @@ def test_pixels_of_a_byte_are_those_of_a_stream():
     assert torch.equal(model(pixels), model(pixels / 255))
 
 
+@pytest.mark.parametrize(("shape", "wrong"), [((3, 8, 8), (8, 8, 3)), ((8, 4), (4, 8))])
+def test_images_with_their_sides_in_another_order_are_refused(shape, wrong):
+    """They were read in another order than those that were learned, and answered by chance, in silence."""
+    model = RidgeClassifier(shape, num_classes=2, random_features=64)
+    x, y = torch.rand(20, *shape), torch.arange(20) % 2
+    model.learn([(x, y)])
+    assert torch.equal(model(x.flatten(1)), model(x)) and torch.equal(model(x[..., None]), model(x))
+    for act in (model, lambda x: model.learn([(x, y)])):
+        with pytest.raises(ValueError, match=r"as `input_shape`, but got \(20, .* channels last are x.permute"):
+            act(torch.rand(20, *wrong))
+
+
 def test_numbers_of_tokens_are_not_learned_as_sizes_in_silence():
     model = RidgeClassifier(6, num_classes=2, random_features=64)
     x, y = torch.randint(50, (40, 6)), torch.arange(40) % 2
