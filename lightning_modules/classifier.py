@@ -25,12 +25,7 @@ from dendrite_zoo.lightning_modules.losses import (
     shape_explained,
 )
 from dendrite_zoo.lightning_modules.new_tasks import NewTaskModule
-from dendrite_zoo.lightning_modules.outcome import (
-    LastBatches,
-    warn_of_few_steps,
-    warn_of_few_units,
-    warn_of_lost_contexts,
-)
+from dendrite_zoo.lightning_modules.outcome import Outcome
 from dendrite_zoo.lightning_modules.schedules import Schedule
 from dendrite_zoo.models import AdaptedBackbone, RidgeClassifier
 from dendrite_zoo.models.loading import as_model, saved_config
@@ -65,7 +60,7 @@ class TaskClassifier(NewTaskModule):
     ) -> None:
         super().__init__()
         self._has_looked = False  # at the scale of an input
-        self._last_batches = LastBatches()
+        self._outcome = Outcome()
         self.model = as_model(model, nn.Module)
         self.untrained = nn.Parameter(torch.zeros(())) if isinstance(self.model, RidgeClassifier) else None
         self.given_context = context
@@ -124,17 +119,12 @@ class TaskClassifier(NewTaskModule):
         """Take note of the loss, where it says how much of a task was learned."""
         super().on_train_batch_end(outputs, batch, batch_idx)
         if self.untrained is None and self.loss_function is None and type(self).loss is TaskClassifier.loss:
-            self._last_batches.note(self.boundary.task or 0, outputs, batch)
+            self._outcome.note(self.trainer, self.boundary.task or 0, outputs, batch)
 
     def on_train_end(self) -> None:
-        """Say what was not learned."""
-        solved = isinstance(self.model, AdaptedBackbone) and self.model.config["head"] == "ridge"
-        if not solved:  # a head that is solved needs no steps
-            fits = self._last_batches.fits(self.trainer.accumulate_grad_batches)
-            warn_of_few_steps(self.trainer, fits)
-            warn_of_few_units(self.model, fits)
-        self._last_batches = LastBatches()
-        warn_of_lost_contexts(self.trainer, self.context)
+        """Say what was not learned, and what was forgotten."""
+        self._outcome.say(self.trainer, self.model, self.context)
+        self._outcome = Outcome()
 
     def start_context(self, task: int, batches: Iterable[Any]) -> None:
         """Compute the context of a task, as it is to be once a batch of the task was trained on."""

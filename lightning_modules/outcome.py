@@ -1,6 +1,7 @@
-"""What a fit has not learned, said when it ends, where something can be done about it."""
+"""What a fit has not learned, or has forgotten, said when it ends, where something can be done about it."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from dendrite_zoo._core.batches import with_labels_apart
 from dendrite_zoo._core.describe import ranges
 from dendrite_zoo.contexts import FoundContext, PrototypeContext, TaskContext
-from dendrite_zoo.models import ActiveDendriteClassifier
+from dendrite_zoo.models import ActiveDendriteClassifier, AdaptedBackbone
 from dendrite_zoo.models.adapters.context import AdapterContext
 from dendrite_zoo.row_sparse.subnetworks import num_active
 
@@ -19,18 +20,21 @@ FEW_STEPS = 100  # of the optimizer, for a task
 FEW_UNITS = 10  # active in a layer
 HARDLY, BADLY = 0.7, 0.3  # of the loss of a guess that knows how frequent the classes are
 FOUND = 0.3  # of the way from chance to 1
+FORGOTTEN = 0.15  # of accuracy, in the mean over tasks
 
 
-class LastBatches:
-    """How long each task of a fit was trained, and how well its last batch fitted."""
+class Outcome:
+    """How long each task of a fit was trained, how well its last batch fitted, and how it did before the next."""
 
     def __init__(self) -> None:
         self._batches: dict[int, tuple[int, Tensor, Tensor]] = {}
+        self._learned: dict[int, float] = {}  # accuracy after each task, when the next begins
 
-    def note(self, task: int, outputs: Any, batch: Any) -> None:
+    def note(self, trainer: Trainer, task: int, outputs: Any, batch: Any) -> None:
         """Take note of a batch that was trained on.
 
         Args:
+            trainer: whose metrics are those of the last validation.
             task: of the batch.
             outputs: the loss, as a Trainer gives it to ``on_train_batch_end``.
             batch: ``(x, y, ...)``; of others no note is taken, nor where ``y`` are not classes ``(B,)``.
@@ -40,6 +44,8 @@ class LastBatches:
         labels = parts[1] if isinstance(parts, (list, tuple)) and len(parts) > 1 else None
         if isinstance(loss, Tensor) and isinstance(labels, Tensor):
             if labels.ndim == 1 and not labels.is_floating_point():
+                if task not in self._batches:
+                    self._learned = {**_accuracies(trainer, self._batches), **self._learned}
                 self._batches[task] = (self._batches[task][0] + 1 if task in self._batches else 1, loss, labels)
 
     def fits(self, accumulated: int) -> dict[int, "Fit"]:
@@ -49,6 +55,15 @@ class LastBatches:
             if (guess := entropy(labels)) > 0:
                 found[task] = Fit(max(1, batches // accumulated), float(loss) * accumulated, guess)
         return found
+
+    def say(self, trainer: Trainer, model: nn.Module, context: TaskContext | None) -> None:
+        """Warn of what was not learned, and of what was forgotten."""
+        if not (isinstance(model, AdaptedBackbone) and model.config["head"] == "ridge"):  # which needs no steps
+            fits = self.fits(trainer.accumulate_grad_batches)
+            warn_of_few_steps(trainer, fits)
+            warn_of_few_units(model, fits)
+        if not warn_of_lost_contexts(trainer, context):
+            warn_of_forgetting(trainer, model, self._learned)
 
 
 class Fit(NamedTuple):
@@ -108,46 +123,77 @@ def warn_of_few_units(model: nn.Module, fits: Mapping[int, Fit]) -> None:
         )
 
 
-def warn_of_lost_contexts(trainer: Trainer, context: TaskContext | None) -> None:
-    """Warn where the last validation found hardly any row's task, though each has a context of its own."""
+def warn_of_forgetting(trainer: Trainer, model: nn.Module, learned: Mapping[int, float]) -> None:
+    """Warn where a network of ours has forgotten much of the tasks that it learned before its last.
+
+    Args:
+        trainer: whose metrics are those of the last validation.
+        model: the network.
+        learned: the accuracy on each earlier task, after it was learned.
+    """
+    now = _accuracies(trainer, learned)
+    lost = [learned[task] - now[task] for task in now]
+    if not lost or not isinstance(model, ActiveDendriteClassifier) or (share := sum(lost) / len(lost)) < FORGOTTEN:
+        return
+    rank_zero_warn(
+        f"The network has forgotten much of task{'s' * (len(now) > 1)} {ranges(list(now))}: accuracy fell by "
+        f"{share:.2f} since they were learned, to {sum(now.values()) / len(now):.2f}, for tasks share units. To forget "
+        "nothing, give each a subnetwork that later ones leave as it is: ActiveDendriteClassifier(..., "
+        "winners='context', context='ridge') and ContinualClassifier(..., learn='new'). Wider layers, and "
+        "SynapticIntelligence or ElasticWeightConsolidation among the callbacks, keep more, too."
+    )
+
+
+def _accuracies(trainer: Trainer, tasks: Iterable[int]) -> dict[int, float]:
+    """Accuracy on tasks in the last validation, of those that it had."""
+    metrics = trainer.callback_metrics
+    found = {task: float(metrics[key]) for task in tasks if (key := f"val/task_{task}/acc") in metrics}
+    return {task: accuracy for task, accuracy in found.items() if not math.isnan(accuracy)}
+
+
+def warn_of_lost_contexts(trainer: Trainer, context: TaskContext | None) -> bool:
+    """Warn where the last validation found hardly any row's task, though each has a context of its own; say whether."""
     if isinstance(context, FoundContext):
-        _warn_of_one_cluster(trainer, context)
-    elif context is not None:
-        _warn_of_few_found(trainer, context)
+        return _warn_of_one_cluster(trainer, context)
+    return context is not None and _warn_of_few_found(trainer, context)
 
 
-def _warn_of_few_found(trainer: Trainer, context: TaskContext) -> None:
+def _warn_of_few_found(trainer: Trainer, context: TaskContext) -> bool:
     """Warn where the last validation found the tasks of not many more rows than a guess does."""
     metrics = trainer.callback_metrics
     known = context.counts.nonzero().flatten().tolist()
     shares = [metrics[key] for task in known if (key := f"val/task_{task}/context_acc") in metrics]
     if len(shares) < 2:
-        return
+        return False
     share, chance = float(torch.stack([torch.as_tensor(s).float().cpu() for s in shares]).nanmean()), 1 / len(known)
-    if share < chance + FOUND * (1 - chance):
-        remedy, finder = "Where the task is known at test, give it: context_at_test='given'.", context
-        if isinstance(context, AdapterContext) and context.inner is not None:
-            finder = context.inner
-        if isinstance(finder, PrototypeContext):
-            remedy = (
-                "It knows the mean input of each task, and these have nearly the same, as where each column was "
-                "brought to mean 0: context='ridge' finds tasks by whatever differs. " + remedy
-            )
-        rank_zero_warn(
-            f"{type(finder).__name__} finds the task of {share:.0%} of the validation rows of {len(known)} tasks "
-            f"(chance: {chance:.0%}), so that most rows are answered as those of another task. {remedy} Where tasks "
-            "want the same answers, this costs little: evaluate_contexts(model, stream) says how much."
+    if share >= chance + FOUND * (1 - chance):
+        return False
+    remedy, finder = "Where the task is known at test, give it: context_at_test='given'.", context
+    if isinstance(context, AdapterContext) and context.inner is not None:
+        finder = context.inner
+    if isinstance(finder, PrototypeContext):
+        remedy = (
+            "It knows the mean input of each task, and these have nearly the same, as where each column was "
+            "brought to mean 0: context='ridge' finds tasks by whatever differs. " + remedy
         )
+    rank_zero_warn(
+        f"{type(finder).__name__} finds the task of {share:.0%} of the validation rows of {len(known)} tasks "
+        f"(chance: {chance:.0%}), so that most rows are answered as those of another task. {remedy} Where tasks "
+        "want the same answers, this costs little: evaluate_contexts(model, stream) says how much."
+    )
+    return True
 
 
-def _warn_of_one_cluster(trainer: Trainer, context: FoundContext) -> None:
+def _warn_of_one_cluster(trainer: Trainer, context: FoundContext) -> bool:
     """Warn where all tasks of a stream were taken for one, so that dendrites have done nothing."""
     data = getattr(trainer, "datamodule", None)
     first, last = getattr(data, "first_task", 0), getattr(data, "current_task", None)
-    if isinstance(last, int) and last > first and context.num_tasks == 1:
-        rank_zero_warn(
-            f"{type(context).__name__} finds the task of no row: it took tasks {first} to {last} for one cluster, so "
-            "that every input has the same context. Their means are nearly the same, as where each column was brought "
-            "to mean 0. Where tasks want different answers, and it is known when one begins, context='ridge' tells "
-            "them apart."
-        )
+    if not isinstance(last, int) or last <= first or context.num_tasks > 1:
+        return False
+    rank_zero_warn(
+        f"{type(context).__name__} finds the task of no row: it took tasks {first} to {last} for one cluster, so "
+        "that every input has the same context. Their means are nearly the same, as where each column was brought "
+        "to mean 0. Where tasks want different answers, and it is known when one begins, context='ridge' tells "
+        "them apart."
+    )
+    return True

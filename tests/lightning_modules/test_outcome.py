@@ -8,7 +8,7 @@ from torch import nn
 
 from dendrite_zoo.lightning_modules import ContinualClassifier, MultiTaskClassifier
 from dendrite_zoo.models import ActiveDendriteClassifier, RidgeClassifier
-from dendrite_zoo.streams import MixedTasks, PermutedTasks, TaskSequence
+from dendrite_zoo.streams import MixedTasks, PermutedTasks, SplitTasks, TaskSequence
 from tests.lightning_modules.quiet import fit
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers|.*smaller than the logging")
@@ -101,3 +101,14 @@ def test_but_not_where_none_is_to_be_found(way):
 def test_nor_where_they_are_found():
     stream = PermutedTasks("digits", num_tasks=2, epochs_per_task=1)
     assert LOST not in said(ContinualClassifier(ActiveDendriteClassifier(64, [32], 10, max_tasks=2)), stream)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_what_was_forgotten_is_said_with_what_forgets_nothing(kept):
+    """The remedy, taken at its word, is one."""
+    model = {"winners": "context", "context": "ridge"} if kept else {}
+    stream = SplitTasks("digits", num_tasks=2, epochs_per_task=20)
+    network = ActiveDendriteClassifier(64, [64], 10, max_tasks=2, **model)
+    text = said(ContinualClassifier(network, learn="new" if kept else "all"), stream)
+    assert ("has forgotten much of task 0: accuracy fell by 0." in text) == (not kept)
+    assert ("winners='context', context='ridge') and ContinualClassifier(..., learn='new')" in text) == (not kept)
