@@ -123,7 +123,7 @@ class TaskClassifier(NewTaskModule):
 
     def on_train_end(self) -> None:
         """Say what was not learned, and what was forgotten."""
-        self._outcome.say(self.trainer, self.model, self.context)
+        self._outcome.say(self.trainer, self.model, self.context, kept=self.new is not None)
         self._outcome = Outcome()
 
     def start_context(self, task: int, batches: Iterable[Any]) -> None:

@@ -21,6 +21,16 @@ FEW_UNITS = 10  # active in a layer
 HARDLY, BADLY = 0.7, 0.3  # of the loss of a guess that knows how frequent the classes are
 FOUND = 0.3  # of the way from chance to 1
 FORGOTTEN = 0.15  # of accuracy, in the mean over tasks
+SHARED = (
+    "for tasks share units. To forget nothing, give each a subnetwork that later ones leave as it is: "
+    "ActiveDendriteClassifier(..., winners='context', context='ridge') and ContinualClassifier(..., learn='new'). "
+    "Wider layers, and SynapticIntelligence or ElasticWeightConsolidation among the callbacks, keep more, too."
+)
+KEPT = (
+    "though nothing that they use has changed: their rows are taken for those of other tasks, or classes that were "
+    "learned later win. context='ridge' tells tasks apart by whatever differs, and a RidgeClassifier weighs all "
+    "classes alike."
+)
 
 
 class Outcome:
@@ -56,14 +66,14 @@ class Outcome:
                 found[task] = Fit(max(1, batches // accumulated), float(loss) * accumulated, guess)
         return found
 
-    def say(self, trainer: Trainer, model: nn.Module, context: TaskContext | None) -> None:
-        """Warn of what was not learned, and of what was forgotten."""
+    def say(self, trainer: Trainer, model: nn.Module, context: TaskContext | None, *, kept: bool) -> None:
+        """Warn of what was not learned, and of what was forgotten; ``kept`` where nothing that tasks use changes."""
         if not (isinstance(model, AdaptedBackbone) and model.config["head"] == "ridge"):  # which needs no steps
             fits = self.fits(trainer.accumulate_grad_batches)
             warn_of_few_steps(trainer, fits)
             warn_of_few_units(model, fits)
         if not warn_of_lost_contexts(trainer, context):
-            warn_of_forgetting(trainer, model, self._learned)
+            warn_of_forgetting(trainer, model, self._learned, kept)
 
 
 class Fit(NamedTuple):
@@ -123,24 +133,23 @@ def warn_of_few_units(model: nn.Module, fits: Mapping[int, Fit]) -> None:
         )
 
 
-def warn_of_forgetting(trainer: Trainer, model: nn.Module, learned: Mapping[int, float]) -> None:
+def warn_of_forgetting(trainer: Trainer, model: nn.Module, learned: Mapping[int, float], kept: bool) -> None:
     """Warn where a network of ours has forgotten much of the tasks that it learned before its last.
 
     Args:
         trainer: whose metrics are those of the last validation.
         model: the network.
         learned: the accuracy on each earlier task, after it was learned.
+        kept: whether nothing that an earlier task uses has changed.
     """
     now = _accuracies(trainer, learned)
     lost = [learned[task] - now[task] for task in now]
     if not lost or not isinstance(model, ActiveDendriteClassifier) or (share := sum(lost) / len(lost)) < FORGOTTEN:
         return
+    why = KEPT if kept else SHARED
     rank_zero_warn(
         f"The network has forgotten much of task{'s' * (len(now) > 1)} {ranges(list(now))}: accuracy fell by "
-        f"{share:.2f} since they were learned, to {sum(now.values()) / len(now):.2f}, for tasks share units. To forget "
-        "nothing, give each a subnetwork that later ones leave as it is: ActiveDendriteClassifier(..., "
-        "winners='context', context='ridge') and ContinualClassifier(..., learn='new'). Wider layers, and "
-        "SynapticIntelligence or ElasticWeightConsolidation among the callbacks, keep more, too."
+        f"{share:.2f} since they were learned, to {sum(now.values()) / len(now):.2f}, {why}"
     )
 
 
