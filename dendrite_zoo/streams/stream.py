@@ -258,8 +258,9 @@ class TaskStream(TaskDataModule):
         """
         self.prepare_data()
         if self.trainer is not None and stage == TrainerFn.FITTING and self.given_epochs is None:
-            if getattr(self.trainer.lightning_module, "untrained", None) is not None:  # it needs one pass
-                self.trainer.fit_loop.max_epochs = self.num_tasks - self.first_task
+            if self.trainer.max_epochs == self.max_epochs:  # which nobody chose
+                enough = getattr(self.trainer.lightning_module, "enough_epochs", None) or self._enough_epochs
+                self.trainer.fit_loop.max_epochs = (self.num_tasks - self.first_task) * min(enough, self._enough_epochs)
         super().setup(stage)
         if self.trainer is not None:
             self.move(self.trainer.strategy.root_device)

@@ -80,6 +80,16 @@ class Stop(Callback):
         raise RuntimeError("stopped")
 
 
+@pytest.mark.parametrize(("head", "given", "epochs"), [("ridge", None, 3), ("ridge", 8, 4), ("linear", None, 50)])
+def test_by_default_gates_have_few_epochs_before_a_head_that_is_solved(head, given, epochs):
+    data = stream(epochs=None)
+    options = data.trainer_kwargs() | ({"max_epochs": given} if given else {})
+    trainer = Trainer(**options, **QUIET, max_steps=1)
+    assert trainer.max_epochs == (given or 100)
+    trainer.fit(ContinualClassifier(adapted(head=head)), data)
+    assert (trainer.max_epochs, data.epochs_per_task) == (2 * epochs, epochs)
+
+
 def test_a_task_that_no_batch_was_trained_on_has_not_begun():
     """What it could not change is not copied until then: solved heads are the largest of what a model has."""
     model, stop = adapted(head="ridge", context="prototype", num_classes=50), Stop()
