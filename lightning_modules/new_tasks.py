@@ -158,7 +158,7 @@ class NewTaskModule(TaskModule):
         if (new := self.new) is None:
             return
         refuse_swa(attached_trainer(self))
-        if self.knows_tasks() or self.model in TRAINED:
+        if self.knows_tasks() or self.model in TRAINED or getattr(self.model, "learned_tasks", None):
             self._own()
         else:
             rank_zero_info("learn='new': the network knows no task yet, and all of it learns the first.")

@@ -270,8 +270,9 @@ def warn_of_plan(data: OnlineTasks, actor_warmup: int) -> None:
             "actions in each environment."
         )
     if data.updates_per_round and not updates:
+        of_one, share = (" of a task", steps // len(data.tasks)) if data.order == "sequential" else ("", steps)
         rank_zero_warn(
-            f"Expected `warmup_steps` to be fewer than the env_steps, {steps}, but got {data.warmup_steps}: "
+            f"Expected `warmup_steps` to be fewer than the env_steps{of_one}, {share}, but got {data.warmup_steps}: "
             "nothing will be learned. Lower `warmup_steps`, or raise `env_steps`."
         )
     elif updates and actor_warmup >= updates:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
+from jsonargparse.typing import NonNegativeInt, PositiveInt
 from rich.console import Console
 from rich.table import Table
 
@@ -34,8 +35,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--backbone", help="What builds the network that dendrites are on: a function, such as my_networks.resnet.")
     add("--data", help="A local folder to take the data from.")
     add("--json", dest="json_file", type=Path, help="Write the scores there, too.")
-    add("--goals", type=int, help="Of a policy: test goals of each task, one episode each (default: 50).")
-    add("--processes", type=int, help="Of a policy: worker processes; 0 for this one alone (default: 2).")
+    add("--goals", type=PositiveInt, help="Of a policy: test goals of each task, one episode each (default: 50).")
+    add("--processes", type=NonNegativeInt, help="Of a policy: worker processes; 0 for this one alone (default: 2).")
     add(
         "--stop-at-success", action="store_true", default=None, help="Of a policy: end episodes there, which is faster."
     )

@@ -1,9 +1,11 @@
 """What the record of a policy has beside what was logged: goals that it played, and what a skill took."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 from lightning.pytorch import LightningModule, Trainer
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
@@ -27,11 +29,11 @@ def policy_scores(
         policy: that was trained.
         trainer: that trained it.
         module: of the policy.
-        goals: of each task; none are played with 0, or where tasks do not say what success is.
+        goals: of each task; none are played with 0, or where only some tasks say what success is.
         sequential: the tasks were learned one after another.
 
     Returns:
-        What was reached, if anything was played; and fields of the run's record.
+        What was reached, if it can be recorded; and fields of the run's record.
     """
     data: Any = getattr(trainer, "datamodule", None)
     tasks = list(getattr(data, "tasks", policy.tasks))
@@ -40,13 +42,17 @@ def policy_scores(
         record |= _of_sequence(trainer, module)
     specs = getattr(data, "specs", ()) or [MetaWorldTask(name) for name in tasks if name in MT50]
     silent = without_success(specs)
-    if goals and silent:
+    some = 0 < len(silent) < len(specs)
+    if goals and some:
         where = "the run leaves no record. What it returned is in metrics.csv"
-        print(f"No goals were played, for {', '.join(silent)} do not say what success is: {where}.")
-    if not goals or silent or len(specs) < len(tasks):
-        return None, record  # a record is of shares from 0 to 1
+        print(f"No goals were played, for {', '.join(silent)} do not say what success is, and others do: {where}.")
+    if not goals or some or len(specs) < len(tasks):
+        return None, record
     options = {"num_goals": goals, **play_options(data)}
     report = evaluate_policy(policy.eval(), specs, progress=True, **options)
+    if silent:  # a record is of shares from 0 to 1
+        show_returns(report, f"{goals} starts a task, never trained on")
+        return None, record
     show_success(report, f"{goals} test goals a task")
     kinds = {isinstance(spec, MetaWorldTask) for spec in specs}
     libraries = [name for kind in kinds for name in (("metaworld", "mujoco") if kind else ("gymnasium",))]
@@ -68,6 +74,15 @@ def show_success(report: SuccessReport, title: str) -> None:
     length = "an episode" if report.max_steps is None else f"an episode of {report.max_steps}"
     Console().print(table)
     Console().print(f"Success at any step of {length}; in brackets the 95 % interval over goals.")
+
+
+def show_returns(report: SuccessReport, title: str) -> None:
+    """Print what a policy's episodes returned in each task, where these do not say what success is."""
+    table = Table("task", "mean return", "lowest", "highest", title=title)
+    for task, returns in zip(report.tasks, cast("NDArray[np.float64]", report.returns), strict=True):
+        table.add_row(task, *(f"{value:.4g}" for value in (returns.mean(), returns.min(), returns.max())))
+    Console().print(table)
+    print("The tasks do not say what success is, TaskSpec(success=...), and the run leaves no record.")
 
 
 def check_playable(data: Any, *, goals: int) -> None:

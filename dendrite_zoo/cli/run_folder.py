@@ -6,7 +6,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -212,7 +212,12 @@ class LastCheckpoint(Checkpoint):
 
 
 def run_callbacks(
-    folder: Path, metric: str | None = "val/acc", *, method: str | None = None, command: str | None = None
+    folder: Path,
+    metric: str | None = "val/acc",
+    *,
+    method: str | None = None,
+    command: str | None = None,
+    given: Iterable[Callback] = (),
 ) -> list[Callback]:
     """The callbacks of every run: what was forgotten, sparsity, a checkpoint to resume from, the result record.
 
@@ -221,7 +226,16 @@ def run_callbacks(
         metric: what a `ForgettingLogger` reads; None where tasks are not learned one after another.
         method: the line of a results table that the run belongs to.
         command: what was typed.
+        given: the callbacks of the recipe.
+
+    Raises:
+        ValueError: one of the recipe is there already.
     """
     recorder = RunRecorder(method, command=command, folder=folder)
     callbacks = [SparsityLogger(), LastCheckpoint(folder / "checkpoints"), recorder]
-    return callbacks if metric is None else [ForgettingLogger(metric, folder=folder), *callbacks]
+    callbacks = callbacks if metric is None else [ForgettingLogger(metric, folder=folder), *callbacks]
+    keys = {callback.state_key for callback in callbacks if isinstance(callback, ForgettingLogger | RunRecorder)}
+    if twice := [callback.state_key for callback in given if callback.state_key in keys]:
+        got = f"{', '.join(twice)}, which every run has. Leave it out"
+        raise ValueError(f"Expected `trainer.callbacks` without callbacks that are there already, but got {got}.")
+    return callbacks

@@ -295,6 +295,6 @@ def _names(tasks: Any) -> list[str]:
     names: list[Any] = [getattr(task, "name", task) for task in tasks] if isinstance(tasks, Sequence) else []
     wrong = [name for name in names if not isinstance(name, str) or not name or names.count(name) > 1]
     if wrong or not names:
-        remedy = "In place of a function give TaskSpec(name, make_env)." if any(map(callable, wrong)) else ""
+        remedy = "For a function give TaskSpec(name, make_env)." if any(map(callable, wrong)) else "Give a list."
         raise wrong_argument("tasks", "the names of one task or more, each once", wrong or tasks, remedy)
     return names

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dendrite_zoo._core.checks import wrong_argument
+from dendrite_zoo._core.metaworld import METAWORLD
 from dendrite_zoo._core.names import nearest
 from dendrite_zoo.hub import HubModel
 from dendrite_zoo.layers.sparse import uniform_
@@ -180,7 +181,9 @@ def starts_of(init_from: Any, known: Sequence[str], tasks: Sequence[str]) -> dic
 
 def say_what_is_new(tasks: Sequence[str], known: Sequence[str], starts: Mapping[str, str]) -> None:
     """A misspelt name would be a new task, and the task that is meant would be left out, without a word."""
-    _say_what_is_left_out([task for task in known if task not in tasks], [task for task in tasks if task not in known])
+    left_out, unknown = [task for task in known if task not in tasks], [task for task in tasks if task not in known]
+    if unknown:
+        _say_what_may_be_meant(unknown, left_out, known)
     new = [task for task in tasks if task in starts or task not in known]
     how = {task: f"a copy of {starts[task]}" if task in starts else "drawn" for task in new}
     if new:
@@ -188,11 +191,14 @@ def say_what_is_new(tasks: Sequence[str], known: Sequence[str], starts: Mapping[
         logger.warning("New to the model, and to be trained: %s.", ", ".join(said))
 
 
-def _say_what_is_left_out(left_out: Sequence[str], unknown: Sequence[str]) -> None:
-    """With new tasks it may not be meant; a model of some of its tasks alone is asked for by their names."""
-    for task in unknown:
+def _say_what_may_be_meant(unknown: Sequence[str], left_out: Sequence[str], known: Sequence[str]) -> None:
+    """Beside new tasks others may not be meant to be left out, and a robot's may be meant to be one of Meta-World's."""
+    theirs = METAWORLD if set(known) <= set(METAWORLD) else ()
+    for task in [task for task in unknown if task not in theirs]:
         if meant := nearest(task, left_out, cutoff=0.8):
             logger.warning("%r is new to the model, and tasks that it knows are left out.%s", task, meant)
-    if unknown and left_out:
+        elif meant := nearest(task, theirs, cutoff=0.8):
+            logger.warning("%r is none of Meta-World's tasks, as those of the model are.%s", task, meant)
+    if left_out:
         names = ", ".join(left_out)
         logger.warning("Left out, and no longer in the model: %s. Name them in tasks=[...] to keep them.", names)

@@ -80,8 +80,8 @@ def spaces_of(name: str, env: Any) -> Spaces:
     done: Any = getattr(env, "action_space", None)
     if not _is_flat(seen):
         raise ValueError(
-            f"Expected the observation space of {name} to be a Box of one dimension, but got {seen}. To make it "
-            f"one, {FLATTEN}."
+            f"Expected the observation space of {name} to be a Box of one dimension, but got {seen}. "
+            f"{_remedy_for_what_is_seen(seen)}"
         )
     if not _is_flat(done):
         raise ValueError(
@@ -150,6 +150,15 @@ def _is_flat(space: Any) -> bool:
     return hasattr(space, "low") and hasattr(space, "high") and shape is not None and len(shape) == 1 and shape[0] > 0
 
 
+def _remedy_for_what_is_seen(space: Any) -> str:
+    """What makes a flat array of numbers of it."""
+    if space is None:
+        return "Set it: self.observation_space = gymnasium.spaces.Box(low, high, (n,)), for n numbers."
+    if not getattr(space, "is_np_flattenable", True):
+        return "Its size changes: write a gymnasium.ObservationWrapper that makes as many numbers of it each time."
+    return f"To make it one, {FLATTEN}."
+
+
 def _translation(space: Any) -> str:
     """How an action of a space follows from numbers from -1 to 1, and the space of these."""
     kind, shape = type(space).__name__, tuple(getattr(space, "shape", None) or ())
@@ -158,9 +167,13 @@ def _translation(space: Any) -> str:
         how, numbers = f"action.argmax(){f' + {space.start}' if space.start else ''}", f"({space.n},)"
     elif kind == "MultiDiscrete" and len(shape) == 1:
         how, numbers = f"((action + 1) / 2 * ({space.nvec.tolist()} - numpy.float64(1e-6))).astype(int)", str(shape)
+        how += f" + {space.start.tolist()}" * bool(np.any(space.start))
     elif kind == "MultiBinary":
         how, numbers = f"(action > 0).astype(int){f'.reshape{shape}' * (len(shape) > 1)}", f"({math.prod(shape)},)"
     elif kind == "Box":  # of several dimensions
+        bounds = [np.ravel(bound).astype(np.float64) for bound in (space.low, space.high)]
+        if not all(np.all(abs(bound) == 1) for bound in bounds):
+            return f"action.reshape({shape}), {_with_bounds(*bounds)}"
         how, numbers = f"action.reshape({shape})", f"({math.prod(shape)},)"
     return f"{how}, gymnasium.spaces.Box(-1, 1, {numbers})"
 

@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any, ClassVar, cast
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from dendrite_zoo._core.checks import check_integers, wrong_argument
 from dendrite_zoo.rl.form import FLATTEN, Spaces, StepResult, check_step, close, maker, spaces_of, takes, warn_of_form
@@ -190,8 +190,7 @@ class TaskSpec:
         result = self._call("step", env.step, self.played(action))
         check_step(self.name, result)
         observation, reward, terminated, truncated, _ = result
-        success = self.succeeded(*result)
-        reward = float(np.asarray(reward).item())
+        success, reward = self.succeeded(*result), float(np.asarray(reward).item())
         return StepResult(self._seen(observation), reward, success, bool(truncated), bool(terminated))
 
     def _seen(self, observation: Any) -> NDArray[np.float64]:
@@ -223,18 +222,24 @@ class TaskSpec:
         except Exception as error:
             raise RuntimeError(
                 f"Expected `{what}` of {self.name} to return without an exception, but it raised "
-                f"{type(error).__name__}: {error}. The traceback above says where."
+                f"{type(error).__name__}: {str(error).rstrip('.')}. The traceback above says where."
             ) from error
 
-    def played(self, action: NDArray[np.float64]) -> NDArray[Any]:
+    def played(self, action: ArrayLike) -> NDArray[Any]:
         """The action that the environment takes, for one from -1 to 1; what lies outside is clipped.
 
         Whole numbers share the range equally.
 
         Shape:
-            ``(A,)`` to ``(A,)``.
+            ``(A,)`` to ``(A,)``, or ``(N, A)`` to ``(N, A)``.
+
+        Raises:
+            ValueError: it has another size, or is not finite.
         """
         _, low, high, kind, _ = self._spaces
+        action = np.asarray(action, np.float64)
+        if action.shape[-1:] != low.shape or not np.isfinite(action).all():
+            raise ValueError(f"Expected finite actions of shape {low.shape} for {self.name}, but got {action!r}.")
         if np.issubdtype(kind, np.integer):
             scaled = np.floor(low + (np.clip(action, -1, 1) + 1) / 2 * (high - low + 1))
         else:
@@ -283,8 +288,7 @@ class TaskSpec:
         return {**vars(self), **sent}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
-        received = {name: pickle.loads(state[name]) for name in ("make_env", "success")}
-        self.__dict__.update({**state, **received})
+        self.__dict__.update({**state, **{name: pickle.loads(state[name]) for name in ("make_env", "success")}})
 
 
 def pickler() -> ModuleType:

@@ -85,7 +85,10 @@ def rounds_of(dagger_rounds: int | None, epochs: int, has_expert: bool) -> int:
     """
     if dagger_rounds is None:
         return min(4, epochs - 1) if has_expert else 0
-    check_integers(0, epochs - 1, dagger_rounds=dagger_rounds)  # a round needs an epoch before it
+    check_integers(0, dagger_rounds=dagger_rounds)
+    if dagger_rounds >= epochs:  # a round needs an epoch before it
+        remedy = f"Give epochs={dagger_rounds + 1}, or fewer rounds."
+        raise wrong_argument("dagger_rounds", f"fewer than the {epochs} epochs", dagger_rounds, remedy)
     return dagger_rounds
 
 

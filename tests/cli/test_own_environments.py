@@ -87,7 +87,14 @@ def test_a_run_without_success_says_why_it_leaves_no_record(tmp_path):
     mixed = RECIPE.replace(", success: mine.upright", "").replace("order: sequential", "order: mixed")
     (tmp_path / "own.yaml").write_text(mixed)
     said = run("fit", "--config", "own.yaml", cwd=tmp_path)
-    assert "No goals were played, for moon, earth do not say what success is: the run leaves no record." in said
+    assert re.search(r"3 starts a task, never trained on *\n.*\n.* mean return", said) and re.search(
+        "│ moon +│ -", said
+    )
+    assert "The tasks do not say what success is, TaskSpec(success=...), and the run leaves no record." in said
+    given = "trainer:\n  callbacks: {class_path: ForgettingLogger, init_args: {metric: val/success}}"
+    (tmp_path / "own.yaml").write_text(RECIPE.replace("trainer:", given))
+    said = run("fit", "--config", "own.yaml", "--name", "twice", cwd=tmp_path, code=1)
+    assert "got ForgettingLogger[val/success], which every run has. Leave it out." in said
 
 
 @pytest.mark.slow

@@ -280,6 +280,16 @@ def test_a_plain_loader_of_one_task(tmp_path):
         trainer(data).fit(bc, mixed, mixed)
 
 
+def test_what_a_loop_of_ones_own_has_taught_stays(tmp_path):
+    """Which tasks these are it says by `learned_tasks`."""
+    policy, x, rows = ActiveDendritePolicy(NEW, **SIZES), torch.randn(20, 6), DataLoader(Skills(NEW).rows(1, 1), 8)
+    policy.learned_tasks, before = [NEW[0]], [policy.act_batch(x, [task] * 20) for task in NEW[:1]]
+    bc = BehaviorCloning(policy, learn="new", warmup=0, ema_decay=0.0)
+    trainer(Skills(NEW), max_steps=2).fit(bc, rows, rows)
+    assert (policy.act_batch(x, [NEW[0]] * 20) == before).all() and bc.new.num_parameters == 2 * 24 * 3 // 2
+    assert policy.learned_tasks == NEW[:2]
+
+
 def test_a_task_that_the_policy_was_loaded_with_is_said(tmp_path):
     known_policy(tmp_path / "known")
     policy, data = dendrite_zoo.load(tmp_path / "known", tasks=[*KNOWN, "push"]), Skills([*KNOWN, "push"], first_task=1)

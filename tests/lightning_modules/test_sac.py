@@ -688,6 +688,12 @@ def test_a_warmup_longer_than_the_fit_is_warned_of(updates_per_round):
     assert run.global_step == 0 == data.total_updates
 
 
+def test_a_warmup_longer_than_the_share_of_a_task_is_warned_of():
+    data = practice(env_steps=40, epochs=2, warmup_steps=30, order="sequential")
+    with pytest.warns(match="fewer than the env_steps of a task, 20, but got 30: nothing will be learned"):
+        fit(MultiTaskSAC(small_policy()), data)
+
+
 @pytest.mark.parametrize("warmup_steps", [0, 10, 11, 20, 30, 40])
 def test_updates_are_counted_before_a_fit(warmup_steps):
     data = practice(env_steps=40, epochs=2, warmup_steps=warmup_steps)

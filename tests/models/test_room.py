@@ -105,7 +105,7 @@ def test_columns_by_hand():
         ({"tasks": []}, r"the names of one task or more, each once, but got \[\]"),
         ({"tasks": ["push-v3", "push-v3"]}, "each once"),
         ({"tasks": ["push-v3", 3]}, "the names of one task or more"),
-        ({"tasks": 3}, "the names of one task or more, each once, but got 3"),
+        ({"tasks": 3}, "the names of one task or more, each once, but got 3. Give a list"),
         ({"tasks": ["push-v3", "x"], "init_from": "pusch-v3"}, "Expected `init_from` .* Did you mean 'push-v3'"),
         ({"tasks": ["push-v3", "x"], "init_from": "nearest"}, "'nearest'. Data choose it: BehaviorCloning"),
         ({"init_from": "push-v3"}, r"given with new tasks, .* Name new tasks in tasks="),
@@ -124,6 +124,10 @@ def test_a_misspelt_name_is_noticed(tmp_path, caplog):
         dendrite_zoo.load(tmp_path, tasks=["reach-v3", "push-v2", "drawer-close-v3"])
     assert "'push-v2' is new to the model, and tasks that it knows are left out. Did you mean 'push-v3'" in caplog.text
     assert "Left out, and no longer in the model: push-v3. Name them in tasks=[...] to keep" in caplog.text
+    caplog.clear()
+    dendrite_zoo.load(tmp_path, tasks=[*TASKS, "buton-press-v3", "door-close-v3"])
+    assert "'buton-press-v3' is none of Meta-World's tasks, as those of the model are. Did you mean" in caplog.text
+    assert "'door-close-v3' is" not in caplog.text
     with pytest.raises(TypeError, match=r"no argument `task`. Did you mean 'tasks'"):
         dendrite_zoo.load(tmp_path, task=["reach-v3"])
 

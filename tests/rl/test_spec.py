@@ -299,6 +299,8 @@ box = gymnasium.spaces.Box
         (lambda: TaskSpec("a", lambda: Ledge).action_size, "to return a gymnasium.Env, but got <class"),
         (lambda: broken(observation_space=box(0, 1, (2, 2))).action_size, "FlattenObservation"),
         (lambda: broken(observation_space=gymnasium.spaces.Discrete(3)).action_size, "FlattenObservation"),
+        (lambda: broken(observation_space=gymnasium.spaces.Sequence(box(0, 1))).action_size, "write a .*ObservationWr"),
+        (lambda: broken(observation_space=None).action_size, "Set it: self.observation_space = "),
         (
             lambda: broken(action_space=gymnasium.spaces.Discrete(3)).action_size,
             r"Box of one .*, but got Discrete\(3\).*TransformAction\(env, lambda action: action.argmax\(\), ",
@@ -466,6 +468,15 @@ def test_whole_numbers_are_played_equally_often():
     spec = TaskSpec("a", Whole)
     played = np.array([spec.played(np.array([action])) for action in np.linspace(-1, 1, 1001)])
     assert played.dtype == np.int64 and np.bincount(played[:, 0]).tolist() == [200, 200, 200, 200, 201]
+
+
+def test_actions_that_cannot_be_played_are_refused():
+    spec = TaskSpec("a", Whole)
+    assert spec.played(torch.tensor([1.0])).tolist() == spec.played([1.0]).tolist() == [4]
+    assert spec.played([[-1.0], [1.0]]).tolist() == [[0], [4]]
+    for action in ([float("nan")], [0.5, 0.5], 0.5):
+        with pytest.raises(ValueError, match=r"Expected finite actions of shape \(1,\) for a, but got"):
+            spec.played(action)
 
 
 class Odd(Ledge):
@@ -740,6 +751,7 @@ def test_an_episode_that_goes_on_without_a_limit_is_said():
     "space",
     [
         *("Discrete(3, start=2)", "MultiDiscrete([2, 3])", "MultiBinary(3)", "Box(-1, 1, (2, 3))", "Box(-1, 1, ())"),
+        *("MultiDiscrete([2, 3], start=[1, -1])", "Box(-2, 1, (2, 3))", "Box(-np.inf, 1, (2, 1))"),
         *("Box(-np.inf, np.inf, (2,))", "Box(np.float32([0, -np.inf]), np.float32([np.inf, 1]))"),
     ],
 )
@@ -766,7 +778,10 @@ def test_actions_of_other_kinds_are_translated_as_the_error_says(space):
     for action in np.random.RandomState(0).uniform(-1, 1, (20, task.action_size)):
         task.begin(env, 0)
         task.play(env, action)
-    task.play(env, np.ones(task.action_size))
+    low, high = (getattr(Other.action_space, name, None) for name in ("low", "high"))
+    if low is not None and np.isfinite(low).all() and np.isfinite(high).all():
+        ends = [env.action(task.played(np.full(task.action_size, end))) for end in (-1, 1)]
+        np.testing.assert_array_equal(ends, [low, high])
 
 
 @pytest.mark.filterwarnings("error:late.*TimeLimit")

@@ -224,7 +224,7 @@ def test_files_that_were_collected_otherwise_are_refused(tmp_path):
 
 
 def test_errors_say_what_is_wrong(tmp_path):
-    with pytest.raises(ValueError, match="Expected `dagger_rounds` to be an integer from 0 to 1, but got 2[.]"):
+    with pytest.raises(ValueError, match="fewer than the 2 epochs, but got 2[.] Give epochs=3, or fewer rounds[.]"):
         DemonstrationMixture(TASKS, dagger_rounds=2, epochs=2)
     with pytest.raises(ValueError, match="Expected `batch_size_per_task` to be an integer of at least 1, but got 0[.]"):
         DemonstrationMixture(TASKS, batch_size_per_task=0)

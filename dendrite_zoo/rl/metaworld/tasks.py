@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any, ClassVar
 
 from dendrite_zoo._core.checks import wrong_argument
+from dendrite_zoo._core.metaworld import METAWORLD
 from dendrite_zoo._core.names import nearest
 from dendrite_zoo.rl.spec import TaskSpec
 
@@ -29,18 +30,7 @@ MT10: tuple[str, ...] = tuple(
 )
 """The ten tasks of MT10, in the order of ``metaworld.MT10().train_classes``."""
 
-MT50: tuple[str, ...] = tuple(
-    """
-    assembly-v3 basketball-v3 bin-picking-v3 box-close-v3 button-press-topdown-v3 button-press-topdown-wall-v3
-    button-press-v3 button-press-wall-v3 coffee-button-v3 coffee-pull-v3 coffee-push-v3 dial-turn-v3 disassemble-v3
-    door-close-v3 door-lock-v3 door-open-v3 door-unlock-v3 hand-insert-v3 drawer-close-v3 drawer-open-v3 faucet-open-v3
-    faucet-close-v3 hammer-v3 handle-press-side-v3 handle-press-v3 handle-pull-side-v3 handle-pull-v3 lever-pull-v3
-    pick-place-wall-v3 pick-out-of-hole-v3 pick-place-v3 plate-slide-v3 plate-slide-side-v3 plate-slide-back-v3
-    plate-slide-back-side-v3 peg-insert-side-v3 peg-unplug-side-v3 soccer-v3 stick-push-v3 stick-pull-v3 push-v3
-    push-wall-v3 push-back-v3 reach-v3 reach-wall-v3 shelf-place-v3 sweep-into-v3 sweep-v3 window-open-v3
-    window-close-v3
-    """.split()
-)
+MT50: tuple[str, ...] = METAWORLD
 """The fifty tasks of MT50, in the order of ``metaworld.MT50().train_classes``."""
 
 CW10: tuple[str, ...] = tuple(
