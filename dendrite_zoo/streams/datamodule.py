@@ -89,6 +89,26 @@ class TaskDataModule(LightningDataModule):
                 "Build it as Trainer(**data.trainer_kwargs(), ...)."
             )
 
+    def state_dict(self) -> dict[str, Any]:
+        """The epochs for each task, where tasks are learned one after another."""
+        epochs = getattr(self, "epochs_per_task", None)
+        return {} if epochs is None else {"epochs_per_task": epochs}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Check that a fit that is resumed goes on with the task that it was at.
+
+        Raises:
+            ValueError: tasks have another number of epochs now.
+        """
+        now = self.state_dict().get("epochs_per_task")
+        if self.trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
+            return
+        if (before := state.get("epochs_per_task", now)) != now:
+            raise ValueError(
+                f"Expected a checkpoint of a fit with {now} epochs for each task, but got one with {before}: it would "
+                f"go on with another task. Give {type(self).__name__}(..., epochs_per_task={before})."
+            )
+
     @property
     def epoch(self) -> int:
         """The Trainer's epoch; 0 without a Trainer."""
@@ -131,6 +151,21 @@ class TaskDataModule(LightningDataModule):
         """Before loaders are made: have a fit that was resumed repeat a validation that a crash prevented."""
         if self.fitting_trainer is not None:
             resume_missed_validation(self.fitting_trainer)
+
+
+def refuse_further_epochs(trainer: Trainer, epochs: int) -> None:
+    """Refuse a Trainer that was given further epochs after a fit: shared out, they would not begin with the first task.
+
+    Args:
+        trainer: about to fit.
+        epochs: of a fit, where nobody says for how many.
+    """
+    most = trainer.max_epochs or 0
+    if trainer.ckpt_path is None and 0 < trainer.current_epoch < most and most != epochs:
+        raise ValueError(
+            f"Expected a new Trainer, whose epochs tasks share, but got one that has done {trainer.current_epoch} of "
+            f"its {most} epochs in an earlier fit. Make a new Trainer for each fit."
+        )
 
 
 def milestones_of(eval_at: Iterable[int], trained: range) -> tuple[int, ...]:

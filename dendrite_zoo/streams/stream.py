@@ -14,15 +14,14 @@ from torch import Tensor
 from dendrite_zoo._core.checks import check_choice, check_integers, wrong_argument
 from dendrite_zoo._core.names import say_new_names
 from dendrite_zoo.rl import Split
-from dendrite_zoo.streams.datamodule import TaskDataModule, milestones_of
+from dendrite_zoo.streams.datamodule import TaskDataModule, milestones_of, refuse_further_epochs
 from dendrite_zoo.streams.loader import TaskLoader
 from dendrite_zoo.streams.sampling import epoch_order, hold_out
 from dendrite_zoo.streams.sources import SOURCES, Source, SourceLike, load_source
 
 __all__ = ["TaskStream"]
 
-STEPS, MOST_STEPS = 200, 10_000
-"""Batches a task is trained for at least, and at most, where nobody says for how many epochs."""
+STEPS, MOST_STEPS = 200, 10_000  # batches a task is trained for at least, and at most, where nobody gives epochs
 
 
 @say_new_names
@@ -158,7 +157,7 @@ class TaskStream(TaskDataModule):
         """Epochs of training for each task; where none were given, the data are read to count their rows."""
         if self.given_epochs is not None:
             return self.given_epochs
-        if (trainer := self.trainer) is not None and trainer.state.fn == TrainerFn.FITTING and self.takes(trainer):
+        if (trainer := self.trainer) is not None and self.takes(trainer):
             return (trainer.max_epochs or 0) // (self.num_tasks - self.first_task)
         return self._enough_epochs
 
@@ -258,6 +257,7 @@ class TaskStream(TaskDataModule):
         """
         self.prepare_data()
         if self.trainer is not None and stage == TrainerFn.FITTING and self.given_epochs is None:
+            refuse_further_epochs(self.trainer, self.max_epochs)
             if self.trainer.max_epochs == self.max_epochs:  # which nobody chose
                 enough = getattr(self.trainer.lightning_module, "enough_epochs", None) or self._enough_epochs
                 self.trainer.fit_loop.max_epochs = (self.num_tasks - self.first_task) * min(enough, self._enough_epochs)

@@ -39,6 +39,14 @@ def test_too_few_steps_are_said():
     assert "epochs_per_task=50 or more" in text
 
 
+def test_a_fast_dev_run_is_to_learn_nothing():
+    stream = PermutedTasks(standardised(), num_tasks=2)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fit(ContinualClassifier(nn.Linear(12, 2)), stream, fast_dev_run=True)
+    assert not [one for one in caught if HARDLY in str(one.message)]
+
+
 def test_of_tasks_at_once_too():
     data = MixedTasks(PermutedTasks(standardised(), num_tasks=2, batch_size=48, epochs_per_task=1), epochs=1)
     assert HARDLY in said(MultiTaskClassifier(nn.Linear(12, 2)), data)

@@ -232,6 +232,20 @@ class TestUnderATrainer:
         with pytest.raises(ValueError, match="to have max_epochs=400, but got 3"):
             run.fit(module, stream)
 
+    def test_a_fit_goes_on_with_the_epochs_that_it_began_with(self, tmp_path):
+        stream = PermutedTasks(tensors(), 2)
+        run = trainer(tmp_path, **{**stream.trainer_kwargs(), "max_epochs": 4})
+        run.fit(Memory(), stream)
+        run.validate(Memory(), stream, verbose=False)
+        assert (stream.current_task, stream.epochs_per_task) == (1, 2), "as in the fit"
+        run.save_checkpoint(tmp_path / "last.ckpt")
+        run.fit_loop.max_epochs = 8  # four a task: epoch 4 is of task 1
+        with pytest.raises(ValueError, match="but got one that has done 4 of its 8 epochs in an earlier fit"):
+            run.fit(Memory(), stream)
+        run = trainer(tmp_path, **{**stream.trainer_kwargs(), "max_epochs": 8})
+        with pytest.raises(ValueError, match=r"with 4 epochs for each task, .* with 2: .*epochs_per_task=2\)"):
+            run.fit(Memory(), stream, ckpt_path=tmp_path / "last.ckpt", weights_only=True)
+
     def test_they_are_exactly_these(self):
         assert PermutedTasks("digits", 10, first_task=4, epochs_per_task=3).trainer_kwargs() == {
             "max_epochs": 18,
