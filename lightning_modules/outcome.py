@@ -22,9 +22,10 @@ HARDLY, BADLY = 0.7, 0.3  # of the loss of a guess that knows how frequent the c
 FOUND = 0.3  # of the way from chance to 1
 FORGOTTEN = 0.15  # of accuracy, in the mean over tasks
 SHARED = (
-    "for tasks share units. To forget nothing, give each a subnetwork that later ones leave as it is: "
-    "ActiveDendriteClassifier(..., winners='context', context='ridge') and ContinualClassifier(..., learn='new'). "
-    "Wider layers, and SynapticIntelligence or ElasticWeightConsolidation among the callbacks, keep more, too."
+    "for tasks share units. To forget nothing, give each a subnetwork that later ones leave as it is, in layers with "
+    "room for all: ActiveDendriteClassifier(..., winners='context', context='ridge') and ContinualClassifier(..., "
+    "learn='new'). Wider layers, and SynapticIntelligence or ElasticWeightConsolidation among the callbacks, keep "
+    "more, too."
 )
 KEPT = (
     "though nothing that they use has changed: their rows are taken for those of other tasks, or classes that were "
