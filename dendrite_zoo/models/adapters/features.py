@@ -248,7 +248,9 @@ def left_out(x: Any) -> Tensor:
         numbers = tensor.flatten(1) if tensor.ndim > 1 else tensor[:, None]
         numbers = numbers[:, :: -(-numbers.shape[1] // MOST_HASHED) or 1].long()
         total = total + (numbers * torch.arange(1, numbers.shape[1] + 1, device=numbers.device)).sum(1)
-    out: Tensor = total % PRIME * FACTOR % PRIME % HELD == 0
+    mixed = total % PRIME * FACTOR % PRIME
+    mixed = (mixed ^ mixed >> 15) * FACTOR % PRIME  # else of rows that count up, such as 7, 8, 9, all or none
+    out: Tensor = (mixed ^ mixed >> 15) % HELD == 0
     return out & (2 * out.sum() <= rows)
 
 

@@ -64,6 +64,10 @@ def test_rows_are_left_out_by_what_is_in_them():
     assert not left_out(torch.ones(64, 5)).any() and left_out(x[:0]).shape == (0,), "never all of them"
     one_hot = left_out(torch.eye(700))
     assert 60 < int(one_hot.sum()) < 140
+    draws = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        first = torch.randint(20, (24, 6), generator=draws).repeat(20, 1)
+        assert 40 < int(left_out(first + torch.arange(480)[:, None]).sum()) < 110, "of rows that count up, too"
 
 
 def test_padding_has_no_part_in_it():
