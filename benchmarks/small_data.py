@@ -28,8 +28,6 @@ ROWS = {"digits": None, "mnist": 1000, "fashion-mnist": 300}
 WIDTHS = ((64, 64), (256, 256))
 DENSITIES = (0.05, 0.1, 0.2, 0.4)
 EPOCHS = (1, 10)
-
-
 KINDS = {"permuted": PermutedTasks, "rotated": RotatedTasks, "split": SplitTasks}
 WAYS: dict[str, dict[str, Any]] = {
     "defaults": {},

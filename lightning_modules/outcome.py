@@ -14,6 +14,7 @@ from dendrite_zoo._core.describe import ranges
 from dendrite_zoo.contexts import FoundContext, PrototypeContext, TaskContext
 from dendrite_zoo.models import ActiveDendriteClassifier, AdaptedBackbone
 from dendrite_zoo.models.adapters.context import AdapterContext
+from dendrite_zoo.models.config import default_density
 from dendrite_zoo.row_sparse.subnetworks import num_active
 
 FEW_STEPS = 100  # of the optimizer, for a task
@@ -128,7 +129,7 @@ def warn_of_few_units(model: nn.Module, fits: Mapping[int, Fit]) -> None:
     found = [task for task, fit in fits.items() if fit.steps >= FEW_STEPS and fit.loss > BADLY * fit.guess]
     if found and active < FEW_UNITS:
         first = fits[found[0]]
-        more = f"activation_density={most:.2g}, or " if density < (most := min(0.2, 1.25 * FEW_UNITS / units)) else ""
+        more = f"activation_density={most:.2g}, or " if density < (most := default_density(units)) else ""
         rank_zero_warn(
             f"The network has learned task{'s' * (len(found) > 1)} {ranges(found)} badly (loss {first.loss:.2f}, of a "
             f"guess {first.guess:.2f}), and {active} of the {units} units of a hidden layer are active "

@@ -178,8 +178,7 @@ class TrainingCLI(LightningCLI):
             run_folder.start_run(self.run_folder, resumed=config.ckpt_path is not None)
             metric, method = getattr(init.data, "metric", "val/acc"), config.method or name
             own = success_logger(init.data, callbacks)
-            about: dict[str, Any] = {"method": method, "command": command, "given": callbacks}
-            every = run_folder.run_callbacks(self.run_folder, metric, **about)
+            every = run_folder.run_callbacks(self.run_folder, metric, method=method, command=command, given=callbacks)
             callbacks = [*every, *own, *callbacks]
             logger = RunLogger(self.run_folder) if logger is None else logger
         try:

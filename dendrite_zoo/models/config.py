@@ -121,7 +121,8 @@ class MLPConfig(Arguments):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.activation_density is None:
-            self.activation_density = _density(min(vars(self)["hidden_features"])) if self.overlap is None else 0.05
+            narrowest = min(vars(self)["hidden_features"])
+            self.activation_density = default_density(narrowest) if self.overlap is None else 0.05
         check_integers(0, 2**31 - 1, segment_seed=self.segment_seed or 0)  # as in a config.json
         last = len(vars(self)["hidden_features"]) - 1
         if any(layer not in range(last + 1) for layer in self.dendrite_layers or ()):
@@ -147,7 +148,7 @@ class MLPConfig(Arguments):
         return {field.name: getattr(self, field.name) for field in fields(MLPConfig)} | changes
 
 
-def _density(units: int) -> float:
+def default_density(units: int) -> float:
     """The share of units that wins in a network whose narrowest hidden layer has so many, where nobody says it."""
     return min(0.2, max(0.05, 12.8 / units))
 

@@ -100,9 +100,9 @@ class TaskDataModule(LightningDataModule):
         Raises:
             ValueError: tasks have another number of epochs now.
         """
-        now = self.state_dict().get("epochs_per_task")
         if self.trainer is None or self.trainer.state.fn != TrainerFn.FITTING:
             return
+        now = self.state_dict().get("epochs_per_task")
         if (before := state.get("epochs_per_task", now)) != now:
             raise ValueError(
                 f"Expected a checkpoint of a fit with {now} epochs for each task, but got one with {before}: it would "
