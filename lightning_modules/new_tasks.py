@@ -48,6 +48,7 @@ class NewTaskModule(TaskModule):
 
     Attributes:
         new: the parts that are trained; None with ``learn="all"``.
+        knew_tasks: whether the network had learned a task before the latest fit.
         started_from: by task, the task that ``init_from`` started it from, None for zeros (of a subnetwork, for weights
             as they were); both as they are numbered in the network.
     """
@@ -57,6 +58,7 @@ class NewTaskModule(TaskModule):
     def __init__(self) -> None:
         super().__init__()
         self.new: NewParts | None = None
+        self.knew_tasks = False
         self.started_from: dict[int, int | None] = {}
         self._resumed_parts: dict[str, Any] | None = None  # of the checkpoint that a fit resumes from
 
@@ -71,7 +73,7 @@ class NewTaskModule(TaskModule):
         raise NotImplementedError
 
     def knows_tasks(self) -> bool:
-        """Whether the network has learned a task before."""
+        """Whether the network has learned a task before, asked as a fit begins."""
         raise NotImplementedError
 
     def loss_of(self, batch: Any) -> Tensor:
@@ -154,11 +156,11 @@ class NewTaskModule(TaskModule):
         if stage != "fit":
             return
         thaw(self.model)  # which an earlier fit may not have come to
-        self._resumed_parts = None
+        self._resumed_parts, self.knew_tasks = None, self.knows_tasks() or self.model in TRAINED
         if (new := self.new) is None:
             return
         refuse_swa(attached_trainer(self))
-        if self.knows_tasks() or self.model in TRAINED or getattr(self.model, "learned_tasks", None):
+        if self.knew_tasks:
             self._own()
         else:
             rank_zero_info("learn='new': the network knows no task yet, and all of it learns the first.")

@@ -157,18 +157,22 @@ class PolicyModule(NewTaskModule):
             return
         if names := {model.tasks[number] for number in task.unique().tolist()} - self._noted:
             self._noted |= names
-            known = model.learned_tasks or [self.tasks[one] for one in self.earlier_tasks() if not self.may_change_all]
+            known = model.learned_tasks or self._taught_elsewhere()
             if self._knows_learned or known:
                 model.learned_tasks = names.union(known)
-            own = [one for one in getattr(self.datamodule, "specs", ()) if not isinstance(one, MetaWorldTask)]
-            normalizers = {spec.name: spec.normalizer for spec in own if spec.name in names}
-            model.task_normalizers = {**model.task_normalizers, **normalizers}
+            specs = [one for one in getattr(self.datamodule, "specs", ()) if not isinstance(one, MetaWorldTask)]
+            own = {spec.name: spec.normalizer for spec in specs if spec.name in names}
+            model.task_normalizers = {**model.task_normalizers, **own}
+
+    def _taught_elsewhere(self) -> list[str]:
+        return [] if self._knows_learned or self.may_change_all else [self.tasks[one] for one in self.earlier_tasks()]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save which tasks the policy has learned."""
         super().on_save_checkpoint(checkpoint)
         if isinstance(self.model, LearnedTasks):
-            checkpoint[LEARNED] = list(self.model.learned_tasks)
+            noted = self.model.noted_tasks
+            checkpoint[LEARNED] = None if noted is None else list(noted)
             checkpoint[NORMALIZERS] = dict(self.model.task_normalizers)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -176,7 +180,7 @@ class PolicyModule(NewTaskModule):
         super().on_load_checkpoint(checkpoint)
         if isinstance(self.model, LearnedTasks):
             learned = checkpoint.get(LEARNED, self.model.tasks)
-            self.model.learned_tasks = [task for task in learned if task in self.model.tasks]
+            self.model.note(None if learned is None else [task for task in learned if task in self.model.tasks])
             self.model.task_normalizers = self.model.as_normalizers(checkpoint.get(NORMALIZERS, {}))
 
     def known_tasks(self) -> Sequence[str]:
@@ -196,16 +200,17 @@ class PolicyModule(NewTaskModule):
         return [task for task in range(len(self.tasks)) if task not in own]
 
     def knows_tasks(self) -> bool:
-        """Whether the policy was loaded, or the data leave out tasks, which it is to know."""
+        """Whether the policy was loaded or has learned; one trained elsewhere is to know what the data leave out."""
         every = self._places is None or sorted(self._places.tolist()) == [*range(len(self.tasks))]
-        loaded = getattr(self.model, "origin", None) is not None
-        return loaded or not every or getattr(self.datamodule, "first_task", 0) > 0
+        leaves_out = not every and not (isinstance(self.model, LearnedTasks) and self._knows_learned)
+        said = getattr(self.model, "origin", None) is not None or getattr(self.datamodule, "first_task", 0) > 0
+        return said or leaves_out or bool(getattr(self.model, "learned_tasks", ()))
 
     def parameters_by_task(self) -> list[int]:
         """After a fit, how many numbers of the policy each task trained, but for the first one that it ever learned."""
         new, every = self.new, range(len(self.tasks))
         order, counts = list(every) if self._places is None else self._places.tolist(), []
-        trained = range(getattr(self.datamodule, "first_task", 0) if self.knows_tasks() else 1, len(order))
+        trained = range(getattr(self.datamodule, "first_task", 0) if self.knew_tasks else 1, len(order))
         if new is None:
             return [numbers_trained(self.model, order[number]) for number in trained]
         for number in trained:

@@ -43,7 +43,7 @@ def _earlier_and_trained(module: Any, in_turn: bool) -> tuple[list[int], list[in
     """The tasks that have what they use, and those that are to start, by their numbers in the network."""
     data, tasks = module.datamodule, module.tasks
     trained = [tasks.index(name) for name in data.tasks][getattr(data, "first_task", 0) :]
-    if not module.knows_tasks():  # then the first one has all of the network
+    if not module.knew_tasks:  # then the first one has all of the network
         return trained[:1], trained[1:] if in_turn else []
     return [task for task in range(len(tasks)) if task not in trained], trained
 

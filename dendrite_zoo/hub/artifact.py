@@ -141,7 +141,7 @@ def write(
         state: the tensors.
         results: result records.
         marks: what is written into the header of the weights, such as ``base_model``, the ``org/name`` that they were
-            trained from; what is empty is left out.
+            trained from; what is None or "" is left out.
 
     Raises:
         OSError: the disk is full or the folder cannot be written.
@@ -153,7 +153,8 @@ def write(
         storage = tensor.untyped_storage().data_ptr()
         tensors[name] = tensor.clone() if storage in storages else tensor  # tied tensors stand twice in a file
         storages.add(storage)
-    said = {"fingerprint": fingerprint(tensors, config), **{key: mark for key, mark in (marks or {}).items() if mark}}
+    marks = {key: mark for key, mark in (marks or {}).items() if mark not in (None, "")}
+    said = {"fingerprint": fingerprint(tensors, config), **marks}
     # One key: several would be written in any order, and equal models must be equal files.
     metadata = {configs.LIBRARY_NAME: json.dumps(said)}
     files: dict[str, Content] = {WEIGHTS: lambda path: save_file(tensors, path, metadata)}

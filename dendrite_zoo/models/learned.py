@@ -18,7 +18,7 @@ from dendrite_zoo.contexts.base import MEASURING
 from dendrite_zoo.models.room import starts_of
 
 LEARNED = "learned_tasks"
-"""In the header of a file, where a policy has learned some of its tasks; absent where it is all of them, or unknown."""
+"""In the header of a file, where it is known that a policy has not learned all of its tasks: those that it has."""
 
 NORMALIZERS = "task_normalizers"
 """In the header of a file, where tasks of one's own were learned; as the attribute."""
@@ -50,7 +50,7 @@ class LearnedTasks:
     tasks: tuple[str, ...]
     config: dict[str, Any]
     task_normalizers: Mapping[str, Normalizer | None] = MappingProxyType({})
-    _learned: frozenset[str] = frozenset()
+    _learned: frozenset[str] | None = None  # not known
     _unlearned: frozenset[str] = frozenset()  # those of which has not been warned
     _as_drawn: tuple[Any, ...] = ()  # what changes with the hidden layers, when they were drawn
     _plain: Mapping[str, int | None] = MappingProxyType({})  # rows in turn that were none as learned; None: warned of
@@ -72,7 +72,7 @@ class LearnedTasks:
             >>> policy.learned_tasks
             ('push-v3',)
         """
-        return tuple(task for task in self.tasks if task in self._learned)
+        return tuple(task for task in self.tasks if task in (self._learned or ()))
 
     @learned_tasks.setter
     def learned_tasks(self, tasks: Iterable[str]) -> None:
@@ -80,8 +80,17 @@ class LearnedTasks:
             if task not in self.tasks:
                 expected = f"some of {', '.join(self.tasks)}"
                 raise wrong_argument(LEARNED, expected, task, nearest(str(task), self.tasks).strip())
-        self._learned = frozenset(learned)
-        self._unlearned = frozenset(self.tasks) - self._learned if learned else frozenset()
+        self.note(learned or None)
+
+    @property
+    def noted_tasks(self) -> tuple[str, ...] | None:
+        """The same as ``learned_tasks``; None where it is not known."""
+        return None if self._learned is None or self.was_trained_elsewhere() else self.learned_tasks
+
+    def note(self, learned: Iterable[str] | None) -> None:
+        """Take note of the tasks learned, which may be none; None where it is not known."""
+        self._learned = None if learned is None else frozenset(learned)
+        self._unlearned = frozenset() if self._learned is None else frozenset(self.tasks) - self._learned
 
     def task_index(self, task: str | int) -> int:
         """The index of a task, given by its name or by the index itself."""
@@ -171,11 +180,12 @@ class LearnedTasks:
     def acted_in(self, task: str | int) -> int:
         """The index of a task that the policy is to act in; once each a warning where it did not learn it."""
         index = self.task_index(task)
-        if self._unlearned and (name := self.tasks[index]) in self._unlearned and not MEASURING.get():
-            self._unlearned, learned = self._unlearned - {name}, self.learned_tasks
+        unlearned = self._unlearned and self.tasks[index] in self._unlearned and not MEASURING.get()
+        if unlearned and not self.was_trained_elsewhere():
+            self._unlearned, learned = self._unlearned - {name := self.tasks[index]}, self.learned_tasks
             shown = ", ".join(learned[:SHOWN]) + f" and {len(learned) - SHOWN} more" * (len(learned) > SHOWN)
             warnings.warn(
-                f"Expected a task that was learned ({shown}), but got {name}: the policy acts "
+                f"Expected a task that was learned ({shown or 'there is none yet'}), but got {name}: the policy acts "
                 "by weights that were never trained for it. Train it for this task first; or where a loop of your own "
                 "has, set policy.learned_tasks.",
                 stacklevel=4,
@@ -184,7 +194,7 @@ class LearnedTasks:
 
     def marks(self) -> dict[str, Any]:
         """What the header of a file says: the tasks learned, where others are among them."""
-        learned, known = self.learned_tasks, self.task_normalizers
+        learned, known = self.noted_tasks, self.task_normalizers
         sizes = [len(both[0]) for both in known.values() if both]
         if sum(sizes) > MOST_NUMBERS:
             warnings.warn(
@@ -194,7 +204,8 @@ class LearnedTasks:
             )
             known = {}
         packed = {task: _packed(both) if both and max(sizes) > LONGEST else both for task, both in known.items()}
-        return {LEARNED: list(learned) if 0 < len(learned) < len(self.tasks) else [], NORMALIZERS: packed}
+        is_said = learned is not None and len(learned) < len(self.tasks)
+        return {LEARNED: list(learned or ()) if is_said else None, NORMALIZERS: packed or None}
 
     def recall(self, marks: Mapping[str, Any], saved: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
         """Take the tasks learned from the header of a file; a copy of a task that was learned acts as that does.
@@ -207,7 +218,8 @@ class LearnedTasks:
         learned = marks.get(LEARNED)
         starts = starts_of(changes.get("init_from"), saved["tasks"], self.tasks)
         known = [task for task in saved["tasks"] if not isinstance(learned, list) or task in learned]
-        self.learned_tasks = [task for task in self.tasks if starts.get(task, task) in known]
+        self.note(task for task in self.tasks if starts.get(task, task) in known)
+        self.note_draw()
         self.task_normalizers = self.as_normalizers(marks.get(NORMALIZERS) or {}, starts)
 
     def as_normalizers(

@@ -290,6 +290,19 @@ def test_what_a_loop_of_ones_own_has_taught_stays(tmp_path):
     assert policy.learned_tasks == NEW[:2]
 
 
+def test_a_policy_as_it_was_drawn_knows_nothing_of_what_data_leave_out():
+    """So its first task trains all of it, and the second, in another fit, its own parts."""
+    policy, counts = ActiveDendritePolicy(NEW, **SIZES), []
+    every, acted = sum(parameter.numel() for parameter in policy.parameters()), policy.act_batch(X, [NEW[0]] * 20)
+    for task in NEW[:2]:
+        before, acted = acted, policy.act_batch(X, [NEW[0]] * 20)
+        bc, data = BehaviorCloning(policy, learn="new", warmup=0, ema_decay=0.0), Skills([task])
+        trainer(data).fit(bc, data)
+        counts += [bc.new.num_parameters, *bc.parameters_by_task()]
+    assert counts == [every, 72, 72] and (policy.act_batch(X, [NEW[0]] * 20) == acted).all()
+    assert (acted != before).any() and policy.learned_tasks == NEW[:2]
+
+
 def test_a_task_that_the_policy_was_loaded_with_is_said(tmp_path):
     known_policy(tmp_path / "known")
     policy, data = dendrite_zoo.load(tmp_path / "known", tasks=[*KNOWN, "push"]), Skills([*KNOWN, "push"], first_task=1)

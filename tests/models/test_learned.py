@@ -118,6 +118,24 @@ def test_room_for_a_task_is_not_yet_a_task_learned(tmp_path):
     check_silent(module.model, "new", *TASKS)
 
 
+def test_room_for_new_tasks_alone_is_none_learned(tmp_path):
+    """Of what was loaded without any task that the file has; a loop of one's own may train it, and need not say so."""
+    policy().save_pretrained(tmp_path)
+    dendrite_zoo.load(tmp_path, tasks=["new", "more"]).save_pretrained(tmp_path / "room")
+    room = dendrite_zoo.load(tmp_path / "room")
+    assert room.learned_tasks == ()
+    check_says(room, "new", ["there is none yet"])
+    module, trainer = trained(tasks=(0,), model=dendrite_zoo.load(tmp_path / "room"), learn="new")
+    trainer.save_checkpoint(tmp_path / "one.ckpt")
+    again = BehaviorCloning.load_from_checkpoint(tmp_path / "one.ckpt").model
+    assert module.model.learned_tasks == again.learned_tasks == ("new",)
+    with torch.no_grad():
+        next(room.mlp.hidden.parameters()).mul_(2)
+    room.save_pretrained(tmp_path / "own")
+    check_silent(room, "more")
+    check_silent(dendrite_zoo.load(tmp_path / "own"), "new", "more")
+
+
 def test_what_was_not_learned_is_not_trained_again(tmp_path):
     """A policy that is loaded knows what it has learned, and no more."""
     module, _ = trained(tasks=(0,))
