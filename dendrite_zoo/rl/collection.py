@@ -111,7 +111,8 @@ def collect_demonstrations(
         https://arxiv.org/abs/1011.0686.
     """
     arguments, specs = locals(), task_specs(tasks)
-    expert, policy = (None if one is None else acting(one, specs)[0] for one in (expert, policy))
+    given = {"expert": expert, "policy": policy}
+    expert, policy = (None if one is None else acting(one, specs, name)[0] for name, one in given.items())
     config = collection_config(**{**arguments, "tasks": specs, "expert": expert})
     check_integers(1, episodes_per_task=episodes_per_task)
     check_range(0, 1, expert_share=expert_share)

@@ -37,7 +37,7 @@ class Policy(Protocol):
     act_batch: Act
 
 
-def act_and_owner(policy: Any) -> tuple[Any, Any]:
+def act_and_owner(policy: Any, name: str = "policy") -> tuple[Any, Any]:
     """What acts, and whose ``act_batch`` it is, which may be given itself; None of any other function."""
     act = getattr(policy, "act_batch", policy)
     if act is not policy:
@@ -47,12 +47,12 @@ def act_and_owner(policy: Any) -> tuple[Any, Any]:
     if callable(act) and not takes(act, 2):
         remedy = "Give one such as lambda observations, tasks: controller(observations)."
         expected = "one with act_batch, or a function of observations and task indices"
-        raise wrong_argument("policy", expected, act, remedy)
+        raise wrong_argument(name, expected, act, remedy)
     owner: Any = getattr(act, "__self__", None)
-    name = getattr(act, "__name__", None)
-    if name == "act" and hasattr(owner, "act_batch"):  # which takes one observation
+    called = getattr(act, "__name__", None)
+    if called == "act" and hasattr(owner, "act_batch"):  # which takes one observation
         return owner.act_batch, owner
-    return act, owner if name == "act_batch" else None
+    return act, owner if called == "act_batch" else None
 
 
 def _act_of_network(network: nn.Module) -> Act:
@@ -115,19 +115,21 @@ def as_learned(act: Act, policy: Any, specs: Sequence[TaskSpec]) -> Act:
     return functools.wraps(act, updated=())(act_as_learned)
 
 
-def acting(policy: Act | Policy | Mapping[str, Any], tasks: Tasks | None) -> tuple[Act, tuple[TaskSpec, ...]]:
+def acting(
+    policy: Act | Policy | Mapping[str, Any], tasks: Tasks | None, name: str = "policy"
+) -> tuple[Act, tuple[TaskSpec, ...]]:
     """A function of the index in ``tasks``, in whatever order the policy has them.
 
     So it is of a policy's bound ``act_batch``, too, if the policy knows these tasks; of any other function the index is
-    the position in ``tasks``.
+    the position in ``tasks``. Messages call it by the ``name`` of the argument.
     """
     if isinstance(policy, Mapping):
         specs = task_specs(tasks or tuple(policy))
-        return _acting_each(policy, specs), specs
-    act, owner = act_and_owner(policy)
+        return _acting_each(policy, specs, name), specs
+    act, owner = act_and_owner(policy, name)
     known: Any = getattr(owner, "tasks", None)
     if (known is None and tasks is None) or not callable(act):
-        raise ValueError(_what_to_give(policy, tasks))
+        raise ValueError(_what_to_give(policy, tasks, name))
     specs = task_specs(known if tasks is None else tasks)
     names = [spec.name for spec in specs]
     unknown = [] if known is None else [name for name in names if name not in known]
@@ -142,17 +144,17 @@ def acting(policy: Act | Policy | Mapping[str, Any], tasks: Tasks | None) -> tup
     return as_learned(of_specs, owner, specs), specs
 
 
-def _what_to_give(policy: Any, tasks: Tasks | None) -> str:
+def _what_to_give(policy: Any, tasks: Tasks | None, name: str) -> str:
     remedy = PREDICT if hasattr(policy, "predict") else GIVE
     got = f"a {type(policy).__name__}{' and no tasks' * (tasks is None)}. {remedy}"
-    return f"Expected a policy with `tasks`, or a function with tasks=..., but got {got}"
+    return f"Expected `{name}` to be a policy with `tasks`, or a function with tasks=..., but got {got}"
 
 
-def _acting_each(policies: Mapping[str, Any], specs: Sequence[TaskSpec]) -> Act:
+def _acting_each(policies: Mapping[str, Any], specs: Sequence[TaskSpec], name: str) -> Act:
     """A function of all tasks of policies that each have one, by its name."""
     if missing := [spec.name for spec in specs if spec.name not in policies]:
-        raise wrong_argument("policy", f"a policy of {', '.join(missing)}", list(policies), "Give one for each task.")
-    each = [acting(policies[spec.name], [spec])[0] for spec in specs]
+        raise wrong_argument(name, f"a policy of {', '.join(missing)}", list(policies), "Give one for each task.")
+    each = [acting(policies[spec.name], [spec], name)[0] for spec in specs]
 
     def act_each(observations: NDArray[Any], index: NDArray[np.int64]) -> ArrayLike:
         seen, places = np.asarray(observations), np.asarray(index)

@@ -114,7 +114,7 @@ class DemonstrationMixture(PlayedTasks):
     ) -> None:
         super().__init__()
         self.specs = task_specs(tasks)
-        self.expert = None if expert is None else acting(expert, self.specs)[0]
+        self.expert = None if expert is None else acting(expert, self.specs, "expert")[0]
         self.tasks = tuple(spec.name for spec in self.specs)
         self.num_tasks = len(self.tasks)
         self.observation_size, self.action_size = equal_sizes(self.specs)

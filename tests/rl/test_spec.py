@@ -16,6 +16,7 @@ import torch
 
 from dendrite_zoo.rl import TaskEnvironments, TaskSpec, collect_demonstrations, evaluate_policy, task_specs
 from dendrite_zoo.rl.collection import collection_config
+from dendrite_zoo.streams import DemonstrationMixture
 from tests.rl.worlds import Ledge, calm, ledges, spaces, windy
 
 gymnasium = pytest.importorskip("gymnasium")
@@ -600,6 +601,11 @@ def test_each_task_may_have_a_policy_of_its_own():
     assert [shown.action[shown.task == task].unique().tolist() for task in (0, 1)] == [[1.0], [0.0]]
     with pytest.raises(ValueError, match=r"`policy` to be a policy of calm, but got \['windy'\]\. Give one for each"):
         evaluate_policy({"windy": rest}, ledges(), **few)
+    with pytest.raises(ValueError, match=r"`expert` to be a policy of calm, but got \['windy'\]\. Give one for each"):
+        collect_demonstrations(ledges(), expert={"windy": rest}, num_processes=0)
+    for wrong, words in ((5, "a policy with `tasks`, .* got a int"), (len, "one with act_batch, .* function len")):
+        with pytest.raises(ValueError, match=f"Expected `expert` to be {words}"):
+            DemonstrationMixture(ledges(), expert=wrong)
     with pytest.raises(ValueError, match=r"a row for each of 3 observations, but got \(3, 1\)"):
         evaluate_policy({**each, "calm": lambda observation, task: np.zeros((len(task), 1))}, ledges(), **few)
 
