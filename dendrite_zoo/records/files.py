@@ -26,6 +26,11 @@ def read_records(path: str | Path) -> list[ResultRecord]:
     if (found := next((file for file in files if file.is_file()), None)) is None:
         meant = "" if path.exists() else nearest_path(path)
         expected = "Expected a run folder that finished, or a JSON file"
+        if (path / "metrics.csv").is_file():
+            expected = (
+                "It has not finished, or its tasks do not say what success is, TaskSpec(success=...), and have returns "
+                f"alone. See what it measured by dendrite-zoo report {path} --html"
+            )
         raise FileNotFoundError(f"{path} holds no result records. {expected}.{meant}")
     value = read_json(found)
     values = value if isinstance(value, list) else [value]

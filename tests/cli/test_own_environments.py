@@ -91,6 +91,9 @@ def test_a_run_without_success_says_why_it_leaves_no_record(tmp_path):
         "│ moon +│ -", said
     )
     assert "The tasks do not say what success is, TaskSpec(success=...), and the run leaves no record." in said
+    said = run("report", "runs/own", cwd=tmp_path, code=1)
+    assert "tasks do not say what success is" in said and "by dendrite-zoo report runs/own --html" in said
+    assert "report.html" in run("report", "runs/own", "--html", cwd=tmp_path)
     given = "trainer:\n  callbacks: {class_path: ForgettingLogger, init_args: {metric: val/success}}"
     (tmp_path / "own.yaml").write_text(RECIPE.replace("trainer:", given))
     said = run("fit", "--config", "own.yaml", "--name", "twice", cwd=tmp_path, code=1)
