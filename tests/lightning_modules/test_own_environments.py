@@ -189,6 +189,7 @@ def test_a_later_task_of_another_scale_is_said():
         warnings.filterwarnings("error", "Numbers")
         fit(MultiTaskSAC(known, batch_size_per_task=8), stream)
     loaded = policy()
+    loaded.learned_tasks = ["calm"]
     loaded.fit_normalizer(seen[0])
     loaded.observation_mean[2], loaded.observation_scale[2] = 0.0, 1.0
     before = loaded.act_batch(seen[0], 0)
