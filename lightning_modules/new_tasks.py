@@ -156,10 +156,11 @@ class NewTaskModule(TaskModule):
         if stage != "fit":
             return
         thaw(self.model)  # which an earlier fit may not have come to
-        self._resumed_parts, self.knew_tasks = None, self.knows_tasks() or self.model in TRAINED
+        self._resumed_parts = None
         if (new := self.new) is None:
             return
         refuse_swa(attached_trainer(self))
+        self.knew_tasks = self.knows_tasks() or self.model in TRAINED
         if self.knew_tasks:
             self._own()
         else:
