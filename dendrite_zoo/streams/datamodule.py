@@ -6,8 +6,10 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_warn
 
 from dendrite_zoo._core.checks import wrong_argument
+from dendrite_zoo._core.describe import ranges
 from dendrite_zoo._core.ranks import num_ranks
 from dendrite_zoo.tasks import resume_missed_validation
 
@@ -87,6 +89,22 @@ class TaskDataModule(LightningDataModule):
             raise ValueError(
                 f"Expected the Trainer of {type(self).__name__} to have {words}. "
                 "Build it as Trainer(**data.trainer_kwargs(), ...)."
+            )
+
+    def teardown(self, stage: str | None = None) -> None:
+        """Say which tasks a fit that ended early has left out, where they are learned one after another."""
+        trainer, epochs = self.trainer, getattr(self, "epochs_per_task", None)
+        if trainer is None or stage != TrainerFn.FITTING or getattr(trainer, "fast_dev_run", False):
+            return
+        if epochs is None or not hasattr(self, "current_task"):
+            return  # each epoch has all tasks
+        done = trainer.current_epoch
+        if left := [*range(getattr(self, "first_task", 0) - (-done // epochs), self.num_tasks)]:
+            rank_zero_warn(
+                f"{type(self).__name__}: the fit ended after {done} of {trainer.max_epochs} epochs, and "
+                f"task{'s' * (len(left) > 1)} {ranges(left)} had none. One fit trains all tasks: leave out what ends "
+                "it early, such as an EarlyStopping, `max_steps` or `max_time`, or go on from its checkpoint without. "
+                "To end each task early, make a fit for each."
             )
 
     def state_dict(self) -> dict[str, Any]:

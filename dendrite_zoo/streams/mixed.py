@@ -108,6 +108,7 @@ class MixedTasks(TaskDataModule):
     def teardown(self, stage: str | None = None) -> None:
         """Free the device."""
         self.stream.move(torch.device("cpu"))
+        super().teardown(stage)
 
     def task_loader(self, task: int, split: Split = "train") -> TaskLoader:
         """The batches ``(x, y)`` of one task alone; see `TaskStream.task_loader`."""

@@ -225,6 +225,7 @@ class OnlineTasks(PlayedTasks):
     def teardown(self, stage: str | None = None) -> None:
         """End the environments' processes; a checkpoint can still be taken, until the next `setup`."""
         self.practice.close(keep_state=True)
+        super().teardown(stage)
 
     def on_exception(self, exception: BaseException) -> None:
         """End the environments' processes: they may have crashed, and cannot be asked for their state."""

@@ -196,8 +196,7 @@ class TaskStream(TaskDataModule):
         check_integers(0, self.num_tasks - 1, task=task)
         check_choice(get_args(Split), split=split)
         x, y, rows = self._data(split)
-        chosen = self.task_rows(task, y)
-        if chosen is not None:
+        if (chosen := self.task_rows(task, y)) is not None:
             rows = rows[chosen[rows]]
         if len(rows) == 0:
             raise ValueError(f"Expected rows of the classes of task {task} in {split!r}, but got none. Check labels.")
@@ -270,6 +269,7 @@ class TaskStream(TaskDataModule):
     def teardown(self, stage: str | None = None) -> None:
         """Free the device."""
         self.move(torch.device("cpu"))
+        super().teardown(stage)
 
     def train_dataloader(self) -> TaskLoader:
         """Return the batches of the current epoch of the current task."""

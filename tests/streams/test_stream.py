@@ -1,6 +1,7 @@
 """A stream by itself, and under a Trainer: what is trained, what is validated, and when."""
 
 import itertools
+import warnings
 from types import SimpleNamespace
 
 import pytest
@@ -175,10 +176,22 @@ class TestUnderATrainer:
         stream, module = PermutedTasks(tensors(), 3, batch_size=2), Memory()
         module.on_validation_epoch_end = lambda: module.log("a", 0.5)
         stop = EarlyStopping("a", patience=1)
-        run = trainer(tmp_path, **stream.trainer_kwargs(), callbacks=[stop], limit_train_batches=2)
-        run.fit(module, stream)
+        run = trainer(tmp_path, **{**stream.trainer_kwargs(), "max_epochs": 3}, callbacks=[stop], limit_train_batches=2)
+        with pytest.warns(match="the fit ended after 2 of 3 epochs, and task 2 had none"):
+            run.fit(module, stream)
         assert run.current_epoch == 2
         assert run.global_step == 4
+
+    @pytest.mark.parametrize(("steps", "left"), [(4, "tasks 2 to 3"), (6, "tasks 2 to 3"), (7, "task 3"), (18, None)])
+    def test_tasks_that_a_fit_leaves_out_are_said(self, tmp_path, steps, left):
+        stream = PermutedTasks(tensors(), 4, first_task=1, epochs_per_task=2, batch_size=4)  # three steps an epoch
+        run = trainer(tmp_path, **stream.trainer_kwargs(), max_steps=steps)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            run.fit(Memory(), stream)
+            run.validate(Memory(), stream, verbose=False)
+        found = [str(one.message) for one in said if "had none" in str(one.message)]
+        assert len(found) == bool(left) and all(f"and {left} had none" in one for one in found)
 
     @pytest.mark.parametrize(
         ("change", "message"),
