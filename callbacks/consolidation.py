@@ -27,8 +27,9 @@ class Consolidation(Returning, ABC, Generic[R]):
 
     The penalty's gradient is added once before each optimizer step, after the task's gradient was complete
     (accumulated, averaged over processes, unscaled) and before it is clipped: as if the penalty stood in the loss.
-    Manual optimization, with one or more optimizers, works likewise; to clip by hand there, do it in the module's
-    ``on_before_optimizer_step``, which runs after the callbacks'.
+    Manual optimization, with one or more optimizers, works likewise (steps of torch's own optimizers, which go past
+    callbacks, are refused); to clip by hand there, do it in the module's ``on_before_optimizer_step``, which runs
+    after the callbacks'.
 
     Where a gradient is sparse, the cost of a step follows the rows that it covers, and these alone are pulled: the
     others do not move. (The stored tasks of EWC would move them: its anchor is a mean.)
@@ -55,6 +56,7 @@ class Consolidation(Returning, ABC, Generic[R]):
         self.regularizer: R | None = None
         self._boundary = TaskBoundary()
         self._loaded: dict[str, Any] | None = None
+        self._unseen: int | None = None  # what the parameters' versions add up to, until a step is seen in an epoch
         self.make_regularizer({})  # which checks the numbers
 
     @abstractmethod
@@ -135,6 +137,25 @@ class Consolidation(Returning, ABC, Generic[R]):
         self.regularizer.hold(chosen)
         self._loaded = None
 
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take note of the weights, which are to change by steps that are seen."""
+        self._unseen = self._versions(pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse optimizers whose steps go past the callbacks.
+
+        Raises:
+            ValueError: weights changed in this epoch, and no step was seen.
+        """
+        if self._unseen is not None and self._versions(pl_module) > self._unseen:
+            name, module = type(self).__name__, type(pl_module).__name__
+            raise ValueError(
+                f"Expected optimizers whose steps {name} sees, but in an epoch the weights of {module} changed by none "
+                "that it saw, so that it protects nothing: torch's own optimizers, from "
+                "`self.optimizers(use_pl_optimizer=False)` or `optimizer.optimizer`, go past all callbacks. Step those "
+                "that `self.optimizers()` gives."
+            )
+
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """See whether a task has ended, and in a new epoch whether other parameters learn."""
         self._look_for_boundary(trainer, pl_module)
@@ -143,6 +164,7 @@ class Consolidation(Returning, ABC, Generic[R]):
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Add the penalty's gradient to the task's."""
+        self._unseen = None
         self._look_for_boundary(trainer, pl_module)
         if self._boundary.task is None:
             raise unknown_task(trainer, type(self).__name__)
@@ -163,6 +185,9 @@ class Consolidation(Returning, ABC, Generic[R]):
 
     def _parameters(self, pl_module: LightningModule) -> dict[str, nn.Parameter]:
         return select_parameters(pl_module, self.include, self.exclude)
+
+    def _versions(self, pl_module: LightningModule) -> int:
+        return sum(parameter._version for parameter in self._parameters(pl_module).values())
 
     def _look_for_boundary(self, trainer: Trainer, pl_module: Any) -> None:
         of_module = self.task is None and hasattr(pl_module, "current_task")  # None until it finds the task in a batch

@@ -50,7 +50,7 @@ class Net(LightningModule):
         loss = F.cross_entropy(self(x), y)
         if self.way == "automatic":
             return loss
-        optimizers = self.optimizers()
+        optimizers = self.optimizers(use_pl_optimizer=self.way != "past the callbacks")
         optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
         for optimizer in optimizers:
             optimizer.zero_grad()
@@ -157,6 +157,12 @@ def test_is_what_the_penalty_in_the_loss_gives(tmp_path, kind, net, kwargs, plai
     assert callback.regularizer.num_tasks == TASKS - 1
     without, _ = fit(tmp_path, kind(0.0), Net(**net), **kwargs)
     assert (flat(trained.parameters()) - flat(without.parameters())).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("kind", [SynapticIntelligence, ElasticWeightConsolidation])
+def test_steps_that_go_past_the_callbacks_are_refused(tmp_path, kind):
+    with pytest.raises(ValueError, match=r"the weights of Net changed by none .*`self.optimizers\(\)` gives"):
+        fit(tmp_path, kind(STRENGTH), Net("past the callbacks"))
 
 
 @pytest.mark.parametrize("kind", [SynapticIntelligence, ElasticWeightConsolidation])
