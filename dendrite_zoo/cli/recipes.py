@@ -68,6 +68,8 @@ def _check_options(file: str) -> None:
 def expand(arguments: Sequence[str]) -> list[str]:
     """Replace a recipe's name by its path, ``--resume FOLDER`` by the options that resume the run, and ``--tasks``.
 
+    Recipes come first, and that of a run before all others, so that what else is typed holds wherever it stands.
+
     Args:
         arguments: as typed after ``dendrite-zoo``.
 
@@ -76,32 +78,26 @@ def expand(arguments: Sequence[str]) -> list[str]:
         ValueError: the recipe has no tasks that could be others.
 
     Example:
-        >>> expand(["fit", "--config=permuted-digits", "--name", "mine"])[3:]
+        >>> expand(["fit", "--name", "mine", "--config=permuted-digits"])[3:]
         ['--name', 'mine']
     """
-    words, expanded, tasks = iter(arguments), list[str](), None
+    words, tasks = iter(arguments), None
+    command, configs, options = [next(words, "")], list[str](), list[str]()
     for word in words:
         option, equals, value = word.partition("=")
         if option in ("-c", "--config"):
-            expanded += ["--config", find(value if equals else next(words, ""))]
+            configs += ["--config", find(value if equals else next(words, ""))]
         elif option == "--tasks":
             tasks = value if equals else next(words, "")
         elif option == "--resume":
             config = _config_of(value if equals else next(words, ""))
-            expanded += [
-                "--config",
-                str(config),
-                "--name",
-                os.path.relpath(config.parent, "runs"),
-                "--ckpt_path",
-                "last",
-            ]
+            configs[:0] = ["--config", str(config)]
+            options += ["--name", os.path.relpath(config.parent, "runs"), "--ckpt_path", "last"]
         else:
-            expanded.append(word)
-    if tasks is not None and "--config" in expanded:
-        behind = expanded.index("--config") + 2
-        expanded[behind:behind] = options_of_tasks(tasks, expanded[behind - 1])
-    return expanded
+            options.append(word)
+    if tasks is not None and configs:
+        configs += options_of_tasks(tasks, configs[1])
+    return [*filter(None, command), *configs, *options]
 
 
 def _config_of(run: str) -> Path:

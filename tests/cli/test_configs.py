@@ -77,8 +77,21 @@ def test_resume_stands_for_the_config_the_name_and_the_checkpoint_of_a_run(form,
     expected = ["fit", "--config", str(Path("runs/x/config.yaml")), "--name", "x", "--ckpt_path", "last", "--seed", "1"]
     assert expand(["fit", *form, "--seed", "1"]) == expected
     assert expand(["fit", "--resume", "x", "--seed", "1"]) == expected, "its name is enough"
+    before = [*expected[:3], "--seed", "1", *expected[3:-2]]
+    assert expand(["fit", "--seed", "1", *form]) == before, "an option holds wherever it stands"
+    mine = ["--config", find("permuted-digits")]
+    with_mine = [*expected[:3], *mine, *expected[3:-2]]
+    assert expand(["fit", *mine, *form]) == with_mine, "whatever it says is compared with the run's"
     with pytest.raises(FileNotFoundError, match="no y/config.yaml. Did you mean 'runs/x'?"):
         expand(["fit", "--resume", "y"])
+
+
+def test_an_option_before_the_recipe_holds(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main(["fit", "--model.lr", "0.5", "--seed_everything=7", "--config", "permuted-digits", "--print_config"])
+    said = capsys.readouterr().out
+    assert "\n    lr: 0.5\n" in said and "seed_everything: 7\n" in said
 
 
 @pytest.mark.parametrize(
