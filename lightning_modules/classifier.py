@@ -200,6 +200,10 @@ class TaskClassifier(NewTaskModule):
             return super().configure_optimizers()
         return self._optimizer_factory(self.trained_parameters())
 
+    def knows_tasks(self) -> bool:
+        """Whether the context of a task is known."""
+        return self.context is not None and self.context.num_tasks > 0
+
     def setup(self, stage: str) -> None:
         """Refuse a datamodule that the model has no room for, before anything is trained."""
         super().setup(stage)

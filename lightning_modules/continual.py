@@ -247,10 +247,6 @@ class ContinualClassifier(AdaptedTasks):
             return range(task)
         return [other for other in self.context.counts.nonzero().flatten().tolist() if other != task]
 
-    def knows_tasks(self) -> bool:
-        """Whether the context of a task is known."""
-        return self.context is not None and self.context.num_tasks > 0
-
     def new_classes(self) -> Tensor | None:
         """Whose the classes are: those that were never trained, whose rows are zero, are the task's if it has them."""
         if not isinstance(self.model, ActiveDendriteClassifier):
