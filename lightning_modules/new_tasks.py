@@ -73,8 +73,8 @@ class NewTaskModule(TaskModule):
         raise NotImplementedError
 
     def knows_tasks(self) -> bool:
-        """Whether the network has learned a task before, asked as a fit begins."""
-        raise NotImplementedError
+        """Whether the network has learned a task before, asked as a fit begins; of a module of all tasks at once, no."""
+        return False
 
     def loss_of(self, batch: Any) -> Tensor:
         """The loss of a batch of the task about to be trained, of the network as it is."""
@@ -156,11 +156,10 @@ class NewTaskModule(TaskModule):
         if stage != "fit":
             return
         thaw(self.model)  # which an earlier fit may not have come to
-        self._resumed_parts = None
+        self._resumed_parts, self.knew_tasks = None, self.knows_tasks() or self.model in TRAINED
         if (new := self.new) is None:
             return
         refuse_swa(attached_trainer(self))
-        self.knew_tasks = self.knows_tasks() or self.model in TRAINED
         if self.knew_tasks:
             self._own()
         else:
