@@ -12,15 +12,15 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from dendrite_zoo._core.lightning import attached_trainer, has_loaders, training_data_given
-from dendrite_zoo.rl import evaluate_policy
+from dendrite_zoo.rl import MetaWorldTask, evaluate_policy
 from dendrite_zoo.rl.seen import Act
 from dendrite_zoo.rl.task_list import play_options
 from dendrite_zoo.rl.transitions import by_name, refuse_batches, shapes_of
 from dendrite_zoo.streams import OnlineTasks
 from dendrite_zoo.streams.rounds import Goals
 
-LARGE = 1000.0
-"""Rewards beyond which a warning is given, as the root of their mean square."""
+LARGE, SMALL = 1000.0, 0.1
+"""Rewards above which a warning is given, as the root of their mean square; and below which, by entropy coefficient."""
 TASK_AT = {2: 1, 3: 2, 5: 4, 6: 4, 7: 4}
 """Where the task is among so many parts of a batch: beside observations, in what is imitated, in `Transitions`."""
 PLAYED = 3
@@ -55,22 +55,30 @@ def warn_of_silence(trainer: Trainer, data: OnlineTasks) -> None:
         )
 
 
-def warn_of_rewards(data: OnlineTasks, scale: float) -> None:
-    """Say so where rewards of tasks are so large that critics take long to reach the size of a return.
+def warn_of_rewards(data: OnlineTasks, scale: float, alpha: float) -> None:
+    """Say so where rewards of tasks are so large that critics take long to grow, or so small that entropy counts alone.
 
     Args:
         data: that were played in, and not yet learned from.
         scale: factor of all rewards.
+        alpha: coefficient of the entropy, in units of the scaled reward; 0 where it is not learned.
     """
     if data.normalize_rewards:
         return
-    replay, names = data.replay, [spec.name for spec in data.practice.specs]
-    sizes = [scale * float(replay.rewards(place, len(replay)).square().mean().sqrt()) for place in range(len(names))]
-    if large := [f"{name} ({size:.4g})" for name, size in zip(names, sizes, strict=True) if size > LARGE]:
+    replay, specs = data.replay, data.practice.specs
+    sizes = [scale * float(replay.rewards(place, len(replay)).square().mean().sqrt()) for place in range(len(specs))]
+    remedy = "Give OnlineTasks(normalize_rewards=True), or MultiTaskSAC(reward_scale=...)."
+    if large := [f"{spec.name} ({size:.4g})" for spec, size in zip(specs, sizes, strict=True) if size > LARGE]:
         rank_zero_warn(
             f"Rewards are large in {', '.join(large)}, the root of their mean square: critics grow to the size of "
-            "returns in steps of the learning rate, and learn little until then. Give "
-            "OnlineTasks(normalize_rewards=True), or MultiTaskSAC(reward_scale=...)."
+            f"returns in steps of the learning rate, and learn little until then. {remedy}"
+        )
+    # Those of Meta-World are small as long as nothing is reached.
+    own = [pair for pair in zip(specs, sizes, strict=True) if not isinstance(pair[0], MetaWorldTask)]
+    if small := [f"{spec.name} ({size:.4g})" for spec, size in own if 0 < size < SMALL * alpha]:
+        rank_zero_warn(
+            f"Rewards are small in {', '.join(small)}, the root of their mean square, beside an entropy coefficient of "
+            f"{alpha:.4g}: actions stay random until that has fallen, in thousands of updates. {remedy}"
         )
 
 

@@ -44,6 +44,9 @@ from dendrite_zoo.rl.transitions import Transitions, as_transitions
 from dendrite_zoo.row_sparse.parameter import RowParameter
 from dendrite_zoo.streams import DemonstrationMixture, OnlineTasks, Round
 
+NORMALIZED_ALPHA = 0.1
+"""Entropy coefficient at the start where the rewards of each task have a root mean square of 1."""
+
 
 @say_new_names
 class MultiTaskSAC(PolicyModule):
@@ -83,7 +86,8 @@ class MultiTaskSAC(PolicyModule):
         reward_scale: factor of all rewards; Meta-World's are 0 to 10 a step.
         target_entropy: of the actions, in nats; by default minus their number of dimensions, ``D``. That of uniform
             actions, ``D log 2``, is the highest there is.
-        init_alpha: of each task at the start; it is learned, but stays fixed with ``kl_coef``.
+        init_alpha: of each task at the start; it is learned, but stays fixed with ``kl_coef``. By default 1, as for
+            rewards of 0 to 10 a step, and 0.1 for those that `OnlineTasks` normalises.
         start_std: standard deviation of the policy's actions at the start, before they are squashed, which is set in
             the policy; by default its spread is left as it is.
         actor_warmup: updates at the start in which the critics alone learn.
@@ -131,7 +135,7 @@ class MultiTaskSAC(PolicyModule):
         tau: float = 5e-3,
         reward_scale: float = 1.0,
         target_entropy: float | None = None,
-        init_alpha: float = 1.0,
+        init_alpha: float | None = None,
         start_std: float | None = None,
         actor_warmup: int = 0,
         policy_delay: int = 1,
@@ -147,7 +151,7 @@ class MultiTaskSAC(PolicyModule):
         super().__init__()
         self.automatic_optimization = False
         check_positive(lr=lr, alpha_lr=lr if alpha_lr is None else alpha_lr)
-        check_positive(reward_scale=reward_scale, init_alpha=init_alpha)
+        check_positive(reward_scale=reward_scale, init_alpha=(alpha := _first_alpha(init_alpha)))
         check_integers(1, batch_size_per_task=batch_size_per_task, policy_delay=policy_delay, n_step=n_step)
         check_integers(0, actor_warmup=actor_warmup)
         check_range(0, math.inf, kl_coef=kl_coef)
@@ -175,7 +179,7 @@ class MultiTaskSAC(PolicyModule):
         self.slow_critic = copy.deepcopy(self.critic).requires_grad_(False)
         self.start_policy = copy.deepcopy(self.model).requires_grad_(False) if kl_coef > 0 else None
         self.tasks = tasks_of(self.model)
-        start = torch.tensor(float(init_alpha)).log()
+        start = torch.tensor(float(alpha)).log()
         # The divergence limits the entropy, too: coefficients that are learned against it would grow without bound.
         # With rows, of which those without gradient, of tasks that rest, stay.
         self.log_alpha = RowParameter(start.repeat(len(self.tasks)), requires_grad=self.start_policy is None)
@@ -217,6 +221,8 @@ class MultiTaskSAC(PolicyModule):
             raise ValueError(f"Expected OnlineTasks, or batches of Transitions, but got {got}")
         if isinstance(self.datamodule, OnlineTasks):
             warn_of_plan(self.datamodule, self.hparams["actor_warmup"])
+            if self.datamodule.normalize_rewards and self.hparams["init_alpha"] is None:
+                self.log_alpha.data[self.log_alpha == 0] = math.log(NORMALIZED_ALPHA)  # those that have not learned
         elif self.hparams["init_from"] == "nearest":
             expected = "the name of a task with other data than OnlineTasks, whose environments are not known"
             raise wrong_argument("init_from", expected, "nearest")
@@ -281,7 +287,8 @@ class MultiTaskSAC(PolicyModule):
         if self.global_step > 0 and self._current in (None, self._looked_at_task):
             return
         self._looked_at_task = self._current
-        warn_of_rewards(data, self.hparams["reward_scale"])
+        alpha = float(self.log_alpha.detach()[self.first_tasks()].max().exp()) * self.log_alpha.requires_grad
+        warn_of_rewards(data, self.hparams["reward_scale"], alpha)
         seen = torch.cat([data.replay.observations(task, len(data.replay)) for task in range(data.replay.num_tasks)])
         if getattr(self.model, "has_normalizer", False) and not getattr(self.model, "has_known_scales", False):
             self.say_what_is_far(seen)
@@ -327,6 +334,8 @@ class MultiTaskSAC(PolicyModule):
         observation, task = batch[0], self.in_policy(batch[1])
         action, log_prob = self.networks.sample(observation, task, self._noise)
         value = torch.minimum(*self.critic(observation, action, task)).mean() / self.hparams["reward_scale"]
+        if isinstance(self.datamodule, OnlineTasks):  # in the units of rewards as they are played for
+            value = value * self.datamodule.practice.reward_size(dataloader_idx)
         prefix = f"val/task_{dataloader_idx}"
         self.log_means({f"{prefix}/entropy": -log_prob.mean(), f"{prefix}/value": value}, len(observation))
 
@@ -416,3 +425,8 @@ class MultiTaskSAC(PolicyModule):
     def _generator_of(self, round_: int, *purpose: int) -> torch.Generator:
         seed = SeedSequence([self.hparams["seed"], self.global_rank, round_, *purpose]).generate_state(1)[0]
         return torch.Generator(self.device).manual_seed(int(seed))
+
+
+def _first_alpha(init_alpha: float | None) -> float:
+    """The entropy coefficient at the start, where rewards are not normalised."""
+    return 1.0 if init_alpha is None else init_alpha

@@ -212,7 +212,7 @@ class Practice:
                 self.earlier.add(*before.earlier.steps(task, self.earlier.capacity))
         for place in range(len(before.specs)):
             seen, action, reward, after, number, *ends = before.replay.steps(place, self.earlier.capacity)
-            size = float(before.reward_rms[place]) or 1.0  # rewards as they were learned from
+            size = before.reward_size(place + before.first_task)  # rewards as they were learned from
             self.earlier.add(seen, action, reward / size, after, number + before.first_task, *ends)
 
     def _measure_rewards(self) -> None:
@@ -223,6 +223,11 @@ class Practice:
             sum_over_ranks(sums)
             size = float((sums[0] / sums[1]).sqrt())
             self.reward_rms[place] = size or 1.0
+
+    def reward_size(self, task: int) -> float:
+        """What the rewards of a task, by its index among all, are divided by; 1 where they are not."""
+        place = task - self.first_task
+        return float(self.reward_rms[place]) or 1.0 if 0 <= place < len(self.specs) else 1.0
 
     def latest(self, task: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The latest observations ``(<= 1000, O)`` of a task, by its index among all, and its index for each.

@@ -52,7 +52,8 @@ class OnlineTasks(PlayedTasks):
         capacity: steps in the replay buffer of a process.
         envs_per_task: environments of each task in a process.
         normalize_rewards: divide each task's rewards, for learning alone, by their root mean square in what was played
-            before its first update, so that tasks with rewards of other scales count alike.
+            before its first update, so that tasks with rewards of other scales count alike. `MultiTaskSAC` then begins
+            with a lower entropy coefficient.
         solved_every: a task of which 19 of the latest 20 episodes (without those with bursts) ended with success is
             practised in every so many rounds alone: time goes to the others (cf. Sharma et al. 2018, arXiv 1702.06053).
             Rounds in which all rest are passed over; where one is learned at a time, the next begins the sooner.

@@ -239,8 +239,9 @@ def test_what_was_learned_first_stays_to_the_bit_with_learn_new():
 
 
 def test_rewards_of_another_scale_count_alike():
-    stream = data(normalize_rewards=True, warmup_steps=20)
-    fit(MultiTaskSAC(policy(), batch_size_per_task=8), stream)
+    stream, values = data(normalize_rewards=True, warmup_steps=20), []
+    module = MultiTaskSAC(policy(), batch_size_per_task=8)
+    trainer = fit(module, stream)
     again = stream.practice.state_dict()["reward_rms"]
     for task in (0, 1):
         first = stream.replay.rewards(task, 100)[:10]  # two rounds of five, before the first update
@@ -248,6 +249,11 @@ def test_rewards_of_another_scale_count_alike():
         batch, generator = stream.sample(50, torch.Generator().manual_seed(0)), torch.Generator().manual_seed(0)
         plain = stream.replay.sample(50, generator)
         torch.testing.assert_close(batch.reward[batch.task == task] * again[task], plain.reward[plain.task == task])
+    for factor in (1.0, 10.0):  # values are in the units of the environment
+        stream.practice.reward_rms *= factor
+        module._generator = module._generator_of(0)
+        values.append(trainer.validate(module, stream, verbose=False)[0]["val/task_0/value"])
+    assert values[1] == pytest.approx(10 * values[0])
 
 
 def transitions(rows=64):
@@ -518,3 +524,20 @@ def test_rewards_in_the_thousands_are_said(order):
     practise({"reward_scale": 0.1})
     with pytest.warns(UserWarning, match=r"Rewards are large in windy \(\d+\), .*normalize_rewards=True\), or Mul"):
         practise()
+    with pytest.warns(UserWarning, match=r"Rewards are small in .* an entropy coefficient of 1: actions stay random"):
+        practise({"reward_scale": 1e-6})
+    practise({"reward_scale": 1e-6, "init_alpha": 1e-6})
+
+
+def test_entropy_counts_a_tenth_of_rewards_that_are_normalised():
+    """Unless it is said otherwise; a coefficient that was learned goes on in a second fit."""
+
+    def start_of(normalize_rewards=True, times=1, **options):
+        module = MultiTaskSAC(policy(), batch_size_per_task=8, lr=1e-9, alpha_lr=1e-6, **options)
+        for _ in range(times):
+            fit(module, data(normalize_rewards=normalize_rewards))
+        return module.log_alpha.detach().exp()
+
+    assert start_of().tolist() == pytest.approx([0.1, 0.1], rel=1e-3)
+    assert start_of(init_alpha=1.0).tolist() == start_of(False).tolist() == pytest.approx([1.0, 1.0], rel=1e-3)
+    assert not start_of().equal(start_of(times=2))
