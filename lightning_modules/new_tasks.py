@@ -73,7 +73,7 @@ class NewTaskModule(TaskModule):
         raise NotImplementedError
 
     def knows_tasks(self) -> bool:
-        """Whether the network has learned a task before, asked as a fit begins; of a module of all tasks at once, no."""
+        """Whether the network has learned a task before, asked as a fit begins; no, of a module of all at once."""
         return False
 
     def loss_of(self, batch: Any) -> Tensor:
