@@ -71,14 +71,17 @@ class RunRecorder(OwnState):
         self.record: ResultRecord | None = None
         self._timer = Timer()
         self._validated_at = -1  # step of the fit
+        self._accuracies: list[float] = []  # then, on tasks that are learned at once
 
     def state_dict(self) -> dict[str, Any]:
-        """The time that training took so far."""
-        return self._timer.state_dict()
+        """The time that training took so far, and what was measured last."""
+        return {**self._timer.state_dict(), "validated_at": self._validated_at, "accuracies": self._accuracies}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Count on from the time of a checkpoint."""
         self._timer.load_state_dict(state_dict)
+        self._validated_at = state_dict.get("validated_at", -1)  # of which earlier versions know nothing
+        self._accuracies = state_dict.get("accuracies", [])
 
     def _is_blank(self) -> bool:
         return self.record is None and not self._timer.time_elapsed()
@@ -95,7 +98,7 @@ class RunRecorder(OwnState):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note what the fit had learned by then."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            self._validated_at = trainer.global_step
+            self._validated_at, self._accuracies = trainer.global_step, _of_all_tasks(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock."""
@@ -134,8 +137,11 @@ class RunRecorder(OwnState):
         """
         context = where_context_is_from(pl_module, self.context_at_test)
         measured = _measured(trainer, task)
-        if _accuracy_log(trainer) is None and self._validated_at == trainer.global_step:
-            measured |= _of_all_tasks(trainer)
+        latest = (
+            self._accuracies if _accuracy_log(trainer) is None and self._validated_at == trainer.global_step else []
+        )
+        if latest and _is_whole(trainer):
+            measured["task_accuracies"] = latest
         known = {"context_at_test": context, **measured, **known}
         if "task_accuracies" not in known or known["context_at_test"] is None:
             return None
@@ -199,15 +205,14 @@ def _measured(trainer: Trainer, task: int | None) -> dict[str, Any]:
     return measured
 
 
-def _of_all_tasks(trainer: Trainer) -> dict[str, Any]:
-    """The accuracies of the last validation on tasks that are learned at once."""
+def _of_all_tasks(trainer: Trainer) -> list[float]:
+    """The accuracies of the last validation on tasks that are learned at once; none where one is missing."""
     data = getattr(trainer, "datamodule", None)
     if hasattr(data, "current_task") or not isinstance(num_tasks := getattr(data, "num_tasks", None), int):
-        return {}
-    keys = [f"val/task_{task}/acc" for task in range(num_tasks)]
-    if any(key not in trainer.callback_metrics for key in keys) or not _is_whole(trainer):
-        return {}
-    return {"task_accuracies": [float(trainer.callback_metrics[key]) for key in keys]}
+        return []
+    metrics = trainer.callback_metrics
+    found = [float(metrics[key]) for task in range(num_tasks) if (key := f"val/task_{task}/acc") in metrics]
+    return found if len(found) == num_tasks else []
 
 
 def _accuracy_log(trainer: Trainer) -> ForgettingLogger | None:

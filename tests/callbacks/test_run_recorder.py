@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from lightning.pytorch import Callback, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
 from dendrite_zoo._core.describe import describe
@@ -329,12 +330,12 @@ def test_seeds_within_a_sequence_make_other_tasks():
 class TestAllTasksAtOnce:
     """No ForgettingLogger: what the last validation logged of each task."""
 
-    def fit(self, tmp_path, **arguments):
+    def fit(self, tmp_path, callbacks=(), ckpt_path=None, **arguments):
         seed_everything(0, verbose=False)
         data, recorder = MixedTasks(PermutedTasks("digits", num_tasks=2), epochs=2), RunRecorder(folder=tmp_path)
         model = ActiveDendriteClassifier(64, [16], 10, max_tasks=2, context="one-hot")
-        run = trainer(tmp_path, [recorder], epochs=2, **arguments)
-        run.fit(MultiTaskClassifier(model), data)
+        run = trainer(tmp_path, [recorder, *callbacks], epochs=2, **arguments)
+        run.fit(MultiTaskClassifier(model), data, ckpt_path=ckpt_path, weights_only=True)
         return model, data, recorder.record
 
     def test_the_record_is_of_all_rows_of_each_task(self, tmp_path):
@@ -354,6 +355,16 @@ class TestAllTasksAtOnce:
         assert scores["given"] == pytest.approx(record.task_accuracies)
         main(["publish", str(tmp_path / "model"), "--repo", "me/mixed", "--dry-run"])
         assert "2 tasks learned at once" in " ".join(capsys.readouterr().out.split())
+
+    @pytest.mark.filterwarnings("ignore:.*Checkpoint directory")
+    def test_a_run_that_had_ended_keeps_its_record_where_it_is_resumed(self, tmp_path):
+        def fit(ckpt_path=None):
+            checkpoint = ModelCheckpoint(tmp_path, filename="last", enable_version_counter=False)
+            return self.fit(tmp_path, [checkpoint], ckpt_path, enable_checkpointing=True)[2]
+
+        record, again = fit(), fit(tmp_path / "last.ckpt")
+        assert record.task_accuracies == again.task_accuracies
+        assert [again] == read_records(tmp_path)
 
     def test_no_record_of_a_validation_that_is_not_the_last(self, tmp_path):
         assert self.fit(tmp_path, check_val_every_n_epoch=2)[2] is not None
