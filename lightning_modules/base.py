@@ -58,10 +58,6 @@ class TaskModule(LightningModule):
         """The datamodule; None without one, or without a Trainer."""
         return getattr(attached_trainer(self), "datamodule", None)
 
-    def configure_optimizers(self) -> Optimizer:
-        """Return the one optimizer, newly made."""
-        return DendriteAdam(self.parameters(), lr=self.hparams["lr"])
-
     def configure_gradient_clipping(
         self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:

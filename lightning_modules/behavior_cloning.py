@@ -63,7 +63,9 @@ class BehaviorCloning(PolicyModule):
     Args:
         model: an `ActiveDendritePolicy`, or what `dendrite_zoo.load` takes, or the config of a registered model.
         loss: ``"l1"`` or ``"mse"``, see `imitation_loss`.
-        lr: the learning rate of `dendrite_zoo.optim.DendriteAdam` that the cosine starts with, 1/step.
+        lr: the learning rate of `dendrite_zoo.optim.DendriteAdam` that the cosine starts with, 1/step; by default 1e-3
+            for all of a policy, and for what a new task has for itself with ``learn="new"`` 1e-2 where these are
+            columns of segments, 4e-3 where they are subnetworks.
         warmup: updates in which it rises to that.
         ema_decay: decay of the average of the weights at each update; 0 for no average.
         reset_optimizer: start each task with a fresh optimizer.
@@ -87,6 +89,7 @@ class BehaviorCloning(PolicyModule):
     """
 
     context_at_test = "given"
+    default_lr = 1e-3
     model: ActiveDendritePolicy
 
     def __init__(
@@ -94,7 +97,7 @@ class BehaviorCloning(PolicyModule):
         model: ActiveDendritePolicy | Mapping[str, Any] | str,
         *,
         loss: Loss = "l1",
-        lr: float = 1e-3,
+        lr: float | None = None,
         warmup: int = 200,
         ema_decay: float = 0.998,
         reset_optimizer: bool = True,
@@ -104,7 +107,7 @@ class BehaviorCloning(PolicyModule):
         super().__init__()
         check_choice(get_args(Loss), loss=loss)
         check_integers(0, warmup=warmup)
-        check_positive(lr=lr)
+        check_positive(lr=self.default_lr if lr is None else lr)
         check_share(ema_decay=ema_decay)
         check_flags(reset_optimizer=reset_optimizer)
         self.model = as_model(model, ActiveDendritePolicy)

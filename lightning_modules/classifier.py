@@ -68,8 +68,8 @@ class TaskClassifier(NewTaskModule):
             _check_untrained(context=context, optimizer=optimizer, lr_schedule=lr_schedule, smoothing=label_smoothing)
         self._takes_task = _check_context(self.model, context)
         _check_context_at_test(self.context, context_at_test, self._takes_task)
-        lr = getattr(self.model, "default_lr", 5e-4) if lr is None else lr
-        check_positive(lr=lr)
+        self.default_lr = getattr(self.model, "default_lr", 5e-4)
+        check_positive(lr=self.default_lr if lr is None else lr)
         check_share(label_smoothing=label_smoothing)
         if lr_schedule is not None:
             check_choice(get_args(Schedule), lr_schedule=lr_schedule)

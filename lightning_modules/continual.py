@@ -46,8 +46,8 @@ class ContinualClassifier(AdaptedTasks):
             that maps ``(x, context)``, or ``x`` and ``task=``, integers ``(B,)``; or what `dendrite_zoo.load` takes,
             such as ``"org/repo@revision"``; or the config of a registered model, from which it is built.
         context: where the context comes from (`dendrite_zoo.contexts`); needed where ``model`` takes ``(x, context)``.
-        lr: learning rate of `dendrite_zoo.optim.DendriteAdam`, 1/step; by default the model's ``default_lr``, where it
-            has one (`ActiveDendriteClassifier`, `dendrite_zoo.add_dendrites`), else 5e-4.
+        lr: learning rate of `dendrite_zoo.optim.DendriteAdam`, 1/step; by default the model's ``default_lr`` or 5e-4,
+            and with ``learn="new"`` for what a new task has for itself 1e-2 (columns) or 4e-3 (a subnetwork).
         optimizer: makes another optimizer from the parameters, with a learning rate of its own.
         reset_optimizer: forget the optimizer's moments when a task starts, as the paper does.
         lr_schedule: the learning rate falls within each task. ``"cosine"``: to 0, where the datamodule has a number of

@@ -17,12 +17,14 @@ from dendrite_zoo._core.progress import progress_bar
 from dendrite_zoo._core.ranks import sum_over_ranks
 from dendrite_zoo.lightning_modules.base import TaskModule
 from dendrite_zoo.lightning_modules.new_parts import NewParts, thaw
+from dendrite_zoo.lightning_modules.starts import words_of_tasks_without_parts
 from dendrite_zoo.optim import DendriteAdam
 from dendrite_zoo.row_sparse.parameter import RowParameter
 
 Learn: TypeAlias = Literal["all", "new"]
 
 HELD_OUT = 4  # batches by which the task to start from is chosen
+COLUMNS_LR, SUBNETWORK_LR = 1e-2, 4e-3  # 1/step: a task's few numbers have to learn all that is new in it
 TRAINED: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 """The networks that were trained in this process, or that a checkpoint was loaded into."""
 
@@ -54,6 +56,7 @@ class NewTaskModule(TaskModule):
     """
 
     model: nn.Module
+    default_lr: float  # 1/step, of a module without ``lr`` where all of its network is trained
 
     def __init__(self) -> None:
         super().__init__()
@@ -136,6 +139,15 @@ class NewTaskModule(TaskModule):
         return self.new
 
     @property
+    def learning_rate(self) -> float:
+        """What the optimizer begins with, 1/step: ``lr``, or where it is None the default for what is trained now."""
+        if (given := self.hparams["lr"]) is not None:
+            return float(given)
+        if self.new is None or self.new.is_whole:
+            return self.default_lr
+        return COLUMNS_LR if self.new.has_columns else SUBNETWORK_LR
+
+    @property
     def may_change_all(self) -> bool:
         """Whether what earlier tasks use may change, such as the normaliser of a policy."""
         return self.new is None or self.new.is_whole
@@ -148,7 +160,7 @@ class NewTaskModule(TaskModule):
 
     def configure_optimizers(self) -> Optimizer:
         """Return the one optimizer, newly made."""
-        return DendriteAdam(self.trained_parameters(), lr=self.hparams["lr"])
+        return DendriteAdam(self.trained_parameters(), lr=self.learning_rate)
 
     def setup(self, stage: str) -> None:
         """Own what is new, before an optimizer is made, and before processes agree on what is trained."""
@@ -194,7 +206,7 @@ class NewTaskModule(TaskModule):
         was_whole = new.is_whole
         warn_of_average(self.trainer)
         self._own()
-        if words := self.words_of_tasks_without_parts():
+        if words := words_of_tasks_without_parts(self):
             rank_zero_warn(words)
         new.fix_statistics()
         for optimizer in self.trainer.optimizers:
@@ -253,17 +265,6 @@ class NewTaskModule(TaskModule):
             self._resumed_parts = saved
             self.new.restore(saved)  # as many numbers, before the optimizer is made; on_fit_start takes their values
 
-    def words_of_tasks_without_parts(self) -> str:
-        """What to do where a task has nothing that could be trained; empty where each has something."""
-        known = getattr(self.model, "tasks", None)
-        found = [str(known[task] if known else task) for task in cast(NewParts, self.new).without_parts()]
-        words = (
-            f"Expected tasks with weights of their own, for learn='new', but got {', '.join(found)}: all that they use "
-            "is in subnetworks of earlier tasks, and nothing of them is trained. Load the model with a lower overlap=, "
-            "or build it with wider layers or a lower activation_density."
-        )
-        return words if found else ""
-
     def _own(self) -> None:
         assert self.new is not None
         self.new.own(self.first_tasks(), self.earlier_tasks(), self.new_classes())
@@ -295,3 +296,5 @@ class NewTaskModule(TaskModule):
                 if isinstance(parameter, RowParameter):
                     parameter.owner = None
             group["params"] = list(cast(NewParts, self.new).parameters())
+            if self.hparams["lr"] is None and group.setdefault("initial_lr", group["lr"]) == self.default_lr:
+                group["lr"] = group["initial_lr"] = self.learning_rate

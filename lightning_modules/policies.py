@@ -15,7 +15,7 @@ from dendrite_zoo.lightning_modules.new_parts import thaw
 from dendrite_zoo.lightning_modules.new_tasks import NewTaskModule
 from dendrite_zoo.lightning_modules.part_numbers import numbers_trained
 from dendrite_zoo.lightning_modules.play import check_data, chosen_actions, goal_scores
-from dendrite_zoo.lightning_modules.starts import check_starts
+from dendrite_zoo.lightning_modules.starts import check_starts, words_of_tasks_without_parts
 from dendrite_zoo.models.control import ControlModel
 from dendrite_zoo.models.learned import LEARNED, NORMALIZERS, LearnedTasks
 from dendrite_zoo.rl import MetaWorldTask
@@ -57,7 +57,7 @@ class PolicyModule(NewTaskModule):
             self._knows_learned = not self.model.was_trained_elsewhere()
         super().setup(stage)
         if stage == "fit" and self.new is not None:
-            if words := self.words_of_tasks_without_parts():
+            if words := words_of_tasks_without_parts(self):
                 raise ValueError(words)
             check_starts(self)
             if tasks is not None and tuple(tasks) == (start := self.hparams["init_from"],):

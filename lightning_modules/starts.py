@@ -1,4 +1,4 @@
-"""Whether tasks can start as others do, before any of them is trained."""
+"""Whether tasks can start, as others do or at all, before any of them is trained."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,6 +13,22 @@ def shared_units(task: str) -> str:
         f"Expected {task} with a subnetwork of its own, for init_from=, but earlier tasks use some of its units. "
         "Build the network with overlap=0, or load it with tasks=[...] and init_from=, which takes free units."
     )
+
+
+def words_of_tasks_without_parts(module: Any) -> str:
+    """What to do where a task has nothing that could be trained; empty where each has something.
+
+    Args:
+        module: with ``new`` parts.
+    """
+    known = getattr(module.model, "tasks", None)
+    found = [str(known[task] if known else task) for task in module.new.without_parts()]
+    words = (
+        f"Expected tasks with weights of their own, for learn='new', but got {', '.join(found)}: all that they use is "
+        "in subnetworks of earlier tasks, and nothing of them is trained. Load the model with a lower overlap=, or "
+        "build it with wider layers or a lower activation_density."
+    )
+    return words if found else ""
 
 
 def check_starts(module: Any) -> None:

@@ -60,7 +60,7 @@ def test_tasks_are_learned_one_after_another_and_none_is_lost(learn, tmp_path):
         ForgettingLogger("val/acc", folder=tmp_path, verbose=False, pictures=False),
     )
     module = ContinualClassifier(model, learn=learn)
-    assert module.hparams["lr"] == 5e-3
+    assert module.learning_rate == 5e-3
     fit(module, stream(epochs=6), callbacks=[log])
     matrix = log.matrix
     assert matrix[1, 0] == matrix[0, 0] and matrix[0, 0] > 0.9 and matrix[1, 1] > 0.9

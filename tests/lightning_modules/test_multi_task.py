@@ -35,7 +35,7 @@ def test_a_new_network_learns_with_the_learning_rate_that_its_width_asks_for():
     parts = ActiveDendriteClassifier(8, [2048], 3, max_tasks=2, winners="context")
     known = ActiveDendriteClassifier(8, [64], 3, max_tasks=2)
     known.context.start_task(0, [torch.randn(4, 8)])
-    rates = [ContinualClassifier(each).hparams["lr"] for each in (known, wide, plain, parts)]
+    rates = [ContinualClassifier(each).learning_rate for each in (known, wide, plain, parts)]
     assert rates == [5e-4, 5e-4, 5e-4, 4e-3], "a model that knows tasks is fine-tuned"
 
 

@@ -109,3 +109,27 @@ def test_a_resumed_run_is_bit_equal(winners, step, tmp_path):
     assert moments.keys() == moments_again.keys()
     for ours, theirs in zip(moments.values(), moments_again.values(), strict=True):
         assert all(torch.equal(ours[name], theirs[name]) for name in ("step", "exp_avg", "exp_avg_sq"))
+
+
+@pytest.mark.parametrize(
+    "given", [{}, {"lr": 0.02}, {"optimizer": lambda parameters: torch.optim.SGD(parameters, 5e-4)}]
+)
+@pytest.mark.parametrize(("kind", "whole", "new"), [("one-hot", 4e-3, 1e-2), ("prototype", 4e-3, 4e-3)])
+def test_what_a_task_has_for_itself_learns_faster_unless_a_rate_is_given(kind, whole, new, given):
+    torch.manual_seed(0)
+    winners = "activation" if kind == "one-hot" else "context"
+    model = ActiveDendriteClassifier(64, [32], 10, max_tasks=3, context=kind, winners=winners)
+    rates = []
+
+    class Seen(ContinualClassifier):
+        def on_train_batch_end(self, *args):
+            super().on_train_batch_end(*args)
+            rates.append(self.optimizers(use_pl_optimizer=False).param_groups[0]["lr"])
+
+    stream = PermutedTasks("digits", num_tasks=2, epochs_per_task=1)
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False, "accelerator": "cpu"}
+    trainer = Trainer(**stream.trainer_kwargs(), **quiet, enable_model_summary=False, limit_train_batches=1)
+    options = {"learn": "new", "context_at_test": "given" if kind == "one-hot" else "inferred", **given}
+    trainer.fit(Seen(model, **options), stream)
+    rates += [Seen(model, **options).configure_optimizers().param_groups[0]["lr"]]  # of one that knows tasks
+    assert rates == ([given.get("lr", 5e-4)] * 3 if given else [whole, new, new])
