@@ -4,9 +4,10 @@
 
 Ten permutations of scikit-learn's digits, one after another, ``learn="new"`` from the first on, which has all of the
 network. *columns*: winners by activation, one-hot contexts, and each further task has its columns of segments, which
-open and shut the units of the first. *subnetworks*: winners by the context, the mean input, and each further task has
-the weights of its subnetwork that are in no earlier one. *all*: the same, ``learn="all"``: whatever is shared changes.
-The task is given, so that forgetting is that of the weights alone.
+open and shut the units of the first. *columns and additive segments*: and what it adds to units and output layer.
+*subnetworks*: winners by the context, the mean input, and each further task has the weights of its subnetwork that are
+in no earlier one. *all*: the same, ``learn="all"``: whatever is shared changes. The task is given, so that forgetting
+is that of the weights alone.
 """
 
 import argparse
@@ -28,6 +29,10 @@ COLUMNS = {"context": "one-hot", "activation_density": 0.2}
 SUBNETWORKS = {"winners": "context", "activation_density": 0.1}
 METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "columns": (COLUMNS, {"learn": "new", "lr": 1e-2, "init_from": "nearest"}),
+    "columns and additive segments": (
+        {**COLUMNS, "additive_segments": True},
+        {"learn": "new", "lr": 1e-2, "init_from": "nearest"},
+    ),
     "subnetworks": (SUBNETWORKS, {"learn": "new", "lr": 3e-3}),
     "all": (SUBNETWORKS, {"learn": "all", "lr": 1e-3}),
 }

@@ -25,6 +25,8 @@ from dendrite_zoo.models.loading import as_model, saved_config
 from dendrite_zoo.rl.transitions import as_demonstrated
 from dendrite_zoo.streams import DemonstrationMixture, OnlineTasks
 
+SATURATED, PULL = 4.0, 1e-2  # a mean before it is squashed, of which tanh is 0.9993; 1 per square of what is beyond
+
 Loss = Literal["l1", "mse"]
 Batch = tuple[Tensor, Tensor, Tensor] | Mapping[str, Tensor]
 
@@ -55,6 +57,9 @@ class BehaviorCloning(PolicyModule):
 
     Imitation teaches means alone: the standard deviation of the actions, before they are squashed, is set to 0.1; where
     the output layer has no bias that could hold it, to the middle of its range, with a warning.
+
+    Where a task starts as a copy whose means lie far out, tanh has no slope there, and nothing would be learned: with
+    ``learn="new"`` and columns of segments the loss has a term, too, that pulls means back to ±4 (tanh: ±0.9993).
 
     A `dendrite_zoo.streams.DemonstrationMixture` has the observations to normalise by. For a plain loader of such
     batches call ``module.model.fit_normalizer(observations)`` before the fit. A `DemonstrationSequence` has those of
@@ -136,10 +141,14 @@ class BehaviorCloning(PolicyModule):
         return self.average.shown()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Distance to the expert's actions."""
-        loss = self.loss_of(batch)
+        """Distance to the expert's actions; of columns also how far means lie where tanh has no slope."""
+        observation, action, task = as_demonstrated(batch, self.model)
+        mean = self._means(observation, task)
+        loss = imitation_loss(mean, action, self.hparams["loss"])
         self.log("train/loss", loss, prog_bar=True)
-        return loss
+        if self.new is None or self.new.is_whole or not self.new.has_columns:
+            return loss
+        return loss + PULL * F.relu(mean.abs() - SATURATED).square().mean()
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Distance to the expert's actions in task ``dataloader_idx``."""
@@ -261,10 +270,13 @@ class BehaviorCloning(PolicyModule):
         super().start_parts(is_first=is_first)
 
     def _loss(self, observation: Tensor, action: Tensor, task: Tensor) -> Tensor:
+        return imitation_loss(self._means(observation, task), action, self.hparams["loss"])
+
+    def _means(self, observation: Tensor, task: Tensor) -> Tensor:
         task = self.in_policy(task)
         if task.device.type == "cpu" and bool((task == task[0]).all()):
             task = task[0]  # one index for all rows is cheaper
-        return imitation_loss(self(observation, task)[0], action, self.hparams["loss"])
+        return self(observation, task)[0]
 
     def _progress(self, batch_idx: int) -> tuple[int, float]:
         """How many updates of what is learned at one stretch are done, and how many there are."""

@@ -15,6 +15,7 @@ from dendrite_zoo.lightning_modules.new_subnetworks import with_subnetwork
 from dendrite_zoo.lightning_modules.part_numbers import NewPart
 from dendrite_zoo.lightning_modules.starts import shared_units
 from dendrite_zoo.models import ActiveDendriteMLP
+from dendrite_zoo.models.additive import AdditiveSegments
 from dendrite_zoo.models.growth import copy_columns, copy_subnetwork
 
 Places: TypeAlias = dict[str, tuple[Tensor, Tensor]]
@@ -39,8 +40,9 @@ class Frozen(list[nn.Parameter | nn.Module]):
 class NewParts(nn.Module):
     """The parts of a network that a new task has for itself, each a parameter of its own: all that is trained.
 
-    With one-hot contexts these are the task's columns of the segments. Where winners are chosen by the context, they
-    are the weights in the task's subnetwork that are in no earlier task's, and the biases of units that are in none.
+    With one-hot contexts these are the task's columns of the segments, and of additive ones. Where winners are chosen
+    by the context, they are the weights in the task's subnetwork that are in no earlier task's, and the biases of units
+    that are in none.
     In a classifier, the rows of classes that were never trained belong to them, too.
 
     All other parameters require no gradient and are in no optimizer, so that no momentum, weight decay or average can
@@ -232,6 +234,11 @@ class NewParts(nn.Module):
         layers = ((name, part) for name, part in self.model.named_modules() if isinstance(part, kinds))
         return [f"{name}.segments".lstrip(".") for name, layer in layers if layer.segments is not None]
 
+    @property
+    def _additive(self) -> list[str]:
+        found = ((name, part) for name, part in self.model.named_modules() if isinstance(part, AdditiveSegments))
+        return [f"{name}.{own}".lstrip(".") for name, part in found for own, _ in part.named_parameters()]
+
     def _flat(self, part: NewPart) -> Tensor:
         return self.model.get_parameter(part.name).detach().view(-1)
 
@@ -241,7 +248,7 @@ class NewParts(nn.Module):
 
     def _places(self) -> Places:
         places = {} if self.has_columns else self._places_of_subnetworks()
-        for name in self._segments if self.has_columns else ():
+        for name in (*self._segments, *self._additive) if self.has_columns else ():
             ids = self._columns(name, self.tasks)
             places[name] = ids, torch.ones_like(ids, dtype=torch.bool)
         for name in self._head:

@@ -76,6 +76,8 @@ class Outcome:
             fits = self.fits(trainer.accumulate_grad_batches)
             warn_of_few_steps(trainer, fits)
             warn_of_few_units(model, fits)
+            if kept:
+                warn_of_columns(model, fits)
         if not warn_of_lost_contexts(trainer, context):
             warn_of_forgetting(trainer, model, self._learned, kept)
 
@@ -134,6 +136,22 @@ def warn_of_few_units(model: nn.Module, fits: Mapping[int, Fit]) -> None:
             f"The network has learned task{'s' * (len(found) > 1)} {ranges(found)} badly (loss {first.loss:.2f}, of a "
             f"guess {first.guess:.2f}), and {active} of the {units} units of a hidden layer are active "
             f"with activation_density={density:g}: fewer than ten learn little. Give {more}wider layers."
+        )
+
+
+def warn_of_columns(model: nn.Module, fits: Mapping[int, Fit]) -> None:
+    """Warn where tasks were learned badly that had columns of segments alone to learn with."""
+    config = model.config if isinstance(model, ActiveDendriteClassifier) else {}
+    if config.get("context") != "one-hot" or config["winners"] == "context" or config["additive_segments"]:
+        return
+    bad = (task for task, fit in fits.items() if fit.steps >= FEW_STEPS and fit.loss > BADLY * fit.guess)
+    if later := [task for task in bad if task > 0]:  # the first has all of the network
+        fit = fits[later[-1]]
+        rank_zero_warn(
+            f"The network has learned task{'s' * (len(later) > 1)} {ranges(later)} badly (loss {fit.loss:.2f}, of a "
+            f"guess {fit.guess:.2f}): with learn='new' a task trains its columns of segments, which open and shut what "
+            "earlier tasks have trained, and no more. Build the network with additive_segments=True, by which a task "
+            "adds something of its own, or with winners='context'."
         )
 
 

@@ -18,7 +18,7 @@ LIBRARY_NAME = "dendrite-zoo"
 AGENT: dict[str, Any] = {"library_name": LIBRARY_NAME, "library_version": dendrite_zoo.__version__}
 """Who asks, as the Hub's client says it, and who wrote a config."""
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 HEADER = ("library_name", "library_version", "format_version", "model_type")
 
 MAX_CONFIG = 1 << 20  # of a config.json

@@ -57,6 +57,10 @@ FORMAT_4_DEFAULTS: dict[str, Any] = {"context_features": None}
 """Likewise of format 4; never to be changed."""
 
 
+FORMAT_5_DEFAULTS: dict[str, Any] = {"additive_segments": False}
+"""Likewise of format 5; never to be changed."""
+
+
 def fill_in(meant: dict[str, Any], config: Config, state: State, defaults: Mapping[str, Any]) -> tuple[Config, State]:
     """Fill in the arguments that a format did not have, where a class has them today."""
     return {**{name: value for name, value in meant.items() if name in defaults}, **config}, state
@@ -67,6 +71,7 @@ MIGRATIONS: dict[int, Callable[[Config, State, Mapping[str, Any]], tuple[Config,
     2: partial(fill_in, FORMAT_2_DEFAULTS),
     3: partial(fill_in, FORMAT_3_DEFAULTS),
     4: partial(fill_in, FORMAT_4_DEFAULTS),
+    5: partial(fill_in, FORMAT_5_DEFAULTS),
 }
 """Format version ``v`` to the function that turns its (config, state) into those of ``v + 1``."""
 

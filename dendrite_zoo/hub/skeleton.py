@@ -65,8 +65,9 @@ def compare(
 
 def fill(model: nn.Module, state: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> None:
     """Load a state into a model, each tensor in the precision it was stored in, also those that start anew."""
+    types = {name: tensor.dtype for name, tensor in {**state, **stored}.items()}
     for name, tensor in model.state_dict(keep_vars=True).items():
-        if name in stored and tensor.dtype != stored[name].dtype:
-            tensor.data = tensor.data.to(stored[name].dtype)
+        if tensor.dtype != types.get(name, tensor.dtype):
+            tensor.data = tensor.data.to(types[name])
     present = {**model.state_dict(), **state}  # what starts anew stays as it is
     model.load_state_dict(present, strict=True)

@@ -14,7 +14,7 @@ from dendrite_zoo.models.config import Arguments, MLPConfig, takes
 from dendrite_zoo.models.folded import FoldedClassifier, FoldedMLP
 from dendrite_zoo.models.growth import with_subnetworks
 from dendrite_zoo.models.mlp import ActiveDendriteMLP
-from dendrite_zoo.models.room import make_columns
+from dendrite_zoo.models.room import make_additive, make_columns
 from dendrite_zoo.models.segments import DendriteModel
 
 __all__ = ["ActiveDendriteClassifier"]
@@ -147,7 +147,9 @@ class ActiveDendriteClassifier(TaskClassifier, DendriteModel):
         new, state, fresh = {**config, **changes}, dict(state), []
         ClassifierArguments(**new)  # which checks them
         added = new["num_classes"] - config["num_classes"]
-        output = [name for name in state if name.startswith("mlp.output.")]
+        output = [
+            name for name in state if name.startswith(("mlp.output.", "mlp.additive.weight", "mlp.additive.bias"))
+        ]
         if added < 0:
             fresh = output
             state = {name: tensor for name, tensor in state.items() if name not in fresh}
@@ -242,5 +244,8 @@ def _make_room(config: Mapping[str, Any], state: dict[str, Tensor], max_tasks: i
     if config["context"] in ("one-hot", "ridge"):
         places = [task if task < known else None for task in range(max_tasks)]
         wider = make_columns(config, state, known, places)
-        return {name: wider[name] for name in ("hidden_features", "activation_density")}
+        has_columns = config["context"] == "one-hot" and config["winners"] == "activation"
+        added = make_additive(config, state, known, places, is_new=has_columns and max_tasks > known)
+        sizes = {name: wider[name] for name in ("hidden_features", "activation_density")}
+        return {**sizes, "additive_segments": added}
     return {}

@@ -100,6 +100,9 @@ class MLPConfig(Arguments):
         output_scale: factor of the initial weights of the output layer.
         output_bias: whether the output layer has a bias. Where each task has units of its own in every hidden layer, it
             is all that they share, and moves with whichever task changes most: leave it out there.
+        additive_segments: give each context numbers of its own that are added to units and to the output layer (see
+            `dendrite_zoo.models.additive.AdditiveSegments`), 0 at first. A new task whose gates alone reach too little,
+            with ``learn="new"``, has in them what it needs; a model that is loaded with more tasks gets them.
     """
 
     num_segments: int | None = None
@@ -117,6 +120,7 @@ class MLPConfig(Arguments):
     overlap: float | None = None
     output_scale: float = 1.0
     output_bias: bool = True
+    additive_segments: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -134,6 +138,9 @@ class MLPConfig(Arguments):
                 raise wrong_argument("activation", "'k-winners' with winners='context'", self.activation, remedy)
             if self.num_segments == 0:
                 raise wrong_argument("num_segments", "at least 1 with winners='context'", 0, remedy)
+            if self.additive_segments:
+                expected = "False with winners='context', where a task has units of its own"
+                raise wrong_argument("additive_segments", expected, True, remedy)
         elif self.segment_seed is not None:
             raise wrong_argument("segment_seed", "None unless winners='context'", self.segment_seed, "Leave it out.")
         check_positive(output_scale=self.output_scale)

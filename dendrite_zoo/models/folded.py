@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import cast
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from dendrite_zoo.contexts import TaskContext
 from dendrite_zoo.functional import active_layer_norm
 from dendrite_zoo.layers import ActiveDendriteLinear
+from dendrite_zoo.models.additive import Added, AdditiveSegments
 from dendrite_zoo.row_sparse.activation_cache import Marks
 from dendrite_zoo.row_sparse.subnetworks import ActiveUnits
 
@@ -30,18 +32,23 @@ def plain_linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
 
 
 def fold_one(
-    hidden: Iterable[tuple[ActiveDendriteLinear, nn.Module, ActiveUnits]], output: nn.Linear, *, layer_norm: bool
+    hidden: Iterable[tuple[ActiveDendriteLinear, nn.Module, ActiveUnits]],
+    output: nn.Linear,
+    added: Added | None = None,
+    *,
+    layer_norm: bool,
 ) -> nn.Sequential:
     """Fold the gates of active units into their weights; other units are left out.
 
     Args:
         hidden: layers with active dendrites, the nonlinearity of each, and its active units in the one context.
         output: the output layer.
+        added: what the context adds, or nothing.
         layer_norm: whether active units are normalised before the nonlinearity.
     """
     modules: list[nn.Module] = []
     inputs: Tensor | slice = slice(None)
-    for layer, activation, active in hidden:
+    for number, (layer, activation, active) in enumerate(hidden):
         units, strength = active.units[0], None if active.strength is None else active.strength[0]
         weight, bias = layer.masked_weight()[units][:, inputs], cast(Tensor, layer.bias)[units]
         if strength is not None and layer.gate == "bias":
@@ -49,12 +56,15 @@ def fold_one(
         elif strength is not None:
             gates = torch.sigmoid(strength)
             weight, bias = weight * gates.unsqueeze(-1), bias * gates
-        modules.append(plain_linear(weight, bias))
+        modules.append(plain_linear(weight, bias if added is None else bias + added.units[number][0]))
         if layer_norm:
             modules.append(nn.LayerNorm(len(units), elementwise_affine=False))
         modules.append(copy.deepcopy(activation))
         inputs = units
-    return nn.Sequential(*modules, plain_linear(output.weight[:, inputs], output.bias))
+    weight, last = output.weight[:, inputs], cast("Tensor | None", output.bias)
+    if added is not None:
+        weight, last = weight + added.weight[0], None if last is None or added.bias is None else last + added.bias[0]
+    return nn.Sequential(*modules, plain_linear(weight, last))
 
 
 class FoldedLayer(nn.Module):
@@ -95,12 +105,13 @@ class FoldedLayer(nn.Module):
         norm_over = torch.zeros_like(gates).scatter_(1, active.units, 1.0) if layer_norm and gates is not None else None
         self.register_buffer("active", norm_over)
 
-    def forward(self, x: Tensor, index: Tensor) -> Tensor:
-        """Map ``x`` in the contexts ``index``."""
+    def forward(self, x: Tensor, index: Tensor, add: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Map ``x`` in the contexts ``index``, which ``add`` something to the units."""
         x = self.linear(x)
         if self.gates is not None:
             gates = F.embedding(index, self.gates)
             x = x + gates if self.additive else x * gates
+        x = x if add is None else add(x)
         if self.layer_norm:
             x = active_layer_norm(x, None if self.active is None else F.embedding(index, self.active))
         return self.activation(x)
@@ -114,18 +125,23 @@ class FoldedMLP(nn.Module):
     Args:
         hidden: the hidden layers.
         output: the output layer, of which there will be a copy.
+        additive: what the contexts add, or nothing.
     """
 
-    def __init__(self, hidden: Iterable[FoldedLayer], output: nn.Linear) -> None:
+    def __init__(
+        self, hidden: Iterable[FoldedLayer], output: nn.Linear, additive: AdditiveSegments | None = None
+    ) -> None:
         super().__init__()
+        self.additive = additive
         self.hidden = nn.ModuleList(hidden)
         self.output = plain_linear(output.weight, output.bias)
 
     def forward(self, x: Tensor, index: Tensor) -> Tensor:
         """Map ``x`` in the contexts ``index``."""
-        for layer in self.hidden:
-            x = layer(x, index)
-        return self.output(x)
+        added = None if self.additive is None else self.additive(index)
+        for number, layer in enumerate(self.hidden):
+            x = layer(x, index, None if added is None else partial(added.to_units, number))
+        return self.output(x) if added is None else added.to_output(self.output(x), x)
 
 
 class FoldedClassifier(nn.Module):

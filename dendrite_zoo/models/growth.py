@@ -13,6 +13,7 @@ from dendrite_zoo.functional.dendrites import winning_activations
 from dendrite_zoo.hub import HubModel
 from dendrite_zoo.layers import ActiveDendriteConv2d, ActiveDendriteLinear
 from dendrite_zoo.layers.sparse import random_mask
+from dendrite_zoo.models.additive import AdditiveSegments
 from dendrite_zoo.models.mlp import ActiveDendriteMLP
 from dendrite_zoo.models.overlap import units_needed
 from dendrite_zoo.row_sparse.subnetworks import active_units, num_active
@@ -219,6 +220,8 @@ def start_as(network: ActiveDendriteMLP, start: int, task: int) -> None:
 def copy_columns(model: nn.Module, start: int | None, task: int) -> None:
     """Let the columns of segments of a one-hot context be copies of another's, where its mask has them; zeros for None.
 
+    So do its additive segments.
+
     Args:
         model: any network with layers of ours.
         start: the context that is copied.
@@ -237,6 +240,8 @@ def copy_columns(model: nn.Module, start: int | None, task: int) -> None:
             if layer.segment_mask is not None:
                 column = column * layer.segment_mask[..., task]
             layer.segments[..., task] = column
+        for added in layer.parameters() if isinstance(layer, AdditiveSegments) else ():
+            added[..., task] = 0.0 if start is None else added[..., start]
 
 
 def _block(rows: list[Tensor] | None, columns: list[Tensor] | None, which: int) -> Any:

@@ -1,9 +1,10 @@
 """Multi-layer perceptrons with active dendrites."""
 
-import itertools
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
+from itertools import pairwise
 from typing import Any, cast
 
 import torch
@@ -16,6 +17,7 @@ from dendrite_zoo.functional import Context, active_layer_norm, apply_gate, dist
 from dendrite_zoo.hub import register_model
 from dendrite_zoo.layers import ActiveDendriteLinear, KWinners
 from dendrite_zoo.layers.sparse import uniform_
+from dendrite_zoo.models.additive import AdditiveSegments
 from dendrite_zoo.models.config import MLPArguments, takes
 from dendrite_zoo.models.folded import FoldedLayer, FoldedMLP, fold_one
 from dendrite_zoo.models.segments import STATE_FOLLOWS, DendriteModel, drawn_segments
@@ -68,12 +70,13 @@ class ActiveDendriteMLP(DendriteModel):
     def __init__(self, config: MLPArguments) -> None:
         super().__init__(config)
         sizes = [config.in_features, *config.hidden_features]
-        pairs = enumerate(itertools.pairwise(sizes))
-        self.hidden = nn.ModuleList(self._hidden_layer(config, number, *pair) for number, pair in pairs)
+        self.hidden = nn.ModuleList(self._hidden_layer(config, n, *pair) for n, pair in enumerate(pairwise(sizes)))
         paper, density = config.activation == "k-winners" and config.winners == "activation", config.activation_density
         self.activations = nn.ModuleList(KWinners(density=density) if paper else nn.ReLU() for _ in self.hidden)
         self.output = nn.Linear(sizes[-1], config.out_features, bias=config.output_bias)
         uniform_(self.output.weight, fan_in=config.active_inputs * sizes[-1] / config.output_scale**2)
+        form = config.hidden_features, config.out_features, config.context_dim, config.output_bias
+        self.additive = AdditiveSegments(*form) if config.additive_segments else None
         self._chosen: ContextCache | None = None
         if config.winners == "context":
             self._chosen, self._last_batch = ContextCache(), LastBatch()
@@ -113,17 +116,14 @@ class ActiveDendriteMLP(DendriteModel):
         """Map ``x`` ``(B, in_features)`` in a context, or in `subnetworks` of one, to ``(B, out_features)``."""
         if self._chosen is not None:
             return self._forward_parts(x, context)
-        if self.config["activation"] == "k-winners" and is_mixed_precision(x.device):
-            with full_precision(x.device):
-                x = self._forward_hidden(x.to(self.output.weight.dtype), context)
-        else:
-            x = self._forward_hidden(x, context)
-        return self.output(x)
-
-    def _forward_hidden(self, x: Tensor, context: Any) -> Tensor:
-        for layer, nonlinearity in zip(self.hidden, self.nonlinearities, strict=True):
-            x = nonlinearity(layer(x, context))
-        return x
+        added = None if self.additive is None else self.additive(cast("Context | None", context))
+        in_full = self.config["activation"] == "k-winners" and is_mixed_precision(x.device)
+        with full_precision(x.device) if in_full else nullcontext():
+            x = x.to(self.output.weight.dtype) if in_full else x
+            for number, (layer, nonlinearity) in enumerate(zip(self.hidden, self.nonlinearities, strict=True)):
+                y = layer(x, context)
+                x = nonlinearity(y if added is None else added.to_units(number, y))
+        return self.output(x) if added is None else added.to_output(self.output(x), x)
 
     @property
     def nonlinearities(self) -> list[Callable[[Tensor], Tensor]]:
@@ -186,11 +186,12 @@ class ActiveDendriteMLP(DendriteModel):
             torch.Size([2, 2])
         """
         context, norm = torch.as_tensor(context, device=self.output.weight.device), self.config["layer_norm"]
-        if context.ndim == (1 if context.is_floating_point() else 0):
-            layers = zip(self.layers, self.activations, self.active(context.unsqueeze(0)), strict=True)
-            return fold_one(layers, self.output, layer_norm=norm)
-        layers = zip(self.layers, self.activations, self.active(context), strict=True)
-        return FoldedMLP((FoldedLayer(*layer, layer_norm=norm) for layer in layers), self.output)
+        is_one = context.ndim == (1 if context.is_floating_point() else 0)
+        layers = zip(self.layers, self.activations, self.active(context[None] if is_one else context), strict=True)
+        own = self.additive if self.additive is None or is_one else self.additive.of(context)
+        if is_one:
+            return fold_one(layers, self.output, None if own is None else own(context), layer_norm=norm)
+        return FoldedMLP((FoldedLayer(*each, layer_norm=norm) for each in layers), self.output, own)
 
     @property
     def layers(self) -> list[ActiveDendriteLinear]:

@@ -1,6 +1,7 @@
 """Room for other tasks: what a state holds once a task, where contexts are one-hot."""
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,9 @@ from dendrite_zoo.models.overlap import set_apart
 from dendrite_zoo.models.unused import cleared, is_clear
 
 logger = logging.getLogger(__name__)
+
+OF_LAYERS = re.compile(r"(.*?)(?:output\.(weight|bias)|hidden\.([0-9]{1,4})\.bias)")
+"""What additive segments add to."""
 
 
 def move_columns(
@@ -36,7 +40,8 @@ def move_columns(
     known, origins = len(config["tasks"]), _origins(config, tasks, starts)
     make_columns(config, state, known, origins)
     make_inputs(config, state, known, origins)
-    return {**config, "tasks": list(tasks)}
+    begun = bool(starts) or None in origins
+    return {**config, "tasks": list(tasks), "additive_segments": make_additive(config, state, known, origins, begun)}
 
 
 def _origins(config: Mapping[str, Any], tasks: Sequence[str], starts: Mapping[str, str]) -> list[int | None]:
@@ -127,6 +132,33 @@ def make_inputs(config: Mapping[str, Any], state: dict[str, Tensor], known: int,
         if mask in state:  # each unit sees as many inputs as any other: all of the new ones
             state[mask] = put_columns(state[mask], torch.ones(drawn.shape, dtype=torch.bool), known, places)
         state[name] = put_columns(weight, drawn, known, places)
+
+
+def make_additive(
+    config: Mapping[str, Any], state: dict[str, Tensor], known: int, places: Sequence[int | None], is_new: bool
+) -> bool:
+    """Give a state the additive segments of other tasks, of which new ones are 0.
+
+    Args:
+        config: the arguments of the model.
+        state: of the model, in which the tensors are replaced.
+        known: how many tasks it has.
+        places: for each task to be, the one whose additive segments it has; None for none.
+        is_new: whether any of them is to be trained: then a model without additive segments gets them.
+
+    Returns:
+        Whether the model now has them.
+    """
+    if not config["additive_segments"] and is_new and config["num_segments"] != 0:
+        for name, tensor in list(state.items()):
+            if match := OF_LAYERS.fullmatch(name):
+                place = match[2] if match[3] is None else f"units.{match[3]}"
+                state[f"{match[1]}additive.{place}"] = tensor.new_zeros(*tensor.shape, known)
+    names = [name for name in state if ".additive." in f".{name}"]
+    for name in names:
+        drawn = state[name].new_zeros(*state[name].shape[:-1], sum(place is None for place in places))
+        state[name] = put_columns(state[name], drawn, known, places)
+    return bool(names)
 
 
 def put_columns(old: Tensor, drawn: Tensor, known: int, places: Sequence[int | None]) -> Tensor:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import Callback, LightningDataModule
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch.utils.data import ConcatDataset, DataLoader, TensorDataset
 
@@ -36,6 +36,7 @@ from tests.lightning_modules.new_skills import (
 from tests.training import Crash, CrashAt
 
 UPDATES = EPOCHS * ROWS // BATCH  # of a task
+OWN = 2 * 24 * 3 + 2 * 24 + 4 * (24 + 1)  # numbers of a task: segments, additive ones, those of the output layer
 X = torch.randn(20, 6, generator=torch.Generator().manual_seed(1))
 pytestmark = pytest.mark.filterwarnings("ignore:The `srun` command", "ignore:.*does not have many workers")
 
@@ -80,12 +81,12 @@ def test_what_is_trained_is_the_column_and_nothing_else(tmp_path):
     data = Skills(policy.tasks, first_task=2)
     trainer(data, noted).fit(bc, data)
     for name, tensor in policy.state_dict().items():
-        if name.endswith("segments"):
+        if name.endswith("segments") or ".additive." in name:
             assert tensor[..., :2].equal(before[name][..., :2]) and not tensor[..., 2].equal(before[name][..., 2])
         else:
             assert tensor.equal(before[name]), name
-    assert noted.sizes == [2 * 24 * 3] * UPDATES and bc.new.num_parameters == 144
-    assert bc.parameters_by_task() == [144]  # of the one task that was trained
+    assert noted.sizes == [OWN] * UPDATES and bc.new.num_parameters == OWN
+    assert bc.parameters_by_task() == [OWN]  # of the one task that was trained
 
 
 class Decayed(BehaviorCloning):
@@ -227,6 +228,37 @@ def test_a_network_that_knows_nothing_learns_its_first_task_with_all_it_has(kind
         assert all(after[task].equal(noted.actions[last][task]) for after in noted.actions[last:])
 
 
+class Rates(Callback):
+    """The learning rate that each update's began with."""
+
+    def __init__(self):
+        self.rates = []
+
+    def on_train_batch_end(self, trainer, *_):
+        self.rates += [group["initial_lr"] for group in trainer.optimizers[0].param_groups]
+
+
+@pytest.mark.parametrize("lr", [None, 0.03])
+@pytest.mark.parametrize(("kind", "new"), [("columns", 1e-2), ("subnetworks", 4e-3)])
+def test_what_a_task_has_for_itself_learns_faster_unless_a_rate_is_given(kind, new, lr):
+    policy, seen, data = ActiveDendritePolicy(NEW, **SIZES, **KINDS[kind]), Rates(), Skills(NEW)
+    trainer(data, seen).fit(BehaviorCloning(policy, learn="new", lr=lr, warmup=2), data)
+    assert seen.rates == [lr or 1e-3] * UPDATES + [lr or new] * 2 * UPDATES
+    bare = BehaviorCloning(policy, learn="new", lr=lr)
+    assert bare.configure_optimizers().param_groups[0]["lr"] == bare.learning_rate == (lr or new)
+    assert BehaviorCloning(policy, lr=lr).learning_rate == (lr or 1e-3)
+
+
+def test_means_where_tanh_has_no_slope_come_back(tmp_path):
+    """As of a task that starts as a copy of one whose actions are at their bounds: its gradient is 0."""
+    known_policy(tmp_path / "known")
+    policy = dendrite_zoo.load(tmp_path / "known", tasks=[*KNOWN, "push"])
+    policy.mlp.additive.bias.data[:2, 2] = 20
+    bc, data = BehaviorCloning(policy, learn="new", lr=0.1, warmup=0, ema_decay=0.0), Skills(policy.tasks, first_task=2)
+    trainer(data).fit(bc, data)
+    assert policy(X, torch.tensor(2))[0].mean() < 19.5
+
+
 def test_tasks_of_the_data_are_found_by_name(tmp_path):
     """All at once, in another order: the policy learns these, and the others are as they were."""
     known_policy(tmp_path / "known")
@@ -242,7 +274,7 @@ def test_tasks_of_the_data_are_found_by_name(tmp_path):
     trainer(data).fit(bc, data)
     after = actions(bc)
     assert all(one.equal(other) for one, other in zip(known_actions(tmp_path), after[1:3], strict=True))
-    assert sorted(bc.started_from) == [0, 3] and bc.new.num_parameters == 2 * 144
+    assert sorted(bc.started_from) == [0, 3] and bc.new.num_parameters == 2 * OWN
     x, y, _ = data.rows(0, 1)[:]
     loss = (policy(x, 3)[0].tanh() - y).abs().mean()
     assert loss < (policy(x, 0)[0].tanh() - y).abs().mean(), "its own column learned it"

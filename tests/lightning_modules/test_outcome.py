@@ -120,3 +120,14 @@ def test_what_was_forgotten_is_said_with_what_forgets_nothing(kept):
     text = said(ContinualClassifier(network, learn="new" if kept else "all"), stream)
     assert ("has forgotten much of task 0: accuracy fell by 0." in text) == (not kept)
     assert ("winners='context', context='ridge') and ContinualClassifier(..., learn='new')" in text) == (not kept)
+
+
+@pytest.mark.parametrize("additive", [False, True])
+def test_where_columns_alone_are_too_little_that_is_said(additive):
+    torch.manual_seed(0)
+    options = {"context": "one-hot", "additive_segments": additive}
+    module = ContinualClassifier(
+        ActiveDendriteClassifier(64, [32], 10, max_tasks=2, **options), learn="new", context_at_test="given"
+    )
+    text = said(module, PermutedTasks("digits", num_tasks=2, batch_size=64, epochs_per_task=5))
+    assert ("has learned task 1 badly" in text and "additive_segments=True" in text) == (not additive)

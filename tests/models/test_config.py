@@ -54,6 +54,7 @@ CHANGES = {
     "overlap": {"overlap": 0.0, "activation_density": 0.2, "segment_seed": 3, **BY_CONTEXT},
     "output_scale": {"output_scale": 0.1},
     "output_bias": {"output_bias": False},
+    "additive_segments": {"additive_segments": True},
 }
 """Of each option, arguments that set it to another value than any model's default."""
 

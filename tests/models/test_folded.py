@@ -32,11 +32,15 @@ def make(**arguments):
     density=st.sampled_from([0.5, 1.0]),
     layer_norm=st.booleans(),
     output_bias=st.booleans(),
+    additive=st.booleans(),
 )
-def test_folded_networks_compute_the_same(winners, activation, one_hot, density, **options):
+def test_folded_networks_compute_the_same(winners, activation, one_hot, density, additive, **options):
     activation = "k-winners" if winners == "context" else activation
+    options["additive_segments"] = additive and winners == "activation"
     model = make(winners=winners, activation=activation, segment_density=density, **options)
     model.double()
+    for parameter in model.additive.parameters() if model.additive is not None else ():
+        parameter.data.normal_()
     x, index = torch.randn(8, 6).double(), torch.randint(0, 3, (8,))
     codebook = torch.tensor([2, 0, 3]) if one_hot else torch.randn(3, C).double()
     context = codebook[index] if one_hot else (codebook, index)

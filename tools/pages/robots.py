@@ -42,9 +42,9 @@ def robots_table() -> str:
     return table(["tasks", "method", "goals reached", "at the last step", "forgetting", "parameters"], rows)
 
 
-def new_skills_table() -> str:
+def new_skills_table(number: int) -> str:
     """The success of skills that were added to a policy one by one, and what that changed in those before."""
-    (record,) = read_records(RESULTS / "metaworld" / "new-skills.json")
+    record = read_records(RESULTS / "metaworld" / "new-skills.json")[number]
     rows, so_far = [], []
     for one in record.more["skills"]:
         so_far.append(one["success"])
@@ -54,7 +54,7 @@ def new_skills_table() -> str:
     trained = f"{record.more['parameters_per_skill']:,} of {record.parameters:,}"
     mean = f"{record.average_accuracy:.3f}"
     rows.append(["all ten", "", mean, mean, trained, f"{record.more['change_of_known']:g}"])
-    head = ["skill", "its column started from", "success", "mean so far", "numbers trained"]
+    head = ["skill", "started from", "success", "mean so far", "numbers trained"]
     return table([*head, "change of the actions before"], rows)
 
 

@@ -79,7 +79,12 @@ def real_data_table() -> str:
 
 def new_tasks_table() -> str:
     """Tasks that leave earlier ones as they are: by what a further task has for itself."""
-    said = {"columns": "its columns of segments", "subnetworks": "the free part of its subnetwork", "all": "everything"}
+    said = {
+        "columns": "its columns of segments",
+        "columns and additive segments": "its columns, and of additive segments",
+        "subnetworks": "the free part of its subnetwork",
+        "all": "everything",
+    }
     rows = []
     for record in read_records(RESULTS / "new-tasks.json"):
         first, last = record.task_accuracies[0], record.task_accuracies[-1]

@@ -1,0 +1,105 @@
+"""Additive segments: what a context adds of its own, beside the gates that it sets."""
+
+import copy
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dendrite_zoo.functional import Context, distinct_contexts
+
+__all__ = ["AdditiveSegments"]
+
+
+class Added(NamedTuple):
+    """What contexts add to a network.
+
+    Attributes:
+        place: of the context of each row ``(B,)``; ``()`` where all are in one.
+        units: of each hidden layer, ``(K, U)``.
+        weight: of the output layer, ``(K, O, I)``.
+        bias: of the output layer, ``(K, O)``; or None.
+    """
+
+    place: Tensor
+    units: list[Tensor]
+    weight: Tensor
+    bias: Tensor | None
+
+    def to_units(self, layer: int, y: Tensor) -> Tensor:
+        """The units ``(B, ..., U)`` of a hidden layer, with what is added."""
+        rows = F.embedding(self.place, self.units[layer])
+        return y + (rows.view(len(rows), *[1] * (y.ndim - 2), y.shape[-1]) if rows.ndim == 2 else rows)
+
+    def to_output(self, y: Tensor, x: Tensor) -> Tensor:
+        """The output ``(B, ..., O)`` of a layer whose inputs are ``(B, ..., I)``, with what is added."""
+        if len(self.weight) == 1:
+            return y + F.linear(x, self.weight[0], None if self.bias is None else self.bias[0])
+        of_all = F.linear(x, self.weight.flatten(0, 1), None if self.bias is None else self.bias.flatten())
+        of_all = of_all.unflatten(-1, self.weight.shape[:2])
+        ids = self.place.view(len(self.place), *[1] * (of_all.ndim - 1)).expand(*of_all.shape[:-2], 1, of_all.shape[-1])
+        return y + of_all.gather(-2, ids).squeeze(-2)
+
+
+class AdditiveSegments(nn.Module):
+    r"""What contexts add to each unit of the hidden layers, and to each weight and bias of the output layer.
+
+    A gate opens and shuts what was trained, in other tasks, too. An additive segment :math:`v` is linear in the context
+    :math:`c`: :math:`y = (w \cdot x + b) \cdot \sigma(u_{s^*} \cdot c) + v \cdot c`; with the gate this is feature-wise
+    linear modulation (Perez et al. 2018). So are those of the output layer, of which a task with a one-hot context thus
+    has one of its own. All begin at 0: then, and in tasks that were learned without them, the network computes what it
+    does without them, to the bit.
+
+    Args:
+        hidden: units of each hidden layer, ``U``.
+        out_features: size of the output, ``O``.
+        context_dim: size of the context, ``C``.
+        bias: whether the output layer has a bias.
+
+    Shape:
+        ``units``, of each hidden layer ``(U, C)``; ``weight`` ``(O, I, C)``; ``bias`` ``(O, C)``.
+
+    Example:
+        >>> additive = AdditiveSegments([4, 6], 2, context_dim=3)
+        >>> added = additive(torch.tensor([0, 2, 2]))
+        >>> added.to_units(1, torch.ones(3, 6)).shape, added.to_output(torch.ones(3, 2), torch.ones(3, 6)).shape
+        (torch.Size([3, 6]), torch.Size([3, 2]))
+    """
+
+    bias: Tensor | None
+
+    def __init__(self, hidden: Sequence[int], out_features: int, context_dim: int, bias: bool = True) -> None:
+        super().__init__()
+        self.context_dim = context_dim
+        self.units = nn.ParameterList(torch.zeros(units, context_dim) for units in hidden)
+        self.weight = nn.Parameter(torch.zeros(out_features, hidden[-1], context_dim))
+        self.register_parameter("bias", nn.Parameter(torch.zeros(out_features, context_dim)) if bias else None)
+
+    def forward(self, context: Context | None) -> Added:
+        """What a context of any form of `dendrite_zoo.functional` adds."""
+        if context is None:
+            raise TypeError("Expected a context, which has additive segments, but got None. Call model(x, context).")
+        contexts, index = distinct_contexts(context, self.context_dim, self.weight.device)
+        if index is None:
+            index = torch.arange(len(contexts), device=contexts.device)
+        units = [_columns(each, contexts).T for each in self.units]
+        bias = None if self.bias is None else _columns(self.bias, contexts).T
+        return Added(index.to(self.weight.device), units, _columns(self.weight, contexts).movedim(-1, 0), bias)
+
+    @torch.no_grad()
+    def of(self, contexts: Tensor) -> "AdditiveSegments":
+        """A copy for a few contexts ``(K, C)``, or ids ``(K,)``, of which their numbers from 0 are the ids."""
+        few = copy.deepcopy(self)
+        few.context_dim = len(contexts)
+        for parameter in few.parameters():
+            parameter.data = _columns(parameter, contexts).clone()
+        return few
+
+
+def _columns(numbers: Tensor, contexts: Tensor) -> Tensor:
+    """Of ``(..., C)`` the columns of one-hot contexts ``(K,)``, or the sums by contexts ``(K, C)``: ``(..., K)``."""
+    if contexts.is_floating_point():
+        return numbers @ contexts.to(numbers.dtype).T
+    return numbers.index_select(-1, contexts)

@@ -1,0 +1,98 @@
+"""Additive segments: what a task adds of its own, and nothing to any other."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import dendrite_zoo
+from dendrite_zoo.models import ActiveDendriteClassifier, ActiveDendriteMLP, ActiveDendritePolicy, TwinCritic
+
+SIZES = {"observation_size": 6, "action_size": 2, "hidden_features": [24, 20], "num_segments": 3}
+
+
+def network(**arguments):
+    torch.manual_seed(0)
+    options = {"context_dim": 3, "num_segments": 4, "activation": "relu", "additive_segments": True, **arguments}
+    model = ActiveDendriteMLP(6, [10, 12], 2, **options)
+    for parameter in model.additive.parameters():
+        parameter.data.normal_()
+    return model
+
+
+def by_hand(model, x, task):
+    for layer, units in zip(model.hidden, model.additive.units, strict=True):
+        responses = layer.segments[..., task]
+        strongest = responses.gather(1, responses.abs().argmax(1, keepdim=True)).squeeze(1)
+        x = F.relu(F.linear(x, layer.masked_weight(), layer.bias) * strongest.sigmoid() + units[:, task])
+    weight, bias = (
+        model.output.weight + model.additive.weight[..., task],
+        model.output.bias + model.additive.bias[:, task],
+    )
+    return F.linear(x, weight, bias)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_equations_by_hand_for_contexts_of_every_form(dtype):
+    model, x, tasks = network().to(dtype), torch.randn(5, 6, dtype=dtype), torch.tensor([2, 0, 2, 1, 0])
+    expected = torch.cat([by_hand(model, x[row : row + 1], task) for row, task in enumerate(tasks)])
+    one_hot = torch.eye(3, dtype=dtype)
+    for context in (tasks, one_hot[tasks], (one_hot, tasks)):
+        torch.testing.assert_close(model(x, context), expected)
+    for context in (1, torch.tensor(1), one_hot[1]):
+        torch.testing.assert_close(model(x, context), by_hand(model, x, 1))
+    assert model(x[:0], tasks[:0]).shape == (0, 2)
+    with pytest.raises(TypeError, match="Expected a context"):
+        model(x)
+
+
+def test_mixed_precision_and_a_network_without_a_bias():
+    model, x = network(activation="k-winners", output_bias=False), torch.randn(5, 6)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded = model(x, torch.tensor([0, 1, 2, 0, 1]))
+    torch.testing.assert_close(rounded.float(), model(x, torch.tensor([0, 1, 2, 0, 1])), atol=0.1, rtol=0.1)
+
+
+def test_a_subnetwork_needs_none():
+    with pytest.raises(ValueError, match="Expected `additive_segments` to be False with winners='context'"):
+        network(winners="context", activation="k-winners")
+
+
+def test_a_model_with_more_tasks_gets_them_and_knows_what_it_knew(tmp_path):
+    torch.manual_seed(0)
+    policy, x = ActiveDendritePolicy(["lift", "turn"], **SIZES), torch.randn(9, 6)
+    policy.save_pretrained(tmp_path / "two")
+    assert dendrite_zoo.load(tmp_path / "two", tasks=["turn"]).mlp.additive is None, "nothing new to learn"
+    three = dendrite_zoo.load(tmp_path / "two", tasks=["push", "turn", "lift"])
+    assert three.mlp.additive.weight.shape == (4, 20, 3) and three.config["additive_segments"]
+    for parameter in three.mlp.additive.parameters():
+        assert not parameter.any()
+        parameter.data[..., 0].normal_()
+    for task in ("lift", "turn"):
+        old, new = (model(x, torch.tensor(model.task_index(task))) for model in (policy, three))
+        assert all(one.equal(other) for one, other in zip(old, new, strict=True))
+    mixed = torch.tensor([2, 1, 2, 1, 1, 2, 1, 2, 2])
+    assert three(x, mixed)[0].equal(policy(x, 2 - mixed)[0])
+    three.save_pretrained(tmp_path / "three")
+    more = dendrite_zoo.load(tmp_path / "three", tasks=["lift", "pull", "push"], init_from={"pull": "push"})
+    for task in (1, 2):  # the copy, and what was copied
+        assert more(x, torch.tensor(task))[0].equal(three(x, torch.tensor(0))[0])
+    assert more(x, torch.tensor(0))[0].equal(policy(x, torch.tensor(0))[0])
+    assert TwinCritic.like(more).critics[0].additive.weight.shape == (1, 20, 3)
+
+
+def test_a_classifier_with_room_for_more_tasks_and_classes(tmp_path):
+    torch.manual_seed(0)
+    model, x = ActiveDendriteClassifier(8, [20], 3, max_tasks=2, context="one-hot").eval(), torch.randn(4, 8)
+    model.save_pretrained(tmp_path / "two")
+    more = ActiveDendriteClassifier.from_pretrained(tmp_path / "two", max_tasks=3, num_classes=5).eval()
+    assert more.mlp.additive.weight.shape == (5, 20, 3) and more.mlp.additive.bias.shape == (5, 3)
+    torch.testing.assert_close(more(x, task=1)[:, :3], model(x, task=1))
+    more.save_pretrained(tmp_path / "three")
+    fewer = ActiveDendriteClassifier.from_pretrained(tmp_path / "three", num_classes=2)
+    assert fewer.mlp.additive.weight.shape == (2, 20, 3)
+    inferred = ActiveDendriteClassifier(8, [20], 3, max_tasks=2)
+    inferred.save_pretrained(tmp_path / "inferred")
+    more = ActiveDendriteClassifier.from_pretrained(tmp_path / "inferred", max_tasks=3)
+    assert more.mlp.additive is None, "contexts that are found have no columns of their own"
