@@ -76,8 +76,8 @@ class NewTaskModule(TaskModule):
         raise NotImplementedError
 
     def knows_tasks(self) -> bool:
-        """Whether the network has learned a task before, asked as a fit begins; no, of a module of all at once."""
-        return False
+        """Whether the network has learned a task before, asked as a fit begins."""
+        raise NotImplementedError
 
     def loss_of(self, batch: Any) -> Tensor:
         """The loss of a batch of the task about to be trained, of the network as it is."""
