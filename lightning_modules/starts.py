@@ -4,7 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
+
+from dendrite_zoo.models.additive import AdditiveSegments
 
 
 def shared_units(task: str) -> str:
@@ -32,7 +35,7 @@ def words_of_tasks_without_parts(module: Any) -> str:
 
 
 def check_starts(module: Any) -> None:
-    """Refuse ``init_from`` where a task of the data could not start as a copy, before another one is trained.
+    """Refuse ``init_from`` where a task of the data could not start as a copy; say where columns alone are trained.
 
     Args:
         module: of policies, with ``new`` parts.
@@ -40,6 +43,11 @@ def check_starts(module: Any) -> None:
     Raises:
         ValueError: an earlier task uses some of the subnetwork of one of them.
     """
+    if module.new.has_columns and not any(isinstance(part, AdditiveSegments) for part in module.model.modules()):
+        rank_zero_info(
+            "learn='new': a task that is not the first trains its columns of segments, which open and shut what others "
+            "have trained, and no more. With additive_segments=True a policy has for each task what it adds of its own."
+        )
     start, places, data = module.hparams["init_from"], module.new.active, module.datamodule
     if start is None or module.new.has_columns or getattr(data, "tasks", None) is None:
         return

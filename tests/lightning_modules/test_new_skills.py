@@ -215,13 +215,15 @@ def test_the_nearest_task_is_found_and_zeros_are_among_the_candidates(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["columns", "subnetworks"])
-def test_a_network_that_knows_nothing_learns_its_first_task_with_all_it_has(kind, tmp_path):
+def test_a_network_that_knows_nothing_learns_its_first_task_with_all_it_has(kind, tmp_path, caplog):
     torch.manual_seed(0)
+    caplog.set_level(logging.INFO, "lightning.pytorch.utilities.rank_zero")
     policy = ActiveDendritePolicy(NEW, **SIZES, **KINDS[kind])
     start, noted, data = policy.mlp.output.weight.clone(), Actions(), Skills(NEW)
     bc = BehaviorCloning(policy, learn="new", lr=0.03, warmup=2, ema_decay=0.9)
     trainer(data, noted).fit(bc, data)
     assert noted.sizes[0] == sum(p.numel() for p in policy.parameters()) > 3 * noted.sizes[-1]
+    assert ("additive_segments=True" in caplog.text) == (kind == "columns")
     assert not policy.mlp.output.weight.equal(start)
     for task in range(3):
         last = EPOCHS * (task + 1) - 1
