@@ -85,7 +85,7 @@ class NewParts(nn.Module):
         self.classes: Tensor | None = None
         self.is_whole = False
         self.is_one_hot = context is None or isinstance(context, OneHotContext)
-        if not self._subnetworks and not (self.is_one_hot and self._segments):
+        if not self._subnetworks and not (self.is_one_hot and (self._segments or self._additive)):
             raise ValueError(
                 f"Expected a network with a part for each task, but got {type(model).__name__} without one: a one-hot "
                 "context multiplies a column of the segments that is its task's alone, where any other reaches all of "

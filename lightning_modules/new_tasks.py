@@ -61,7 +61,7 @@ class NewTaskModule(TaskModule):
     def __init__(self) -> None:
         super().__init__()
         self.new: NewParts | None = None
-        self.knew_tasks = False
+        self.knew_tasks, self._made = False, 0  # the optimizer that is ours, by its id
         self.started_from: dict[int, int | None] = {}
         self._resumed_parts: dict[str, Any] | None = None  # of the checkpoint that a fit resumes from
 
@@ -102,8 +102,6 @@ class NewTaskModule(TaskModule):
     def new_classes(self) -> Tensor | None:
         """Whose the classes are, as `NewParts` takes them; None for a network without an output of classes."""
         return None
-
-    # What follows from it.
 
     def choose_learning(self, learn: Learn, init_from: str | int | None, **parts: Any) -> None:
         """Take the arguments ``learn`` and ``init_from`` of a subclass, which has its ``model`` by now.
@@ -160,7 +158,9 @@ class NewTaskModule(TaskModule):
 
     def configure_optimizers(self) -> Optimizer:
         """Return the one optimizer, newly made."""
-        return DendriteAdam(self.trained_parameters(), lr=self.learning_rate)
+        optimizer = DendriteAdam(self.trained_parameters(), lr=self.learning_rate)
+        self._made = id(optimizer)
+        return optimizer
 
     def setup(self, stage: str) -> None:
         """Own what is new, before an optimizer is made, and before processes agree on what is trained."""
@@ -296,5 +296,5 @@ class NewTaskModule(TaskModule):
                 if isinstance(parameter, RowParameter):
                     parameter.owner = None
             group["params"] = list(cast(NewParts, self.new).parameters())
-            if self.hparams["lr"] is None and group.setdefault("initial_lr", group["lr"]) == self.default_lr:
+            if id(optimizer) == self._made:
                 group["lr"] = group["initial_lr"] = self.learning_rate

@@ -17,30 +17,35 @@ class Added(NamedTuple):
     """What contexts add to a network.
 
     Attributes:
-        place: of the context of each row ``(B,)``; ``()`` where all are in one.
+        place: of the context of each row ``(B,)``; ``()`` where all are in one; None where each has its own, ``K = B``.
         units: of each hidden layer, ``(K, U)``.
         weight: of the output layer, ``(K, O, I)``.
         bias: of the output layer, ``(K, O)``; or None.
     """
 
-    place: Tensor
+    place: Tensor | None
     units: list[Tensor]
     weight: Tensor
     bias: Tensor | None
 
     def to_units(self, layer: int, y: Tensor) -> Tensor:
         """The units ``(B, ..., U)`` of a hidden layer, with what is added."""
-        rows = F.embedding(self.place, self.units[layer])
+        rows = self.units[layer] if self.place is None else F.embedding(self.place, self.units[layer])
         return y + (rows.view(len(rows), *[1] * (y.ndim - 2), y.shape[-1]) if rows.ndim == 2 else rows)
 
     def to_output(self, y: Tensor, x: Tensor) -> Tensor:
         """The output ``(B, ..., O)`` of a layer whose inputs are ``(B, ..., I)``, with what is added."""
-        if len(self.weight) == 1:
-            return y + F.linear(x, self.weight[0], None if self.bias is None else self.bias[0])
-        of_all = F.linear(x, self.weight.flatten(0, 1), None if self.bias is None else self.bias.flatten())
-        of_all = of_all.unflatten(-1, self.weight.shape[:2])
-        ids = self.place.view(len(self.place), *[1] * (of_all.ndim - 1)).expand(*of_all.shape[:-2], 1, of_all.shape[-1])
-        return y + of_all.gather(-2, ids).squeeze(-2)
+        if self.place is None:
+            added = torch.einsum("b...i,boi->b...o", x, self.weight)
+            bias = self.bias
+            return y + (added if bias is None else added + bias.view(len(y), *[1] * (y.ndim - 2), y.shape[-1]))
+        biases = [None] * len(self.weight) if self.bias is None else self.bias
+        # A product for each: that of all at once is rounded otherwise where there are more contexts.
+        of_all = [F.linear(x, weight, bias) for weight, bias in zip(self.weight, biases, strict=True)]
+        if len(of_all) == 1:
+            return y + of_all[0]
+        ids = self.place.view(len(self.place), *[1] * y.ndim).expand(*y.shape[:-1], 1, y.shape[-1])
+        return y + torch.stack(of_all, dim=-2).gather(-2, ids).squeeze(-2)
 
 
 class AdditiveSegments(nn.Module):
@@ -77,16 +82,21 @@ class AdditiveSegments(nn.Module):
         self.weight = nn.Parameter(torch.zeros(out_features, hidden[-1], context_dim))
         self.register_parameter("bias", nn.Parameter(torch.zeros(out_features, context_dim)) if bias else None)
 
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Let them add nothing."""
+        for parameter in self.parameters():
+            parameter.zero_()
+
     def forward(self, context: Context | None) -> Added:
         """What a context of any form of `dendrite_zoo.functional` adds."""
         if context is None:
             raise TypeError("Expected a context, which has additive segments, but got None. Call model(x, context).")
         contexts, index = distinct_contexts(context, self.context_dim, self.weight.device)
-        if index is None:
-            index = torch.arange(len(contexts), device=contexts.device)
         units = [_columns(each, contexts).T for each in self.units]
         bias = None if self.bias is None else _columns(self.bias, contexts).T
-        return Added(index.to(self.weight.device), units, _columns(self.weight, contexts).movedim(-1, 0), bias)
+        place = None if index is None else index.to(self.weight.device)
+        return Added(place, units, _columns(self.weight, contexts).movedim(-1, 0), bias)
 
     @torch.no_grad()
     def of(self, contexts: Tensor) -> "AdditiveSegments":

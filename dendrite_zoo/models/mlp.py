@@ -116,9 +116,9 @@ class ActiveDendriteMLP(DendriteModel):
         """Map ``x`` ``(B, in_features)`` in a context, or in `subnetworks` of one, to ``(B, out_features)``."""
         if self._chosen is not None:
             return self._forward_parts(x, context)
-        added = None if self.additive is None else self.additive(cast("Context | None", context))
         in_full = self.config["activation"] == "k-winners" and is_mixed_precision(x.device)
         with full_precision(x.device) if in_full else nullcontext():
+            added = None if self.additive is None else self.additive(cast("Context | None", context))
             x = x.to(self.output.weight.dtype) if in_full else x
             for number, (layer, nonlinearity) in enumerate(zip(self.hidden, self.nonlinearities, strict=True)):
                 y = layer(x, context)

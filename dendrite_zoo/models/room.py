@@ -149,7 +149,7 @@ def make_additive(
     Returns:
         Whether the model now has them.
     """
-    if not config["additive_segments"] and is_new and config["num_segments"] != 0:
+    if not config["additive_segments"] and is_new and any(name.endswith(".segments") for name in state):
         for name, tensor in list(state.items()):
             if match := OF_LAYERS.fullmatch(name):
                 place = match[2] if match[3] is None else f"units.{match[3]}"

@@ -112,7 +112,7 @@ def test_a_resumed_run_is_bit_equal(winners, step, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "given", [{}, {"lr": 0.02}, {"optimizer": lambda parameters: torch.optim.SGD(parameters, 5e-4)}]
+    "given", [{}, {"lr": 0.02}, {"optimizer": lambda parameters: torch.optim.SGD(parameters, 4e-3)}]
 )
 @pytest.mark.parametrize(("kind", "whole", "new"), [("one-hot", 4e-3, 1e-2), ("prototype", 4e-3, 4e-3)])
 def test_what_a_task_has_for_itself_learns_faster_unless_a_rate_is_given(kind, whole, new, given):
@@ -132,4 +132,4 @@ def test_what_a_task_has_for_itself_learns_faster_unless_a_rate_is_given(kind, w
     options = {"learn": "new", "context_at_test": "given" if kind == "one-hot" else "inferred", **given}
     trainer.fit(Seen(model, **options), stream)
     rates += [Seen(model, **options).configure_optimizers().param_groups[0]["lr"]]  # of one that knows tasks
-    assert rates == ([given.get("lr", 5e-4)] * 3 if given else [whole, new, new])
+    assert rates == ([given.get("lr", 4e-3)] * 3 if given else [whole, new, new])

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 import dendrite_zoo
+from dendrite_zoo.lightning_modules import BehaviorCloning
 from dendrite_zoo.models import ActiveDendriteClassifier, ActiveDendriteMLP, ActiveDendritePolicy, TwinCritic
 
 SIZES = {"observation_size": 6, "action_size": 2, "hidden_features": [24, 20], "num_segments": 3}
@@ -54,6 +55,22 @@ def test_mixed_precision_and_a_network_without_a_bias():
     torch.testing.assert_close(rounded.float(), model(x, torch.tensor([0, 1, 2, 0, 1])), atol=0.1, rtol=0.1)
 
 
+def test_autocast_flips_no_winner_of_contexts_that_are_floats():
+    model, x, contexts = network(activation="k-winners").eval(), torch.randn(400, 6), torch.rand(400, 3)
+    winners = []
+    model.activations[0].register_forward_hook(lambda module, inputs, output: winners.append(output != 0))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        model(x, contexts)
+    model(x, contexts)
+    assert winners[0].equal(winners[1])
+
+
+def test_they_are_reset_to_nothing():
+    model = network()
+    model.to_empty(device="cpu").additive.reset_parameters()
+    assert not any(parameter.any() for parameter in model.additive.parameters())
+
+
 def test_a_subnetwork_needs_none():
     with pytest.raises(ValueError, match="Expected `additive_segments` to be False with winners='context'"):
         network(winners="context", activation="k-winners")
@@ -80,6 +97,26 @@ def test_a_model_with_more_tasks_gets_them_and_knows_what_it_knew(tmp_path):
         assert more(x, torch.tensor(task))[0].equal(three(x, torch.tensor(0))[0])
     assert more(x, torch.tensor(0))[0].equal(policy(x, torch.tensor(0))[0])
     assert TwinCritic.like(more).critics[0].additive.weight.shape == (1, 20, 3)
+
+
+def test_the_next_tasks_leave_those_that_have_them_as_they_are_row_by_row(tmp_path):
+    """Also where a kernel rounds otherwise for more outputs, as for 4 of 2 and of 3 tasks."""
+    torch.manual_seed(0)
+    policy, x = ActiveDendritePolicy(["a", "b"], **SIZES, additive_segments=True).eval(), torch.randn(100, 6)
+    for parameter in policy.mlp.additive.parameters():
+        parameter.data.normal_()
+    policy.save_pretrained(tmp_path)
+    for more in (["c"], ["c", "d", "e"]):
+        larger, tasks = dendrite_zoo.load(tmp_path, tasks=["a", "b", *more]), torch.arange(100) % 2
+        assert all(one.equal(other) for one, other in zip(larger(x, tasks), policy(x, tasks), strict=True))
+
+
+def test_a_network_without_dendrites_has_none_unless_they_are_asked_for(tmp_path):
+    policy = ActiveDendritePolicy(["a"], **SIZES, dendrite_layers=[])
+    policy.save_pretrained(tmp_path)
+    assert dendrite_zoo.load(tmp_path, tasks=["a", "b"]).mlp.additive is None
+    own = ActiveDendritePolicy(["a", "b"], **SIZES, dendrite_layers=[], additive_segments=True)
+    assert BehaviorCloning(own, learn="new").new.num_parameters == 24 + 20 + 4 * (20 + 1)
 
 
 def test_a_classifier_with_room_for_more_tasks_and_classes(tmp_path):
