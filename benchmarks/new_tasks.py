@@ -26,13 +26,11 @@ from dendrite_zoo.records import ResultRecord, merge_seeds, write_records
 from dendrite_zoo.streams import PermutedTasks
 
 COLUMNS = {"context": "one-hot", "activation_density": 0.2}
+BY_COLUMNS = {"learn": "new", "lr": 1e-2, "init_from": "nearest"}
 SUBNETWORKS = {"winners": "context", "activation_density": 0.1}
 METHODS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
-    "columns": (COLUMNS, {"learn": "new", "lr": 1e-2, "init_from": "nearest"}),
-    "columns and additive segments": (
-        {**COLUMNS, "additive_segments": True},
-        {"learn": "new", "lr": 1e-2, "init_from": "nearest"},
-    ),
+    "columns": (COLUMNS, BY_COLUMNS),
+    "columns and additive segments": ({**COLUMNS, "additive_segments": True}, BY_COLUMNS),
     "subnetworks": (SUBNETWORKS, {"learn": "new", "lr": 3e-3}),
     "all": (SUBNETWORKS, {"learn": "all", "lr": 1e-3}),
 }

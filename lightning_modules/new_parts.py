@@ -85,7 +85,7 @@ class NewParts(nn.Module):
         self.classes: Tensor | None = None
         self.is_whole = False
         self.is_one_hot = context is None or isinstance(context, OneHotContext)
-        if not self._subnetworks and not (self.is_one_hot and (self._segments or self._additive)):
+        if not self._subnetworks and not (self.is_one_hot and (self._segments or self.additive)):
             raise ValueError(
                 f"Expected a network with a part for each task, but got {type(model).__name__} without one: a one-hot "
                 "context multiplies a column of the segments that is its task's alone, where any other reaches all of "
@@ -235,7 +235,8 @@ class NewParts(nn.Module):
         return [f"{name}.segments".lstrip(".") for name, layer in layers if layer.segments is not None]
 
     @property
-    def _additive(self) -> list[str]:
+    def additive(self) -> list[str]:
+        """The names of the parameters that are additive segments."""
         found = ((name, part) for name, part in self.model.named_modules() if isinstance(part, AdditiveSegments))
         return [f"{name}.{own}".lstrip(".") for name, part in found for own, _ in part.named_parameters()]
 
@@ -248,7 +249,7 @@ class NewParts(nn.Module):
 
     def _places(self) -> Places:
         places = {} if self.has_columns else self._places_of_subnetworks()
-        for name in (*self._segments, *self._additive) if self.has_columns else ():
+        for name in (*self._segments, *self.additive) if self.has_columns else ():
             ids = self._columns(name, self.tasks)
             places[name] = ids, torch.ones_like(ids, dtype=torch.bool)
         for name in self._head:

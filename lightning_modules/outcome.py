@@ -122,13 +122,18 @@ def warn_of_few_steps(trainer: Trainer, fits: Mapping[int, Fit]) -> None:
     )
 
 
+def badly_learned(fits: Mapping[int, Fit]) -> list[int]:
+    """The tasks that had steps enough, and were learned badly."""
+    return [task for task, fit in fits.items() if fit.steps >= FEW_STEPS and fit.loss > BADLY * fit.guess]
+
+
 def warn_of_few_units(model: nn.Module, fits: Mapping[int, Fit]) -> None:
     """Warn where tasks were learned badly in a network of whose hidden layers one has hardly any active units."""
     if not isinstance(model, ActiveDendriteClassifier) or model.config["activation"] != "k-winners":
         return
     units, density = min(model.config["hidden_features"]), model.config["activation_density"]
     active = num_active(density, units)
-    found = [task for task, fit in fits.items() if fit.steps >= FEW_STEPS and fit.loss > BADLY * fit.guess]
+    found = badly_learned(fits)
     if found and active < FEW_UNITS:
         first = fits[found[0]]
         more = f"activation_density={most:.2g}, or " if density < (most := default_density(units)) else ""
@@ -144,8 +149,7 @@ def warn_of_columns(model: nn.Module, fits: Mapping[int, Fit]) -> None:
     config = model.config if isinstance(model, ActiveDendriteClassifier) else {}
     if config.get("context") != "one-hot" or config["winners"] == "context" or config["additive_segments"]:
         return
-    bad = (task for task, fit in fits.items() if fit.steps >= FEW_STEPS and fit.loss > BADLY * fit.guess)
-    if later := [task for task in bad if task > 0]:  # the first has all of the network
+    if later := [task for task in badly_learned(fits) if task > 0]:  # the first has all of the network
         fit = fits[later[-1]]
         rank_zero_warn(
             f"The network has learned task{'s' * (len(later) > 1)} {ranges(later)} badly (loss {fit.loss:.2f}, of a "

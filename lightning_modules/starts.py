@@ -7,8 +7,6 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from dendrite_zoo.models.additive import AdditiveSegments
-
 
 def shared_units(task: str) -> str:
     """What is wrong with a task that is to start as a copy, and what to do."""
@@ -43,7 +41,7 @@ def check_starts(module: Any) -> None:
     Raises:
         ValueError: an earlier task uses some of the subnetwork of one of them.
     """
-    if module.new.has_columns and not any(isinstance(part, AdditiveSegments) for part in module.model.modules()):
+    if module.new.has_columns and not module.new.additive:
         rank_zero_info(
             "learn='new': a task that is not the first trains its columns of segments, which open and shut what others "
             "have trained, and no more. With additive_segments=True a policy has for each task what it adds of its own."

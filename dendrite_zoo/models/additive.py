@@ -31,14 +31,13 @@ class Added(NamedTuple):
     def to_units(self, layer: int, y: Tensor) -> Tensor:
         """The units ``(B, ..., U)`` of a hidden layer, with what is added."""
         rows = self.units[layer] if self.place is None else F.embedding(self.place, self.units[layer])
-        return y + (rows.view(len(rows), *[1] * (y.ndim - 2), y.shape[-1]) if rows.ndim == 2 else rows)
+        return y + (_by_row(rows, y) if rows.ndim == 2 else rows)
 
     def to_output(self, y: Tensor, x: Tensor) -> Tensor:
         """The output ``(B, ..., O)`` of a layer whose inputs are ``(B, ..., I)``, with what is added."""
         if self.place is None:
             added = torch.einsum("b...i,boi->b...o", x, self.weight)
-            bias = self.bias
-            return y + (added if bias is None else added + bias.view(len(y), *[1] * (y.ndim - 2), y.shape[-1]))
+            return y + (added if self.bias is None else added + _by_row(self.bias, y))
         biases = [None] * len(self.weight) if self.bias is None else self.bias
         # A product for each: that of all at once is rounded otherwise where there are more contexts.
         of_all = [F.linear(x, weight, bias) for weight, bias in zip(self.weight, biases, strict=True)]
@@ -106,6 +105,11 @@ class AdditiveSegments(nn.Module):
         for parameter in few.parameters():
             parameter.data = _columns(parameter, contexts).clone()
         return few
+
+
+def _by_row(rows: Tensor, y: Tensor) -> Tensor:
+    """``(B, U)`` as what may be added to ``(B, ..., U)``."""
+    return rows.view(len(rows), *[1] * (y.ndim - 2), y.shape[-1])
 
 
 def _columns(numbers: Tensor, contexts: Tensor) -> Tensor:
