@@ -1,5 +1,6 @@
 """What every test has: one thread, no display and a fixed seed."""
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -39,6 +40,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files with slow tests go first: so no worker ends with a long one while the others have nothing left to do."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+def pytest_collection() -> None:
+    """What is imported and collected stays to the end: the garbage collector need not go through it time and again."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """From here on there is garbage."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
