@@ -86,10 +86,11 @@ class TaskDataModule(LightningDataModule):
         wrong = [(name, value, found) for name, value in expected.items() if (found := getattr(trainer, name)) != value]
         if wrong:
             words = "; ".join(f"{name}={value!r}, but got {found!r}" for name, value, found in wrong)
-            raise ValueError(
-                f"Expected the Trainer of {type(self).__name__} to have {words}. "
-                "Build it as Trainer(**data.trainer_kwargs(), ...)."
-            )
+            remedy = "Build it as Trainer(**data.trainer_kwargs(), ...)."
+            if "max_epochs" in expected and getattr(self, "given_epochs", 0) is None:
+                tasks = self.num_tasks - getattr(self, "first_task", 0)
+                remedy += f" Of epochs of your own, which tasks share, it takes a multiple of {tasks}."
+            raise ValueError(f"Expected the Trainer of {type(self).__name__} to have {words}. {remedy}")
 
     def teardown(self, stage: str | None = None) -> None:
         """Say which tasks a fit that ended early has left out, where they are learned one after another."""

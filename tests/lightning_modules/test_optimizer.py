@@ -6,12 +6,13 @@ import copy
 
 import pytest
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback
 
 from dendrite_zoo.lightning_modules import ContinualClassifier
 from dendrite_zoo.models import ActiveDendriteClassifier
 from dendrite_zoo.optim import DendriteAdam
 from dendrite_zoo.streams import PermutedTasks
+from tests.lightning_modules import quiet
 
 
 class SawSparse(Callback):
@@ -31,12 +32,8 @@ def fit(model, **kwargs):
     torch.manual_seed(1)
     stream = PermutedTasks("digits", num_tasks=2, batch_size=64, epochs_per_task=1)
     saw = SawSparse()
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False, "accelerator": "cpu"}
-    trainer = Trainer(
-        **stream.trainer_kwargs(), **quiet, enable_model_summary=False, limit_train_batches=6, callbacks=[saw], **kwargs
-    )
-    trainer.fit(ContinualClassifier(model, lr=1e-2), stream)
-    return trainer, saw
+    module = ContinualClassifier(model, lr=1e-2)
+    return quiet.fit(module, stream, limit_train_batches=6, callbacks=[saw], **kwargs), saw
 
 
 @pytest.mark.parametrize(
@@ -97,9 +94,7 @@ def test_a_resumed_run_is_bit_equal(winners, step, tmp_path):
         torch.manual_seed(0)
         model = ActiveDendriteClassifier(64, [64, 64], 10, max_tasks=2, num_segments=5, winners=winners)
         stream = PermutedTasks("digits", num_tasks=2, batch_size=256, epochs_per_task=1)  # six steps a task
-        quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False, "accelerator": "cpu"}
-        trainer = Trainer(**stream.trainer_kwargs(), **quiet, enable_model_summary=False, callbacks=list(callbacks))
-        trainer.fit(ContinualClassifier(model, lr=1e-2), stream, ckpt_path=ckpt_path)
+        trainer = quiet.fit(ContinualClassifier(model, lr=1e-2), stream, ckpt_path, callbacks=list(callbacks))
         assert trainer.global_step == 12
         return model.state_dict(), trainer.optimizers[0].state_dict()["state"]
 
@@ -127,9 +122,7 @@ def test_what_a_task_has_for_itself_learns_faster_unless_a_rate_is_given(kind, w
             rates.append(self.optimizers(use_pl_optimizer=False).param_groups[0]["lr"])
 
     stream = PermutedTasks("digits", num_tasks=2, epochs_per_task=1)
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False, "accelerator": "cpu"}
-    trainer = Trainer(**stream.trainer_kwargs(), **quiet, enable_model_summary=False, limit_train_batches=1)
     options = {"learn": "new", "context_at_test": "given" if kind == "one-hot" else "inferred", **given}
-    trainer.fit(Seen(model, **options), stream)
+    quiet.fit(Seen(model, **options), stream, limit_train_batches=1)
     rates += [Seen(model, **options).configure_optimizers().param_groups[0]["lr"]]  # of one that knows tasks
     assert rates == ([given.get("lr", 4e-3)] * 3 if given else [whole, new, new])
