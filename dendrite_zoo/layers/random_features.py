@@ -132,15 +132,36 @@ def principal_directions(z: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return values.clamp(min=0), found @ vectors
 
 
-def _least_variance(x: Tensor, mean: Tensor, variance: Tensor, typical: Tensor) -> Tensor:
-    """The square of what the spread of each column of ``x`` ``(N, I)`` is taken to be at least.
+def spreads(mean: Tensor, variance: Tensor, far: Tensor, rows: int) -> Tensor:
+    """Over which each column of rows is taken to standardise it: its spread, and that of a typical column.
 
-    It is that of a typical column, or less in smaller units; not where the column varies in a few rows alone, as the
-    edges of images do, or by rounding.
+    Of one in smaller units the latter is less; not where it varies in a few rows alone, as the edges of images do, or
+    by rounding.
+
+    Args:
+        mean: of each column.
+        variance: of each column.
+        far: the square of how far it lies from its mean at most.
+        rows: how many there are.
+
+    Shape:
+        ``(I,)`` each, as is the result.
+
+    Example:
+        >>> x = torch.tensor([[-1.0, 100.0], [1.0, 300.0]])
+        >>> z = (x - x.mean(0)) / spreads(x.mean(0), x.var(0, correction=0), (x - x.mean(0)).square().amax(0), rows=8)
+        >>> z.abs().round(decimals=2)
+        tensor([[0.7100, 1.0000],
+                [0.7100, 1.0000]])
     """
-    far = (x - mean).square().amax(0)
-    has_own = (FEW * far <= len(x) * variance) & (far > (ROUNDING * mean).square())
-    return typical.where(~has_own, far.clamp(max=typical))
+    typical = _typical(variance)
+    has_own = (FEW * far <= rows * variance) & (far > (ROUNDING * mean).square())
+    return (variance + typical.where(~has_own, far.clamp(max=typical))).sqrt()
+
+
+def _typical(variance: Tensor) -> Tensor:
+    varied = variance[variance > 0]
+    return varied.median() if len(varied) else variance.new_tensor(1.0)
 
 
 class RandomFeatures(FixedFeatures):
@@ -201,11 +222,10 @@ class RandomFeatures(FixedFeatures):
         """Take mean and spread of rows ``(N, I)``."""
         x = x.flatten(1).double()
         mean, variance = x.mean(0), x.var(0, correction=0)
-        varied = variance[variance > 0]
-        least = varied.median() if len(varied) else variance.new_tensor(1.0)
-        if not self.whiten:  # of a network all have one unit
-            least = _least_variance(x, mean, variance, least)
-        scale = (variance + least).sqrt()
+        if self.whiten:  # of a network all have one unit
+            scale = (variance + _typical(variance)).sqrt()
+        else:
+            scale = spreads(mean, variance, (x - mean).square().amax(0), len(x))
         z = (x - mean) / scale
         if self.whiten and bool(z.any()):
             z = self._whiten_by(z)

@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dendrite_zoo._core.ranks import sum_over_ranks
+from dendrite_zoo._core.ranks import all_gather, sum_over_ranks
 from dendrite_zoo._core.torch import KeepsPrecision, full_precision
 from dendrite_zoo.functional.ridge import UNSEEN
 from dendrite_zoo.layers import PatchFeatures, RandomFeatures, RidgeHead
+from dendrite_zoo.layers.random_features import spreads
 from dendrite_zoo.layers.ridge import RunningSums
 from dendrite_zoo.models.adapters.classes import with_absent
 
@@ -120,22 +121,31 @@ class TaskHeads(KeepsPrecision):
         sum_over_ranks(sums)
         mean = sums[1] / sums[0]
         variance = (sums[2] / sums[0] - mean.square()).clamp(min=0)
-        blocks = [*self.means, *self.spreads]
-        if self.takes_inputs:  # which differ in what they say by how much they vary
-            pixels, varied = mean[self.num_features :], variance[self.num_features :]
-            if isinstance(self.inputs, list):
-                varied += (pixels - pixels.mean()).square()
-                pixels.fill_(pixels.mean())
-            varied.fill_(varied.mean())
-            blocks.append(self.input_features)
-        floor = torch.cat([part.mean().expand(len(part)) for part in variance.split(blocks)]) * FLOOR**2
-        scale = torch.maximum(variance, floor).sqrt()
+        blocks = variance[: self.num_features].split([*self.means, *self.spreads])
+        floor = torch.cat([part.mean().expand(len(part)) for part in blocks]) * FLOOR**2
+        scale = torch.maximum(variance[: self.num_features], floor).sqrt()
+        if self.takes_inputs:
+            own = slice(self.num_features, None)
+            mean[own], of_inputs = self._scale_of_inputs(z[:, own], mean[own], variance[own], int(sums[0, 0]))
+            scale = torch.cat([scale, of_inputs])
         self.centre[task], self.scale[task] = mean.float(), scale.where(scale > 0, 1.0).float()
         if self.kind == "ridge":
             self.is_solved[task] = False
             if isinstance(patches := self.random[-1], PatchFeatures):
                 x = self.normalised(z.float(), task)[:, self.num_features :]
                 patches.start([(x, x[:, 0])])
+
+    def _scale_of_inputs(self, x: Tensor, mean: Tensor, variance: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+        """By which mean and spread numbers of the input are normalised, so that their mean square is 1.
+
+        All pixels alike, for they differ in what they say by how much they vary; columns of a table each by itself.
+        """
+        if isinstance(self.inputs, list):
+            varied = variance + (mean - mean.mean()).square()
+            return mean.mean().expand_as(mean), varied.mean().sqrt().expand_as(mean)
+        far = torch.stack(all_gather((x - mean).square().amax(0).cpu())).amax(0).to(mean)
+        scale = spreads(mean, variance, far, rows)
+        return mean, scale * (variance / scale.square()).mean().sqrt()
 
     @torch.no_grad()
     def fit(self, task: int, batches: Iterable[tuple[list[Tensor], Tensor, Tensor]], ways: int = 1) -> int:

@@ -310,3 +310,15 @@ def test_a_model_of_some_tasks_gives_what_the_whole_gives(options, tmp_path):
     if model.config["head"] == "ridge":
         with pytest.raises(ValueError, match=r"`num_classes` to be at least 2, for task 0 has so many, but got 1"):
             model.of_tasks([0], num_classes=1)
+
+
+@pytest.mark.parametrize("unit", [1e-4, 1e4])
+def test_a_column_of_a_table_says_as_much_in_any_unit(unit):
+    units = torch.ones(SIZE)
+    units[0 if unit < 1 else 1] = unit
+    x, y = rows()
+    model = add_dendrites(Given(), layers="layer", num_classes=2, max_tasks=1, context="given")
+    model.start_task(0, [x * units])
+    model.fit_head(0, [(x * units, y)])
+    right = model(rows(seed=1)[0] * units, task=0).argmax(1) == y
+    assert right.float().mean() > 0.75, "the best there can be is 0.84"
