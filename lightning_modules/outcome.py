@@ -154,8 +154,8 @@ def warn_of_columns(model: nn.Module, fits: Mapping[int, Fit]) -> None:
         rank_zero_warn(
             f"The network has learned task{'s' * (len(later) > 1)} {ranges(later)} badly (loss {fit.loss:.2f}, of a "
             f"guess {fit.guess:.2f}): with learn='new' a task trains its columns of segments, which open and shut what "
-            "earlier tasks have trained, and no more. Build the network with additive_segments=True, by which a task "
-            "adds something of its own, or with winners='context'."
+            "earlier tasks have trained, and no more. Load it with additive_segments=True, by which a task adds "
+            "something of its own, or build it with winners='context'."
         )
 
 

@@ -44,7 +44,8 @@ def check_starts(module: Any) -> None:
     if module.new.has_columns and not module.new.additive:
         rank_zero_info(
             "learn='new': a task that is not the first trains its columns of segments, which open and shut what others "
-            "have trained, and no more. With additive_segments=True a policy has for each task what it adds of its own."
+            "have trained, and no more. Built or loaded with additive_segments=True, a policy has for each what it "
+            "adds of its own."
         )
     start, places, data = module.hparams["init_from"], module.new.active, module.datamodule
     if start is None or module.new.has_columns or getattr(data, "tasks", None) is None:

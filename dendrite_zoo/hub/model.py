@@ -147,8 +147,8 @@ class HubModel(Marked):
             force_download: fetch the files of a repo once more, where they are cached.
             local_files_only: ask nobody; what is not in the cache is an error.
             **changes: what is to differ from the saved model, where the class knows how: ``num_classes=`` and
-                ``max_tasks=`` of a classifier, ``tasks=[...]`` and ``init_from=`` of a policy; what starts anew by it
-                is logged.
+                ``max_tasks=`` of a classifier, ``tasks=[...]`` and ``init_from=`` of a policy,
+                ``additive_segments=True`` of both; what starts anew by it is logged.
 
         Raises:
             FileNotFoundError: the folder, or a file in it, is missing.

@@ -14,7 +14,7 @@ from dendrite_zoo.models.config import Arguments, MLPConfig, takes
 from dendrite_zoo.models.folded import FoldedClassifier, FoldedMLP
 from dendrite_zoo.models.growth import with_subnetworks
 from dendrite_zoo.models.mlp import ActiveDendriteMLP
-from dendrite_zoo.models.room import make_additive, make_columns
+from dendrite_zoo.models.room import begin_additive, make_additive, make_columns
 from dendrite_zoo.models.segments import DendriteModel
 
 __all__ = ["ActiveDendriteClassifier"]
@@ -120,7 +120,7 @@ class ActiveDendriteClassifier(TaskClassifier, DendriteModel):
         (torch.Size([3, 10]), 1)
     """
 
-    changeable = ("num_classes", "max_tasks")
+    changeable = ("num_classes", "max_tasks", "additive_segments")
 
     @takes(ClassifierArguments)
     def __init__(self, config: ClassifierArguments) -> None:
@@ -137,7 +137,7 @@ class ActiveDendriteClassifier(TaskClassifier, DendriteModel):
     def adapt(
         cls, config: dict[str, Any], state: dict[str, Tensor], changes: Mapping[str, Any]
     ) -> tuple[dict[str, Any], dict[str, Tensor], list[str]]:
-        """Load with another ``num_classes`` or ``max_tasks``.
+        """Load with another ``num_classes`` or ``max_tasks``, or with ``additive_segments``, which are 0 at first.
 
         Room for more classes or tasks leaves everything learned as it is: the logits of new classes are 0 until they
         are trained, and with a one-hot context the segments' weights for the new ids are drawn as those of the old ones
@@ -145,7 +145,9 @@ class ActiveDendriteClassifier(TaskClassifier, DendriteModel):
         may add up in another order where it has more rows. With fewer classes the output layer starts anew.
         """
         new, state, fresh = {**config, **changes}, dict(state), []
-        ClassifierArguments(**new)  # which checks them
+        arguments = ClassifierArguments(**new)  # which checks them
+        context_dim = CONTEXTS[arguments.context](arguments.in_features, config["max_tasks"]).context_dim
+        config = begin_additive(config, state, context_dim, changes)
         added = new["num_classes"] - config["num_classes"]
         output = [
             name for name in state if name.startswith(("mlp.output.", "mlp.additive.weight", "mlp.additive.bias"))

@@ -18,7 +18,7 @@ from dendrite_zoo.functional import Context
 from dendrite_zoo.models.config import MLPConfig
 from dendrite_zoo.models.mlp import ActiveDendriteMLP
 from dendrite_zoo.models.observations import features_of, normalised, plain_features
-from dendrite_zoo.models.room import move_columns, move_subnetworks, say_what_is_new, starts_of
+from dendrite_zoo.models.room import begin_additive, move_columns, move_subnetworks, say_what_is_new, starts_of
 from dendrite_zoo.models.segments import DendriteModel
 from dendrite_zoo.models.unused import cleared, with_unused, without_unused
 from dendrite_zoo.row_sparse.groups import Take
@@ -94,7 +94,7 @@ class ControlModel(DendriteModel):
         observation_scale: ``(F,)``, which then divides it.
     """
 
-    changeable: ClassVar[tuple[str, ...]] = ("tasks", "init_from", "overlap")
+    changeable: ClassVar[tuple[str, ...]] = ("tasks", "init_from", "overlap", "additive_segments")
     observation_matrix: Tensor | None
 
     def __init__(self, config: ControlArguments) -> None:
@@ -114,17 +114,17 @@ class ControlModel(DendriteModel):
         Tasks that the model knows keep their columns of segments, and with them their outputs, to the bit (with
         ``append_task`` up to rounding). New tasks get columns drawn as those of the old ones were, or copies of the
         column of the task ``init_from``; where that is a dictionary, such as ``{"hammer-v3": "push-v3"}``, the tasks
-        that it names start from the others, also those that the model knows. Where winners are chosen by the context, a
-        new column chooses a subnetwork of its own, with an ``overlap`` among the units that are left, and with
-        ``init_from`` one of units that no task uses, whose weights start as a copy; where too few units are left,
-        hidden layers become wider. A batch of several tasks is then rounded otherwise where their order is another.
+        that it names start from the others, also those that the model knows. All tasks get additive segments, 0 at
+        first, where there are new ones or ``additive_segments=True``. Where winners are chosen by the context, a new
+        column chooses a subnetwork of its own, with an ``overlap`` among the units that are left, and with
+        ``init_from`` one of units that no task uses, whose weights start as a copy; where too few are left, hidden
+        layers become wider. A batch of several tasks is then rounded otherwise where their order is another.
         """
         known, tasks = list(config["tasks"]), [str(task) for task in _names(changes.get("tasks", config["tasks"]))]
-        starts = starts_of(changes.get("init_from"), known, tasks)
-        say_what_is_new(tasks, known, starts)
-        state, config = dict(state), {**config, "overlap": changes.get("overlap", config["overlap"])}
-        if config["overlap"] is not None:
-            check_range(0, 1, overlap=config["overlap"])
+        say_what_is_new(tasks, known, starts := starts_of(changes.get("init_from"), known, tasks))
+        if (overlap := changes.get("overlap", config["overlap"])) is not None:
+            check_range(0, 1, overlap=overlap)
+        config = {**begin_additive(config, state := dict(state), len(known), changes), "overlap": overlap}
         if config["winners"] == "context":
             return (*move_subnetworks(cls, config, state, tasks, starts), [])
         return move_columns(config, state, tasks, starts), state, []

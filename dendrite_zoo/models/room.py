@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dendrite_zoo._core.checks import wrong_argument
+from dendrite_zoo._core.checks import check_flags, wrong_argument
 from dendrite_zoo._core.metaworld import METAWORLD
 from dendrite_zoo._core.names import nearest
 from dendrite_zoo.hub import HubModel
@@ -150,15 +150,45 @@ def make_additive(
         Whether the model now has them.
     """
     if not config["additive_segments"] and is_new and any(name.endswith(".segments") for name in state):
-        for name, tensor in list(state.items()):
-            if match := OF_LAYERS.fullmatch(name):
-                place = match[2] if match[3] is None else f"units.{match[3]}"
-                state[f"{match[1]}additive.{place}"] = tensor.new_zeros(*tensor.shape, known)
+        _begin(state, known)
     names = [name for name in state if ".additive." in f".{name}"]
     for name in names:
         drawn = state[name].new_zeros(*state[name].shape[:-1], sum(place is None for place in places))
         state[name] = put_columns(state[name], drawn, known, places)
     return bool(names)
+
+
+def begin_additive(
+    config: Mapping[str, Any], state: dict[str, Tensor], context_dim: int, changes: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Give a model that has no additive segments some, 0 in all contexts, where it is to have them.
+
+    Args:
+        config: the arguments of the model.
+        state: of the model, to which they are added.
+        context_dim: the size of its contexts.
+        changes: how the model is to differ, of which ``additive_segments`` is looked at.
+
+    Returns:
+        The arguments, of which ``additive_segments`` says whether it has them now.
+
+    Raises:
+        ValueError: a model that has them is to have none.
+    """
+    asked, has = changes.get("additive_segments", config["additive_segments"]), config["additive_segments"]
+    check_flags(additive_segments=asked)
+    if has and not asked:
+        raise wrong_argument("additive_segments", "True for a model that has learned with them", asked, "Leave it out.")
+    if asked and not has:
+        _begin(state, context_dim)
+    return {**config, "additive_segments": asked}
+
+
+def _begin(state: dict[str, Tensor], context_dim: int) -> None:
+    for name, tensor in list(state.items()):
+        if match := OF_LAYERS.fullmatch(name):
+            place = match[2] if match[3] is None else f"units.{match[3]}"
+            state[f"{match[1]}additive.{place}"] = tensor.new_zeros(*tensor.shape, context_dim)
 
 
 def put_columns(old: Tensor, drawn: Tensor, known: int, places: Sequence[int | None]) -> Tensor:

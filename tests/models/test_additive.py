@@ -133,3 +133,37 @@ def test_a_classifier_with_room_for_more_tasks_and_classes(tmp_path):
     inferred.save_pretrained(tmp_path / "inferred")
     more = ActiveDendriteClassifier.from_pretrained(tmp_path / "inferred", max_tasks=3)
     assert more.mlp.additive is None, "contexts that are found have no columns of their own"
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        ActiveDendritePolicy(["lift", "turn"], **SIZES),
+        TwinCritic(["lift", "turn"], **SIZES),
+        ActiveDendritePolicy(["lift", "turn"], **SIZES | {"num_segments": 0}),
+        ActiveDendriteClassifier(6, [20], 3, max_tasks=2, context="one-hot"),
+        ActiveDendriteClassifier(6, [20], 3, max_tasks=2),  # contexts are prototypes, of six numbers
+    ],
+    ids=["policy", "critics", "dense policy", "classifier", "prototypes"],
+)
+def test_a_model_that_has_none_is_loaded_with_them_and_computes_what_it_did(model, tmp_path):
+    model.eval().save_pretrained(tmp_path / "without")
+    own = dendrite_zoo.load(tmp_path / "without", additive_segments=True).eval()
+    added = [tensor for name, tensor in own.state_dict().items() if ".additive." in name]
+    assert own.config["additive_segments"] and added and not any(map(torch.any, added))
+    inputs = [torch.randn(5, 6), *([torch.randn(5, 2)] if isinstance(model, TwinCritic) else [])]
+    task = 1 if isinstance(model, ActiveDendriteClassifier) else torch.tensor(1)
+    old, new = (one(*inputs, task) for one in (model, own))
+    assert all(one.equal(other) for one, other in zip(old, new, strict=True))
+    own.save_pretrained(tmp_path / "with")
+    assert dendrite_zoo.load(tmp_path / "with", additive_segments=True).config == own.config
+    with pytest.raises(ValueError, match="to be True for a model that has learned with them, but got False"):
+        dendrite_zoo.load(tmp_path / "with", additive_segments=False)
+
+
+def test_they_are_refused_for_subnetworks_and_by_other_names_than_true_and_false(tmp_path):
+    ActiveDendritePolicy(["lift", "turn"], **SIZES, winners="context").save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="to be False with winners='context'"):
+        dendrite_zoo.load(tmp_path, additive_segments=True)
+    with pytest.raises(ValueError, match="to be True or False, but got 'no'"):
+        dendrite_zoo.load(tmp_path, additive_segments="no")
