@@ -1,6 +1,5 @@
 """What networks that control a body in several tasks have in common: tasks by name, observations normalised."""
 
-import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from dendrite_zoo._core.torch import full_precision, is_mixed_precision
 from dendrite_zoo.functional import Context
 from dendrite_zoo.models.config import MLPConfig
 from dendrite_zoo.models.mlp import ActiveDendriteMLP
-from dendrite_zoo.models.observations import features_of, normalised, plain_features
+from dendrite_zoo.models.observations import SIZES, features_of, normalised, plain_features, statistics_of
 from dendrite_zoo.models.room import begin_additive, move_columns, move_subnetworks, say_what_is_new, starts_of
 from dendrite_zoo.models.segments import DendriteModel
 from dendrite_zoo.models.unused import cleared, with_unused, without_unused
@@ -44,7 +43,7 @@ class ControlArguments(MLPConfig):
 
     def __post_init__(self) -> None:
         given, self.tasks = self.tasks, _names(self.tasks)
-        for name, of_metaworld in (("observation_size", 39), ("action_size", 4)):
+        for name, of_metaworld in SIZES.items():
             if getattr(self, name) is None:
                 of_specs = (getattr(task, name) for task in given if hasattr(task, name))
                 setattr(self, name, next(of_specs, of_metaworld))
@@ -158,7 +157,7 @@ class ControlModel(DendriteModel):
         return self.has_known_scales or bool(self.observation_mean.any()) or bool((self.observation_scale != 1).any())
 
     @torch.no_grad()
-    def fit_normalizer(self, observations: Tensor | NDArray[Any], *, smallest: float = 1e-2) -> None:
+    def fit_normalizer(self, observations: Tensor | NDArray[Any], *, smallest: float | None = None) -> None:
         """Set mean and scale to those of observations ``(N, observation_size)``, or of their features.
 
         The scale of a number that never changes is 1: where a task to come moves it, as the place of a second object
@@ -166,23 +165,17 @@ class ControlModel(DendriteModel):
 
         Args:
             observations: what the model will see.
-            smallest: no number that changes is divided by less, metres in Meta-World, so that what hardly moves stays
-                small.
+            smallest: no number that changes is divided by less, so that what hardly moves stays small. By default 1e-2,
+                in metres, for observations of Meta-World's size; others are of any units, and have no such bound.
 
         Raises:
             ValueError: observations of another shape, or none, or with NaN or infinity; the normaliser is as before.
         """
-        x = self._linear(self._checked(observations))
-        self.observation_mean.copy_(x.mean(0))
-        spread, never = x.std(0, correction=0), x.amin(0) == x.amax(0)
-        self.observation_scale.copy_(spread.clamp(min=smallest).where(~never, 1.0))
-        if not bool(never.all()) and float(spread.max()) < smallest / 10:
-            warnings.warn(
-                f"The observations change by less than {smallest / 10:.2g}, and little is learned from numbers that "
-                f"small, for none is divided by less than {smallest:.2g}. Give them other units, TaskSpec.normalized() "
-                "for an environment of your own, or fit_normalizer(observations, smallest=...) before the fit.",
-                stacklevel=3,  # under torch's decorator
-            )
+        if smallest is None and self.config["observation_size"] == SIZES["observation_size"]:
+            smallest = 1e-2
+        mean, scale = statistics_of(self._linear(self._checked(observations)), smallest)
+        self.observation_mean.copy_(mean)
+        self.observation_scale.copy_(scale)
 
     @torch.no_grad()
     def extend_normalizer(self, observations: Tensor | NDArray[Any], *, smallest: float = 1e-2) -> list[int]:
@@ -195,7 +188,7 @@ class ControlModel(DendriteModel):
 
         Args:
             observations: of a new task, ``(N, observation_size)``.
-            smallest: as in `fit_normalizer`.
+            smallest: scale of what hardly moved in what a model of version 0.1 was normalised by.
 
         Returns:
             Which numbers (or features) these are, of those that are larger here than their scale.

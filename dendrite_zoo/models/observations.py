@@ -13,6 +13,9 @@ from dendrite_zoo._core.names import nearest
 
 __all__ = ["Features", "features_of"]
 
+SIZES = {"observation_size": 39, "action_size": 4}
+"""Of Meta-World."""
+
 
 class Features(NamedTuple):
     """Linear features of an observation, ``(observation @ matrix - mean) / scale``.
@@ -34,6 +37,22 @@ def normalised(x: Tensor, mean: Tensor, scale: Tensor, clip: float | None) -> Te
     """Numbers ``(..., F)`` less their mean, in units of their scale, none further from 0 than ``clip``."""
     x = (x - mean) / scale
     return x if clip is None else x.clamp(-clip, clip)
+
+
+def statistics_of(x: Tensor, smallest: float | None) -> tuple[Tensor, Tensor]:
+    """Mean and scale, ``(F,)`` each, to normalise numbers ``(N, F)`` by; what never changes has the scale 1.
+
+    Args:
+        x: the numbers.
+        smallest: no scale of what changes is less; None for what float32 tells from the rounding of the mean.
+
+    Example:
+        >>> statistics_of(torch.tensor([[1.0, 5.0, 0.0], [3.0, 5.0, 2e-4]]), None)[1]
+        tensor([1.0000e+00, 1.0000e+00, 1.0000e-04])
+    """
+    mean, spread, never = x.mean(0), x.std(0, correction=0), x.amin(0) == x.amax(0)
+    least = (1e-6 * mean.abs()).clamp(min=1e-8) if smallest is None else torch.full_like(mean, smallest)
+    return mean, spread.maximum(least).where(~never, 1.0)
 
 
 class Normalization(nn.Module):
@@ -98,7 +117,7 @@ def features_of(features: str | Sequence[Sequence[float]] | None, observation_si
     if features not in METAWORLD:
         expected = f"{' or '.join(map(repr, METAWORLD))}, or a matrix"
         raise wrong_argument("observation_features", expected, features, nearest(features, METAWORLD).strip())
-    if observation_size != 39:
+    if observation_size != SIZES["observation_size"]:
         remedy = "Give a matrix of your own, or leave it out."
         expected = f"one for {observation_size} numbers (that of Meta-World is for 39)"
         raise wrong_argument("observation_features", expected, features, remedy)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import warnings
 from functools import partial
 
 import gymnasium
@@ -67,7 +66,7 @@ def test_the_plain_control_is_a_plain_mlp_that_reads_its_task():
 
 def test_normaliser_is_mean_and_spread_of_what_was_seen():
     policy = ActiveDendritePolicy(TASKS, hidden_features=[8, 8], observation_size=3, action_size=1)
-    policy.fit_normalizer(torch.tensor([[1.0, 5.0, 0.0], [7.0, 5.0, 0.002]]))
+    policy.fit_normalizer(torch.tensor([[1.0, 5.0, 0.0], [7.0, 5.0, 0.002]]), smallest=1e-2)
     assert policy.observation_mean.tolist() == pytest.approx([4.0, 5.0, 0.001])
     # what hardly moves is divided by the least, and what never does by 1, that it drowns nothing where it moves later
     assert policy.observation_scale.tolist() == pytest.approx([3.0, 1.0, 1e-2])
@@ -104,15 +103,16 @@ def test_arrays_are_normalised_by_as_tensors_are():
     assert torch.equal(one.observation_scale, other.observation_scale) and one.extend_normalizer(seen) == []
 
 
-def test_observations_of_small_units_are_said():
-    policy = ActiveDendritePolicy(["a"], observation_size=3, hidden_features=[8, 8])
-    seen = torch.randn(50, 3, generator=torch.manual_seed(0)) * torch.tensor([1e-4, 0.0, 2e-4])
-    with pytest.warns(UserWarning, match="The observations change by less than 0.001"):
-        policy.fit_normalizer(seen)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        policy.fit_normalizer(seen, smallest=1e-6)
-        policy.fit_normalizer(seen + torch.linspace(0, 1, 50)[:, None] * torch.tensor([0.0, 1.0, 0.0]))
+def test_observations_may_be_of_small_units():
+    policy = ActiveDendritePolicy(["a"], observation_size=4, hidden_features=[8, 8])
+    units = torch.tensor([1e-4, 0.0, 100.0, 1e-5])  # the last beside 1,000 is no more than rounding
+    seen = torch.randn(50, 4, generator=torch.manual_seed(0)) * units + torch.tensor([0.0, 0.0, 0.0, 1000.0])
+    policy.fit_normalizer(seen)
+    expected = seen.double().std(0, correction=0)
+    expected[1], expected[3] = 1.0, expected[3].clamp(min=1e-3)
+    torch.testing.assert_close(policy.observation_scale.double(), expected)
+    policy.fit_normalizer(seen, smallest=0.01)
+    assert policy.observation_scale[0] == pytest.approx(0.01)
 
 
 def test_samples_scatter_around_the_mean_by_the_spread():
