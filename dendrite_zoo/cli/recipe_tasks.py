@@ -56,7 +56,7 @@ def _of_model(model: Any, before: list[str], chosen: list[str]) -> dict[str, Any
     every = _names(arguments["tasks"])
     known = [task for task in every if task not in before]
     arguments["tasks"] = known + [task for task in chosen if task not in known]
-    if arguments.get("overlap") is not None:  # units of its own for each
+    if arguments.get("overlap") is not None and arguments.get("hidden_features"):  # units of its own for each
         more = len(arguments["tasks"]) / len(every)
         arguments["hidden_features"] = [math.ceil(units * more) for units in arguments["hidden_features"]]
         arguments["activation_density"] /= more

@@ -32,7 +32,7 @@ class ControlArguments(MLPConfig):
     tasks: Sequence[str] = field(kw_only=False)
     observation_size: int | None = None
     action_size: int | None = None
-    hidden_features: Sequence[int] = (2800, 2800)
+    hidden_features: Sequence[int] | None = None
     num_segments: int = 10
     dendrite_layers: Sequence[int] | None = (1,)
     activation_density: float = 0.25
@@ -47,6 +47,9 @@ class ControlArguments(MLPConfig):
             if getattr(self, name) is None:
                 of_specs = (getattr(task, name) for task in given if hasattr(task, name))
                 setattr(self, name, next(of_specs, of_metaworld))
+        if self.hidden_features is None:
+            is_metaworld = all(getattr(self, name) == size for name, size in SIZES.items())
+            self.hidden_features = [2800 if is_metaworld else 256] * 2
         self.observation_features = plain_features(self.observation_features)
         super().__post_init__()
         if self.observation_clip is not None:
@@ -228,7 +231,7 @@ class ControlModel(DendriteModel):
         """A network of these options; ``number`` sets the segments of several apart."""
         seed, density = config.segment_seed, 1.0 if config.context_density is None else config.context_density
         seed = None if seed is None else (seed + number) % 2**31
-        sizes = inputs + (len(self.tasks) if config.append_task else 0), config.hidden_features, outputs
+        sizes: Any = inputs + (len(self.tasks) if config.append_task else 0), config.hidden_features, outputs
         options = config.options(segment_seed=seed, context_density=density)
         return ActiveDendriteMLP(*sizes, context_dim=len(self.tasks), **options)
 

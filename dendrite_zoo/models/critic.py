@@ -27,7 +27,7 @@ class TwinCritic(ControlModel):
         tasks: names of the tasks; a task's index is its place.
         observation_size: numbers an observation has; by default as for an `ActiveDendritePolicy`.
         action_size: numbers an action has.
-        hidden_features: units of each hidden layer.
+        hidden_features: units of each hidden layer; by default as for an `ActiveDendritePolicy`.
         append_task: whether the one-hot task is also part of the input.
         observation_features: what is read of an observation, as of an `ActiveDendritePolicy`.
         observation_clip: no number of it is read as more than this, once it is normalised; None for no bound.

@@ -57,7 +57,7 @@ class ActiveDendritePolicy(LearnedTasks, ControlModel):
         tasks: names of the tasks, or `dendrite_zoo.rl.TaskSpec`, in the order of their indices.
         observation_size: numbers in an observation; by default those of a `TaskSpec` among the tasks, else 39.
         action_size: numbers in an action, each in [-1, 1]; likewise, or 4.
-        hidden_features: units of each hidden layer.
+        hidden_features: units of each hidden layer; by default (256, 256), for Meta-World's sizes (2800, 2800).
         append_task: put the one-hot task id behind the observation, too, for a network without dendrites.
         observation_features: what is read of an observation: None for its numbers, a matrix ``(observation_size, F)``
             by which it is multiplied, or ``"metaworld"`` or ``"metaworld-raw"``, which come with their means and scales

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import dendrite_zoo
 from dendrite_zoo.models import ActiveDendritePolicy, TwinCritic
+from dendrite_zoo.models.policy import PolicyArguments
 from dendrite_zoo.rl import TaskSpec
 
 TASKS = ["reach-v3", "push-v3", "drawer-close-v3"]
@@ -177,9 +178,10 @@ def test_saved_copied_and_loaded_it_acts_alike(tmp_path):
 
 def test_the_papers_network_is_the_default():
     config = {name: p.default for name, p in inspect.signature(ActiveDendritePolicy).parameters.items()}
-    assert (
-        config["hidden_features"] == (2800, 2800) and config["dendrite_layers"] == (1,) and config["num_segments"] == 10
-    )
+    assert config["dendrite_layers"] == (1,) and config["num_segments"] == 10
+    assert PolicyArguments(TASKS).hidden_features == [2800, 2800]
+    moon = TaskSpec("moon", partial(gymnasium.make, "Pendulum-v1"))
+    assert PolicyArguments([moon]).hidden_features == [256, 256], "an update of 2800 takes seconds"
     assert config["activation_density"] == 0.25 and config["weight_density"] == 0.9
     policy = make()
     assert policy.mlp.hidden[0].segments is None and policy.mlp.hidden[1].segments.shape == (24, 10, 3)
