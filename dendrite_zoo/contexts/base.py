@@ -55,6 +55,7 @@ class TaskContext(KeepsPrecision):
         self.context_dim, self.max_tasks = context_dim, max_tasks
         self.counts = nn.Buffer(torch.zeros(max_tasks, dtype=torch.float32))
         self._given: set[int] = set()  # tasks that `warn_of_unlearned` has looked at
+        self._trained: set[int] = set()  # those that `warn_of_unstarted` has
 
     @property
     def num_tasks(self) -> int:
@@ -100,10 +101,7 @@ class TaskContext(KeepsPrecision):
         """
         if task is None or (self.training and torch.is_grad_enabled()) or MEASURING.get() or not runs_eagerly():
             return
-        if isinstance(task, Tensor) and task.device.type != "cpu":
-            return
-        new = ({task} if isinstance(task, int) else set(self.task_ids(task).reshape(-1).tolist())) - self._given
-        if not new:
+        if not (new := self._tasks(task) - self._given):
             return
         self.task_ids(task)  # refuses those beyond the capacity
         if not self.counts.any():
@@ -116,6 +114,40 @@ class TaskContext(KeepsPrecision):
                 "that were never trained for it. Give a task that was learned, or train this one first.",
                 stacklevel=3,
             )
+
+    def warn_of_unstarted(self, task: int | Tensor | None, output: Tensor) -> None:
+        """Warn, once each, of tasks whose context was not made of their inputs, where they are trained all the same.
+
+        Args:
+            task: those given.
+            output: of a network in their contexts, of which a gradient may be computed.
+        """
+        if task is None or not (self.inferable and output.requires_grad and runs_eagerly()) or self.counts.is_meta:
+            return
+        new = self._tasks(task) - self._trained
+        unstarted = sorted(one for one in new if not self.counts[one])
+        self._trained |= new.difference(unstarted)
+        if not unstarted:
+            return
+
+        def say(gradient: Tensor) -> None:
+            if not self._trained.issuperset(unstarted):
+                self._trained.update(unstarted)
+                warnings.warn(
+                    f"Expected a task whose context was made of its inputs, but got {ranges(unstarted)}: none is found "
+                    "at test, and without prototypes all are the same to the network. Call "
+                    f"model.context.start_task({unstarted[0]}, batches), of inputs alone, before it is trained; "
+                    "ContinualClassifier does.",
+                    stacklevel=2,
+                )
+
+        output.register_hook(say)
+
+    def _tasks(self, task: int | Tensor) -> set[int]:
+        """Those given, as numbers; of ids on a GPU none, for it would wait for them."""
+        if isinstance(task, Tensor) and task.device.type != "cpu":
+            return set()
+        return {task} if isinstance(task, int) else set(self.task_ids(task).reshape(-1).tolist())
 
 
 def mean_over_ranks(batches: Iterable[Tensor]) -> tuple[Tensor, int]:

@@ -170,7 +170,9 @@ class ActiveDendriteClassifier(TaskClassifier, DendriteModel):
         x = self._rows(x)
         context = self.context(x, task)
         self.context.warn_of_unlearned(task)
-        return self.mlp(x, context)
+        output = self.mlp(x, context)
+        self.context.warn_of_unstarted(task, output)
+        return output
 
     @property
     def default_lr(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 
 import numpy as np
 import pytest
@@ -203,3 +204,16 @@ def test_rows_of_double_precision_are_read():
     for model in (classifier(), classifier(winners="context")):
         torch.testing.assert_close(model(x), model(x.float()))
     assert classifier().double()(x).dtype == torch.float64
+
+
+@pytest.mark.parametrize(("context", "warned"), [("prototype", 1), ("ridge", 1), ("one-hot", 0)])
+def test_a_task_trained_before_its_context_was_made_says_so(context, warned):
+    model, x = ActiveDendriteClassifier(8, [20], 2, max_tasks=3, context=context), torch.randn(32, 8)
+    model.context.start_task(0, [x])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model(x, task=2)  # of which nothing is learned
+        for task in (0, 1, 1):
+            model(x, task=task).sum().backward()
+    said = [str(one.message) for one in caught]
+    assert [("but got 1: " in one and "start_task(1, batches)" in one) for one in said] == [True] * warned
