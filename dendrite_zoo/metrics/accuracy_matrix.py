@@ -160,8 +160,8 @@ class _FunctionOfMatrix(AccuracyMatrix):
     function: Callable[[Tensor], Tensor]
 
     def compute(self) -> Tensor:
-        """The function of the part of the matrix that was measured."""
-        return self.function(F.learned_part(self.matrix))
+        """The function of the part of the matrix that was measured; NaN before anything was."""
+        return self.function(F.learned_part(self.matrix)) if self.num_tasks else self.given.new_tensor(math.nan)
 
 
 class AverageAccuracy(_FunctionOfMatrix):
@@ -207,7 +207,7 @@ class BackwardTransfer(_FunctionOfMatrix):
     function = staticmethod(F.backward_transfer)
 
 
-class ForwardTransfer(AccuracyMatrix):
+class ForwardTransfer(_FunctionOfMatrix):
     """:func:`~dendrite_zoo.functional.accuracy_matrix.forward_transfer`; ``after=None`` counts the untrained.
 
     Example:
@@ -219,9 +219,8 @@ class ForwardTransfer(AccuracyMatrix):
         tensor(0.5000)
     """
 
-    def compute(self) -> Tensor:
+    def function(self, R: Tensor) -> Tensor:
         """What earlier tasks gave to those not yet learned."""
-        R = F.learned_part(self.matrix)
         return F.forward_transfer(R, self.baseline[: len(R)])
 
 

@@ -195,6 +195,18 @@ def test_a_growing_matrix_goes_on_from_a_state():
     assert metric.matrix[1].isnan().all() and other.matrix[0, 0] == metric.matrix[0, 0]
 
 
+@pytest.mark.filterwarnings("ignore:The ``compute`` method of metric")
+@pytest.mark.parametrize("num_tasks", [None, TASKS])
+def test_before_anything_is_measured_there_is_no_value(num_tasks):
+    kinds = [AverageAccuracy, BackwardTransfer, Forgetting, ForwardTransfer, LearningAccuracy]
+    collection = MetricCollection([kind(num_tasks) for kind in kinds])
+    assert all(value.isnan() for value in collection.compute().values())
+    collection.update(torch.ones(2).long(), torch.ones(2).long(), task=0, after=0)
+    assert collection.compute()["AverageAccuracy"] == 1
+    collection.reset()
+    assert all(value.isnan() for value in collection.compute().values())
+
+
 def test_a_collection_counts_once():
     metrics = [AverageAccuracy(TASKS), Forgetting(TASKS), LearningAccuracy(TASKS)]
     collection = filled(MetricCollection(metrics))
