@@ -57,8 +57,8 @@ class RidgeClassifier(HubModel, nn.Module):
 
     It sees the data once, task after task in any order, keeps no rows, and gives the solution that all of them together
     would give. So it learns classes one after another (`dendrite_zoo.streams.SplitTasks`), where networks that are
-    trained forget. Images meet filters that are patches of the first ones (`PatchFeatures`), rows of numbers random
-    units (`RandomFeatures`).
+    trained forget. Rare classes count as much as frequent ones. Images meet filters that are patches of the first ones
+    (`PatchFeatures`), rows of numbers random units (`RandomFeatures`).
 
     `dendrite_zoo.lightning_modules.ContinualClassifier` has it learn each task of a stream when the task starts;
     without a Trainer call `learn`.
