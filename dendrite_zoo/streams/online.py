@@ -47,8 +47,8 @@ class OnlineTasks(PlayedTasks):
         steps_per_round: actions in every environment in a round, a step each unless ``environments`` has an
             ``action_repeat``; the paper's by default.
         updates_per_round: updates after them.
-        warmup_steps: steps of all environments before the first update (of each task, where these are learned one after
-            another), with uniform actions.
+        warmup_steps: steps of all environments with uniform actions before the first update, of each task where these
+            are learned one after another; by default a tenth of the steps that it has, 10,000 at most.
         capacity: steps in the replay buffer of a process.
         envs_per_task: environments of each task in a process.
         normalize_rewards: divide each task's rewards, for learning alone, by their root mean square in what was played
@@ -98,7 +98,7 @@ class OnlineTasks(PlayedTasks):
         epochs: int = 20,
         steps_per_round: int = 500,
         updates_per_round: int = 250,
-        warmup_steps: int = 10_000,
+        warmup_steps: int | None = None,
         capacity: int = 1_000_000,
         envs_per_task: int = 1,
         normalize_rewards: bool = False,
@@ -120,7 +120,7 @@ class OnlineTasks(PlayedTasks):
         check_integers(1, capacity=capacity, envs_per_task=envs_per_task)
         check_rests(self.specs, solved_every)
         check_replay(replay_per_task, order, save_replay)
-        check_integers(0, updates_per_round=updates_per_round, warmup_steps=warmup_steps, seed=seed)
+        check_integers(0, updates_per_round=updates_per_round, warmup_steps=warmup_steps or 0, seed=seed)
         self.order, self.total_env_steps, self.capacity, self.collect_ahead = order, env_steps, capacity, collect_ahead
         self._turns = turns = self.num_tasks if order == "sequential" else 1  # how often something else is played
         self.num_envs, self.epochs_per_task = self.num_tasks // turns * envs_per_task, -(-epochs // turns)
@@ -128,9 +128,9 @@ class OnlineTasks(PlayedTasks):
         if order == "sequential":
             self.metric = played_metric(self.specs)
         self.steps_per_round, self.updates_per_round, self.seed = steps_per_round, updates_per_round, seed
-        self.warmup_steps, self.envs_per_task, self.solved_every = warmup_steps, envs_per_task, solved_every
-        self.normalize_rewards, self.exploration = normalize_rewards, exploration
-        self.save_replay, self.replay_per_task = save_replay, replay_per_task
+        self.warmup_steps = min(10_000, env_steps // turns // 10) if warmup_steps is None else warmup_steps
+        self.envs_per_task, self.solved_every, self.exploration = envs_per_task, solved_every, exploration
+        self.normalize_rewards, self.save_replay, self.replay_per_task = normalize_rewards, save_replay, replay_per_task
         self._options = environment_options(environments, collect_ahead, exploration)
         given = {"env_steps": env_steps, "environments": self._options, "replay_per_task": replay_per_task or None}
         self.save_hyperparameters(given, logger=False)

@@ -31,6 +31,13 @@ def test_an_epoch_has_its_share_of_the_rounds(arguments, rounds):
     assert len(data(**arguments).train_dataloader()) == rounds
 
 
+@pytest.mark.parametrize(
+    ("order", "steps", "warm"), [("mixed", 20_000, 2000), ("mixed", 400_000, 10_000), ("sequential", 60_000, 2000)]
+)
+def test_by_default_a_tenth_of_the_steps_are_random_at_most(order, steps, warm):
+    assert OnlineTasks(["reach-v3", "push-v3", "pick-place-v3"], order=order, env_steps=steps).warmup_steps == warm
+
+
 def test_what_is_learned_from_begins_after_the_warmup():
     practice = data(epochs=1, steps_per_round=50, updates_per_round=7, warmup_steps=250)
     rounds = []
