@@ -36,9 +36,17 @@ def when_table() -> str:
             ("metaworld/mt10", f"active dendrites, {distilled}"),
             ("metaworld/mt10", f"{dense}, {distilled}"),
         ),
+        "turned clothes, with a context a domain": (
+            ("real-data", "dendrites, ridge", "rotated"),
+            ("real-data", "dendrites, prototypes", "rotated"),
+            ("real-data", "replay", "rotated"),
+            ("real-data", "ridge", "rotated"),
+        ),
         "blurred clothes, with a context a domain or a shared one": (
             ("real-data", "dendrites, ridge", "blurred"),
             ("real-data", "dendrites, prototypes", "blurred"),
+            ("real-data", "replay", "blurred"),
+            ("real-data", "ridge", "blurred"),
         ),
         "data sets on a frozen backbone": ((backbone, "gates, then ridge"), (backbone, "ridge alone")),
     }
