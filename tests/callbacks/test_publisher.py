@@ -180,7 +180,7 @@ class Given(ReluNet):
     def __init__(self, **hparams):
         super().__init__()
         self.save_hyperparameters(hparams)
-        self.model = ActiveDendriteClassifier(6, [16], 3, max_tasks=3)
+        self.model = ActiveDendriteClassifier(6, [16], 3, max_tasks=3, context="one-hot")
 
     def training_step(self, batch, batch_idx):
         return nn.functional.cross_entropy(self.model(batch[0], task=self.trainer.current_epoch), batch[1])
