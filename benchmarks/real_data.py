@@ -1,11 +1,13 @@
 """Streams of real data, learned one after another: what forgets, and what need not be trained at all.
 
-    python benchmarks/real_data.py [--seeds 0 1 2] [--streams split-mnist ...] [--methods ridge ...]
+    python benchmarks/real_data.py [--seeds 0 1 2] [--streams split-mnist ...] [--methods ridge ...] [--weights FILE]
 
 Class-incremental: split MNIST, split Fashion-MNIST (five times two classes), split Omniglot (eleven times 22 letters),
 split Banking77 (seven times eleven intents, hashed n-grams), no task given. Domain-incremental: Fashion-MNIST rotated,
-blurred and faded (five domains of 6,000 training images each, labels shared). One pass over the data of each task, but
-for the trained networks on Omniglot and Banking77, which take twenty.
+blurred and faded (five domains of 6,000 training images each, labels shared). With ``--weights``, those of a ResNet-20
+that was trained on CIFAR-10, Fashion-MNIST and Omniglot are learned from features of this frozen backbone, too: the
+means of its three stages. One pass over the data of each task, but for the trained networks on Omniglot and Banking77,
+which take twenty.
 
 *mean*: the nearest mean of a class, in pixels. *ridge*: `RidgeClassifier` by its defaults. *naive*, *replay*, *SI*,
 *EWC*: an MLP of 2 x 256 units by Adam, alone, with 500 remembered rows, or with a penalty. *dendrites, ...*: a network
@@ -18,12 +20,15 @@ import argparse
 import logging
 import time
 import warnings
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from harness import QUIET
 from lightning.pytorch import Callback, Trainer, seed_everything
+from resnet20 import resnet20
 from torch import Tensor, nn
 
 from dendrite_zoo.callbacks import ElasticWeightConsolidation, ForgettingLogger, SynapticIntelligence
@@ -34,8 +39,11 @@ from dendrite_zoo.records import ResultRecord, merge_seeds, read_records, write_
 from dendrite_zoo.streams import BlurredTasks, ContrastTasks, RotatedTasks, SplitTasks, TaskStream, load_source
 
 SPLITS = {"mnist": 5, "fashion-mnist": 5, "omniglot": 11, "banking77": 7}
+BACKBONE = "-resnet20"
+OF_BACKBONE = {f"{name}{BACKBONE}": SPLITS[name] for name in ("fashion-mnist", "omniglot")}
+CIFAR10 = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # mean and deviation of the pixels it was trained on
 DOMAINS: dict[str, type[TaskStream]] = {"rotated": RotatedTasks, "blurred": BlurredTasks, "contrast": ContrastTasks}
-STREAMS = [*(f"split-{name}" for name in SPLITS), *(f"{name}-fashion-mnist" for name in DOMAINS)]
+STREAMS = [*(f"split-{name}" for name in (*SPLITS, *OF_BACKBONE)), *(f"{name}-fashion-mnist" for name in DOMAINS)]
 METHODS = ["mean", "ridge", "naive", "replay", "SI", "EWC", "dendrites, prototypes", "dendrites, ridge"]
 LEARNING_RATE = 1e-3
 FEW = 20  # passes of a network over a task of Omniglot or Banking77, which have a few thousand rows
@@ -57,14 +65,39 @@ class NearestMean(nn.Module):
         return nn.functional.one_hot(self.means.infer(x), self.means.max_tasks).float()
 
 
-def make_stream(name: str, seed: int, method: str) -> TaskStream:
+@cache
+def features(data: str, weights: Path) -> tuple[Tensor, ...]:
+    """The means of the stages of a ResNet-20, and labels, of training and test rows; standardised by training rows."""
+    source, network, (mean, std) = load_source(data), resnet20(weights).eval(), torch.tensor(CIFAR10)[..., None, None]
+    found: list[Tensor] = []
+    stages = [network.get_submodule(f"layer{number}") for number in (1, 2, 3)]
+    for stage in stages:
+        stage.register_forward_hook(lambda _, inputs, output: found.append(output.mean((2, 3))))
+    parts: list[Tensor] = []
+    for x in (source.x_train, source.x_test):
+        rows = []
+        for batch in x.split(500):
+            images = F.interpolate(batch.float().view(-1, *source.image_shape) / 255, (32, 32), mode="bilinear")
+            with torch.no_grad():
+                network((images.expand(-1, 3, -1, -1) - mean) / std)
+            rows.append(torch.cat(found, 1))
+            found.clear()
+        parts.append(torch.cat(rows))
+    scale, centre = torch.std_mean(parts[0], 0)
+    train, test = ((part - centre) / scale for part in parts)
+    return train, source.y_train, test, source.y_test
+
+
+def make_stream(name: str, seed: int, method: str, weights: Path | None) -> TaskStream:
     """The stream of a benchmark: another order of classes, or other domains, for each seed."""
     kind, _, data = name.partition("-")
     trained = method not in ("mean", "ridge")
     if kind == "split":
-        tasks, epochs = SPLITS[data], FEW if trained and data in ("omniglot", "banking77") else 1
+        images = data.removesuffix(BACKBONE)
+        tasks, epochs = SPLITS[images], FEW if trained and images in ("omniglot", "banking77") else 1
         size = 64 if epochs == FEW else 256
-        return SplitTasks(data, tasks, seed=seed, epochs_per_task=epochs, batch_size=size, eval_at=[tasks - 1])
+        source = data if weights is None or images == data else features(images, weights)
+        return SplitTasks(source, tasks, seed=seed, epochs_per_task=epochs, batch_size=size, eval_at=[tasks - 1])
     source = load_source(data)
     part = source.x_train[:6000].float(), source.y_train[:6000], source.x_test[:2000].float(), source.y_test[:2000]
     scaled = [x / 255 if x.is_floating_point() else x for x in part]
@@ -107,10 +140,10 @@ def learn_means(model: NearestMean, stream: TaskStream) -> list[list[float | Non
     return [*([None] * stream.num_tasks for _ in range(stream.num_tasks - 1)), last]
 
 
-def run(name: str, method: str, seed: int) -> ResultRecord:
+def run(name: str, method: str, seed: int, weights: Path | None) -> ResultRecord:
     """Learn the tasks of a stream one after another."""
     seed_everything(seed, verbose=False)
-    stream = make_stream(name, seed, method)
+    stream = make_stream(name, seed, method, weights)
     module, callbacks = make_module(method, stream)
     started, found = time.monotonic(), None
     if isinstance(module, NearestMean):
@@ -133,7 +166,7 @@ def run(name: str, method: str, seed: int) -> ResultRecord:
         context_at_test="inferred" if found is not None else "none",
         matrix=matrix,
         config={"epochs_per_task": stream.epochs_per_task, "batch_size": stream.batch_size, "lr": LEARNING_RATE},
-        command="python benchmarks/real_data.py",
+        command="python benchmarks/real_data.py" + " --weights FILE" * name.endswith(BACKBONE),
         parameters=parameters,
         stream_seeds=[seed],
         wall_time_s=round(time.monotonic() - started, 1),
@@ -149,6 +182,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--out", type=Path, default=Path("results/real-data.json"))
     parser.add_argument("--runs", type=Path, default=Path("runs/real-data"))
+    parser.add_argument("--weights", type=Path, help="of a ResNet-20; without, streams on it are left out")
     options = parser.parse_args()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", message=".*(overwrites|does not have many workers|outputs change|sum to 1).*")
@@ -158,7 +192,9 @@ def main() -> None:
                 file = options.runs / f"{name}-{method.replace(', ', '-')}-{seed}.json"
                 if file.is_file() or (name.startswith("split") and method.startswith("dendrites")):
                     continue  # split tasks share one output, which is what is forgotten
-                record = run(name, method, seed)
+                if name.endswith(BACKBONE) and options.weights is None:
+                    continue
+                record = run(name, method, seed, options.weights)
                 write_records([record], file)
                 print(name, method, seed, f"{record.average_accuracy:.4f}", f"{record.wall_time_s} s", flush=True)
     records = [record for file in sorted(options.runs.glob("*.json")) for record in read_records(file)]
