@@ -26,6 +26,7 @@ CONTEXTS: dict[ContextKind, Callable[[int, int], TaskContext]] = {
     "clusters": ClusterContext,
     "one-hot": lambda in_features, max_tasks: OneHotContext(max_tasks),
 }
+BY_ID = "one-hot", "ridge"  # of which a context has a number for each task; others have one for each input
 
 
 @dataclass(kw_only=True)
@@ -145,8 +146,8 @@ class ActiveDendriteClassifier(TaskClassifier, DendriteModel):
         may add up in another order where it has more rows. With fewer classes the output layer starts anew.
         """
         new, state, fresh = {**config, **changes}, dict(state), []
-        arguments = ClassifierArguments(**new)  # which checks them
-        context_dim = CONTEXTS[arguments.context](arguments.in_features, config["max_tasks"]).context_dim
+        ClassifierArguments(**new)  # which checks them
+        context_dim = config["max_tasks"] if config["context"] in BY_ID else config["in_features"]
         config = begin_additive(config, state, context_dim, changes)
         added = new["num_classes"] - config["num_classes"]
         output = [
@@ -245,7 +246,7 @@ def _make_room(config: Mapping[str, Any], state: dict[str, Tensor], max_tasks: i
         held = state.get(f"context.{name}", empty)
         if held.shape != empty.shape:  # of a number a task
             state[f"context.{name}"] = torch.cat([held[:max_tasks], empty[len(held) :].to(held)])
-    if config["context"] in ("one-hot", "ridge"):
+    if config["context"] in BY_ID:
         places = [task if task < known else None for task in range(max_tasks)]
         wider = make_columns(config, state, known, places)
         has_columns = config["context"] == "one-hot" and config["winners"] == "activation"

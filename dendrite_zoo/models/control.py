@@ -123,10 +123,11 @@ class ControlModel(DendriteModel):
         layers become wider. A batch of several tasks is then rounded otherwise where their order is another.
         """
         known, tasks = list(config["tasks"]), [str(task) for task in _names(changes.get("tasks", config["tasks"]))]
-        say_what_is_new(tasks, known, starts := starts_of(changes.get("init_from"), known, tasks))
+        starts, state = starts_of(changes.get("init_from"), known, tasks), dict(state)
+        say_what_is_new(tasks, known, starts)
         if (overlap := changes.get("overlap", config["overlap"])) is not None:
             check_range(0, 1, overlap=overlap)
-        config = {**begin_additive(config, state := dict(state), len(known), changes), "overlap": overlap}
+        config = {**begin_additive(config, state, len(known), changes), "overlap": overlap}
         if config["winners"] == "context":
             return (*move_subnetworks(cls, config, state, tasks, starts), [])
         return move_columns(config, state, tasks, starts), state, []

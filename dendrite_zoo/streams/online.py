@@ -120,7 +120,6 @@ class OnlineTasks(PlayedTasks):
         check_integers(1, capacity=capacity, envs_per_task=envs_per_task)
         check_rests(self.specs, solved_every)
         check_replay(replay_per_task, order, save_replay)
-        check_integers(0, updates_per_round=updates_per_round, warmup_steps=warmup_steps or 0, seed=seed)
         self.order, self.total_env_steps, self.capacity, self.collect_ahead = order, env_steps, capacity, collect_ahead
         self._turns = turns = self.num_tasks if order == "sequential" else 1  # how often something else is played
         self.num_envs, self.epochs_per_task = self.num_tasks // turns * envs_per_task, -(-epochs // turns)
@@ -129,6 +128,7 @@ class OnlineTasks(PlayedTasks):
             self.metric = played_metric(self.specs)
         self.steps_per_round, self.updates_per_round, self.seed = steps_per_round, updates_per_round, seed
         self.warmup_steps = min(10_000, env_steps // turns // 10) if warmup_steps is None else warmup_steps
+        check_integers(0, updates_per_round=updates_per_round, warmup_steps=self.warmup_steps, seed=seed)
         self.envs_per_task, self.solved_every, self.exploration = envs_per_task, solved_every, exploration
         self.normalize_rewards, self.save_replay, self.replay_per_task = normalize_rewards, save_replay, replay_per_task
         self._options = environment_options(environments, collect_ahead, exploration)

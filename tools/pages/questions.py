@@ -1,5 +1,7 @@
 """The table of dendrites beside what they were compared with."""
 
+from collections.abc import Sequence
+
 from dendrite_zoo.records import ResultRecord, read_records
 from tools.pages.markdown import RESULTS, mean, seeds, table
 
@@ -17,7 +19,8 @@ def when_table() -> str:
     distilled = "distilled from scripted experts"
     skills = "active dendrites, winners chosen by the context, synaptic intelligence"
     robots, mixed, backbone = "metaworld/continual-5", "multi-task", "backbone-sequence"
-    compared = {
+    domains = "dendrites, ridge", "dendrites, prototypes", "replay", "ridge"
+    compared: dict[str, Sequence[tuple[str, ...]]] = {
         "permutations of MNIST, one after another": (
             ("continual/permuted-mnist-10-ours-small", "ours, width 334, 30 % active"),
             ("continual/permuted-mnist-10-mlp", "MLP"),
@@ -36,18 +39,10 @@ def when_table() -> str:
             ("metaworld/mt10", f"active dendrites, {distilled}"),
             ("metaworld/mt10", f"{dense}, {distilled}"),
         ),
-        "turned clothes, with a context a domain": (
-            ("real-data", "dendrites, ridge", "rotated"),
-            ("real-data", "dendrites, prototypes", "rotated"),
-            ("real-data", "replay", "rotated"),
-            ("real-data", "ridge", "rotated"),
-        ),
-        "blurred clothes, with a context a domain or a shared one": (
-            ("real-data", "dendrites, ridge", "blurred"),
-            ("real-data", "dendrites, prototypes", "blurred"),
-            ("real-data", "replay", "blurred"),
-            ("real-data", "ridge", "blurred"),
-        ),
+        "turned clothes, with a context a domain": [("real-data", method, "rotated") for method in domains],
+        "blurred clothes, with a context a domain or a shared one": [
+            ("real-data", method, "blurred") for method in domains
+        ],
         "data sets on a frozen backbone": ((backbone, "gates, then ridge"), (backbone, "ridge alone")),
     }
     rows = []
