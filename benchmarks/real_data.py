@@ -26,6 +26,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from backbone_sequence import IMAGENET
 from harness import QUIET
 from lightning.pytorch import Callback, Trainer, seed_everything
 from resnet20 import resnet20
@@ -41,7 +42,6 @@ from dendrite_zoo.streams import BlurredTasks, ContrastTasks, RotatedTasks, Spli
 SPLITS = {"mnist": 5, "fashion-mnist": 5, "omniglot": 11, "banking77": 7}
 BACKBONE = "-resnet20"
 OF_BACKBONE = {f"{name}{BACKBONE}": SPLITS[name] for name in ("fashion-mnist", "omniglot")}
-CIFAR10 = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)  # mean and deviation of the pixels it was trained on
 DOMAINS: dict[str, type[TaskStream]] = {"rotated": RotatedTasks, "blurred": BlurredTasks, "contrast": ContrastTasks}
 STREAMS = [*(f"split-{name}" for name in (*SPLITS, *OF_BACKBONE)), *(f"{name}-fashion-mnist" for name in DOMAINS)]
 METHODS = ["mean", "ridge", "naive", "replay", "SI", "EWC", "dendrites, prototypes", "dendrites, ridge"]
@@ -68,7 +68,7 @@ class NearestMean(nn.Module):
 @cache
 def features(data: str, weights: Path) -> tuple[Tensor, ...]:
     """The means of the stages of a ResNet-20, and labels, of training and test rows; standardised by training rows."""
-    source, network, (mean, std) = load_source(data), resnet20(weights).eval(), torch.tensor(CIFAR10)[..., None, None]
+    source, network, (mean, std) = load_source(data), resnet20(weights).eval(), torch.tensor(IMAGENET)[..., None, None]
     found: list[Tensor] = []
     stages = [network.get_submodule(f"layer{number}") for number in (1, 2, 3)]
     for stage in stages:
