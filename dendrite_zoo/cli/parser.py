@@ -29,6 +29,16 @@ class UsageError(Exception):
 class Parser(ArgumentParser):
     """jsonargparse's parser, whose errors take one line and name the nearest option, class or value."""
 
+    def parse_args(self, args: Any = None, *others: Any, **options: Any) -> Any:
+        """As jsonargparse does, where ``None`` is another word for ``null``.
+
+        The parser of a class in a class is given ``--option=None`` for a ``null`` that was typed.
+        """
+        words = sys.argv[1:] if args is None else args
+        return super().parse_args(
+            [re.sub(r"^(--[\w.]+=)?None$", r"\1null", word) for word in words], *others, **options
+        )
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Raise a `UsageError`; within the parser of a class, what jsonargparse raises itself."""
         if not self.exit_on_error:

@@ -13,6 +13,7 @@ from dendrite_zoo._core.torch import compiled_in_place
 from dendrite_zoo.hub import HubModel, build, full_config
 from dendrite_zoo.models.classifier import ActiveDendriteClassifier
 from dendrite_zoo.models.config import check_value
+from dendrite_zoo.models.policy import ActiveDendritePolicy
 
 __all__ = ["load"]
 
@@ -93,9 +94,13 @@ def _what_is_wrong(model: Mapping[str, Any]) -> str:
     """Say why the command line found no class for a dictionary that names one and its arguments."""
     if "class_path" not in model:
         expected = "the arguments of a model class, the config of a saved model, or class_path and init_args"
-        known = inspect.signature(ActiveDendriteClassifier).parameters
+        known = (
+            inspect.signature(ActiveDendritePolicy).parameters | inspect.signature(ActiveDendriteClassifier).parameters
+        )
+        if isinstance(tasks := model.get("tasks"), str):
+            ActiveDendritePolicy(tasks)  # which says what is wrong
         for key in filter(known.__contains__, model):
-            check_value(key, known[key].annotation, model[key])  # which says what is wrong
+            check_value(key, known[key].annotation, model[key])  # likewise
         near = nearest(next(iter(map(str, model)), ""), known)
         got = f"{', '.join(map(repr, model))}, which no class takes.{near or ' Correct the misspelt name.'}"
         return f"Expected `model` to hold {expected}, but got {got}"

@@ -13,6 +13,7 @@ import time
 import numpy as np
 import pytest
 import torch
+import yaml
 
 import dendrite_zoo
 from dendrite_zoo.cli.evaluate import _measured_again, _order
@@ -337,6 +338,18 @@ def test_a_wrong_argument_of_the_model_is_named(wrong, said, tmp_path, monkeypat
     key = "--model.init_args.model.init_args.winers"
     with pytest.raises(SystemExit, match="but got 'winers', which no class takes. Did you mean 'winners'?"):
         main(["fit", "--config", "permuted-digits", "--seed_everything", "false", key, "context"])
+    key = "--model.init_args.model.init_args.tasks"
+    with pytest.raises(SystemExit, match=r"Expected `tasks` to be a list of names, but got 'cw10'. Write \['cw10'\]"):
+        main(["fit", "--config", "metaworld-mt10-sequence", "--seed_everything", "false", key, "cw10"])
+
+
+@pytest.mark.parametrize("none", ["null", "None"])
+def test_an_argument_of_a_model_within_a_module_can_be_none(none, capsys):
+    key = "--model.init_args.model.init_args.overlap"
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", "metaworld-mt10-sequence", key, none, "--print_config"])
+    model = yaml.safe_load(capsys.readouterr().out)["model"]["init_args"]["model"]
+    assert model["init_args"]["overlap"] is None and model["init_args"]["num_segments"] == 1
 
 
 @pytest.mark.parametrize(
