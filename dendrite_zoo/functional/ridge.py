@@ -16,7 +16,7 @@ TRIES = 12
 UNSEEN = -1e6  # the logit of a class without rows
 PENALTIES = 0.1, 0.3, 1.0, 3.0, 10.0  # of which one is chosen, where none is given
 WORTH = 0.03  # by which share of the error a larger one must be better
-PROBES = 128  # random signs by which a trace is estimated
+EXACT, PROBES = 512, 128  # features of which a trace is exact; random signs by which that of more is estimated
 FEW, MORE_DIRECTIONS = 8, 8  # rows are few where there are more features for each; random vectors beyond their number
 MISSED = 1e-3  # by what share of a penalty, in each direction, few directions may differ from all
 ROUNDING = 1e-12  # of the squares of rows: what is less is no spread
@@ -156,12 +156,14 @@ def ridge_discriminant(
     mean, means = sums.sum(0) / rows, sums / numbers
     offsets = (means - mean) * seen[:, None]
     within = triangle, sums / numbers.sqrt(), float(rows)
-    solve_by = few_rows(*within) or partial(_solve_within, *within)
+    directions, solve_by = few_rows(*within) or (None, partial(_solve_within, *within))
+    x = offsets.T if directions is None else directions.T @ offsets.T
     if penalty is not None:
-        weight = solve_by(offsets.T, penalty)[0].T
+        found = solve_by(x, penalty)[0]
     else:
         shares = (counts / rows).where(seen, 0.0)
-        weight = _solve_with_chosen_penalty(solve_by, offsets.T, shares, float(rows)).T
+        found = _solve_with_chosen_penalty(solve_by, x, shares, float(rows))
+    weight = (found if directions is None else directions @ found).T
     bias = -(weight * (mean + offsets / 2)).sum(1)
     return weight, bias.where(seen, UNSEEN)
 
@@ -203,8 +205,8 @@ def _solve_within(triangle: Tensor, scaled: Tensor, rows: float, x: Tensor, pena
     raise ValueError("Expected sums of products of rows for a discriminant, but got others. Start again.")
 
 
-def few_rows(triangle: Tensor, scaled: Tensor, rows: float) -> Solve | None:
-    """The same by the few directions in which there is anything; None where there are many.
+def few_rows(triangle: Tensor, scaled: Tensor, rows: float) -> tuple[Tensor, Solve] | None:
+    """The few directions ``(F, D)`` in which there is anything, and how to solve along them; None where there are many.
 
     So many random vectors as there are rows span them (Halko et al. 2011), and one eigenvalue problem of their size
     serves all penalties. That they hold all of the trace is seen to, for rows may stand for others.
@@ -229,15 +231,16 @@ def few_rows(triangle: Tensor, scaled: Tensor, rows: float) -> Solve | None:
 
     def solve_by(x: Tensor, penalty: float) -> tuple[Tensor, float]:
         more = spread * penalty / rows
-        along = directions.T @ x
-        return directions @ (along / (values + more)[:, None]) + (x - directions @ along) / more, more
+        return x / (values + more)[:, None], more
 
-    return solve_by
+    return directions, solve_by
 
 
 def _solve_with_chosen_penalty(solve_by: Solve, offsets: Tensor, shares: Tensor, rows: float) -> Tensor:
     """The solution ``(F, K)`` with the penalty that generalised cross-validation finds worth its size."""
-    probes = torch.randint(2, (len(offsets), PROBES), generator=torch.Generator().manual_seed(0)).to(offsets) * 2 - 1
+    size, draw = len(offsets), torch.Generator().manual_seed(0)
+    signs = torch.randint(2, (size, PROBES), generator=draw) * 2.0 - 1
+    probes = (torch.eye(size) * math.sqrt(size) if size <= EXACT else signs).to(offsets)
     solutions, errors = list[Tensor](), list[float]()
     for penalty in PENALTIES:
         found, more = solve_by(torch.cat([offsets, probes], 1), penalty)
@@ -255,7 +258,7 @@ def _cross_validation(
 
     The covariance of all rows is ``S + U U'``, where ``U`` are the offsets of the means by the roots of the classes'
     shares; so Woodbury's identity turns solutions with ``S`` into those of least squares. The trace that gives the
-    degrees of freedom is estimated by random signs (Hutchinson 1990).
+    degrees of freedom is estimated by random signs (Hutchinson 1990); unit vectors in their place give it exactly.
     """
     root = shares.sqrt()
     own, noise = found[:, : len(shares)] * root, found[:, len(shares) :]

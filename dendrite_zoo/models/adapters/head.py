@@ -1,14 +1,15 @@
 """The heads of the tasks of a backbone with dendrites: from its features to classes."""
 
 import math
-from collections.abc import Iterable
-from typing import Literal
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from typing import Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dendrite_zoo._core.ranks import all_gather, sum_over_ranks
+from dendrite_zoo._core.ranks import all_gather, num_ranks, sum_over_ranks
 from dendrite_zoo._core.torch import KeepsPrecision, full_precision
 from dendrite_zoo.functional.ridge import UNSEEN
 from dendrite_zoo.layers import PatchFeatures, RandomFeatures, RidgeHead
@@ -17,10 +18,13 @@ from dendrite_zoo.layers.ridge import RunningSums
 from dendrite_zoo.models.adapters.classes import with_absent
 
 HeadKind = Literal["ridge", "linear"]
+Found: TypeAlias = tuple[list[Tensor], Tensor, Tensor]
+"""Features found in one way or in several, labels, and which rows are left out to choose by."""
 HIDDEN, HIDDEN_OF_INPUTS = 1024, 2048  # random features of a ridge head
 WEIGHT_OF_INPUTS, WEIGHT_OF_PATCHES = 0.5, 3.0  # the latter vary as much as the features of the network, then
 FLOOR = 0.1  # of the deviation in a block of features: what varies less is not made larger
 MOST_HELD = 2048  # rows that are left out; no more are kept
+SAME = 1e-10  # of the mean square of rows, which makes equal ones differ
 
 
 class TaskHeads(KeepsPrecision):
@@ -148,7 +152,7 @@ class TaskHeads(KeepsPrecision):
         return mean, scale * (variance / scale.square()).mean().sqrt()
 
     @torch.no_grad()
-    def fit(self, task: int, batches: Iterable[tuple[list[Tensor], Tensor, Tensor]], ways: int = 1) -> int:
+    def fit(self, task: int, batches: Iterable[Found], ways: int = 1) -> int:
         """Solve the ridge head of a task from features and labels, over all processes; they are gone through once.
 
         Its features are those with which it is right most often for the rows that are left out, when it is solved
@@ -166,17 +170,14 @@ class TaskHeads(KeepsPrecision):
         Raises:
             ValueError: labels out of range, no rows, or features that are not finite: then nothing has changed.
         """
-        size, device = self.ridge_weight.shape[2], self.ridge_weight.device
-        own = self.classes[task]
-        heads = [RidgeHead(size, own).to(device) for _ in range(ways)]
+        size, own = self.ridge_weight.shape[2], self.classes[task]
+        hidden = self._hidden_rows(task, batches)
+        few = FewRows(list(_until(hidden, size // 2)), size // 2)
+        heads = [RidgeHead(few.size or size, own).to(self.ridge_weight.device) for _ in range(ways)]
         sums = [RunningSums(head) for head in heads]
-        held = [[self.ridge_weight[0, :0]] for _ in heads]
+        held = [[head.weight[:0]] for head in heads]
         labels = [self.is_solved[:0].long()]
-        for number, (found, y, out) in enumerate(batches):
-            z = self.normalised(found[0], task)
-            of_inputs = self._of_inputs(z)
-            rows = [z, *(self.normalised(other, task) for other in found[1:])]
-            rows = [torch.cat([self._of_features(z), *of_inputs], 1) for z in rows]
+        for number, (rows, y, out) in enumerate(chain(few.batches, hidden)):
             if not all([one.take(h, y, number) for one, h in zip(sums, rows, strict=True)]):
                 break
             if sum(map(len, labels)) < MOST_HELD:
@@ -188,9 +189,18 @@ class TaskHeads(KeepsPrecision):
         best = _best(heads, [torch.cat(parts) for parts in held], torch.cat(labels))
         heads[best].solve()
         self.ridge_bias[task] = UNSEEN
-        self.ridge_weight[task, :own], self.ridge_bias[task, :own] = heads[best].weight, heads[best].bias
+        self.ridge_weight[task, :own] = few.back(heads[best].weight, best)
+        self.ridge_bias[task, :own] = heads[best].bias
         self.is_solved[task] = True
         return best
+
+    def _hidden_rows(self, task: int, batches: Iterable[Found]) -> Iterator[Found]:
+        """Batches as `fit` takes them, with what its head is given in place of the features."""
+        for found, y, out in batches:
+            z = self.normalised(found[0], task)
+            of_inputs = self._of_inputs(z)
+            rows = [z, *(self.normalised(other, task) for other in found[1:])]
+            yield [torch.cat([self._of_features(z), *of_inputs], 1) for z in rows], y, out
 
     def one(self, task: int) -> "TaskHeads":
         """The head of one task, for which there is room alone."""
@@ -212,6 +222,54 @@ class TaskHeads(KeepsPrecision):
     def _of_inputs(self, z: Tensor) -> list[Tensor]:
         weight = WEIGHT_OF_PATCHES if isinstance(self.inputs, list) else WEIGHT_OF_INPUTS
         return [random(z[:, self.num_features :]) * weight for random in self.random[1:]]
+
+
+def _until(batches: Iterator[Found], count: int) -> Iterator[Found]:
+    """Batches, until there are more than so many rows, or no more."""
+    for batch in batches:
+        yield batch
+        count -= len(batch[1])
+        if count < 0:
+            return
+
+
+class FewRows:
+    """Rows ``(N, F)`` in so many numbers each as there are rows, with the same products: those of a Cholesky factor.
+
+    A ridge solution lies in what the rows span, so that it is the same but for rounding, and takes the cube of fewer.
+    Rows stay as they are where they are many, not finite, or those of several processes.
+
+    Args:
+        batches: all of them, or the first.
+        most: rows that are few.
+
+    Attributes:
+        batches: in these numbers.
+        size: how many these are; 0 where rows stay as they are.
+    """
+
+    def __init__(self, batches: list[Found], most: int) -> None:
+        self.batches, self.size = batches, 0
+        rows = [torch.cat(h).double() for h in zip(*(h for h, _, _ in batches), strict=True)]
+        if num_ranks() > 1 or not rows or len(rows[0]) > most or not all(bool(h.isfinite().all()) for h in rows):
+            return
+        self.rows, self.size, sizes = rows, len(rows[0]), [len(y) for _, y, _ in batches]
+        self.factors = list(map(_factor, rows))
+        parts = zip(*(factor.split(sizes) for factor in self.factors), strict=True)
+        self.batches = [(list(h), y, out) for h, (_, y, out) in zip(parts, batches, strict=True)]
+
+    def back(self, weight: Tensor, way: int) -> Tensor:
+        """Weights ``(K, F)`` of the rows as they were, from those ``(K, N)`` of the numbers they have now."""
+        if not self.size:
+            return weight
+        return torch.linalg.solve_triangular(self.factors[way].T, weight.T.double(), upper=True).T @ self.rows[way]
+
+
+def _factor(h: Tensor) -> Tensor:
+    products = h @ h.T
+    products.diagonal().add_(SAME * float(products.diagonal().mean()))  # rows may be equal
+    factor: Tensor = torch.linalg.cholesky(products)
+    return factor
 
 
 def _best(heads: list[RidgeHead], held: list[Tensor], labels: Tensor) -> int:
