@@ -65,7 +65,7 @@ strangers: .venv-strangers/.done  ## the callbacks in pipelines of torchgeo, tim
 
 # MNIST may be a folder that holds it: make bench MNIST=~/data/mnist
 MNIST ?= mnist
-BENCHMARKS ?= training_step mixed_contexts stream inference imports callbacks environments policy sac many_contexts growth sac_subnetworks fit watching backbone_step by_hand
+BENCHMARKS ?= training_step mixed_contexts stream inference imports callbacks environments policy sac many_contexts growth sac_subnetworks fit watching backbone_step ridge_head by_hand
 bench: .venv/.dev  ## the benchmarks, into benchmarks/results (ten minutes, 12 GB of memory)
 	mkdir -p benchmarks/results
 	failed=; for name in $(BENCHMARKS); do \
