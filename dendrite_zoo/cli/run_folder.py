@@ -17,6 +17,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from dendrite_zoo._core.checkpoints import PREVIOUS, whole_checkpoint
+from dendrite_zoo._core.checks import wrong_argument
 from dendrite_zoo._core.lightning import logging_step
 from dendrite_zoo.callbacks import ForgettingLogger, RunRecorder, SparsityLogger
 from dendrite_zoo.cli.run_logger import RunLogger
@@ -26,6 +27,22 @@ BEFORE = LAST.with_name(PREVIOUS)
 RUN_FILES = ("metrics.csv", "matrix.json", "matrix.png", LAST, BEFORE)
 LEFT_OVER = ("metrics.csv.new", "checkpoints/*.part", ".writing-*", "model/.writing-*")
 """What a kill may leave of a file that was being written."""
+
+
+def folder_of(name: str) -> Path:
+    """The folder of a run, in ``runs/``.
+
+    Raises:
+        ValueError: it would lie elsewhere.
+
+    Example:
+        >>> folder_of("demo").as_posix()
+        'runs/demo'
+    """
+    runs = Path("runs")
+    if runs.resolve() not in (runs / name).resolve().parents:
+        raise wrong_argument("--name", "the name of a folder in runs/", name)
+    return runs / name
 
 
 def start_run(folder: Path, *, resumed: bool = False, replace: bool = False) -> Path:

@@ -166,7 +166,7 @@ class TrainingCLI(LightningCLI):
         """A Trainer that writes into the run folder."""
         config = self.config[str(self.subcommand)]
         name = config.name or (Path(str(config.config[0])).stem if config.config else "default")
-        self.run_folder = Path("runs") / name
+        self.run_folder = run_folder.folder_of(name)
         self._find_checkpoint(config)
         init = self.config_init[str(self.subcommand)]
         own, logger = init.trainer.callbacks or [], init.trainer.logger

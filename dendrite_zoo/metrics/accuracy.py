@@ -10,12 +10,16 @@ from torchmetrics import Metric
 __all__ = ["TaskAccuracy"]
 
 
+LEFT_OUT = -100  # the label that torch's cross-entropy ignores
+
+
 class TaskAccuracy(Metric):
     """Accuracy of each task, over all samples seen.
 
     Counts right answers and samples and divides at the end, so a short last batch weighs what it holds, and
-    several processes give what one process gives. A task without samples is NaN. Of a binary head, which
-    has one score an input, give labels: ``(scores > 0.5).long()``.
+    several processes give what one process gives. A task without samples is NaN. A sample whose label is -100, which
+    cross-entropy of torch leaves out, is left out here, too. Of a binary head, which has one score an input, give
+    labels: ``(scores > 0.5).long()``.
 
     Args:
         num_tasks: number of tasks ``T``.
@@ -55,7 +59,8 @@ class TaskAccuracy(Metric):
             target: labels.
             task: the task of the whole batch, or of each sample.
         """
-        count_answers(self.correct, self.total, right_answers(preds, target), task_index(task, self.num_tasks))
+        right, index = right_answers(preds, target), task_index(task, self.num_tasks)
+        count_answers(self.correct, self.total, right, target != LEFT_OUT, index)
 
     def compute(self) -> Tensor:
         """Accuracy of each task."""
@@ -87,8 +92,8 @@ def task_index(task: int | Sequence[int] | Tensor, num_tasks: float) -> Tensor:
     return index
 
 
-def count_answers(correct: Tensor, total: Tensor, right: Tensor, index: Tensor) -> None:
-    """Add right answers and samples to the sums ``(T,)`` of their tasks, in place."""
-    index = index.to(right.device).expand(right.shape)
-    correct.index_add_(0, index, right.long())
-    total.index_add_(0, index, torch.ones_like(index))
+def count_answers(correct: Tensor, total: Tensor, right: Tensor, counts: Tensor, index: Tensor) -> None:
+    """Add right answers and samples to the sums ``(T,)`` of their tasks, in place; some samples may not count."""
+    index, counts = index.to(right.device).expand(right.shape), counts.to(right.device)
+    correct.index_add_(0, index, (right & counts).long())
+    total.index_add_(0, index, counts.long())

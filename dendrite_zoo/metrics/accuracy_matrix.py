@@ -10,7 +10,7 @@ from torchmetrics import Metric
 
 from dendrite_zoo.functional import accuracy_matrix as F
 from dendrite_zoo.functional.summary import summarize
-from dendrite_zoo.metrics.accuracy import count_answers, right_answers, task_index
+from dendrite_zoo.metrics.accuracy import LEFT_OUT, count_answers, right_answers, task_index
 
 __all__ = ["AccuracyMatrix", "AverageAccuracy", "BackwardTransfer", "Forgetting", "ForwardTransfer", "LearningAccuracy"]
 
@@ -18,9 +18,10 @@ __all__ = ["AccuracyMatrix", "AverageAccuracy", "BackwardTransfer", "Forgetting"
 class AccuracyMatrix(Metric):
     """The accuracy matrix ``R``: accuracy on each task after each task was learned.
 
-    Feed it batches (`update`), or accuracies that were computed elsewhere (`put`). It holds a whole stream of tasks, so
-    never reset it: log ``metric.compute()``, for Lightning resets a metric that is itself given to ``self.log`` at the
-    end of each epoch. Its state is in the ``state_dict``, and so in checkpoints.
+    Feed it batches (`update`), or accuracies that were computed elsewhere (`put`). A sample of label -100 does not
+    count, as in torch's cross-entropy. The metric holds a whole stream of tasks, so never reset it: log
+    ``metric.compute()``, for Lightning resets a metric that is itself given to ``self.log`` at the end of each epoch.
+    Its state is in the ``state_dict``, and so in checkpoints.
 
     Args:
         num_tasks: number of tasks ``T``; None for a matrix that grows with the tasks it is given (on one process).
@@ -95,7 +96,7 @@ class AccuracyMatrix(Metric):
         right, index = right_answers(preds, target), task_index(task, self._capacity)
         fits = index.numel() == 0 or (self.num_tasks == self._capacity and index.device.type != "cpu")
         row = self._row(after, 0 if fits else int(index.max()))
-        count_answers(self.correct[row], self.total[row], right, index)
+        count_answers(self.correct[row], self.total[row], right, target != LEFT_OUT, index)
 
     def put(self, accuracies: Mapping[int, float], after: int | None, *, overwrite: bool = True) -> list[int]:
         """Write accuracies into the row of a task, in place of what was there.

@@ -6,6 +6,7 @@ import csv
 import os
 import signal
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +15,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from dendrite_zoo.cli.run_folder import LastCheckpoint, resumable, run_callbacks, start_run
+from dendrite_zoo.cli.run_folder import LastCheckpoint, folder_of, resumable, run_callbacks, start_run
 from dendrite_zoo.cli.run_logger import RunLogger
 from dendrite_zoo.lightning_modules import ContinualClassifier
 from dendrite_zoo.models import ActiveDendriteClassifier
@@ -121,6 +122,14 @@ def test_a_line_that_a_kill_cut_is_dropped(tmp_path):
     again.log_metrics({"a": 7.0}, step=1)
     again.log_metrics({"b": 8.0}, step=2)
     assert [(row["a"], row["b"]) for row in rows(folder)] == [("0.0", ""), ("7.0", ""), ("", "8.0")]
+
+
+def test_a_run_lies_in_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert folder_of("sweep/a") == Path("runs/sweep/a")
+    for name in ("../x", "..", ".", str(tmp_path), "a/../../x"):
+        with pytest.raises(ValueError, match=r"Expected `--name` to be the name of a folder in runs/, but got"):
+            folder_of(name)
 
 
 def test_a_new_run_does_not_mix_with_an_earlier_one(tmp_path):

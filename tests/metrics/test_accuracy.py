@@ -244,3 +244,12 @@ def test_two_processes_give_what_one_gives():
         matrix.update(preds.flip(0), target, task=task, after=0)
     expected = (tasks.compute().tolist(), matrix.compute().item())
     assert got[0] == expected and got[1] == expected
+
+
+def test_samples_that_cross_entropy_ignores_do_not_count():
+    preds, target = torch.tensor([1, 0, 2, -100]), torch.tensor([1, 1, -100, -100])
+    metric, matrix = TaskAccuracy(num_tasks=2), AccuracyMatrix(num_tasks=2)
+    metric.update(preds, target, task=torch.tensor([0, 0, 0, 1]))
+    matrix.update(preds, target, task=torch.tensor([0, 0, 0, 1]), after=0)
+    for accuracies in (metric.compute(), matrix.compute()[0]):
+        torch.testing.assert_close(accuracies, torch.tensor([0.5, torch.nan]), equal_nan=True)
