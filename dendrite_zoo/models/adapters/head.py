@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dendrite_zoo._core.finite import LARGEST
 from dendrite_zoo._core.ranks import all_gather, num_ranks, sum_over_ranks
 from dendrite_zoo._core.torch import KeepsPrecision, full_precision
 from dendrite_zoo.functional.ridge import UNSEEN
@@ -237,7 +238,7 @@ class FewRows:
     """Rows ``(N, F)`` in so many numbers each as there are rows, with the same products: those of a Cholesky factor.
 
     A ridge solution lies in what the rows span, so that it is the same but for rounding, and takes the cube of fewer.
-    Rows stay as they are where they are many, not finite, or those of several processes.
+    Rows stay as they are where they are many, are refused later, or are those of several processes.
 
     Args:
         batches: all of them, or the first.
@@ -249,11 +250,14 @@ class FewRows:
     """
 
     def __init__(self, batches: list[Found], most: int) -> None:
+        sizes = [len(y) for _, y, _ in batches]
         self.batches, self.size = batches, 0
-        rows = [torch.cat(h).double() for h in zip(*(h for h, _, _ in batches), strict=True)]
-        if num_ranks() > 1 or not rows or len(rows[0]) > most or not all(bool(h.isfinite().all()) for h in rows):
+        if num_ranks() > 1 or not 0 < sum(sizes) <= most:
             return
-        self.rows, self.size, sizes = rows, len(rows[0]), [len(y) for _, y, _ in batches]
+        rows = [torch.cat(h).double() for h in zip(*(h for h, _, _ in batches), strict=True)]
+        if not all(len(h) == sum(sizes) and bool(h.abs().amax() < LARGEST) for h in rows):  # NaN is not, either
+            return
+        self.rows, self.size = rows, sum(sizes)
         self.factors = list(map(_factor, rows))
         parts = zip(*(factor.split(sizes) for factor in self.factors), strict=True)
         self.batches = [(list(h), y, out) for h, (_, y, out) in zip(parts, batches, strict=True)]
@@ -267,7 +271,7 @@ class FewRows:
 
 def _factor(h: Tensor) -> Tensor:
     products = h @ h.T
-    products.diagonal().add_(SAME * float(products.diagonal().mean()))  # rows may be equal
+    products.diagonal().add_(SAME * float(products.diagonal().mean()) or 1.0)  # rows may be equal, or all of them 0
     factor: Tensor = torch.linalg.cholesky(products)
     return factor
 

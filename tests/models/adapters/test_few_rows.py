@@ -31,13 +31,19 @@ def test_the_solution_is_that_of_all_features(count, equal, penalty):
     torch.testing.assert_close(logits, expected, atol=2e-3 * float(expected.std()), rtol=0)
 
 
-def test_many_rows_and_such_as_are_not_finite_stay_as_they_are():
+@pytest.mark.parametrize(("value", "most"), [(0.0, 29), (torch.nan, 100), (-torch.inf, 100), (1e30, 100)])
+def test_many_rows_and_such_as_are_not_usable_stay_as_they_are(value, most):
     h, y = rows(30)
-    assert FewRows([([h], y, y > 1)], 29).batches[0][0][0] is h
-    h[3, 5] = torch.nan
-    few = FewRows([([h], y, y > 1)], 100)
+    h[3, 5] = value
+    few = FewRows([([h], y, y > 1)], most)
     assert few.batches[0][0][0] is h and few.size == 0 and few.back(h, 0) is h
-    assert FewRows([], 100).size == 0
+
+
+def test_no_rows_and_rows_without_anything_are_no_error():
+    assert FewRows([], 100).size == 0 and FewRows([([torch.zeros(0, 8)], torch.arange(0), torch.zeros(0))], 9).size == 0
+    few = FewRows([([torch.zeros(6, 8)], torch.arange(6), torch.zeros(6))], 9)
+    assert not few.back(torch.ones(2, few.size), 0).any()
+    assert FewRows([([torch.ones(6, 8)], torch.arange(5), torch.zeros(6))], 9).size == 0  # a label is missing
 
 
 def test_a_head_of_few_rows_is_right_for_others_and_names_a_row_that_is_not_finite():
