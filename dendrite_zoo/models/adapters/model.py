@@ -31,7 +31,6 @@ from dendrite_zoo.models.adapters.state import LEARNS, WITHOUT_GATES, check_room
 
 __all__ = ["AdaptedBackbone"]
 
-
 FIRST_ROWS = 2048  # of a task, by which its features are normalised
 
 
@@ -129,7 +128,7 @@ class AdaptedBackbone(GatedBackbone):
             batches = [(rows_of(x, part), y[part]) for x, y in batches for part in (halves[::2], halves[1::2])]
         found: list[float] = []
         for candidate in candidates:
-            z = [(self.features(x, candidate), labels(y)) for x, y in batches]
+            z = [(f := self.features(x, candidate), labels(y, f)) for x, y in batches]
             head = RidgeHead(self.num_features, self.heads.classes[task]).to(self.column.device)
             head.learn((self.heads.normalised(f, task), y) for f, y in z[::2])
             right = [head(self.heads.normalised(f, task)).argmax(1) == y for f, y in z[1::2]]
@@ -169,7 +168,7 @@ class AdaptedBackbone(GatedBackbone):
 
         def rows() -> Iterator[tuple[list[Tensor], Tensor, Tensor]]:
             for x, y in map(self._moved, labelled_batches(batches)):
-                z, y = self.features(x, inputs=True), labels(y)
+                y = labels(y, z := self.features(x, inputs=True))
                 sums.add_(self.context.class_sums(z[:, : self.num_features], y))
                 yield [z, self.features(x, task)] if gated else [z], y, left_out(x)
 
@@ -279,14 +278,16 @@ class AdaptedBackbone(GatedBackbone):
         super()._save(*args)
 
 
-def labels(y: Tensor) -> Tensor:
-    """Labels ``(B,)`` as they are; a ValueError where they are none."""
+def labels(y: Tensor, z: Tensor) -> Tensor:
+    """Labels ``(B,)`` of features ``(B, F)`` as they are; a ValueError where they are none."""
     if y.is_floating_point() or y.ndim != 1:
         got = f"{y.dtype} of shape {tuple(y.shape)}"
         raise ValueError(
             f"Expected class labels, integers of shape (batch,), for head='ridge', but got {got}. For other targets "
             "build the model with head='linear'."
         )
+    if len(y) != len(z):
+        raise ValueError(f"Expected a label for each of {len(z)} inputs, but got {len(y)}. Check the data loader.")
     return y
 
 

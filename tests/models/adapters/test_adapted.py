@@ -246,6 +246,8 @@ def test_what_no_head_can_be_solved_from():
         model.fit_head(2, [(x, LABELS + 3)])
     with pytest.raises(ValueError, match="class labels, integers"):
         model.fit_head(2, [(x, LABELS.float())])
+    with pytest.raises(ValueError, match="a label for each of 24 inputs, but got 23. Check the data loader."):
+        model.fit_head(2, [(x, LABELS[1:])])
     with pytest.raises(ValueError, match="NaN, infinity"):
         model.start_task(3, [x * torch.nan])
     assert model.num_tasks == 3 and model.learning == 2
