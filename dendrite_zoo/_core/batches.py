@@ -1,10 +1,12 @@
 """Batches that somebody gives: what is none is refused before anything is computed from it."""
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
 from torch import Tensor, nn
+
+T = TypeVar("T")
 
 ROWS = 256
 """Of inputs, by which their scale is judged."""
@@ -59,6 +61,26 @@ def labelled_batches(batches: Any) -> Iterator[tuple[Any, Tensor]]:
         if not is_pair or not _is_input(batch[0]) or not isinstance(batch[1], Tensor):
             raise TypeError(f"Expected batches of {expected}, but got {_named(batch)} as batch {number} (from 0).")
         yield batch[0], batch[1]
+
+
+def first_batches(batches: Iterable[T], rows: int, size: Callable[[T], int]) -> list[T]:
+    """The first of some batches, until these have so many rows; fewer where there are no more.
+
+    Args:
+        batches: an iterator goes on with the others.
+        rows: how many.
+        size: counts those of a batch.
+
+    Example:
+        >>> first_batches(iter([[0, 1], [2, 3], [4, 5]]), 3, len)
+        [[0, 1], [2, 3]]
+    """
+    found: list[T] = []
+    for batch in batches:
+        found.append(batch)
+        if (rows := rows - size(batch)) <= 0:
+            break
+    return found
 
 
 def with_labels_apart(batch: Any) -> Any:

@@ -238,9 +238,10 @@ def few_rows(triangle: Tensor, scaled: Tensor, rows: float) -> tuple[Tensor, Sol
 
 def _solve_with_chosen_penalty(solve_by: Solve, offsets: Tensor, shares: Tensor, rows: float) -> Tensor:
     """The solution ``(F, K)`` with the penalty that generalised cross-validation finds worth its size."""
-    size, draw = len(offsets), torch.Generator().manual_seed(0)
-    signs = torch.randint(2, (size, PROBES), generator=draw) * 2.0 - 1
-    probes = (torch.eye(size) * math.sqrt(size) if size <= EXACT else signs).to(offsets)
+    if (size := len(offsets)) <= EXACT:
+        probes = torch.eye(size).to(offsets) * math.sqrt(size)
+    else:
+        probes = torch.randint(2, (size, PROBES), generator=torch.Generator().manual_seed(0)).to(offsets) * 2 - 1
     solutions, errors = list[Tensor](), list[float]()
     for penalty in PENALTIES:
         found, more = solve_by(torch.cat([offsets, probes], 1), penalty)

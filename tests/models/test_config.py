@@ -139,7 +139,10 @@ def test_the_one_argument_that_is_wrong_is_named(model_class):
         ({"weight_density": "0.5"}, "Expected `weight_density` to be of type float, but got '0.5'"),
         ({"layer_norm": None}, "Expected `layer_norm` to be of type bool, but got None"),
         ({"hidden_features": 32}, r"Expected `hidden_features` to be of type Sequence\[int\]( \| None)?, but got 32"),
-        ({"hidden_features": [20, 24.0]}, r"of type Sequence\[int\]( \| None)?, but got \[20, 24.0\]"),
+        (
+            {"hidden_features": [20, 24.0]},
+            r"`hidden_features` to be of type Sequence\[int\]( \| None)?, but got \[20, 24.0\]",
+        ),
         ({"dendrite_layers": 0}, r"`dendrite_layers` to be of type Sequence\[int\] | None, but got 0"),
         ({"gate": nn.ReLU()}, "Expected `gate` to be one of .* but got ReLU"),
         ({"hidden_features": torch.tensor([20, 24])}, "Expected `hidden_features` to be of type"),

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dendrite_zoo._core.finite import LARGEST
+from dendrite_zoo._core.batches import first_batches
+from dendrite_zoo._core.finite import LARGEST, unusable_rows
 from dendrite_zoo._core.ranks import all_gather, num_ranks, sum_over_ranks
 from dendrite_zoo._core.torch import KeepsPrecision, full_precision
 from dendrite_zoo.functional.ridge import UNSEEN
@@ -173,7 +174,7 @@ class TaskHeads(KeepsPrecision):
         """
         size, own = self.ridge_weight.shape[2], self.classes[task]
         hidden = self._hidden_rows(task, batches)
-        few = FewRows(list(_until(hidden, size // 2)), size // 2)
+        few = FewRows(first_batches(hidden, size // 2 + 1, lambda batch: len(batch[1])), size // 2)
         heads = [RidgeHead(few.size or size, own).to(self.ridge_weight.device) for _ in range(ways)]
         sums = [RunningSums(head) for head in heads]
         held = [[head.weight[:0]] for head in heads]
@@ -225,15 +226,6 @@ class TaskHeads(KeepsPrecision):
         return [random(z[:, self.num_features :]) * weight for random in self.random[1:]]
 
 
-def _until(batches: Iterator[Found], count: int) -> Iterator[Found]:
-    """Batches, until there are more than so many rows, or no more."""
-    for batch in batches:
-        yield batch
-        count -= len(batch[1])
-        if count < 0:
-            return
-
-
 class FewRows:
     """Rows ``(N, F)`` in so many numbers each as there are rows, with the same products: those of a Cholesky factor.
 
@@ -255,7 +247,7 @@ class FewRows:
         if num_ranks() > 1 or not 0 < sum(sizes) <= most:
             return
         rows = [torch.cat(h).double() for h in zip(*(h for h, _, _ in batches), strict=True)]
-        if not all(len(h) == sum(sizes) and bool(h.abs().amax() < LARGEST) for h in rows):  # NaN is not, either
+        if any(len(h) != sum(sizes) or unusable_rows(h, LARGEST) for h in rows):
             return
         self.rows, self.size = rows, sum(sizes)
         self.factors = list(map(_factor, rows))

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dendrite_zoo._core.batches import input_batches, labelled_batches
+from dendrite_zoo._core.batches import first_batches, input_batches, labelled_batches
 from dendrite_zoo._core.checks import wrong_argument
 from dendrite_zoo._core.ranks import sum_over_ranks
 from dendrite_zoo.contexts import RidgeContext
@@ -81,7 +81,7 @@ class AdaptedBackbone(GatedBackbone):
         task = int(self.context.task_ids(task))
         takes = self.heads.takes_inputs
         rows = (self._first_features(self._moved(x), takes) for x in input_batches(batches))
-        first = list(_first(rows, FIRST_ROWS))
+        first = first_batches(rows, FIRST_ROWS, len)
         self.context.learn(task, (z[:, : self.num_features] for z in chain(first, rows)))
         self.heads.normalise(task, first)
         self.merge()
@@ -289,12 +289,3 @@ def labels(y: Tensor, z: Tensor) -> Tensor:
     if len(y) != len(z):
         raise ValueError(f"Expected a label for each of {len(z)} inputs, but got {len(y)}. Check the data loader.")
     return y
-
-
-def _first(rows: Iterator[Tensor], count: int) -> Iterator[Tensor]:
-    """Batches of rows, until there are so many."""
-    for z in rows:
-        yield z
-        count -= len(z)
-        if count <= 0:
-            return
